@@ -1,0 +1,1 @@
+"""Codecs: turn the crossing tensors into bytes and back."""

@@ -1,0 +1,28 @@
+"""Codec: the interface between the crossing tensors and the bytes on the wire."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+Tensors = tuple[Tensor, ...]
+
+
+class Codec(nn.Module, ABC):
+    """Turns the crossing tensors ``z`` into one payload and back into ``z_hat``.
+
+    Two paths describe the same loss: ``forward`` is differentiable and stays in memory, for training;
+    ``encode`` and ``decode`` make and read the real bytes, for everything that is reported. A fresh codec of the
+    same class decodes from the bytes alone (learned codecs: and the weights that both ends share).
+    """
+
+    @abstractmethod
+    def forward(self, z: Tensors) -> Tensors:
+        """The ``z_hat`` that ``decode(encode(z))`` would give, with gradients (straight-through where it rounds)."""
+
+    @abstractmethod
+    def encode(self, z: Tensors) -> bytes:
+        """One payload, header included, for the tensors of one cut (any batch size; a device sends batch 1)."""
+
+    @abstractmethod
+    def decode(self, payload: bytes) -> Tensors:
+        """The tensors, of their original shapes and dtypes, on the CPU. Raises PayloadError on any damage."""

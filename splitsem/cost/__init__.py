@@ -1,0 +1,1 @@
+"""Cost: what a machine, a link and a cut take in seconds and joules."""

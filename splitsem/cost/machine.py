@@ -1,0 +1,61 @@
+"""Machine: the interface to a modelled or measured computer."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class OpCost:
+    """Arithmetic and memory traffic of one graph operation for one sample.
+
+    Attributes:
+        name: the graph node.
+        flops: floating-point operations (a multiply-add counts two).
+        bytes: bytes read and written: inputs, outputs and weights.
+    """
+
+    name: str
+    flops: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class Half:
+    """One side of a cut, as a machine sees it.
+
+    Attributes:
+        side: which side of the cut.
+        point: name of the split point.
+        module: the network part itself, callable as ``module(*example)``.
+        example: its inputs for one sample (batch 1).
+        ops: the cost of each of its operations; empty for a side that computes nothing.
+        fingerprint: identifies the model and its weights' shapes, so that a LUT of another model is refused.
+    """
+
+    side: Literal["head", "tail"]
+    point: str
+    module: nn.Module
+    example: tuple[Tensor, ...]
+    ops: tuple[OpCost, ...]
+    fingerprint: str
+
+
+class Machine(ABC):
+    """A computer that runs one side of a cut.
+
+    Attributes:
+        active_w: electrical power while computing, in watts.
+        idle_w: electrical power while waiting, in watts.
+        timing: where its times come from: ``"roofline"``, ``"lut"`` or ``"measured"``.
+    """
+
+    active_w: float
+    idle_w: float
+    timing: Literal["roofline", "lut", "measured"]
+
+    @abstractmethod
+    def time_s(self, half: Half) -> float:
+        """Seconds this machine needs for one sample through ``half``; 0.0 where nothing is computed."""

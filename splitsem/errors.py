@@ -1,0 +1,30 @@
+"""The exceptions a user can meet.
+
+SplitSemError
+├── ConfigError       a setting, file or folder is missing or makes no sense
+├── SplitPointError   no such split point; lists the valid ones
+├── PayloadError      bytes that are not a whole, undamaged payload of the expected codec
+└── LinkError         the other end cannot be reached (peer, status, number of tries)
+
+Bad constructor arguments raise ValueError with the argument's name, the rule and the value.
+"""
+
+
+class SplitSemError(Exception):
+    """Base of all errors that splitsem raises on purpose; a user sees its one line."""
+
+
+class ConfigError(SplitSemError):
+    """A setting, file or folder is missing or makes no sense; says what to do."""
+
+
+class SplitPointError(SplitSemError):
+    """The named split point does not exist; lists those that do."""
+
+
+class PayloadError(SplitSemError):
+    """The bytes are not a whole, undamaged payload: what was expected and what came."""
+
+
+class LinkError(SplitSemError):
+    """The link is dead: the peer, its status and how many tries were made."""

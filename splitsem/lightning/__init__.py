@@ -1,0 +1,1 @@
+"""LightningModules: training a task, and training with the codec in the loop."""

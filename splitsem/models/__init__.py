@@ -1,0 +1,1 @@
+"""Models: small backbones as ordered named stages, and builders for torchvision and timm."""

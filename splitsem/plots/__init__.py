@@ -1,0 +1,1 @@
+"""Plots: a DataFrame in, a Figure out; and the HTML report."""

@@ -1,0 +1,1 @@
+"""Splitting: the cut points of any model, and its head and tail."""

@@ -1,0 +1,1 @@
+"""SplitGraph: any model as a graph of operations that can be cut in two."""

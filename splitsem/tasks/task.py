@@ -1,0 +1,44 @@
+"""Task: the interface between a data set and everything else."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchmetrics import MetricCollection
+
+
+class Splits(NamedTuple):
+    """Three disjoint data sets of (x, y) pairs; nothing is ever fitted or selected on ``test``."""
+
+    train: Dataset
+    val: Dataset
+    test: Dataset
+
+
+class Task(ABC):
+    """What a network is for: data, loss and score.
+
+    Attributes:
+        input_shape: shape of one sample, without the batch, e.g. ``(3, 64, 64)``.
+        output_shape: shape of the network's output for one sample, e.g. ``(10,)`` or ``(12, 64, 64)``.
+        input_bytes: size of one sample as it would be sent without any network (uint8 pixels, or its file format).
+        is_image: whether ``x`` is an image, float32 in [0, 1], that JPEG and WebP can carry.
+    """
+
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    input_bytes: int
+    is_image: ClassVar[bool] = False
+
+    @abstractmethod
+    def splits(self) -> Splits:
+        """The data, loaded on the first call and kept. Raises ConfigError when it is not there."""
+
+    @abstractmethod
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """Mean training loss of a batch, a scalar; ``y_hat`` is the network's output ``(batch, *output_shape)``."""
+
+    @abstractmethod
+    def metrics(self) -> MetricCollection:
+        """Fresh metrics over a data set: ``score`` in [0, 1], higher is better, and any the task adds."""

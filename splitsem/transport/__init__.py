@@ -1,0 +1,1 @@
+"""Transport: how payloads travel — channels and links."""
