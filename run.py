@@ -1,0 +1,26 @@
+"""Entry point: compose the configuration, run the workflow, return its objective. See `python run.py --help`."""
+
+import hydra
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig, OmegaConf
+
+from splitsem import sweep
+from splitsem.errors import SplitSemError
+
+OmegaConf.register_new_resolver("split_points", sweep.split_points, replace=True)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> list[float]:
+    """Run one job and return the values that a sweeper optimises."""
+    from splitsem.workflows.job import run_job
+
+    try:
+        return run_job(cfg)
+    except SplitSemError as exc:
+        raise CompactHydraException(str(exc)) from exc
+
+
+if __name__ == "__main__":
+    with sweep.closing():
+        main()

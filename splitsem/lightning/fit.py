@@ -1,0 +1,101 @@
+"""Fit: how a network is trained — epochs, batches, learning rate — and the call that does it."""
+
+import logging
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from torch import nn
+from torch.utils.data import DataLoader
+
+from splitsem.lightning.task_module import TaskModule
+from splitsem.tasks.task import Task
+
+log = logging.getLogger(__name__)
+
+
+class History(Callback):
+    """Keeps the epoch's metrics as plain numbers, a dict an epoch."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Keep the validation metrics of this epoch."""
+        if not trainer.sanity_checking:
+            self.epochs.append({name: float(v) for name, v in trainer.callback_metrics.items() if name[:4] == "val_"})
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Add the epoch's training loss, known only now."""
+        self.epochs[-1]["train_loss"] = float(trainer.callback_metrics["train_loss"])
+
+
+@dataclass
+class Fit:
+    """Settings of one training; the weights of the epoch with the best validation score are kept.
+
+    Args:
+        max_epochs: passes over the training data; 0 leaves the network as it is.
+        batch_size: samples a step.
+        learning_rate: peak of the one-cycle schedule.
+        weight_decay: AdamW's.
+        gradient_clip_norm: largest gradient norm.
+        num_workers: processes that load data; 0 loads in this one.
+        weights: a .safetensors file to use instead of training, as written by an earlier run.
+        limit_train_batches: share (float) or number (int) of batches an epoch, to shrink a trial run.
+    """
+
+    max_epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    gradient_clip_norm: float
+    num_workers: int = 0
+    weights: str | None = None
+    limit_train_batches: float | int = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "learning_rate", "gradient_clip_norm"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("max_epochs", "weight_decay", "num_workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+
+    def run(self, network: nn.Module, task: Task, device: torch.device, seed: int) -> list[dict[str, float]]:
+        """Train ``network`` in place on ``task``; returns the metrics of each epoch."""
+        if self.max_epochs == 0:
+            return []
+        splits = task.splits()
+        generator = torch.Generator().manual_seed(seed)
+        workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        train = DataLoader(splits.train, self.batch_size, shuffle=True, generator=generator, **workers)
+        val = DataLoader(splits.val, self.batch_size, **workers)
+        module = TaskModule(task, network, self.learning_rate, self.weight_decay)
+        history = History()
+        lightning.seed_everything(seed, workers=True, verbose=False)
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+            best = ModelCheckpoint(folder, monitor="val_score", mode="max", save_weights_only=True)
+            trainer = lightning.Trainer(
+                accelerator="gpu" if device.type == "cuda" else device.type,
+                devices=1,
+                max_epochs=self.max_epochs,
+                limit_train_batches=self.limit_train_batches,
+                gradient_clip_val=self.gradient_clip_norm,
+                num_sanity_val_steps=0,
+                logger=False,
+                enable_model_summary=False,
+                callbacks=[best, history, TQDMProgressBar(refresh_rate=10)],
+            )
+            trainer.fit(module, train, val)
+            if trainer.interrupted:
+                raise KeyboardInterrupt
+            module.load_state_dict(torch.load(Path(best.best_model_path), weights_only=True)["state_dict"])
+        network.to(device).eval()
+        return history.epochs

@@ -1,0 +1,122 @@
+"""The whole path of a sample: head → encode → send → decode → tail. Read this file first."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from splitsem.codecs.codec import Codec, Tensors
+from splitsem.errors import PayloadError
+from splitsem.split.partition import Cut
+from splitsem.tasks.task import Task
+from splitsem.transport.link import Link
+
+
+class SplitNetwork(nn.Module):
+    """Head, codec and tail as one differentiable network, for training with the codec in the loop."""
+
+    def __init__(self, cut: Cut, codec: Codec) -> None:
+        super().__init__()
+        self.head, self.codec, self.tail = cut.head, codec, cut.tail
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``tail(codec(head(x)))`` in memory, with gradients; ``x`` is ``(batch, *input_shape)``."""
+        return self.tail(*self.codec(self.head(x)))
+
+
+@dataclass
+class Frames:
+    """What was seen of the payloads of one evaluation; lists hold a value a sample."""
+
+    payload_bytes: list[int] = field(default_factory=list)
+    link_s: list[float] = field(default_factory=list)
+    link_j: list[float] = field(default_factory=list)
+    encode_s: list[float] = field(default_factory=list)
+    decode_s: list[float] = field(default_factory=list)
+    num_lost: int = 0
+    squared_error: float = 0.0
+    num_values: int = 0
+
+    @property
+    def distortion_mse(self) -> float:
+        """Mean squared difference of ``z_hat`` and ``z`` over all floating-point values that crossed."""
+        return self.squared_error / self.num_values if self.num_values else 0.0
+
+
+class Pipeline:
+    """Runs samples through a cut: every payload is really encoded, carried and decoded.
+
+    Args:
+        cut: head and tail.
+        codec: encodes on the edge.
+        decoder: decodes on the server; knows nothing of ``codec`` but the bytes.
+        link: carries the payloads.
+    """
+
+    def __init__(self, cut: Cut, codec: Codec, decoder: Codec, link: Link) -> None:
+        self.cut, self.codec, self.decoder, self.link = cut, codec, decoder, link
+
+    @torch.inference_mode()
+    def run(self, x: Tensor, frames: Frames) -> Tensor:
+        """The tail's output for a batch ``(batch, *input_shape)``, sample by sample over the link.
+
+        The head and the tail compute a whole batch at once where every crossing tensor can be taken apart along the
+        batch; the payloads are one a sample all the same.
+        """
+        if not self.cut.point.is_batched:
+            return torch.cat([self._run_group(sample, frames) for sample in x.split(1)])
+        return self._run_group(x, frames)
+
+    def _run_group(self, x: Tensor, frames: Frames) -> Tensor:
+        z = self.cut.head(x)
+        received = [self._send(sample, frames) for sample in _samples(z, len(x), self.cut.point.is_batched)]
+        z_hat = tuple(torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in zip(*received, strict=True))
+        return self.cut.tail(*(tensor.to(x.device) for tensor in z_hat))
+
+    def _send(self, z: Tensors, frames: Frames) -> Tensors:
+        began = time.perf_counter()
+        payload = self.codec.encode(z)
+        encoded = time.perf_counter()
+        report = self.link.send(payload)
+        sent = time.perf_counter()
+        z_hat = self._decode(payload, report.payload)
+        frames.decode_s.append(time.perf_counter() - sent)
+        frames.encode_s.append(encoded - began)
+        frames.payload_bytes.append(len(payload))
+        frames.link_s.append(report.link_s)
+        frames.link_j.append(report.energy_j)
+        if z_hat is None:
+            frames.num_lost += 1
+            z_hat = tuple(torch.zeros_like(tensor) for tensor in z)
+        for clean, received in zip(z, z_hat, strict=True):
+            if clean.is_floating_point():
+                frames.squared_error += (clean.float() - received.to(clean.device).float()).square().sum().item()
+                frames.num_values += clean.numel()
+        return z_hat
+
+    def _decode(self, sent: bytes, arrived: bytes | None) -> Tensors | None:
+        """The decoded tensors, or None when the link lost or damaged the payload beyond reading."""
+        if arrived is None:
+            return None
+        try:
+            return self.decoder.decode(arrived)
+        except PayloadError:
+            if arrived == sent:  # the link is innocent: the codec cannot read what it wrote
+                raise
+            return None
+
+
+def _samples(z: Tensors, batch: int, is_batched: bool) -> Iterable[Tensors]:
+    """The crossing tensors of each sample by itself."""
+    return zip(*(tensor.split(1) for tensor in z), strict=True) if is_batched and batch > 1 else [z]
+
+
+def score(network: Callable[[Tensor], Tensor], task: Task, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """The task's metrics of ``network`` over ``batches`` of ``(x, y)``, computed in float32 on the CPU."""
+    metrics = task.metrics()
+    with torch.inference_mode():
+        for x, y in batches:
+            metrics.update(network(x).float().cpu(), y)
+    return {name: float(value) for name, value in metrics.compute().items()}

@@ -1,0 +1,147 @@
+"""From the configuration to objects: task, trained network, its cut points, codec, link and machines.
+
+What is costly (data, training, graph) is made once a process for equal settings, so that a further job of a sweep
+pays only for its own evaluation.
+"""
+
+import functools
+import inspect
+import json
+import logging
+from pathlib import Path
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import lightning
+import torch
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from splitsem.device import Device
+from splitsem.errors import ConfigError
+from splitsem.lightning import weights
+from splitsem.split.graph import SplitGraph
+from splitsem.split.point import SplitPoint
+from splitsem.tasks.task import Task
+
+log = logging.getLogger(__name__)
+_DETERMINANTS = ("task", "model", "trainer", "device", "seed", "split.granularity", "cache_dir")
+
+
+class Network(NamedTuple):
+    """A trained network, ready to be cut.
+
+    Attributes:
+        task: what it was trained for.
+        model: the whole network, on the device and in the precision that it is scored in.
+        graph: the same network as a graph that can be cut; it shares the weights.
+        device: where it runs.
+        trained: how its weights came to be.
+        key: names everything that determines the network and its score.
+    """
+
+    task: Task
+    model: nn.Module
+    graph: SplitGraph
+    device: Device
+    trained: weights.Trained
+    key: str
+
+
+def network(cfg: DictConfig) -> Network:
+    """The trained network that ``cfg`` asks for, kept for the next call with equal settings."""
+    return _network(_settings(cfg))
+
+
+def fresh_network(cfg: DictConfig) -> Network:
+    """The same network with weights of its own, for a workflow that trains it further."""
+    return _network.__wrapped__(_settings(cfg))
+
+
+def _settings(cfg: DictConfig) -> str:
+    chosen = {name: OmegaConf.select(cfg, name) for name in _DETERMINANTS}
+    plain = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in chosen.items()}
+    return json.dumps(plain, sort_keys=True)
+
+
+@functools.lru_cache(maxsize=2)
+def _network(settings: str) -> Network:
+    cfg = OmegaConf.create(json.loads(settings))
+    task = instantiate(cfg.task)
+    device: Device = instantiate(cfg.device)
+    device.set_threads()
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    model = build_model(cfg.model, task)
+    trained, key = _train(cfg, task, model, device)
+    device.place(model).eval()
+    graph = SplitGraph(model, task.input_shape, granularity=cfg["split.granularity"])
+    return Network(task, model, graph, device, trained, f"{key}-{device.torch_device.type}-{device.precision}")
+
+
+def build_model(cfg: DictConfig, task: Task) -> nn.Module:
+    """The untrained model; ``input_shape`` and ``output_shape`` are the task's where the constructor names them.
+
+    Raises ConfigError when the model's output is not of the task's shape.
+    """
+    target = get_object(cfg["_target_"])
+    facts = {"input_shape": task.input_shape, "output_shape": task.output_shape}
+    named = {name: value for name, value in facts.items() if name in inspect.signature(target).parameters}
+    model: nn.Module = instantiate(cfg, **named, _convert_="all")
+    model.eval()
+    expected = (2, *task.output_shape)
+    try:
+        with torch.no_grad():
+            y_hat = model(torch.zeros(2, *task.input_shape))
+    except RuntimeError as exc:
+        raise ConfigError(
+            f"model {cfg['_target_']} cannot take the task's input {tuple(task.input_shape)}: {str(exc).splitlines()[0]}"
+        ) from exc
+    shape = tuple(y_hat.shape) if isinstance(y_hat, Tensor) else type(y_hat).__name__
+    if shape != expected:
+        raise ConfigError(f"model {cfg['_target_']} gives {shape} for two samples; the task needs {expected}")
+    return model
+
+
+def _train(cfg: DictConfig, task: Task, model: nn.Module, device: Device) -> tuple[weights.Trained, str]:
+    fit = instantiate(cfg.trainer)
+    if fit.weights:
+        trained = weights.load(model, Path(fit.weights))
+        return trained, weights.fingerprint({"weights": weights.digest(trained.path)}, (task, model))
+    facts = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("task", "model", "trainer")}
+    key = weights.fingerprint({**facts, "seed": cfg.seed}, (task, model))
+
+    def train() -> list[dict[str, float]]:
+        log.info("Training %s for %d epochs (kept for later runs in %s)", cfg.model["_target_"], fit.max_epochs, folder)
+        return fit.run(model, task, device.torch_device, cfg.seed)
+
+    folder = Path(cfg.cache_dir) / "weights"
+    trained = weights.fit_or_load(model, key, folder, train)
+    if trained.from_cache:
+        log.info("Trained weights: %s", trained.path)
+    return trained, key
+
+
+def chosen_point(cfg: DictConfig, graph: SplitGraph) -> SplitPoint:
+    """The point that ``split.point`` or ``split.index`` names; with neither, the first natural bottleneck.
+
+    Raises ConfigError when both are given, SplitPointError when there is no such point.
+    """
+    name, index = cfg.split.point, cfg.split.index
+    if name is not None and index is not None:
+        raise ConfigError(f"split.point={name} and split.index={index} are both given; give one of them")
+    if name is not None or index is not None:
+        return graph.point(str(name) if name is not None else int(index))
+    inner = graph.points[1:-1]
+    point = next((p for p in inner if p.is_bottleneck), min(inner, key=lambda p: p.raw_bytes))
+    log.info("split.point is not given: taking %s, %s", point.name, "the first natural bottleneck")
+    return point
+
+
+def test_batches(task: Task, device: Device, batch_size: int, num_samples: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """The test split in batches on the device, or its first ``num_samples`` samples."""
+    test = task.splits().test
+    if num_samples is not None:
+        test = Subset(test, range(min(num_samples, len(test))))  # type: ignore[arg-type]
+    return ((device.place_tensor(x), y) for x, y in DataLoader(test, batch_size=batch_size))

@@ -1,0 +1,41 @@
+"""Workflow points: the table of a model's split points, without training it."""
+
+import csv
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+
+from splitsem.plots.tables import points_table
+from splitsem.split.graph import SplitGraph
+from splitsem.workflows.assemble import build_model
+from splitsem.workflows.job import Result
+
+
+def run(cfg: DictConfig, folder: Path) -> Result:
+    """Print every offered cut with what crosses and what each side holds; write it to ``points.csv``."""
+    task = instantiate(cfg.task)
+    graph = SplitGraph(build_model(cfg.model, task), task.input_shape, granularity=cfg.split.granularity)
+    Console().print(points_table(graph.points, task.input_bytes))
+    rows = [
+        {
+            "split_index": p.index,
+            "split_point": p.name,
+            "num_tensors": len(p.tensors),
+            "shapes": " ".join("x".join(map(str, t.shape)) for t in p.tensors),
+            "raw_bytes": p.raw_bytes,
+            "head_flops": p.head_flops,
+            "tail_flops": p.tail_flops,
+            "head_param_bytes": p.head_param_bytes,
+            "tail_param_bytes": p.tail_param_bytes,
+            "is_bottleneck": p.is_bottleneck,
+        }
+        for p in graph.points
+    ]
+    with (folder / "points.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    metrics = {"num_points": len(rows), "num_bottlenecks": sum(p.is_bottleneck for p in graph.points)}
+    return Result(metrics, {}, [], f"{len(rows)} split points; as a file: {folder / 'points.csv'}")

@@ -1,0 +1,111 @@
+"""Workflow split: one split point, one codec, one link, two machines — scored and timed on the test split."""
+
+import hashlib
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import filelock
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from splitsem.codecs.codec import Codec
+from splitsem.cost.end_to_end import Cost
+from splitsem.pipeline import Frames, Pipeline, score
+from splitsem.plots.run import run_breakdown
+from splitsem.split.partition import Cut
+from splitsem.workflows import assemble
+from splitsem.workflows.assemble import Network
+from splitsem.workflows.job import Metrics, Result
+
+_unsplit: dict[tuple[str, int, int | None], float] = {}
+
+
+def run(cfg: DictConfig, folder: Path) -> Result:
+    """Score and time the chosen cut; in a sweep also, once, the picture sent as JPEG and WebP."""
+    network = assemble.network(cfg)
+    point = assemble.chosen_point(cfg, network.graph)
+    cut = network.graph.cut(point)
+    metrics = {**evaluate(cfg, network, cut, instantiate(cfg.codec), instantiate(cfg.codec)), **labels(cfg)}
+    _references(cfg, network)
+    history = [] if network.trained.from_cache else network.trained.history
+    headline = (
+        f"{metrics['split_point']}: score {metrics['score']:.4f} (unsplit {metrics['score_unsplit']:.4f}), "
+        f"payload {metrics['payload_bytes']:,.0f} bytes, latency {1e3 * metrics['latency_s']:.2f} ms, "
+        f"{metrics['throughput_hz']:.1f} samples/s"
+    )
+    return Result(metrics, {"breakdown": run_breakdown(metrics)}, history, headline)
+
+
+def evaluate(cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decoder: Codec) -> Metrics:
+    """Run the test split through ``cut`` and price it: the contract's metrics of a split run."""
+    task, point = network.task, cut.point
+    frames = Frames()
+    pipeline = Pipeline(cut, encoder, decoder, instantiate(cfg.transport))
+    batches = assemble.test_batches(task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
+    scores = score(lambda x: pipeline.run(x, frames), task, batches)
+    head, tail = cut.halves()
+    edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
+    cost = Cost.on(
+        edge,
+        edge_s=edge.time_s(head),
+        link_s=statistics.fmean(frames.link_s),
+        server_s=server.time_s(tail),
+        link_j=statistics.fmean(frames.link_j),
+    )
+    payload_bytes = statistics.fmean(frames.payload_bytes)
+    return {
+        **scores,
+        "score_unsplit": _score_unsplit(network, cfg.trainer.batch_size, cfg.workflow.num_samples),
+        "split_point": point.name,
+        "split_index": point.index,
+        "num_samples": len(frames.payload_bytes),
+        "num_lost": frames.num_lost,
+        "raw_bytes": point.raw_bytes,
+        "payload_bytes": payload_bytes,
+        "input_bytes": task.input_bytes,
+        "compression_ratio": point.raw_bytes / payload_bytes,
+        "distortion_mse": frames.distortion_mse,
+        "encode_s": statistics.median(frames.encode_s),
+        "decode_s": statistics.median(frames.decode_s),
+        "edge_timing": edge.timing,
+        "server_timing": server.timing,
+        **cost.to_metrics(),
+    }
+
+
+def labels(cfg: DictConfig) -> Metrics:
+    """The names of what ran, as chosen from the config groups."""
+    choices = HydraConfig.get().runtime.choices
+    pair = {side: choices[f"hardware/machine@hardware.{side}"] for side in ("edge", "server")}
+    return {group: choices[group] for group in ("task", "model", "codec", "transport")} | pair
+
+
+def _score_unsplit(network: Network, batch_size: int, num_samples: int | None) -> float:
+    """Score of the whole network, uncut, on the same samples; computed once a process."""
+    key = (network.key, batch_size, num_samples)
+    if key not in _unsplit:
+        batches = assemble.test_batches(network.task, network.device, batch_size, num_samples)
+        _unsplit[key] = score(network.model, network.task, batches)["score"]
+    return _unsplit[key]
+
+
+def _references(cfg: DictConfig, network: Network) -> None:
+    """In a sweep of an image task: "just send the picture", once for each network, link and pair of machines."""
+    hydra_cfg = HydraConfig.get()
+    if hydra_cfg.mode.name != "MULTIRUN" or not network.task.is_image:
+        return
+    shared: dict[str, Any] = {name: OmegaConf.to_container(cfg[name]) for name in ("transport", "hardware")}
+    key = hashlib.sha256((network.key + json.dumps(shared, sort_keys=True)).encode()).hexdigest()[:12]
+    folder = Path(hydra_cfg.sweep.dir) / "references"
+    folder.mkdir(exist_ok=True)
+    with filelock.FileLock(folder / f"{key}.lock"):
+        for name, codec in cfg.references.items():
+            path = folder / f"{key}-{name}.json"
+            if not path.exists():
+                cut = network.graph.cut(network.graph.point("input"))
+                metrics = evaluate(cfg, network, cut, instantiate(codec), instantiate(codec))
+                metrics |= labels(cfg) | {"codec": name, "reference": name}
+                path.write_text(json.dumps(metrics, indent=2))

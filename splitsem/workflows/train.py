@@ -1,0 +1,60 @@
+"""Workflow train: train the network; with a split point also with the codec in the loop (quantisation-aware)."""
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from splitsem.lightning import weights
+from splitsem.pipeline import SplitNetwork, score
+from splitsem.workflows import assemble, split
+from splitsem.workflows.job import Result
+
+
+def run(cfg: DictConfig, folder: Path) -> Result:
+    """Train; leaves ``weights.safetensors`` in the run's folder, for ``trainer.weights=``."""
+    if cfg.split.point is None and cfg.split.index is None:
+        return _plain(cfg, folder)
+    return _codec_in_the_loop(cfg, folder)
+
+
+def _plain(cfg: DictConfig, folder: Path) -> Result:
+    """The task's own training."""
+    network = assemble.network(cfg)
+    batches = assemble.test_batches(network.task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
+    metrics = score(network.model, network.task, batches) | {"train_s": network.trained.train_s}
+    path = folder / "weights.safetensors"
+    weights.save(network.model, path, network.trained.history, network.trained.train_s)
+    choices = HydraConfig.get().runtime.choices
+    labels = {group: choices[group] for group in ("task", "model")}
+    headline = f"score {metrics['score']:.4f} on the test split; weights: {path}"
+    return Result(metrics | labels, {}, network.trained.history, headline)
+
+
+def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
+    """Head and tail tuned through ``codec.forward``, from the trained network; scored before and after with real bytes."""
+    network = assemble.fresh_network(cfg)
+    cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
+    before = split.evaluate(cfg, network, cut, instantiate(cfg.codec), instantiate(cfg.codec))
+    codec, fit = instantiate(cfg.codec), instantiate(cfg.trainer, **cfg.workflow.tuning)
+    facts = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("codec", "trainer")}
+    facts |= {"tuning": dict(cfg.workflow.tuning), "from": network.key, "point": cut.point.name, "seed": cfg.seed}
+    key = weights.fingerprint(facts, (network.task, codec))
+    loop = SplitNetwork(cut, codec)
+    trained = weights.fit_or_load(
+        network.model,
+        key,
+        Path(cfg.cache_dir) / "weights",
+        lambda: fit.run(loop, network.task, network.device.torch_device, cfg.seed),
+    )
+    after = split.evaluate(cfg, network, cut, instantiate(cfg.codec), instantiate(cfg.codec))
+    path = folder / "weights.safetensors"
+    weights.save(network.model, path, trained.history, trained.train_s)
+    metrics = after | split.labels(cfg)
+    metrics |= {"score_unsplit": before["score_unsplit"], "score_before": before["score"], "train_s": trained.train_s}
+    headline = (
+        f"{cut.point.name}, {metrics['codec']}: score {before['score']:.4f} → {after['score']:.4f} "
+        f"(unsplit {before['score_unsplit']:.4f}); weights: {path}"
+    )
+    return Result(metrics, {}, trained.history, headline)

@@ -1,0 +1,140 @@
+"""The main job through the real entry point: every contract on runs and sweeps, shrunk."""
+
+import json
+import math
+
+import mlflow
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.conftest import SHRUNK
+
+CONTRACT = (
+    "score score_unsplit split_point split_index raw_bytes payload_bytes input_bytes compression_ratio edge_s link_s "
+    "server_s latency_s cycle_s throughput_hz energy_j distortion_mse"
+).split()
+TIMINGS = ("encode_s", "decode_s")
+PLOTS = ("accuracy_throughput.png", "latency_breakdown.png", "rate_accuracy.png")
+
+
+@pytest.fixture
+def cache(trained_cache):
+    return f"cache_dir={trained_cache}"
+
+
+def metrics_of(folder) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_a_bare_multirun_sweeps_every_split_point_and_leaves_results(run_py, cache, tmp_path):
+    done = run_py("task=disaster", "codec=quant8", *SHRUNK, cache, "hydra.sweep.dir=sweep", "-m")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "sweep"
+    assert done.stdout.rstrip().splitlines()[-1].endswith("report.html")
+    results = pd.read_csv(folder / "results.csv")
+    jobs = results[results["reference"].isna()]
+    assert jobs["split_point"].iloc[0] == "input"
+    assert jobs["split_point"].iloc[-1] == "output"
+    assert jobs["split_index"].tolist() == list(range(len(jobs)))
+    assert set(results["reference"].dropna()) == {"jpeg", "webp"}
+    assert (results["status"] == "ok").all()
+    for plot in PLOTS:
+        assert Image.open(folder / plot).size[0] > 600
+    page = (folder / "report.html").read_text()
+    assert all(point in page for point in jobs["split_point"])
+
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("splitsem")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run not in parents]
+    assert len(parents) == 1
+    assert len(children) == len(jobs)
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    child = next(run for run in children if run.data.tags["split_point"] == "input")
+    on_disk = metrics_of(folder / "0")
+    assert child.data.metrics["payload_bytes"] == on_disk["payload_bytes"]
+    assert child.data.params["codec.bit_width"] == "8"
+    assert "version.torch" in child.data.tags
+    assert "metrics.json" in {item.path for item in client.list_artifacts(child.info.run_id)}
+    assert "report.html" in {item.path for item in client.list_artifacts(parents[0].info.run_id)}
+
+
+def test_a_single_run_keeps_the_contract_of_its_folder(run_py, cache, tmp_path):
+    done = run_py("split.point=stage2", *SHRUNK, cache, "hydra.run.dir=one")
+    assert done.returncode == 0, done.stderr
+    metrics = metrics_of(tmp_path / "one")
+    assert set(CONTRACT) <= set(metrics)
+    assert all(math.isfinite(value) for value in metrics.values() if not isinstance(value, str))
+    assert metrics["latency_s"] == pytest.approx(metrics["edge_s"] + metrics["link_s"] + metrics["server_s"])
+    assert metrics["cycle_s"] == max(metrics["edge_s"], metrics["link_s"], metrics["server_s"])
+    assert metrics["throughput_hz"] == pytest.approx(1 / metrics["cycle_s"])
+    assert metrics["compression_ratio"] == pytest.approx(metrics["raw_bytes"] / metrics["payload_bytes"])
+    assert metrics["energy_source"] == "estimated"
+    assert (tmp_path / "one" / ".hydra" / "overrides.yaml").exists()
+    assert (tmp_path / "one" / "breakdown.png").exists()
+
+
+def test_identity_scores_exactly_as_the_uncut_network_at_every_point(run_py, cache, tmp_path):
+    done = run_py("codec=identity", *SHRUNK, cache, "tracking=none", "hydra.sweep.dir=sweep", "-m")
+    assert done.returncode == 0, done.stderr
+    results = pd.read_csv(tmp_path / "sweep" / "results.csv")
+    jobs = results[results["reference"].isna()]
+    assert len(jobs) > 3
+    assert (jobs["score"] == jobs["score_unsplit"]).all()
+    assert (jobs["distortion_mse"] == 0).all()
+
+
+def test_equal_settings_give_equal_metrics(run_py, tmp_path):
+    for name in ("one", "two"):
+        done = run_py(
+            "split.point=stage1", *SHRUNK, f"cache_dir={name}-cache", "tracking=none", f"hydra.run.dir={name}"
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Training" in done.stdout + done.stderr
+    one, two = (metrics_of(tmp_path / name) for name in ("one", "two"))
+    assert {k: v for k, v in one.items() if k not in TIMINGS} == {k: v for k, v in two.items() if k not in TIMINGS}
+
+
+def test_lambda_names_the_same_points_by_number(run_py, cache, tmp_path):
+    done = run_py("split.index=range(0,3)", *SHRUNK, cache, "tracking=none", "hydra.sweep.dir=sweep", "-m")
+    assert done.returncode == 0, done.stderr
+    results = pd.read_csv(tmp_path / "sweep" / "results.csv")
+    jobs = results[results["reference"].isna()]
+    assert jobs["split_index"].tolist() == [0, 1, 2]
+    assert jobs["split_point"].iloc[0] == "input"
+
+
+def test_a_failing_job_is_a_row_and_the_others_go_on(run_py, cache, tmp_path):
+    done = run_py(
+        "split.point=stage1,nosuch,stage2", *SHRUNK, cache, "tracking=none", "hydra.sweep.dir=sweep", "-m"
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    results = pd.read_csv(tmp_path / "sweep" / "results.csv")
+    jobs = results[results["reference"].isna()]
+    assert jobs["status"].tolist() == ["ok", "failed", "ok"]
+    assert "nosuch" in jobs["error"].iloc[1]
+    assert (tmp_path / "sweep" / "report.html").exists()
+
+
+def test_an_unreachable_tracking_server_is_said_and_the_results_are_kept(run_py, cache, tmp_path):
+    done = run_py("split.point=stage1", *SHRUNK, cache, "tracking.uri=http://127.0.0.1:9", "hydra.run.dir=one")
+    assert done.returncode == 1
+    assert "127.0.0.1:9 cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert metrics_of(tmp_path / "one")["split_point"] == "stage1"
+
+
+def test_a_corrupt_cached_weight_file_is_trained_again_and_said(run_py, tmp_path):
+    arguments = ("split.point=stage1", *SHRUNK, "cache_dir=cache", "tracking=none")
+    assert run_py(*arguments).returncode == 0
+    (weights,) = (tmp_path / "cache" / "weights").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    again = run_py(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "Training again" in again.stdout + again.stderr
+    third = run_py(*arguments)
+    assert "Training" not in third.stdout + third.stderr

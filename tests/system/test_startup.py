@@ -1,0 +1,63 @@
+"""Starting up: help and configuration come at once, without the heavy libraries; wrong choices are explained."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import ROOT
+
+HEAVY = {"torch", "lightning", "mlflow", "seaborn", "pandas", "matplotlib", "numba", "timm", "torchvision"}
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"], ["--cfg", "job", "task=disaster", "codec=quant2"]])
+def test_help_and_cfg_import_nothing_heavy(flags, tmp_path):
+    code = (
+        "import atexit, runpy, sys\n"
+        f"atexit.register(lambda: print('LOADED', sorted({HEAVY!r} & set(sys.modules))))\n"
+        f"sys.argv = ['run.py', *{flags!r}]\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        f"runpy.run_path({str(ROOT / 'run.py')!r}, run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("LOADED []")
+
+
+def test_help_takes_less_than_a_second(run_py):
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        assert run_py("--help").returncode == 0
+        times.append(time.perf_counter() - began)
+    assert min(times) < 1.0
+
+
+def test_help_teaches_the_groups_and_the_first_commands(run_py):
+    text = run_py("--help").stdout
+    for group in ("task:", "model:", "codec:", "transport:", "hardware:", "device:", "workflow:", "experiment:"):
+        assert group in text
+    assert "python run.py task=disaster codec=quant8 -m" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["codec=nosuch"], "quant8"),  # an unknown option lists the known ones
+        (["task=nosuch"], "disaster"),
+        (["codec.bit_widht=4"], "bit_widht"),  # a typo is refused, not ignored
+        (["codec.bit_width=17"], "bit_width must be"),
+        (["split.point=nosuch"], "stage2"),  # an unknown point lists the valid ones
+        (["split.point=stage2", "split.index=1"], "give one of them"),
+        (["task=imagefolder", "task.root=/nowhere"], "/nowhere"),
+    ],
+)
+def test_wrong_choices_are_explained_without_a_traceback(arguments, said, run_py):
+    done = run_py(*arguments, "tracking=none", "trainer.max_epochs=0")
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_shell_completion_is_offered(run_py):
+    assert "hydra_bash_completion" in run_py("--shell-completion", "install=bash").stdout
