@@ -1,0 +1,162 @@
+"""Latency tables (LUT): what a machine was measured to need for each half of a model, as a JSON file.
+
+    {"schema": "splitsem.lut/1", "unit": "s", "fingerprint": "...", "torch": "2.14.1", "machine": {"processor": ...},
+     "points": {"stage1": {"head_s": {"median": 0.001, "p10": 0.0009, "p90": 0.002}, "tail_s": {...}}, ...}}
+
+`workflow=profile` writes one; `hardware.edge.lut=FILE` and `hardware.server.lut=FILE` read it.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from splitsem.cost.machine import Half
+from splitsem.cost.measure import Timing, measure
+from splitsem.device import describe_machine
+from splitsem.errors import ConfigError
+
+SCHEMA = "splitsem.lut/1"
+Side = Literal["head", "tail"]
+_SIDES: tuple[Side, Side] = ("head", "tail")
+
+
+@dataclass(frozen=True)
+class Lut:
+    """Measured times of one model's halves on one machine.
+
+    Attributes:
+        fingerprint: the model that was measured; another one is refused.
+        times: split point → side → time.
+        machine: what was measured on, in words.
+        torch_version: the torch that was measured.
+        source: the file it was read from, for messages.
+    """
+
+    fingerprint: str
+    times: Mapping[str, Mapping[Side, Timing]]
+    machine: Mapping[str, str]
+    torch_version: str
+    source: str = "this LUT"
+
+    def time_s(self, half: Half) -> float:
+        """Median seconds of a half. Raises ConfigError for another model, or a point or side that was not measured."""
+        remake = "make one for this model: python run.py workflow=profile"
+        if half.fingerprint != self.fingerprint:
+            raise ConfigError(
+                f"{self.source} belongs to another model: its fingerprint is {self.fingerprint!r}, "
+                f"this model's {half.fingerprint!r}; {remake}"
+            )
+        sides = self.times.get(half.point, {})
+        if half.side not in sides:
+            known = ", ".join(point for point, measured in self.times.items() if half.side in measured)
+            raise ConfigError(
+                f"{self.source} has no {half.side} time for the split point {half.point!r}, only for: {known}; {remake}"
+            )
+        return sides[half.side].median_s
+
+
+def measure_lut(halves: Iterable[Half], repeats: int = 50, warmup: int = 3, budget_s: float = 0.5) -> Lut:
+    """Measure every half on this machine; wrap ``halves`` in a progress bar to see it go.
+
+    Raises:
+        ConfigError: there are no halves, or they belong to different models.
+    """
+    times: dict[str, dict[Side, Timing]] = {}
+    fingerprint: str | None = None
+    num_threads, accelerator = torch.get_num_threads(), "cpu"
+    for half in halves:
+        if fingerprint not in (None, half.fingerprint):
+            raise ConfigError(f"one LUT holds one model, got {fingerprint!r} and {half.fingerprint!r}")
+        fingerprint = half.fingerprint
+        accelerator = half.example[0].device.type if half.example else accelerator
+        times.setdefault(half.point, {})[half.side] = measure(half, repeats, warmup, budget_s)
+    if fingerprint is None:
+        raise ConfigError("nothing to measure: the model has no split points")
+    machine = describe_machine() | {"accelerator": accelerator, "num_threads": str(num_threads)}
+    return Lut(fingerprint, times, machine, torch.__version__)
+
+
+def write_lut(lut: Lut, path: str | Path) -> None:
+    """Write ``lut`` as JSON, whole or not at all; missing folders are made."""
+    points = {
+        point: {
+            f"{side}_s": {"median": timing.median_s, "p10": timing.p10_s, "p90": timing.p90_s}
+            for side, timing in sides.items()
+        }
+        for point, sides in lut.times.items()
+    }
+    document = {
+        "schema": SCHEMA,
+        "unit": "s",
+        "fingerprint": lut.fingerprint,
+        "torch": lut.torch_version,
+        "machine": dict(lut.machine),
+        "points": points,
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".part")
+    scratch.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    scratch.replace(path)
+
+
+def read_lut(path: str | Path) -> Lut:
+    """Read a LUT and check all of it.
+
+    Raises:
+        ConfigError: the file is missing, is not JSON, has another schema, or a time that cannot be (and where).
+    """
+    try:
+        document = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as exc:
+        raise ConfigError(f"cannot read the LUT {str(path)!r}: {exc}") from exc
+    try:
+        return _parse(document, str(path))
+    except (KeyError, TypeError, ValueError) as exc:
+        what = f"{exc.args[0]!r} is missing" if isinstance(exc, KeyError) else str(exc)
+        raise ConfigError(f"{path} is not a whole LUT of schema {SCHEMA!r}: {what}") from exc
+
+
+def _parse(document: Any, source: str) -> Lut:
+    document = _object(document, "the file")
+    if document["schema"] != SCHEMA:
+        raise ValueError(f"its schema is {document['schema']!r}")
+    if document["unit"] != "s":
+        raise ValueError(f"its unit must be 's', got {document['unit']!r}")
+    if not isinstance(document["fingerprint"], str):
+        raise TypeError(f"fingerprint must be text, got {document['fingerprint']!r}")
+    times = {}
+    for point, sides in _object(document["points"], "points").items():
+        where = f"point {point!r}"
+        sides = _object(sides, where)
+        unknown = sides.keys() - {f"{side}_s" for side in _SIDES}
+        if unknown:
+            raise ValueError(f"{where}: unknown {sorted(unknown)}, expected head_s and tail_s")
+        times[point] = {
+            side: _timing(sides[f"{side}_s"], f"{where}, {side}_s") for side in _SIDES if f"{side}_s" in sides
+        }
+    machine = {str(key): str(value) for key, value in _object(document["machine"], "machine").items()}
+    return Lut(document["fingerprint"], times, machine, str(document["torch"]), source)
+
+
+def _timing(values: Any, where: str) -> Timing:
+    values = _object(values, where)
+    for name in ("median", "p10", "p90"):
+        if name not in values:
+            raise ValueError(f"{where}: {name!r} is missing")
+        if isinstance(values[name], bool) or not isinstance(values[name], int | float):
+            raise TypeError(f"{where}: {name} must be a number, got {values[name]!r}")
+    try:
+        return Timing(values["median"], values["p10"], values["p90"])
+    except ValueError as exc:
+        raise ValueError(f"{where}: {exc}") from exc
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{where} must be a JSON object, got {type(value).__name__}")
+    return value

@@ -1,0 +1,170 @@
+"""Doctor: what Python, torch, accelerators, data and services are here, and what to do for what is missing.
+
+python -m splitsem.workflows.doctor
+"""
+
+import os
+import platform
+import shutil
+import socket
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
+
+import psutil
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from splitsem.device import built_for, describe_machine
+
+State = Literal["ok", "info", "missing"]
+
+_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+_REQUIRED = (
+    "hydra-core",
+    "lightning",
+    "mlflow",
+    "numba",
+    "torchmetrics",
+    "torchvision",
+    "timm",
+    "seaborn",
+    "zstandard",
+)
+_LOW_DISK_BYTES = 5e9
+_CONNECT_TIMEOUT_S = 1.0
+_HTTP_PORTS = {"http": 80, "https": 443}
+
+
+class Finding(NamedTuple):
+    """One line of the report: what was looked at, how it is, what was found, and what to do (empty if nothing)."""
+
+    what: str
+    state: State
+    found: str
+    hint: str = ""
+
+
+def report(folder: str | Path = ".") -> list[Finding]:
+    """Look at this process, this machine and ``folder``; takes a few seconds at most and changes nothing."""
+    folder = Path(folder).resolve()
+    return [
+        _python(),
+        _packages(),
+        Finding("torch", "ok", f"{torch.__version__}, built for {built_for()}"),
+        _gpu(),
+        _processor(),
+        _fashion_mnist(),
+        _tracking(folder),
+        _disk(folder),
+        _compiled(),
+    ]
+
+
+def main() -> None:
+    """Print the report as a table. Nothing that is missing makes it fail: exit status 0."""
+    marks = {"ok": "[green]ok[/]", "info": "[cyan]info[/]", "missing": "[yellow]missing[/]"}
+    table = Table(title="splitsem doctor", title_justify="left")
+    for column in ("what", "state", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    for finding in report():
+        table.add_row(finding.what, marks[finding.state], finding.found, finding.hint)
+    Console().print(table)
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} at {sys.prefix}"
+    if sys.prefix == sys.base_prefix:
+        return Finding("Python", "info", found, "not in a virtual environment; `make setup` makes .venv")
+    return Finding("Python", "ok", found)
+
+
+def _packages() -> Finding:
+    missing = []
+    for name in _REQUIRED:
+        try:
+            version(name)
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Finding("packages", "missing", f"without {', '.join(missing)}", "`make setup`")
+    return Finding("packages", "ok", f"all {len(_REQUIRED)} main ones are installed")
+
+
+def _gpu() -> Finding:
+    if not torch.cuda.is_available():
+        hint = "" if built_for() == "the CPU only" else "no driver or no GPU; everything runs on the CPU"
+        return Finding("GPU", "info", "none that torch can use", hint)
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return Finding("GPU", "ok", ", ".join(names), "device=auto takes the first")
+
+
+def _processor() -> Finding:
+    memory = psutil.virtual_memory()
+    found = (
+        f"{describe_machine()['processor']}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads, "
+        f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB memory free"
+    )
+    return Finding("processor", "ok", found)
+
+
+def _fashion_mnist() -> Finding:
+    if any(_FASHION_MNIST.glob("*-ubyte.gz")):
+        return Finding("Fashion-MNIST", "ok", str(_FASHION_MNIST))
+    return Finding("Fashion-MNIST", "missing", f"not in {_FASHION_MNIST}", "`make data`, or task.root=FOLDER")
+
+
+def _tracking(folder: Path) -> Finding:
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        store = folder / "mlflow.db"
+        found = (
+            f"{store}, {store.stat().st_size / 1e6:.1f} MB" if store.is_file() else "a file that the first run makes"
+        )
+        return Finding("MLflow", "ok", found, "`make ui` shows it; MLFLOW_TRACKING_URI names a server instead")
+    parts = urlsplit(uri)
+    if parts.scheme not in _HTTP_PORTS:
+        return Finding("MLflow", "info", f"MLFLOW_TRACKING_URI names a {parts.scheme or 'file'} store")
+    try:
+        host, port = parts.hostname or "", parts.port or _HTTP_PORTS[parts.scheme]
+    except ValueError as exc:
+        return Finding("MLflow", "missing", f"MLFLOW_TRACKING_URI is not a URI: {exc}", "correct or unset it")
+    server = f"{parts.scheme}://{host}:{port}"  # without the user and password that the URI may hold
+    try:
+        socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S).close()
+    except OSError as exc:
+        return Finding("MLflow", "missing", f"no answer from {server}: {exc}", "start it, or unset MLFLOW_TRACKING_URI")
+    return Finding("MLflow", "ok", f"{server} answers")
+
+
+def _disk(folder: Path) -> Finding:
+    free_bytes = shutil.disk_usage(folder).free
+    found = f"{free_bytes / 1e9:.1f} GB free under {folder}"
+    if free_bytes < _LOW_DISK_BYTES:
+        return Finding("disk", "missing", found, "runs and weights need a few GB; remove old outputs/ and multirun/")
+    return Finding("disk", "ok", found)
+
+
+def _compiled() -> Finding:
+    """Numba keeps compiled coders beside the sources, or in NUMBA_CACHE_DIR."""
+    spec = find_spec("splitsem.codecs")
+    package = Path(spec.origin).parent if spec is not None and spec.origin is not None else Path("splitsem/codecs")
+    cache = Path(os.environ.get("NUMBA_CACHE_DIR") or package)
+    num_compiled = sum(1 for _ in cache.rglob("*.nbi"))
+    if num_compiled:
+        return Finding("compiled coders", "ok", f"{num_compiled} functions cached in {cache}")
+    if not os.access(cache, os.W_OK):
+        return Finding(
+            "compiled coders", "missing", f"{cache} cannot be written", "set NUMBA_CACHE_DIR to a folder of yours"
+        )
+    return Finding(
+        "compiled coders", "info", "not compiled yet", "the first use of codec=...rans takes some seconds more"
+    )
+
+
+if __name__ == "__main__":
+    main()
