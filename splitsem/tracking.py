@@ -98,14 +98,20 @@ class Mlflow:
         return mlflow.MlflowClient(self.uri)
 
 
-def _provenance() -> dict[str, str]:
-    """Tags that say which code made a run: git commit and package versions."""
-    tags = {}
+def versions() -> dict[str, str]:
+    """The versions of the packages that decide a run's numbers."""
+    found = {}
     for package in _VERSIONS:
         try:
-            tags[f"version.{package}"] = version(package)
-        except PackageNotFoundError:
-            tags[f"version.{package}"] = "not installed"
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a checkout that is not installed
+            found[package] = "not installed"
+    return found
+
+
+def _provenance() -> dict[str, str]:
+    """Tags that say which code made a run: git commit and package versions."""
+    tags = {f"version.{package}": number for package, number in versions().items()}
     root = Path(__file__).parent
     try:
         tags["mlflow.source.git.commit"] = _git(root, "rev-parse", "HEAD")

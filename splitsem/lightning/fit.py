@@ -1,6 +1,7 @@
 """Fit: how a network is trained — epochs, batches, learning rate — and the call that does it."""
 
 import logging
+import sys
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -16,13 +17,15 @@ from splitsem.lightning.task_module import TaskModule
 from splitsem.tasks.task import Task
 
 log = logging.getLogger(__name__)
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings and advertisements
 
 
 class History(Callback):
-    """Keeps the epoch's metrics as plain numbers, a dict an epoch."""
+    """Keeps the epoch's metrics as plain numbers, a dict an epoch; logs them where no progress bar is drawn."""
 
     def __init__(self) -> None:
         self.epochs: list[dict[str, float]] = []
+        self.has_bar = sys.stderr.isatty()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Keep the validation metrics of this epoch."""
@@ -31,7 +34,13 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Add the epoch's training loss, known only now."""
-        self.epochs[-1]["train_loss"] = float(trainer.callback_metrics["train_loss"])
+        row = self.epochs[-1]
+        row["train_loss"] = float(trainer.callback_metrics["train_loss"])
+        if not self.has_bar:
+            log.info(
+                "epoch %d/%d: loss %.4f, validation score %.4f",
+                *(len(self.epochs), trainer.max_epochs, row["train_loss"], row["val_score"]),
+            )
 
 
 @dataclass
@@ -76,11 +85,12 @@ class Fit:
         train = DataLoader(splits.train, self.batch_size, shuffle=True, generator=generator, **workers)
         val = DataLoader(splits.val, self.batch_size, **workers)
         module = TaskModule(task, network, self.learning_rate, self.weight_decay)
+        network.train()
         history = History()
         lightning.seed_everything(seed, workers=True, verbose=False)
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # lightning 2.6 against torch 2.14
             best = ModelCheckpoint(folder, monitor="val_score", mode="max", save_weights_only=True)
             trainer = lightning.Trainer(
                 accelerator="gpu" if device.type == "cuda" else device.type,
@@ -91,7 +101,8 @@ class Fit:
                 num_sanity_val_steps=0,
                 logger=False,
                 enable_model_summary=False,
-                callbacks=[best, history, TQDMProgressBar(refresh_rate=10)],
+                enable_progress_bar=history.has_bar,
+                callbacks=[best, history],
             )
             trainer.fit(module, train, val)
             if trainer.interrupted:

@@ -121,7 +121,7 @@ def _fashion_mnist() -> Finding:
 def _tracking(folder: Path) -> Finding:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
-        store = folder / "mlflow.db"
+        store = folder / "outputs" / "mlflow" / "mlflow.db"
         found = (
             f"{store}, {store.stat().st_size / 1e6:.1f} MB" if store.is_file() else "a file that the first run makes"
         )

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from splitsem.codecs.codec import Codec
 from splitsem.cost.end_to_end import Cost
 from splitsem.pipeline import Frames, Pipeline, score
-from splitsem.plots.run import run_breakdown
+from splitsem.plots.run_breakdown import run_breakdown
 from splitsem.split.partition import Cut
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
@@ -48,7 +48,7 @@ def evaluate(cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decode
     scores = score(lambda x: pipeline.run(x, frames), task, batches)
     head, tail = cut.halves()
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
-    cost = Cost.on(
+    cost = Cost.of(
         edge,
         edge_s=edge.time_s(head),
         link_s=statistics.fmean(frames.link_s),

@@ -1,19 +1,23 @@
 """The end of a sweep: gather its jobs into results.csv, plots, report.html and the table on the terminal."""
 
 import json
+import platform
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 
 from splitsem.plots.accuracy_throughput import accuracy_throughput
+from splitsem.plots.best import best
 from splitsem.plots.latency_breakdown import latency_breakdown
 from splitsem.plots.rate_accuracy import rate_accuracy
 from splitsem.plots.report import report
-from splitsem.plots.tables import results_table
+from splitsem.plots.tables import table as results_table
+from splitsem.plots.tables import terminal
 from splitsem.sweep import overrides_of
+from splitsem.tracking import versions
 
 
 def gather(folder: Path) -> pd.DataFrame:
@@ -35,6 +39,36 @@ def gather(folder: Path) -> pd.DataFrame:
 
 
 def summarise(folder: Path, seconds: float) -> pd.DataFrame:
-    """Write everything that a sweep leaves in ``folder``, print the table, and return the results."""
+    """Write everything that a sweep leaves in ``folder``, print its table and findings, and return the results.
+
+    Args:
+        folder: the sweep's.
+        seconds: how long the sweep took.
+    """
     results = gather(folder)
+    if results.empty:
+        print(f"No job was started; see {folder}", file=sys.stderr)
+        return results
+    results.to_csv(folder / "results.csv", index=False)
+    console = terminal()
+    if "score" not in results:  # jobs of a workflow that does not split, or none that succeeded
+        console.print(f"{len(results)} jobs: {folder / 'results.csv'}", highlight=False, soft_wrap=True)
+        return results
+    figures = {draw.__name__: draw(results) for draw in (accuracy_throughput, latency_breakdown, rate_accuracy)}
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png")
+    command = shlex.join(["python", *sys.argv])
+    title = " ".join(sys.argv[1:]) or "sweep"
+    details = {
+        "finished": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        "duration": f"{seconds:.0f} s for {len(results)} rows",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "machine": platform.platform(),
+    }
+    page = folder / "report.html"
+    page.write_text(report(results, figures, title, command, details))
+    console.print(results_table(results))
+    for answer in best(results):
+        console.print(f"• {answer.sentence}", highlight=False)
+    console.print(f"\n{page.absolute()}", highlight=False, soft_wrap=True)
     return results
