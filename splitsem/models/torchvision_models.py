@@ -104,7 +104,10 @@ def _load(network: nn.Module, weights: Mapping[str, Tensor], num_outputs: int, s
         weights = {OLD_DENSENET_KEY.sub(r"\1\2", key): value for key, value in weights.items()}
     if isinstance(network, VisionTransformer) and "encoder.pos_embedding" in weights:
         # Positions are learned for one picture size; torchvision's own recipe carries them over to another.
-        weights = interpolate_embeddings(network.image_size, network.patch_size, dict(weights))
+        try:
+            weights = interpolate_embeddings(network.image_size, network.patch_size, dict(weights))
+        except ValueError as exc:
+            raise ConfigError(f"weights from {source} do not fit {type(network).__name__}: {first_line(exc)}") from exc
     load_weights(network, weights, num_outputs, source)
 
 

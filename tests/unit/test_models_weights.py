@@ -94,6 +94,12 @@ def test_published_vit_fits_another_picture_size(monkeypatch: pytest.MonkeyPatch
     assert torch.equal(network.conv_proj.weight, original.conv_proj.weight)
 
 
+def test_vit_weights_whose_positions_are_no_square_are_a_config_error(tmp_path: Path) -> None:
+    path = save({"encoder.pos_embedding": torch.zeros(1, 1 + 6, 768)}, tmp_path / "weights.safetensors")
+    with pytest.raises(ConfigError, match=r"do not fit VisionTransformer: .*perfect square"):
+        torchvision_model("vit_b_32", PICTURE, (7,), weights=path)
+
+
 def test_published_densenet_has_names_of_an_older_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     original = publish(monkeypatch, "densenet121").state_dict()
     old = {
