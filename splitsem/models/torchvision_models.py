@@ -1,0 +1,121 @@
+"""torchvision_model: any classification or segmentation network of torchvision, fitted to a task."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.error import URLError
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision import models
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+
+from splitsem.errors import ConfigError
+from splitsem.models.image_front import ImageFront, attach
+from splitsem.models.network_checks import check_name, check_output, first_line
+from splitsem.models.weights import load_weights, read_weights
+
+# densenet's published files still have names from a time when a dot was allowed in a module's own name.
+OLD_DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.\w+)$")
+
+
+def torchvision_model(
+    name: str,
+    input_shape: Sequence[int],
+    output_shape: Sequence[int],
+    pretrained: bool = False,
+    weights: str | None = None,
+    image_size: int | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Build a network of torchvision with a head for the task's classes.
+
+    Its modules and weights keep torchvision's names. Pictures in [0, 1] of one or three channels go in; resizing,
+    repeating of a grey channel and ImageNet's normalisation happen inside (``front``). One tensor comes out: logits
+    ``(batch, classes)``, or ``(batch, classes, height, width)`` from a segmentation network; auxiliary heads are left
+    out.
+
+    Args:
+        name: torchvision's name, e.g. ``resnet18`` or ``lraspp_mobilenet_v3_large``.
+        input_shape: ``(1 or 3, height, width)`` of one picture.
+        output_shape: ``(classes,)`` or ``(classes, height, width)``.
+        pretrained: start from the published weights (downloaded once).
+        weights: start from a local ``.safetensors`` or ``.pth`` file in torchvision's key names.
+        image_size: height and width that the network sees; None leaves the picture's own.
+        **options: further arguments of torchvision's constructor, e.g. ``dropout=0.5``.
+
+    Raises:
+        ValueError: both ``pretrained`` and ``weights`` are given, or the shape is not a picture's.
+        ConfigError: the name is unknown, the weights cannot be had or do not fit, or the output has another shape.
+    """
+    if pretrained and weights is not None:
+        raise ValueError(f"weights must be null when pretrained is true, got {weights}")
+    segmenters = models.list_models(module=models.segmentation)
+    check_name(name, models.list_models(module=models) + segmenters, "torchvision")
+    front = ImageFront(input_shape, image_size=image_size)
+    arguments = _family_arguments(name, front.network_size, bool(pretrained or weights)) | options
+    try:
+        network = models.get_model(name, weights=None, num_classes=output_shape[0], **arguments)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as exc:
+        raise ConfigError(
+            f"torchvision cannot build {name} with {arguments}: {first_line(exc)}. "
+            "Way out: a picture size it was made for, e.g. model.image_size=224"
+        ) from exc
+    if pretrained:
+        _load(network, _published(name), output_shape[0], f"torchvision's published {name}")
+    elif weights is not None:
+        _load(network, read_weights(weights), output_shape[0], weights)
+    attach(front, network)
+    if name in segmenters:
+        network.register_forward_hook(_one_map)
+    check_output(network, name, input_shape, output_shape)
+    return network
+
+
+def _family_arguments(name: str, network_size: tuple[int, int], has_weights: bool) -> dict[str, Any]:
+    """What a family's constructor must be told so that it fits the picture and makes one output."""
+    family = name.partition("_")[0]
+    if family in ("googlenet", "inception"):
+        # The published weights were trained with another normalisation, which transform_input makes from ImageNet's.
+        return {"aux_logits": False, "init_weights": True, "transform_input": has_weights}
+    if family in ("fcn", "deeplabv3", "lraspp"):
+        return {"weights_backbone": None}
+    if family == "maxvit":
+        return {"input_size": network_size}
+    if family == "vit":
+        if network_size[0] != network_size[1]:
+            raise ConfigError(f"{name} needs square pictures, got {network_size}; give e.g. model.image_size=224")
+        return {"image_size": network_size[0]}
+    return {}
+
+
+def _published(name: str) -> Mapping[str, Tensor]:
+    try:
+        return models.get_model_weights(name).DEFAULT.get_state_dict(progress=True, check_hash=True)
+    except (URLError, OSError, RuntimeError) as exc:
+        raise ConfigError(
+            f"the published weights of {name} could not be downloaded: {first_line(exc)}. "
+            "Way out: fetch the file elsewhere and give model.weights=path, or model.pretrained=false"
+        ) from exc
+
+
+def _load(network: nn.Module, weights: Mapping[str, Tensor], num_outputs: int, source: str) -> None:
+    if isinstance(network, models.DenseNet):
+        weights = {OLD_DENSENET_KEY.sub(r"\1\2", key): value for key, value in weights.items()}
+    if isinstance(network, VisionTransformer) and "encoder.pos_embedding" in weights:
+        # Positions are learned for one picture size; torchvision's own recipe carries them over to another.
+        try:
+            weights = interpolate_embeddings(network.image_size, network.patch_size, dict(weights))
+        except ValueError as exc:
+            raise ConfigError(f"weights from {source} do not fit {type(network).__name__}: {first_line(exc)}") from exc
+    load_weights(network, weights, num_outputs, source)
+
+
+def _one_map(network: nn.Module, args: tuple[Tensor], outputs: dict[str, Tensor]) -> Tensor:
+    """Forward hook: only the main map, at the picture's own size."""
+    logits = outputs["out"]
+    front = network.get_submodule("front")
+    assert isinstance(front, ImageFront)
+    if front.network_size == front.picture_size:
+        return logits
+    return F.interpolate(logits, front.picture_size, mode="bilinear", antialias=True)
