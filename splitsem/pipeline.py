@@ -113,7 +113,9 @@ def _samples(z: Tensors, batch: int, is_batched: bool) -> Iterable[Tensors]:
     return zip(*(tensor.split(1) for tensor in z), strict=True) if is_batched and batch > 1 else [z]
 
 
-def score(network: Callable[[Tensor], Tensor], task: Task, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+def score(
+    network: Callable[[Tensor], Tensor], task: Task, batches: Iterable[tuple[Tensor, Tensor]]
+) -> dict[str, float]:
     """The task's metrics of ``network`` over ``batches`` of ``(x, y)``, computed in float32 on the CPU."""
     metrics = task.metrics()
     with torch.inference_mode():

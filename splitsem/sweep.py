@@ -100,7 +100,9 @@ class SweepCallback(Callback):
         results = summarise(self.folder, time.time() - self.began)
         failed = results.empty or (results["status"] != "ok").any()
         if self.tracker and self.run_id:
-            self.tracker.log(self.run_id, {"num_jobs": len(results)}, {}, [], [p for p in self.folder.iterdir() if p.is_file()])
+            self.tracker.log(
+                self.run_id, {"num_jobs": len(results)}, {}, [], [p for p in self.folder.iterdir() if p.is_file()]
+            )
             self.tracker.end(self.run_id, not failed)
         if failed:
             sys.exit(1)

@@ -1,4 +1,4 @@
-"""Checks of ready-made networks: does the library know the name, and does the output have the task's shape?"""
+"""Checks of networks: does the library know the name, and does the output have the task's shape?"""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -23,16 +23,16 @@ def check_name(name: str, known: Iterable[str], library: str) -> None:
 
 
 def check_output(network: nn.Module, name: str, input_shape: Sequence[int], output_shape: Sequence[int]) -> None:
-    """Run one black picture through ``network`` and compare the output's real shape with the task's.
+    """Run one sample of zeros through ``network`` and compare the output's real shape with the task's.
 
     Args:
         network: any network; its mode and buffers are left as they were.
         name: what a user calls it.
-        input_shape: shape of one picture.
-        output_shape: shape the task needs for one picture.
+        input_shape: shape of one sample.
+        output_shape: shape the task needs for one sample.
 
     Raises:
-        ConfigError: the network cannot take such a picture, or gives another shape.
+        ConfigError: the network cannot take such a sample, or gives another shape.
     """
     was_training = network.training
     network.eval()
@@ -41,14 +41,14 @@ def check_output(network: nn.Module, name: str, input_shape: Sequence[int], outp
             output = network(torch.zeros(1, *input_shape))
     except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as exc:
         raise ConfigError(
-            f"{name} cannot take pictures of {tuple(input_shape)}: {first_line(exc)}. "
-            "Way out: let it enlarge them inside, e.g. by model.image_size=224"
+            f"{name} cannot take inputs of {tuple(input_shape)}: {first_line(exc)}. "
+            "Way out for small pictures: let it enlarge them inside, e.g. by model.image_size=224"
         ) from exc
     finally:
         network.train(was_training)
     shape = tuple(output.shape[1:]) if isinstance(output, torch.Tensor) else type(output).__name__
     if shape != tuple(output_shape):
-        raise ConfigError(f"{name} gives {shape} for one picture, but the task needs {tuple(output_shape)}")
+        raise ConfigError(f"{name} gives {shape} for one sample, but the task needs {tuple(output_shape)}")
 
 
 def first_line(exc: BaseException) -> str:

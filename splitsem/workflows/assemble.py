@@ -8,12 +8,11 @@ import functools
 import inspect
 import json
 import logging
-from pathlib import Path
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import lightning
-import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from torch.utils.data import DataLoader, Subset
 from splitsem.device import Device
 from splitsem.errors import ConfigError
 from splitsem.lightning import weights
+from splitsem.models.network_checks import check_output
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
 from splitsem.tasks.task import Task
@@ -89,18 +89,7 @@ def build_model(cfg: DictConfig, task: Task) -> nn.Module:
     facts = {"input_shape": task.input_shape, "output_shape": task.output_shape}
     named = {name: value for name, value in facts.items() if name in inspect.signature(target).parameters}
     model: nn.Module = instantiate(cfg, **named, _convert_="all")
-    model.eval()
-    expected = (2, *task.output_shape)
-    try:
-        with torch.no_grad():
-            y_hat = model(torch.zeros(2, *task.input_shape))
-    except RuntimeError as exc:
-        raise ConfigError(
-            f"model {cfg['_target_']} cannot take the task's input {tuple(task.input_shape)}: {str(exc).splitlines()[0]}"
-        ) from exc
-    shape = tuple(y_hat.shape) if isinstance(y_hat, Tensor) else type(y_hat).__name__
-    if shape != expected:
-        raise ConfigError(f"model {cfg['_target_']} gives {shape} for two samples; the task needs {expected}")
+    check_output(model, cfg["_target_"], task.input_shape, task.output_shape)
     return model
 
 
@@ -139,7 +128,9 @@ def chosen_point(cfg: DictConfig, graph: SplitGraph) -> SplitPoint:
     return point
 
 
-def test_batches(task: Task, device: Device, batch_size: int, num_samples: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+def test_batches(
+    task: Task, device: Device, batch_size: int, num_samples: int | None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """The test split in batches on the device, or its first ``num_samples`` samples."""
     test = task.splits().test
     if num_samples is not None:

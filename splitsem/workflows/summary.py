@@ -23,7 +23,9 @@ from splitsem.tracking import versions
 def gather(folder: Path) -> pd.DataFrame:
     """A row a job (its overrides and metrics, or its error), then a row for each reference."""
     rows = []
-    jobs = sorted((p for p in folder.iterdir() if p.name.isdigit() and (p / ".hydra").is_dir()), key=lambda p: int(p.name))
+    jobs = sorted(
+        (p for p in folder.iterdir() if p.name.isdigit() and (p / ".hydra").is_dir()), key=lambda p: int(p.name)
+    )
     for job in jobs:
         row: dict[str, object] = {"job": int(job.name), **overrides_of(job)}
         if (job / "metrics.json").exists() and not (job / "error.txt").exists():
