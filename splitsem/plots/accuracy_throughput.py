@@ -34,7 +34,8 @@ def accuracy_throughput(results: pd.DataFrame) -> Figure:
     unsplit, unsplit_scores = draw_unsplit(ax, shown)
     handles += unsplit + draw_references(ax, reference, "throughput_hz")
     style.unit_axis(ax, "Hz", shown["throughput_hz"].tolist())
-    style.score_axis(ax, [*shown["score"], *unsplit_scores])
+    spread = [*(shown["score"] - shown["score_std"]), *(shown["score"] + shown["score_std"])]
+    style.score_axis(ax, [*spread, *unsplit_scores])
     style.legend_outside(ax, handles)
     label_points(ax, front, shown, "throughput_hz")
     return figure

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from splitsem.plots import results as rs
-from splitsem.plots.units import MISSING, format_hz, format_joules, format_ratio, format_seconds
+from splitsem.plots.units import format_hz, format_joules, format_ratio, format_seconds
 
 
 @dataclass(frozen=True)
@@ -81,29 +81,29 @@ def _answer(goal: Goal, frame: pd.DataFrame) -> Best:
         return Best(goal, None, False, f"{goal.title}: no job that succeeded has a figure for it.")
     kept = split[split["score"] >= split["score_unsplit"] - rs.SCORE_MARGIN - 1e-9]
     if kept.empty:
-        return _closest(goal, split, frame)
+        return _closest(goal, split)
     row = kept.sort_values([goal.column, "score"], ascending=[not goal.maximise, False], kind="stable").iloc[0]
     sentence = (
-        f"{goal.title}: {_name(row, frame)} reaches {goal.show(row[goal.column])} at score {row['score']:.3f}"
+        f"{goal.title}: {_name(row)} reaches {goal.show(row[goal.column])} at score {row['score']:.3f}"
         f" (unsplit {row['score_unsplit']:.3f}){_comparison(goal, row, frame)}."
     )
     return Best(goal, row, True, sentence)
 
 
-def _closest(goal: Goal, split: pd.DataFrame, frame: pd.DataFrame) -> Best:
+def _closest(goal: Goal, split: pd.DataFrame) -> Best:
     if split["score_unsplit"].isna().all():
         return Best(goal, None, False, f"{goal.title}: the unsplit score is not known, so nothing can be chosen.")
     short = split["score_unsplit"] - split["score"]
     row = split.loc[short.sort_values(kind="stable").index[0]]
     sentence = (
         f"{goal.title}: no configuration keeps the score within {rs.SCORE_MARGIN} of the unsplit "
-        f"{row['score_unsplit']:.3f}; the closest, {_name(row, frame)}, is {row['score_unsplit'] - row['score']:.3f} "
+        f"{row['score_unsplit']:.3f}; the closest, {_name(row)}, is {row['score_unsplit'] - row['score']:.3f} "
         f"below it at {row['score']:.3f} and reaches {goal.show(row[goal.column])}."
     )
     return Best(goal, row, False, sentence)
 
 
-def _name(row: pd.Series, frame: pd.DataFrame) -> str:
+def _name(row: pd.Series) -> str:
     codec = f" with {row['series']}" if row["series"] else ""
     ends = {"input": "everything on the server (cut at input)", "output": "everything on the edge (cut at output)"}
     return ends.get(row["split_point"], f"the cut at {row['split_point']}") + codec
@@ -120,14 +120,26 @@ def _comparison(goal: Goal, row: pd.Series, frame: pd.DataFrame) -> str:
         if len(others) and row["split_point"] != end:
             other = others.iloc[0]
             parts.append(f"{goal.compare(mine, other[goal.column])} the {end} cut{_lost(other)}")
-    for _, other in rs.references(frame).drop_duplicates("series").iterrows():
-        if pd.notna(other[goal.column]):
-            score = f"{other['score']:.3f}" if pd.notna(other["score"]) else MISSING
-            parts.append(f"{goal.compare(mine, other[goal.column])} sending a {other['series']} (score {score})")
+    for _, rows in rs.references_for(frame, row.to_frame().T).groupby("family", sort=False):
+        rows = rows[rows[goal.column].notna()]
+        if len(rows):
+            other = _fairest(goal, rows)
+            parts.append(f"{goal.compare(mine, other[goal.column])} sending a {other['series']} ({_score(other)})")
     return f"; {', '.join(parts)}" if parts else ""
+
+
+def _fairest(goal: Goal, rows: pd.DataFrame) -> pd.Series:
+    """Of several picture qualities, the best that keeps the score, else the one with the highest score."""
+    kept = rows[rows["score"] >= rows["score_unsplit"] - rs.SCORE_MARGIN - 1e-9]
+    if kept.empty:
+        return rows.sort_values("score", ascending=False, kind="stable").iloc[0]
+    return kept.sort_values(goal.column, ascending=not goal.maximise, kind="stable").iloc[0]
+
+
+def _score(row: pd.Series) -> str:
+    return f"score {row['score']:.3f}"
 
 
 def _lost(other: pd.Series) -> str:
     """The other's score, where it does not qualify."""
-    short = other["score"] < other["score_unsplit"] - rs.SCORE_MARGIN
-    return f" (score {other['score']:.3f})" if short else ""
+    return f" ({_score(other)})" if other["score"] < other["score_unsplit"] - rs.SCORE_MARGIN - 1e-9 else ""

@@ -69,7 +69,10 @@ def _draw_panels(
     axes: list[Axes], panels: dict[str, pd.DataFrame], reference: pd.DataFrame, rows: list[str], *, name_series: bool
 ) -> bool:
     """One panel a series; returns whether each got a time axis of its own, because one would dwarf the others."""
-    bars = [pd.concat([reference, panel]) if len(reference) else panel for panel in panels.values()]
+    bars = []
+    for panel in panels.values():
+        own = rs.references_for(reference, panel) if len(panel) else reference  # nothing but references
+        bars.append(pd.concat([own, panel]) if len(own) else panel)
     longest_s = [float(b["latency_s"].max()) for b in bars]
     own_scale = max(longest_s) > _MAX_SPREAD * min(longest_s)
     room = 1.28 if name_series else 1.12 if len(panels) == 1 else 1.36  # for the sums beside the bars
@@ -102,9 +105,9 @@ def _draw_bars(ax: Axes, bars: pd.DataFrame, rows: list[str], limit_s: float, *,
         left = left + bars[stage].to_numpy()
     own = left[~bars["is_reference"].to_numpy()]
     fastest = own.min() if len(own) else None
-    for y_value, total, series in zip(bars["y"], left, bars["series"], strict=True):
+    for y_value, total, (_, bar) in zip(bars["y"], left, bars.iterrows(), strict=True):
         is_best = total == fastest
-        text = format_seconds(total) + (f" · {series}" if name_series else "")
+        text = format_seconds(total) + (f" · {bar['series']}" if name_series and not bar["is_reference"] else "")
         ax.text(
             total + 0.01 * limit_s,
             y_value,

@@ -60,7 +60,7 @@ def draw_unsplit(ax: Axes, frame: pd.DataFrame) -> tuple[list[Line2D], list[floa
 def draw_references(ax: Axes, reference: pd.DataFrame, x: str) -> list[Line2D]:
     """ "Just send the picture": one marker a row, joined where a quality was swept."""
     handles = []
-    for name, rows in reference.groupby("series", sort=False):
+    for name, rows in reference.groupby("family", sort=False):
         marker, color = style.REFERENCES.get(str(name), ("h", style.INK))
         rows = rows.sort_values(x)
         look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 7.5, "markeredgecolor": style.PAPER}
@@ -70,19 +70,25 @@ def draw_references(ax: Axes, reference: pd.DataFrame, x: str) -> list[Line2D]:
 
 
 def label_points(ax: Axes, front: pd.DataFrame, shown: pd.DataFrame, x: str) -> None:
-    """Name the front by split point, and by series where there are several; the two ends of the network too."""
+    """Name the front by split point, and by series where there are several; the two ends of the network too.
+
+    Configurations at the very same place share a label, which counts the others.
+    """
     several = rs.splits(shown)["series"].nunique() > 1
     named = [(row[x], row["score"], _name(row, several), style.INK) for _, row in front.iterrows()]
     if not several:
         ends = rs.splits(shown)
         ends = ends[ends["split_point"].isin(["input", "output"]) & ~ends.index.isin(front.index)]
         named += [(row[x], row["score"], row["split_point"], style.MUTED) for _, row in ends.iterrows()]
-    unique = {(x_value, y, text): color for x_value, y, text, color in named}
-    points = [(x_value, y) for x_value, y, _ in unique]
+    spots: dict[tuple[float, float], list[tuple[str, str]]] = {}
+    for x_value, y_value, text, color in named:
+        spots.setdefault((x_value, y_value), []).append((text, color))
+    points = list(spots)
+    texts = [names[0][0] + (f" (+{len(names) - 1})" if len(names) > 1 else "") for names in spots.values()]
     avoid = [tuple(p) for p in shown[[x, "score"]].to_numpy()]
-    placed = place_labels(ax, points, [text for _, _, text in unique], avoid, lines=ax.get_lines())
-    for annotation, color in zip(placed, unique.values(), strict=True):
-        annotation.set_color(color)
+    placed = place_labels(ax, points, texts, avoid, lines=ax.get_lines())
+    for annotation, names in zip(placed, spots.values(), strict=True):
+        annotation.set_color(names[0][1])
         annotation.set_gid("label")
 
 

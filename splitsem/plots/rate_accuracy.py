@@ -45,7 +45,8 @@ def rate_accuracy(results: pd.DataFrame) -> Figure:
     handles += _draw_sizes(ax, shown)
     sizes = shown[["payload_bytes", "input_bytes", "raw_bytes"]].to_numpy().ravel()
     style.unit_axis(ax, "B", sizes.tolist(), log=True)
-    style.score_axis(ax, [*shown["score"], *unsplit_scores])
+    spread = [*(shown["score"] - shown["score_std"]), *(shown["score"] + shown["score_std"])]
+    style.score_axis(ax, [*spread, *unsplit_scores])
     style.legend_outside(ax, handles)
     label_points(ax, front, shown, "payload_bytes")
     return figure

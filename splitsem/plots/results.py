@@ -26,8 +26,8 @@ def prepare(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a configuration, in network order, failed ones last. Beside the columns of results.csv:
-        ``series`` (label of what varies besides the split point), ``family`` and ``knob`` (the codec without and with
-        its bit width or keep ratio), ``is_ok``, ``is_reference``, ``is_bottleneck``, ``pareto``, ``num_runs``
+        ``series`` (label of what varies besides the split point), ``family`` (the same without the codec's
+        bit width or keep ratio), ``is_ok``, ``is_reference``, ``is_bottleneck``, ``pareto``, ``num_runs``
         and ``score_std`` (0 for a single run).
     """
     frame = _complete(results)
@@ -48,6 +48,14 @@ def splits(frame: pd.DataFrame) -> pd.DataFrame:
 def references(frame: pd.DataFrame) -> pd.DataFrame:
     """The "just send the picture" rows that ran."""
     return frame[frame["is_ok"] & frame["is_reference"]]
+
+
+def references_for(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The references that ran over the same link, on the same machines and with the same model as some of ``rows``."""
+    found = references(frame)
+    for label in ("transport", "edge", "server", "model"):
+        found = found[found[label].isin(rows[label]) | found[label].isna()]
+    return found
 
 
 def failures(frame: pd.DataFrame) -> pd.DataFrame:
@@ -105,7 +113,8 @@ def _complete(results: pd.DataFrame) -> pd.DataFrame:
 
 def _add_series(frame: pd.DataFrame) -> pd.DataFrame:
     """Label what varies besides the split point, with as few fields as tell the configurations apart."""
-    own = frame[~frame["is_reference"]]
+    own = splits(frame)  # a job that failed may lack its labels, which makes no series
+    own = own if len(own) else frame[~frame["is_reference"]]
     swept = [c for c in frame.columns if is_override(c) and not c.startswith("split.") and not _is_seed(c)]
     knobs = [c for c in swept if c.startswith("codec.")]
     others = [c for c in swept if c not in knobs and c not in LABELS]
@@ -115,18 +124,24 @@ def _add_series(frame: pd.DataFrame) -> pd.DataFrame:
         num_distinct = len(own[[*fields, field]].astype(str).drop_duplicates())
         if num_distinct > num_seen:
             fields, num_seen = [*fields, field], num_distinct
-    stems = _stems(own["codec"])
-    frame["family"] = _join(frame, [f for f in fields if f not in knobs], stems) if len(frame) else None
-    frame["series"] = _join(frame, fields, {}) if len(frame) else None
-    frame["knob"] = _join(frame, [f for f in fields if f == "codec" or f in knobs], {}) if len(frame) else None
-    plain = frame["codec"].fillna("codec")
-    for name in ("family", "series", "knob"):
-        frame[name] = frame[name].where(frame[name].ne(""), plain) if len(frame) else plain
-    reference = frame["is_reference"]
-    names = frame["reference"].astype(object).map({"jpeg": "JPEG", "webp": "WebP"}).fillna(frame["reference"])
-    for name in ("family", "series", "knob"):
-        frame[name] = frame[name].astype(object).where(~reference, names)
+    known = own["codec"].dropna().unique()
+    plain = frame["codec"].fillna(known[0] if len(known) == 1 else "unknown codec")
+    family = [field for field in fields if field not in knobs]
+    for name, of, stems in (("family", family, _stems(own["codec"])), ("series", fields, {})):
+        labels = [_label(row, of, stems) for _, row in frame.iterrows()]
+        frame[name] = pd.Series(labels, index=frame.index, dtype=object).replace("", None).fillna(plain)
+    _name_references(frame)
     return frame
+
+
+def _name_references(frame: pd.DataFrame) -> None:
+    """``JPEG``, with its quality where several were tried."""
+    names = frame["reference"].map({"jpeg": "JPEG", "webp": "WebP"}).fillna(frame["reference"]).astype(object)
+    longer = names
+    if "codec.quality" in frame and frame.loc[frame["is_reference"], "codec.quality"].nunique() > 1:
+        longer = names + " q" + frame["codec.quality"].map("{:g}".format)
+    for column, values in (("family", names), ("series", longer)):
+        frame[column] = frame[column].astype(object).where(~frame["is_reference"], values)
 
 
 def _stems(codecs: pd.Series) -> dict[str, str]:
@@ -136,12 +151,8 @@ def _stems(codecs: pd.Series) -> dict[str, str]:
     return {c: stem for c, stem in stems.items() if list(stems.values()).count(stem) > 1}
 
 
-def _join(frame: pd.DataFrame, fields: list[str], stems: dict[str, str]) -> pd.Series:
-    def label(row: pd.Series) -> str:
-        texts = [stems.get(str(row[f]), _field(f, row[f])) for f in fields if pd.notna(row[f])]
-        return " · ".join(text for text in texts if text)
-
-    return frame.apply(label, axis=1).astype(object)
+def _label(row: pd.Series, fields: list[str], stems: dict[str, str]) -> str:
+    return " · ".join(stems.get(str(row[f]), _field(f, row[f])) for f in fields if pd.notna(row[f]))
 
 
 def _field(name: str, value: object) -> str:
@@ -162,7 +173,8 @@ def _average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     if not any(_is_seed(c) and frame[c].nunique() > 1 for c in frame.columns):
         return frame
     failed = frame[~frame["is_ok"]]
-    keys = ["series", "split_point", "reference"]
+    settings = [c for c in frame.columns if is_override(c) and not _is_seed(c)]
+    keys = list(dict.fromkeys(["series", "split_point", "reference", *LABELS, *settings]))
     rows = []
     for _, group in frame[frame["is_ok"]].groupby(keys, dropna=False, sort=False):
         row = group.iloc[0].copy()

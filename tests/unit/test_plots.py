@@ -121,6 +121,21 @@ def test_pareto_labels_name_the_split_points_and_do_not_overlap():
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
+def test_configurations_at_the_same_place_share_one_label():
+    labels = [t.get_text() for t in figure_of(accuracy_throughput, "many links").axes[0].texts]
+    assert labels
+    assert all(text.endswith("(+8)") for text in labels)
+
+
+def test_a_panel_shows_the_picture_sent_over_its_own_link():
+    frames = [sample_results(UNET[:2]).assign(transport="wifi"), sample_results(UNET[:2]).assign(transport="lora")]
+    frames[1]["link_s"] *= 2
+    wifi, lora = latency_breakdown(pd.concat(frames)).axes
+    jpeg = frames[0][frames[0]["reference"] == "jpeg"]["link_s"].item()
+    assert any(bar.get_width() == pytest.approx(jpeg) for bar in bars(wifi))
+    assert not any(bar.get_width() == pytest.approx(jpeg) for bar in bars(lora))
+
+
 def test_references_and_unsplit_score_are_drawn_where_they_are():
     results = SWEEPS["one codec"]
     for plot, x in ((accuracy_throughput, "throughput_hz"), (rate_accuracy, "payload_bytes")):

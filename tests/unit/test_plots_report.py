@@ -162,3 +162,15 @@ def test_when_nothing_qualifies_the_closest_is_named():
     assert answer.row["split_point"] == "b"
     assert "no configuration keeps the score" in answer.sentence
     assert "0.100 below" in answer.sentence
+
+
+def test_the_picture_is_compared_over_the_same_link_and_at_its_best_quality():
+    results = sample_results(("input", "b"), references=("jpeg",)).assign(transport="wifi")
+    jpeg = results[results["reference"] == "jpeg"]
+    worse = jpeg.assign(**{"codec.quality": 10.0, "score": 0.60, "latency_s": 0.001})
+    good = jpeg.assign(**{"codec.quality": 75.0, "score": 0.74, "latency_s": 0.02})
+    other_link = jpeg.assign(**{"codec.quality": 75.0, "score": 0.74, "latency_s": 1e-5, "transport": "ethernet"})
+    own = results[results["reference"].isna()].assign(latency_s=[0.08, 0.04])
+    sentence = best(pd.concat([own, worse, good, other_link]))[1].sentence
+    assert "2.0× slower than sending a JPEG q75 (score 0.740)" in sentence
+    assert sentence.count("JPEG") == 1
