@@ -1,0 +1,67 @@
+"""One job in one small picture: where its time goes, and how many bytes it sends instead of what."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from splitsem.plots import results as rs
+from splitsem.plots import style
+from splitsem.plots.units import format_bytes, format_ratio, format_score, format_seconds
+
+_SIZES = {"raw_bytes": "raw float32", "input_bytes": "input as it is", "payload_bytes": "payload"}
+
+
+def run_breakdown(metrics: Mapping[str, Any]) -> Figure:
+    """Latency (edge, link, server) and bytes (raw float32, input, payload) of one job.
+
+    Args:
+        metrics: the metrics of one run, as in metrics.json; absent ones are left blank.
+    """
+    frame = rs.prepare(pd.DataFrame([{"status": "ok", **metrics}]))
+    row = frame.iloc[0]
+    title = f"Cut at {row['split_point']}: score {format_score(row['score'])}"
+    figure = style.new_figure(7.2, 2.3, title, rs.describe(frame))
+    time_ax, size_ax = figure.subplots(1, 2, width_ratios=[1.25, 1])
+    _draw_time(time_ax, row)
+    _draw_sizes(size_ax, row)
+    return figure
+
+
+def _draw_time(ax: Axes, row: pd.Series) -> None:
+    style.style_axes(ax, "Time for one sample (s, ms, µs)", "", grid="x")
+    times = np.nan_to_num(row[list(style.STAGES)].to_numpy(dtype=float), posinf=0.0)
+    left = 0.0
+    handles = []
+    for y, ((label, color), time_s) in enumerate(zip(style.STAGES.values(), times, strict=True)):
+        ax.barh(y, time_s, left=left, height=0.62, color=color, linewidth=0)
+        ax.text(left + time_s, y, f"  {format_seconds(time_s)}", va="center", size=8.5, color=style.INK)
+        left += time_s
+        handles.append(Patch(color=color, label=label))
+    ax.set_yticks(range(3), [str(handle.get_label()) for handle in handles])
+    ax.set_ylim(2.6, -0.6)
+    ax.set_xlim(0, (left or 1.0) * 1.25)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value)))
+    ax.set_title(f"{format_seconds(row['latency_s'])} latency", size=9.5, weight="bold", color=style.INK, loc="left")
+
+
+def _draw_sizes(ax: Axes, row: pd.Series) -> None:
+    style.style_axes(ax, "Bytes for one sample", "", grid="x")
+    sizes = np.nan_to_num(row[list(_SIZES)].to_numpy(dtype=float), posinf=0.0)
+    colors = (style.FAINT, style.FAINT, style.STAGES["link_s"][1])
+    ax.barh(range(3), sizes, height=0.62, color=colors, linewidth=0)
+    for y, size in enumerate(sizes):
+        ax.text(size, y, f"  {format_bytes(size)}", va="center", size=8.5, color=style.INK)
+    ax.set_yticks(range(3), list(_SIZES.values()))
+    ax.set_ylim(2.6, -0.6)
+    ax.set_xlim(0, (sizes.max() or 1.0) * 1.32)
+    ax.xaxis.set_major_locator(MaxNLocator(3))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_bytes(value)))
+    smaller = format_ratio(row["compression_ratio"])
+    ax.set_title(f"{smaller} smaller than float32", size=9.5, weight="bold", color=style.INK, loc="left")

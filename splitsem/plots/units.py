@@ -1,0 +1,106 @@
+"""Numbers as people read them: SI prefixes for seconds, bytes, joules and hertz; plain numbers for tables."""
+
+import math
+
+_PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T"}
+MISSING = "–"
+
+
+def format_si(value: float, unit: str, *, smallest: int = -9, largest: int = 12, digits: int = 3) -> str:
+    """Format ``value`` with an SI prefix, to ``digits`` significant digits.
+
+    Args:
+        value: the number, in ``unit``; NaN gives a dash.
+        unit: what the number counts, e.g. ``"s"``.
+        smallest: the smallest power of ten that has a prefix here (bytes have no milli).
+        largest: the largest one (nobody says kiloseconds).
+        digits: significant digits; never rounds away digits before the decimal point.
+
+    >>> format_si(0.0123, "s"), format_si(999.96, "Hz"), format_si(float("nan"), "J")
+    ('12.3 ms', '1 kHz', '–')
+    """
+    if math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return f"{'−' if value < 0 else ''}∞ {unit}"
+    if value == 0:
+        return f"0 {unit}"
+    rounded = float(f"{value:.{digits - 1}e}")  # before the prefix is chosen, so that 999.96 becomes 1 k, not 1000
+    power = min(max(3 * math.floor(math.log10(abs(rounded)) / 3 + 1e-12), smallest), largest)
+    text = _significant(value / 10**power, digits)
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {_PREFIXES[power]}{unit}"
+
+
+def _significant(value: float, digits: int) -> str:
+    """``value`` to ``digits`` significant digits, without an exponent."""
+    if value == 0:
+        return "0"
+    decimals = max(digits - 1 - math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}")))), 0)
+    return f"{value:,.{decimals}f}"
+
+
+def format_seconds(value_s: float, digits: int = 3) -> str:
+    """Format a duration.
+
+    >>> [format_seconds(t) for t in (0, 3.2e-7, 0.0123, 4.5, 12345)]
+    ['0 s', '320 ns', '12.3 ms', '4.5 s', '12,345 s']
+    """
+    return format_si(value_s, "s", largest=0, digits=digits)
+
+
+def format_bytes(value_bytes: float, digits: int = 3) -> str:
+    """Format a size; 1 kB is 1000 bytes.
+
+    >>> [format_bytes(n) for n in (0.5, 17, 1536, 12_288, 3_145_728)]
+    ['0.5 B', '17 B', '1.54 kB', '12.3 kB', '3.15 MB']
+    """
+    return format_si(value_bytes, "B", smallest=0, digits=digits)
+
+
+def format_joules(value_j: float, digits: int = 3) -> str:
+    """Format an energy.
+
+    >>> format_joules(0.00213), format_joules(25)
+    ('2.13 mJ', '25 J')
+    """
+    return format_si(value_j, "J", digits=digits)
+
+
+def format_hz(value_hz: float, digits: int = 3) -> str:
+    """Format a rate.
+
+    >>> format_hz(41.23), format_hz(20_000), format_hz(0.05)
+    ('41.2 Hz', '20 kHz', '0.05 Hz')
+    """
+    return format_si(value_hz, "Hz", smallest=0, digits=digits)
+
+
+def format_ratio(value: float) -> str:
+    """Format a ratio or a compression factor.
+
+    >>> format_ratio(3), format_ratio(1234.6), format_ratio(0.0321)
+    ('3.0×', '1,235×', '0.032×')
+    """
+    return MISSING if math.isnan(value) else "∞×" if math.isinf(value) else f"{_significant(value, 2)}×"
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """Format a number for a table column whose header names the unit.
+
+    >>> [format_number(v) for v in (0, 0.0012345, 12, 98765.4, float("nan"))]
+    ['0', '0.00123', '12.0', '98,765', '–']
+    """
+    if math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "∞"
+    return _significant(value, digits)
+
+
+def format_score(value: float) -> str:
+    """Format a score to a hundredth of a point, with trailing zeros so that a column lines up.
+
+    >>> format_score(0.71), format_score(float("nan"))
+    ('0.7100', '–')
+    """
+    return MISSING if math.isnan(value) else f"{value:.4f}"

@@ -1,0 +1,231 @@
+"""The figures show what the results say, and never fail on thin or broken results."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.patches import Rectangle
+
+from splitsem.pareto import pareto_front
+from splitsem.plots import results as rs
+from splitsem.plots.accuracy_throughput import accuracy_throughput
+from splitsem.plots.latency_breakdown import latency_breakdown
+from splitsem.plots.rate_accuracy import rate_accuracy
+from splitsem.plots.run_breakdown import run_breakdown
+from splitsem.plots.style import save
+from tests.unit.sample_results import UNET, sample_results
+
+PLOTS = [accuracy_throughput, rate_accuracy, latency_breakdown]
+CODECS = ("identity", "fp16", "quant8", "quant4", "quant2")
+
+
+def bit_width_sweep() -> pd.DataFrame:
+    """One codec label, its bit width swept, at two split points, three seeds."""
+    frames = []
+    for bits, codec in ((8, "quant8"), (4, "quant4"), (2, "quant2")):
+        for seed in range(3):
+            frame = sample_results(UNET[8:10], (codec,), references=(), seed=seed)
+            frames.append(frame.assign(codec="quant", seed=seed, **{"codec.bit_width": bits}))
+    return pd.concat(frames, ignore_index=True)
+
+
+SWEEPS = {
+    "one codec": sample_results(),
+    "five codecs": sample_results(UNET[::3], CODECS),
+    "a bit width": bit_width_sweep(),
+    "sixty points": sample_results([f"layer{i}.conv" for i in range(60)]),
+    "three points": sample_results(UNET[:3], references=()),
+    "one row": sample_results(UNET[4:5], references=()),
+    "references only": sample_results((), references=("jpeg", "webp")).assign(split_index=0),
+    "some failed": sample_results(num_failed=5),
+    "all failed": sample_results(UNET[:3], references=(), num_failed=3),
+    "no rows": sample_results().iloc[:0],
+    "no columns": pd.DataFrame(),
+    "few columns": sample_results()[["split_point", "score"]],
+    "zero times": sample_results(references=()).assign(edge_s=0.0, link_s=0.0, server_s=0.0, throughput_hz=np.inf),
+    "many links": pd.concat([sample_results(UNET[:5]).assign(transport=f"link {i}") for i in range(9)]),
+}
+
+
+def drawn(figure):
+    """The figure after its layout was run, which is where most things go wrong."""
+    figure.draw_without_rendering()
+    return figure
+
+
+@cache
+def figure_of(plot, name):
+    return drawn(plot(SWEEPS[name]))
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_plot_draws_every_sweep_and_leaves_its_input_alone(plot, name):
+    results = SWEEPS[name]
+    before = results.copy(deep=True)
+    figure_of(plot, name)
+    pd.testing.assert_frame_equal(results, before)
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+@pytest.mark.parametrize("name", ["one codec", "five codecs", "a bit width", "many links"])
+def test_legend_is_outside_the_data_and_inside_the_figure(plot, name):
+    figure = figure_of(plot, name)
+    legends = [ax.get_legend() for ax in figure.axes if ax.get_legend()]
+    assert len(legends) == 1
+    box = legends[0].get_window_extent()
+    assert not any(box.overlaps(ax.get_window_extent()) for ax in figure.axes)
+    assert figure.bbox.x1 >= box.x1
+    assert box.y0 >= 0
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_axes_name_quantity_and_unit(plot):
+    figure = figure_of(plot, "one codec")
+    xlabel = figure.axes[0].get_xlabel() or figure.get_supxlabel()
+    unit = {accuracy_throughput: "Hz", rate_accuracy: "bytes", latency_breakdown: "ms"}[plot]
+    assert unit in xlabel
+    assert figure.axes[0].get_ylabel() or figure.get_supylabel()
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_header_says_task_model_codec_link_and_machines(plot):
+    texts = " ".join(text.get_text() for text in figure_of(plot, "one codec").texts)
+    for word in ("disaster", "unet", "quant8", "lte", "raspberry_pi_4", "desktop_gpu"):
+        assert word in texts
+
+
+@pytest.mark.parametrize("name", ["one codec", "five codecs", "some failed"])
+def test_ringed_points_are_exactly_the_pareto_front(name):
+    results = SWEEPS[name]
+    (ax,) = figure_of(accuracy_throughput, name).axes
+    (rings,) = [c for c in ax.collections if c.get_gid() == "pareto"]
+    split = results[(results["status"] == "ok") & results["reference"].isna()]
+    front = split[pareto_front(split[["throughput_hz", "score"]])]
+    expected = front[["throughput_hz", "score"]].sort_values(["throughput_hz", "score"]).to_numpy()
+    np.testing.assert_allclose(rings.get_offsets(), expected)
+
+
+def test_pareto_labels_name_the_split_points_and_do_not_overlap():
+    results = SWEEPS["five codecs"]
+    figure = figure_of(accuracy_throughput, "five codecs")
+    labels = [text for text in figure.axes[0].texts if text.get_gid() == "label"]
+    frame = rs.prepare(results)
+    front = frame[frame["pareto"]]
+    assert {t.get_text() for t in labels} == set(front["split_point"] + " · " + front["series"])
+    # The words themselves, without the lines to their points.
+    boxes = [super(type(text), text).get_window_extent() for text in labels]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_configurations_at_the_same_place_share_one_label():
+    labels = [t.get_text() for t in figure_of(accuracy_throughput, "many links").axes[0].texts]
+    assert labels
+    assert all(text.endswith("(+8)") for text in labels)
+
+
+def test_a_panel_shows_the_picture_sent_over_its_own_link():
+    frames = [sample_results(UNET[:2]).assign(transport="wifi"), sample_results(UNET[:2]).assign(transport="lora")]
+    frames[1]["link_s"] *= 2
+    wifi, lora = latency_breakdown(pd.concat(frames)).axes
+    jpeg = frames[0][frames[0]["reference"] == "jpeg"]["link_s"].item()
+    assert any(bar.get_width() == pytest.approx(jpeg) for bar in bars(wifi))
+    assert not any(bar.get_width() == pytest.approx(jpeg) for bar in bars(lora))
+
+
+def test_references_and_unsplit_score_are_drawn_where_they_are():
+    results = SWEEPS["one codec"]
+    for plot, x in ((accuracy_throughput, "throughput_hz"), (rate_accuracy, "payload_bytes")):
+        lines = {line.get_gid(): line for line in figure_of(plot, "one codec").axes[0].get_lines()}
+        for name, reference in (("JPEG", "jpeg"), ("WebP", "webp")):
+            row = results[results["reference"] == reference].iloc[0]
+            np.testing.assert_allclose(lines[f"reference {name}"].get_xydata(), [[row[x], row["score"]]])
+        assert set(lines["unsplit"].get_ydata()) == {results["score_unsplit"].iloc[0]}
+
+
+@pytest.mark.parametrize(("spread", "scale"), [(2.0, "linear"), (100.0, "log")])
+def test_throughput_axis_is_logarithmic_when_it_spans_more_than_ten(spread, scale):
+    results = sample_results(references=())
+    results["throughput_hz"] = np.geomspace(5.0, 5.0 * spread, len(results))
+    assert accuracy_throughput(results).axes[0].get_xscale() == scale
+
+
+def test_rate_axis_is_logarithmic_with_byte_prefixes():
+    figure = figure_of(rate_accuracy, "one codec")
+    ax = figure.axes[0]
+    assert ax.get_xscale() == "log"
+    assert any(label.get_text().endswith("kB") for label in ax.get_xticklabels())
+
+
+def test_a_swept_bit_width_is_one_line_a_split_point():
+    lines = [line for line in figure_of(rate_accuracy, "a bit width").axes[0].get_lines() if len(line.get_xdata()) == 3]
+    assert len(lines) >= 2
+    for line in lines[:2]:
+        assert (np.diff(line.get_xdata()) > 0).all()
+
+
+def bars(ax) -> list[Rectangle]:
+    return [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+
+
+@pytest.mark.parametrize("count", [3, 60])
+def test_latency_bars_stack_to_the_latency_in_network_order(count):
+    points = [f"layer{i}" for i in range(count)]
+    results = sample_results(points, references=()).sample(frac=1.0, random_state=0)
+    (ax,) = latency_breakdown(results).axes
+    assert len(bars(ax)) == 3 * count
+    assert [label.get_text() for label in ax.get_yticklabels()] == points
+    assert ax.yaxis.get_inverted()
+    ends = {round(b.get_y() + b.get_height() / 2): b.get_x() + b.get_width() for b in bars(ax)}  # the last is server
+    expected = results.sort_values("split_index")["latency_s"]
+    np.testing.assert_allclose([ends[i] for i in range(count)], expected)
+
+
+def test_latency_figure_grows_with_the_number_of_points():
+    heights = [figure_of(latency_breakdown, name).get_size_inches()[1] for name in ("three points", "sixty points")]
+    assert heights[1] > 3 * heights[0]
+
+
+def test_each_codec_gets_a_panel_until_there_are_too_many():
+    figure = figure_of(latency_breakdown, "five codecs")
+    assert [ax.get_title(loc="left") for ax in figure.axes] == list(CODECS)
+    assert len(figure_of(latency_breakdown, "many links").axes) == 1
+
+
+def test_with_many_settings_the_fastest_per_point_is_drawn():
+    results = SWEEPS["many links"].reset_index(drop=True)
+    results.loc[results["transport"] == "link 4", "link_s"] = 0.0
+    (ax,) = latency_breakdown(results).axes
+    assert sum("link 4" in text.get_text() for text in ax.texts) == 5
+
+
+def test_run_breakdown_shows_the_three_times_and_the_three_sizes():
+    row = sample_results().iloc[9]
+    figure = drawn(run_breakdown(row.to_dict()))
+    time_ax, size_ax = figure.axes
+    np.testing.assert_allclose([b.get_width() for b in bars(time_ax)], row[["edge_s", "link_s", "server_s"]].tolist())
+    sizes = row[["raw_bytes", "input_bytes", "payload_bytes"]].tolist()
+    np.testing.assert_allclose([b.get_width() for b in bars(size_ax)], sizes)
+
+
+def test_run_breakdown_needs_no_metric():
+    drawn(run_breakdown({}))
+    drawn(run_breakdown({"score": 0.5, "split_point": "x", "task_iou": 0.2}))
+
+
+def test_figures_drawn_in_threads_equal_those_drawn_alone():
+    def pixels(plot) -> bytes:
+        buffer = io.BytesIO()
+        plot(SWEEPS["three points"]).savefig(buffer, format="png")
+        return buffer.getvalue()
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(pixels, PLOTS)) == [pixels(plot) for plot in PLOTS]
+
+
+def test_save_writes_a_png(tmp_path):
+    save(accuracy_throughput(SWEEPS["one row"]), tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,176 @@
+"""The report is complete, self-contained and escapes everything; the best sentences are true."""
+
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from splitsem.plots.accuracy_throughput import accuracy_throughput
+from splitsem.plots.best import best
+from splitsem.plots.report import report
+from tests.unit.sample_results import UNET, sample_results
+
+COMMAND = "python run.py task=disaster codec=quant8 -m"
+DETAILS = {"date": "2026-11-21", "versions": "torch 2.14.1", "edge_timing": "roofline", "server_timing": "lut"}
+
+
+def page(results: pd.DataFrame, **changes) -> str:
+    figures = changes.pop("figures", {})
+    arguments = {"title": "A sweep", "command": COMMAND, "details": DETAILS} | changes
+    return report(results, figures, **arguments)
+
+
+class Tags(HTMLParser):
+    """Checks that tags nest, and collects text, tags and attributes."""
+
+    VOID = ("meta", "img", "br", "link")
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.texts = [], [], [], []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data.strip())
+
+
+def test_every_split_point_every_score_and_the_command_are_on_the_page():
+    results = sample_results(UNET, ("quant8", "quant2"))
+    texts = Tags(page(results)).texts
+    for point in UNET:
+        assert texts.count(point) >= 2
+    for score in results["score"]:
+        assert f"{score:.4f}" in texts
+    assert COMMAND in texts
+
+
+def test_page_is_well_formed_and_needs_nothing_from_elsewhere():
+    results = sample_results()
+    html = page(results, figures={"accuracy_throughput": accuracy_throughput(results)})
+    tags = Tags(html)
+    assert tags.open == []
+    assert not re.search(r"https?:|//[a-z]+\.|@import|url\(", html)
+    assert all(str(v).startswith(("data:image/png;base64,", "#")) for k, v in tags.attributes if k in ("src", "href"))
+    assert "link" not in tags.tags
+    assert tags.tags.count("img") == 1
+
+
+@pytest.mark.parametrize("field", ["title", "command"])
+def test_html_in_arguments_is_escaped(field):
+    html = page(sample_results(UNET[:2]), **{field: "<img src=x onerror=alert(1)> & co"})
+    assert "<img src=x" not in html
+    assert "&lt;img src=x onerror=alert(1)&gt; &amp; co" in html
+
+
+def test_html_in_results_and_details_is_escaped():
+    evil = '<script>alert("1")</script>'
+    results = sample_results(UNET[:4], num_failed=1).assign(model=evil, transport=evil)
+    results.loc[0, "error"] = evil
+    results.loc[1, "split_point"] = evil
+    results[evil] = 1.0
+    html = page(results, details={evil: evil}, figures={evil: accuracy_throughput(results.drop(columns=evil))})
+    assert evil not in html
+    assert Tags(html).tags.count("script") == 1
+
+
+def test_failed_jobs_are_listed_with_their_error():
+    texts = Tags(page(sample_results(num_failed=3))).texts
+    assert "PayloadError: expected <quant8> & got 2 bytes of nothing" in texts
+    assert "Failed jobs" in texts
+    assert "Failed jobs" not in Tags(page(sample_results())).texts
+
+
+def test_origin_of_times_and_energy_is_stated():
+    html = page(sample_results())
+    assert "raspberry_pi_4 · times estimated (roofline)" in html
+    assert "desktop_gpu · times measured layer by layer before (LUT)" in html
+    assert "lte · times origin not stated" in html
+    assert "estimated from the power" in html
+
+
+def test_task_metrics_are_in_the_complete_table():
+    results = sample_results(UNET[:3]).assign(iou_road=0.4321)
+    texts = Tags(page(results)).texts
+    assert "iou_road" in texts
+    assert "0.4321" in texts
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        sample_results(UNET[:3], num_failed=9),
+        sample_results(UNET[3:4], references=()),
+        sample_results().iloc[:0],
+        pd.DataFrame(),
+        sample_results()[["split_point", "score"]],
+    ],
+    ids=["all failed", "one row", "no rows", "no columns", "two columns"],
+)
+def test_thin_results_still_make_a_page(results):
+    assert Tags(page(results)).open == []
+    assert len(best(results)) == 3
+
+
+def test_best_is_the_extreme_of_those_that_keep_the_score():
+    results = sample_results(UNET, ("quant8", "quant4", "quant2"))
+    own = results[results["reference"].isna()]
+    kept = own[own["score"] >= own["score_unsplit"] - 0.01]
+    throughput, latency, energy = best(results)
+    assert throughput.row["throughput_hz"] == kept["throughput_hz"].max()
+    assert latency.row["latency_s"] == kept["latency_s"].min()
+    assert energy.row["energy_j"] == kept["energy_j"].min()
+    assert all(answer.qualifies for answer in best(results))
+
+
+def test_best_is_compared_with_both_ends_and_the_picture():
+    throughput = best(sample_results())[0]
+    assert throughput.row["split_point"] == "pool3"
+    for word in ("the input cut", "the output cut", "sending a JPEG (score 0.705)", "sending a WebP"):
+        assert word in throughput.sentence
+
+
+def test_comparison_factor_is_the_ratio():
+    results = sample_results(("input", "middle", "output"), references=())
+    results["latency_s"] = [0.03, 0.01, 0.02]
+    sentence = best(results)[1].sentence
+    assert "3.0× faster than the input cut" in sentence
+    assert "2.0× faster than the output cut" in sentence
+
+
+def test_a_score_exactly_one_point_below_qualifies_and_more_does_not():
+    results = sample_results(("a", "b"), references=()).assign(score_unsplit=0.9)
+    results["score"] = [0.89, 0.8899]
+    results["throughput_hz"] = [1.0, 100.0]
+    assert best(results)[0].row["split_point"] == "a"
+
+
+def test_when_nothing_qualifies_the_closest_is_named():
+    results = sample_results(("a", "b", "c"), references=()).assign(score_unsplit=0.9, score=[0.5, 0.8, 0.7])
+    answer = best(results)[0]
+    assert not answer.qualifies
+    assert answer.row["split_point"] == "b"
+    assert "no configuration keeps the score" in answer.sentence
+    assert "0.100 below" in answer.sentence
+
+
+def test_the_picture_is_compared_over_the_same_link_and_at_its_best_quality():
+    results = sample_results(("input", "b"), references=("jpeg",)).assign(transport="wifi")
+    jpeg = results[results["reference"] == "jpeg"]
+    worse = jpeg.assign(**{"codec.quality": 10.0, "score": 0.60, "latency_s": 0.001})
+    good = jpeg.assign(**{"codec.quality": 75.0, "score": 0.74, "latency_s": 0.02})
+    other_link = jpeg.assign(**{"codec.quality": 75.0, "score": 0.74, "latency_s": 1e-5, "transport": "ethernet"})
+    own = results[results["reference"].isna()].assign(latency_s=[0.08, 0.04])
+    sentence = best(pd.concat([own, worse, good, other_link]))[1].sentence
+    assert "2.0× slower than sending a JPEG q75 (score 0.740)" in sentence
+    assert sentence.count("JPEG") == 1

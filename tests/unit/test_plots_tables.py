@@ -1,0 +1,92 @@
+"""The terminal tables fit, are complete and are not fooled by markup."""
+
+import pytest
+import torch
+from rich.console import Console
+
+from splitsem.cost.machine import OpCost
+from splitsem.plots.results import prepare
+from splitsem.plots.tables import points_table, table
+from splitsem.split.point import SplitPoint, TensorSpec
+from tests.unit.sample_results import UNET, sample_results
+
+
+def printed(grid, width: int = 100) -> list[str]:
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(grid)
+    return capture.get().splitlines()
+
+
+@pytest.mark.parametrize("codecs", [("quant8",), ("identity", "quant8", "quant2")])
+def test_table_fits_a_hundred_columns_and_cuts_no_number(codecs):
+    results = sample_results(UNET, codecs)
+    results["link_s"] *= 1000  # a LoRa link: minutes
+    lines = printed(table(results), width=200)
+    assert max(map(len, lines)) <= 100
+    assert "…" not in "".join(lines)
+    numbers = "\n".join(lines)
+    for score in results["score"]:
+        assert f"{score:.4f}" in numbers
+
+
+def test_long_names_are_folded_not_lost():
+    results = sample_results(["features.12.block.3.some_very_long_module_name.conv_depthwise"])
+    lines = printed(table(results))
+    assert max(map(len, lines)) <= 100
+    assert "features.12.block.3.some_very_long_module_name.conv_depthwise" in "".join(
+        line.strip().split(" ")[0] for line in lines
+    )
+
+
+def test_marks_are_the_pareto_front_and_the_bottlenecks():
+    results = sample_results()
+    lines = printed(table(results))[2:-3]
+    frame = prepare(results)
+    assert sum("★" in line for line in lines) == frame["pareto"].sum()
+    assert sum("▼" in line for line in lines) == frame["is_bottleneck"].sum()
+
+
+def test_failures_come_last_on_one_line_each():
+    lines = printed(table(sample_results(num_failed=2)))
+    assert [line.split(":")[0].strip() for line in lines[-2:]] == [
+        "failed at input · quant8",
+        "failed at enc1.conv1 · quant8",
+    ]
+    assert "PayloadError: expected <quant8> & got 0 bytes of nothing" in lines[-2]
+
+
+def test_square_brackets_in_names_and_errors_are_text():
+    results = sample_results(["[bold]x[/bold]", "b"], num_failed=1)
+    results.loc[0, "error"] = "bad [red]shape[/red] [1, 2]"
+    assert "bad [red]shape[/red] [1, 2]" in "".join(printed(table(results)))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_empty_and_single_results_make_a_table(count):
+    assert printed(table(sample_results().iloc[:count]))
+
+
+def point(index: int, shapes: list[tuple[int, ...]], **changes) -> SplitPoint:
+    tensors = tuple(TensorSpec(shape, torch.float32) for shape in shapes)
+    head, tail = (OpCost("conv", 2.5e6 * index, 1.0),), (OpCost("conv", 7e6, 1.0),)
+    facts = {"raw_bytes": 65_536, "is_bottleneck": False, "is_batched": True} | changes
+    return SplitPoint(f"layer{index}", index, tensors, head_ops=head, tail_ops=tail, head_param_bytes=1_500,
+                      tail_param_bytes=98_000, **facts)  # fmt: skip
+
+
+def test_points_table_shows_what_crosses_and_what_each_side_costs():
+    points = [point(1, [(1, 16, 32, 32), (1, 8, 4)]), point(2, [(1, 64)], is_bottleneck=True, raw_bytes=256)]
+    lines = printed(points_table(points, input_bytes=12_288), width=200)
+    (first,) = [line for line in lines if "layer1" in line]
+    (second,) = [line for line in lines if "layer2" in line]
+    assert max(map(len, lines)) <= 100
+    for text in ("2: 16×32×32, 8×4", "65.5", "5.3×", "2.50", "7.00", "1.50", "98.0"):
+        assert text in first
+    assert "▼" in second
+    assert "▼" not in first
+
+
+def test_an_unbatched_tensor_keeps_its_first_dimension():
+    lines = printed(points_table([point(1, [(5, 3)], is_batched=False)], input_bytes=0))
+    assert any("5×3" in line for line in lines)
