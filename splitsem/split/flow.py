@@ -1,0 +1,179 @@
+"""Flow: what is alive after each node of a graph, which weights each side needs, and where no cut is possible."""
+
+from itertools import accumulate
+
+import torch
+from torch import Tensor, fx
+
+from splitsem.cost.machine import OpCost
+from splitsem.split.batch import Batch
+from splitsem.split.capture import op_name
+from splitsem.split.flops import op_cost
+from splitsem.split.inplace import storage_roots, written
+
+
+class Flow:
+    """The order of computation of a captured graph, seen as a chain of possible cuts.
+
+    Nodes are of two kinds. *Data* nodes depend on the values of the input: cut ``k`` lies after ``data[k]`` and what is
+    alive there must cross. *Free* nodes are weights, shape integers and whatever is computed from these alone: they
+    never cross, each side makes those it uses for itself (the batch size is read off a crossing tensor).
+
+    Args:
+        graph_module: a captured model; see ``capture``.
+
+    Attributes:
+        data: the data nodes in order; the first is the input.
+        live: for each cut, the nodes whose values cross, in the order in which they are made.
+        refused: for each cut, why it cannot be offered; None where it can.
+        result: the node that is the model's output.
+        ops: the cost of every operation that computes anything, in order.
+        op_ends: for each cut, how many of ``ops`` belong to the head.
+    """
+
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        self.module = graph_module
+        nodes = list(graph_module.graph.nodes)
+        self._roots = storage_roots(graph_module.graph)
+        writes = [(node, self._roots[target]) for node in nodes for target in written(node)]
+        placeholder = next(node for node in nodes if node.op == "placeholder")
+        self.batch = Batch(placeholder.meta["val"].shape[0].node.expr)
+        self.result: fx.Node = graph_module.graph.output_node().args[0]  # type: ignore[assignment]
+
+        self.free = self._free_nodes(nodes, {root for _, root in writes})
+        self.data = [n for n in nodes if n.op in ("placeholder", "call_function") and n not in self.free]
+        self.at = {node: k for k, node in enumerate(self.data)}
+        self._writes = [(self.at[node], root) for node, root in writes]
+        self._spans = self._free_spans(nodes)
+        self.live = self._live_sets()
+        self._needs_batch_until = max(
+            (last for node, (_, last) in self._spans.items() if self._varies(node)), default=-1
+        )
+        self.refused = [self._refusal(k) for k in range(len(self.data))]
+        self.ops, self.op_ends = self._costs()
+
+    def _free_nodes(self, nodes: list[fx.Node], written_roots: set[fx.Node]) -> set[fx.Node]:
+        free: set[fx.Node] = set()
+        for node in nodes:
+            if node.op == "get_attr":
+                free.add(node)
+            elif node.op == "call_function":
+                known = all(n in free for n in node.all_input_nodes)
+                if isinstance(node.meta.get("val"), torch.SymInt):
+                    known = known or self.batch.affine(node.meta["val"]) is not None
+                elif not _repeatable(node) or written(node) or self._roots[node] in written_roots:
+                    known = False
+                if known:
+                    free.add(node)
+        return free
+
+    def _free_spans(self, nodes: list[fx.Node]) -> dict[fx.Node, tuple[int, int]]:
+        """For each free node the first and last data node that needs it, directly or through other free nodes."""
+        spans: dict[fx.Node, tuple[int, int]] = {}
+        for node in reversed(nodes):
+            if node not in self.free:
+                continue
+            uses = [(self.at[u], self.at[u]) for u in node.users if u in self.at]
+            # a size that is an affine function of the batch is made from the batch, not from its arguments
+            uses += [spans[u] for u in node.users if u in spans and self.made_from(u) is not None]
+            if uses:
+                spans[node] = min(first for first, _ in uses), max(last for _, last in uses)
+        return spans
+
+    def made_from(self, node: fx.Node) -> list[fx.Node] | None:
+        """The nodes a free node is recomputed from; None when it is made from the batch size alone."""
+        value = node.meta.get("val")
+        if isinstance(value, torch.SymInt) and self.batch.affine(value) is not None:
+            return None
+        return node.all_input_nodes
+
+    def _varies(self, node: fx.Node) -> bool:
+        value = node.meta.get("val")
+        return isinstance(value, torch.SymInt) and self.batch.varies(value)
+
+    def _live_sets(self) -> list[tuple[fx.Node, ...]]:
+        """One pass: a value is alive from where it is made to its last use."""
+        end = len(self.data)
+        dying: list[list[fx.Node]] = [[] for _ in range(end + 1)]
+        alive: dict[fx.Node, None] = {}
+        live = []
+        for k, node in enumerate(self.data):
+            last = max((self.at[user] for user in node.users if user in self.at), default=k)
+            if node is self.result:
+                last = end
+            if last > k:
+                alive[node] = None
+                dying[last].append(node)
+            for dead in dying[k]:
+                del alive[dead]
+            live.append(tuple(alive))
+        return live
+
+    def _refusal(self, k: int) -> str | None:
+        for node in self.live[k]:
+            value = node.meta.get("val")
+            if isinstance(value, list | tuple):
+                return "a tuple crosses"
+            if not isinstance(value, Tensor):
+                return "a number that depends on the data crosses"
+            if self.batch.shape(value) is None:
+                return "a tensor whose size depends on the data crosses"
+        if k < self._needs_batch_until and self.batch_source(k) is None:
+            return "the tail needs the batch size and no crossing tensor tells it"
+        roots = [self._roots[node] for node in self.live[k]]
+        if any(at > k and roots.count(root) > 1 for at, root in self._writes):
+            return "tensors that share memory cross and one is written to afterwards"
+        return None
+
+    def batch_source(self, k: int) -> tuple[fx.Node, int, int, int] | None:
+        """A crossing tensor, its dimension, and (a, b): that dimension is ``a·batch + b``."""
+        for node in self.live[k]:
+            for dim, size in enumerate(node.meta["val"].shape):
+                line = self.batch.affine(size)
+                if line is not None and line[0] > 0:
+                    return node, dim, *line
+        return None
+
+    def written_after(self, node: fx.Node, k: int) -> bool:
+        """Whether the tail of cut ``k`` writes into the memory of ``node``."""
+        return any(at > k and root is self._roots[node] for at, root in self._writes)
+
+    def _costs(self) -> tuple[tuple[OpCost, ...], list[int]]:
+        """All costs in order; a free node counts where it is needed first."""
+        made_for: dict[int, list[fx.Node]] = {}
+        for node in reversed(self._spans):
+            made_for.setdefault(self._spans[node][0], []).append(node)
+        ops: list[OpCost] = []
+        ends = []
+        for k, node in enumerate(self.data):
+            todo = [n for n in (*made_for.get(k, ()), node) if n.op == "call_function"]
+            ops += [cost for cost in (op_cost(n, self.batch) for n in todo) if cost.flops or cost.bytes]
+            ends.append(len(ops))
+        return tuple(ops), ends
+
+    def weight_bytes(self) -> tuple[list[int], list[int]]:
+        """For each cut, the bytes of the weights that only the head needs, and of those that only the tail needs."""
+        spans: dict[int, tuple[int, int]] = {}
+        sizes: dict[int, int] = {}
+        for node, (first, last) in self._spans.items():
+            weight = self._attribute(node) if node.op == "get_attr" else None
+            if isinstance(weight, Tensor):
+                before = spans.get(id(weight), (first, last))
+                spans[id(weight)] = min(first, before[0]), max(last, before[1])
+                sizes[id(weight)] = weight.numel() * weight.element_size()
+        head, tail = [0] * len(self.data), [0] * (len(self.data) + 1)
+        for key, (first, last) in spans.items():
+            head[last] += sizes[key]
+            tail[first] += sizes[key]
+        return list(accumulate(head)), list(accumulate(reversed(tail)))[::-1][1:]
+
+    def _attribute(self, node: fx.Node) -> object:
+        value: object = self.module
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        return value
+
+
+def _repeatable(node: fx.Node) -> bool:
+    """Whether making the value twice gives the same value."""
+    return torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()) and op_name(node) != "empty"
