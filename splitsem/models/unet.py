@@ -10,7 +10,7 @@ class UNet(nn.Module):
 
     Everything between the stem (stride 2) and the classifier (pixel shuffle, Shi et al., arXiv 1609.05158) works at
     half resolution or less. Each skip passes a 1×1 convolution on the encoder's side: in a classic U-Net the skips that
-    cross a cut outweigh the input many times; here all that crosses below ``enc2`` is less than the picture.
+    cross a cut outweigh the input many times; here fewer values than the picture's cross between ``enc2`` and ``dec2``.
 
     Stages, in order: ``enc1 skip1 … enc<depth> skip<depth> bottleneck dec<depth> … dec1 classifier``.
 

@@ -1,5 +1,7 @@
 """Disaster: what its scenes, its loss and its score promise."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,8 @@ from splitsem.tasks.aerial import scene
 from splitsem.tasks.disaster import Disaster, Turned
 from splitsem.tasks.rescuenet import CLASS_NAMES, IGNORED, PALETTE
 from splitsem.tasks.segmentation import SegmentationIoU, dice_loss
+
+CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture(scope="module")
@@ -162,12 +166,12 @@ def test_bad_arguments_are_refused(arguments: dict, said: str) -> None:
 
 
 def test_the_options_in_conf_build_the_task_and_a_model_that_fits() -> None:
-    built = instantiate(OmegaConf.load("conf/task/disaster.yaml"), num_test=2)
-    options = OmegaConf.load("conf/model/unet.yaml")
+    built = instantiate(OmegaConf.load(CONF / "task/disaster.yaml"), num_test=2)
+    options = OmegaConf.load(CONF / "model/unet.yaml")
     model = instantiate(options, input_shape=built.input_shape, output_shape=built.output_shape)
     x, y = next(iter(DataLoader(built.splits().test, 2)))
     assert torch.isfinite(built.loss(model(x), y))
-    assert OmegaConf.load("conf/model/disaster.yaml").defaults == ["unet"]
+    assert OmegaConf.load(CONF / "model/disaster.yaml").defaults == ["unet"]
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """NetQos: what its series, its split by time and its score promise."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,8 @@ from torch.utils.data import DataLoader
 from splitsem.models.lstm import LstmForecaster
 from splitsem.tasks.cellular import cellular_throughput_bps
 from splitsem.tasks.netqos import NetQos
+
+CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture(scope="module")
@@ -138,12 +142,12 @@ def test_bad_arguments_are_refused(arguments: dict, said: str) -> None:
 
 
 def test_the_options_in_conf_build_the_task_and_a_model_that_fits() -> None:
-    built = instantiate(OmegaConf.load("conf/task/netqos.yaml"), num_samples=3000)
-    options = OmegaConf.load("conf/model/lstm.yaml")
+    built = instantiate(OmegaConf.load(CONF / "task/netqos.yaml"), num_samples=3000)
+    options = OmegaConf.load(CONF / "model/lstm.yaml")
     model = instantiate(options, input_shape=built.input_shape, output_shape=built.output_shape)
     x, y = next(iter(DataLoader(built.splits().test, 2)))
     assert torch.isfinite(built.loss(model(x), y))
-    assert OmegaConf.load("conf/model/netqos.yaml").defaults == ["lstm"]
+    assert OmegaConf.load(CONF / "model/netqos.yaml").defaults == ["lstm"]
 
 
 @pytest.mark.slow
