@@ -1,0 +1,163 @@
+"""Disaster: what a hurricane left, seen from a drone — semantic segmentation in RescueNet's 12 classes."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+from torchmetrics import MetricCollection
+
+from splitsem.errors import ConfigError
+from splitsem.tasks.aerial import scene
+from splitsem.tasks.rescuenet import CLASS_NAMES, IGNORED, RescueNetPatches
+from splitsem.tasks.segmentation import SegmentationIoU, dice_loss
+from splitsem.tasks.task import Splits, Task
+
+_FIRST_SCENE = {"train": 0, "val": 1_000_000, "test": 2_000_000}  # apart, so that one split's size moves no other's
+
+
+class Disaster(Task):
+    """Segment aerial pictures; score = mean IoU over the classes that the data set holds.
+
+    Args:
+        root: RescueNet's folder; None paints procedural scenes.
+        size: height and width of a sample in pixels.
+        num_train: procedural scenes to train on.
+        num_val: procedural scenes to validate on.
+        num_test: procedural scenes to score on.
+        seed: of the procedural scenes; not of the training.
+        augment: whether training samples are turned and mirrored at random.
+        dice_weight: weight of the Dice term beside cross-entropy.
+        image_height: RescueNet only: photographs are resized to this height in pixels (3000 originally).
+        stride: RescueNet only: pixels between patches; None for ``size``, that is without overlap.
+        label_map: RescueNet only: class for each value in the masks, see `rescuenet.RELEASE_1`; None for release 2.0.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    is_image: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        root: str | None = None,
+        size: int = 64,
+        num_train: int = 768,
+        num_val: int = 64,
+        num_test: int = 96,
+        seed: int = 0,
+        augment: bool = True,
+        dice_weight: float = 1.0,
+        image_height: int = 750,
+        stride: int | None = None,
+        label_map: Sequence[int] | None = None,
+    ) -> None:
+        counts = {"num_train": num_train, "num_val": num_val, "num_test": num_test}
+        for name, count in counts.items():
+            if not 1 <= count <= 1_000_000:
+                raise ValueError(f"{name} must be 1…1000000, got {count}")
+        if size < 8:
+            raise ValueError(f"size must be at least 8 pixels, got {size}")
+        if stride is not None and stride < 1:
+            raise ValueError(f"stride must be at least 1 pixel, got {stride}")
+        if dice_weight < 0:
+            raise ValueError(f"dice_weight must be at least 0, got {dice_weight}")
+        if seed < 0:
+            raise ValueError(f"seed must be at least 0, got {seed}")
+        self.input_shape = (3, size, size)
+        self.output_shape = (len(CLASS_NAMES), size, size)
+        self.input_bytes = 3 * size * size
+        self._root = root
+        self._counts = {name.removeprefix("num_"): count for name, count in counts.items()}
+        self._seed = seed
+        self._augment = augment
+        self._dice_weight = dice_weight
+        self._image_height = image_height
+        self._stride = size if stride is None else stride
+        self._label_map = label_map
+        self._splits: Splits | None = None
+
+    def splits(self) -> Splits:
+        """Pictures (3, size, size) and labels (size, size) int64. Raises ConfigError when ``root`` is no RescueNet."""
+        if self._splits is None:
+            train, val, test = (self._split(name) for name in ("train", "val", "test"))
+            self._splits = Splits(Turned(train) if self._augment else train, val, test)
+        return self._splits
+
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy + ``dice_weight`` · soft Dice loss."""
+        cross_entropy = functional.cross_entropy(y_hat, y, ignore_index=IGNORED)
+        return cross_entropy + self._dice_weight * dice_loss(y_hat, y, IGNORED)
+
+    def metrics(self) -> MetricCollection:
+        """``score`` (mean IoU) and ``iou_<class>`` for each class that occurs, from one confusion matrix."""
+        return MetricCollection({"iou": SegmentationIoU(CLASS_NAMES, ignore_index=IGNORED)})
+
+    def _split(self, name: str) -> Dataset:
+        size = self.input_shape[1]
+        if self._root is None:
+            return Scenes(self._seed, _FIRST_SCENE[name], self._counts[name], size)
+        if not Path(self._root).is_dir():
+            raise ConfigError(f"task.root must be RescueNet's folder, but {self._root} is not a folder")
+        return RescueNetPatches(self._root, name, size, self._image_height, self._stride, self._label_map)
+
+
+class Scenes(Dataset):
+    """Procedural scenes ``first … first + count − 1`` of a seed, painted when the first one is asked for.
+
+    Args:
+        seed: of the data set.
+        first: number of the first scene.
+        count: how many.
+        size: height and width in pixels.
+    """
+
+    def __init__(self, seed: int, first: int, count: int, size: int) -> None:
+        self.indices = range(first, first + count)
+        self._seed, self._size = seed, size
+
+    def __len__(self) -> int:
+        """How many scenes there are."""
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Picture (3, size, size) float32 in [0, 1], exactly uint8/255, and labels (size, size) int64."""
+        images, labels = _paint(self._seed, self.indices, self._size)
+        return images[index] / 255, labels[index].long()
+
+
+@lru_cache(maxsize=6)
+def _paint(seed: int, indices: range, size: int) -> tuple[Tensor, Tensor]:
+    """All scenes of a split as uint8; kept for the process, because a sweep makes the same task again and again."""
+    images = torch.empty(len(indices), 3, size, size, dtype=torch.uint8)
+    labels = torch.empty(len(indices), size, size, dtype=torch.uint8)
+    for row, index in enumerate(indices):
+        picture, classes = scene(seed, index, size)
+        images[row], labels[row] = torch.from_numpy(picture), torch.from_numpy(classes)
+    return images, labels
+
+
+class Turned(Dataset):
+    """Another data set's samples in one of the square's eight positions, at random by torch's generator.
+
+    Args:
+        dataset: of square pictures and label maps.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Sample number ``index``, picture and labels turned alike."""
+        x, y = self.dataset[index]
+        position = int(torch.randint(8, ()))
+        x, y = torch.rot90(x, position % 4, (-2, -1)), torch.rot90(y, position % 4, (-2, -1))
+        return (x.flip(-1), y.flip(-1)) if position >= 4 else (x, y)
