@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -42,12 +44,12 @@ def split_points(*, _root_: DictConfig) -> str:
         sys.exit(str(exc))  # a resolver's exceptions would reach the user as a traceback
 
 
-def parent_run(hydra_cfg: DictConfig) -> dict[str, str] | None:
+def parent_run(hydra_cfg: HydraConf) -> dict[str, str] | None:
     """The MLflow parent of this job: its ``experiment_id`` and ``run_id``; None outside a sweep.
 
     Raises LinkError when the sweep found the tracking server unreachable, so that no job tries again.
     """
-    if hydra_cfg.mode is None or hydra_cfg.mode.name != "MULTIRUN":
+    if hydra_cfg.mode != RunMode.MULTIRUN:
         return None
     parent = json.loads((Path(hydra_cfg.sweep.dir) / _PARENT).read_text())
     if "error" in parent:
@@ -88,7 +90,7 @@ class SweepCallback(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Keep the one-line error of a job that failed."""
-        if job_return.status == JobStatus.FAILED and config.hydra.mode and config.hydra.mode.name == "MULTIRUN":
+        if job_return.status == JobStatus.FAILED and config.hydra.mode == RunMode.MULTIRUN:
             error = job_return._return_value
             (Path(config.hydra.runtime.output_dir) / "error.txt").write_text(f"{error}\n")
             log.error("Job %s failed: %s", config.hydra.job.num, str(error).splitlines()[0])
@@ -110,5 +112,6 @@ class SweepCallback(Callback):
 
 def overrides_of(folder: Path) -> dict[str, str]:
     """The overrides that a job ran under, by key."""
-    lines = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
-    return dict(line.lstrip("+~").split("=", 1) for line in lines if "=" in line)  # type: ignore[union-attr]
+    lines = [str(line) for line in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
+    pairs = (line.lstrip("+~").partition("=") for line in lines)
+    return {key: value for key, _, value in pairs}

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import lightning
@@ -81,9 +82,14 @@ class Fit:
             return []
         splits = task.splits()
         generator = torch.Generator().manual_seed(seed)
-        workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
-        train = DataLoader(splits.train, self.batch_size, shuffle=True, generator=generator, **workers)
-        val = DataLoader(splits.val, self.batch_size, **workers)
+        loader = partial(
+            DataLoader,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+        train = loader(splits.train, shuffle=True, generator=generator, drop_last=True)
+        val = loader(splits.val)
         module = TaskModule(task, network, self.learning_rate, self.weight_decay)
         network.train()
         history = History()

@@ -116,5 +116,5 @@ def _checksum(state: dict[str, Tensor], facts: dict[str, str]) -> str:
     total = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(state):
         total.update(name.encode())
-        total.update(state[name].reshape(-1).view(torch.uint8).numpy())
+        total.update(state[name].reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()

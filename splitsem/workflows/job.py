@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method, instantiate
 from matplotlib.figure import Figure
@@ -58,7 +59,7 @@ def run_job(cfg: DictConfig) -> list[float]:
     return [float(result.metrics[name]) for name in cfg.workflow.objective]
 
 
-def _start(tracker: Mlflow | None, hydra_cfg: DictConfig) -> tuple[str | None, LinkError | None]:
+def _start(tracker: Mlflow | None, hydra_cfg: HydraConf) -> tuple[str | None, LinkError | None]:
     """The MLflow run of this job, or what kept it from being made."""
     if tracker is None:
         return None, None

@@ -8,6 +8,7 @@ from typing import Any
 
 import filelock
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -95,7 +96,7 @@ def _score_unsplit(network: Network, batch_size: int, num_samples: int | None) -
 def _references(cfg: DictConfig, network: Network) -> None:
     """In a sweep of an image task: "just send the picture", once for each network, link and pair of machines."""
     hydra_cfg = HydraConfig.get()
-    if hydra_cfg.mode.name != "MULTIRUN" or not network.task.is_image:
+    if hydra_cfg.mode != RunMode.MULTIRUN or not network.task.is_image:
         return
     shared: dict[str, Any] = {name: OmegaConf.to_container(cfg[name]) for name in ("transport", "hardware")}
     key = hashlib.sha256((network.key + json.dumps(shared, sort_keys=True)).encode()).hexdigest()[:12]
