@@ -169,7 +169,7 @@ def main() -> None:
         "check s",
         "refused",
     )
-    widths = (29, 10, 6, 11, 34, 9, 8, 8, 0)
+    widths = (30, 10, 6, 11, 34, 9, 8, 8, 0)
     exact = True
     print(f"torch {torch.__version__}, granularity {args.granularity}, batch 1 and 3, one thread")
     print("  ".join(cell.ljust(width) for cell, width in zip(head, widths, strict=True)))

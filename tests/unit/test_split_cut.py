@@ -164,9 +164,9 @@ def test_the_halves_equal_the_model_at_every_operation(name: str, grad: bool) ->
     "build",
     [
         lambda: torchvision.models.resnet18(weights=None),
-        lambda: torchvision.models.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None),
+        lambda: torchvision.models.segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None),
         lambda: timm.create_model("vit_tiny_patch16_224", img_size=64, depth=3),
-        lambda: timm.create_model("mobilevit_xxs"),
+        pytest.param(lambda: timm.create_model("mobilevit_xxs"), marks=pytest.mark.slow),
     ],
     ids=["resnet18", "lraspp", "vit", "mobilevit"],
 )
