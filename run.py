@@ -1,5 +1,9 @@
 """Entry point: compose the configuration, run the workflow, return its objective. See `python run.py --help`."""
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make a busy machine several times slower
+
 import hydra
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf

@@ -75,7 +75,7 @@ class SweepCallback(Callback):
         self.folder = Path(config.hydra.sweep.dir).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.began = time.time()
-        self.tracker = instantiate(config.tracking)
+        self.tracker = instantiate(config.tracking) or None
         self.run_id = None
         if self.tracker:
             try:
