@@ -8,8 +8,9 @@ symbol, so it is used where a table would cost more than it saves. Carry propaga
 # mypy: ignore-errors
 # numba infers the types; all of a file's kernels stay in it, because numba's disk cache looks at one file only
 
-import numba
 import numpy as np
+
+from splitsem.codecs.entropy.kernel import kernel
 
 _LOW, _RANGE, _CACHE, _PENDING, _POS, _FULL = range(6)  # encoder state
 _CODE = 0  # decoder state shares _RANGE and _POS
@@ -22,7 +23,7 @@ _INT_CONTEXTS = 16
 _INT_SLOTS = 64
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _new_encoder():
     state = np.zeros(6, np.int64)
     state[_RANGE] = 0xFFFFFFFF
@@ -30,7 +31,7 @@ def _new_encoder():
     return state
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _shift_low(state, out):
     low = state[_LOW]
     if low < 0xFF000000 or low > 0xFFFFFFFF:
@@ -49,7 +50,7 @@ def _shift_low(state, out):
     state[_LOW] = (low & 0x00FFFFFF) << 8
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _put(state, out, bit, zero):
     """Code one bit whose probability of being 0 is ``zero / 2^15``."""
     bound = (state[_RANGE] >> 15) * zero
@@ -63,7 +64,7 @@ def _put(state, out, bit, zero):
         _shift_low(state, out)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _finish(state, out):
     for _ in range(5):
         _shift_low(state, out)
@@ -77,7 +78,7 @@ def _finish(state, out):
     return end
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _new_decoder(data):
     state = np.zeros(6, np.int64)
     state[_RANGE] = 0xFFFFFFFF
@@ -87,7 +88,7 @@ def _new_decoder(data):
     return state
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _get(state, data, zero):
     bound = (state[_RANGE] >> 15) * zero
     bit = 0
@@ -105,7 +106,7 @@ def _get(state, data, zero):
     return bit
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _adapt(probs, counts, k, bit):
     """Move the probability of a 0 (16 bit) towards what was seen."""
     k = np.uint64(k)  # unsigned indices spare numba's test for negative ones
@@ -116,12 +117,12 @@ def _adapt(probs, counts, k, bit):
         counts[k] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _clamp15(p16):
     return min(max(p16 >> 1, 32), 32736)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _code_bit(state, data, probs, counts, k, bit, encoding):
     zero = _clamp15(probs[np.uint64(k)])
     if encoding:
@@ -132,7 +133,7 @@ def _code_bit(state, data, probs, counts, k, bit, encoding):
     return bit
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _code_int(state, data, probs, counts, context, value, encoding):
     """Adaptive Exp-Golomb code of an integer in [0, 2^20); the value itself when encoding, what was read otherwise."""
     base = context * _INT_SLOTS
@@ -151,7 +152,7 @@ def _code_int(state, data, probs, counts, context, value, encoding):
     return result - 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _code_model(state, data, lut, classes, num_classes, encoding):
     """Code the context model: where ``lut`` steps up, and each plane's class. Returns the number of levels."""
     probs = np.full(_INT_CONTEXTS * _INT_SLOTS, 32768, np.int64)
@@ -181,7 +182,7 @@ def _code_model(state, data, lut, classes, num_classes, encoding):
     return num_levels
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def code_side(data, lut, classes, num_classes, logs, max_log, encoding):
     """Code the model and the log-frequency tables of a static coder, in place when decoding.
 
@@ -206,7 +207,7 @@ def code_side(data, lut, classes, num_classes, logs, max_log, encoding):
     return (_finish(state, data) if encoding else np.int64(0)), num_levels
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def code_symbols(data, symbols, planes, rows, cols, fill, bits, lut, encoding):
     """Code a whole small tensor, bit by bit down a binary tree per context; returns the bytes written or -1."""
     state = _new_encoder() if encoding else _new_decoder(data)

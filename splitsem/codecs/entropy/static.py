@@ -9,8 +9,9 @@ Giesen 2014, arXiv 1402.3392). Decoding uses integers only and cannot leave its 
 # mypy: ignore-errors
 # numba infers the types; all of a file's kernels stay in it, because numba's disk cache looks at one file only
 
-import numba
 import numpy as np
+
+from splitsem.codecs.entropy.kernel import kernel
 
 LOWEST_STATE = 1 << 16  # states live in [2^16, 2^32)
 NUM_STATES = 4
@@ -20,7 +21,7 @@ MAX_LOG = 8 * 30
 _N_LOG_N = np.arange(1024) * np.log2(np.maximum(np.arange(1024), 1))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def sum_histogram(symbols, planes, rows, cols, fill, num_symbols, stride):
     """Every ``stride``-th row: how often each left + up occurs, and each plane's Σ|symbol − fill|.
 
@@ -43,7 +44,7 @@ def sum_histogram(symbols, planes, rows, cols, fill, num_symbols, stride):
     return hist, activity
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def context_histogram(symbols, planes, rows, cols, fill, lut, num_levels, classes, num_classes, num_symbols):
     """How often each symbol follows each context: int64 ``(num_classes * num_levels, num_symbols)``."""
     hist = np.zeros(num_classes * num_levels * num_symbols, np.int64)
@@ -61,12 +62,12 @@ def context_histogram(symbols, planes, rows, cols, fill, lut, num_levels, classe
     return hist.reshape(num_classes * num_levels, num_symbols)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _n_log_n(count):
     return _N_LOG_N[count] if count < _N_LOG_N.size else count * np.log2(count)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _model_bits(hist, num_classes, num_levels, bits_per_entry):
     cost = 0.0
     for c in range(num_classes):
@@ -81,14 +82,14 @@ def _model_bits(hist, num_classes, num_levels, bits_per_entry):
     return cost
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _add_rows(hist, to_class, from_class, num_levels):
     for level in range(num_levels):
         for s in range(hist.shape[2]):
             hist[to_class, level, s] += hist[from_class, level, s]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _halve_rows(hist, c, num_levels):
     for level in range((num_levels + 1) // 2):
         for s in range(hist.shape[2]):
@@ -96,7 +97,7 @@ def _halve_rows(hist, c, num_levels):
             hist[c, level, s] = hist[c, 2 * level, s] + other
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def merge_costs(hist, bits_per_entry):
     """Bits for symbols and tables when contexts are merged: float64 ``(2, 8)``, infinite where not offered.
 
@@ -122,7 +123,7 @@ def merge_costs(hist, bits_per_entry):
     return costs
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def choose_logs(hist, step):
     """Log-frequencies that cost least in all: coded symbols plus the table's own bits (greedy along the alphabet).
 
@@ -161,7 +162,7 @@ def choose_logs(hist, step):
     return logs
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def frequencies(logs, step, bits):
     """Integer frequencies of each context, summing to ``2^bits``: int64, the shape of ``logs``. Integers only."""
     num_contexts, num_symbols = logs.shape
@@ -194,7 +195,7 @@ def frequencies(logs, step, bits):
     return freq
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def encode(symbols, planes, rows, cols, fill, lut, num_levels, classes, freq, bits, words):
     """Write words backwards into ``words``; return the index of the first, or -1 when they do not fit."""
     num_contexts, num_symbols = freq.shape
@@ -243,7 +244,7 @@ def encode(symbols, planes, rows, cols, fill, lut, num_levels, classes, freq, bi
     return pos
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def decode(words, planes, rows, cols, fill, lut, num_levels, classes, freq, bits, symbols):
     """Fill ``symbols``; return whether the stream was whole (all words used, all states back at their start).
 
