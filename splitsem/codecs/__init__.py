@@ -1,1 +1,1 @@
-"""Codecs: turn the crossing tensors into bytes and back."""
+"""Codecs: crossing tensors to bytes and back. ``conf/codec`` names the classes; nothing else needs a registry."""

@@ -1,0 +1,118 @@
+"""Entropy coding of quantised symbols: ``none``, ``zstd``, ``rans`` (order 0) or ``context`` (context-adaptive)."""
+
+from collections.abc import Callable
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from splitsem.codecs.entropy.bits import pack_bits, packed_size, unpack_bits
+from splitsem.errors import PayloadError
+
+Octets = NDArray[np.uint8]
+Symbols = Octets | NDArray[np.uint16]
+_Stage = Callable[[Octets, tuple[int, ...], int, int], tuple[int, bytes]]
+_PACKED, _ZSTD, _STATIC, _ADAPTIVE = range(4)  # first byte of a coded body
+
+
+def check_entropy(name: str) -> str:
+    """Return ``name`` when it is an entropy stage, else raise ValueError."""
+    if name not in _STAGES:
+        raise ValueError(f"entropy must be one of {', '.join(_STAGES)}, got {name!r}")
+    return name
+
+
+def encode(symbols: Symbols, shape: tuple[int, ...], bit_width: int, fill: int, entropy: str) -> bytes:
+    """Code symbols below ``2^bit_width``; never more than one byte larger than packing their bits.
+
+    Args:
+        symbols: 1-d, uint8, or uint16 where ``bit_width`` is above 8; row-major of ``shape``.
+        shape: the tensor's shape, which tells the context coder who is whose neighbour.
+        bit_width: 1…16. Above 8 only the upper 8 bits are modelled; the lower ones are packed.
+        fill: the symbol of the value zero, known to both ends.
+        entropy: ``none``, ``zstd``, ``rans`` or ``context``.
+    """
+    if bit_width > 8:
+        low_bits = bit_width - 8
+        low = pack_bits((symbols & ((1 << low_bits) - 1)).astype(np.uint8), low_bits)
+        high = (symbols >> low_bits).astype(np.uint8)
+        return low + encode(high, shape, 8, fill >> low_bits, entropy)
+    octets = np.ascontiguousarray(symbols, np.uint8)
+    mode, body = _STAGES[entropy](octets, shape, bit_width, fill)
+    if mode == _PACKED or not body or len(body) >= packed_size(symbols.size, bit_width):
+        mode, body = _PACKED, pack_bits(octets, bit_width)
+    return bytes((mode,)) + body
+
+
+def decode(body: memoryview, shape: tuple[int, ...], bit_width: int, fill: int) -> Symbols:
+    """Undo ``encode``; the body says itself how it was coded.
+
+    Raises:
+        PayloadError: when the body is not one that ``encode`` makes.
+    """
+    num = int(np.prod(shape, dtype=np.int64))
+    if bit_width > 8:
+        low_bits = bit_width - 8
+        low_size = packed_size(num, low_bits)
+        low = unpack_bits(body[:low_size], num, low_bits)
+        high = decode(body[low_size:], shape, 8, fill >> low_bits)
+        return np.left_shift(high, low_bits, dtype=np.uint16) | low
+    if len(body) == 0:
+        raise PayloadError("expected an entropy-coded body, got no bytes")
+    mode, coded = body[0], body[1:]
+    if mode == _PACKED:
+        return unpack_bits(coded, num, bit_width)
+    if mode == _ZSTD:
+        return _decode_zstd(coded, num, bit_width)
+    if mode not in (_STATIC, _ADAPTIVE):
+        raise PayloadError(f"expected entropy mode 0…{_ADAPTIVE}, got {mode}")
+    from splitsem.codecs.entropy import context  # numba: only where one of its coders is used
+
+    read = context.decode_static if mode == _STATIC else context.decode_adaptive
+    return read(coded, context.Layout.of(shape), bit_width, fill)
+
+
+def _encode_packed(symbols: Octets, shape: tuple[int, ...], bit_width: int, fill: int) -> tuple[int, bytes]:
+    return _PACKED, b""
+
+
+def _encode_zstd(symbols: Octets, shape: tuple[int, ...], bit_width: int, fill: int) -> tuple[int, bytes]:
+    # whole symbols in a byte let zstd's Huffman stage spend fractions of a bit on each
+    plain = pack_bits(symbols, bit_width) if 8 % bit_width == 0 else symbols.tobytes()
+    return _ZSTD, zstandard.ZstdCompressor(level=3).compress(plain)
+
+
+def _decode_zstd(coded: memoryview, num: int, bit_width: int) -> Octets:
+    expected = packed_size(num, bit_width) if 8 % bit_width == 0 else num
+    try:
+        if (size := zstandard.frame_content_size(coded)) != expected:  # checked before anything is allocated
+            raise PayloadError(f"expected a zstd frame of {expected} bytes, got one of {size}")
+        plain = zstandard.ZstdDecompressor().decompress(coded, max_output_size=expected, allow_extra_data=False)
+    except zstandard.ZstdError as exc:
+        raise PayloadError(f"expected a zstd frame, got: {exc}") from exc
+    if 8 % bit_width == 0:
+        return unpack_bits(memoryview(plain), num, bit_width)
+    symbols = np.frombuffer(plain, np.uint8).copy()
+    if symbols.size != num or int(symbols.max(initial=0)) >> bit_width:
+        raise PayloadError(f"expected {num} symbols below {1 << bit_width}, got {symbols.size} up to {symbols.max()}")
+    return symbols
+
+
+def _encode_numba(max_levels: int) -> _Stage:
+    def stage(symbols: Octets, shape: tuple[int, ...], bit_width: int, fill: int) -> tuple[int, bytes]:
+        from splitsem.codecs.entropy import context
+
+        layout = context.Layout.of(shape)
+        if symbols.size <= context.ADAPTIVE_UP_TO:
+            return _ADAPTIVE, context.encode_adaptive(symbols, layout, bit_width, fill, max_levels)
+        return _STATIC, context.encode_static(symbols, layout, bit_width, fill, max_levels)
+
+    return stage
+
+
+_STAGES: dict[str, _Stage] = {
+    "none": _encode_packed,
+    "zstd": _encode_zstd,
+    "rans": _encode_numba(1),
+    "context": _encode_numba(16),
+}

@@ -1,0 +1,136 @@
+"""Jpeg and Webp: send the picture itself, each sample as a file, at the split point ``input`` of image tasks."""
+
+import io
+import struct
+from abc import abstractmethod
+
+import numpy as np
+import torch
+from PIL import Image, JpegImagePlugin, WebPImagePlugin
+from torch import Tensor
+
+from splitsem.codecs import wire
+from splitsem.codecs.tensorwise import StraightThrough, TensorwiseCodec
+from splitsem.errors import PayloadError
+
+# what Pillow's readers raise on files that are not what they seem
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, EOFError, RuntimeError)
+_MODES = {1: "L", 3: "RGB"}
+
+
+class PictureCodec(TensorwiseCodec):
+    """Carries float32 images in [0, 1], ``(B, 1 | 3, H, W)``, as 8-bit files; gradients pass straight through."""
+
+    def __init__(self, quality: int) -> None:
+        super().__init__()
+        if not (isinstance(quality, int) and 1 <= quality <= 100):
+            raise ValueError(f"quality must be 1…100, got {quality}")
+        self.quality = quality
+
+    @abstractmethod
+    def write_file(self, image: Image.Image) -> bytes:
+        """One sample as a file."""
+
+    @abstractmethod
+    def open_file(self, data: bytes, size: tuple[int, int]) -> Image.Image:
+        """The file's image, pixels not yet decoded. Raises PayloadError unless it is (width, height) = ``size``."""
+
+    def approximate(self, z: Tensor) -> Tensor:
+        """See TensorwiseCodec; runs the real coder."""
+        part = wire.Part(z.dtype, tuple(z.shape), self.encode_tensor(z.detach().cpu()))
+        z_hat = self.decode_tensor(part).to(z.device)
+        return StraightThrough.apply(z, z_hat, torch.ones_like(z, dtype=torch.bool))
+
+    def encode_tensor(self, z: Tensor) -> bytes:
+        """See TensorwiseCodec."""
+        is_image = z.dtype is torch.float32 and z.dim() == 4 and z.shape[1] in _MODES
+        if not (is_image and bool(((z >= 0) & (z <= 1)).all())):
+            raise ValueError(
+                f"{type(self).__name__} carries pictures only, float32 (B, 1|3, H, W) in [0, 1], and got {z.dtype} "
+                f"{tuple(z.shape)} in [{z.min():.3g}, {z.max():.3g}]: use it at the split point `input`"
+            )
+        pixels_BHWC = (z * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+        body = []
+        for pixels in pixels_BHWC:
+            data = self.write_file(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels))
+            body += [wire.varint(len(data)), data]
+        return b"".join(body)
+
+    def decode_tensor(self, part: wire.Part) -> Tensor:
+        """See TensorwiseCodec."""
+        if part.dtype is not torch.float32 or len(part.shape) != 4 or part.shape[1] not in _MODES:
+            raise PayloadError(f"expected float32 pictures (B, 1|3, H, W), got {part.dtype} {part.shape}")
+        reader = wire.Reader(part.body)
+        files = [bytes(reader.take(reader.varint("file size", len(part.body)), "file")) for _ in range(part.shape[0])]
+        reader.finish()
+        pixels_BHWC = np.stack([self._pixels(data, part.shape[1:]) for data in files])
+        return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).float().div(255).contiguous()
+
+    def _pixels(self, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+        channels, height, width = shape
+        try:
+            image = self.open_file(data, (width, height)).convert(_MODES[channels])
+        except _DAMAGE as exc:
+            raise PayloadError(f"expected a {type(self).__name__} file of {width}×{height}, got: {exc}") from exc
+        return np.asarray(image).reshape(height, width, channels)
+
+
+class Jpeg(PictureCodec):
+    """JPEG with optimised tables and 4:2:0 chroma; ``quality`` 1…100 (1…95 is the useful range)."""
+
+    codec_id = wire.CodecId.JPEG
+
+    def __init__(self, quality: int = 75) -> None:
+        super().__init__(quality)
+
+    def write_file(self, image: Image.Image) -> bytes:
+        """See PictureCodec."""
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=self.quality, optimize=True)
+        return file.getvalue()
+
+    def open_file(self, data: bytes, size: tuple[int, int]) -> Image.Image:
+        """See PictureCodec."""
+        image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))  # reads the header only
+        _check_size(image.size, size)
+        return image
+
+
+class Webp(PictureCodec):
+    """WebP; ``lossless`` keeps the 8-bit pixels exactly, and ``quality`` is then the effort spent."""
+
+    codec_id = wire.CodecId.WEBP
+
+    def __init__(self, quality: int = 75, lossless: bool = False) -> None:
+        super().__init__(quality)
+        self.lossless = lossless
+
+    def write_file(self, image: Image.Image) -> bytes:
+        """See PictureCodec."""
+        if max(image.size) > 16383:
+            raise ValueError(f"WebP holds at most 16383 pixels a side, got {image.size}")
+        file = io.BytesIO()
+        image.save(file, "WEBP", quality=self.quality, lossless=self.lossless, method=4)
+        return file.getvalue()
+
+    def open_file(self, data: bytes, size: tuple[int, int]) -> Image.Image:
+        """See PictureCodec; only the two plain kinds of file that ``write_file`` makes."""
+        _check_size(_webp_size(data), size)  # Pillow allocates all pixels on opening
+        return WebPImagePlugin.WebPImageFile(io.BytesIO(data))
+
+
+def _check_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    if size != expected:
+        raise PayloadError(f"expected a picture of {expected[0]}×{expected[1]}, got {size[0]}×{size[1]}")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a plain lossy or lossless file (RFC 9649, sections 2.5 and 2.6)."""
+    kind = data[8:16]
+    if kind == b"WEBPVP8 " and len(data) >= 30 and data[23:26] == b"\x9d\x01\x2a":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    if kind == b"WEBPVP8L" and len(data) >= 25 and data[20] == 0x2F:
+        (packed,) = struct.unpack_from("<I", data, 21)
+        return (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
+    raise PayloadError(f"expected a plain WebP file, got one that starts with {data[:16]!r}")

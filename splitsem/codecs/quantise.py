@@ -1,0 +1,157 @@
+"""Quantise: affine quantisation to 1…16 bits, entropy-coded."""
+
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from splitsem.codecs import entropy, wire
+from splitsem.codecs.affine import Affine, Clipping, Range, affine_for, choose_range, from_integers, to_integers
+from splitsem.codecs.entropy import check_entropy
+from splitsem.codecs.tensorwise import StraightThrough, TensorwiseCodec
+from splitsem.errors import PayloadError
+
+Granularity = Literal["tensor", "channel"]
+_CLIPPINGS = ("auto", *get_args(Clipping))
+_MSE_BELOW_BITS = 6  # where clipping outliers starts to pay in accuracy at a given bit width
+_CHANNEL_FLAG, _ZEROS_FLAG = 0x10, 0x20
+
+
+def check_bit_width(bit_width: int) -> int:
+    """Return a bit width in 1…16, else raise ValueError."""
+    if not (isinstance(bit_width, int) and 1 <= bit_width <= 16):
+        raise ValueError(f"bit_width must be 1…16, got {bit_width}")
+    return bit_width
+
+
+def as_finite_float32(z: Tensor) -> Tensor:
+    """The tensor as float32; ValueError when a value is not finite there."""
+    x = z.float()
+    if not bool(x.isfinite().all()):
+        raise ValueError(f"only finite float32 values can be quantised, got NaN or infinity in {tuple(z.shape)}")
+    return x
+
+
+class Quantise(TensorwiseCodec):
+    """``x ≈ (q − zero_point) · scale`` with q in 0…2^b − 1; zero is exact, and ReLU features use the whole range.
+
+    Every sample (dimension 0 of tensors with two or more dimensions) has its own range, so a batch decodes to what its
+    samples alone would decode to. Gradients pass straight through inside the clipping range and are zero outside.
+
+    Args:
+        bit_width: b, 1…16.
+        granularity: ``tensor`` = one range a sample; ``channel`` = one for each of dimension 1 of tensors with four
+            or more dimensions (others: as ``tensor``).
+        clipping: ``minmax`` represents every value; ``percentile`` clips outliers; ``mse`` takes the range of least
+            squared error; ``auto`` is ``mse`` below 6 bits and ``minmax`` from there on.
+        percentile: share of the values, in percent, that ``percentile`` clips neither above nor below.
+        entropy: ``none`` (bits packed), ``zstd``, ``rans`` or ``context``.
+    """
+
+    codec_id = wire.CodecId.QUANTISE
+
+    def __init__(
+        self,
+        bit_width: int = 8,
+        granularity: Granularity = "tensor",
+        clipping: Literal["auto", "minmax", "percentile", "mse"] = "auto",
+        percentile: float = 99.9,
+        entropy: str = "context",
+    ) -> None:
+        super().__init__()
+        if granularity not in get_args(Granularity):
+            raise ValueError(f"granularity must be one of {', '.join(get_args(Granularity))}, got {granularity!r}")
+        if clipping not in _CLIPPINGS:
+            raise ValueError(f"clipping must be one of {', '.join(_CLIPPINGS)}, got {clipping!r}")
+        if not 50 < percentile <= 100:
+            raise ValueError(f"percentile must be above 50 and at most 100, got {percentile}")
+        self.bit_width = check_bit_width(bit_width)
+        self.granularity = granularity
+        self.clipping: Clipping
+        if clipping == "auto":
+            self.clipping = "mse" if bit_width < _MSE_BELOW_BITS else "minmax"
+        else:
+            self.clipping = clipping
+        self.percentile = percentile
+        self.entropy = check_entropy(entropy)
+
+    def approximate(self, z: Tensor) -> Tensor:
+        """See TensorwiseCodec."""
+        x_GN = z.detach().float().reshape(self._num_groups(tuple(z.shape)), -1)
+        range_, affine = self._fit(x_GN, tuple(z.shape))
+        z_hat = from_integers(to_integers(x_GN, affine, self.bit_width), affine, z.dtype)
+        inside = (x_GN >= range_.low) & (x_GN <= range_.high)
+        return StraightThrough.apply(z, z_hat.reshape(z.shape), inside.reshape(z.shape))
+
+    def encode_tensor(self, z: Tensor) -> bytes:
+        """See TensorwiseCodec."""
+        shape = tuple(z.shape)
+        x_GN = as_finite_float32(z).reshape(self._num_groups(shape), -1)
+        _, affine = self._fit(x_GN, shape)
+        symbols = to_integers(x_GN, affine, self.bit_width).reshape(-1).numpy()
+        symbols = symbols.astype(np.uint8 if self.bit_width <= 8 else np.uint16)
+        fill = int(affine.zero_point[0, 0])
+        coded = entropy.encode(symbols, shape, self.bit_width, fill, self.entropy)
+        return write_affine(affine, self.bit_width, self._is_channelwise(shape)) + coded
+
+    def decode_tensor(self, part: wire.Part) -> Tensor:
+        """See TensorwiseCodec; every setting is read from the bytes."""
+        reader = wire.Reader(part.body)
+        affine, bit_width = read_affine(reader, part.shape)
+        symbols = entropy.decode(reader.rest(), part.shape, bit_width, int(affine.zero_point[0, 0]))
+        q_GN = torch.from_numpy(symbols.astype(np.float32)).reshape(affine.scale.shape[0], -1)
+        return from_integers(q_GN, affine, part.dtype).reshape(part.shape)
+
+    def _fit(self, x_GN: Tensor, shape: tuple[int, ...]) -> tuple[Range, Affine]:
+        range_ = choose_range(x_GN, self.bit_width, self.clipping, self.percentile)
+        return range_, affine_for(range_, self.bit_width, short_scale=self._is_channelwise(shape))
+
+    def _is_channelwise(self, shape: tuple[int, ...]) -> bool:
+        return self.granularity == "channel" and len(shape) >= 4
+
+    def _num_groups(self, shape: tuple[int, ...]) -> int:
+        return num_groups(shape, self._is_channelwise(shape))
+
+
+def num_groups(shape: tuple[int, ...], channelwise: bool) -> int:
+    """How many ranges a tensor of this shape has."""
+    if channelwise:
+        return shape[0] * shape[1]
+    return shape[0] if len(shape) >= 2 else 1
+
+
+def write_affine(affine: Affine, bit_width: int, channelwise: bool) -> bytes:
+    """Bit width, scales (float32, or bfloat16 for channels) and, unless all are zero, zero points."""
+    scales = affine.scale.numpy().reshape(-1).astype("<f4")
+    zeros = affine.zero_point.numpy().reshape(-1)
+    has_zeros = bool(zeros.any())
+    flags = bit_width - 1 | (_CHANNEL_FLAG if channelwise else 0) | (_ZEROS_FLAG if has_zeros else 0)
+    coded = (scales.view("<u4") >> 16).astype("<u2") if channelwise else scales
+    zero_bytes = zeros.astype(_zero_dtype(bit_width)).tobytes() if has_zeros else b""
+    return bytes((flags,)) + coded.tobytes() + zero_bytes
+
+
+def read_affine(reader: wire.Reader, shape: tuple[int, ...]) -> tuple[Affine, int]:
+    """Undo ``write_affine``; returns the parameters and the bit width."""
+    flags = reader.byte("quantiser flags")
+    bit_width, channelwise = (flags & 15) + 1, bool(flags & _CHANNEL_FLAG)
+    if flags > _CHANNEL_FLAG | _ZEROS_FLAG | 15 or (channelwise and len(shape) < 4):
+        raise PayloadError(f"expected quantiser flags that fit shape {shape}, got {flags:#x}")
+    groups = num_groups(shape, channelwise)
+    if channelwise:
+        short = np.frombuffer(reader.take(2 * groups, "scales"), "<u2")
+        scales = (short.astype(np.uint32) << 16).view(np.float32)
+    else:
+        scales = np.frombuffer(reader.take(4 * groups, "scales"), "<f4").astype(np.float32)
+    zeros = np.zeros(groups, np.float32)
+    if flags & _ZEROS_FLAG:
+        dtype = np.dtype(_zero_dtype(bit_width))
+        zeros = np.frombuffer(reader.take(dtype.itemsize * groups, "zero points"), dtype).astype(np.float32)
+    if not (np.isfinite(scales).all() and (scales > 0).all() and (zeros < 1 << bit_width).all()):
+        raise PayloadError(f"expected positive scales and zero points below {1 << bit_width}, got others")
+    return Affine(torch.from_numpy(scales)[:, None], torch.from_numpy(zeros)[:, None]), bit_width
+
+
+def _zero_dtype(bit_width: int) -> str:
+    return "u1" if bit_width <= 8 else "<u2"

@@ -1,0 +1,76 @@
+"""TensorwiseCodec: what codecs share that treat each crossing tensor by itself and carry integers losslessly."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from splitsem.codecs import wire
+from splitsem.codecs.codec import Codec, Tensors
+
+
+class TensorwiseCodec(Codec):
+    """A codec defined by what it does to one floating-point tensor; integer and bool tensors travel as they are.
+
+    Attributes:
+        codec_id: its number in the wire format.
+    """
+
+    codec_id: ClassVar[int]
+
+    @abstractmethod
+    def approximate(self, z: Tensor) -> Tensor:
+        """Differentiable ``z_hat`` of one floating-point tensor, equal to what the bytes give."""
+
+    @abstractmethod
+    def encode_tensor(self, z: Tensor) -> bytes:
+        """The body of one floating-point tensor (detached, contiguous, on the CPU)."""
+
+    @abstractmethod
+    def decode_tensor(self, part: wire.Part) -> Tensor:
+        """Undo ``encode_tensor``. Raises PayloadError."""
+
+    def forward(self, z: Tensors) -> Tensors:
+        """See Codec."""
+        return tuple(self.approximate(t) if t.is_floating_point() else t for t in z)
+
+    @torch.no_grad()
+    def encode(self, z: Tensors) -> bytes:
+        """See Codec.
+
+        Raises:
+            ValueError: for tensors that this codec or the wire format cannot represent.
+        """
+        parts = []
+        for t in z:
+            if t.numel() == 0:
+                raise ValueError(f"crossing tensors must not be empty, got shape {tuple(t.shape)}")
+            t = t.detach().cpu().contiguous()
+            body = self.encode_tensor(t) if t.is_floating_point() else wire.raw_body(t)
+            parts.append(wire.Part(t.dtype, tuple(t.shape), body))
+        return wire.pack(self.codec_id, parts)
+
+    @torch.no_grad()
+    def decode(self, payload: bytes) -> Tensors:
+        """See Codec."""
+        return tuple(
+            self.decode_tensor(part) if part.dtype.is_floating_point else wire.tensor_from_raw(part)
+            for part in wire.unpack(payload, self.codec_id)
+        )
+
+
+class StraightThrough(torch.autograd.Function):
+    """Gives ``z_hat`` exactly, and the gradient of ``z`` wherever ``mask`` is true (Bengio 2013, arXiv 1308.3432)."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, z: Tensor, z_hat: Tensor, mask: Tensor) -> Tensor:
+        """Return ``z_hat``; ``z`` is only where the gradient goes."""
+        ctx.save_for_backward(mask)
+        return z_hat.clone()
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
+        """Pass the gradient where the mask is true."""
+        (mask,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return grad * mask, None, None

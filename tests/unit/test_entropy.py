@@ -1,0 +1,102 @@
+"""Entropy stages: exact, as small as promised, and safe."""
+
+import numpy as np
+import pytest
+
+from splitsem.codecs import entropy
+from splitsem.codecs.entropy.bits import pack_bits, packed_size, unpack_bits
+from splitsem.errors import PayloadError
+
+ENTROPIES = ("none", "zstd", "rans", "context")
+
+
+def feature_symbols(bit_width: int, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Symbols of a smooth, zero-inflated map of channels of different activity."""
+    rng = np.random.default_rng(seed)
+    smooth = rng.normal(size=shape)
+    for _ in range(2):
+        smooth = (smooth + np.roll(smooth, 1, -1) + np.roll(smooth, 1, -2) + np.roll(smooth, (1, 1), (-1, -2))) / 2
+    active = np.maximum(smooth * rng.uniform(0.3, 1.5, (shape[1], 1, 1)) - 0.4, 0)
+    return np.rint(active / active.max() * (2**bit_width - 1)).astype(np.uint8)
+
+
+def order_0_bytes(symbols: np.ndarray) -> float:
+    """Empirical order-0 entropy of all symbols, in bytes."""
+    counts = np.bincount(symbols.reshape(-1))
+    counts = counts[counts > 0]
+    return float(-(counts * np.log2(counts / symbols.size)).sum() / 8)
+
+
+@pytest.mark.parametrize("bit_width", range(1, 9))
+@pytest.mark.parametrize("num", [1, 7, 8, 9, 1000])
+def test_packed_bits_come_back_and_waste_none(bit_width: int, num: int) -> None:
+    symbols = np.random.default_rng(0).integers(0, 1 << bit_width, num, dtype=np.uint8)
+    packed = pack_bits(symbols, bit_width)
+    assert len(packed) == packed_size(num, bit_width) == -(-num * bit_width // 8)
+    assert np.array_equal(unpack_bits(memoryview(packed), num, bit_width), symbols)
+
+
+@pytest.mark.parametrize("stage", ENTROPIES)
+@pytest.mark.parametrize("bit_width", [1, 3, 8, 12, 16])
+@pytest.mark.parametrize("shape", [(1,), (70,), (2, 3, 5, 7), (1, 40_000), (1, 3, 120, 110), (5, 1, 1)])
+def test_symbols_come_back_and_never_cost_more_than_packing(stage: str, bit_width: int, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(1)
+    dtype = np.uint8 if bit_width <= 8 else np.uint16
+    for symbols in (
+        rng.integers(0, 1 << bit_width, np.prod(shape), dtype=dtype),
+        np.full(np.prod(shape), (1 << bit_width) - 1, dtype),
+    ):
+        body = entropy.encode(symbols, shape, bit_width, 1, stage)
+        assert len(body) <= packed_size(symbols.size, bit_width) + 2
+        assert np.array_equal(entropy.decode(memoryview(body), shape, bit_width, 1), symbols)
+
+
+@pytest.mark.parametrize("bit_width", [4, 8])
+def test_rans_is_within_half_a_percent_of_the_order_0_bound(bit_width: int) -> None:
+    symbols = feature_symbols(bit_width, (1, 16, 80, 80))
+    assert symbols.size >= 100_000
+    body = entropy.encode(symbols.reshape(-1), symbols.shape, bit_width, 0, "rans")
+    assert len(body) + 24 <= 1.005 * order_0_bytes(symbols)  # 24 bytes of header
+
+
+@pytest.mark.parametrize(("bit_width", "gain"), [(8, 0.06), (4, 0.10)])
+@pytest.mark.parametrize("shape", [(1, 16, 80, 80), (1, 16, 24, 24)])
+def test_contexts_beat_the_order_0_bound(bit_width: int, gain: float, shape: tuple[int, ...]) -> None:
+    symbols = feature_symbols(bit_width, shape)
+    body = entropy.encode(symbols.reshape(-1), shape, bit_width, 0, "context")
+    assert len(body) + 24 <= (1 - gain) * order_0_bytes(symbols)
+
+
+def test_one_dominant_symbol_is_coded_without_overflow() -> None:
+    symbols = np.zeros(200_000, np.uint8)
+    for rare in (0, 1, 3):
+        symbols[:rare] = 255
+        body = entropy.encode(symbols, symbols.shape, 8, 0, "rans")
+        assert len(body) < 60
+        assert np.array_equal(entropy.decode(memoryview(body), symbols.shape, 8, 0), symbols)
+
+
+def test_every_symbol_rare_but_one_still_gets_a_frequency() -> None:
+    symbols = np.concatenate([np.arange(256), np.full(1_000_000, 7)]).astype(np.uint8)
+    body = entropy.encode(symbols, symbols.shape, 8, 0, "rans")
+    assert np.array_equal(entropy.decode(memoryview(body), symbols.shape, 8, 0), symbols)
+
+
+@pytest.mark.parametrize("num", [3000, 40_000])
+def test_encoding_leaves_its_input_alone_and_is_deterministic(num: int) -> None:
+    symbols = np.random.default_rng(0).poisson(3, num).clip(0, 15).astype(np.uint8)
+    before = symbols.copy()
+    first, second = (entropy.encode(symbols, (num,), 4, 0, "context") for _ in range(2))
+    assert first == second
+    assert np.array_equal(symbols, before)
+
+
+def test_a_zstd_frame_of_another_size_is_refused_before_it_is_unpacked() -> None:
+    body = entropy.encode(np.zeros(4_000_000, np.uint8), (4_000_000,), 8, 0, "zstd")
+    with pytest.raises(PayloadError, match="zstd frame of 10 bytes, got one of 4000000"):
+        entropy.decode(memoryview(body), (10,), 8, 0)
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(PayloadError, match="entropy mode"):
+        entropy.decode(memoryview(b"\x09abc"), (3,), 8, 0)
