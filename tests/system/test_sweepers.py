@@ -12,9 +12,9 @@ from tests.conftest import ENVIRONMENT, ROOT, SHRUNK
 
 
 def test_parallel_jobs_give_the_same_results_as_one_after_the_other(run_py, trained_cache, tmp_path):
-    shared = (*SHRUNK, f"cache_dir={trained_cache}", "split.point=stage1,stage2,output", "-m")
-    alone = run_py(*shared, "tracking=none", "hydra.sweep.dir=alone", "device.num_threads=1")
-    together = run_py(*shared, "experiment=parallel", "hydra.sweep.dir=together", SPLITSEM_JOBS="2")
+    shared = (*SHRUNK, f"cache_dir={trained_cache}", "split.point=stage1,stage2,output")
+    alone = run_py(*shared, "tracking=none", "hydra.sweep.dir=alone", "device.num_threads=1", "-m")
+    together = run_py(*shared, "experiment=parallel", "hydra.sweep.dir=together", "-m", SPLITSEM_JOBS="2")
     assert (alone.returncode, together.returncode) == (0, 0), together.stderr
     one, two = (pd.read_csv(tmp_path / name / "results.csv") for name in ("alone", "together"))
     same = ["split_point", "score", "payload_bytes", "latency_s", "energy_j", "distortion_mse"]
@@ -36,8 +36,8 @@ def test_optuna_searches_score_and_throughput_together(run_py, trained_cache, tm
 def test_a_killed_sweep_started_again_trains_nothing_twice(run_py, tmp_path):
     arguments = [*SHRUNK, "cache_dir=cache", "tracking=none", "hydra.sweep.dir=sweep", "-m"]
     command = [sys.executable, str(ROOT / "run.py"), *arguments]
-    log = (tmp_path / "log").open("w")
-    sweep = subprocess.Popen(command, cwd=tmp_path, env=os.environ | ENVIRONMENT, stdout=log, stderr=log)
+    with (tmp_path / "log").open("w") as log:
+        sweep = subprocess.Popen(command, cwd=tmp_path, env=os.environ | ENVIRONMENT, stdout=log, stderr=log)
     first = tmp_path / "sweep" / "0" / "metrics.json"
     deadline = time.monotonic() + 120
     while not first.exists():
