@@ -11,7 +11,7 @@ from torch import Tensor
 
 from splitsem.codecs import wire
 from splitsem.codecs.tensorwise import StraightThrough, TensorwiseCodec
-from splitsem.errors import PayloadError
+from splitsem.errors import ConfigError, PayloadError
 
 # what Pillow's readers raise on files that are not what they seem
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, EOFError, RuntimeError)
@@ -45,7 +45,7 @@ class PictureCodec(TensorwiseCodec):
         """See TensorwiseCodec."""
         is_image = z.dtype is torch.float32 and z.dim() == 4 and z.shape[1] in _MODES
         if not (is_image and bool(((z >= 0) & (z <= 1)).all())):
-            raise ValueError(
+            raise ConfigError(
                 f"{type(self).__name__} carries pictures only, float32 (B, 1|3, H, W) in [0, 1], and got {z.dtype} "
                 f"{tuple(z.shape)} in [{z.min():.3g}, {z.max():.3g}]: use it at the split point `input`"
             )

@@ -1,47 +1,17 @@
 """Fit: how a network is trained — epochs, batches, learning rate — and the call that does it."""
 
 import logging
-import sys
 import tempfile
 import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
-from splitsem.lightning.task_module import TaskModule
 from splitsem.tasks.task import Task
-
-log = logging.getLogger(__name__)
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings and advertisements
-
-
-class History(Callback):
-    """Keeps the epoch's metrics as plain numbers, a dict an epoch; logs them where no progress bar is drawn."""
-
-    def __init__(self) -> None:
-        self.epochs: list[dict[str, float]] = []
-        self.has_bar = sys.stderr.isatty()
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Keep the validation metrics of this epoch."""
-        if not trainer.sanity_checking:
-            self.epochs.append({name: float(v) for name, v in trainer.callback_metrics.items() if name[:4] == "val_"})
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Add the epoch's training loss, known only now."""
-        row = self.epochs[-1]
-        row["train_loss"] = float(trainer.callback_metrics["train_loss"])
-        if not self.has_bar:
-            log.info(
-                "epoch %d/%d: loss %.4f, validation score %.4f",
-                *(len(self.epochs), trainer.max_epochs, row["train_loss"], row["val_score"]),
-            )
 
 
 @dataclass
@@ -80,6 +50,13 @@ class Fit:
         """Train ``network`` in place on ``task``; returns the metrics of each epoch."""
         if self.max_epochs == 0:
             return []
+        import lightning  # seconds, which a run with trained weights does not pay
+        from lightning.pytorch.callbacks import ModelCheckpoint
+
+        from splitsem.lightning.history import History
+        from splitsem.lightning.task_module import TaskModule
+
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings and advertisements
         splits = task.splits()
         generator = torch.Generator().manual_seed(seed)
         loader = partial(

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
@@ -15,15 +16,17 @@ from splitsem.plots.labels import place_labels
 def draw_points(ax: Axes, split: pd.DataFrame, x: str) -> list[Line2D]:
     """One marker a configuration, colour and shape by series; error bars where several seeds were run."""
     names = list(split["series"].unique())
-    handles = []
-    for i, (name, color) in enumerate(zip(names, style.palette(len(names)), strict=True)):
-        rows = split[split["series"] == name]
-        marker = style.MARKERS[i % len(style.MARKERS)]
-        if (rows["score_std"] > 0).any():
-            ax.errorbar(rows[x], rows["score"], rows["score_std"], fmt="none", ecolor=color, elinewidth=0.8, alpha=0.5)
-        ax.scatter(rows[x], rows["score"], s=30, color=color, marker=marker, linewidths=0, alpha=0.75, zorder=3)
-        handles.append(Line2D([], [], color=color, marker=marker, linestyle="none", markersize=6, label=name))
-    return handles
+    colors = dict(zip(names, style.palette(len(names)), strict=True))
+    markers = {name: style.MARKERS[i % len(style.MARKERS)] for i, name in enumerate(names)}
+    series: dict[str, Any] = {"hue": "series", "style": "series", "palette": colors, "markers": markers}
+    seaborn.scatterplot(split, x=x, y="score", ax=ax, s=30, linewidth=0, alpha=0.75, zorder=3, legend=False, **series)
+    for name, rows in split[split["score_std"] > 0].groupby("series", sort=False):
+        bars: dict[str, Any] = {"fmt": "none", "ecolor": colors[str(name)], "elinewidth": 0.8, "alpha": 0.5}
+        ax.errorbar(rows[x], rows["score"], rows["score_std"], **bars)
+    return [
+        Line2D([], [], color=colors[name], marker=markers[name], linestyle="none", markersize=6, label=name)
+        for name in names
+    ]
 
 
 def draw_front(ax: Axes, front: pd.DataFrame, x: str, *, falling: bool) -> Line2D:

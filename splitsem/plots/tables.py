@@ -1,10 +1,12 @@
 """Tables for the terminal: a sweep's results, and a model's split points."""
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from splitsem.plots import results as rs
@@ -91,6 +93,11 @@ def points_table(points: Sequence["SplitPoint"], input_bytes: int) -> Table:
         "head, tail kB: parameters and buffers that each side needs"
     )
     return grid
+
+
+def terminal() -> Console:
+    """Where tables are printed: the terminal at its own width, a file or a pipe at the tables' width."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def _grid(title: str) -> Table:

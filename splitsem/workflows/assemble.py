@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import lightning
+import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -72,7 +72,7 @@ def _network(settings: str) -> Network:
     task = instantiate(cfg.task)
     device: Device = instantiate(cfg.device)
     device.set_threads()
-    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    torch.manual_seed(cfg.seed)
     model = build_model(cfg.model, task)
     trained, key = _train(cfg, task, model, device)
     device.place(model).eval()

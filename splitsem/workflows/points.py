@@ -5,9 +5,8 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 
-from splitsem.plots.tables import points_table
+from splitsem.plots.tables import points_table, terminal
 from splitsem.split.graph import SplitGraph
 from splitsem.workflows.assemble import build_model
 from splitsem.workflows.job import Result
@@ -17,7 +16,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     """Print every offered cut with what crosses and what each side holds; write it to ``points.csv``."""
     task = instantiate(cfg.task)
     graph = SplitGraph(build_model(cfg.model, task), task.input_shape, granularity=cfg.split.granularity)
-    Console().print(points_table(graph.points, task.input_bytes))
+    terminal().print(points_table(graph.points, task.input_bytes))
     rows = [
         {
             "split_index": p.index,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ def evaluate(cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decode
     frames = Frames()
     pipeline = Pipeline(cut, encoder, decoder, instantiate(cfg.transport))
     batches = assemble.test_batches(task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
+    began = time.perf_counter()
     scores = score(lambda x: pipeline.run(x, frames), task, batches)
+    evaluation_s = time.perf_counter() - began
     head, tail = cut.halves()
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
     cost = Cost.of(
@@ -71,6 +74,7 @@ def evaluate(cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decode
         "distortion_mse": frames.distortion_mse,
         "encode_s": statistics.median(frames.encode_s),
         "decode_s": statistics.median(frames.decode_s),
+        "evaluation_s": evaluation_s,
         "edge_timing": edge.timing,
         "server_timing": server.timing,
         **cost.to_metrics(),

@@ -8,15 +8,14 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 
 from splitsem.plots.accuracy_throughput import accuracy_throughput
 from splitsem.plots.best import best
 from splitsem.plots.latency_breakdown import latency_breakdown
 from splitsem.plots.rate_accuracy import rate_accuracy
 from splitsem.plots.report import report
-from splitsem.plots.tables import WIDTH
 from splitsem.plots.tables import table as results_table
+from splitsem.plots.tables import terminal
 from splitsem.sweep import overrides_of
 from splitsem.tracking import versions
 
@@ -49,7 +48,7 @@ def summarise(folder: Path, seconds: float) -> pd.DataFrame:
         seconds: how long the sweep took.
     """
     results = gather(folder)
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = terminal()
     if results.empty:
         console.print(f"No job was started: {folder}", highlight=False, soft_wrap=True)
         return results

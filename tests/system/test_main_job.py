@@ -28,7 +28,7 @@ CONTRACT = [
     "energy_j",
     "distortion_mse",
 ]
-TIMINGS = ("encode_s", "decode_s")
+TIMINGS = ("encode_s", "decode_s", "evaluation_s")
 PLOTS = ("accuracy_throughput.png", "latency_breakdown.png", "rate_accuracy.png")
 
 

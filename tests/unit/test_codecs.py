@@ -16,6 +16,7 @@ from splitsem.codecs.identity import Identity
 from splitsem.codecs.picture import Jpeg, Webp
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.topk import TopK
+from splitsem.errors import ConfigError
 
 ENTROPIES = ("none", "zstd", "rans", "context")
 
@@ -140,7 +141,7 @@ def test_picture_quality_trades_bytes_for_error(codec_class: type[Jpeg] | type[W
     "z", [torch.rand(1, 4, 8, 8), torch.rand(3, 8, 8), torch.rand(1, 3, 8, 8) * 2, torch.rand(1, 3, 8, 8).double()]
 )
 def test_picture_codecs_refuse_what_is_no_picture_and_name_the_point(z: Tensor) -> None:
-    with pytest.raises(ValueError, match="split point `input`"):
+    with pytest.raises(ConfigError, match="split point `input`"):
         Jpeg().encode((z,))
 
 
