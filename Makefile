@@ -31,7 +31,7 @@ profile: setup ## measure this machine on a model: make profile ARGS='model=torc
 
 ui: setup ## the MLflow pages of all runs so far, on http://127.0.0.1:5000
 	@mkdir -p outputs/mlflow
-	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///outputs/mlflow/mlflow.db
+	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///outputs/mlflow/mlflow.db
 
 doctor: setup ## what is here: torch, GPU, data, services
 	$(BIN)/python -m splitsem.workflows.doctor

@@ -55,7 +55,7 @@ class Mlflow:
 
     def start(self, experiment_id: str, name: str, parent: str | None = None) -> str:
         """Begin a run, below ``parent`` if given; returns its id."""
-        tags = {"mlflow.runName": name, **_provenance()}
+        tags = {"mlflow.runName": name, "mlflow.source.name": "run.py", **_provenance()}
         if parent:
             tags["mlflow.parentRunId"] = parent
         return self._client().create_run(experiment_id, tags=tags).info.run_id

@@ -56,6 +56,7 @@ METRICS = {
     ),
     "encode_s": Column("encode", "ms", "Wall time of the codec's encode on this machine, for one sample.", 1e3),
     "decode_s": Column("decode", "ms", "Wall time of the codec's decode on this machine, for one sample.", 1e3),
+    "evaluation_s": Column("evaluation", "s", "Wall time of scoring the whole test split on this machine."),
 }
 
 WORDS = {

@@ -15,6 +15,8 @@ from splitsem.plots.labels import place_labels
 
 def draw_points(ax: Axes, split: pd.DataFrame, x: str) -> list[Line2D]:
     """One marker a configuration, colour and shape by series; error bars where several seeds were run."""
+    if split.empty:
+        return []
     names = list(split["series"].unique())
     colors = dict(zip(names, style.palette(len(names)), strict=True))
     markers = {name: style.MARKERS[i % len(style.MARKERS)] for i, name in enumerate(names)}
