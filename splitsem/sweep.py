@@ -18,7 +18,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from splitsem.errors import LinkError, SplitSemError
 
@@ -108,10 +108,3 @@ class SweepCallback(Callback):
             self.tracker.end(self.run_id, not failed)
         if failed:
             sys.exit(1)
-
-
-def overrides_of(folder: Path) -> dict[str, str]:
-    """The overrides that a job ran under, by key."""
-    lines = [str(line) for line in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
-    pairs = (line.lstrip("+~").partition("=") for line in lines)
-    return {key: value for key, _, value in pairs}

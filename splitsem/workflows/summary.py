@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+from omegaconf import OmegaConf
 
 from splitsem.plots.accuracy_throughput import accuracy_throughput
 from splitsem.plots.best import best
@@ -16,7 +17,6 @@ from splitsem.plots.rate_accuracy import rate_accuracy
 from splitsem.plots.report import report
 from splitsem.plots.tables import table as results_table
 from splitsem.plots.tables import terminal
-from splitsem.sweep import overrides_of
 from splitsem.tracking import versions
 
 
@@ -27,7 +27,7 @@ def gather(folder: Path) -> pd.DataFrame:
         (p for p in folder.iterdir() if p.name.isdigit() and (p / ".hydra").is_dir()), key=lambda p: int(p.name)
     )
     for job in jobs:
-        row: dict[str, object] = {"job": int(job.name), **overrides_of(job)}
+        row: dict[str, object] = {"job": int(job.name), **_overrides(job)}
         if (job / "metrics.json").exists() and not (job / "error.txt").exists():
             row |= {"status": "ok"} | json.loads((job / "metrics.json").read_text())
         elif (job / "error.txt").exists():
@@ -74,3 +74,10 @@ def summarise(folder: Path, seconds: float) -> pd.DataFrame:
         console.print(f"• {answer.sentence}", highlight=False)
     console.print(f"\n{page.absolute()}", highlight=False, soft_wrap=True)
     return results
+
+
+def _overrides(folder: Path) -> dict[str, str]:
+    """The overrides that a job ran under, by key."""
+    lines = [str(line) for line in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
+    pairs = (line.lstrip("+~").partition("=") for line in lines)
+    return {key: value for key, _, value in pairs}
