@@ -76,6 +76,7 @@ def evaluate(cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decode
         "decode_s": statistics.median(frames.decode_s),
         "evaluation_s": evaluation_s,
         "edge_timing": edge.timing,
+        "link_timing": "simulated",
         "server_timing": server.timing,
         **cost.to_metrics(),
     }
