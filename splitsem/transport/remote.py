@@ -144,6 +144,30 @@ class RemoteTail(ABC):
         """Let go of the connection; harmless when there is none."""
 
 
+class TailServer(ABC):
+    """The server's end of a transport: receives frames and gives them to a ``TailEngine``."""
+
+    @abstractmethod
+    def start(self) -> str:
+        """Bind and serve in threads; returns the ``host:port`` that was bound. ConfigError when it cannot be."""
+
+    @abstractmethod
+    def stop(self, grace_s: float) -> None:
+        """Take no new frames, answer those received, and end after ``grace_s`` seconds at the latest."""
+
+
+class RemoteTransport(ABC):
+    """What a remote option of the config group ``transport`` makes: one way to carry frames, with its two ends."""
+
+    @abstractmethod
+    def device_end(self) -> RemoteTail:
+        """The end that sends frames; nothing is connected yet."""
+
+    @abstractmethod
+    def server_end(self, engine: "TailEngine") -> TailServer:
+        """The end that answers them from ``engine``; nothing is bound yet."""
+
+
 class _Session(NamedTuple):
     point: SplitPoint
     tail: nn.Module
