@@ -39,12 +39,19 @@ def _tls_trouble(connection: socket.socket, host: str, security: Security) -> st
     try:
         if security.cert and security.key:
             context.load_cert_chain(security.cert, security.key)
-        context.wrap_socket(connection, server_hostname=host).close()
+        encrypted = context.wrap_socket(connection, server_hostname=host)
     except ssl.SSLCertVerificationError as exc:
         return f"TLS: the server's certificate is not accepted ({exc.verify_message}); does security.ca fit it?"
     except (ssl.SSLError, OSError):
         return "TLS: the server does not speak it; start it with security.cert and key" if security.ca else ""
-    return "" if security.ca else "TLS: the server speaks it and the device does not: give security.ca"
+    with encrypted:
+        if not security.ca:
+            return "TLS: the server speaks it and the device does not: give security.ca"
+        try:
+            is_welcome = bool(encrypted.recv(1))  # a client certificate is missed only after the handshake
+        except OSError:
+            is_welcome = False
+    return "" if is_welcome else "TLS: the server hangs up: does it ask for a client certificate (cert and key)?"
 
 
 def _status(target: str, code: grpc.StatusCode, details: str) -> str:
@@ -52,6 +59,4 @@ def _status(target: str, code: grpc.StatusCode, details: str) -> str:
         return f"{target} serves gRPC but not this version of splitsem's service: update one of the two ends"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"{target} is connected but did not answer in time"
-    if "ssl" in details.lower() or "handshak" in details.lower():
-        return f"TLS: {details}; does the server ask for a client certificate (security.cert and key)?"
     return f"{code.name}: {details}"
