@@ -132,7 +132,8 @@ class RemoteTail(ABC):
         """The answers to the payloads, in order, each exactly once, also across reconnects.
 
         At most ``window`` frames (None: the transport's setting) are unanswered at any time; ``payloads`` is drawn
-        from only as fast as that allows, in a thread of its own, so that its work overlaps with sending and waiting.
+        from only as fast as that allows, in another thread, so that its work overlaps with sending and waiting. With a
+        window of 1 nothing overlaps: a payload is made when the one before is answered.
         """
 
     @abstractmethod

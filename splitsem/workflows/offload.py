@@ -2,7 +2,6 @@
 
 import logging
 import statistics
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -165,20 +164,13 @@ def _measure(cfg: DictConfig, network: Network, device: Device, remote: RemoteTa
 
 def _alone(cfg: DictConfig, network: Network, device: Device, remote: RemoteTail) -> tuple[list[float], ...]:
     """Edge, link, server and latency of each of some frames, every one sent when the one before is answered."""
-    turn = threading.Semaphore(1)
     link_s, server_s, latency_s = [], [], []
-
-    def payloads() -> Iterator[bytes]:
-        for x, _ in _samples(cfg, network, cfg.workflow.num_timed):
-            turn.acquire()
-            yield device.payload(x)
-
-    for answer in remote.stream(payloads(), window=1):
+    payloads = (device.payload(x) for x, _ in _samples(cfg, network, cfg.workflow.num_timed))
+    for answer in remote.stream(payloads, window=1):
         latency = time.perf_counter() - device.began.popleft()
         latency_s.append(latency)
         server_s.append(answer.server_s)
         link_s.append(max(0.0, latency - device.edge_s[answer.request_id] - answer.server_s))
-        turn.release()
     return device.edge_s, link_s, server_s, latency_s
 
 

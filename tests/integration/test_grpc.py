@@ -69,7 +69,7 @@ def test_no_more_frames_than_the_window_are_unanswered(server, connect, plan, fr
             yield payload
 
     for answer in tail.stream(payloads(), window=3):
-        assert len(drawn) <= answer.request_id + 1 + 3 + 1  # answered, unanswered, and one made ahead
+        assert len(drawn) <= answer.request_id + 1 + 3
 
 
 def test_an_empty_stream_ends_at_once(server, connect, plan):
@@ -121,6 +121,27 @@ def test_several_devices_at_once_each_get_their_own_answers(server, connect, pla
 
 def test_a_payload_of_64_megabytes_crosses_whole(server, connect):
     assert connect(server.address).echo_s(64 << 20) > 0
+
+
+def test_frames_and_answers_of_many_chunks_cross_whole(server, connect, plan, network):
+    x = torch.rand(200, 1, 8, 8)  # at stage1 200 KB, at input 50 KB
+    _, graph = network
+    tail = connect(server.address)
+    tail.open(plan)
+    with torch.inference_mode():
+        z = graph.cut("stage1").head(x)
+        expected = graph.cut("stage1").tail(*z)
+    answers = tail.stream([Identity().encode(z)] * 30)
+    assert all(torch.equal(answer.output(), expected) for answer in answers)
+
+
+def test_a_payload_beyond_the_limit_is_refused_in_words(start_server, connect, plan, frames):
+    server = start_server(limits={"max_payload_bytes": 2_000_000})
+    tail = connect(server.address)
+    tail.open(plan)
+    with pytest.raises(PayloadError, match="at most 2000000 bytes"):
+        list(tail.stream([frames[0][0], bytes(3_000_000)]))
+    assert tail.counters.frames_answered == 1
 
 
 @pytest.mark.parametrize(

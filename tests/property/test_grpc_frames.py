@@ -1,5 +1,6 @@
 """The hand-written messages are protobuf's own, byte for byte, and the generated code is the committed .proto's."""
 
+import random
 import subprocess
 import sys
 
@@ -7,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from splitsem.errors import PayloadError
 from splitsem.transport.grpc import tail_pb2
-from splitsem.transport.grpc.frames import Frame, Reply
+from splitsem.transport.grpc.frames import CHUNK_BYTES, Frame, Reply, chunks, joined
 from tests.conftest import ROOT
 
 ids = st.integers(0, 2**64 - 1)
@@ -16,10 +18,10 @@ seconds = st.floats(allow_nan=False)
 names = st.text(max_size=40)
 
 
-@given(names, names, ids, st.binary(max_size=300))
-def test_a_frame_is_what_protobuf_writes_and_reads(session, client, request_id, payload):
-    frame = Frame(session, client, request_id, payload)
-    message = tail_pb2.Frame(session=session, client=client, request_id=request_id, payload=payload)
+@given(names, names, ids, st.binary(max_size=300), st.booleans())
+def test_a_frame_is_what_protobuf_writes_and_reads(session, client, request_id, payload, more):
+    frame = Frame(session, client, request_id, payload, more)
+    message = tail_pb2.Frame(session=session, client=client, request_id=request_id, payload=payload, more=more)
     assert frame.to_bytes() == message.SerializeToString()
     assert Frame.from_bytes(message.SerializeToString()) == frame
 
@@ -30,6 +32,24 @@ def test_a_reply_is_what_protobuf_writes_and_reads(request_id, server_s, queue_s
     message = tail_pb2.Reply(request_id=request_id, server_s=server_s, queue_s=queue_s, payload=payload)
     assert reply.to_bytes() == message.SerializeToString()
     assert Reply.from_bytes(message.SerializeToString()) == reply
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES - 1])
+def test_chunks_join_to_the_same_frames(num_bytes):
+    frames = [Frame("s", "c", number, random.Random(number).randbytes(num_bytes)) for number in range(3)]
+    parts = [Frame.from_bytes(part.to_bytes()) for frame in frames for part in chunks(frame)]
+    assert all(len(part.payload) <= CHUNK_BYTES for part in parts)
+    assert list(joined(parts)) == frames
+
+
+def test_parts_that_do_not_belong_together_are_refused():
+    first, other = Frame("s", "c", 1, b"a", more=True), Frame("s", "c", 2, b"b")
+    with pytest.raises(PayloadError, match="more of frame 1, got frame 2"):
+        list(joined([first, other]))
+    with pytest.raises(PayloadError, match="at most 2 bytes"):
+        list(joined([first, first, first], max_payload_bytes=2))
+    with pytest.raises(PayloadError):  # parts without content would go on for ever
+        list(joined([first, first._replace(payload=b"")]))
 
 
 @given(st.binary(max_size=60))

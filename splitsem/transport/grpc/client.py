@@ -11,7 +11,7 @@ import grpc
 from splitsem.errors import ConfigError, LinkError, PayloadError, SessionError, SplitPointError, SplitSemError
 from splitsem.transport.grpc import tail_pb2
 from splitsem.transport.grpc.diagnosis import diagnose
-from splitsem.transport.grpc.frames import Frame, Reply
+from splitsem.transport.grpc.frames import Frame, Reply, chunks, joined
 from splitsem.transport.grpc.pending import Pending
 from splitsem.transport.grpc.security import Security, host_port
 from splitsem.transport.remote import Answer, Counters, Plan, RemoteTail
@@ -84,8 +84,9 @@ class GrpcTail(RemoteTail):
         """See RemoteTail."""
         if self._plan is None:
             raise ConfigError("open a plan before streaming")
-        with Pending(payloads, min(window or self.window, self._max_window)) as pending:
-            client, failures = uuid.uuid4().hex, 0
+        pending = Pending(payloads, min(window or self.window, self._max_window))
+        client, failures = uuid.uuid4().hex, 0
+        try:
             while not pending.is_done():
                 answered_before = pending.num_answered
                 try:
@@ -96,6 +97,8 @@ class GrpcTail(RemoteTail):
                     failures += 1
                     self.counters.reconnects += 1
             pending.raise_source_error()
+        finally:
+            pending.stop()
 
     def echo_s(self, num_bytes: int) -> float:
         """See RemoteTail."""
@@ -125,13 +128,13 @@ class GrpcTail(RemoteTail):
         def frames() -> Iterator[Frame]:
             for request_id, payload in pending.unanswered():
                 self.counters.frames_sent += 1
-                yield Frame(session, client, request_id, payload)
+                yield from chunks(Frame(session, client, request_id, payload))
 
         method = self._connected().stream_stream(_PATH + "Stream", Frame.to_bytes, Reply.from_bytes)
         call = method(frames(), metadata=self.security.metadata())
         watch = pending.watch(self.retry.deadline_s, call.cancel)
         try:
-            for reply in call:
+            for reply in joined(call):
                 answer = _answer(reply)
                 pending.answered(answer.request_id)
                 self.counters.frames_answered += 1

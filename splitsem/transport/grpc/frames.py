@@ -5,11 +5,13 @@ payload two or three times more, which at 10 MB costs more than the loopback its
 """
 
 import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 from splitsem.codecs.wire import varint
+from splitsem.errors import PayloadError
 
+CHUNK_BYTES = 1 << 20  # copying one chunk overlaps with sending the one before; smaller ones cost more calls
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
 _Value = int | memoryview
@@ -22,6 +24,7 @@ class Frame(NamedTuple):
     client: str
     request_id: int
     payload: bytes | memoryview
+    more: bool = False
 
     def to_bytes(self) -> bytes:
         """The message as protobuf."""
@@ -32,15 +35,16 @@ class Frame(NamedTuple):
                 *_bytes_field(2, client),
                 *_varint_field(3, self.request_id),
                 *_bytes_field(4, self.payload),
+                *_varint_field(5, self.more),
             )
         )
 
     @classmethod
     def from_bytes(cls, message: bytes) -> "Frame":
         """Read a message; the payload is a view of it. Raises ValueError."""
-        found = _known(message, {1: _BYTES, 2: _BYTES, 3: _VARINT, 4: _BYTES})
+        found = _known(message, {1: _BYTES, 2: _BYTES, 3: _VARINT, 4: _BYTES, 5: _VARINT})
         session, client = (str(found.get(number, b""), "utf-8") for number in (1, 2))  # type: ignore[arg-type]
-        return cls(session, client, found.get(3, 0), found.get(4, b""))  # type: ignore[arg-type]
+        return cls(session, client, found.get(3, 0), found.get(4, b""), bool(found.get(5, 0)))  # type: ignore[arg-type]
 
 
 class Reply(NamedTuple):
@@ -50,6 +54,7 @@ class Reply(NamedTuple):
     server_s: float
     queue_s: float
     payload: bytes | memoryview
+    more: bool = False
 
     def to_bytes(self) -> bytes:
         """The message as protobuf."""
@@ -59,15 +64,50 @@ class Reply(NamedTuple):
                 *_double_field(2, self.server_s),
                 *_double_field(3, self.queue_s),
                 *_bytes_field(4, self.payload),
+                *_varint_field(5, self.more),
             )
         )
 
     @classmethod
     def from_bytes(cls, message: bytes) -> "Reply":
         """Read a message; the payload is a view of it. Raises ValueError."""
-        found = _known(message, {1: _VARINT, 2: _FIXED64, 3: _FIXED64, 4: _BYTES})
+        found = _known(message, {1: _VARINT, 2: _FIXED64, 3: _FIXED64, 4: _BYTES, 5: _VARINT})
         server_s, queue_s = (struct.unpack("<d", found.get(number, bytes(8)))[0] for number in (2, 3))  # type: ignore[arg-type]
-        return cls(found.get(1, 0), server_s, queue_s, found.get(4, b""))  # type: ignore[arg-type]
+        return cls(found.get(1, 0), server_s, queue_s, found.get(4, b""), bool(found.get(5, 0)))  # type: ignore[arg-type]
+
+
+_Message = TypeVar("_Message", Frame, Reply)
+
+
+def chunks(message: _Message) -> Iterator[_Message]:
+    """The message in parts of at most ``CHUNK_BYTES`` of payload; itself when it is no larger."""
+    view = memoryview(message.payload)
+    last = max(0, len(view) - 1) // CHUNK_BYTES
+    for index in range(last + 1):
+        part = view[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES] if last else message.payload
+        yield message._replace(payload=part, more=index < last)
+
+
+def joined(messages: Iterable[_Message], max_payload_bytes: int | None = None) -> Iterator[_Message]:
+    """Undo ``chunks`` on a stream of messages. Raises PayloadError when parts do not belong together."""
+    parts: list[bytes | memoryview] = []
+    num_bytes = 0
+    first = None
+    for message in messages:
+        num_bytes += len(message.payload)
+        if max_payload_bytes is not None and num_bytes > max_payload_bytes:
+            raise PayloadError(f"expected a payload of at most {max_payload_bytes} bytes, got {num_bytes} or more")
+        if first is None and not message.more:
+            yield message
+            num_bytes = 0
+            continue
+        first = first or message
+        if message.request_id != first.request_id or not message.payload:
+            raise PayloadError(f"expected more of frame {first.request_id}, got frame {message.request_id}")
+        parts.append(message.payload)
+        if not message.more:
+            yield message._replace(payload=b"".join(parts))
+            parts, num_bytes, first = [], 0, None
 
 
 def _varint_field(number: int, value: int) -> tuple[bytes, ...]:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 
+from splitsem.errors import PayloadError
 from splitsem.transport.grpc.frames import Frame
 
 
@@ -16,6 +17,7 @@ class Inbox:
         self._changed = threading.Condition()
         self._ended = False
         self._broken = False
+        self._error: PayloadError | None = None
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -30,19 +32,24 @@ class Inbox:
             return not self._ended
 
     def get(self) -> tuple[Frame, float] | None:
-        """The oldest frame and the seconds that it waited; None after the last one."""
+        """The oldest frame and the seconds that it waited; None after the last one. Raises the error that ended it."""
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._ended)
-            if not self._frames or self._broken:
+            if self._broken:
+                return None
+            if not self._frames:
+                if self._error is not None:
+                    raise self._error
                 return None
             frame, arrived = self._frames.popleft()
             self._changed.notify_all()
             return frame, time.perf_counter() - arrived
 
-    def end(self) -> None:
-        """Take no more frames; those inside can still be got."""
+    def end(self, error: PayloadError | None = None) -> None:
+        """Take no more frames, because of ``error`` if there is one; those inside can still be got."""
         with self._changed:
             self._ended = True
+            self._error = self._error or error
             self._changed.notify_all()
 
     def drop(self) -> None:

@@ -9,52 +9,35 @@ from splitsem.errors import LinkError
 
 
 class Pending:
-    """Draws payloads in a thread, at most ``window`` ahead of the answers, and numbers them from 0.
+    """Numbers payloads from 0 and keeps each until it is answered; draws no further than ``window`` unanswered ones.
 
-    Use as a context manager: leaving it stops the thread.
+    The payloads are drawn by whoever sends, in gRPC's own sending thread, so that making one overlaps with waiting.
     """
 
     def __init__(self, payloads: Iterable[bytes], window: int) -> None:
         self.window = window
         self.num_answered = 0
-        self._payloads = payloads
+        self._payloads = iter(payloads)
+        self._drawing = threading.Lock()  # a broken connection's sender may still be at it when the next one begins
         self._frames: OrderedDict[int, bytes] = OrderedDict()
         self._changed = threading.Condition()
         self._num_made = 0
         self._exhausted = False
-        self._stopped = False
         self._connection = 0
         self._progress = time.monotonic()
         self._source_error: BaseException | None = None
 
-    def __enter__(self) -> "Pending":
-        self._thread = threading.Thread(target=self._draw, daemon=True, name="payloads")
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._stopped = True
-            self._connection += 1
-            self._changed.notify_all()
-
     def unanswered(self) -> Iterator[tuple[int, bytes]]:
-        """Every frame from the oldest unanswered on, as they are made; ends when a later call of this begins."""
+        """Every frame from the oldest unanswered on, made when there is room; ends when a later call begins."""
         with self._changed:
             self._connection += 1
             mine = self._connection
             self._progress = time.monotonic()
             self._changed.notify_all()
             number = self.num_answered
-        while True:
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: self._connection != mine or number < self._num_made or self._exhausted  # noqa: B023
-                )
-                if self._connection != mine or number >= self._num_made:
-                    return
-                payload = self._frames.get(number)
-            if payload is not None:
+        while self._ready(number, mine):
+            payload = self._frames.get(number)
+            if payload is not None:  # else answered meanwhile
                 yield number, payload
             number += 1
 
@@ -69,10 +52,16 @@ class Pending:
             self._changed.notify_all()
 
     def is_done(self) -> bool:
-        """Whether every payload was drawn and answered; waits until that is known."""
+        """Whether there are no more payloads, and every one is answered."""
         with self._changed:
-            self._changed.wait_for(lambda: self._frames or self._exhausted)
-            return not self._frames
+            return self._exhausted and not self._frames
+
+    def stop(self) -> None:
+        """Draw nothing more."""
+        with self._changed:
+            self._connection += 1
+            self._exhausted = True
+            self._changed.notify_all()
 
     def raise_source_error(self) -> None:
         """Raise what the payloads' iterator raised, if it did."""
@@ -94,21 +83,35 @@ class Pending:
         threading.Thread(target=run, daemon=True, name="deadline").start()
         return ended
 
+    def _ready(self, number: int, connection: int) -> bool:
+        """Wait until frame ``number`` is made, making it when there is room; False when there will be none."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self._connection != connection
+                    or self._exhausted
+                    or number < self._num_made
+                    or len(self._frames) < self.window
+                )
+            )
+            if self._connection != connection or number < self._num_made or self._exhausted:
+                return self._connection == connection and number < self._num_made
+        with self._drawing:
+            if number >= self._num_made and not self._exhausted:
+                self._draw()
+        return self._connection == connection and number < self._num_made
+
     def _draw(self) -> None:
         try:
-            for payload in self._payloads:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._stopped or len(self._frames) < self.window)
-                    if self._stopped:
-                        return
-                    if not self._frames:
-                        self._progress = time.monotonic()
-                    self._frames[self._num_made] = payload
-                    self._num_made += 1
-                    self._changed.notify_all()
+            payload = next(self._payloads, None)
         except BaseException as exc:  # noqa: BLE001 (raised again where the answers are read)
-            self._source_error = exc
-        finally:
-            with self._changed:
+            self._source_error, payload = exc, None
+        with self._changed:
+            if payload is None:
                 self._exhausted = True
-                self._changed.notify_all()
+            else:
+                if not self._frames:
+                    self._progress = time.monotonic()
+                self._frames[self._num_made] = payload
+                self._num_made += 1
+            self._changed.notify_all()

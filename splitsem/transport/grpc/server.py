@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from splitsem.errors import ConfigError, PayloadError, SessionError, SplitPointError
 from splitsem.transport.grpc import tail_pb2
-from splitsem.transport.grpc.frames import Frame, Reply
+from splitsem.transport.grpc.frames import CHUNK_BYTES, Frame, Reply, chunks, joined
 from splitsem.transport.grpc.inbox import Inbox
 from splitsem.transport.grpc.security import Security, host_port
 from splitsem.transport.remote import Answer, Plan, TailEngine, TailServer
@@ -41,7 +41,7 @@ class Limits:
     Attributes:
         max_clients: streams at one time; further ones are told RESOURCE_EXHAUSTED.
         max_window: frames of one stream that wait on the server; TCP holds back what is more.
-        max_payload_bytes: size of one message; None: what gRPC can carry (2 GiB).
+        max_payload_bytes: size of one payload; None: what the wire format can carry.
         max_send_s: seconds that a client may take to accept an answer before its stream is cut.
     """
 
@@ -161,14 +161,19 @@ class GrpcServer(TailServer):
                 stream.inbox.end()
         if is_full:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has its {self.limits.max_clients} clients")
-        threading.Thread(target=_receive, args=(requests, stream.inbox), daemon=True, name="receive").start()
+        frames = joined(requests, self.limits.max_payload_bytes)
+        threading.Thread(target=_receive, args=(frames, stream.inbox), daemon=True, name="receive").start()
         try:
-            while (waiting := stream.inbox.get()) is not None:
+            while True:
                 with _statuses(context):
+                    waiting = stream.inbox.get()
+                    if waiting is None:
+                        break
                     reply = self._answer(*waiting)
-                stream.sending_since = time.monotonic()
-                yield reply
-                stream.sending_since = None
+                for part in chunks(reply):
+                    stream.sending_since = time.monotonic()
+                    yield part
+                    stream.sending_since = None
             if self._stopping.is_set():
                 context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
         finally:
@@ -205,12 +210,17 @@ class _Stream:
     sending_since: float | None = None
 
 
-def _receive(requests: Iterable[Frame], inbox: Inbox) -> None:
-    with contextlib.suppress(grpc.RpcError):  # the client is gone; the thread that answers learns it by itself
-        for frame in requests:
+def _receive(frames: Iterable[Frame], inbox: Inbox) -> None:
+    error = None
+    try:
+        for frame in frames:
             if not inbox.put(frame):
                 return
-    inbox.end()
+    except PayloadError as exc:
+        error = exc
+    except grpc.RpcError:  # the client is gone; gRPC tells the thread that answers
+        log.debug("A client is gone")
+    inbox.end(error)
 
 
 @contextlib.contextmanager
@@ -226,7 +236,7 @@ def _statuses(context: grpc.ServicerContext) -> Iterator[None]:
 def _options(limits: Limits) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # else a second server silently shares the port
-        ("grpc.max_receive_message_length", limits.max_payload_bytes or -1),
+        ("grpc.max_receive_message_length", _most_message_bytes(limits)),
         ("grpc.max_send_message_length", -1),
         ("grpc.keepalive_time_ms", 20_000),  # finds half-open connections
         ("grpc.keepalive_timeout_ms", 10_000),
@@ -234,6 +244,11 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.max_metadata_size", 16_384),
     ]
+
+
+def _most_message_bytes(limits: Limits) -> int:
+    """Chunks arrive whatever the limit, so that what is too much is told in words."""
+    return -1 if limits.max_payload_bytes is None else max(limits.max_payload_bytes, CHUNK_BYTES) + 1024
 
 
 def _version() -> str:

@@ -41,28 +41,32 @@ class OpenReply(_message.Message):
     def __init__(self, session: _Optional[str] = ..., max_window: _Optional[int] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("session", "client", "request_id", "payload")
+    __slots__ = ("session", "client", "request_id", "payload", "more")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     session: str
     client: str
     request_id: int
     payload: bytes
-    def __init__(self, session: _Optional[str] = ..., client: _Optional[str] = ..., request_id: _Optional[int] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    more: bool
+    def __init__(self, session: _Optional[str] = ..., client: _Optional[str] = ..., request_id: _Optional[int] = ..., payload: _Optional[bytes] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("request_id", "server_s", "queue_s", "payload")
+    __slots__ = ("request_id", "server_s", "queue_s", "payload", "more")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SERVER_S_FIELD_NUMBER: _ClassVar[int]
     QUEUE_S_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     server_s: float
     queue_s: float
     payload: bytes
-    def __init__(self, request_id: _Optional[int] = ..., server_s: _Optional[float] = ..., queue_s: _Optional[float] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    more: bool
+    def __init__(self, request_id: _Optional[int] = ..., server_s: _Optional[float] = ..., queue_s: _Optional[float] = ..., payload: _Optional[bytes] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class EchoRequest(_message.Message):
     __slots__ = ("payload",)
