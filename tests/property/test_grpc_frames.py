@@ -18,10 +18,11 @@ seconds = st.floats(allow_nan=False)
 names = st.text(max_size=40)
 
 
-@given(names, names, ids, st.binary(max_size=300), st.booleans())
-def test_a_frame_is_what_protobuf_writes_and_reads(session, client, request_id, payload, more):
-    frame = Frame(session, client, request_id, payload, more)
-    message = tail_pb2.Frame(session=session, client=client, request_id=request_id, payload=payload, more=more)
+@given(names, names, ids, st.binary(max_size=300), st.booleans(), ids)
+def test_a_frame_is_what_protobuf_writes_and_reads(session, client, request_id, payload, more, num_answered):
+    frame = Frame(session, client, request_id, payload, more, num_answered)
+    fields = frame._asdict()
+    message = tail_pb2.Frame(**fields)
     assert frame.to_bytes() == message.SerializeToString()
     assert Frame.from_bytes(message.SerializeToString()) == frame
 

@@ -128,7 +128,7 @@ class GrpcTail(RemoteTail):
         def frames() -> Iterator[Frame]:
             for request_id, payload in pending.unanswered():
                 self.counters.frames_sent += 1
-                yield from chunks(Frame(session, client, request_id, payload))
+                yield from chunks(Frame(session, client, request_id, payload, num_answered=pending.num_answered))
 
         method = self._connected().stream_stream(_PATH + "Stream", Frame.to_bytes, Reply.from_bytes)
         call = method(frames(), metadata=self.security.metadata())

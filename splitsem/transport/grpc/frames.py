@@ -25,6 +25,7 @@ class Frame(NamedTuple):
     request_id: int
     payload: bytes | memoryview
     more: bool = False
+    num_answered: int = 0
 
     def to_bytes(self) -> bytes:
         """The message as protobuf."""
@@ -36,15 +37,16 @@ class Frame(NamedTuple):
                 *_varint_field(3, self.request_id),
                 *_bytes_field(4, self.payload),
                 *_varint_field(5, self.more),
+                *_varint_field(6, self.num_answered),
             )
         )
 
     @classmethod
     def from_bytes(cls, message: bytes) -> "Frame":
         """Read a message; the payload is a view of it. Raises ValueError."""
-        found = _known(message, {1: _BYTES, 2: _BYTES, 3: _VARINT, 4: _BYTES, 5: _VARINT})
+        found = _known(message, {1: _BYTES, 2: _BYTES, 3: _VARINT, 4: _BYTES, 5: _VARINT, 6: _VARINT})
         session, client = (str(found.get(number, b""), "utf-8") for number in (1, 2))  # type: ignore[arg-type]
-        return cls(session, client, found.get(3, 0), found.get(4, b""), bool(found.get(5, 0)))  # type: ignore[arg-type]
+        return cls(session, client, found.get(3, 0), found.get(4, b""), bool(found.get(5, 0)), found.get(6, 0))  # type: ignore[arg-type]
 
 
 class Reply(NamedTuple):

@@ -189,7 +189,9 @@ class GrpcServer(TailServer):
             payload, server_s = self.engine.answer(frame.session, frame.payload)
             return Answer(frame.request_id, payload, server_s, queue_s)
 
-        answer = self.replies.of(f"{frame.session} {frame.client}").answer(frame.request_id, compute)
+        answer = self.replies.of(f"{frame.session} {frame.client}").answer(
+            frame.request_id, compute, frame.num_answered
+        )
         return Reply(answer.request_id, answer.server_s, answer.queue_s, answer.payload)
 
     def _cut_stalled(self) -> None:

@@ -41,18 +41,20 @@ class OpenReply(_message.Message):
     def __init__(self, session: _Optional[str] = ..., max_window: _Optional[int] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("session", "client", "request_id", "payload", "more")
+    __slots__ = ("session", "client", "request_id", "payload", "more", "num_answered")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
+    NUM_ANSWERED_FIELD_NUMBER: _ClassVar[int]
     session: str
     client: str
     request_id: int
     payload: bytes
     more: bool
-    def __init__(self, session: _Optional[str] = ..., client: _Optional[str] = ..., request_id: _Optional[int] = ..., payload: _Optional[bytes] = ..., more: _Optional[bool] = ...) -> None: ...
+    num_answered: int
+    def __init__(self, session: _Optional[str] = ..., client: _Optional[str] = ..., request_id: _Optional[int] = ..., payload: _Optional[bytes] = ..., more: _Optional[bool] = ..., num_answered: _Optional[int] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("request_id", "server_s", "queue_s", "payload", "more")
