@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 from splitsem.codecs.wire import varint
 from splitsem.errors import PayloadError
 
-CHUNK_BYTES = 1 << 20  # copying one chunk overlaps with sending the one before; smaller ones cost more calls
+CHUNK_BYTES = 1 << 22  # copying one chunk overlaps with sending the one before; a chunk costs two wake-ups more
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
 _Value = int | memoryview
