@@ -21,7 +21,7 @@ _FIRST_OWN_CODEC = 128
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Serve the configured network, any split point and codec of it, until SIGTERM or SIGINT; then drain."""
     transport = remote_transport(cfg)
-    engine = engine_for(cfg, assemble.network(cfg))
+    engine = engine_for(cfg, assemble.network(cfg), cfg.workflow.micro_batch)
     num_frames = serve(transport.server_end(engine), engine, folder, cfg.workflow.grace_s)
     return Result({"frames_answered": num_frames}, {}, [], f"Stopped; {num_frames} frames answered")
 
@@ -54,10 +54,15 @@ def remote_transport(cfg: DictConfig) -> RemoteTransport:
     return transport
 
 
-def engine_for(cfg: DictConfig, network: Network) -> TailEngine:
+def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailEngine:
     """The configured network as a TailEngine; the configured codec is read too when it is not a built-in one."""
     codec = instantiate(cfg.codec)
     own = [codec] if getattr(codec, "codec_id", 0) >= _FIRST_OWN_CODEC else []
     return TailEngine(
-        network.graph, weights_digest(network.model), cfg.split.granularity, network.device.precision, codecs=own
+        network.graph,
+        weights_digest(network.model),
+        cfg.split.granularity,
+        network.device.precision,
+        codecs=own,
+        micro_batch=micro_batch,
     )

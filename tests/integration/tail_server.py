@@ -24,10 +24,10 @@ def small_network(seed: int = 0) -> tuple[StagedCnn, SplitGraph]:
 
 
 def main(settings: dict) -> None:
-    """Serve until SIGTERM; settings are the arguments of Security and Limits, and ``bind``."""
+    """Serve until SIGTERM; settings: ``security``, ``limits`` (their arguments), ``bind``, ``micro_batch``."""
     torch.set_num_threads(1)
     model, graph = small_network()
-    engine = TailEngine(graph, weights_digest(model))
+    engine = TailEngine(graph, weights_digest(model), micro_batch=settings.get("micro_batch", 1))
     limits = Limits(**settings.get("limits", {}))
     server = GrpcServer(engine, settings.get("bind", "127.0.0.1:0"), Security(**settings.get("security", {})), limits)
     serve(server, engine, Path(sys.argv[2]), grace_s=5.0)

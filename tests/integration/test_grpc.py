@@ -101,7 +101,9 @@ def test_a_reader_that_stops_early_leaves_server_and_client_usable(server, conne
     assert all_equal(outputs_of(tail.stream(frames[0][:20])), frames[1][:20])
 
 
-def test_several_devices_at_once_each_get_their_own_answers(server, connect, plan, frames):
+@pytest.mark.parametrize("micro_batch", [1, 8])
+def test_several_devices_at_once_each_get_their_own_answers(start_server, connect, plan, frames, micro_batch):
+    server = start_server(micro_batch=micro_batch)
     payloads, expected = frames
     right = {}
 
@@ -109,7 +111,11 @@ def test_several_devices_at_once_each_get_their_own_answers(server, connect, pla
         tail = connect(server.address)
         tail.open(plan)
         mine = slice(50 * index, 50 * index + 50)
-        right[index] = all_equal(outputs_of(tail.stream(payloads[mine])), expected[mine])
+        outputs = outputs_of(tail.stream(payloads[mine]))
+        if micro_batch == 1:
+            right[index] = all_equal(outputs, expected[mine])
+        else:
+            right[index] = torch.allclose(torch.cat(outputs), torch.cat(expected[mine]), atol=1e-5)
 
     threads = [threading.Thread(target=device, args=(index,)) for index in range(8)]
     for thread in threads:
