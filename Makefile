@@ -8,7 +8,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export FLWR_TELEMETRY_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sweep profile ui doctor test test-slow bench lint format data clean
+.PHONY: help setup demo sweep profile ui doctor loopback certs proto test test-slow bench lint format data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -35,6 +35,27 @@ ui: setup ## the MLflow pages of all runs so far, on http://127.0.0.1:5000
 
 doctor: setup ## what is here: torch, GPU, data, services
 	$(BIN)/python -m splitsem.workflows.doctor
+
+loopback: setup ## server and device on this machine over gRPC: make loopback ARGS='task=disaster codec=quant4'
+	PATH="$(abspath $(BIN)):$$PATH" scripts/loopback $(ARGS)
+
+CERTS ?= certs
+SERVER_NAMES ?= DNS:localhost,IP:127.0.0.1
+certs: ## a CA and certificates to try TLS with, in ./certs: make certs SERVER_NAMES=DNS:my.host,IP:10.0.0.2
+	mkdir -p $(CERTS) && chmod 700 $(CERTS)
+	cd $(CERTS) && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 \
+	  -keyout ca.key -out ca.pem -subj '/CN=splitsem test CA' -addext keyUsage=critical,keyCertSign 2>/dev/null
+	cd $(CERTS) && for end in server device; do \
+	  openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout $$end.key -out $$end.csr \
+	    -subj "/CN=splitsem $$end" 2>/dev/null && \
+	  printf 'subjectAltName=$(SERVER_NAMES)\n' > $$end.ext && \
+	  openssl x509 -req -in $$end.csr -CA ca.pem -CAkey ca.key -days 30 -extfile $$end.ext -out $$end.pem \
+	    2>/dev/null && rm $$end.csr $$end.ext || exit 1; done
+	@echo "device: transport.security.ca=$(CERTS)/ca.pem    server: transport.security.{cert,key}=$(CERTS)/server.{pem,key}"
+	@echo "mutual: on the device also {cert,key}=$(CERTS)/device.{pem,key}, on the server also ca=$(CERTS)/ca.pem"
+
+proto: setup ## generate the code of tail.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. splitsem/transport/grpc/tail.proto
 
 test: setup ## the tests, in parallel
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m 'not slow' $(ARGS)

@@ -22,7 +22,7 @@ class HalfPrecision(TensorwiseCodec):
         """See TensorwiseCodec; rounding has the gradient one and saturation none."""
         return z if z.element_size() == 2 else saturate_to_half(z).to(z.dtype)
 
-    def encode_tensor(self, z: Tensor) -> bytes:
+    def encode_tensor(self, z: Tensor) -> bytes | memoryview:
         """See TensorwiseCodec."""
         return wire.raw_body(z if z.element_size() == 2 else saturate_to_half(z))
 

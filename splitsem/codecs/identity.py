@@ -15,7 +15,7 @@ class Identity(TensorwiseCodec):
         """See TensorwiseCodec."""
         return z
 
-    def encode_tensor(self, z: Tensor) -> bytes:
+    def encode_tensor(self, z: Tensor) -> bytes | memoryview:
         """See TensorwiseCodec."""
         return wire.raw_body(z)
 

@@ -24,7 +24,7 @@ class TensorwiseCodec(Codec):
         """Differentiable ``z_hat`` of one floating-point tensor, equal to what the bytes give."""
 
     @abstractmethod
-    def encode_tensor(self, z: Tensor) -> bytes:
+    def encode_tensor(self, z: Tensor) -> bytes | memoryview:
         """The body of one floating-point tensor (detached, contiguous, on the CPU)."""
 
     @abstractmethod

@@ -104,7 +104,7 @@ class TopK(TensorwiseCodec):
             return b""
         if self.values != "quantised":
             sent = _half(kept) if self.values == "float16" else kept.to(_sent_dtype(kept.dtype, self.values))
-            return wire.raw_body(sent)
+            return bytes(wire.raw_body(sent))
         kept_1K = kept.float()[None]
         affine = self._affine(kept_1K)
         symbols = to_integers(kept_1K, affine, self.bit_width)[0].numpy()

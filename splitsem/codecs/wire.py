@@ -130,8 +130,10 @@ def pack(codec_id: int, parts: Sequence[Part]) -> bytes:
         fields.append(bytes((_DTYPES.index(dtype) << 4 | len(shape),)))
         fields.extend(map(varint, shape))
         fields.extend((varint(len(body)), body, bytes(max(padding, 0))))
-    content = b"".join(fields)
-    return content + zlib.crc32(content).to_bytes(_CRC_BYTES, "little")
+    crc = 0
+    for piece in fields:  # not over the joined bytes: that would copy a large body once more
+        crc = zlib.crc32(piece, crc)
+    return b"".join((*fields, crc.to_bytes(_CRC_BYTES, "little")))
 
 
 def unpack(payload: bytes, codec_id: int) -> list[Part]:
@@ -163,10 +165,10 @@ def unpack(payload: bytes, codec_id: int) -> list[Part]:
     return parts
 
 
-def raw_body(z: Tensor) -> bytes:
-    """The elements as they lie in memory, row-major, little-endian."""
+def raw_body(z: Tensor) -> memoryview:
+    """The elements as they lie in memory, row-major, little-endian; a view of them where they lie so already."""
     octets = z.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return _swap(octets, z.element_size()).numpy().tobytes()
+    return _swap(octets, z.element_size()).numpy().data
 
 
 def tensor_from_raw(part: Part) -> Tensor:

@@ -1,0 +1,100 @@
+"""LocalFallback: a remote tail that the device stands in for once the server is gone for good."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from splitsem.errors import LinkError
+from splitsem.transport.remote import Answer, Plan, RemoteTail, TailEngine
+
+log = logging.getLogger(__name__)
+
+
+class LocalFallback(RemoteTail):
+    """Passes everything on to ``remote`` until its link is dead, and answers from ``engine`` from then on.
+
+    Args:
+        remote: the tail to use as long as it can be reached.
+        engine: the same tail on the device.
+    """
+
+    def __init__(self, remote: RemoteTail, engine: TailEngine) -> None:
+        self.remote, self.engine = remote, engine
+        self.counters = remote.counters
+        self.is_gone = False
+        self._session = ""
+
+    def open(self, plan: Plan) -> None:
+        """See RemoteTail; a server that cannot be reached is no error here."""
+        self._session = self.engine.open(plan)
+        try:
+            self.remote.open(plan)
+        except LinkError as exc:
+            self._give_up(exc)
+
+    def stream(self, payloads: Iterable[bytes], window: int | None = None) -> Iterator[Answer]:
+        """See RemoteTail; frames that the server did not answer are answered here, in order."""
+        source = _Source(iter(payloads))
+        number = 0
+        if not self.is_gone:
+            try:
+                for answer in self.remote.stream(source, window):
+                    source.answered()
+                    number += 1
+                    yield answer
+                return
+            except LinkError as exc:
+                self._give_up(exc)
+        for payload in source.rest():
+            output, server_s = self.engine.answer(self._session, payload)
+            self.counters.fallback_frames += 1
+            yield Answer(number, output, server_s, 0.0)
+            number += 1
+
+    def echo_s(self, num_bytes: int) -> float:
+        """See RemoteTail. Raises LinkError when the server is gone."""
+        if self.is_gone:
+            raise LinkError("the server is gone: the link cannot be measured")
+        return self.remote.echo_s(num_bytes)
+
+    def close(self) -> None:
+        """See RemoteTail."""
+        self.remote.close()
+
+    def _give_up(self, exc: LinkError) -> None:
+        log.warning("Going on without the server: %s", exc)
+        self.is_gone = True
+        self.remote.close()
+
+
+class _Source:
+    """The payloads as one iterator for two readers: first the remote tail's thread, then, from ``rest``, the device."""
+
+    def __init__(self, payloads: Iterator[bytes]) -> None:
+        self._payloads = payloads
+        self._unanswered: deque[bytes] = deque()
+        self._lock = threading.Lock()
+        self._taken_over = False
+
+    def __iter__(self) -> "_Source":
+        return self
+
+    def __next__(self) -> bytes:
+        with self._lock:
+            if self._taken_over:
+                raise StopIteration
+            self._unanswered.append(next(self._payloads))
+            return self._unanswered[-1]
+
+    def answered(self) -> None:
+        """The oldest payload that was drawn has its answer."""
+        with self._lock:
+            self._unanswered.popleft()
+
+    def rest(self) -> Iterator[bytes]:
+        """The payloads without an answer, then those not drawn yet."""
+        with self._lock:
+            self._taken_over = True
+        yield from self._unanswered
+        yield from self._payloads

@@ -1,0 +1,216 @@
+"""GrpcTail: the device's end over gRPC; survives broken connections and restarted servers."""
+
+import logging
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import grpc
+
+from splitsem.errors import ConfigError, LinkError, PayloadError, SessionError, SplitPointError, SplitSemError
+from splitsem.transport.grpc import tail_pb2
+from splitsem.transport.grpc.diagnosis import diagnose
+from splitsem.transport.grpc.frames import Frame, Reply, chunks, joined
+from splitsem.transport.grpc.pending import Pending
+from splitsem.transport.grpc.security import Security, host_port
+from splitsem.transport.remote import Answer, Counters, Plan, RemoteTail
+from splitsem.transport.retry import Retry
+
+log = logging.getLogger(__name__)
+_PATH = "/splitsem.v1.Tail/"
+_WORTH_A_RETRY = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.CANCELLED,  # by the server's side of the connection, or by our own deadline
+}
+_OURS: dict[grpc.StatusCode, type[SplitSemError]] = {
+    grpc.StatusCode.FAILED_PRECONDITION: ConfigError,
+    grpc.StatusCode.NOT_FOUND: SplitPointError,
+    grpc.StatusCode.INVALID_ARGUMENT: PayloadError,
+    grpc.StatusCode.ABORTED: SessionError,
+}
+
+
+class GrpcTail(RemoteTail):
+    """Sends frames to a GrpcServer.
+
+    Args:
+        target: the server's ``host:port``.
+        window: frames that may be unanswered.
+        retry: deadlines and backoff.
+        security: TLS and token.
+    """
+
+    def __init__(self, target: str, window: int, retry: Retry, security: Security) -> None:
+        if window < 1:
+            raise ValueError(f"window must be at least 1, got {window}")
+        host_port(target)
+        self.target, self.window, self.retry, self.security = target, window, retry, security
+        self.counters = Counters()
+        self._channel: grpc.Channel | None = None
+        self._plan: Plan | None = None
+        self._session = ""
+        self._max_window = window
+
+    def info(self) -> tail_pb2.InfoReply:
+        """What the server holds."""
+        return self._persist(lambda: self._unary("Info", tail_pb2.InfoRequest(), tail_pb2.InfoReply))
+
+    def open(self, plan: Plan) -> None:
+        """See RemoteTail."""
+        self._plan = plan
+        self._persist(self._open_once)
+
+    def call(self, payload: bytes) -> Answer:
+        """The answer to one payload, without a stream."""
+        client = uuid.uuid4().hex
+
+        def once() -> Answer:
+            if not self._session:
+                self._open_once()
+            frame = Frame(self._session, client, 0, payload)
+            method = self._connected().unary_unary(_PATH + "Call", Frame.to_bytes, Reply.from_bytes)
+            self.counters.frames_sent += 1
+            return _answer(method(frame, timeout=self.retry.deadline_s, metadata=self.security.metadata()))
+
+        answer = self._persist(once)
+        self.counters.frames_answered += 1
+        return answer
+
+    def stream(self, payloads: Iterable[bytes], window: int | None = None) -> Iterator[Answer]:
+        """See RemoteTail."""
+        if self._plan is None:
+            raise ConfigError("open a plan before streaming")
+        pending = Pending(payloads, min(window or self.window, self._max_window))
+        client, failures = uuid.uuid4().hex, 0
+        try:
+            while not pending.is_done():
+                answered_before = pending.num_answered
+                try:
+                    yield from self._stream_once(pending, client)
+                except grpc.RpcError as exc:
+                    failures = 0 if pending.num_answered > answered_before else failures
+                    self._prepare_retry(exc, failures)
+                    failures += 1
+                    self.counters.reconnects += 1
+            pending.raise_source_error()
+        finally:
+            pending.stop()
+
+    def echo_s(self, num_bytes: int) -> float:
+        """See RemoteTail."""
+        message = tail_pb2.EchoRequest(payload=bytes(num_bytes)).SerializeToString()
+
+        def once() -> float:
+            method = self._connected().unary_unary(_PATH + "Echo", None, tail_pb2.EchoReply.FromString)
+            began = time.perf_counter()
+            method(message, timeout=self.retry.deadline_s, metadata=self.security.metadata())
+            return time.perf_counter() - began
+
+        return self._persist(once)
+
+    def close(self) -> None:
+        """See RemoteTail."""
+        self._session = ""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def _stream_once(self, pending: Pending, client: str) -> Iterator[Answer]:
+        """Answers until all are there or the connection breaks (grpc.RpcError)."""
+        if not self._session:
+            self._open_once()
+        session = self._session
+
+        def frames() -> Iterator[Frame]:
+            for request_id, payload in pending.unanswered():
+                self.counters.frames_sent += 1
+                yield from chunks(Frame(session, client, request_id, payload, num_answered=pending.num_answered))
+
+        method = self._connected().stream_stream(_PATH + "Stream", Frame.to_bytes, Reply.from_bytes)
+        call = method(frames(), metadata=self.security.metadata())
+        watch = pending.watch(self.retry.deadline_s, call.cancel)
+        try:
+            for reply in joined(call):
+                answer = _answer(reply)
+                pending.answered(answer.request_id)
+                self.counters.frames_answered += 1
+                yield answer
+        finally:
+            watch.set()
+            call.cancel()
+        if not pending.is_done():
+            raise _ServerEnded
+
+    def _open_once(self) -> None:
+        assert self._plan is not None
+        request = tail_pb2.OpenRequest(plan_json=self._plan.to_json())
+        reply = self._unary("Open", request, tail_pb2.OpenReply)
+        self._session, self._max_window = reply.session, max(1, reply.max_window)
+
+    def _unary(self, name: str, request: Any, reply: Any) -> Any:
+        method = self._connected().unary_unary(_PATH + name, type(request).SerializeToString, reply.FromString)
+        return method(request, timeout=self.retry.deadline_s, metadata=self.security.metadata())
+
+    def _persist(self, once: Any) -> Any:
+        """Call ``once`` until it succeeds, fails for good or has failed too often."""
+        failures = 0
+        while True:
+            try:
+                return once()
+            except grpc.RpcError as exc:
+                self._prepare_retry(exc, failures)
+                failures += 1
+
+    def _prepare_retry(self, exc: grpc.RpcError, failures: int) -> None:
+        """Drop the connection and wait, or raise what the user should see."""
+        code, details = exc.code(), exc.details() or ""
+        self.close()
+        if code not in _WORTH_A_RETRY or failures >= self.retry.retries:
+            if code in _OURS:
+                raise _OURS[code](details) from exc
+            if code is grpc.StatusCode.UNAUTHENTICATED:
+                raise LinkError(f"{self.target}: {details}") from exc
+            why = diagnose(self.target, self.security, code, details)
+            raise LinkError(f"{why} (after {failures + 1} tries)") from exc
+        wait_s = self.retry.wait_s(failures)
+        log.info("%s: %s (%s); trying again in %.2f s", self.target, code.name, details, wait_s)
+        self.counters.retries += 1
+        time.sleep(wait_s)
+
+    def _connected(self) -> grpc.Channel:
+        if self._channel is None:
+            credentials = self.security.channel_credentials(host_port(self.target)[0])
+            if credentials is None:
+                self._channel = grpc.insecure_channel(self.target, _OPTIONS)
+            else:
+                self._channel = grpc.secure_channel(self.target, credentials, _OPTIONS)
+        return self._channel
+
+
+class _ServerEnded(grpc.RpcError):
+    """The server ended the stream in good order although frames are unanswered."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return "the server ended the stream"
+
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection, without an old one's backoff
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+]
+
+
+def _answer(reply: Reply) -> Answer:
+    return Answer(reply.request_id, reply.payload, reply.server_s, reply.queue_s)

@@ -1,0 +1,109 @@
+"""Fixtures: a real gRPC server in another process, and device ends that talk to it."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from splitsem.codecs.identity import Identity
+from splitsem.transport.grpc.client import GrpcTail
+from splitsem.transport.grpc.security import Security
+from splitsem.transport.remote import Plan, weights_digest
+from splitsem.transport.retry import Retry
+from tests.conftest import ENVIRONMENT, ROOT
+from tests.integration.tail_server import INPUT_SHAPE, small_network
+
+QUICK = Retry(retries=2, first_s=0.01, most_s=0.1, deadline_s=5.0)
+
+
+@dataclasses.dataclass
+class Running:
+    """A server process and the address that it bound."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+
+@pytest.fixture(scope="session")
+def network():
+    """The model and its graph."""
+    return small_network()
+
+
+@pytest.fixture(scope="session")
+def frames(network) -> tuple[list[bytes], list[torch.Tensor]]:
+    """2,000 identity payloads at stage1 and the outputs that their answers must equal."""
+    model, graph = network
+    x = torch.rand(2000, *INPUT_SHAPE, generator=torch.Generator().manual_seed(1))
+    cut = graph.cut("stage1")
+    with torch.inference_mode():
+        payloads = [Identity().encode(cut.head(sample)) for sample in x.split(1)]
+        return payloads, [model(sample) for sample in x.split(1)]
+
+
+@pytest.fixture(scope="session")
+def plan(network) -> Plan:
+    """What the tests' server agrees to."""
+    model, graph = network
+    return Plan(graph.fingerprint, weights_digest(model), "stage1", "layer", "float32", "Identity")
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Start a server with settings for tail_server; all are killed after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(**settings: object) -> Running:
+        folder = tmp_path / f"server{len(started)}"
+        folder.mkdir()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.tail_server", json.dumps(settings), str(folder)],
+            cwd=ROOT,
+            env=os.environ | ENVIRONMENT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        address = folder / "address.txt"
+        give_up = time.monotonic() + 60
+        while not (address.exists() and address.read_text().endswith("\n")):
+            if process.poll() is not None or time.monotonic() > give_up:
+                process.kill()
+                started.remove(process)
+                raise RuntimeError(f"the server did not start: {process.communicate()[1]}")
+            time.sleep(0.02)
+        return Running(process, address.read_text().strip())
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One server with usual settings, shared by the tests that do it no harm."""
+    generator = start_server.__wrapped__(tmp_path_factory.mktemp("server"))  # type: ignore[attr-defined]
+    yield next(generator)()
+    next(generator, None)
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., GrpcTail]]:
+    """Device ends, closed after the test."""
+    made: list[GrpcTail] = []
+
+    def make(address: str, window: int = 8, retry: Retry = QUICK, **security: object) -> GrpcTail:
+        made.append(GrpcTail(address, window, retry, Security(**security)))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for tail in made:
+        tail.close()

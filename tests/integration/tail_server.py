@@ -1,0 +1,37 @@
+"""A gRPC server of the tests' small network, to run in a process of its own: tail_server SETTINGS_AS_JSON FOLDER."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from splitsem.models.cnn import StagedCnn
+from splitsem.split.graph import SplitGraph
+from splitsem.transport.grpc.security import Security
+from splitsem.transport.grpc.server import GrpcServer, Limits
+from splitsem.transport.remote import TailEngine, weights_digest
+from splitsem.workflows.serve import serve
+
+INPUT_SHAPE = (1, 8, 8)
+
+
+def small_network(seed: int = 0) -> tuple[StagedCnn, SplitGraph]:
+    """The network that both ends of a test build for themselves."""
+    torch.manual_seed(seed)
+    model = StagedCnn(INPUT_SHAPE, (10,), widths=[4, 8], inner_widths=None, stem_width=4).eval()
+    return model, SplitGraph(model, INPUT_SHAPE)
+
+
+def main(settings: dict) -> None:
+    """Serve until SIGTERM; settings: ``security``, ``limits`` (their arguments), ``bind``, ``micro_batch``."""
+    torch.set_num_threads(1)
+    model, graph = small_network()
+    engine = TailEngine(graph, weights_digest(model), micro_batch=settings.get("micro_batch", 1))
+    limits = Limits(**settings.get("limits", {}))
+    server = GrpcServer(engine, settings.get("bind", "127.0.0.1:0"), Security(**settings.get("security", {})), limits)
+    serve(server, engine, Path(sys.argv[2]), grace_s=5.0)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

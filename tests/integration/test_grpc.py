@@ -1,0 +1,257 @@
+"""The gRPC link between two processes: answers, agreement, windows, bad input."""
+
+import dataclasses
+import threading
+
+import grpc
+import pytest
+import torch
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from splitsem.codecs.identity import Identity
+from splitsem.codecs.quantise import Quantise
+from splitsem.errors import ConfigError, LinkError, PayloadError, SplitPointError
+from splitsem.transport.grpc import tail_pb2
+from splitsem.transport.grpc.frames import Frame, Reply
+from splitsem.transport.grpc.server import SERVICE
+
+
+def outputs_of(answers):
+    return [answer.output() for answer in answers]
+
+
+def all_equal(outputs, expected):
+    return len(outputs) == len(expected) and all(map(torch.equal, outputs, expected))
+
+
+def test_streamed_answers_equal_the_uncut_network_in_order(server, connect, plan, frames):
+    payloads, expected = frames
+    tail = connect(server.address)
+    tail.open(plan)
+    answers = list(tail.stream(payloads[:200]))
+    assert [answer.request_id for answer in answers] == list(range(200))
+    assert all_equal(outputs_of(answers), expected[:200])
+    assert all(answer.server_s > 0 and answer.queue_s >= 0 for answer in answers)
+    assert tail.counters.frames_sent == tail.counters.frames_answered == 200
+    assert tail.counters.retries == tail.counters.reconnects == 0
+
+
+def test_a_call_without_a_stream_gives_the_same(server, connect, plan, frames):
+    tail = connect(server.address)
+    tail.open(plan)
+    assert torch.equal(tail.call(frames[0][0]).output(), frames[1][0])
+
+
+def test_every_point_and_codec_works_over_one_server(server, connect, plan, network):
+    _, graph = network
+    x = torch.rand(1, 1, 8, 8)
+    tail = connect(server.address)
+    for point in graph.points:
+        cut = graph.cut(point)
+        for codec in (Identity(), Quantise(4)):
+            tail.open(dataclasses.replace(plan, point=point.name, codec=type(codec).__name__))
+            with torch.inference_mode():
+                payload = codec.encode(cut.head(x))
+                expected = cut.tail(*codec.decode(payload))
+            (answer,) = tail.stream([payload])
+            assert torch.equal(answer.output(), expected)
+
+
+def test_no_more_frames_than_the_window_are_unanswered(server, connect, plan, frames):
+    tail = connect(server.address)
+    tail.open(plan)
+    drawn = []
+
+    def payloads():
+        for number, payload in enumerate(frames[0][:50]):
+            drawn.append(number)
+            yield payload
+
+    for answer in tail.stream(payloads(), window=3):
+        assert len(drawn) <= answer.request_id + 1 + 3
+
+
+def test_an_empty_stream_ends_at_once(server, connect, plan):
+    tail = connect(server.address)
+    tail.open(plan)
+    assert list(tail.stream([])) == []
+
+
+def test_what_the_payloads_raise_reaches_the_reader_after_the_answers(server, connect, plan, frames):
+    tail = connect(server.address)
+    tail.open(plan)
+
+    def payloads():
+        yield from frames[0][:5]
+        raise RuntimeError("the camera broke")
+
+    stream = tail.stream(payloads())
+    assert [next(stream).request_id for _ in range(5)] == list(range(5))
+    with pytest.raises(RuntimeError, match="the camera broke"):
+        next(stream)
+
+
+def test_a_reader_that_stops_early_leaves_server_and_client_usable(server, connect, plan, frames):
+    tail = connect(server.address)
+    tail.open(plan)
+    stream = tail.stream(frames[0])
+    assert torch.equal(next(stream).output(), frames[1][0])
+    stream.close()
+    assert all_equal(outputs_of(tail.stream(frames[0][:20])), frames[1][:20])
+
+
+@pytest.mark.parametrize("micro_batch", [1, 8])
+def test_several_devices_at_once_each_get_their_own_answers(start_server, connect, plan, frames, micro_batch):
+    server = start_server(micro_batch=micro_batch)
+    payloads, expected = frames
+    right = {}
+
+    def device(index):
+        tail = connect(server.address)
+        tail.open(plan)
+        mine = slice(50 * index, 50 * index + 50)
+        outputs = outputs_of(tail.stream(payloads[mine]))
+        if micro_batch == 1:
+            right[index] = all_equal(outputs, expected[mine])
+        else:
+            right[index] = torch.allclose(torch.cat(outputs), torch.cat(expected[mine]), atol=1e-5)
+
+    threads = [threading.Thread(target=device, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert right == dict.fromkeys(range(8), True)
+
+
+def test_a_payload_of_64_megabytes_crosses_whole(server, connect):
+    assert connect(server.address).echo_s(64 << 20) > 0
+
+
+def test_frames_and_answers_of_many_chunks_cross_whole(server, connect, plan, network):
+    x = torch.rand(200, 1, 8, 8)  # at stage1 200 KB, at input 50 KB
+    _, graph = network
+    tail = connect(server.address)
+    tail.open(plan)
+    with torch.inference_mode():
+        z = graph.cut("stage1").head(x)
+        expected = graph.cut("stage1").tail(*z)
+    answers = tail.stream([Identity().encode(z)] * 30)
+    assert all(torch.equal(answer.output(), expected) for answer in answers)
+
+
+def test_a_payload_beyond_the_limit_is_refused_in_words(start_server, connect, plan, frames):
+    server = start_server(limits={"max_payload_bytes": 2_000_000})
+    tail = connect(server.address)
+    tail.open(plan)
+    with pytest.raises(PayloadError, match="at most 2000000 bytes"):
+        list(tail.stream([frames[0][0], bytes(3_000_000)]))
+    assert tail.counters.frames_answered == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"weights": "0" * 16}, ConfigError, "cache_dir"),
+        ({"fingerprint": "0" * 16}, ConfigError, "same model="),
+        ({"wire_version": 99}, ConfigError, "wire_version: the server has 1, the device 99"),
+        ({"protocol_version": 99}, ConfigError, "protocol_version"),
+        ({"precision": "bfloat16"}, ConfigError, "precision"),
+        ({"codec": "Mystery"}, ConfigError, "the device sends Mystery"),
+        ({"point": "nowhere"}, SplitPointError, "stage1"),
+    ],
+)
+def test_ends_that_do_not_agree_are_told_so_before_the_first_frame(server, connect, plan, change, error, says):
+    tail = connect(server.address)
+    with pytest.raises(error, match=says):
+        tail.open(dataclasses.replace(plan, **change))
+    assert tail.counters.retries == 0
+
+
+def test_one_bad_frame_ends_its_stream_with_its_reason_and_hurts_no_other(server, connect, plan, frames):
+    good, bad = connect(server.address), connect(server.address)
+    good.open(plan)
+    bad.open(plan)
+    stream = good.stream(frames[0][:100])
+    answers = [next(stream) for _ in range(10)]
+    damaged = bytearray(frames[0][0])
+    damaged[40] ^= 1
+    with pytest.raises(PayloadError, match="checksum"):
+        list(bad.stream([frames[0][0], bytes(damaged)]))
+    assert bad.counters.frames_answered == 1
+    assert bad.counters.retries == 0
+    assert all_equal(outputs_of([*answers, *stream]), frames[1][:100])
+
+
+def test_a_frame_sent_twice_is_computed_once(server, connect, plan, frames):
+    connect(server.address).open(plan)
+    with grpc.insecure_channel(server.address) as channel:
+        open_ = channel.unary_unary(
+            f"/{SERVICE}/Open", tail_pb2.OpenRequest.SerializeToString, tail_pb2.OpenReply.FromString
+        )
+        session = open_(tail_pb2.OpenRequest(plan_json=plan.to_json())).session
+        call = channel.unary_unary(f"/{SERVICE}/Call", Frame.to_bytes, Reply.from_bytes)
+        frame = Frame(session, "twice", 7, frames[0][0])
+        first, second = call(frame), call(frame)
+    assert first == second  # its server_s too: a second computation would have taken another time
+
+
+def test_messages_that_are_no_frames_get_a_status(server, connect, plan, frames):
+    with grpc.insecure_channel(server.address) as channel:
+        call = channel.unary_unary(f"/{SERVICE}/Call")
+        for message in (
+            b"",
+            b"\xff" * 20,
+            Frame("nosuch", "me", 0, b"").to_bytes(),
+            Frame("", "x" * 65, 0, b"").to_bytes(),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(message, timeout=5)
+            assert caught.value.code() in (
+                grpc.StatusCode.INTERNAL,
+                grpc.StatusCode.INVALID_ARGUMENT,
+                grpc.StatusCode.ABORTED,
+            )
+    tail = connect(server.address)
+    tail.open(plan)
+    assert all_equal(outputs_of(tail.stream(frames[0][:5])), frames[1][:5])
+
+
+def test_info_health_and_reflection_answer(server, connect, network):
+    info = connect(server.address).info()
+    assert list(info.points) == [point.name for point in network[1].points]
+    assert "Quantise" in info.codecs
+    assert info.device == "cpu"
+    with grpc.insecure_channel(server.address) as channel:
+        request = health_pb2.HealthCheckRequest(service=SERVICE)
+        status = health_pb2_grpc.HealthStub(channel).Check(request, timeout=5).status
+        assert status == health_pb2.HealthCheckResponse.SERVING
+        ask = reflection_pb2.ServerReflectionRequest(list_services="")
+        (reply,) = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([ask]), timeout=5)
+    assert SERVICE in {service.name for service in reply.list_services_response.service}
+
+
+def test_a_port_in_use_is_refused_and_not_shared(server, start_server):
+    with pytest.raises(RuntimeError, match="is the port in use"):
+        start_server(bind=server.address)
+
+
+def test_one_client_too_many_is_turned_away_and_served_when_there_is_room(start_server, connect, plan, frames):
+    server = start_server(limits={"max_clients": 1})
+    first, second = connect(server.address), connect(server.address)
+    first.open(plan)
+    second.open(plan)
+    stream = first.stream(frames[0])
+    next(stream)
+    with pytest.raises(LinkError, match="RESOURCE_EXHAUSTED: the server has its 1 clients"):
+        list(second.stream(frames[0][:1]))
+    assert second.counters.retries == 2
+    stream.close()
+    first.close()
+    assert all_equal(outputs_of(connect_again(second, plan).stream(frames[0][:3])), frames[1][:3])
+
+
+def connect_again(tail, plan):
+    tail.open(plan)
+    return tail

@@ -1,0 +1,77 @@
+"""Mutated messages against the real server: each gets a status, memory stays flat, honest clients notice nothing."""
+
+import random
+
+import grpc
+import psutil
+import pytest
+import torch
+
+from splitsem.transport.grpc import tail_pb2
+from splitsem.transport.grpc.frames import Frame
+from splitsem.transport.grpc.server import SERVICE
+
+EXPECTED = {
+    grpc.StatusCode.OK,
+    grpc.StatusCode.INTERNAL,  # not a protobuf message
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.ABORTED,  # the session's name was hit
+}
+
+
+def mutated(message: bytes, source: random.Random) -> bytes:
+    """One message with some bytes changed, cut out or put in."""
+    data = bytearray(message)
+    for _ in range(source.randint(1, 4)):
+        at = source.randrange(len(data))
+        match source.randrange(4):
+            case 0:
+                data[at] = source.randrange(256)
+            case 1:
+                del data[at : at + source.randint(1, 30)]
+            case 2:
+                data[at:at] = source.randbytes(source.randint(1, 30))
+            case _:
+                del data[max(at, 1) :]
+        data = data or bytearray(b"\0")
+    return bytes(data)
+
+
+def send_all(server, plan, payload, num_messages):
+    source = random.Random(num_messages)
+    seen = set()
+    with grpc.insecure_channel(server.address) as channel:
+        open_ = channel.unary_unary(
+            f"/{SERVICE}/Open", tail_pb2.OpenRequest.SerializeToString, tail_pb2.OpenReply.FromString
+        )
+        session = open_(tail_pb2.OpenRequest(plan_json=plan.to_json())).session
+        call = channel.unary_unary(f"/{SERVICE}/Call")
+        for number in range(num_messages):
+            message = Frame(session, "fuzz", number % 1000, payload, num_answered=number % 1000).to_bytes()
+            _, ended = call_with_status(call, mutated(message, source))
+            seen.add(ended)
+    return seen
+
+
+def call_with_status(call, message):
+    try:
+        return call.with_call(message, timeout=10)[0], grpc.StatusCode.OK
+    except grpc.RpcError as exc:
+        return None, exc.code()
+
+
+@pytest.mark.parametrize("num_messages", [2_000, pytest.param(200_000, marks=pytest.mark.slow)])
+def test_mutated_messages_get_a_status_each_and_leave_no_trace(start_server, connect, plan, frames, num_messages):
+    server = start_server()
+    process = psutil.Process(server.process.pid)
+    send_all(server, plan, frames[0][0], 1_000)  # reply cache and pools reach their size
+    before = process.memory_info().rss
+    seen = send_all(server, plan, frames[0][0], num_messages)
+    assert seen <= EXPECTED
+    assert grpc.StatusCode.INVALID_ARGUMENT in seen
+    assert process.memory_info().rss - before < 30e6
+    tail = connect(server.address)
+    tail.open(plan)
+    outputs = [answer.output() for answer in tail.stream(frames[0][:50])]
+    assert len(outputs) == 50
+    assert all(map(torch.equal, outputs, frames[1]))

@@ -1,0 +1,149 @@
+"""What the gRPC link survives: killed and stopping servers, absent ones, clients that do not read."""
+
+import signal
+import socket
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+import torch
+
+from splitsem.codecs.identity import Identity
+from splitsem.errors import LinkError
+from splitsem.transport.fallback import LocalFallback
+from splitsem.transport.grpc import tail_pb2
+from splitsem.transport.grpc.frames import Frame, Reply
+from splitsem.transport.grpc.server import SERVICE
+from splitsem.transport.remote import TailEngine
+from splitsem.transport.retry import Retry
+
+PATIENT = Retry(retries=400, first_s=0.05, most_s=0.2, deadline_s=20.0)
+
+
+@pytest.fixture
+def engine(network, plan):
+    return TailEngine(network[1], plan.weights)
+
+
+@pytest.fixture
+def free_address():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    return address
+
+
+def test_every_frame_is_answered_once_and_right_while_the_server_is_killed_again_and_again(
+    start_server, connect, plan, frames, free_address
+):
+    payloads, expected = frames
+    server = start_server(bind=free_address)
+    tail = connect(free_address, retry=PATIENT)
+    tail.open(plan)
+    outputs = []
+    for answer in tail.stream(payloads):
+        assert answer.request_id == len(outputs)
+        outputs.append(answer.output())
+        if len(outputs) in (300, 301, 900, 1500):
+            server.process.kill()
+            server.process.wait()
+            server = start_server(bind=free_address)
+    assert len(outputs) == 2000
+    assert all(map(torch.equal, outputs, expected))
+    assert tail.counters.frames_answered == 2000
+    assert tail.counters.reconnects >= 3
+
+
+def test_a_stopping_server_answers_what_it_has_and_ends_well(start_server, connect, plan, frames):
+    server = start_server()
+    tail = connect(server.address, retry=Retry(retries=0))
+    tail.open(plan)
+    outputs = []
+
+    def stop_at_50(answer):
+        outputs.append(answer.output())
+        if len(outputs) == 50:
+            server.process.send_signal(signal.SIGTERM)
+
+    with pytest.raises(LinkError):
+        deque(map(stop_at_50, tail.stream(frames[0])), maxlen=0)
+    assert server.process.wait(10) == 0
+    assert all(map(torch.equal, outputs, frames[1]))
+    assert len(outputs) >= 50
+
+
+def test_the_device_finishes_alone_when_the_server_is_gone_for_good(start_server, connect, plan, frames, engine):
+    server = start_server()
+    tail = LocalFallback(connect(server.address), engine)
+    tail.open(plan)
+    outputs = []
+    for answer in tail.stream(frames[0][:300]):
+        assert answer.request_id == len(outputs)
+        outputs.append(answer.output())
+        if len(outputs) == 100:
+            server.process.kill()
+            server.process.wait()
+    assert len(outputs) == 300
+    assert all(map(torch.equal, outputs, frames[1]))
+    assert tail.counters.fallback_frames == 300 - tail.counters.frames_answered > 0
+
+
+def test_a_server_that_was_never_there_leaves_all_to_the_device(connect, plan, frames, engine, free_address):
+    tail = LocalFallback(connect(free_address), engine)
+    tail.open(plan)
+    outputs = [answer.output() for answer in tail.stream(frames[0][:10])]
+    assert all(map(torch.equal, outputs, frames[1]))
+    assert tail.counters.fallback_frames == 10
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+def test_n_retries_are_n_retries(connect, plan, free_address, retries):
+    tail = connect(free_address, retry=Retry(retries=retries, first_s=0.001, most_s=0.01))
+    with pytest.raises(LinkError, match=rf"refuses connections.*\(after {retries + 1} tries\)"):
+        tail.open(plan)
+    assert tail.counters.retries == retries
+
+
+def test_a_name_that_does_not_resolve_is_said(connect, plan):
+    with pytest.raises(LinkError, match=r"the name no-such-host\.invalid cannot be resolved"):
+        connect("no-such-host.invalid:50051", insecure=True).open(plan)
+
+
+def test_a_peer_that_never_speaks_runs_into_the_deadline(connect, plan):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        tail = connect(address, retry=Retry(retries=0, deadline_s=0.5))
+        with pytest.raises(LinkError, match="tries"):
+            tail.open(plan)
+
+
+def test_a_service_of_another_version_is_named(connect, plan):
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with pytest.raises(LinkError, match="not this version of splitsem's service"):
+            connect(f"127.0.0.1:{port}").open(plan)
+    finally:
+        server.stop(None).wait()
+
+
+def test_a_client_that_never_reads_is_cut_and_hurts_no_other(start_server, connect, plan, network):
+    server = start_server(limits={"max_clients": 1, "max_send_s": 0.5})
+    x = torch.rand(256, 1, 8, 8)
+    with torch.inference_mode():
+        payload = Identity().encode(network[1].cut("stage1").head(x))
+    with grpc.insecure_channel(server.address) as channel:
+        open_ = channel.unary_unary(
+            f"/{SERVICE}/Open", tail_pb2.OpenRequest.SerializeToString, tail_pb2.OpenReply.FromString
+        )
+        session = open_(tail_pb2.OpenRequest(plan_json=plan.to_json())).session
+        stream = channel.stream_stream(f"/{SERVICE}/Stream", Frame.to_bytes, Reply.from_bytes)
+        deaf = stream(Frame(session, "deaf", number, payload) for number in range(2000))
+        tail = connect(server.address, retry=PATIENT)
+        tail.open(plan)
+        (answer,) = tail.stream([payload])  # there is room for one client only
+        assert answer.output().shape == (256, 10)
+        assert tail.counters.retries > 0
+        deaf.cancel()

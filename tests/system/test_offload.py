@@ -1,0 +1,87 @@
+"""Workflows serve and offload through the real entry point, as two processes on this machine."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import ENVIRONMENT, ROOT
+
+NETWORK = ("task=digits", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "device=cpu", "tracking=none")
+MEASURED = ["edge_s", "link_s", "server_s", "latency_s", "throughput_hz"]
+COUNTED = ["frames_sent", "frames_answered", "retries", "reconnects", "fallback_frames"]
+
+
+@pytest.fixture
+def served(tmp_path, trained_cache):
+    """Address of a server that runs workflow=serve, and its process; it is stopped as a service manager would."""
+    command = [sys.executable, str(ROOT / "run.py"), "workflow=serve", "transport.bind=127.0.0.1:0", *NETWORK]
+    process = subprocess.Popen(
+        [*command, f"cache_dir={trained_cache}", "hydra.run.dir=served"],
+        cwd=tmp_path,
+        env=os.environ | ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    address = tmp_path / "served" / "address.txt"
+    give_up = time.monotonic() + 120
+    while not (address.exists() and address.read_text().endswith("\n")):
+        if process.poll() is not None or time.monotonic() > give_up:
+            process.kill()
+            pytest.fail(process.communicate()[0])
+        time.sleep(0.05)
+    yield address.read_text().strip(), process
+    process.kill()
+    process.communicate()
+
+
+def test_an_offload_run_has_predicted_and_measured_side_by_side(run_py, served, trained_cache, tmp_path):
+    address, process = served
+    common = (*NETWORK, f"cache_dir={trained_cache}", f"transport.target={address}", "workflow.num_samples=20")
+    done = run_py("workflow=offload", "codec=identity", "split.point=stage1", *common, "hydra.run.dir=one")
+    assert done.returncode == 0, done.stderr
+    assert "predicted" in done.stdout
+    metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    names = [f"measured_{name}" for name in MEASURED]
+    assert all(math.isfinite(metrics[name]) and metrics[name] > 0 for name in [*MEASURED, *names])
+    error = abs(metrics["latency_s"] - metrics["measured_latency_s"]) / metrics["measured_latency_s"]
+    assert metrics["prediction_error"] == pytest.approx(error)
+    assert metrics["score"] == metrics["score_unsplit"]
+    assert metrics["num_samples"] == 20
+    assert metrics["frames_sent"] == metrics["frames_answered"] >= 20
+    assert [metrics[name] for name in COUNTED[2:]] == [0, 0, 0]
+
+    wrong = run_py("workflow=offload", "seed=1", *common)
+    assert wrong.returncode == 1
+    assert "weights: the server has" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    assert f"{metrics['frames_answered']} frames answered" in process.stdout.read()
+
+
+def test_without_a_server_the_device_says_why_or_falls_back(run_py, trained_cache, tmp_path):
+    common = (*NETWORK, f"cache_dir={trained_cache}", "transport.target=127.0.0.1:9", "transport.retry.retries=1")
+    offload = ("workflow=offload", "split.point=stage1", "workflow.num_samples=10", *common)
+    refused = run_py(*offload)
+    assert refused.returncode == 1
+    assert "127.0.0.1:9 refuses connections" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    alone = run_py(*offload, "workflow.fallback=local", "hydra.run.dir=alone")
+    assert alone.returncode == 0, alone.stderr
+    metrics = json.loads((tmp_path / "alone" / "metrics.json").read_text())
+    assert metrics["frames_answered"] == 0
+    assert metrics["fallback_frames"] >= 10
+
+
+def test_offload_over_a_simulated_link_is_refused_with_the_remedy(run_py, trained_cache):
+    done = run_py("workflow=offload", "transport=wifi", *NETWORK, f"cache_dir={trained_cache}")
+    assert done.returncode == 1
+    assert "transport=grpc" in done.stderr
