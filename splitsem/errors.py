@@ -5,6 +5,7 @@ SplitSemError
 ├── SplitPointError   no such split point; lists the valid ones
 ├── PayloadError      bytes that are not a whole, undamaged payload of the expected codec
 └── LinkError         the other end cannot be reached (peer, status, number of tries)
+    └── SessionError  the server does not know the session (it was restarted, or made room): open the plan again
 
 Bad constructor arguments raise ValueError with the argument's name, the rule and the value.
 """
@@ -28,3 +29,7 @@ class PayloadError(SplitSemError):
 
 class LinkError(SplitSemError):
     """The link is dead: the peer, its status and how many tries were made."""
+
+
+class SessionError(LinkError):
+    """The server does not know the session, because it was restarted or made room: open the plan again."""

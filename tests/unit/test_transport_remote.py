@@ -1,0 +1,168 @@
+"""The remote tail's contract without a network: plans, agreement, answers, replies."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from splitsem.codecs.decoders import builtin_decoders
+from splitsem.codecs.half import HalfPrecision
+from splitsem.codecs.identity import Identity
+from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.topk import TopK
+from splitsem.errors import ConfigError, PayloadError, SessionError, SplitPointError
+from splitsem.models.cnn import StagedCnn
+from splitsem.split.graph import SplitGraph
+from splitsem.transport.remote import Answer, Plan, TailEngine, codec_label, weights_digest
+from splitsem.transport.replies import ReplyBook
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return StagedCnn((1, 8, 8), (10,), widths=[4, 8], inner_widths=None, stem_width=4).eval()
+
+
+@pytest.fixture(scope="module")
+def graph(model):
+    return SplitGraph(model, (1, 8, 8))
+
+
+@pytest.fixture
+def engine(graph, model):
+    return TailEngine(graph, weights_digest(model))
+
+
+def plan_for(engine, point="stage1", codec="Identity"):
+    return dataclasses.replace(engine.offer, point=point, codec=codec)
+
+
+def test_a_plan_survives_its_json(engine):
+    assert Plan.from_json(plan_for(engine).to_json()) == plan_for(engine)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", "[" * 100_000, '{"point": 1}', b"\xff"])
+def test_what_is_not_a_plan_is_refused_in_one_line(text):
+    with pytest.raises(ConfigError, match="expected a plan") as caught:
+        Plan.from_json(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_field_of_the_wrong_type_is_refused(engine):
+    text = plan_for(engine).to_json().replace('"stage1"', "1")
+    with pytest.raises(ConfigError, match="point of the plan to be str, got 1"):
+        Plan.from_json(text)
+
+
+def test_identity_answers_equal_the_whole_model_at_every_point(engine, graph, model):
+    x = torch.rand(3, 1, 8, 8)
+    for point in graph.points:
+        session = engine.open(plan_for(engine, point.name))
+        with torch.inference_mode():
+            payload = Identity().encode(graph.cut(point).head(x))
+            expected = model(x)
+        answer, server_s = engine.answer(session, payload)
+        assert torch.equal(Answer(0, answer, server_s, 0.0).output(), expected)
+        assert server_s > 0
+
+
+@pytest.mark.parametrize("codec", [HalfPrecision(), Quantise(3), Quantise(8, entropy="rans"), TopK(0.5)])
+def test_any_built_in_codec_is_decoded_from_its_bytes_alone(engine, graph, codec):
+    cut = graph.cut("stage1")
+    with torch.inference_mode():
+        payload = codec.encode(cut.head(torch.rand(1, 1, 8, 8)))
+        expected = cut.tail(*codec.decode(payload))
+    answer, _ = engine.answer(engine.open(plan_for(engine, codec=codec_label(codec))), payload)
+    assert torch.equal(Answer(0, answer, 0.0, 0.0).output(), expected)
+
+
+def test_every_disagreement_is_a_line_of_its_own(engine):
+    strange = Plan("f", "w", "stage1", "op", "bfloat16", "Mystery", wire_version=9, protocol_version=9)
+    with pytest.raises(ConfigError) as caught:
+        engine.open(strange)
+    names = [line.split(":")[0] for line in str(caught.value).splitlines()]
+    assert sorted(names) == sorted(
+        ["protocol_version", "wire_version", "fingerprint", "weights", "granularity", "precision", "codec"]
+    )
+
+
+def test_one_changed_weight_changes_the_digest(model):
+    before = weights_digest(model)
+    with torch.no_grad():
+        weight = next(model.parameters()).flatten()
+        weight[0] += 1e-3
+        assert weights_digest(model) != before
+        weight[0] -= 1e-3
+
+
+def test_an_unknown_point_lists_the_valid_ones(engine):
+    with pytest.raises(SplitPointError, match="stage1"):
+        engine.open(plan_for(engine, "nowhere"))
+
+
+def test_a_session_never_opened_is_refused(engine):
+    with pytest.raises(SessionError, match="open its plan again"):
+        engine.answer("nosuch", b"")
+
+
+def test_the_session_unused_for_longest_makes_room(graph, model):
+    engine = TailEngine(graph, weights_digest(model), max_sessions=2)
+    first, second = (engine.open(plan_for(engine, name)) for name in ("input", "stage1"))
+    engine.session(first)
+    engine.open(plan_for(engine, "output"))
+    engine.session(first)
+    with pytest.raises(SessionError):
+        engine.session(second)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"sS",
+        Identity().encode((torch.rand(1, 3, 8, 8),)),
+        Identity().encode((torch.rand(1, 4, 8, 8, dtype=torch.float64),)),
+        Identity().encode((torch.rand(300, 1, 1, 1),)),
+        Identity().encode((torch.tensor(1.0),)),
+        b"sS\x01\xff" + bytes(20),
+    ],
+)
+def test_a_payload_that_does_not_fit_the_point_is_refused(engine, payload):
+    session = engine.open(plan_for(engine))
+    with pytest.raises(PayloadError):
+        engine.answer(session, payload)
+
+
+def test_a_batch_beyond_the_limit_is_refused(graph, model):
+    engine = TailEngine(graph, weights_digest(model), max_batch=2)
+    session = engine.open(plan_for(engine, "input"))
+    with pytest.raises(PayloadError, match="at most 2 samples, got 3"):
+        engine.answer(session, Identity().encode((torch.rand(3, 1, 8, 8),)))
+
+
+def test_each_built_in_codec_number_has_one_decoder():
+    numbers = [codec.codec_id for codec in builtin_decoders()]
+    assert sorted(numbers) == sorted(set(numbers)) == list(range(1, len(numbers) + 1))
+
+
+def test_a_frame_sent_again_is_answered_from_memory():
+    replies = ReplyBook(max_clients=2, window=2).of("device")
+    computed = []
+
+    def compute(request_id):
+        computed.append(request_id)
+        return Answer(request_id, b"", 0.0, 0.0)
+
+    for request_id in (0, 1, 1, 0, 2, 1):
+        assert replies.answer(request_id, lambda i=request_id: compute(i)).request_id == request_id
+    assert computed == [0, 1, 2]
+
+
+def test_only_the_last_clients_and_answers_are_kept():
+    book = ReplyBook(max_clients=2, window=1)
+    first = book.of("first")
+    assert book.of("first") is first
+    book.of("second")
+    book.of("third")
+    assert book.of("first") is not first
