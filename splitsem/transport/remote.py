@@ -83,13 +83,13 @@ class Answer:
     """
 
     request_id: int
-    payload: bytes
+    payload: bytes | memoryview
     server_s: float
     queue_s: float
 
     def output(self) -> Tensor:
         """The tail's output. Raises PayloadError."""
-        tensors = Identity().decode(self.payload)
+        tensors = Identity().decode(self.payload)  # type: ignore[arg-type]
         if len(tensors) != 1:
             raise PayloadError(f"expected one output tensor, got {len(tensors)}")
         return tensors[0]
@@ -144,10 +144,33 @@ class RemoteTail(ABC):
         """Let go of the connection; harmless when there is none."""
 
 
+class TailServer(ABC):
+    """The server's end of a transport: receives frames and gives them to a ``TailEngine``."""
+
+    @abstractmethod
+    def start(self) -> str:
+        """Bind and serve in threads; returns the ``host:port`` that was bound. ConfigError when it cannot be."""
+
+    @abstractmethod
+    def stop(self, grace_s: float) -> None:
+        """Take no new frames, answer those received, and end after ``grace_s`` seconds at the latest."""
+
+
+class RemoteTransport(ABC):
+    """What a remote option of the config group ``transport`` makes: one way to carry frames, with its two ends."""
+
+    @abstractmethod
+    def device_end(self) -> RemoteTail:
+        """The end that sends frames; nothing is connected yet."""
+
+    @abstractmethod
+    def server_end(self, engine: "TailEngine") -> TailServer:
+        """The end that answers them from ``engine``; nothing is bound yet."""
+
+
 class _Session(NamedTuple):
     point: SplitPoint
     tail: nn.Module
-    device: torch.device
 
 
 class TailEngine:
@@ -177,12 +200,14 @@ class TailEngine:
             raise ValueError(f"max_sessions and max_batch must be at least 1, got {max_sessions} and {max_batch}")
         self.graph = graph
         self.offer = Plan(graph.fingerprint, weights, "", granularity, precision, "")
+        self.device = graph.cut("output").example.device
         self.max_sessions, self.max_batch = max_sessions, max_batch
         self._decoders = {int(codec.codec_id): codec for codec in (*builtin_decoders(), *codecs)}  # type: ignore[arg-type]
         self.codec_labels = tuple(codec_label(codec) for codec in self._decoders.values())
         self._identity = Identity()
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._lock = threading.Lock()
+        self.num_answered = 0
 
     def open(self, plan: Plan) -> str:
         """Agree on a plan, make its tail ready, and return the key of the session that answers its frames.
@@ -197,8 +222,7 @@ class TailEngine:
         key = hashlib.sha256(plan.to_json().encode()).hexdigest()[:16]
         with self._lock:
             if key not in self._sessions:
-                cut = self.graph.cut(point)
-                self._sessions[key] = _Session(point, cut.tail, cut.example.device)
+                self._sessions[key] = _Session(point, self.graph.cut(point).tail)
                 if len(self._sessions) > self.max_sessions:
                     self._sessions.popitem(last=False)
         return key
@@ -214,9 +238,12 @@ class TailEngine:
         z_hat = self.decode(payload)
         check_fit(z_hat, chosen.point, self.max_batch)
         with torch.inference_mode():
-            output = chosen.tail(*(tensor.to(chosen.device) for tensor in z_hat))
+            output = chosen.tail(*(tensor.to(self.device) for tensor in z_hat))
             answer = self._identity.encode((output,))
-        return answer, time.perf_counter() - began
+        server_s = time.perf_counter() - began
+        with self._lock:
+            self.num_answered += 1
+        return answer, server_s
 
     def session(self, key: str) -> _Session:
         """The session of this key, marked as just used. Raises SessionError."""

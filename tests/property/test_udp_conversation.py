@@ -1,0 +1,132 @@
+"""Properties of the datagram protocol over a made-up network with its own clock: loss, disorder, damage."""
+
+import heapq
+import random
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from splitsem.transport.udp import packets
+from splitsem.transport.udp.conversation import Conversation
+from splitsem.transport.udp.inbox import Message
+from splitsem.transport.udp.settings import Counts, Settings
+
+QUICK = settings(deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+CONNECTION = 7
+
+
+@dataclass
+class Network:
+    """Carries datagrams between conversations 0 and 1 in virtual time."""
+
+    seed: int
+    loss: float = 0.0
+    duplicate: float = 0.0
+    jitter_s: float = 0.0
+    damage: float = 0.0
+    settings: Settings = field(default_factory=Settings)
+    now_s: float = 100.0
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.counts = (Counts(), Counts())
+        self.ends = tuple(Conversation(CONNECTION, self.settings, c, self.now_s) for c in self.counts)
+        self.under_way: list[tuple[float, int, int, bytes]] = []
+        self.num_sent = 0
+        self.num_bytes_sent = [0, 0]
+        self.received: tuple[list[Message], list[Message]] = ([], [])
+
+    def run(self, until_s: float, release: bool = True) -> None:
+        """Let time go by until nothing is left to do."""
+        until_s += self.now_s
+        while self.now_s < until_s:
+            for end in (0, 1):
+                for datagram in self.ends[end].outgoing(self.now_s):
+                    self.send(1 - end, b"".join(datagram))
+            self.now_s = min(
+                self.under_way[0][0] if self.under_way else until_s,
+                max(min(end.next_s(self.now_s) for end in self.ends), self.now_s),
+            )
+            if all(end.outbox.is_idle for end in self.ends) and not self.under_way:
+                return
+            while self.under_way and self.under_way[0][0] <= self.now_s:
+                _, _, end, datagram = heapq.heappop(self.under_way)
+                packet = packets.parse(datagram)
+                if packet is not None and (message := self.ends[end].receive(packet, self.now_s)):
+                    self.received[end].append(message)
+                    if release:
+                        self.ends[end].inbox.release(len(message.payload))
+
+    def send(self, to: int, datagram: bytes) -> None:
+        self.num_bytes_sent[1 - to] += len(datagram)
+        for _ in range(2 if self.random.random() < self.duplicate else 1):
+            if self.random.random() < self.loss:
+                continue
+            self.num_sent += 1
+            at_s = self.now_s + 0.01 + self.random.random() * self.jitter_s
+            if self.random.random() < self.damage:
+                place = self.random.randrange(len(datagram))
+                datagram = (
+                    datagram[:place] + bytes((datagram[place] ^ 1 << self.random.randrange(8),)) + datagram[place + 1 :]
+                )
+            heapq.heappush(self.under_way, (at_s, self.num_sent, to, datagram))
+
+
+def message(seed: int, size: int) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+networks = st.builds(
+    Network,
+    seed=st.integers(0, 1 << 32),
+    loss=st.sampled_from((0.0, 0.02, 0.1, 0.3)),
+    duplicate=st.sampled_from((0.0, 0.2)),
+    jitter_s=st.sampled_from((0.0, 0.002, 0.05)),
+    damage=st.sampled_from((0.0, 0.05)),
+    settings=st.builds(
+        Settings,
+        fragment_bytes=st.sampled_from((64, 300, 1400)),
+        rate_bps=st.sampled_from((None, 1e6)),
+        retries=st.just(30),
+    ),
+)
+sizes = st.lists(st.sampled_from((0, 1, 63, 64, 65, 1399, 1400, 1401, 5000, 20_000)), min_size=1, max_size=12)
+
+
+@QUICK
+@given(networks, sizes)
+def test_every_message_arrives_once_and_unchanged_whatever_the_network_does(network, sizes):
+    messages = [message(i, size) for i, size in enumerate(sizes)]
+    for number, payload in enumerate(messages):
+        network.ends[0].outbox.offer(number, 1, payload)
+        network.ends[1].outbox.offer(number, 2, payload[::-1])
+    network.run(until_s=600)
+    for end, expected in ((1, messages), (0, [m[::-1] for m in messages])):
+        received = sorted(network.received[end])
+        assert [m.payload for m in received] == expected
+        assert [m.number for m in received] == list(range(len(expected)))
+        assert not any(m.missing for m in received)
+        assert network.ends[end].inbox.held_bytes == 0
+
+
+@QUICK
+@given(networks, sizes)
+def test_tolerated_messages_are_all_reported_and_what_arrived_is_right(network, sizes):
+    messages = [message(i, size) for i, size in enumerate(sizes)]
+    for number, payload in enumerate(messages):
+        network.ends[0].outbox.offer(number, 1, payload, tolerant=True)
+    network.run(until_s=600)
+    received = sorted(network.received[1])
+    assert [m.number for m in received] == list(range(len(messages)))
+    for expected, got in zip(messages, received, strict=True):
+        if not got.payload and got.missing:
+            assert 2 * sum(length for _, length in got.missing) > len(expected)
+            continue
+        assert len(got.payload) == len(expected)
+        patched = bytearray(got.payload)
+        for start, length in got.missing:
+            assert not any(patched[start : start + length])
+            patched[start : start + length] = expected[start : start + length]
+        assert patched == expected
+    assert network.counts[0].fragments_resent <= len(messages) * 40  # FINISH only, never data
