@@ -1,6 +1,7 @@
 """Properties of the datagram protocol over a made-up network with its own clock: loss, disorder, damage."""
 
 import heapq
+import itertools
 import random
 from dataclasses import dataclass, field
 
@@ -44,12 +45,12 @@ class Network:
             for end in (0, 1):
                 for datagram in self.ends[end].outgoing(self.now_s):
                     self.send(1 - end, b"".join(datagram))
+            if all(end.outbox.is_idle for end in self.ends) and not self.under_way:
+                return
             self.now_s = min(
                 self.under_way[0][0] if self.under_way else until_s,
                 max(min(end.next_s(self.now_s) for end in self.ends), self.now_s),
             )
-            if all(end.outbox.is_idle for end in self.ends) and not self.under_way:
-                return
             while self.under_way and self.under_way[0][0] <= self.now_s:
                 _, _, end, datagram = heapq.heappop(self.under_way)
                 packet = packets.parse(datagram)
@@ -130,3 +131,69 @@ def test_tolerated_messages_are_all_reported_and_what_arrived_is_right(network, 
             patched[start : start + length] = expected[start : start + length]
         assert patched == expected
     assert network.counts[0].fragments_resent <= len(messages) * 40  # FINISH only, never data
+
+
+def test_n_retries_are_n_retries_with_waits_that_double():
+    for retries in (0, 1, 4):
+        network = Network(seed=0, loss=1.0, settings=Settings(retries=retries))
+        network.ends[0].outbox.offer(0, 1, b"anyone?")
+        times_s = []
+        while not network.ends[0].has_failed:
+            if network.ends[0].outgoing(network.now_s):
+                times_s.append(network.now_s)
+            network.now_s = network.ends[0].next_s(network.now_s)
+        assert len(times_s) == 1 + retries
+        waits_s = [b - a for a, b in itertools.pairwise(times_s)]
+        assert all(abs(wait_s - 0.2 * 2**i) < 1e-6 for i, wait_s in enumerate(waits_s))
+
+
+def test_a_peer_that_answers_is_never_given_up_however_much_is_lost():
+    network = Network(seed=3, loss=0.5, settings=Settings(retries=12))
+    network.ends[0].outbox.offer(0, 1, message(0, 200_000))
+    network.run(until_s=3600)
+    assert bytes(network.received[1][0].payload) == message(0, 200_000)
+    assert not network.ends[0].has_failed
+
+
+def test_the_rate_is_kept_with_headers_resends_and_all():
+    network = Network(seed=1, loss=0.1, settings=Settings(rate_bps=1e6, retries=30))
+    network.ends[0].outbox.offer(0, 1, message(0, 500_000))
+    began_s = network.now_s
+    network.run(until_s=3600)
+    took_s = network.now_s - began_s
+    assert 8 * network.num_bytes_sent[0] / took_s < 1e6
+    assert 8 * 500_000 / took_s > 0.8e6  # 10 % loss and 5 % headers leave 0.86
+
+
+def test_a_clean_network_sees_every_fragment_once():
+    network = Network(seed=0)
+    network.ends[0].outbox.offer(0, 1, message(0, 1_000_000))
+    network.run(until_s=60)
+    assert network.counts[0].fragments_resent == network.counts[0].fragments_lost == 0
+    assert network.counts[1].duplicates == 0
+
+
+def test_a_receiver_that_is_full_makes_the_sender_wait_not_fail_for_ever():
+    limits = Settings(max_message_bytes=30_000, buffer_bytes=50_000, window_bytes=20_000, retries=30)
+    network = Network(seed=0, settings=limits)
+    for number in range(3):
+        network.ends[0].outbox.offer(number, 1, message(number, 20_000))
+    network.run(until_s=1.0, release=False)
+    assert len(network.received[1]) == 2
+    assert network.ends[1].inbox.held_bytes <= 50_000
+    for taken in network.received[1]:
+        network.ends[1].inbox.release(len(taken.payload))
+    network.run(until_s=60)
+    assert [bytes(m.payload) for m in network.received[1]] == [message(n, 20_000) for n in range(3)]
+
+
+def test_parts_that_stand_still_are_given_up_and_their_memory_is_free():
+    network = Network(seed=0)
+    fragment = packets.Fragment(1, 0, 5000, 0, 1400, memoryview(bytes(1400)))
+    packet = packets.parse(b"".join(packets.pack_data(CONNECTION, 0, fragment)))
+    network.ends[1].receive(packet, network.now_s)
+    inbox = network.ends[1].inbox
+    assert inbox.held_bytes == 1400
+    assert inbox.expire(network.now_s + 29) == 0
+    assert inbox.expire(network.now_s + 31) == 1
+    assert (inbox.held_bytes, network.counts[1].expired) == (0, 1)

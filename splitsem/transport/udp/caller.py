@@ -290,5 +290,5 @@ class Caller:
         )
 
 
-def _text(body: bytes) -> str:
-    return body[:2000].decode("utf-8", "replace")
+def _text(body: memoryview) -> str:
+    return bytes(body[:2000]).decode("utf-8", "replace")

@@ -70,7 +70,7 @@ class UdpTail(RemoteTail):
         payload = bytes(num_bytes)
         began = time.perf_counter()
         number = caller.submit(payload, Purpose.ECHO)
-        endpoint.wake()
+        endpoint.push()
         caller.wait(number)
         return time.perf_counter() - began
 
@@ -121,7 +121,7 @@ class _Stream:
                 if self._is_over:
                     break
                 self._numbers.put(self._caller.submit(payload, Purpose.FRAME))
-                self._endpoint.wake()
+                self._endpoint.push()
         except BaseException as exc:  # noqa: BLE001 - handed to the consumer, which raises it
             self._numbers.put(exc)
         else:

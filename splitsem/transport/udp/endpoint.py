@@ -59,6 +59,7 @@ class Endpoint:
         self._wake_r, self._wake_w = socket.socketpair()
         self._wake_r.setblocking(False)
         self._wake_w.setblocking(False)
+        self._sending = threading.Lock()  # datagrams leave in the order of their numbers
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="splitsem-udp", daemon=True)
         self._thread.start()
@@ -67,6 +68,15 @@ class Endpoint:
         """Something new is to be sent."""
         with contextlib.suppress(BlockingIOError, OSError):  # full: it will wake anyway; closed: nothing to wake
             self._wake_w.send(b"\0")
+
+    def push(self) -> None:
+        """Something new is to be sent: send what may leave at once from this thread, its own does the rest."""
+        if self._sending.acquire(blocking=False):
+            try:
+                self._flush()
+            finally:
+                self._sending.release()
+        self.wake()
 
     def close(self) -> None:
         """Stop the thread and close the socket."""
@@ -90,15 +100,20 @@ class Endpoint:
         poll.register(self._wake_r, select.POLLIN)
         try:
             while not self._is_closing:
-                wait_s = self._flush()
+                with self._sending:
+                    wait_s = self._flush()
                 if poll.poll(1000 * wait_s):
                     self._drain()
         finally:
-            self._flush()
-            for sock in (self._sock, self._wake_r, self._wake_w):
-                sock.close()
+            with self._sending:
+                self._flush()
+                self._close_sockets()
             with self._side.lock:
                 self._side.trouble(None)
+
+    def _close_sockets(self) -> None:
+        for sock in (self._sock, self._wake_r, self._wake_w):
+            sock.close()
 
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -152,13 +167,15 @@ class Endpoint:
                     return
                 self._refused(exc, len(group))
             else:
-                self._side.counts.packets_sent += len(group)
+                with self._side.lock:
+                    self._side.counts.packets_sent += len(group)
             return
-        self._side.counts.send_errors += len(group)
+        with self._side.lock:
+            self._side.counts.send_errors += len(group)
 
     def _refused(self, exc: OSError, num: int) -> None:
-        self._side.counts.send_errors += num
         with self._side.lock:
+            self._side.counts.send_errors += num
             self._side.trouble(exc)
 
 

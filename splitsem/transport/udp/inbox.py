@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from splitsem.transport.udp.packets import Fragment, num_fragments
+from splitsem.transport.udp.packets import Fragment
 from splitsem.transport.udp.settings import Counts, Settings
 
 _SPARE_MESSAGES = 2  # beyond the window: the plan, and an answer that is on its way out
@@ -20,25 +20,43 @@ class Message(NamedTuple):
 
     number: int
     purpose: int
-    payload: bytes
+    payload: memoryview
     missing: tuple[tuple[int, int], ...] = ()
 
 
 class _Parts:
-    __slots__ = ("bodies", "fragment_bytes", "heard_s", "num_bytes", "purpose", "size")
+    """A message in parts: its beginning in one piece, and what came early."""
+
+    __slots__ = ("early", "fragment_bytes", "front", "heard_s", "num_bytes", "num_front", "purpose", "size")
 
     def __init__(self, fragment: Fragment, now_s: float) -> None:
         self.purpose, self.size, self.fragment_bytes = fragment.purpose, fragment.size, fragment.fragment_bytes
-        self.bodies: dict[int, bytes] = {}
+        self.front = bytearray()
+        self.num_front = 0  # fragments in it
+        self.early: dict[int, bytes] = {}
         self.num_bytes = 0
         self.heard_s = now_s
 
     def agrees_with(self, fragment: Fragment) -> bool:
-        return (self.purpose, self.size, self.fragment_bytes) == (
-            fragment.purpose,
-            fragment.size,
-            fragment.fragment_bytes,
+        return (
+            self.size == fragment.size
+            and self.fragment_bytes == fragment.fragment_bytes
+            and self.purpose == fragment.purpose
         )
+
+    def has(self, place: int) -> bool:
+        return place < self.num_front or place in self.early
+
+    def add(self, place: int, body: memoryview) -> None:
+        self.num_bytes += len(body)
+        if place != self.num_front:
+            self.early[place] = bytes(body)
+            return
+        self.front += body
+        self.num_front += 1
+        while self.early and self.num_front in self.early:
+            self.front += self.early.pop(self.num_front)
+            self.num_front += 1
 
 
 class Inbox:
@@ -68,14 +86,13 @@ class Inbox:
         parts = self._parts_of(fragment, now_s)
         if parts is None:
             return False, None
-        if fragment.place in parts.bodies:
+        if parts.has(fragment.place):
             self._counts.duplicates += 1
             return True, None
         if self.held_bytes + len(fragment.body) > self._settings.buffer_bytes:
             self._counts.refused += 1
             return False, None
-        parts.bodies[fragment.place] = bytes(fragment.body)
-        parts.num_bytes += len(fragment.body)
+        parts.add(fragment.place, fragment.body)
         parts.heard_s = now_s
         self.held_bytes += len(fragment.body)
         if parts.num_bytes < parts.size:
@@ -131,23 +148,24 @@ class Inbox:
         while self._floor in self._done:
             self._done.discard(self._floor)
             self._floor += 1
-        num = num_fragments(parts.size, parts.fragment_bytes)
-        if len(parts.bodies) == num:
-            return Message(number, parts.purpose, b"".join(parts.bodies[i] for i in range(num)))
-        return _with_gaps(number, parts, num)
+        if parts.num_bytes == parts.size:
+            return Message(number, parts.purpose, memoryview(parts.front).toreadonly())
+        return _with_gaps(number, parts)
 
 
-def _with_gaps(number: int, parts: _Parts, num: int) -> Message:
+def _with_gaps(number: int, parts: _Parts) -> Message:
     # zeros take at most as much room as what was received
     payload = bytearray(parts.size if 2 * parts.num_bytes >= parts.size else 0)
-    for index, body in parts.bodies.items() if payload else ():
-        payload[index * parts.fragment_bytes : index * parts.fragment_bytes + len(body)] = body
+    if payload:
+        payload[: len(parts.front)] = parts.front
+        for place, body in parts.early.items():
+            payload[place * parts.fragment_bytes : place * parts.fragment_bytes + len(body)] = body
     missing: list[tuple[int, int]] = []
-    for index in (i for i in range(num) if i not in parts.bodies and parts.size):
-        start = index * parts.fragment_bytes
-        length = min(parts.fragment_bytes, parts.size - start)
-        if missing and sum(missing[-1]) == start:
-            missing[-1] = (missing[-1][0], missing[-1][1] + length)
-        else:
-            missing.append((start, length))
-    return Message(number, parts.purpose, bytes(payload), tuple(missing))
+    position = len(parts.front)
+    for place in sorted(parts.early):
+        if place * parts.fragment_bytes > position:
+            missing.append((position, place * parts.fragment_bytes - position))
+        position = place * parts.fragment_bytes + len(parts.early[place])
+    if position < parts.size:
+        missing.append((position, parts.size - position))
+    return Message(number, parts.purpose, memoryview(payload).toreadonly(), tuple(missing))

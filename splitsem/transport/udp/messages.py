@@ -88,6 +88,6 @@ def pack_answer(output: bytes | memoryview, server_s: float, queue_s: float) -> 
     return _TIMES.pack(server_s, queue_s) + output
 
 
-def parse_answer(body: bytes) -> tuple[bytes, float, float] | None:
+def parse_answer(body: memoryview) -> tuple[memoryview, float, float] | None:
     """Output, server_s and queue_s of an ANSWER; None when it is too short."""
     return (body[_TIMES.size :], *_TIMES.unpack_from(body)) if len(body) >= _TIMES.size else None

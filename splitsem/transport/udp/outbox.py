@@ -12,6 +12,7 @@ from splitsem.transport.udp.timing import IP_UDP_BYTES, CongestionWindow, RoundT
 _REORDER = 3  # a packet is lost once one sent so many later has arrived (RFC 9002, 6.1.1)
 _FINISH = -1
 _PING_BYTES = 24
+_TICK_S = 0.002  # sleeping is no finer, so the bucket must hold what leaves in that time
 
 
 class _Message:
@@ -58,7 +59,7 @@ class Outbox:
         self._connection, self._settings, self._counts = connection, settings, counts
         packet_bytes = settings.fragment_bytes + packets.OVERHEAD_BYTES
         rate_bps = inf if settings.rate_bps is None else settings.rate_bps
-        self.bucket = TokenBucket(rate_bps, burst_bytes=8 * packet_bytes)
+        self.bucket = TokenBucket(rate_bps, burst_bytes=8 * packet_bytes + int((settings.rate_bps or 0) / 8 * _TICK_S))
         self.round_trip = RoundTrip()
         self._window = CongestionWindow(packet_bytes, settings.window_bytes, fixed=settings.rate_bps is not None)
         self._fresh: deque[_Message] = deque()

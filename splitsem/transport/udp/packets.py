@@ -139,10 +139,10 @@ def parse_fragment(packet: Packet) -> Fragment | None:
         return None
     purpose, number, size, place, fragment_bytes = _FRAGMENT.unpack_from(packet.body)
     body = packet.body[_FRAGMENT.size :]
-    if fragment_bytes < MIN_FRAGMENT_BYTES or place >= num_fragments(size, fragment_bytes):
+    left = size - place * fragment_bytes
+    if fragment_bytes < MIN_FRAGMENT_BYTES or (left <= 0 and (size or place)):
         return None
-    expected = 0 if packet.kind is Kind.FINISH else min(fragment_bytes, size - place * fragment_bytes)
-    if len(body) != expected:
+    if len(body) != (0 if packet.kind is Kind.FINISH else min(fragment_bytes, left)):
         return None
     return Fragment(purpose, number, size, place, fragment_bytes, body)
 

@@ -18,6 +18,8 @@ class SequenceRanges:
         self._floor = 0
 
     def __contains__(self, sequence: int) -> bool:
+        if not self._ranges or sequence > self._ranges[-1][1]:
+            return sequence < self._floor
         return sequence < self._floor or any(low <= sequence <= high for low, high in reversed(self._ranges))
 
     def add(self, sequence: int) -> bool:

@@ -10,7 +10,7 @@ _FILLABLE = (wire.CodecId.IDENTITY, wire.CodecId.HALF_PRECISION)
 """Codecs whose bodies are plain numbers: zero bytes are zeros, and nothing depends on what came before."""
 
 
-def zero_fill(payload: bytes, missing: Iterable[tuple[int, int]]) -> bytes | None:
+def zero_fill(payload: bytes | memoryview, missing: Iterable[tuple[int, int]]) -> bytes | None:
     """The payload with a checksum that fits the zeros in its gaps; None when the gaps cannot be filled.
 
     They can where the codec writes each element by itself and the gaps lie in tensor bodies (and perhaps the checksum):
@@ -22,7 +22,7 @@ def zero_fill(payload: bytes, missing: Iterable[tuple[int, int]]) -> bytes | Non
     """
     if len(payload) < 9 or payload[:2] != wire.MAGIC or payload[3] not in _FILLABLE:
         return None
-    content = payload[:-4]
+    content = bytes(payload[:-4])
     whole = content + zlib.crc32(content).to_bytes(4, "little")
     try:
         parts = wire.unpack(whole, payload[3])

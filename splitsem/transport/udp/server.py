@@ -85,7 +85,7 @@ class UdpServer(TailServer):
             purpose, body = self._answer(job)
             self.sessions.done(job, purpose, body)
             if self._endpoint is not None:
-                self._endpoint.wake()
+                self._endpoint.push()
 
     def _answer(self, job: Job) -> tuple[Purpose, bytes]:
         if job.purpose == Purpose.ECHO:
@@ -104,12 +104,12 @@ class UdpServer(TailServer):
         return Purpose.FAILED, f"expected a plan and then frames, got a message of purpose {job.purpose}".encode()
 
     def _agree(self, job: Job) -> tuple[Purpose, bytes]:
-        plan = Plan.from_json(job.payload)
+        plan = Plan.from_json(bytes(job.payload))
         job.session.key, job.session.plan = self._engine.open(plan), plan
         return Purpose.AGREED, b""
 
     def _answer_frame(self, job: Job) -> tuple[Purpose, bytes]:
-        payload: bytes | None = job.payload
+        payload: bytes | memoryview | None = job.payload
         if job.missing:
             payload = zero_fill(job.payload, job.missing)
             self._count_missing(is_filled=payload is not None)
@@ -120,7 +120,7 @@ class UdpServer(TailServer):
         body = pack_answer(answer.payload, answer.server_s, answer.queue_s)
         return (Purpose.FILLED if job.missing else Purpose.ANSWER), body
 
-    def _compute(self, job: Job, payload: bytes) -> Answer:
+    def _compute(self, job: Job, payload: bytes | memoryview) -> Answer:
         queue_s = time.monotonic() - job.arrived_s
         try:
             output, server_s = self._engine.answer(job.session.key, payload)

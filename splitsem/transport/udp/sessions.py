@@ -58,7 +58,7 @@ class Job(NamedTuple):
     number: int
     request_id: int
     purpose: int
-    payload: bytes
+    payload: memoryview
     missing: tuple[tuple[int, int], ...]
     arrived_s: float
 
