@@ -1,6 +1,7 @@
 """The datagram transport from end to end: a real server in another process, real sockets, a really bad network."""
 
 import contextlib
+import inspect
 import json
 import os
 import signal
@@ -11,14 +12,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import hydra
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from splitsem.codecs.identity import Identity
 from splitsem.errors import ConfigError, LinkError, PayloadError
-from splitsem.transport.remote import Plan
+from splitsem.transport.remote import Plan, TailEngine, weights_digest
+from splitsem.transport.udp.address import bind
 from splitsem.transport.udp.client import UdpTail
+from splitsem.transport.udp.server import UdpServer
 from splitsem.transport.udp.settings import Settings
+from splitsem.transport.udp.transport import UdpTransport
 from tests.conftest import ENVIRONMENT, ROOT
 from tests.integration.udp_relay import Relay
 from tests.integration.udp_tail_server import INPUT_SHAPE, small_network, small_plan
@@ -47,7 +53,7 @@ class Running:
 
 @contextlib.contextmanager
 def serving(port: int = 0, **settings: object) -> Iterator[Running]:
-    command = [sys.executable, "-m", "tests.integration.udp_tail_server", str(port), json.dumps(settings)]
+    command = [sys.executable, "-m", "tests.integration.udp_tail_server", "127.0.0.1", str(port), json.dumps(settings)]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -153,6 +159,27 @@ def test_a_server_killed_and_started_again_loses_no_frame(agreed, shots):
             check(answers, outputs[:600])
             assert tail.counters.reconnects >= 1
             assert tail.counters.frames_answered == 600
+
+
+@pytest.mark.slow
+def test_2000_frames_survive_a_server_killed_every_few_hundred_on_a_lossy_network(agreed, shots):
+    payloads, outputs = shots
+    answers = []
+    server = contextlib.ExitStack()
+    first = server.enter_context(serving())
+    with (
+        server,
+        Relay(first.address, 5, loss=0.05) as relay,
+        connected(relay.address, agreed, Settings(retries=14)) as tail,
+    ):
+        for answer in tail.stream(payloads):
+            answers.append(answer)
+            if len(answers) % 400 == 200:
+                server.close()
+                server.enter_context(serving(first.port))
+        check(answers, outputs)
+        assert tail.counters.reconnects >= 5
+        assert tail.counters.frames_answered == NUM_FRAMES
 
 
 def test_a_change_of_address_is_survived(running, agreed, shots):
@@ -288,3 +315,53 @@ def test_a_consumer_that_stops_early_leaves_the_connection_usable(running, agree
         assert next(stream).request_id == 0
         stream.close()
         check(tail.stream(payloads[:40]), outputs[:40])
+
+
+def test_ipv6_carries_frames_too(agreed, shots):
+    payloads, outputs = shots
+    try:
+        bind("::1", 0, insecure=False).close()
+    except ConfigError as exc:
+        pytest.skip(f"no IPv6 here: {exc}")
+    model, graph = small_network()
+    server = UdpServer(TailEngine(graph, weights_digest(model)), "::1")
+    try:
+        with connected(server.start(), agreed) as tail:
+            check(tail.stream(payloads[:50]), outputs[:50])
+    finally:
+        server.stop()
+
+
+def test_an_engine_that_made_room_opens_the_plan_again(small, shots):
+    """Two clients with a plan each, one tail kept: every frame drops the other's tail."""
+    model, graph = small
+    payloads, outputs = shots
+    server = UdpServer(TailEngine(graph, weights_digest(model), max_sessions=1))
+    address = server.start()
+    try:
+        with connected(address, small_plan(model, graph)) as one, connected(address, small_plan(model, graph, "input")):
+            check(one.stream(payloads[:20]), outputs[:20])
+    finally:
+        server.stop()
+
+
+def test_the_config_option_makes_both_ends(agreed, shots, small):
+    payloads, outputs = shots
+    model, graph = small
+    config = OmegaConf.load(ROOT / "conf" / "transport" / "udp.yaml")
+    config.bind = "127.0.0.1:0"
+    server = hydra.utils.instantiate(config).server_end(TailEngine(graph, weights_digest(model)))
+    config.target = server.start()
+    tail = hydra.utils.instantiate(config).device_end()
+    try:
+        tail.open(agreed)
+        check(tail.stream(payloads[:50]), outputs[:50])
+    finally:
+        tail.close()
+        server.stop()
+
+
+def test_the_config_option_lists_every_setting_with_its_default():
+    config = OmegaConf.load(ROOT / "conf" / "transport" / "udp.yaml")
+    defaults = {n: p.default for n, p in inspect.signature(UdpTransport).parameters.items()}
+    assert {n: v for n, v in config.items() if n != "_target_"} == defaults

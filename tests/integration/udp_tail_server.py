@@ -1,4 +1,4 @@
-"""A UDP server of the tests' small network, to run in a process of its own: udp_tail_server PORT SETTINGS_AS_JSON."""
+"""A UDP server of the tests' small network, in a process of its own: udp_tail_server HOST PORT SETTINGS_AS_JSON."""
 
 import json
 import signal
@@ -28,12 +28,13 @@ def small_plan(model: StagedCnn, graph: SplitGraph, point: str = "stage1") -> Pl
     return Plan(graph.fingerprint, weights_digest(model), point, "layer", "float32", "Identity")
 
 
-def main(port: int, settings: dict) -> None:
+def main(host: str, port: int, settings: dict) -> None:
     """Serve until SIGTERM; says the address on stdout, then, at the end, what was counted."""
     torch.set_num_threads(1)
     model, graph = small_network()
     limits = {name: settings.pop(name) for name in ("max_clients", "idle_s") if name in settings}
-    server = UdpServer(TailEngine(graph, weights_digest(model)), "127.0.0.1", port, Settings(**settings), **limits)
+    engine, is_public = TailEngine(graph, weights_digest(model)), not host.startswith("127.")
+    server = UdpServer(engine, host, port, Settings(**settings), insecure=is_public, **limits)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     print(server.start(), flush=True)  # noqa: T201
@@ -43,4 +44,4 @@ def main(port: int, settings: dict) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), json.loads(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))

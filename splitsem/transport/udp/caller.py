@@ -1,5 +1,6 @@
 """Caller: the client's protocol: handshake, requests, answers, heartbeat, reconnecting; no socket, no thread."""
 
+import errno
 import os
 import threading
 import time
@@ -158,6 +159,8 @@ class Caller:
         """See Side."""
         if error is None:
             self._fail(LinkError(f"the connection to {self._peer} is closed"))
+        elif error.errno == errno.EMSGSIZE:
+            self._trouble = f"fragment_bytes={self._settings.fragment_bytes} does not fit into the MTU on the way there"
         else:
             self._trouble = str(error.strerror)
 
@@ -168,7 +171,7 @@ class Caller:
         self._conversation: Conversation | None = None
         self._cookie = NO_COOKIE
         self._base = next(iter(self._requests), self._next_request)
-        self._hello_s, self._num_hellos = now_s, 0
+        self._hello_s, self._num_hellos, self._num_challenges = now_s, 0, 0
 
     def _hello(self, now_s: float) -> Iterator[tuple[Address, list[Datagram]]]:
         if now_s < self._hello_s:
@@ -189,7 +192,9 @@ class Caller:
     def _take_handshake(self, packet: Packet, now_s: float) -> None:
         if packet.kind is Kind.CHALLENGE and len(packet.body) == len(NO_COOKIE) and self._cookie != packet.body:
             self._cookie = bytes(packet.body)
-            self._hello_s, self._num_hellos = now_s, 0
+            self._num_challenges += 1
+            if self._num_challenges <= self._settings.retries + 1:  # else: no hurry, it may go on for ever
+                self._hello_s, self._num_hellos = now_s, 0
         elif packet.kind is Kind.WELCOME and self._cookie != NO_COOKIE and (limits := Limits.parse(packet.body)):
             self._limits = limits
             self._conversation = Conversation(self._connection, self._settings, self.counts, now_s)
@@ -243,7 +248,8 @@ class Caller:
         conversation.outbox.offer(number - self._base + 1, purpose, payload, tolerant)
 
     def _take_answer(self, message: Message) -> None:
-        self._num_fruitless = 0
+        if message.purpose != Purpose.AGREED or not self._requests:
+            self._num_fruitless = 0
         if message.purpose == Purpose.DISAGREED:
             self._fail(ConfigError(_text(message.payload)))
         elif message.purpose == Purpose.AGREED:

@@ -19,7 +19,9 @@ _LONGEST_WAIT_S = 1.0
 _DRAIN = 64
 # linux/udp.h, linux/in.h; not in the socket module of Python 3.11
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
-_IP_MTU_DISCOVER, _IP_PMTUDISC_DO = 10, 2
+_MTU_DISCOVER = {socket.AF_INET: (socket.IPPROTO_IP, 10), socket.AF_INET6: (socket.IPPROTO_IPV6, 23)}
+_PMTUDISC_DO = 2
+_NO_SEGMENTS = (errno.EINVAL, errno.EIO, errno.EOPNOTSUPP, errno.ENOPROTOOPT, errno.EMSGSIZE)
 _MAX_SEGMENTS = 64
 _SEGMENT_SIZE = struct.Struct("@H")
 
@@ -89,8 +91,8 @@ class Endpoint:
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             self._sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
         with contextlib.suppress(OSError):  # a packet beyond the MTU is an error, never cut up by IP
-            if self._sock.family == socket.AF_INET:
-                self._sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+            level, option = _MTU_DISCOVER[self._sock.family]
+            self._sock.setsockopt(level, option, _PMTUDISC_DO)
         with contextlib.suppress(OSError):
             self._sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
 
@@ -160,7 +162,7 @@ class Endpoint:
                 select.select([], [self._sock], [], 0.05)
                 continue
             except OSError as exc:
-                if len(group) > 1 and exc.errno in (errno.EINVAL, errno.EIO, errno.EOPNOTSUPP, errno.EMSGSIZE):
+                if len(group) > 1 and exc.errno in _NO_SEGMENTS:
                     self._can_segment = False
                     for datagram in group:
                         self._send([datagram], address)

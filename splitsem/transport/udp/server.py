@@ -12,6 +12,8 @@ from splitsem.transport.udp.repair import zero_fill
 from splitsem.transport.udp.sessions import Job, Sessions
 from splitsem.transport.udp.settings import Counts, Settings
 
+_TORCH_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
+
 
 class UdpServer(TailServer):
     """Answers the frames of several clients from one engine.
@@ -99,7 +101,7 @@ class UdpServer(TailServer):
             return Purpose.BAD_FRAME, str(exc).encode()
         except SplitSemError as exc:
             return Purpose.DISAGREED, str(exc).encode()
-        except (RuntimeError, MemoryError) as exc:  # what torch raises
+        except _TORCH_ERRORS as exc:  # of this frame only: the others must not suffer
             return Purpose.FAILED, f"the tail failed: {exc}".encode()
         return Purpose.FAILED, f"expected a plan and then frames, got a message of purpose {job.purpose}".encode()
 
