@@ -170,7 +170,7 @@ def test_2000_frames_survive_a_server_killed_every_few_hundred_on_a_lossy_networ
     with (
         server,
         Relay(first.address, 5, loss=0.05) as relay,
-        connected(relay.address, agreed, Settings(retries=14)) as tail,
+        connected(relay.address, agreed, Settings(retries=30)) as tail,
     ):
         for answer in tail.stream(payloads):
             answers.append(answer)

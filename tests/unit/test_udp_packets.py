@@ -77,7 +77,7 @@ def test_numbers_that_do_not_fit_each_other_are_refused(body, size, place, fragm
 @QUICK
 @given(st.sets(st.integers(0, 400), min_size=1))
 def test_ranges_hold_what_was_added_and_an_ack_carries_them(sequences):
-    seen = SequenceRanges()
+    seen = SequenceRanges(packets.MAX_ACK_RANGES)
     order = sorted(sequences, key=lambda n: (n * 7919) % 401)
     kept = [n for n in order if seen.add(n)]
     assert all(n in seen for n in sequences)
@@ -91,7 +91,7 @@ def test_ranges_hold_what_was_added_and_an_ack_carries_them(sequences):
 
 
 def test_the_memory_of_what_arrived_is_bounded():
-    seen = SequenceRanges()
+    seen = SequenceRanges(packets.MAX_ACK_RANGES)
     for sequence in range(0, 100_000, 2):
         seen.add(sequence)
     assert len(seen.highest_first()) == packets.MAX_ACK_RANGES

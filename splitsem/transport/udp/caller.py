@@ -50,7 +50,6 @@ class Caller:
         self._outcomes: dict[int, Answer | SplitSemError] = {}
         self._next_request = 0
         self._limits: Limits | None = None
-        self._has_agreed = False
         self._failure: SplitSemError | None = None
         self._trouble = ""
         self._is_leaving = False
@@ -80,8 +79,7 @@ class Caller:
             self._next_request += 1
             self._requests[number] = _Request(payload, purpose)
             self._request_bytes += len(payload)
-            if self._conversation is not None:
-                self._offer(self._conversation, number)
+            self._offer(number)
             return number
 
     def wait(self, number: int) -> Answer:
@@ -169,6 +167,7 @@ class Caller:
     def _begin_handshake(self, now_s: float) -> None:
         self._connection = int.from_bytes(os.urandom(8), "little")
         self._conversation: Conversation | None = None
+        self._has_agreed = False  # to the plan, on this connection: no frame may overtake it
         self._cookie = NO_COOKIE
         self._base = next(iter(self._requests), self._next_request)
         self._hello_s, self._num_hellos, self._num_challenges = now_s, 0, 0
@@ -200,9 +199,6 @@ class Caller:
             self._conversation = Conversation(self._connection, self._settings, self.counts, now_s)
             self._conversation.outbox.on_timeout = self._count_retry
             self._conversation.outbox.offer(0, Purpose.PLAN, self._plan)
-            for number in self._requests:
-                self._offer(self._conversation, number)
-            self.lock.notify_all()
         else:
             self.counts.malformed += 1
 
@@ -240,12 +236,13 @@ class Caller:
             and self._request_bytes + num_bytes <= limits.buffer_bytes
         )
 
-    def _offer(self, conversation: Conversation, number: int) -> None:
+    def _offer(self, number: int) -> None:
+        assert self._conversation is not None  # a plan was agreed on it
         payload, purpose = self._requests[number]
         if purpose is Purpose.FRAME:
             self.counters.frames_sent += 1
         tolerant = purpose is Purpose.FRAME and self._settings.loss == "tolerate"
-        conversation.outbox.offer(number - self._base + 1, purpose, payload, tolerant)
+        self._conversation.outbox.offer(number - self._base + 1, purpose, payload, tolerant)
 
     def _take_answer(self, message: Message) -> None:
         if message.purpose != Purpose.AGREED or not self._requests:
@@ -254,6 +251,8 @@ class Caller:
             self._fail(ConfigError(_text(message.payload)))
         elif message.purpose == Purpose.AGREED:
             self._has_agreed = True
+            for number in self._requests:
+                self._offer(number)
         elif (number := message.number + self._base - 1) in self._requests:
             request = self._requests.pop(number)
             self._request_bytes -= len(request.payload)

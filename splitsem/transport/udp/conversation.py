@@ -25,8 +25,10 @@ class Conversation:
         self.outbox = Outbox(connection, settings, counts)
         self.inbox = Inbox(settings, counts)
         self._counts = counts
-        self._seen = SequenceRanges()
-        self._owes_ack = False
+        self._max_unsettled = 2 * settings.window + 2  # answers of which the acknowledgement may be under way
+        self._seen = SequenceRanges(packets.max_ack_ranges(settings.fragment_bytes))
+        self._num_owed = 0  # packets taken in since the last ACK
+        self._acks: list[Datagram] = []
 
     @property
     def has_failed(self) -> bool:
@@ -54,30 +56,41 @@ class Conversation:
 
     def outgoing(self, now_s: float, limit: int = 64) -> list[Datagram]:
         """About ``limit`` datagrams that may leave now, acknowledgements first."""
-        out = []
-        if self._owes_ack:
-            self._owes_ack = False
-            ack = packets.pack_ack(self.connection, self._seen.highest_first())
-            self.outbox.bucket.take(len(ack[0]) + IP_UDP_BYTES)
-            out.append(ack)
+        if self._num_owed:
+            self._write_ack()
+        out, self._acks = self._acks, []
         self.outbox.tick(now_s)
         out.extend(self.outbox.take(now_s, limit))
         return out
 
     def next_s(self, now_s: float) -> float:
         """When to call ``outgoing`` next, if nothing is heard until then."""
-        return now_s if self._owes_ack else self.outbox.next_s(now_s)
+        return now_s if self._acks or self._num_owed else self.outbox.next_s(now_s)
 
     def _take_in(self, packet: Packet, fragment: Fragment | None, now_s: float) -> Message | None:
         if packet.sequence in self._seen:
             self._counts.duplicates += 1
-            self._owes_ack = True
+            self._owe_ack()
             return None
         message, is_taken = None, True
-        if fragment is not None:
+        if fragment is not None and self.outbox.num_unsettled > self._max_unsettled:
+            self._counts.refused += 1  # a peer that takes no answers gets none
+            is_taken = False
+        elif fragment is not None:
             take = self.inbox.finish if packet.kind is Kind.FINISH else self.inbox.accept
             is_taken, message = take(fragment, now_s)
         if is_taken:  # what did not fit is not acknowledged, so it comes again
             self._seen.add(packet.sequence)
-            self._owes_ack = True
+            self._owe_ack()
         return message
+
+    def _owe_ack(self) -> None:
+        self._num_owed += 1
+        if self._num_owed >= self._seen.max_ranges:  # so that no range is forgotten unsaid
+            self._write_ack()
+
+    def _write_ack(self) -> None:
+        self._num_owed = 0
+        ack = packets.pack_ack(self.connection, self._seen.highest_first())
+        self.outbox.bucket.take(len(ack[0]) + IP_UDP_BYTES)
+        self._acks.append(ack)

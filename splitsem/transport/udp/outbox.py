@@ -51,6 +51,7 @@ class Outbox:
         counts: where to count.
 
     Attributes:
+        num_unsettled: messages of which the peer has not confirmed all.
         has_failed: the peer was silent for ``retries`` time-outs, and one more.
         on_timeout: called at each time-out.
     """
@@ -73,10 +74,12 @@ class Outbox:
         self._probes = 0
         self._num_timeouts = 0
         self.has_failed = False
+        self.num_unsettled = 0
         self.on_timeout: Callable[[], None] = lambda: None
 
     def offer(self, number: int, purpose: int, payload: bytes, tolerant: bool = False) -> None:
         """Queue a message; a tolerant one is never resent."""
+        self.num_unsettled += 1
         self._fresh.append(_Message(number, purpose, payload, self._settings.fragment_bytes, tolerant))
 
     def ping(self) -> None:
@@ -179,16 +182,25 @@ class Outbox:
         message, index, _, num_bytes = entry
         self._flight_bytes -= num_bytes
         self._window.arrived(num_bytes, is_full)
-        if message is not None and index != _FINISH:
+        if message is None:
+            return
+        if index != _FINISH:
             self._settle(message, index)
+        elif message.has_lost:
+            message.has_lost = False  # the peer knows
+            self.num_unsettled -= 1
 
     def _settle(self, message: _Message, index: int) -> None:
         if message.settled[index]:
             return
         message.settled[index] = 1
         message.left -= 1
-        if not message.left and message.has_lost:
+        if message.left:
+            return
+        if message.has_lost:
             self._again.append((message, _FINISH))
+        else:
+            self.num_unsettled -= 1
 
     def _find_losses(self, now_s: float) -> None:
         self._loss_s = inf
@@ -212,7 +224,8 @@ class Outbox:
         if message is None:
             return
         if index == _FINISH:
-            self._again.append((message, index))
+            if message.has_lost:
+                self._again.append((message, index))
         elif not message.settled[index]:
             self._counts.fragments_lost += 1
             if message.tolerant:

@@ -110,6 +110,15 @@ def pack_finish(connection: int, sequence: int, fragment: Fragment) -> Datagram:
     return pack(Kind.FINISH, connection, sequence, _FRAGMENT.pack(*fragment[:5]))
 
 
+def max_ack_ranges(fragment_bytes: int) -> int:
+    """How many ranges an ACK holds that is no longer than a DATA packet.
+
+    >>> max_ack_ranges(1400), max_ack_ranges(64)
+    (64, 10)
+    """
+    return min(MAX_ACK_RANGES, (fragment_bytes + _FRAGMENT.size) // _RANGE.size)
+
+
 def pack_ack(connection: int, ranges: Sequence[tuple[int, int]]) -> Datagram:
     """An ACK for inclusive ranges of sequence numbers, the highest range first."""
     largest = ranges[0][1]

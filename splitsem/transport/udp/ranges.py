@@ -1,19 +1,18 @@
 """SequenceRanges: which packets have arrived, in bounded memory."""
 
-from splitsem.transport.udp.packets import MAX_ACK_RANGES
-
 
 class SequenceRanges:
-    """The sequence numbers seen, as at most ``MAX_ACK_RANGES`` inclusive ranges; older ones are forgotten.
+    """The sequence numbers seen, as at most ``max_ranges`` inclusive ranges; older ones are forgotten.
 
     A forgotten number counts as seen: its sender has written it off long since and has sent its content again.
 
-    >>> seen = SequenceRanges()
+    >>> seen = SequenceRanges(max_ranges=64)
     >>> [seen.add(n) for n in (0, 1, 4, 1)], seen.highest_first()
     ([True, True, True, False], [(4, 4), (0, 1)])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_ranges: int) -> None:
+        self.max_ranges = max_ranges
         self._ranges: list[list[int]] = []  # ascending, apart
         self._floor = 0
 
@@ -38,7 +37,7 @@ class SequenceRanges:
             ranges[place][1] = ranges.pop(place + 1)[1]
         if place and ranges[place - 1][1] == sequence - 1:
             ranges[place - 1][1] = ranges.pop(place)[1]
-        if len(ranges) > MAX_ACK_RANGES:
+        if len(ranges) > self.max_ranges:
             self._floor = ranges.pop(0)[1] + 1
         return True
 

@@ -16,7 +16,7 @@ class Settings:
 
     Attributes:
         fragment_bytes: payload bytes in one datagram; 1,400 and 71 bytes of headers fit into Ethernet's 1,500.
-        rate_bps: paced rate, IP and UDP headers included; None: find the rate, with less after each loss.
+        rate_bps: paced rate to one peer, IP and UDP headers included; None: find the rate, with less after each loss.
         retries: time-outs in a row after which a peer that says nothing is given up (so retries + 1 tries).
         loss: ``resend`` what is lost, or ``tolerate`` it: frames arrive with gaps, or count as lost.
         window: frames unanswered at a time.
