@@ -1,0 +1,93 @@
+"""What the messages and the packets of the handshake say."""
+
+import struct
+from enum import IntEnum
+from typing import NamedTuple
+
+COOKIE_BYTES = 16
+TOKEN_BYTES = 16
+NO_COOKIE = bytes(COOKIE_BYTES)
+_HELLO = struct.Struct(f"<{COOKIE_BYTES}s{TOKEN_BYTES}sQ")
+_LIMITS = struct.Struct("<IIQ")
+_TIMES = struct.Struct("<dd")
+
+
+class Purpose(IntEnum):
+    """What a message is. Append only. Message 0 of a connection is its plan; every message has one answer."""
+
+    PLAN = 1  # client: Plan as JSON
+    FRAME = 2  # client: a payload
+    ECHO = 3  # client: bytes to count
+    AGREED = 16  # server: the plan holds
+    DISAGREED = 17  # server: it does not; text
+    ANSWER = 18  # server: seconds on the server, seconds in the queue, output
+    BAD_FRAME = 19  # server: the payload is damaged or does not fit; text
+    LOST = 20  # server: too much of the frame is missing; text
+    ECHOED = 21  # server: all of it arrived
+    FAILED = 22  # server: the tail could not compute it; text
+    FILLED = 23  # server: as ANSWER, of a frame whose missing symbols were taken as zeros
+
+
+class Reset(IntEnum):
+    """Why a server does not know a connection. Append only."""
+
+    UNKNOWN = 1
+    FULL = 2
+    VERSION = 3
+
+
+class Hello(NamedTuple):
+    """Body of HELLO.
+
+    Attributes:
+        cookie: what the server's CHALLENGE asked for; zeros at first.
+        token: the client's secret, by which it takes up its session again after a break.
+        base: number of the first request of this connection; what is before it is answered.
+    """
+
+    cookie: bytes
+    token: bytes
+    base: int
+
+    def pack(self) -> bytes:
+        """As bytes."""
+        return _HELLO.pack(*self)
+
+    @classmethod
+    def parse(cls, body: bytes | memoryview) -> "Hello | None":
+        """From bytes; None when they are not one."""
+        return cls(*_HELLO.unpack(body)) if len(body) == _HELLO.size else None
+
+
+class Limits(NamedTuple):
+    """Body of WELCOME: what a client must keep to.
+
+    Attributes:
+        window: requests unanswered at a time.
+        max_message_bytes: the longest message.
+        buffer_bytes: bytes of unanswered requests, if more than one.
+    """
+
+    window: int
+    max_message_bytes: int
+    buffer_bytes: int
+
+    def pack(self) -> bytes:
+        """As bytes."""
+        return _LIMITS.pack(*self)
+
+    @classmethod
+    def parse(cls, body: bytes | memoryview) -> "Limits | None":
+        """From bytes; None when they are not one."""
+        limits = cls(*_LIMITS.unpack(body)) if len(body) == _LIMITS.size else None
+        return limits if limits and limits.window else None
+
+
+def pack_answer(output: bytes | memoryview, server_s: float, queue_s: float) -> bytes:
+    """Body of an ANSWER."""
+    return _TIMES.pack(server_s, queue_s) + output
+
+
+def parse_answer(body: memoryview) -> tuple[memoryview, float, float] | None:
+    """Output, server_s and queue_s of an ANSWER; None when it is too short."""
+    return (body[_TIMES.size :], *_TIMES.unpack_from(body)) if len(body) >= _TIMES.size else None
