@@ -9,7 +9,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from splitsem.codecs.identity import Identity
 from splitsem.errors import ConfigError, PayloadError, SessionError
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
+from splitsem.transport.batching import Batcher
 
 PROTOCOL_VERSION = 1
 
@@ -132,7 +133,8 @@ class RemoteTail(ABC):
         """The answers to the payloads, in order, each exactly once, also across reconnects.
 
         At most ``window`` frames (None: the transport's setting) are unanswered at any time; ``payloads`` is drawn
-        from only as fast as that allows, in a thread of its own, so that its work overlaps with sending and waiting.
+        from only as fast as that allows, in another thread, so that its work overlaps with sending and waiting. With a
+        window of 1 nothing overlaps: a payload is made when the one before is answered.
         """
 
     @abstractmethod
@@ -170,7 +172,7 @@ class RemoteTransport(ABC):
 
 class _Session(NamedTuple):
     point: SplitPoint
-    tail: nn.Module
+    tail: Callable[..., Tensor]
 
 
 class TailEngine:
@@ -184,6 +186,7 @@ class TailEngine:
         codecs: decoders beyond the built-in ones, each with a ``codec_id`` of its own (128…255).
         max_sessions: tails kept; the one unused for longest makes room, and its users open their plan again.
         max_batch: samples in one payload.
+        micro_batch: samples of several devices' frames that may run together, see ``Batcher``; 1 runs each by itself.
     """
 
     def __init__(
@@ -195,13 +198,17 @@ class TailEngine:
         codecs: Sequence[Codec] = (),
         max_sessions: int = 64,
         max_batch: int = 256,
+        micro_batch: int = 1,
     ) -> None:
-        if max_sessions < 1 or max_batch < 1:
-            raise ValueError(f"max_sessions and max_batch must be at least 1, got {max_sessions} and {max_batch}")
+        if min(max_sessions, max_batch, micro_batch) < 1:
+            raise ValueError(
+                "max_sessions, max_batch and micro_batch must be at least 1, "
+                f"got {max_sessions}, {max_batch} and {micro_batch}"
+            )
         self.graph = graph
         self.offer = Plan(graph.fingerprint, weights, "", granularity, precision, "")
         self.device = graph.cut("output").example.device
-        self.max_sessions, self.max_batch = max_sessions, max_batch
+        self.max_sessions, self.max_batch, self.micro_batch = max_sessions, max_batch, micro_batch
         self._decoders = {int(codec.codec_id): codec for codec in (*builtin_decoders(), *codecs)}  # type: ignore[arg-type]
         self.codec_labels = tuple(codec_label(codec) for codec in self._decoders.values())
         self._identity = Identity()
@@ -222,7 +229,9 @@ class TailEngine:
         key = hashlib.sha256(plan.to_json().encode()).hexdigest()[:16]
         with self._lock:
             if key not in self._sessions:
-                self._sessions[key] = _Session(point, self.graph.cut(point).tail)
+                tail = self.graph.cut(point).tail
+                is_shared = self.micro_batch > 1 and point.is_batched
+                self._sessions[key] = _Session(point, Batcher(tail, self.micro_batch) if is_shared else tail)
                 if len(self._sessions) > self.max_sessions:
                     self._sessions.popitem(last=False)
         return key

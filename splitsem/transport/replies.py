@@ -10,7 +10,8 @@ from splitsem.transport.remote import Answer
 class Replies:
     """The last ``window`` answers to one client; its frames are computed one at a time.
 
-    A client has at most ``window`` unanswered frames, so it never asks again for an older one.
+    A client has at most ``window`` unanswered frames, so it never asks again for an older one; what it says it has
+    is forgotten at once, as large answers would otherwise pile up.
     """
 
     def __init__(self, window: int) -> None:
@@ -18,9 +19,14 @@ class Replies:
         self._answers: OrderedDict[int, Answer] = OrderedDict()
         self._lock = threading.Lock()
 
-    def answer(self, request_id: int, compute: Callable[[], Answer]) -> Answer:
-        """The kept answer to this frame, or else that of ``compute``, which is kept from now on."""
+    def answer(self, request_id: int, compute: Callable[[], Answer], num_answered: int = 0) -> Answer:
+        """The kept answer to this frame, or else that of ``compute``, which is kept from now on.
+
+        The client has all answers below ``num_answered``.
+        """
         with self._lock:
+            while self._answers and next(iter(self._answers)) < num_answered:
+                self._answers.popitem(last=False)
             if request_id not in self._answers:
                 self._answers[request_id] = compute()
                 while len(self._answers) > self.window:
@@ -46,7 +52,9 @@ class ReplyBook:
     def of(self, client: str) -> Replies:
         """The replies of this client, remembered from now on."""
         with self._lock:
-            replies = self._clients.setdefault(client, Replies(self.window))
+            replies = self._clients.get(client)
+            if replies is None:
+                replies = self._clients[client] = Replies(self.window)
             self._clients.move_to_end(client)
             if len(self._clients) > self.max_clients:
                 self._clients.popitem(last=False)

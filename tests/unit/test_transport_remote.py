@@ -159,6 +159,19 @@ def test_a_frame_sent_again_is_answered_from_memory():
     assert computed == [0, 1, 2]
 
 
+def test_answers_that_the_client_has_are_forgotten():
+    replies = ReplyBook(max_clients=1, window=10).of("device")
+    computed = []
+
+    def compute(request_id):
+        computed.append(request_id)
+        return Answer(request_id, b"", 0.0, 0.0)
+
+    for request_id, num_answered in ((0, 0), (1, 0), (2, 1), (1, 1), (0, 1)):
+        replies.answer(request_id, lambda i=request_id: compute(i), num_answered)
+    assert computed == [0, 1, 2, 0]
+
+
 def test_only_the_last_clients_and_answers_are_kept():
     book = ReplyBook(max_clients=2, window=1)
     first = book.of("first")
