@@ -314,7 +314,31 @@ def test_a_consumer_that_stops_early_leaves_the_connection_usable(running, agree
         stream = tail.stream(payloads)
         assert next(stream).request_id == 0
         stream.close()
-        check(tail.stream(payloads[:40]), outputs[:40])
+        check(tail.stream(payloads[:200]), outputs[:200])
+        assert not tail._caller._outcomes
+
+
+def test_a_window_of_one_makes_a_payload_when_the_one_before_is_answered(running, agreed, shots):
+    payloads, _ = shots
+    made, answered = [], []
+    with connected(running.address, agreed) as tail:
+        for answer in tail.stream((made.append(len(answered)) or p for p in payloads[:30]), window=1):
+            answered.append(answer)
+    assert all(n >= place - 1 for place, n in enumerate(made))
+    assert max(len(made) - len(answered), 0) == 0
+
+
+def test_answers_that_arrived_are_forgotten_by_the_server(small, shots):
+    model, graph = small
+    payloads, outputs = shots
+    server = UdpServer(TailEngine(graph, weights_digest(model)))
+    try:
+        with connected(server.start(), small_plan(model, graph)) as tail:
+            check(tail.stream(payloads[:100], window=1), outputs[:100])
+            [session] = server.sessions._sessions.values()
+            assert 1 <= len(session.replies._answers) <= 3
+    finally:
+        server.stop()
 
 
 def test_ipv6_carries_frames_too(agreed, shots):

@@ -28,13 +28,16 @@ class Network:
     damage: float = 0.0
     settings: Settings = field(default_factory=Settings)
     now_s: float = 100.0
+    line_bps: float = 1e12
+    queue_s: float = 1.0
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.counts = (Counts(), Counts())
         self.ends = tuple(Conversation(CONNECTION, self.settings, c, self.now_s) for c in self.counts)
         self.under_way: list[tuple[float, int, int, bytes]] = []
-        self.num_sent = self.longest = 0
+        self.num_sent = self.longest = self.num_dropped = 0
+        self.free_s = [self.now_s, self.now_s]
         self.num_bytes_sent = [0, 0]
         self.received: tuple[list[Message], list[Message]] = ([], [])
 
@@ -62,11 +65,15 @@ class Network:
     def send(self, to: int, datagram: bytes) -> None:
         self.num_bytes_sent[1 - to] += len(datagram)
         self.longest = max(self.longest, len(datagram))
+        if self.free_s[to] > self.now_s + self.queue_s:
+            self.num_dropped += 1
+            return
+        self.free_s[to] = max(self.free_s[to], self.now_s) + 8 * len(datagram) / self.line_bps
         for _ in range(2 if self.random.random() < self.duplicate else 1):
             if self.random.random() < self.loss:
                 continue
             self.num_sent += 1
-            at_s = self.now_s + 0.01 + self.random.random() * self.jitter_s
+            at_s = self.free_s[to] + 0.01 + self.random.random() * self.jitter_s
             if self.random.random() < self.damage:
                 place = self.random.randrange(len(datagram))
                 datagram = (
@@ -150,7 +157,7 @@ def test_n_retries_are_n_retries_with_waits_that_double():
 
 
 def test_a_peer_that_answers_is_never_given_up_however_much_is_lost():
-    network = Network(seed=3, loss=0.5, settings=Settings(retries=12))
+    network = Network(seed=3, loss=0.5, settings=Settings(retries=30))
     network.ends[0].outbox.offer(0, 1, message(0, 200_000))
     network.run(until_s=3600)
     assert bytes(network.received[1][0].payload) == message(0, 200_000)
@@ -165,6 +172,15 @@ def test_the_rate_is_kept_with_headers_resends_and_all():
     took_s = network.now_s - began_s
     assert 8 * network.num_bytes_sent[0] / took_s < 1e6
     assert 8 * 500_000 / took_s > 0.8e6  # 10 % loss and 5 % headers leave 0.86
+
+
+def test_a_line_of_unknown_rate_is_filled_and_not_flooded():
+    network = Network(seed=0, line_bps=10e6, queue_s=0.03)
+    network.ends[0].outbox.offer(0, 1, message(0, 4_000_000))
+    began_s = network.now_s
+    network.run(until_s=60)
+    assert 8 * 4_000_000 / (network.now_s - began_s) > 0.9 * 10e6 * 1400 / 1443
+    assert 0 < network.num_dropped < 0.05 * 4_000_000 / 1400
 
 
 def test_a_clean_network_sees_every_fragment_once():

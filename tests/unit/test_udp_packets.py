@@ -200,6 +200,12 @@ def test_gaps_in_what_describes_the_tensors_cannot_be_filled():
     assert zero_fill(payload[:header] + bytes(400) + payload[second:], ((header, 400),)) is not None
 
 
+def test_a_lost_header_byte_is_not_guessed_even_where_zero_would_fit():
+    payload = Identity().encode((torch.tensor(1.0),))
+    assert payload[5] == 0  # dtype float32, no dimensions
+    assert zero_fill(payload, ((5, 1),)) is None
+
+
 def test_codecs_whose_symbols_depend_on_each_other_are_not_filled():
     payload = Quantise(8).encode((torch.rand(1, 4000),))
     assert payload[3] == wire.CodecId.QUANTISE

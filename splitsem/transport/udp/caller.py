@@ -48,6 +48,7 @@ class Caller:
         self._requests: dict[int, _Request] = {}  # unanswered, ascending
         self._request_bytes = 0
         self._outcomes: dict[int, Answer | SplitSemError] = {}
+        self._abandoned: set[int] = set()  # unanswered, and nobody waits
         self._next_request = 0
         self._limits: Limits | None = None
         self._failure: SplitSemError | None = None
@@ -97,7 +98,8 @@ class Caller:
         """Nobody will wait for these any more."""
         with self.lock:
             for number in numbers:
-                self._outcomes.pop(number, None)
+                if self._outcomes.pop(number, None) is None:
+                    self._abandoned.add(number)
 
     def leave(self) -> None:
         """Say goodbye with the next datagrams; nothing is answered any more."""
@@ -256,7 +258,11 @@ class Caller:
         elif (number := message.number + self._base - 1) in self._requests:
             request = self._requests.pop(number)
             self._request_bytes -= len(request.payload)
-            self._outcomes[number] = self._outcome(number, message)
+            outcome = self._outcome(number, message)
+            if number in self._abandoned:
+                self._abandoned.discard(number)
+            else:
+                self._outcomes[number] = outcome
         self.lock.notify_all()
 
     def _outcome(self, number: int, message: Message) -> Answer | SplitSemError:

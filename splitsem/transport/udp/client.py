@@ -116,16 +116,20 @@ class _Stream:
 
     def _feed(self) -> None:
         try:
-            for payload in self._payloads:
-                self._room.acquire()
-                if self._is_over:
-                    break
+            payloads = iter(self._payloads)
+            while self._has_room() and (payload := next(payloads, None)) is not None:
                 self._numbers.put(self._caller.submit(payload, Purpose.FRAME))
                 self._endpoint.push()
+            if self._is_over:
+                self._drop_rest()  # what the consumer could not see when it left
         except BaseException as exc:  # noqa: BLE001 - handed to the consumer, which raises it
             self._numbers.put(exc)
         else:
             self._numbers.put(None)
+
+    def _has_room(self) -> bool:
+        self._room.acquire()
+        return not self._is_over
 
     def _drop_rest(self) -> None:
         rest = set()

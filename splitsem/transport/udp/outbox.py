@@ -16,17 +16,16 @@ _TICK_S = 0.002  # sleeping is no finer, so the bucket must hold what leaves in 
 
 
 class _Message:
-    """A message on its way: which fragments are settled (arrived, or lost for good)."""
+    """A message on its way. Each fragment is in one place: fresh, in flight, to go again, or settled."""
 
-    __slots__ = ("fragment_bytes", "has_lost", "left", "next_index", "num", "number", "purpose", "settled", "tolerant",
-                 "view")  # fmt: skip
+    __slots__ = ("fragment_bytes", "has_lost", "left", "next_index", "num", "number", "purpose", "tolerant", "view")
 
     def __init__(self, number: int, purpose: int, payload: bytes, fragment_bytes: int, tolerant: bool) -> None:
         self.number, self.purpose, self.view, self.tolerant = number, purpose, memoryview(payload), tolerant
         self.fragment_bytes = fragment_bytes
         self.num = packets.num_fragments(len(payload), fragment_bytes)
-        self.settled = bytearray(self.num)
-        self.left, self.next_index, self.has_lost = self.num, 0, False
+        self.left = self.num  # neither arrived nor lost for good
+        self.next_index, self.has_lost = 0, False
 
     def fragment(self, index: int) -> Fragment:
         start = index * self.fragment_bytes
@@ -52,6 +51,7 @@ class Outbox:
 
     Attributes:
         num_unsettled: messages of which the peer has not confirmed all.
+        num_confirmed: all messages below this number have been confirmed.
         has_failed: the peer was silent for ``retries`` time-outs, and one more.
         on_timeout: called at each time-out.
     """
@@ -75,6 +75,8 @@ class Outbox:
         self._num_timeouts = 0
         self.has_failed = False
         self.num_unsettled = 0
+        self.num_confirmed = 0
+        self._confirmed: set[int] = set()  # numbers from num_confirmed on
         self.on_timeout: Callable[[], None] = lambda: None
 
     def offer(self, number: int, purpose: int, payload: bytes, tolerant: bool = False) -> None:
@@ -100,8 +102,6 @@ class Outbox:
                 break
             if self._again:
                 message, index = self._again.popleft()
-                if index != _FINISH and message.settled[index]:
-                    continue
                 self._counts.fragments_resent += 1
                 out.append(self._emit(message, index, now_s))
             elif self._fresh:
@@ -185,22 +185,26 @@ class Outbox:
         if message is None:
             return
         if index != _FINISH:
-            self._settle(message, index)
+            self._settle(message)
         elif message.has_lost:
             message.has_lost = False  # the peer knows
-            self.num_unsettled -= 1
+            self._confirm(message)
 
-    def _settle(self, message: _Message, index: int) -> None:
-        if message.settled[index]:
-            return
-        message.settled[index] = 1
+    def _settle(self, message: _Message) -> None:
         message.left -= 1
         if message.left:
             return
         if message.has_lost:
             self._again.append((message, _FINISH))
         else:
-            self.num_unsettled -= 1
+            self._confirm(message)
+
+    def _confirm(self, message: _Message) -> None:
+        self.num_unsettled -= 1
+        self._confirmed.add(message.number)
+        while self.num_confirmed in self._confirmed:
+            self._confirmed.discard(self.num_confirmed)
+            self.num_confirmed += 1
 
     def _find_losses(self, now_s: float) -> None:
         self._loss_s = inf
@@ -226,13 +230,13 @@ class Outbox:
         if index == _FINISH:
             if message.has_lost:
                 self._again.append((message, index))
-        elif not message.settled[index]:
-            self._counts.fragments_lost += 1
-            if message.tolerant:
-                message.has_lost = True
-                self._settle(message, index)
-            else:
-                self._again.append((message, index))
+            return
+        self._counts.fragments_lost += 1
+        if message.tolerant:
+            message.has_lost = True
+            self._settle(message)
+        else:
+            self._again.append((message, index))
 
     def _time_out(self, now_s: float) -> None:
         self._counts.timeouts += 1
