@@ -1,5 +1,6 @@
 """What the two score plots share: points, Pareto front, unsplit line, references and point labels."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ def draw_points(ax: Axes, split: pd.DataFrame, x: str) -> list[Line2D]:
     """One marker a configuration, colour and shape by series; error bars where several seeds were run."""
     if split.empty:
         return []
-    names = list(split["series"].unique())
+    names = sorted(split["series"].unique(), key=_natural)
     colors = dict(zip(names, style.palette(len(names)), strict=True))
     markers = {name: style.MARKERS[i % len(style.MARKERS)] for i, name in enumerate(names)}
     series: dict[str, Any] = {"hue": "series", "style": "series", "palette": colors, "markers": markers}
@@ -95,6 +96,11 @@ def label_points(ax: Axes, front: pd.DataFrame, shown: pd.DataFrame, x: str) -> 
     for annotation, names in zip(placed, spots.values(), strict=True):
         annotation.set_color(names[0][1])
         annotation.set_gid("label")
+
+
+def _natural(text: str) -> list[str | int]:
+    """Sorts ``8 bit`` before ``10 bit``."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
 
 
 def _name(row: pd.Series, several: bool) -> str:

@@ -229,3 +229,10 @@ def test_figures_drawn_in_threads_equal_those_drawn_alone():
 def test_save_writes_a_png(tmp_path):
     save(accuracy_throughput(SWEEPS["one row"]), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_legend_counts_bit_widths_upwards():
+    rows = [{**SWEEPS["three points"].iloc[0].to_dict(), "codec.bit_width": str(bits)} for bits in (10, 2, 8)]
+    ax = accuracy_throughput(pd.DataFrame(rows)).axes[0]
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert [text for text in texts if "bit" in text] == ["2 bit", "8 bit", "10 bit"]
