@@ -113,7 +113,7 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, device: Device) -> tup
 
 
 def chosen_point(cfg: DictConfig, graph: SplitGraph) -> SplitPoint:
-    """The point that ``split.point`` or ``split.index`` names; with neither, the first natural bottleneck.
+    """The point that ``split.point`` or ``split.index`` names; with neither, the first bottleneck, else ``input``.
 
     Raises ConfigError when both are given, SplitPointError when there is no such point.
     """
@@ -122,10 +122,12 @@ def chosen_point(cfg: DictConfig, graph: SplitGraph) -> SplitPoint:
         raise ConfigError(f"split.point={name} and split.index={index} are both given; give one of them")
     if name is not None or index is not None:
         return graph.point(str(name) if name is not None else int(index))
-    inner = graph.points[1:-1]
-    point = next((p for p in inner if p.is_bottleneck), min(inner, key=lambda p: p.raw_bytes))
-    log.info("split.point is not given: taking %s, %s", point.name, "the first natural bottleneck")
-    return point
+    point = next((p for p in graph.points[1:-1] if p.is_bottleneck), None)
+    if point is not None:
+        log.info("split.point is not given: taking %s, the first natural bottleneck", point.name)
+        return point
+    log.info("split.point is not given and the model has no natural bottleneck: taking input")
+    return graph.points[0]
 
 
 def test_batches(

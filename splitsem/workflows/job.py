@@ -40,6 +40,8 @@ def run_job(cfg: DictConfig) -> list[float]:
     """Run the workflow that ``cfg`` names; its results are in the run's folder whatever becomes of the tracking."""
     hydra_cfg = HydraConfig.get()
     folder = Path(hydra_cfg.runtime.output_dir)
+    for left_over in ("metrics.json", "error.txt"):  # of an earlier run into the same folder
+        (folder / left_over).unlink(missing_ok=True)
     tracker: Mlflow | None = instantiate(cfg.tracking) or None  # tracking=none is an empty setting
     run_id, trouble = _start(tracker, hydra_cfg)
     ok = False

@@ -103,7 +103,8 @@ def _references(cfg: DictConfig, network: Network) -> None:
     hydra_cfg = HydraConfig.get()
     if hydra_cfg.mode != RunMode.MULTIRUN or not network.task.is_image:
         return
-    shared: dict[str, Any] = {name: OmegaConf.to_container(cfg[name]) for name in ("transport", "hardware")}
+    shared: dict[str, Any] = {n: OmegaConf.to_container(cfg[n]) for n in ("transport", "hardware", "references")}
+    shared["num_samples"] = cfg.workflow.num_samples
     key = hashlib.sha256((network.key + json.dumps(shared, sort_keys=True)).encode()).hexdigest()[:12]
     folder = Path(hydra_cfg.sweep.dir) / "references"
     folder.mkdir(exist_ok=True)

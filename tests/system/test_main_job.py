@@ -134,6 +134,10 @@ def test_a_failing_job_is_a_row_and_the_others_go_on(run_py, cache, tmp_path):
     assert "nosuch" in jobs["error"].iloc[1]
     assert (tmp_path / "sweep" / "report.html").exists()
 
+    mended = run_py("split.point=stage1,stage3,stage2", *SHRUNK, cache, "tracking=none", "hydra.sweep.dir=sweep", "-m")
+    assert mended.returncode == 0, mended.stderr
+    assert (pd.read_csv(tmp_path / "sweep" / "results.csv")["status"] == "ok").all()
+
 
 def test_an_unreachable_tracking_server_is_said_and_the_results_are_kept(run_py, cache, tmp_path):
     done = run_py("split.point=stage1", *SHRUNK, cache, "tracking.uri=http://127.0.0.1:9", "hydra.run.dir=one")
