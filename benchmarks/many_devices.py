@@ -17,10 +17,12 @@ import torch
 from splitsem.codecs.identity import Identity
 from splitsem.models.cnn import StagedCnn
 from splitsem.split.graph import SplitGraph
+from splitsem.transport.engine import TailEngine
 from splitsem.transport.grpc.client import GrpcTail
+from splitsem.transport.grpc.limits import Limits
 from splitsem.transport.grpc.security import Security
-from splitsem.transport.grpc.server import GrpcServer, Limits
-from splitsem.transport.remote import Plan, TailEngine, weights_digest
+from splitsem.transport.grpc.server import GrpcServer
+from splitsem.transport.plan import Plan, weights_digest
 from splitsem.transport.retry import Retry
 
 NUM_DEVICES = 16

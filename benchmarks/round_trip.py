@@ -26,11 +26,13 @@ import torch
 from splitsem.codecs.identity import Identity
 from splitsem.models.cnn import StagedCnn
 from splitsem.split.graph import SplitGraph
+from splitsem.transport.engine import TailEngine
 from splitsem.transport.grpc import tail_pb2
 from splitsem.transport.grpc.client import GrpcTail
+from splitsem.transport.grpc.limits import Limits
 from splitsem.transport.grpc.security import Security
-from splitsem.transport.grpc.server import GrpcServer, Limits
-from splitsem.transport.remote import Plan, TailEngine
+from splitsem.transport.grpc.server import GrpcServer
+from splitsem.transport.plan import Plan
 from splitsem.transport.retry import Retry
 
 SIZES = (4 << 10, 256 << 10, 1_600_000, 12_800_000)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from splitsem.transport.remote import Plan
+from splitsem.transport.plan import Plan
 from splitsem.transport.udp.client import UdpTail
 from splitsem.transport.udp.server import UdpServer
 

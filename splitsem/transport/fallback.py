@@ -6,7 +6,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from splitsem.errors import LinkError
-from splitsem.transport.remote import Answer, Plan, RemoteTail, TailEngine
+from splitsem.transport.engine import TailEngine
+from splitsem.transport.plan import Plan
+from splitsem.transport.remote import Answer, RemoteTail
 
 log = logging.getLogger(__name__)
 

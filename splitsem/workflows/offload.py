@@ -20,7 +20,8 @@ from splitsem.pipeline import score
 from splitsem.plots.run_breakdown import run_breakdown
 from splitsem.split.partition import Cut
 from splitsem.transport.fallback import LocalFallback
-from splitsem.transport.remote import Plan, RemoteTail, codec_label, weights_digest
+from splitsem.transport.plan import Plan, codec_label, weights_digest
+from splitsem.transport.remote import RemoteTail
 from splitsem.workflows import assemble, split
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.job import Metrics, Result

@@ -9,7 +9,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from splitsem.errors import ConfigError
-from splitsem.transport.remote import RemoteTransport, TailEngine, TailServer, weights_digest
+from splitsem.transport.engine import TailEngine
+from splitsem.transport.plan import weights_digest
+from splitsem.transport.remote import RemoteTransport, TailServer
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.job import Result

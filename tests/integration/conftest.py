@@ -15,7 +15,7 @@ import torch
 from splitsem.codecs.identity import Identity
 from splitsem.transport.grpc.client import GrpcTail
 from splitsem.transport.grpc.security import Security
-from splitsem.transport.remote import Plan, weights_digest
+from splitsem.transport.plan import Plan, weights_digest
 from splitsem.transport.retry import Retry
 from tests.conftest import ENVIRONMENT, ROOT
 from tests.integration.tail_server import INPUT_SHAPE, small_network

@@ -8,9 +8,11 @@ import torch
 
 from splitsem.models.cnn import StagedCnn
 from splitsem.split.graph import SplitGraph
+from splitsem.transport.engine import TailEngine
+from splitsem.transport.grpc.limits import Limits
 from splitsem.transport.grpc.security import Security
-from splitsem.transport.grpc.server import GrpcServer, Limits
-from splitsem.transport.remote import TailEngine, weights_digest
+from splitsem.transport.grpc.server import GrpcServer
+from splitsem.transport.plan import weights_digest
 from splitsem.workflows.serve import serve
 
 INPUT_SHAPE = (1, 8, 8)

@@ -11,11 +11,11 @@ import torch
 
 from splitsem.codecs.identity import Identity
 from splitsem.errors import LinkError
+from splitsem.transport.engine import TailEngine
 from splitsem.transport.fallback import LocalFallback
 from splitsem.transport.grpc import tail_pb2
 from splitsem.transport.grpc.frames import Frame, Reply
 from splitsem.transport.grpc.server import SERVICE
-from splitsem.transport.remote import TailEngine
 from splitsem.transport.retry import Retry
 
 PATIENT = Retry(retries=400, first_s=0.05, most_s=0.2, deadline_s=20.0)

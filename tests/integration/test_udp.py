@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 
 from splitsem.codecs.identity import Identity
 from splitsem.errors import ConfigError, LinkError, PayloadError
-from splitsem.transport.remote import Plan, TailEngine, weights_digest
+from splitsem.transport.engine import TailEngine
+from splitsem.transport.plan import Plan, weights_digest
 from splitsem.transport.udp.address import bind
 from splitsem.transport.udp.client import UdpTail
 from splitsem.transport.udp.server import UdpServer

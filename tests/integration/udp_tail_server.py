@@ -9,7 +9,8 @@ import torch
 
 from splitsem.models.cnn import StagedCnn
 from splitsem.split.graph import SplitGraph
-from splitsem.transport.remote import Plan, TailEngine, weights_digest
+from splitsem.transport.engine import TailEngine
+from splitsem.transport.plan import Plan, weights_digest
 from splitsem.transport.udp.server import UdpServer
 from splitsem.transport.udp.settings import Settings
 

@@ -14,7 +14,9 @@ from splitsem.codecs.topk import TopK
 from splitsem.errors import ConfigError, PayloadError, SessionError, SplitPointError
 from splitsem.models.cnn import StagedCnn
 from splitsem.split.graph import SplitGraph
-from splitsem.transport.remote import Answer, Plan, TailEngine, codec_label, weights_digest
+from splitsem.transport.engine import TailEngine
+from splitsem.transport.plan import Plan, codec_label, weights_digest
+from splitsem.transport.remote import Answer
 from splitsem.transport.replies import ReplyBook
 
 

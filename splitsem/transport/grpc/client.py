@@ -14,7 +14,8 @@ from splitsem.transport.grpc.diagnosis import diagnose
 from splitsem.transport.grpc.frames import Frame, Reply, chunks, joined
 from splitsem.transport.grpc.pending import Pending
 from splitsem.transport.grpc.security import Security, host_port
-from splitsem.transport.remote import Answer, Counters, Plan, RemoteTail
+from splitsem.transport.plan import Plan
+from splitsem.transport.remote import Answer, Counters, RemoteTail
 from splitsem.transport.retry import Retry
 
 log = logging.getLogger(__name__)

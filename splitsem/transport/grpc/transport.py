@@ -1,9 +1,11 @@
 """Grpc: the option ``transport=grpc``."""
 
+from splitsem.transport.engine import TailEngine
 from splitsem.transport.grpc.client import GrpcTail
+from splitsem.transport.grpc.limits import Limits
 from splitsem.transport.grpc.security import Security
-from splitsem.transport.grpc.server import GrpcServer, Limits
-from splitsem.transport.remote import RemoteTransport, TailEngine
+from splitsem.transport.grpc.server import GrpcServer
+from splitsem.transport.remote import RemoteTransport
 from splitsem.transport.retry import Retry
 
 

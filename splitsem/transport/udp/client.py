@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable, Iterator
 
 from splitsem.errors import ConfigError, LinkError
-from splitsem.transport.remote import Answer, Counters, Plan, RemoteTail
+from splitsem.transport.plan import Plan
+from splitsem.transport.remote import Answer, Counters, RemoteTail
 from splitsem.transport.udp.address import connect
 from splitsem.transport.udp.caller import Caller
 from splitsem.transport.udp.endpoint import Endpoint

@@ -4,7 +4,9 @@ import threading
 import time
 
 from splitsem.errors import PayloadError, SessionError, SplitSemError
-from splitsem.transport.remote import Answer, Plan, TailEngine, TailServer
+from splitsem.transport.engine import TailEngine
+from splitsem.transport.plan import Plan
+from splitsem.transport.remote import Answer, TailServer
 from splitsem.transport.udp.address import bind
 from splitsem.transport.udp.endpoint import Endpoint
 from splitsem.transport.udp.messages import Purpose, pack_answer

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from splitsem.transport.remote import Plan
+from splitsem.transport.plan import Plan
 from splitsem.transport.replies import Replies
 from splitsem.transport.udp import packets
 from splitsem.transport.udp.conversation import Conversation

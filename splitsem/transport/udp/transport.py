@@ -1,6 +1,7 @@
 """UdpTransport: the config group's option ``transport=udp``, with both ends of it."""
 
-from splitsem.transport.remote import RemoteTransport, TailEngine
+from splitsem.transport.engine import TailEngine
+from splitsem.transport.remote import RemoteTransport
 from splitsem.transport.udp.address import host_and_port
 from splitsem.transport.udp.client import UdpTail
 from splitsem.transport.udp.server import UdpServer

@@ -1,0 +1,72 @@
+"""Plan: what the device and the server must agree on before the first frame."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+
+from torch import nn
+
+from splitsem.codecs import wire
+from splitsem.codecs.codec import Codec
+from splitsem.errors import ConfigError
+
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What both ends must agree on before the first frame.
+
+    Attributes:
+        fingerprint: the graph's, see ``SplitGraph.fingerprint``.
+        weights: digest of the weights' values, see ``weights_digest``.
+        point: name of the split point.
+        granularity: which points are offered: ``layer`` or ``op``.
+        precision: dtype of the network: ``float32``, ``bfloat16``, ``float16``.
+        codec: label of the codec that makes the payloads, see ``codec_label``.
+        wire_version: version of the payload format.
+        protocol_version: version of this contract.
+    """
+
+    fingerprint: str
+    weights: str
+    point: str
+    granularity: str
+    precision: str
+    codec: str
+    wire_version: int = wire.VERSION
+    protocol_version: int = PROTOCOL_VERSION
+
+    def to_json(self) -> str:
+        """The plan as one line of JSON; equal plans give equal lines."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Plan":
+        """Read what ``to_json`` wrote. Raises ConfigError unless it is exactly a plan's fields."""
+        try:
+            facts = json.loads(text)
+        except (ValueError, RecursionError) as exc:
+            raise ConfigError(f"expected a plan as JSON, got something else: {exc}") from exc
+        expected = {f.name: f.type for f in fields(cls)}
+        if not isinstance(facts, dict) or facts.keys() != expected.keys():
+            raise ConfigError(f"expected a plan with {', '.join(expected)}: do both ends run the same splitsem?")
+        for name, type_ in expected.items():
+            if type(facts[name]) is not type_:
+                raise ConfigError(f"expected {name} of the plan to be {type_.__name__}, got {facts[name]!r}")  # type: ignore[union-attr]
+        return cls(**facts)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and values of all parameters and buffers; 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(wire.raw_body(tensor))
+    return digest.hexdigest()[:16]
+
+
+def codec_label(codec: Codec) -> str:
+    """The codec's class, with a digest of its weights when it has any: what two ends must share to read each other."""
+    name = type(codec).__name__
+    return f"{name}:{weights_digest(codec)}" if codec.state_dict() else name
