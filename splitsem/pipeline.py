@@ -36,6 +36,7 @@ class Frames:
     encode_s: list[float] = field(default_factory=list)
     decode_s: list[float] = field(default_factory=list)
     num_lost: int = 0
+    bit_errors: int = 0
     squared_error: float = 0.0
     num_values: int = 0
 
@@ -79,14 +80,16 @@ class Pipeline:
         began = time.perf_counter()
         payload = self.codec.encode(z)
         encoded = time.perf_counter()
-        report = self.link.send(payload)
+        report = self.link.send(payload, self.codec.protected_bytes(payload))
         sent = time.perf_counter()
+        self.decoder.snr_db = report.snr_db
         z_hat = self._decode(payload, report.payload)
         frames.decode_s.append(time.perf_counter() - sent)
         frames.encode_s.append(encoded - began)
         frames.payload_bytes.append(len(payload))
         frames.link_s.append(report.link_s)
         frames.link_j.append(report.energy_j)
+        frames.bit_errors += report.bit_errors
         if z_hat is None:
             frames.num_lost += 1
             z_hat = tuple(torch.zeros_like(tensor) for tensor in z)

@@ -13,7 +13,12 @@ class Codec(nn.Module, ABC):
     Two paths describe the same loss: ``forward`` is differentiable and stays in memory, for training;
     ``encode`` and ``decode`` make and read the real bytes, for everything that is reported. A fresh codec of the
     same class decodes from the bytes alone (learned codecs: and the weights that both ends share).
+
+    Attributes:
+        snr_db: signal-to-noise ratio of the link, as the receiver sees it; set before ``decode`` where it is known.
     """
+
+    snr_db: float | None = None
 
     @abstractmethod
     def forward(self, z: Tensors) -> Tensors:
@@ -26,3 +31,10 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def decode(self, payload: bytes) -> Tensors:
         """The tensors, of their original shapes and dtypes, on the CPU. Raises PayloadError on any damage."""
+
+    def protected_bytes(self, payload: bytes) -> int:
+        """How many leading bytes of a payload must arrive undamaged for the rest to be of use; here all of them.
+
+        A codec that tolerates bit errors says how long its header is.
+        """
+        return len(payload)

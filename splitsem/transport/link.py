@@ -12,16 +12,24 @@ class LinkReport:
         payload: the bytes that arrived, perhaps damaged; None when they were lost.
         link_s: seconds from the first byte offered to the last byte received.
         energy_j: joules the sender spent on transmission.
+        bit_errors: bits of the payload that arrived wrong.
+        snr_db: signal-to-noise ratio that the receiver saw; None where the link has no such thing.
     """
 
     payload: bytes | None
     link_s: float
     energy_j: float
+    bit_errors: int = 0
+    snr_db: float | None = None
 
 
 class Link(ABC):
     """Carries payloads one way, from the edge to the server."""
 
     @abstractmethod
-    def send(self, payload: bytes) -> LinkReport:
-        """Carry one payload. Damage and loss are data in the report; a dead link raises LinkError."""
+    def send(self, payload: bytes, protected_bytes: int | None = None) -> LinkReport:
+        """Carry one payload. Damage and loss are data in the report; a dead link raises LinkError.
+
+        The first ``protected_bytes`` (None: all) are of no use when damaged (see ``Codec.protected_bytes``): a link
+        that damages bits protects or drops them, and counts what that costs.
+        """

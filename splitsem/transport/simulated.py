@@ -48,7 +48,7 @@ class SimulatedLink(Link):
         num_packets = max(1, ceil(payload_bytes / self.packet_bytes))
         return payload_bytes + num_packets * self.overhead_bytes
 
-    def send(self, payload: bytes) -> LinkReport:
+    def send(self, payload: bytes, protected_bytes: int | None = None) -> LinkReport:
         """Deliver the payload unchanged and report its time and energy."""
         num_bits = 8 * self.wire_bytes(len(payload))
         return LinkReport(

@@ -62,7 +62,7 @@ class TraceLink(Link):
         """Seconds since the beginning of the trace at which the next payload will be offered."""
         return self._clock_ms / 1000
 
-    def send(self, payload: bytes) -> LinkReport:
+    def send(self, payload: bytes, protected_bytes: int | None = None) -> LinkReport:
         """Deliver the payload unchanged and advance the clock to the moment its last byte left."""
         last = self._next + max(1, ceil(len(payload) / OPPORTUNITY_BYTES)) - 1
         num_loops, index = divmod(last, len(self._times_ms))
