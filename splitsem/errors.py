@@ -5,7 +5,8 @@ SplitSemError
 ├── SplitPointError   no such split point; lists the valid ones
 ├── PayloadError      bytes that are not a whole, undamaged payload of the expected codec
 └── LinkError         the other end cannot be reached (peer, status, number of tries)
-    └── SessionError  the server does not know the session (it was restarted, or made room): open the plan again
+    ├── SessionError  the server does not know the session (it was restarted, or made room): open the plan again
+    └── BusyError     the server does not measure itself while it answers frames: ask again later
 
 Bad constructor arguments raise ValueError with the argument's name, the rule and the value.
 """
@@ -33,3 +34,7 @@ class LinkError(SplitSemError):
 
 class SessionError(LinkError):
     """The server does not know the session, because it was restarted or made room: open the plan again."""
+
+
+class BusyError(LinkError):
+    """The server does not measure itself now, because it is answering frames or measuring already: ask again later."""

@@ -1,5 +1,6 @@
 """TailEngine: what the server does with a frame, without any network: agree on a plan, keep its tail, answer."""
 
+import functools
 import hashlib
 import threading
 import time
@@ -17,12 +18,13 @@ from splitsem.errors import ConfigError, PayloadError, SessionError
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
 from splitsem.transport.batching import Batcher
-from splitsem.transport.plan import Plan, codec_label
+from splitsem.transport.plan import MAX_PROBE_BYTES, Plan, codec_label
 
 
 class _Session(NamedTuple):
     point: SplitPoint
     tail: Callable[..., Tensor]
+    probe_bytes: int | None  # of a session of probes, see Plan.probe: the size of its answers
 
 
 class TailEngine:
@@ -75,34 +77,43 @@ class TailEngine:
         lines = self._disagreements(plan)
         if lines:
             raise ConfigError("\n".join(lines))
-        point = self.graph.point(plan.point)
+        probe_bytes = plan.probe_bytes()
+        point = self.graph.point(plan.point if probe_bytes is None else "output")
         key = hashlib.sha256(plan.to_json().encode()).hexdigest()[:16]
         with self._lock:
             if key not in self._sessions:
                 tail = self.graph.cut(point).tail
                 is_shared = self.micro_batch > 1 and point.is_batched
-                self._sessions[key] = _Session(point, Batcher(tail, self.micro_batch) if is_shared else tail)
+                self._sessions[key] = _Session(
+                    point, Batcher(tail, self.micro_batch) if is_shared else tail, probe_bytes
+                )
                 if len(self._sessions) > self.max_sessions:
                     self._sessions.popitem(last=False)
         return key
 
-    def answer(self, session: str, payload: bytes | memoryview) -> tuple[bytes, float]:
+    def answer(self, session: str, payload: bytes | memoryview) -> tuple[bytes | memoryview, float]:
         """The tail's output for one payload (wire format, identity codec) and the seconds it took.
 
         Raises SessionError when the session is not open here, PayloadError when the payload is damaged or does not
         fit the session's split point.
         """
         chosen = self.session(session)
+        if chosen.probe_bytes is not None:
+            return _zeros()[: chosen.probe_bytes], 0.0
+        answer = self.compute(chosen, payload)
+        with self._lock:
+            self.num_answered += 1
+        return answer
+
+    def compute(self, chosen: _Session, payload: bytes | memoryview) -> tuple[bytes, float]:
+        """As ``answer``, for whoever has the session and asks for his own sake: not counted."""
         began = time.perf_counter()
         z_hat = self.decode(payload)
         check_fit(z_hat, chosen.point, self.max_batch)
         with torch.inference_mode():
             output = chosen.tail(*(tensor.to(self.device) for tensor in z_hat))
             answer = self._identity.encode((output,))
-        server_s = time.perf_counter() - began
-        with self._lock:
-            self.num_answered += 1
-        return answer, server_s
+        return answer, time.perf_counter() - began
 
     def session(self, key: str) -> _Session:
         """The session of this key, marked as just used. Raises SessionError."""
@@ -151,6 +162,12 @@ def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> None:
     got = [(tuple(t.shape), t.dtype) for t in z_hat]
     if got != expected:
         raise PayloadError(f"expected {_describe(expected)} at split point {point.name}, got {_describe(got)}")
+
+
+@functools.cache
+def _zeros() -> memoryview:
+    """What all probes are answered from; never written, so that it takes no memory of its own."""
+    return memoryview(bytes(MAX_PROBE_BYTES))
 
 
 def _describe(tensors: list[tuple[tuple[int, ...], torch.dtype]]) -> str:

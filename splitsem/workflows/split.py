@@ -18,6 +18,7 @@ from splitsem.cost.end_to_end import Cost
 from splitsem.pipeline import Frames, Pipeline, score
 from splitsem.plots.run_breakdown import run_breakdown
 from splitsem.split.partition import Cut
+from splitsem.transport.link import Link
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.job import Metrics, Result
@@ -41,11 +42,16 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     return Result(metrics, {"breakdown": run_breakdown(metrics)}, history, headline)
 
 
-def evaluate(cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decoder: Codec) -> Metrics:
-    """Run the test split through ``cut`` and price it: the contract's metrics of a split run."""
+def evaluate(
+    cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decoder: Codec, measured: Link | None = None
+) -> Metrics:
+    """Run the test split through ``cut`` and price it: the contract's metrics of a split run.
+
+    The link is the configured one, or one that was ``measured``.
+    """
     task, point = network.task, cut.point
     frames = Frames()
-    pipeline = Pipeline(cut, encoder, decoder, instantiate(cfg.transport))
+    pipeline = Pipeline(cut, encoder, decoder, measured or instantiate(cfg.transport))
     batches = assemble.test_batches(task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
     began = time.perf_counter()
     scores = score(lambda x: pipeline.run(x, frames), task, batches)
@@ -76,7 +82,7 @@ def evaluate(cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decode
         "decode_s": statistics.median(frames.decode_s),
         "evaluation_s": evaluation_s,
         "edge_timing": edge.timing,
-        "link_timing": "simulated",
+        "link_timing": "measured" if measured else "simulated",
         "server_timing": server.timing,
         **cost.to_metrics(),
     }

@@ -52,6 +52,9 @@ def test_an_offload_run_has_predicted_and_measured_side_by_side(run_py, served, 
     assert all(math.isfinite(metrics[name]) and metrics[name] > 0 for name in [*MEASURED, *names])
     error = abs(metrics["latency_s"] - metrics["measured_latency_s"]) / metrics["measured_latency_s"]
     assert metrics["prediction_error"] == pytest.approx(error)
+    assert metrics["throughput_prediction_error"] >= 0
+    timing = {name: metrics[f"{name}_timing"] for name in ("edge", "link", "server")}
+    assert timing == {"edge": "measured", "link": "measured", "server": "measured on the server"}
     assert metrics["score"] == metrics["score_unsplit"]
     assert metrics["num_samples"] == 20
     assert metrics["frames_sent"] == metrics["frames_answered"] >= 20
