@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 NO_LINK = MeasuredLink([(0, 0.0)])
 ASKED = "measured on the server"
 _NUM_WARM_UP = 5
-_NUM_OF_A_SIZE = 6
-_LONG_ENOUGH_S = 0.05
+_NUM_OF_A_SIZE = 5
+_LONG_ENOUGH_S = 0.03
 _FIRST_BYTES, _MOST_BYTES = 64 << 10, 4 << 20
 
 
