@@ -24,7 +24,7 @@ NETWORKS = {
     "cnn": ["task=digits"],
     "resnet18": ["task=digits", "model=torchvision", "model.name=resnet18", "model.image_size=64"],
 }
-QUICKLY = ["codec=quant8", "workflow.num_samples=20", "workflow.num_timed=25", "workflow.num_probes=20"]
+QUICKLY = ["codec=quant8", "workflow.num_samples=20", "workflow.num_timed=25", "workflow.num_probes=30"]
 QUICKLY += ["hardware.edge.budget_s=0.02", "hardware.server.budget_s=0.02"]  # hot loops, which this does not look at
 COLUMNS = ("edge_s", "link_s", "server_s", "latency_s")
 

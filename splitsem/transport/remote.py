@@ -77,9 +77,11 @@ class RemoteTail(ABC):
 
     Attributes:
         counters: what happened so far.
+        is_gone: whether the server was given up for good, and frames are answered elsewhere.
     """
 
     counters: Counters
+    is_gone: bool = False
 
     @abstractmethod
     def open(self, plan: Plan) -> None:
@@ -99,11 +101,14 @@ class RemoteTail(ABC):
         """Seconds from sending ``num_bytes`` bytes to a short acknowledgement of all of them, nothing computed."""
 
     @abstractmethod
-    def profile(self, points: Sequence[str] = (), payload: bytes = b"", budget_s: float = 0.3) -> Profile:
+    def profile(
+        self, points: Sequence[str] = (), payload: bytes = b"", budget_s: float = 0.3, pause_s: float = 0.002
+    ) -> Profile:
         """The server's own times for its tails at these points (none: all), each measured for up to ``budget_s``.
 
-        With a payload of the open plan also the time of answering it. The server bounds the budget, keeps what it
-        measured for the next who asks, and measures only while it answers no frames: LinkError when it is busy.
+        With a payload of the open plan also the time of answering it. Each run comes after ``pause_s`` of idleness, as
+        a frame does. The server bounds budget and pause, keeps what it measured for the next who asks, and measures
+        only while it answers no frames: LinkError when it is busy.
         """
 
     @abstractmethod

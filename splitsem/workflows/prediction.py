@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import cycle, islice
 from typing import NamedTuple
 
 from hydra.utils import instantiate
@@ -29,7 +30,7 @@ from splitsem.workflows.job import Metrics
 log = logging.getLogger(__name__)
 NO_LINK = MeasuredLink([(0, 0.0)])
 ASKED = "measured on the server"
-_NUM_WARM_UP = 5
+_NUM_WARM_UP = 10
 _NUM_OF_A_SIZE = 5
 _LONG_ENOUGH_S = 0.03
 _FIRST_BYTES, _MOST_BYTES = 64 << 10, 4 << 20
@@ -41,30 +42,31 @@ class Known(NamedTuple):
     Attributes:
         edge_s: head and encoding here; None when nothing was measured.
         server_s: decoding, tail and encoding, as the server says; None when it does not say.
-        link: the link.
+        link: the link; None when the server is gone and nothing travels.
     """
 
     edge_s: float | None
     server_s: float | None
-    link: MeasuredLink
+    link: MeasuredLink | None
 
 
 def measure(remote: RemoteTail, plan: Plan, device: DeviceEnd, samples: list[Tensor], energy_j_per_bit: float) -> Known:
-    """Measure what the prediction is made of; the plan is open before and afterwards."""
-    try:
-        answer_bytes = _warm_up(remote, device, samples)
-        server_s = _ask_server(remote, plan, device.payload(samples[0]))
-        before = replace(remote.counters)
-        remote.open(plan.probe(answer_bytes))
-        edge_s, probes = _probe_with_head(remote, device, samples, server_s or 0.0)
-        probes += _probe_sizes(remote, max(num_bytes for num_bytes, _ in probes))
-        remote.open(plan)
-    except LinkError as exc:
-        log.warning("The link cannot be measured: %s", exc)
-        return Known(None, None, NO_LINK)
-    # probes are no frames
-    remote.counters.frames_sent, remote.counters.frames_answered = before.frames_sent, before.frames_answered
-    return Known(edge_s, server_s, MeasuredLink(probes, energy_j_per_bit))
+    """Measure what the prediction is made of; the plan is open before and afterwards. Raises ConfigError, LinkError."""
+    if not samples:
+        raise ConfigError("workflow.num_probes must be at least 1, got 0: the prediction needs probes")
+    answer_bytes, about_s = _warm_up(remote, device, samples)
+    if remote.is_gone:
+        return Known(None, None, None)
+    before = replace(remote.counters)
+    remote.open(plan.probe(answer_bytes))
+    edge_s, probes = _probe_with_head(remote, device, samples, about_s)
+    idle_s = edge_s + statistics.median(took_s for _, took_s in probes)
+    probes += _probe_sizes(remote, max(num_bytes for num_bytes, _ in probes))
+    remote.open(plan)
+    server_s = _ask_server(remote, plan, device.payload(samples[0]), idle_s)
+    for name in ("frames_sent", "frames_answered", "fallback_frames"):  # probes are no frames
+        setattr(remote.counters, name, getattr(before, name))
+    return Known(edge_s, server_s, None if remote.is_gone else MeasuredLink(probes, energy_j_per_bit))
 
 
 def predict(cfg: DictConfig, network: Network, device: DeviceEnd, known: Known) -> Metrics:
@@ -73,7 +75,7 @@ def predict(cfg: DictConfig, network: Network, device: DeviceEnd, known: Known) 
     Other than in workflow=split, encoding counts as the edge's time, decoding as the server's and the answer's way
     back as the link's, because that is what a stopwatch at the device sees.
     """
-    codec, link = instantiate(cfg.codec), known.link
+    codec, link = instantiate(cfg.codec), known.link or NO_LINK
     metrics = split.evaluate(cfg, network, device.cut, codec, instantiate(cfg.codec), link)
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
     edge_s, server_s = metrics["edge_s"] + metrics["encode_s"], metrics["server_s"] + metrics["decode_s"]
@@ -82,29 +84,29 @@ def predict(cfg: DictConfig, network: Network, device: DeviceEnd, known: Known) 
     if server.timing == "measured" and known.server_s is not None:
         server_s = known.server_s
         metrics["server_timing"] = ASKED
+    if known.link is None:
+        metrics["link_timing"] = "no link"
     cost = Cost.of(edge, edge_s, link.link_s(metrics["payload_bytes"]), server_s, metrics["link_j"])
     return metrics | cost.to_metrics() | {"link_rtt_s": link.rtt_s, "link_bandwidth_bps": link.bandwidth_bps}
 
 
-def _warm_up(remote: RemoteTail, device: DeviceEnd, samples: list[Tensor]) -> int:
-    """Send some frames for both ends to settle; the size of an answer."""
-    answer_bytes = 0
-    for answer in remote.stream(map(device.payload, samples[:_NUM_WARM_UP])):
-        answer_bytes = len(answer.payload)
-    return answer_bytes
+def _warm_up(remote: RemoteTail, device: DeviceEnd, samples: list[Tensor]) -> tuple[int, float]:
+    """Send some frames for both ends to settle; the size of an answer, and about how long the server is at it."""
+    answers = list(remote.stream(map(device.payload, islice(cycle(samples), _NUM_WARM_UP))))
+    return len(answers[0].payload), min(answer.server_s for answer in answers)
 
 
-def _ask_server(remote: RemoteTail, plan: Plan, payload: bytes) -> float | None:
-    """Seconds that the server needs to answer this payload, as it measures itself."""
+def _ask_server(remote: RemoteTail, plan: Plan, payload: bytes, idle_s: float) -> float | None:
+    """Seconds that the server needs for this payload after being idle for so long, as it measures itself."""
     try:
-        return remote.profile([plan.point], payload).answer_s
+        return remote.profile([plan.point], payload, pause_s=idle_s).answer_s
     except (LinkError, ConfigError) as exc:
         log.warning("The server does not say what it takes, so its part is measured on this machine: %s", exc)
         return None
 
 
 def _probe_with_head(
-    remote: RemoteTail, device: DeviceEnd, samples: list[Tensor], server_s: float
+    remote: RemoteTail, device: DeviceEnd, samples: list[Tensor], pause_s: float
 ) -> tuple[float, list[tuple[int, float]]]:
     """Median time of the head, and probes of the payloads' sizes, at the pace of frames that are computed."""
     sent: deque[tuple[int, float]] = deque()
@@ -112,7 +114,7 @@ def _probe_with_head(
 
     def payloads() -> Iterator[bytes]:
         for x in samples:
-            time.sleep(server_s)
+            time.sleep(pause_s)
             payload = made.payload(x)
             sent.append((len(payload), time.perf_counter()))
             yield payload

@@ -53,7 +53,7 @@ def _ask_server(cfg: DictConfig, network: Network, transport: RemoteTransport) -
     log.info("The server at %s measures its tails", cfg.transport.target)
     try:
         remote.open(plan)
-        return remote.profile(budget_s=cfg.workflow.budget_s).lut
+        return remote.profile(budget_s=cfg.workflow.budget_s, pause_s=cfg.workflow.pause_s).lut
     finally:
         remote.close()
 

@@ -81,6 +81,7 @@ def test_without_a_server_the_device_says_why_or_falls_back(run_py, trained_cach
     assert alone.returncode == 0, alone.stderr
     metrics = json.loads((tmp_path / "alone" / "metrics.json").read_text())
     assert metrics["frames_answered"] == 0
+    assert (metrics["link_timing"], metrics["server_timing"]) == ("no link", "measured")
     assert metrics["fallback_frames"] >= 10
 
 

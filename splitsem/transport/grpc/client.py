@@ -115,14 +115,17 @@ class GrpcTail(RemoteTail):
 
         return self._persist(once)
 
-    def profile(self, points: Sequence[str] = (), payload: bytes = b"", budget_s: float = 0.3) -> Profile:
+    def profile(
+        self, points: Sequence[str] = (), payload: bytes = b"", budget_s: float = 0.3, pause_s: float = 0.002
+    ) -> Profile:
         """See RemoteTail."""
 
         def once() -> Profile:
             if payload and not self._session:
                 self._open_once()
+            session = self._session if payload else ""
             request = tail_pb2.ProfileRequest(
-                points=points, budget_s=budget_s, session=self._session if payload else "", payload=payload
+                points=points, budget_s=budget_s, session=session, payload=payload, pause_s=pause_s
             )
             reply = self._unary("Profile", request, tail_pb2.ProfileReply, _PROFILE_S)
             return Profile(parse_lut(reply.lut_json, f"the table of {self.target}"), reply.answer_s)

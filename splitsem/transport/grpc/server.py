@@ -109,9 +109,13 @@ class GrpcServer(TailServer):
 
     def _profile(self, request: tail_pb2.ProfileRequest, context: grpc.ServicerContext) -> tail_pb2.ProfileReply:
         with statuses(context):
-            points = list(request.points)
             found = self.profiler.profile(
-                points, request.session, request.payload, request.budget_s, is_wanted=context.is_active
+                list(request.points),
+                request.session,
+                request.payload,
+                request.budget_s,
+                request.pause_s,
+                is_wanted=context.is_active,
             )
         return tail_pb2.ProfileReply(lut_json=lut_json(found.lut), answer_s=found.answer_s)
 

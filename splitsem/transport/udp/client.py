@@ -76,10 +76,12 @@ class UdpTail(RemoteTail):
         caller.wait(number)
         return time.perf_counter() - began
 
-    def profile(self, points: Sequence[str] = (), payload: bytes = b"", budget_s: float = 0.3) -> Profile:
+    def profile(
+        self, points: Sequence[str] = (), payload: bytes = b"", budget_s: float = 0.3, pause_s: float = 0.002
+    ) -> Profile:
         """See RemoteTail."""
         caller, endpoint = self._connected()
-        number = caller.submit(pack_profile(points, budget_s, payload), Purpose.PROFILE)
+        number = caller.submit(pack_profile(points, budget_s, pause_s, payload), Purpose.PROFILE)
         endpoint.push()
         answer = caller.wait(number)
         return Profile(parse_lut(str(answer.payload, "utf-8"), f"the table of {self.target}"), answer.server_s)

@@ -90,17 +90,19 @@ class Limits(NamedTuple):
         return limits if limits and limits.window else None
 
 
-def pack_profile(points: Sequence[str], budget_s: float, payload: bytes) -> bytes:
+def pack_profile(points: Sequence[str], budget_s: float, pause_s: float, payload: bytes) -> bytes:
     """Body of a PROFILE."""
-    return json.dumps({"points": list(points), "budget_s": budget_s}).encode() + b"\0" + payload
+    asked = {"points": list(points), "budget_s": budget_s, "pause_s": pause_s}
+    return json.dumps(asked).encode() + b"\0" + payload
 
 
-def parse_profile(body: bytes | memoryview) -> tuple[list[str], float, bytes]:
-    """Points, budget and payload of a PROFILE. Raises PayloadError."""
+def parse_profile(body: bytes | memoryview) -> tuple[list[str], float, float, bytes]:
+    """Points, budget, pause and payload of a PROFILE. Raises PayloadError."""
     head, _, payload = bytes(body).partition(b"\0")
     try:
         asked = json.loads(head)
-        return [str(point) for point in asked["points"]], float(asked["budget_s"]), payload
+        points, budget_s, pause_s = asked["points"], asked["budget_s"], asked["pause_s"]
+        return [str(point) for point in points], float(budget_s), float(pause_s), payload
     except (ValueError, TypeError, KeyError, RecursionError) as exc:
         raise PayloadError(f"expected points and a budget as JSON, got something else: {exc!r}") from exc
 

@@ -120,8 +120,8 @@ class UdpServer(TailServer):
         return Purpose.AGREED, b""
 
     def _profile(self, job: Job) -> tuple[Purpose, bytes]:
-        points, budget_s, payload = parse_profile(job.payload)
-        found = self._profiler.profile(points, job.session.key, payload, budget_s)
+        points, budget_s, pause_s, payload = parse_profile(job.payload)
+        found = self._profiler.profile(points, job.session.key, payload, budget_s, pause_s)
         return Purpose.PROFILED, pack_answer(lut_json(found.lut).encode(), found.answer_s, 0.0)
 
     def _answer_frame(self, job: Job) -> tuple[Purpose, bytes]:
