@@ -21,8 +21,8 @@ from splitsem.plots.run_breakdown import run_breakdown
 from splitsem.split.partition import Cut
 from splitsem.transport.fallback import LocalFallback
 from splitsem.transport.plan import Plan, codec_label, weights_digest
-from splitsem.transport.remote import RemoteTail
-from splitsem.workflows import assemble, split
+from splitsem.transport.remote import RemoteTail, RemoteTransport
+from splitsem.workflows import assemble, split, ssh_start
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.job import Metrics, Result
 from splitsem.workflows.serve import engine_for, remote_transport
@@ -60,10 +60,18 @@ class Device:
 
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Score the test split through the server, time it, and put the prediction beside it."""
+    transport = remote_transport(cfg)
+    host = ssh_start.chosen_host(cfg, transport)  # first, so that a wrong name is told before anything is trained
     network = assemble.network(cfg)
+    with ssh_start.server_for(cfg, transport, host, network) as started:
+        result = _offload(cfg, network, transport)
+    return result._replace(metrics=result.metrics | started)
+
+
+def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport) -> Result:
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
     codec = instantiate(cfg.codec)
-    remote: RemoteTail = remote_transport(cfg).device_end()
+    remote: RemoteTail = transport.device_end()
     if cfg.workflow.fallback == "local":
         remote = LocalFallback(remote, engine_for(cfg, network))
     try:
