@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -104,7 +105,10 @@ def configuration(sections: dict[str, Any], settings: dict[str, Any]) -> DictCon
     Raises ConfigError for a setting that does not exist.
     """
     with initialize_config_dir(version_base="1.3", config_dir=str(_CONF)):
-        cfg = compose("config", ["workflow=serve"])
+        try:
+            cfg = compose("config", ["workflow=serve"])
+        except HydraException as exc:
+            raise ConfigError(f"workflow=serve of this checkout: {' '.join(str(exc).split())}") from exc
     with open_dict(cfg):
         cfg.update(sections)
     OmegaConf.set_struct(cfg, True)
