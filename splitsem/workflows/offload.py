@@ -60,6 +60,7 @@ class Device:
 
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Score the test split through the server, time it, and put the prediction beside it."""
+    assemble.check_settings(cfg)
     transport = remote_transport(cfg)
     host = ssh_start.chosen_host(cfg, transport)  # first, so that a wrong name is told before anything is trained
     network = assemble.network(cfg)
