@@ -24,6 +24,7 @@ import grpc
 import torch
 
 from splitsem.codecs.identity import Identity
+from splitsem.codecs.pieces import Payload, Pieces
 from splitsem.models.cnn import StagedCnn
 from splitsem.split.graph import SplitGraph
 from splitsem.transport.engine import TailEngine
@@ -45,11 +46,11 @@ BARS = {"frames / bare ≤ 1.3": 1.3, "naive / tensors ≥ 2.5": 2.5}
 class Echo(TailEngine):
     """Sends payloads back, as they are or, at the point ``output``, decoded and encoded again."""
 
-    def answer(self, session: str, payload: bytes | memoryview) -> tuple[bytes, float]:
+    def answer(self, session: str, payload: Payload) -> tuple[bytes, float]:
         """See TailEngine."""
         if self.session(session).point.name == "output":
             return self._identity.encode(self.decode(payload)), 0.0
-        return payload, 0.0  # type: ignore[return-value]
+        return bytes(payload) if isinstance(payload, Pieces) else payload, 0.0  # type: ignore[return-value]
 
 
 def engine() -> Echo:
