@@ -12,7 +12,7 @@ from splitsem.codecs.pieces import Payload, Pieces
 from splitsem.codecs.wire import varint
 from splitsem.errors import PayloadError
 
-CHUNK_BYTES = 1 << 22  # copying one chunk overlaps with sending the one before; a chunk costs two wake-ups more
+CHUNK_BYTES = 1 << 21  # copying one chunk overlaps with sending the one before; a chunk costs two wake-ups more
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
 _Value = int | memoryview
