@@ -48,6 +48,7 @@ class CodecId(IntEnum):
     TOP_K = 4
     JPEG = 5
     WEBP = 6
+    FIXED_LENGTH = 7
 
 
 class Part(NamedTuple):
@@ -68,7 +69,8 @@ class Reader:
 
     def __init__(self, data: Payload, start: int = 0, end: int | None = None) -> None:
         self._data = data if isinstance(data, Pieces) else memoryview(data).toreadonly()
-        self._pos, self._end = start, len(data) if end is None else end
+        self._start = self._pos = start
+        self._end = len(data) if end is None else end
 
     def take(self, size: int, what: str) -> memoryview:
         """The next ``size`` bytes: read-only, or a writable copy where they lie in several pieces."""
@@ -92,6 +94,11 @@ class Reader:
             if octet < 0x80:
                 return value
             shift += 7
+
+    @property
+    def position(self) -> int:
+        """How many bytes were taken."""
+        return self._pos - self._start
 
     def rest(self) -> memoryview:
         """Everything that is left."""
@@ -123,13 +130,8 @@ def pack(codec_id: int, parts: Sequence[Part]) -> bytes:
         raise ValueError(f"a payload carries at most {MAX_ELEMENTS} elements, got {total}")
     fields: list[bytes | memoryview] = [MAGIC, bytes((VERSION, codec_id)), varint(len(parts))]
     for dtype, shape, body in parts:
-        if dtype not in _DTYPES:
-            raise ValueError(f"crossing tensors must be real numbers or bool, got {dtype}")
-        if len(shape) > MAX_DIMS or 0 in shape:
-            raise ValueError(f"crossing tensors have 0…{MAX_DIMS} dimensions and no empty one, got shape {shape}")
-        padding = _least_body_bytes(math.prod(shape)) - len(body)
-        fields.append(bytes((_DTYPES.index(dtype) << 4 | len(shape),)))
-        fields.extend(map(varint, shape))
+        padding = least_body_bytes(math.prod(shape)) - len(body)
+        fields.append(tensor_head(dtype, shape))
         fields.extend((varint(len(body)), body, bytes(max(padding, 0))))
     crc = 0
     for piece in fields:  # not over the joined bytes: that would copy a large body once more
@@ -147,16 +149,11 @@ def unpack(payload: Payload, codec_id: int) -> list[Part]:
     if len(payload) < shortest:
         raise PayloadError(f"expected a payload of at least {shortest} bytes, got {len(payload)}")
     end = len(payload) - _CRC_BYTES
-    magic, version, sender = bytes(payload[:2]), payload[2], payload[3]
+    check_magic(payload, MAGIC)
     expected, crc = int.from_bytes(payload[end:], "little"), _checksum(payload, end)
-    if magic != MAGIC:
-        raise PayloadError(f"expected a splitsem payload that starts with {MAGIC!r}, got {magic!r}")
     if crc != expected:
         raise PayloadError(f"expected checksum {expected:08x}, got {crc:08x}: the payload is damaged or truncated")
-    if version != VERSION:
-        raise PayloadError(f"expected wire format version {VERSION}, got {version}")
-    if sender != codec_id:
-        raise PayloadError(f"expected a payload of codec {_name(codec_id)}, got one of codec {_name(sender)}")
+    check_sender(payload, codec_id)
     reader = Reader(payload, start=4, end=end)
     parts = []
     left = MAX_ELEMENTS
@@ -165,6 +162,40 @@ def unpack(payload: Payload, codec_id: int) -> list[Part]:
         left -= parts[-1].numel
     reader.finish()
     return parts
+
+
+def tensor_head(dtype: torch.dtype, shape: tuple[int, ...]) -> bytes:
+    """The fields that say a tensor's dtype and shape. Raises ValueError for what cannot cross."""
+    if dtype not in _DTYPES:
+        raise ValueError(f"crossing tensors must be real numbers or bool, got {dtype}")
+    if len(shape) > MAX_DIMS or 0 in shape:
+        raise ValueError(f"crossing tensors have 0…{MAX_DIMS} dimensions and no empty one, got shape {shape}")
+    return bytes((_DTYPES.index(dtype) << 4 | len(shape),)) + b"".join(map(varint, shape))
+
+
+def read_tensor_head(reader: Reader, left: int) -> tuple[torch.dtype, tuple[int, ...]]:
+    """Undo ``tensor_head``. Raises PayloadError when the tensor has more than ``left`` elements."""
+    tag = reader.byte("dtype and dimensions")
+    if tag >> 4 >= len(_DTYPES):
+        raise PayloadError(f"expected a dtype code below {len(_DTYPES)}, got {tag >> 4}")
+    shape = tuple(reader.varint("dimension", MAX_ELEMENTS) for _ in range(tag & 15))
+    if not 0 < math.prod(shape) <= left:
+        raise PayloadError(f"expected shapes of 1…{left} elements, got {shape}")
+    return _DTYPES[tag >> 4], shape
+
+
+def check_magic(payload: Payload, magic: bytes) -> None:
+    """Raise PayloadError unless the payload starts with ``magic``."""
+    if (got := bytes(payload[: len(magic)])) != magic:
+        raise PayloadError(f"expected a splitsem payload that starts with {magic!r}, got {got!r}")
+
+
+def check_sender(payload: Payload, codec_id: int) -> None:
+    """Raise PayloadError unless version and codec, the third and fourth byte, are ours."""
+    if (version := payload[2]) != VERSION:
+        raise PayloadError(f"expected wire format version {VERSION}, got {version}")
+    if (sender := payload[3]) != codec_id:
+        raise PayloadError(f"expected a payload of codec {_name(codec_id)}, got one of codec {_name(sender)}")
 
 
 def raw_body(z: Tensor) -> memoryview:
@@ -195,19 +226,13 @@ def _swap(octets: Tensor, item_bytes: int) -> Tensor:
 
 
 def _read_part(reader: Reader, left: int) -> Part:
-    tag = reader.byte("dtype and dimensions")
-    if tag >> 4 >= len(_DTYPES):
-        raise PayloadError(f"expected a dtype code below {len(_DTYPES)}, got {tag >> 4}")
-    shape = tuple(reader.varint("dimension", MAX_ELEMENTS) for _ in range(tag & 15))
-    numel = math.prod(shape)
-    if not 0 < numel <= left:
-        raise PayloadError(f"expected shapes of 1…{left} elements, got {shape}")
+    dtype, shape = read_tensor_head(reader, left)
     size = reader.varint("body size", sys.maxsize)
     body = reader.take(size, "body")
-    padding = reader.take(max(_least_body_bytes(numel) - size, 0), f"padding (shape {shape} needs it)")
+    padding = reader.take(max(least_body_bytes(math.prod(shape)) - size, 0), f"padding (shape {shape} needs it)")
     if any(padding):
         raise PayloadError("expected padding of zeros, got something else")
-    return Part(_DTYPES[tag >> 4], shape, body)
+    return Part(dtype, shape, body)
 
 
 def _checksum(payload: Payload, end: int) -> int:
@@ -217,7 +242,8 @@ def _checksum(payload: Payload, end: int) -> int:
     return crc
 
 
-def _least_body_bytes(numel: int) -> int:
+def least_body_bytes(numel: int) -> int:
+    """The fewest bytes that justify so many elements."""
     return -(-numel // ELEMENTS_PER_BYTE)
 
 

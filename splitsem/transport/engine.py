@@ -13,7 +13,7 @@ from torch import Tensor
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.codecs.decoders import builtin_decoders
 from splitsem.codecs.identity import Identity
-from splitsem.codecs.pieces import Payload
+from splitsem.codecs.pieces import Payload, Pieces
 from splitsem.errors import ConfigError, PayloadError, SessionError
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
@@ -119,6 +119,8 @@ class TailEngine:
         decoder = self._decoders.get(number)
         if decoder is None:
             raise PayloadError(f"expected a payload of codec {sorted(self._decoders)}, got codec {number}")
+        if isinstance(payload, Pieces) and not isinstance(decoder, Identity):
+            payload = bytes(payload)  # a codec reads bytes; only the one with the large bodies can do without the copy
         return decoder.decode(payload)  # type: ignore[arg-type]
 
     def _disagreements(self, plan: Plan) -> list[str]:
