@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from splitsem.codecs.identity import Identity
+from splitsem.codecs.pieces import Payload
 from splitsem.errors import PayloadError
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.plan import Plan
@@ -28,7 +29,7 @@ class Answer:
     """
 
     request_id: int
-    payload: bytes | memoryview
+    payload: Payload
     server_s: float
     queue_s: float
 
