@@ -14,6 +14,7 @@ from torch import Tensor
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.codecs.decoders import builtin_decoders
 from splitsem.codecs.identity import Identity
+from splitsem.codecs.pieces import Payload, Pieces
 from splitsem.errors import ConfigError, PayloadError, SessionError
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
@@ -91,7 +92,7 @@ class TailEngine:
                     self._sessions.popitem(last=False)
         return key
 
-    def answer(self, session: str, payload: bytes | memoryview) -> tuple[bytes | memoryview, float]:
+    def answer(self, session: str, payload: Payload) -> tuple[bytes | memoryview, float]:
         """The tail's output for one payload (wire format, identity codec) and the seconds it took.
 
         Raises SessionError when the session is not open here, PayloadError when the payload is damaged or does not
@@ -105,7 +106,7 @@ class TailEngine:
             self.num_answered += 1
         return answer
 
-    def compute(self, chosen: _Session, payload: bytes | memoryview) -> tuple[bytes, float]:
+    def compute(self, chosen: _Session, payload: Payload) -> tuple[bytes, float]:
         """As ``answer``, for whoever has the session and asks for his own sake: not counted."""
         began = time.perf_counter()
         z_hat = self.decode(payload)
@@ -123,12 +124,14 @@ class TailEngine:
             self._sessions.move_to_end(key)
             return self._sessions[key]
 
-    def decode(self, payload: bytes | memoryview) -> Tensors:
+    def decode(self, payload: Payload) -> Tensors:
         """The tensors of a payload of any codec known here, found by the number in its header. Raises PayloadError."""
         number = payload[3] if len(payload) > 3 else 0
         decoder = self._decoders.get(number)
         if decoder is None:
             raise PayloadError(f"expected a payload of codec {sorted(self._decoders)}, got codec {number}")
+        if isinstance(payload, Pieces) and not isinstance(decoder, Identity):
+            payload = bytes(payload)  # a codec reads bytes; only the one with the large bodies can do without the copy
         return decoder.decode(payload)  # type: ignore[arg-type]
 
     def _disagreements(self, plan: Plan) -> list[str]:

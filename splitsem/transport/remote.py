@@ -11,10 +11,12 @@ from typing import NamedTuple
 from torch import Tensor
 
 from splitsem.codecs.identity import Identity
+from splitsem.codecs.pieces import Payload
 from splitsem.cost.lut import Lut
 from splitsem.errors import PayloadError
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.plan import Plan
+from splitsem.transport.ssh.inventory import Start
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Answer:
     """
 
     request_id: int
-    payload: bytes | memoryview
+    payload: Payload
     server_s: float
     queue_s: float
 
@@ -129,7 +131,17 @@ class TailServer(ABC):
 
 
 class RemoteTransport(ABC):
-    """What a remote option of the config group ``transport`` makes: one way to carry frames, with its two ends."""
+    """What a remote option of the config group ``transport`` makes: one way to carry frames, with its two ends.
+
+    Attributes:
+        target: ``host:port`` that the device connects to.
+        start: how the server comes to run before that.
+        is_tunnelled: whether ssh can carry the frames.
+    """
+
+    target: str
+    start: Start = Start()
+    is_tunnelled: bool = True
 
     @abstractmethod
     def device_end(self) -> RemoteTail:

@@ -18,8 +18,8 @@ from splitsem.split.partition import Cut
 from splitsem.transport.fallback import LocalFallback
 from splitsem.transport.grpc.security import host_port, is_loopback
 from splitsem.transport.plan import Plan, codec_label, weights_digest
-from splitsem.transport.remote import RemoteTail
-from splitsem.workflows import assemble, prediction, split
+from splitsem.transport.remote import RemoteTail, RemoteTransport
+from splitsem.workflows import assemble, prediction, split, ssh_start
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.device_end import DeviceEnd
 from splitsem.workflows.job import Metrics, Result
@@ -31,10 +31,22 @@ _NUM_PIPELINED = 200
 
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Score the test split through the server, time it, and put the prediction beside it."""
+    assemble.check_settings(cfg)
+    transport = remote_transport(cfg)
+    host = ssh_start.chosen_host(cfg, transport)  # first, so that a wrong name is told before anything is trained
     network = assemble.network(cfg)
+    with ssh_start.server_for(cfg, transport, host, network) as started:
+        result = _offload(cfg, network, transport)
+    if host is None and is_loopback(host_port(cfg.transport.target)[0]):
+        note = "\nThe predicted throughput presumes a machine for each end; here both share one."
+        result = result._replace(headline=result.headline + note)
+    return result._replace(metrics=result.metrics | started)
+
+
+def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport) -> Result:
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
     codec = instantiate(cfg.codec)
-    remote: RemoteTail = remote_transport(cfg).device_end()
+    remote: RemoteTail = transport.device_end()
     if cfg.workflow.fallback == "local":
         remote = LocalFallback(remote, engine_for(cfg, network))
     try:
@@ -55,12 +67,9 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         **vars(remote.counters),
         **split.labels(cfg),
     }
-    note = ""
-    if is_loopback(host_port(cfg.transport.target)[0]):
-        note = "\nThe predicted throughput presumes a machine for each end; here both share one."
     headline = (
         f"{cut.point.name}: score {metrics['score']:.4f}, {metrics['frames_answered']} frames answered, "
-        f"{metrics['fallback_frames']} on the device\n{_side_by_side(metrics)}{note}"
+        f"{metrics['fallback_frames']} on the device\n{_side_by_side(metrics)}"
     )
     return Result(metrics, {"breakdown": run_breakdown(metrics)}, [], headline)
 

@@ -3,11 +3,13 @@
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.plan import weights_digest
@@ -20,15 +22,26 @@ log = logging.getLogger(__name__)
 _FIRST_OWN_CODEC = 128
 
 
-def run(cfg: DictConfig, folder: Path) -> Result:
-    """Serve the configured network, any split point and codec of it, until SIGTERM or SIGINT; then drain."""
+def run(cfg: DictConfig, folder: Path, announce: Callable[[str], None] | None = None) -> Result:
+    """Serve the configured network, any split point and codec of it, until SIGTERM or SIGINT; then drain.
+
+    ``announce`` is told the bound address.
+    """
     transport = remote_transport(cfg)
+    if transport.start.how is not None:
+        raise ConfigError("transport.start is the device's (workflow=offload); a server is started without")
     engine = engine_for(cfg, assemble.network(cfg), cfg.workflow.micro_batch)
-    num_frames = serve(transport.server_end(engine), engine, folder, cfg.workflow.grace_s)
+    num_frames = serve(transport.server_end(engine), engine, folder, cfg.workflow.grace_s, announce)
     return Result({"frames_answered": num_frames}, {}, [], f"Stopped; {num_frames} frames answered")
 
 
-def serve(server: TailServer, engine: TailEngine, folder: Path, grace_s: float) -> int:
+def serve(
+    server: TailServer,
+    engine: TailEngine,
+    folder: Path,
+    grace_s: float,
+    announce: Callable[[str], None] | None = None,
+) -> int:
     """Start, say where, wait for a signal, drain; returns the number of answered frames.
 
     The bound address is also in ``folder/address.txt``, for whoever started this with port 0.
@@ -38,6 +51,8 @@ def serve(server: TailServer, engine: TailEngine, folder: Path, grace_s: float) 
     try:
         address = server.start()
         (folder / "address.txt").write_text(address + "\n")
+        if announce is not None:
+            announce(address)
         log.info("Serving %d split points on %s (device %s)", len(engine.graph.points), address, engine.device)
         stopped.wait()
         log.info("Stopping: answering what was received, for %.0f s at most", grace_s)
@@ -59,7 +74,7 @@ def remote_transport(cfg: DictConfig) -> RemoteTransport:
 def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailEngine:
     """The configured network as a TailEngine; the configured codec is read too when it is not a built-in one."""
     codec = instantiate(cfg.codec)
-    own = [codec] if getattr(codec, "codec_id", 0) >= _FIRST_OWN_CODEC else []
+    own = [codec] if is_own(codec) else []
     return TailEngine(
         network.graph,
         weights_digest(network.model),
@@ -68,3 +83,8 @@ def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailE
         codecs=own,
         micro_batch=micro_batch,
     )
+
+
+def is_own(codec: Codec) -> bool:
+    """Whether the codec is not a built-in one, which every server knows."""
+    return getattr(codec, "codec_id", 0) >= _FIRST_OWN_CODEC

@@ -7,6 +7,7 @@ from splitsem.transport.grpc.security import Security
 from splitsem.transport.grpc.server import GrpcServer
 from splitsem.transport.remote import RemoteTransport
 from splitsem.transport.retry import Retry
+from splitsem.transport.ssh.inventory import Start
 
 
 class Grpc(RemoteTransport):
@@ -19,11 +20,26 @@ class Grpc(RemoteTransport):
         retry: the device's deadlines and backoff.
         security: TLS and token, of the end that runs here.
         limits: what the server grants.
+        start: ``ssh`` starts the server first, on ``host`` of the file ``inventory``; None: it runs already.
+        host: see ``start``.
+        inventory: see ``start``.
     """
 
-    def __init__(self, target: str, bind: str, window: int, retry: Retry, security: Security, limits: Limits) -> None:
+    def __init__(
+        self,
+        target: str,
+        bind: str,
+        window: int,
+        retry: Retry,
+        security: Security,
+        limits: Limits,
+        start: str | None = None,
+        host: str | None = None,
+        inventory: str = "hosts.yaml",
+    ) -> None:
         self.target, self.bind, self.window = target, bind, window
         self.retry, self.security, self.limits = retry, security, limits
+        self.start = Start(start, host, inventory)
 
     def device_end(self) -> GrpcTail:
         """See RemoteTransport."""

@@ -84,7 +84,7 @@ class UdpTail(RemoteTail):
         number = caller.submit(pack_profile(points, budget_s, pause_s, payload), Purpose.PROFILE)
         endpoint.push()
         answer = caller.wait(number)
-        return Profile(parse_lut(str(answer.payload, "utf-8"), f"the table of {self.target}"), answer.server_s)
+        return Profile(parse_lut(bytes(answer.payload).decode(), f"the table of {self.target}"), answer.server_s)
 
     def close(self) -> None:
         """See RemoteTail."""

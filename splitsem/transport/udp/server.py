@@ -135,7 +135,7 @@ class UdpServer(TailServer):
         with self.sessions.lock:  # message 0 was the plan
             num_answered = job.request_id - job.number + job.conversation.outbox.num_confirmed
         answer = job.session.replies.answer(job.request_id, lambda: self._compute(job, whole), num_answered)
-        body = pack_answer(answer.payload, answer.server_s, answer.queue_s)
+        body = pack_answer(answer.payload, answer.server_s, answer.queue_s)  # type: ignore[arg-type]
         return (Purpose.FILLED if job.missing else Purpose.ANSWER), body
 
     def _compute(self, job: Job, payload: bytes | memoryview) -> Answer:
