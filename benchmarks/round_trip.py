@@ -45,7 +45,7 @@ BARS = {"frames / bare ≤ 1.3": 1.3, "naive / tensors ≥ 2.5": 2.5}
 class Echo(TailEngine):
     """Sends payloads back, as they are or, at the point ``output``, decoded and encoded again."""
 
-    def answer(self, session: str, payload: bytes | memoryview) -> tuple[bytes, float]:
+    def answer(self, session: str, payload: bytes | memoryview, queue_s: float = 0.0) -> tuple[bytes, float]:
         """See TailEngine."""
         if self.session(session).point.name == "output":
             return self._identity.encode(self.decode(payload)), 0.0

@@ -2,6 +2,7 @@
 
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.grpc.client import GrpcTail
+from splitsem.transport.grpc.heartbeat import HEARTBEAT_S
 from splitsem.transport.grpc.limits import Limits
 from splitsem.transport.grpc.security import Security
 from splitsem.transport.grpc.server import GrpcServer
@@ -19,16 +20,26 @@ class Grpc(RemoteTransport):
         retry: the device's deadlines and backoff.
         security: TLS and token, of the end that runs here.
         limits: what the server grants.
+        heartbeat_s: seconds of silence after which an end asks for a sign of life; as many later it gives up.
     """
 
-    def __init__(self, target: str, bind: str, window: int, retry: Retry, security: Security, limits: Limits) -> None:
+    def __init__(
+        self,
+        target: str,
+        bind: str,
+        window: int,
+        retry: Retry,
+        security: Security,
+        limits: Limits,
+        heartbeat_s: float = HEARTBEAT_S,
+    ) -> None:
         self.target, self.bind, self.window = target, bind, window
-        self.retry, self.security, self.limits = retry, security, limits
+        self.retry, self.security, self.limits, self.heartbeat_s = retry, security, limits, heartbeat_s
 
     def device_end(self) -> GrpcTail:
         """See RemoteTransport."""
-        return GrpcTail(self.target, self.window, self.retry, self.security)
+        return GrpcTail(self.target, self.window, self.retry, self.security, self.heartbeat_s)
 
     def server_end(self, engine: TailEngine) -> GrpcServer:
         """See RemoteTransport."""
-        return GrpcServer(engine, self.bind, self.security, self.limits)
+        return GrpcServer(engine, self.bind, self.security, self.limits, self.heartbeat_s)

@@ -26,6 +26,7 @@ class UdpTransport(RemoteTransport):
         max_clients: clients at a time.
         idle_s: seconds of silence after which the server forgets a client.
         num_workers: threads that compute on the server.
+        heartbeat_s: see Settings.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class UdpTransport(RemoteTransport):
         max_clients: int = 32,
         idle_s: float = 30.0,
         num_workers: int = 1,
+        heartbeat_s: float = 1.0,
     ) -> None:
         self.settings = Settings(
             fragment_bytes=fragment_bytes,
@@ -54,6 +56,7 @@ class UdpTransport(RemoteTransport):
             window_bytes=window_bytes,
             max_message_bytes=max_message_bytes,
             buffer_bytes=buffer_bytes,
+            heartbeat_s=heartbeat_s,
         )
         self.target, self.insecure = target, insecure
         self.host, self.port = host_and_port(bind, "transport.bind")
