@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import ENVIRONMENT, ROOT
 
-NETWORK = ("task=digits", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "device=cpu", "tracking=none")
+SERVED = ("task=digits", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "device=cpu")
+NETWORK = (*SERVED, "tracking=none")
 MEASURED = ["edge_s", "link_s", "server_s", "latency_s", "throughput_hz"]
 COUNTED = ["frames_sent", "frames_answered", "retries", "reconnects", "fallback_frames"]
 
@@ -22,7 +23,7 @@ COUNTED = ["frames_sent", "frames_answered", "retries", "reconnects", "fallback_
 @pytest.fixture
 def served(tmp_path, trained_cache):
     """Address of a server that runs workflow=serve, and its process; it is stopped as a service manager would."""
-    command = [sys.executable, str(ROOT / "run.py"), "workflow=serve", "transport.bind=127.0.0.1:0", *NETWORK]
+    command = [sys.executable, str(ROOT / "run.py"), "workflow=serve", "transport.bind=127.0.0.1:0", *SERVED]
     observed = ("workflow.metrics_bind=127.0.0.1:0", "hydra/job_logging=json")
     process = subprocess.Popen(
         [*command, f"cache_dir={trained_cache}", "hydra.run.dir=served", *observed],
