@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from splitsem.errors import PayloadError, SessionError
 
 STAGES = ("queue", "decode", "tail", "encode")
-_BUCKETS_S = [factor * 10.0**power for power in range(-5, 1) for factor in (1, 2, 5)]
+_BUCKETS_S = [factor * 10.0**power for power in range(-5, 1) for factor in (1, 3)]
 _OUTCOMES = {PayloadError: "bad_frame", SessionError: "unknown_session"}
 
 
@@ -89,7 +89,8 @@ class Request:
         now = time.perf_counter()
         stage_s = now - self._lap
         self._metrics._stage_s[stage].observe(stage_s)
-        self._metrics._sent.inc(num_sent)
+        if num_sent:
+            self._metrics._sent.inc(num_sent)
         self.server_s += stage_s
         self._lap = now
 

@@ -226,9 +226,19 @@ def test_the_paced_rate_is_kept(running, agreed):
     assert 8 * 1_000_000 / took_s > 0.7 * 20e6
 
 
-def test_a_plan_that_does_not_fit_is_refused_in_words(running, agreed):
-    with pytest.raises(ConfigError, match=r"weights: the server has .*, the device other"):
-        UdpTail(running.address, QUICK).open(replace(agreed, weights="other"))
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"weights": "other"}, r"weights: the server has .*, the device other"),
+        ({"fingerprint": "other"}, "give both ends the same model= and task="),
+        ({"wire_version": 0}, "run the same splitsem on both ends"),
+        ({"codec": "Unheard"}, r"codec: the server reads .*, the device sends Unheard"),
+        ({"point": "stage9"}, "stage9.*stage1"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused_in_words(running, agreed, change, says):
+    with pytest.raises(ConfigError, match=says):
+        UdpTail(running.address, QUICK).open(replace(agreed, **change))
 
 
 def test_a_damaged_payload_is_an_error_of_its_frame_and_the_connection_lives(running, agreed, shots):
