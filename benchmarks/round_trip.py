@@ -50,7 +50,7 @@ RATIOS = (("frames", "bare"), ("tensors", "bare"), ("naive", "frames"), ("naive"
 class Echo(TailEngine):
     """Sends payloads back, as they are or, at the point ``output``, decoded and encoded again."""
 
-    def answer(self, session: str, payload: Payload) -> tuple[bytes, float]:
+    def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> tuple[bytes, float]:
         """See TailEngine."""
         if self.session(session).point.name == "output":
             return self._identity.encode(self.decode(payload)), 0.0

@@ -2,8 +2,8 @@
 
 import functools
 import hashlib
+import logging
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -19,7 +19,10 @@ from splitsem.errors import ConfigError, PayloadError, SessionError
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
 from splitsem.transport.batching import Batcher
+from splitsem.transport.metrics import ServerMetrics
 from splitsem.transport.plan import MAX_PROBE_BYTES, Plan, codec_label
+
+log = logging.getLogger(__name__)
 
 
 class _Session(NamedTuple):
@@ -68,6 +71,7 @@ class TailEngine:
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._lock = threading.Lock()
         self.num_answered = 0
+        self.metrics = ServerMetrics()
 
     def open(self, plan: Plan) -> str:
         """Agree on a plan, make its tail ready, and return the key of the session that answers its frames.
@@ -77,6 +81,7 @@ class TailEngine:
         """
         lines = self._disagreements(plan)
         if lines:
+            self.metrics.opened(False, len(self._sessions))
             raise ConfigError("\n".join(lines))
         probe_bytes = plan.probe_bytes()
         point = self.graph.point(plan.point if probe_bytes is None else "output")
@@ -90,31 +95,39 @@ class TailEngine:
                 )
                 if len(self._sessions) > self.max_sessions:
                     self._sessions.popitem(last=False)
+        self.metrics.opened(True, len(self._sessions))
+        log.info("Agreed on %s with %s", plan.point, plan.codec, extra={"session": key})
         return key
 
-    def answer(self, session: str, payload: Payload) -> tuple[bytes | memoryview, float]:
+    def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> tuple[bytes | memoryview, float]:
         """The tail's output for one payload (wire format, identity codec) and the seconds it took.
+
+        ``queue_s`` is how long the payload waited before; it is only counted.
 
         Raises SessionError when the session is not open here, PayloadError when the payload is damaged or does not
         fit the session's split point.
         """
-        chosen = self.session(session)
-        if chosen.probe_bytes is not None:
-            return _zeros()[: chosen.probe_bytes], 0.0
-        answer = self.compute(chosen, payload)
+        with self._lock:
+            known = self._sessions.get(session)
+        if known is not None and known.probe_bytes is not None:
+            return _zeros()[: known.probe_bytes], 0.0
+        with self.metrics.request(len(payload), queue_s) as request:
+            answer = self.compute(self.session(session), payload, request.over)
         with self._lock:
             self.num_answered += 1
-        return answer
+        return answer, request.server_s
 
-    def compute(self, chosen: _Session, payload: Payload) -> tuple[bytes, float]:
-        """As ``answer``, for whoever has the session and asks for his own sake: not counted."""
-        began = time.perf_counter()
-        z_hat = self.decode(payload)
-        check_fit(z_hat, chosen.point, self.max_batch)
+    def compute(self, chosen: _Session, payload: Payload, over: Callable[..., object]) -> bytes:
+        """As ``answer``, neither counted nor timed; calls ``over`` with the name of each stage that is over."""
         with torch.inference_mode():
+            z_hat = self.decode(payload)
+            check_fit(z_hat, chosen.point, self.max_batch)
+            over("decode")
             output = chosen.tail(*(tensor.to(self.device) for tensor in z_hat))
+            over("tail")
             answer = self._identity.encode((output,))
-        return answer, time.perf_counter() - began
+            over("encode", len(answer))
+        return answer
 
     def session(self, key: str) -> _Session:
         """The session of this key, marked as just used. Raises SessionError."""

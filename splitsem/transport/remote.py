@@ -129,6 +129,14 @@ class TailServer(ABC):
     def stop(self, grace_s: float) -> None:
         """Take no new frames, answer those received, and end after ``grace_s`` seconds at the latest."""
 
+    @abstractmethod
+    def queue_depth(self) -> int:
+        """Frames that wait at this moment."""
+
+    @abstractmethod
+    def num_clients(self) -> int:
+        """Clients at this moment: streams with gRPC, sessions with UDP."""
+
 
 class RemoteTransport(ABC):
     """What a remote option of the config group ``transport`` makes: one way to carry frames, with its two ends.

@@ -92,32 +92,41 @@ def _measure(cfg: DictConfig, network: Network, device: DeviceEnd, remote: Remot
     rest = chain(outputs, (answer.output() for answer in answers))
     scores = score(lambda _: next(rest), network.task, _samples(cfg, network, cfg.workflow.num_samples))
     answers.close()  # type: ignore[attr-defined]
-    edge_s, link_s, server_s, latency_s = _alone(cfg, network, DeviceEnd(device.cut, device.codec), remote)
+    stages = _alone(cfg, network, DeviceEnd(device.cut, device.codec), remote)
     steady = len(arrivals) > 2 * _NUM_WARM_UP
     first = arrivals[_NUM_WARM_UP] if steady else device.began[0]
     num = len(arrivals) - 1 - _NUM_WARM_UP if steady else len(arrivals)
     measured = {
-        "measured_edge_s": statistics.median(edge_s),
-        "measured_link_s": statistics.median(link_s),
-        "measured_server_s": statistics.median(server_s),
-        "measured_latency_s": statistics.median(latency_s),
+        **{f"measured_{stage}_s": statistics.median(times_s) for stage, times_s in stages.items()},
+        **percentiles(stages),
         "measured_throughput_hz": num / (arrivals[-1] - first),
     }
-    for percent in (95, 99):
-        measured[f"measured_latency_p{percent}_s"] = torch.tensor(latency_s).quantile(percent / 100).item()
     return scores, measured
 
 
-def _alone(cfg: DictConfig, network: Network, device: DeviceEnd, remote: RemoteTail) -> tuple[list[float], ...]:
-    """Edge, link, server and latency of each of some frames, every one sent when the one before is answered."""
-    link_s, server_s, latency_s = [], [], []
+def percentiles(stages: dict[str, list[float]]) -> Metrics:
+    """``measured_<stage>_p50_s``, ``_p95_s`` and ``_p99_s`` of each stage's times."""
+    return {
+        f"measured_{stage}_p{percent}_s": torch.tensor(times_s, dtype=torch.float64).quantile(percent / 100).item()
+        for stage, times_s in stages.items()
+        for percent in (50, 95, 99)
+    }
+
+
+def _alone(cfg: DictConfig, network: Network, device: DeviceEnd, remote: RemoteTail) -> dict[str, list[float]]:
+    """Seconds of each stage of some frames, every one sent when the one before is answered.
+
+    ``link`` is what edge and server leave of the latency, so ``queue``, the wait on the server, is a part of it.
+    """
+    link_s, server_s, queue_s, latency_s = [], [], [], []
     payloads = (device.payload(x) for x, _ in _samples(cfg, network, cfg.workflow.num_timed))
     for answer in remote.stream(payloads, window=1):
         latency = time.perf_counter() - device.began.popleft()
         latency_s.append(latency)
         server_s.append(answer.server_s)
+        queue_s.append(answer.queue_s)
         link_s.append(max(0.0, latency - device.edge_s[answer.request_id] - answer.server_s))
-    return device.edge_s, link_s, server_s, latency_s
+    return {"edge": device.edge_s, "link": link_s, "server": server_s, "queue": queue_s, "latency": latency_s}
 
 
 def _samples(cfg: DictConfig, network: Network, num_samples: int | None) -> Iterator[tuple[Tensor, Tensor]]:

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from prometheus_client import start_http_server
 
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.transport.engine import TailEngine
+from splitsem.transport.grpc.security import host_port, is_loopback
+from splitsem.transport.metrics import ServerMetrics
 from splitsem.transport.plan import weights_digest
 from splitsem.transport.remote import RemoteTransport, TailServer
 from splitsem.workflows import assemble
@@ -31,7 +34,13 @@ def run(cfg: DictConfig, folder: Path, announce: Callable[[str], None] | None = 
     if transport.start.how is not None:
         raise ConfigError("transport.start is the device's (workflow=offload); a server is started without")
     engine = engine_for(cfg, assemble.network(cfg), cfg.workflow.micro_batch)
-    num_frames = serve(transport.server_end(engine), engine, folder, cfg.workflow.grace_s, announce)
+    server = transport.server_end(engine)
+    engine.metrics.watch(server)
+    if cfg.workflow.metrics_bind is not None:
+        address = show_metrics(engine.metrics, cfg.workflow.metrics_bind, cfg.workflow.metrics_insecure)
+        (folder / "metrics_address.txt").write_text(address + "\n")
+        log.info("Metrics on http://%s/metrics", address)
+    num_frames = serve(server, engine, folder, cfg.workflow.grace_s, announce)
     return Result({"frames_answered": num_frames}, {}, [], f"Stopped; {num_frames} frames answered")
 
 
@@ -61,6 +70,31 @@ def serve(
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return engine.num_answered
+
+
+def show_metrics(metrics: ServerMetrics, bind: str, is_insecure: bool = False) -> str:
+    """Show the metrics on ``http://bind/metrics``, in the clear and to anybody; the address that was bound.
+
+    Args:
+        metrics: what to show.
+        bind: ``host:port``; port 0 takes a free one.
+        is_insecure: allow an address beyond this machine.
+
+    Raises:
+        ConfigError: a public address without ``is_insecure``, one that is taken, or none at all.
+    """
+    try:
+        host, port = host_port(bind)
+    except ValueError as exc:
+        raise ConfigError(f"workflow.metrics_bind: {exc}") from exc
+    if not is_insecure and not is_loopback(host):
+        remedy = "bind 127.0.0.1, or give workflow.metrics_insecure=true"
+        raise ConfigError(f"refusing to show metrics on {host} in the clear: {remedy}")
+    try:
+        server, _ = start_http_server(port, host.strip("[]"), metrics.registry)
+    except OSError as exc:
+        raise ConfigError(f"cannot show metrics on {bind}: {exc.strerror}") from exc
+    return f"{host}:{server.server_port}"
 
 
 def remote_transport(cfg: DictConfig) -> RemoteTransport:

@@ -2,6 +2,7 @@
 
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.grpc.client import GrpcTail
+from splitsem.transport.grpc.heartbeat import HEARTBEAT_S
 from splitsem.transport.grpc.limits import Limits
 from splitsem.transport.grpc.security import Security
 from splitsem.transport.grpc.server import GrpcServer
@@ -20,6 +21,7 @@ class Grpc(RemoteTransport):
         retry: the device's deadlines and backoff.
         security: TLS and token, of the end that runs here.
         limits: what the server grants.
+        heartbeat_s: seconds of silence after which an end asks for a sign of life; as many later it gives up.
         start: ``ssh`` starts the server first, on ``host`` of the file ``inventory``; None: it runs already.
         host: see ``start``.
         inventory: see ``start``.
@@ -33,18 +35,19 @@ class Grpc(RemoteTransport):
         retry: Retry,
         security: Security,
         limits: Limits,
+        heartbeat_s: float = HEARTBEAT_S,
         start: str | None = None,
         host: str | None = None,
         inventory: str = "hosts.yaml",
     ) -> None:
         self.target, self.bind, self.window = target, bind, window
-        self.retry, self.security, self.limits = retry, security, limits
+        self.retry, self.security, self.limits, self.heartbeat_s = retry, security, limits, heartbeat_s
         self.start = Start(start, host, inventory)
 
     def device_end(self) -> GrpcTail:
         """See RemoteTransport."""
-        return GrpcTail(self.target, self.window, self.retry, self.security)
+        return GrpcTail(self.target, self.window, self.retry, self.security, self.heartbeat_s)
 
     def server_end(self, engine: TailEngine) -> GrpcServer:
         """See RemoteTransport."""
-        return GrpcServer(engine, self.bind, self.security, self.limits)
+        return GrpcServer(engine, self.bind, self.security, self.limits, self.heartbeat_s)

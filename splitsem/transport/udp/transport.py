@@ -27,6 +27,7 @@ class UdpTransport(RemoteTransport):
         max_clients: clients at a time.
         idle_s: seconds of silence after which the server forgets a client.
         num_workers: threads that compute on the server.
+        heartbeat_s: see Settings.
         start: ``ssh`` starts the server first, on ``host`` of the file ``inventory``; None: it runs already.
         host: see ``start``.
         inventory: see ``start``.
@@ -50,6 +51,7 @@ class UdpTransport(RemoteTransport):
         max_clients: int = 32,
         idle_s: float = 30.0,
         num_workers: int = 1,
+        heartbeat_s: float = 1.0,
         start: str | None = None,
         host: str | None = None,
         inventory: str = "hosts.yaml",
@@ -63,6 +65,7 @@ class UdpTransport(RemoteTransport):
             window_bytes=window_bytes,
             max_message_bytes=max_message_bytes,
             buffer_bytes=buffer_bytes,
+            heartbeat_s=heartbeat_s,
         )
         self.target, self.insecure = target, insecure
         self.start = Start(start, host, inventory)
