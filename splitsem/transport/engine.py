@@ -95,7 +95,8 @@ class TailEngine:
                 )
                 if len(self._sessions) > self.max_sessions:
                     self._sessions.popitem(last=False)
-        self.metrics.opened(True, len(self._sessions))
+            num_tails = sum(known.probe_bytes is None for known in self._sessions.values())
+        self.metrics.opened(True, num_tails)
         log.info("Agreed on %s with %s", plan.point, plan.codec, extra={"session": key})
         return key
 
