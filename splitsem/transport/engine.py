@@ -5,7 +5,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
 from splitsem.transport.batching import Batcher
 from splitsem.transport.plan import Plan, codec_label
+
+if TYPE_CHECKING:
+    from splitsem.training.engine import TrainingEngine
 
 
 class _Session(NamedTuple):
@@ -37,6 +40,10 @@ class TailEngine:
         max_sessions: tails kept; the one unused for longest makes room, and its users open their plan again.
         max_batch: samples in one payload.
         micro_batch: samples of several devices' frames that may run together, see ``Batcher``; 1 runs each by itself.
+
+    Attributes:
+        num_answered: payloads answered so far.
+        training: what trains tails for devices that ask for it; None where the server does not.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class TailEngine:
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._lock = threading.Lock()
         self.num_answered = 0
+        self.training: TrainingEngine | None = None
 
     def open(self, plan: Plan) -> str:
         """Agree on a plan, make its tail ready, and return the key of the session that answers its frames.
@@ -72,7 +80,7 @@ class TailEngine:
         Equal plans share a session. Raises ConfigError with one line for each disagreement, SplitPointError when the
         network has no such point.
         """
-        lines = self._disagreements(plan)
+        lines = self.disagreements(plan)
         if lines:
             raise ConfigError("\n".join(lines))
         point = self.graph.point(plan.point)
@@ -120,7 +128,8 @@ class TailEngine:
             raise PayloadError(f"expected a payload of codec {sorted(self._decoders)}, got codec {number}")
         return decoder.decode(payload)  # type: ignore[arg-type]
 
-    def _disagreements(self, plan: Plan) -> list[str]:
+    def disagreements(self, plan: Plan) -> list[str]:
+        """One line with its remedy for each thing that this server and the plan do not agree on."""
         remedies = {
             "protocol_version": "run the same splitsem on both ends",
             "wire_version": "run the same splitsem on both ends",
@@ -142,8 +151,8 @@ class TailEngine:
         return lines
 
 
-def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> None:
-    """Raise PayloadError unless the tensors are what the tail at ``point`` takes."""
+def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> int:
+    """The batch size of tensors that the tail at ``point`` takes; PayloadError when they are not that."""
     batch = z_hat[0].shape[0] if z_hat and point.is_batched and z_hat[0].dim() else 1
     if batch > max_batch:
         raise PayloadError(f"expected a batch of at most {max_batch} samples, got {batch}")
@@ -151,6 +160,7 @@ def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> None:
     got = [(tuple(t.shape), t.dtype) for t in z_hat]
     if got != expected:
         raise PayloadError(f"expected {_describe(expected)} at split point {point.name}, got {_describe(got)}")
+    return batch
 
 
 def _describe(tensors: list[tuple[tuple[int, ...], torch.dtype]]) -> str:

@@ -6,13 +6,17 @@ A transport carries bytes between a ``RemoteTail`` on the device and a ``TailEng
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from splitsem.codecs.identity import Identity
-from splitsem.errors import PayloadError
+from splitsem.errors import ConfigError, PayloadError
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.plan import Plan
+
+if TYPE_CHECKING:
+    from splitsem.training.tail import TrainingTail
 
 
 @dataclass(frozen=True)
@@ -102,11 +106,21 @@ class TailServer(ABC):
 
 
 class RemoteTransport(ABC):
-    """What a remote option of the config group ``transport`` makes: one way to carry frames, with its two ends."""
+    """What a remote option of the config group ``transport`` makes: one way to carry frames, with its two ends.
+
+    Attributes:
+        can_train: whether it carries split training too.
+    """
+
+    can_train: ClassVar[bool] = False
 
     @abstractmethod
     def device_end(self) -> RemoteTail:
         """The end that sends frames; nothing is connected yet."""
+
+    def training_end(self) -> "TrainingTail":
+        """The end that trains with a server; nothing is connected yet. ConfigError where ``can_train`` is False."""
+        raise ConfigError("split training needs transport=grpc")
 
     @abstractmethod
     def server_end(self, engine: TailEngine) -> TailServer:

@@ -8,6 +8,8 @@ import torch
 
 from splitsem.models.cnn import StagedCnn
 from splitsem.split.graph import SplitGraph
+from splitsem.tasks.digits import Digits
+from splitsem.training.engine import TrainingEngine, TrainingLimits
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.grpc.limits import Limits
 from splitsem.transport.grpc.security import Security
@@ -26,10 +28,13 @@ def small_network(seed: int = 0) -> tuple[StagedCnn, SplitGraph]:
 
 
 def main(settings: dict) -> None:
-    """Serve until SIGTERM; settings: ``security``, ``limits`` (their arguments), ``bind``, ``micro_batch``."""
+    """Serve until SIGTERM; settings: ``security``, ``limits`` (arguments), ``bind``, ``micro_batch``, ``training``."""
     torch.set_num_threads(1)
     model, graph = small_network()
     engine = TailEngine(graph, weights_digest(model), micro_batch=settings.get("micro_batch", 1))
+    if settings.get("training"):
+        training = SplitGraph(model, INPUT_SHAPE, granularity="op", training=True)
+        engine.training = TrainingEngine(engine, training, Digits(), TrainingLimits())
     limits = Limits(**settings.get("limits", {}))
     server = GrpcServer(engine, settings.get("bind", "127.0.0.1:0"), Security(**settings.get("security", {})), limits)
     serve(server, engine, Path(sys.argv[2]), grace_s=5.0)

@@ -5,6 +5,7 @@ from splitsem.transport.grpc.client import GrpcTail
 from splitsem.transport.grpc.limits import Limits
 from splitsem.transport.grpc.security import Security
 from splitsem.transport.grpc.server import GrpcServer
+from splitsem.transport.grpc.training_tail import GrpcTrainingTail
 from splitsem.transport.remote import RemoteTransport
 from splitsem.transport.retry import Retry
 
@@ -21,6 +22,8 @@ class Grpc(RemoteTransport):
         limits: what the server grants.
     """
 
+    can_train = True
+
     def __init__(self, target: str, bind: str, window: int, retry: Retry, security: Security, limits: Limits) -> None:
         self.target, self.bind, self.window = target, bind, window
         self.retry, self.security, self.limits = retry, security, limits
@@ -28,6 +31,10 @@ class Grpc(RemoteTransport):
     def device_end(self) -> GrpcTail:
         """See RemoteTransport."""
         return GrpcTail(self.target, self.window, self.retry, self.security)
+
+    def training_end(self) -> GrpcTrainingTail:
+        """See RemoteTransport."""
+        return GrpcTrainingTail(self.target, self.window, self.retry, self.security)
 
     def server_end(self, engine: TailEngine) -> GrpcServer:
         """See RemoteTransport."""
