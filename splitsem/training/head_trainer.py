@@ -35,7 +35,8 @@ class HeadTrainer:
     def __init__(
         self, model: nn.Module, cut: TrainableCut, codec: Codec, tail: TrainingTail, plan: TrainingPlan
     ) -> None:
-        self.model, self.head, self.codec, self.tail, self.plan = model, cut.head, codec, tail, plan
+        self.model, self.cut, self.head, self.codec = model, cut, cut.head, codec
+        self.tail, self.plan = tail, plan
         self.device = cut.evaluation.example.device
         self.optimiser = HalfOptimiser(self.head.parameters(), plan.optimiser())
         self._gradient_codec = plan.make_gradient_codec()

@@ -10,7 +10,9 @@ from splitsem.codecs.quantise import Quantise
 from splitsem.errors import ConfigError, LinkError, SessionError, SplitPointError
 from splitsem.tasks.digits import Digits
 from splitsem.training.tail import LocalTrainingTail
+from splitsem.transport.grpc.limits import Limits
 from splitsem.transport.grpc.security import Security
+from splitsem.transport.grpc.server import GrpcServer
 from splitsem.transport.grpc.training_tail import GrpcTrainingTail
 from splitsem.transport.retry import Retry
 from tests.integration.conftest import start_server as starting
@@ -116,9 +118,9 @@ def test_quantised_training_crosses_in_a_fraction_of_the_bytes(trainers_server, 
     trainer = device.trainer(reach(trainers_server.address), codec=Quantise(8), **back)
     assert [trainer.step(x, y) for x, y in data] == pytest.approx(undisturbed, rel=0.05)
     traffic = trainer.tail.traffic
-    floats = 4 * 64 * trainer.plan.total_steps * 4 * 4 * 4
-    assert traffic.label_bytes > 6 * 64 * 8
-    assert max(traffic.uplink_bytes - traffic.label_bytes, traffic.downlink_bytes) < 0.4 * floats
+    raw_bytes = traffic.num_steps * 64 * trainer.cut.point.raw_bytes
+    assert traffic.label_bytes > traffic.num_steps * 64 * 8
+    assert max(traffic.uplink_bytes - traffic.label_bytes, traffic.downlink_bytes) < 0.3 * raw_bytes
 
 
 def test_a_wrong_plan_is_refused_with_its_line(trainers_server, device, reach):
@@ -128,27 +130,41 @@ def test_a_wrong_plan_is_refused_with_its_line(trainers_server, device, reach):
         reach(trainers_server.address).open(device.plan(point="stage9"))
 
 
-def test_a_server_that_only_answers_says_how_to_make_it_train(server, device, reach):
-    with pytest.raises(ConfigError, match="start it with workflow.training=true"):
-        device.trainer(reach(server.address))
+@pytest.fixture
+def serve_here(sides):
+    """Start a server in this process, to be stopped and started again quickly; all are stopped after the test."""
+    started = []
+
+    def start(bind="127.0.0.1:0", trains=True):
+        tails = sides[1].reset().engine().engine
+        tails.training = tails.training if trains else None
+        started.append(GrpcServer(tails, bind, Security(), Limits()))
+        return started[-1], started[-1].start()
+
+    yield start
+    for server in started:
+        server.stop(0)
 
 
-def test_a_server_that_was_restarted_has_lost_the_tail_and_says_so(start_server, device, reach, data):
-    first = start_server(training=True)
-    tail = reach(first.address)
-    trainer = device.trainer(tail)
+def test_a_server_that_only_answers_says_how_to_make_it_train(serve_here, device, reach):
+    _, address = serve_here(trains=False)
+    with pytest.raises(ConfigError, match=r"start it with workflow\.training=true"):
+        device.trainer(reach(address))
+
+
+def test_a_server_that_was_restarted_has_lost_the_tail_and_says_so(serve_here, device, reach, data):
+    server, address = serve_here()
+    trainer = device.trainer(reach(address))
     trainer.step(*data[0])
-    first.process.kill()
-    first.process.wait()
-    start_server(training=True, bind=first.address)
+    server.stop(0)
+    serve_here(bind=address)
     with pytest.raises(SessionError, match="the trained tail is lost: start the training again"):
         trainer.step(*data[1])
 
 
-def test_a_server_that_is_gone_is_a_link_error(start_server, device, reach, data):
-    server = start_server(training=True)
-    trainer = device.trainer(reach(server.address, Retry(retries=2, first_s=0.01)))
-    server.process.kill()
-    server.process.wait()
+def test_a_server_that_is_gone_is_a_link_error(serve_here, device, reach, data):
+    server, address = serve_here()
+    trainer = device.trainer(reach(address, Retry(retries=2, first_s=0.01)))
+    server.stop(0)
     with pytest.raises(LinkError, match=r"refuses connections.*\(after 3 tries\)"):
         trainer.step(*data[0])
