@@ -7,13 +7,13 @@ tensor at most ``ELEMENTS_PER_BYTE`` elements for each byte of its body, which t
 
 import math
 import sys
-import zlib
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from zlib_ng import zlib_ng  # the checksum of zlib, an order of magnitude faster
 
 from splitsem.errors import PayloadError
 
@@ -47,6 +47,7 @@ class CodecId(IntEnum):
     TOP_K = 4
     JPEG = 5
     WEBP = 6
+    FIXED_LENGTH = 7
 
 
 class Part(NamedTuple):
@@ -92,6 +93,11 @@ class Reader:
                 return value
             shift += 7
 
+    @property
+    def position(self) -> int:
+        """How many bytes were taken."""
+        return self._pos
+
     def rest(self) -> memoryview:
         """Everything that is left."""
         return self.take(len(self._data) - self._pos, "rest")
@@ -122,17 +128,12 @@ def pack(codec_id: int, parts: Sequence[Part]) -> bytes:
         raise ValueError(f"a payload carries at most {MAX_ELEMENTS} elements, got {total}")
     fields: list[bytes | memoryview] = [MAGIC, bytes((VERSION, codec_id)), varint(len(parts))]
     for dtype, shape, body in parts:
-        if dtype not in _DTYPES:
-            raise ValueError(f"crossing tensors must be real numbers or bool, got {dtype}")
-        if len(shape) > MAX_DIMS or 0 in shape:
-            raise ValueError(f"crossing tensors have 0…{MAX_DIMS} dimensions and no empty one, got shape {shape}")
-        padding = _least_body_bytes(math.prod(shape)) - len(body)
-        fields.append(bytes((_DTYPES.index(dtype) << 4 | len(shape),)))
-        fields.extend(map(varint, shape))
+        padding = least_body_bytes(math.prod(shape)) - len(body)
+        fields.append(tensor_head(dtype, shape))
         fields.extend((varint(len(body)), body, bytes(max(padding, 0))))
     crc = 0
     for piece in fields:  # not over the joined bytes: that would copy a large body once more
-        crc = zlib.crc32(piece, crc)
+        crc = zlib_ng.crc32(piece, crc)
     return b"".join((*fields, crc.to_bytes(_CRC_BYTES, "little")))
 
 
@@ -147,14 +148,10 @@ def unpack(payload: bytes, codec_id: int) -> list[Part]:
         raise PayloadError(f"expected a payload of at least {shortest} bytes, got {len(payload)}")
     view = memoryview(payload)
     content, expected = view[:-_CRC_BYTES], int.from_bytes(view[-_CRC_BYTES:], "little")
-    if (magic := bytes(content[:2])) != MAGIC:
-        raise PayloadError(f"expected a splitsem payload that starts with {MAGIC!r}, got {magic!r}")
-    if (crc := zlib.crc32(content)) != expected:
+    check_magic(content, MAGIC)
+    if (crc := zlib_ng.crc32(content)) != expected:
         raise PayloadError(f"expected checksum {expected:08x}, got {crc:08x}: the payload is damaged or truncated")
-    if (version := content[2]) != VERSION:
-        raise PayloadError(f"expected wire format version {VERSION}, got {version}")
-    if (sender := content[3]) != codec_id:
-        raise PayloadError(f"expected a payload of codec {_name(codec_id)}, got one of codec {_name(sender)}")
+    check_sender(content, codec_id)
     reader = Reader(content[4:])
     parts = []
     left = MAX_ELEMENTS
@@ -163,6 +160,40 @@ def unpack(payload: bytes, codec_id: int) -> list[Part]:
         left -= parts[-1].numel
     reader.finish()
     return parts
+
+
+def tensor_head(dtype: torch.dtype, shape: tuple[int, ...]) -> bytes:
+    """The fields that say a tensor's dtype and shape. Raises ValueError for what cannot cross."""
+    if dtype not in _DTYPES:
+        raise ValueError(f"crossing tensors must be real numbers or bool, got {dtype}")
+    if len(shape) > MAX_DIMS or 0 in shape:
+        raise ValueError(f"crossing tensors have 0…{MAX_DIMS} dimensions and no empty one, got shape {shape}")
+    return bytes((_DTYPES.index(dtype) << 4 | len(shape),)) + b"".join(map(varint, shape))
+
+
+def read_tensor_head(reader: Reader, left: int) -> tuple[torch.dtype, tuple[int, ...]]:
+    """Undo ``tensor_head``. Raises PayloadError when the tensor has more than ``left`` elements."""
+    tag = reader.byte("dtype and dimensions")
+    if tag >> 4 >= len(_DTYPES):
+        raise PayloadError(f"expected a dtype code below {len(_DTYPES)}, got {tag >> 4}")
+    shape = tuple(reader.varint("dimension", MAX_ELEMENTS) for _ in range(tag & 15))
+    if not 0 < math.prod(shape) <= left:
+        raise PayloadError(f"expected shapes of 1…{left} elements, got {shape}")
+    return _DTYPES[tag >> 4], shape
+
+
+def check_magic(payload: bytes | memoryview, magic: bytes) -> None:
+    """Raise PayloadError unless the payload starts with ``magic``."""
+    if (got := bytes(payload[: len(magic)])) != magic:
+        raise PayloadError(f"expected a splitsem payload that starts with {magic!r}, got {got!r}")
+
+
+def check_sender(payload: bytes | memoryview, codec_id: int) -> None:
+    """Raise PayloadError unless version and codec, the third and fourth byte, are ours."""
+    if (version := payload[2]) != VERSION:
+        raise PayloadError(f"expected wire format version {VERSION}, got {version}")
+    if (sender := payload[3]) != codec_id:
+        raise PayloadError(f"expected a payload of codec {_name(codec_id)}, got one of codec {_name(sender)}")
 
 
 def raw_body(z: Tensor) -> memoryview:
@@ -191,22 +222,17 @@ def _swap(octets: Tensor, item_bytes: int) -> Tensor:
 
 
 def _read_part(reader: Reader, left: int) -> Part:
-    tag = reader.byte("dtype and dimensions")
-    if tag >> 4 >= len(_DTYPES):
-        raise PayloadError(f"expected a dtype code below {len(_DTYPES)}, got {tag >> 4}")
-    shape = tuple(reader.varint("dimension", MAX_ELEMENTS) for _ in range(tag & 15))
-    numel = math.prod(shape)
-    if not 0 < numel <= left:
-        raise PayloadError(f"expected shapes of 1…{left} elements, got {shape}")
+    dtype, shape = read_tensor_head(reader, left)
     size = reader.varint("body size", sys.maxsize)
     body = reader.take(size, "body")
-    padding = reader.take(max(_least_body_bytes(numel) - size, 0), f"padding (shape {shape} needs it)")
+    padding = reader.take(max(least_body_bytes(math.prod(shape)) - size, 0), f"padding (shape {shape} needs it)")
     if any(padding):
         raise PayloadError("expected padding of zeros, got something else")
-    return Part(_DTYPES[tag >> 4], shape, body)
+    return Part(dtype, shape, body)
 
 
-def _least_body_bytes(numel: int) -> int:
+def least_body_bytes(numel: int) -> int:
+    """The fewest bytes that justify so many elements."""
     return -(-numel // ELEMENTS_PER_BYTE)
 
 
