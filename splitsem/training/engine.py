@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -13,13 +12,11 @@ from splitsem.codecs.identity import Identity
 from splitsem.errors import BusyError, ConfigError, PayloadError, SessionError
 from splitsem.split.graph import SplitGraph
 from splitsem.split.trainable import TrainableCut
+from splitsem.tasks.task import Task
 from splitsem.training.messages import Kind, Request
 from splitsem.training.plan import TrainingPlan, task_name
 from splitsem.training.tail_trainer import TailTrainer
 from splitsem.transport.engine import TailEngine, check_fit
-
-if TYPE_CHECKING:
-    from splitsem.tasks.task import Task  # its torchmetrics is not for a server that only answers
 
 _COPIES = 6  # of a tail's weights: themselves, gradients, two moments of AdamW, the kept ones, the ones being sent
 WEIGHTS_PART_BYTES = 64 << 20
@@ -78,7 +75,7 @@ class TrainingEngine:
         self,
         engine: TailEngine,
         training: SplitGraph,
-        task: "Task",
+        task: Task,
         limits: TrainingLimits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -2,16 +2,13 @@
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from splitsem.codecs.codec import Codec
 from splitsem.codecs.decoders import builtin_decoders
 from splitsem.errors import ConfigError
 from splitsem.lightning.optimiser import OptimiserSettings
+from splitsem.tasks.task import Task
 from splitsem.transport.plan import Plan
-
-if TYPE_CHECKING:
-    from splitsem.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +58,6 @@ class TrainingPlan(Plan):
             raise ConfigError(f"gradient codec {self.gradient_codec} with {self.gradient_settings}: {exc}") from exc
 
 
-def task_name(task: "Task") -> str:
+def task_name(task: Task) -> str:
     """The task's class, as both ends must name it."""
     return f"{type(task).__module__}.{type(task).__qualname__}"
