@@ -44,7 +44,7 @@ def largest_difference(model: nn.Module, shape: tuple[int, ...]) -> tuple[int, f
         torch.manual_seed(1)  # one stream for both halves here, as they are in one process
         pairs = [
             (y, cut.tail.train(*cut.head.train(x))),
-            *zip(whole.state_dict().values(), model.state_dict().values()),
+            *zip(whole.state_dict().values(), model.state_dict().values(), strict=True),
         ]
         worst = max(worst, *((a.double() - b.double()).abs().max().item() for a, b in pairs))
         model.load_state_dict(before)
