@@ -8,8 +8,6 @@ import torch
 
 from splitsem.models.cnn import StagedCnn
 from splitsem.split.graph import SplitGraph
-from splitsem.tasks.digits import Digits
-from splitsem.training.engine import TrainingEngine, TrainingLimits
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.grpc.limits import Limits
 from splitsem.transport.grpc.security import Security
@@ -33,6 +31,9 @@ def main(settings: dict) -> None:
     model, graph = small_network()
     engine = TailEngine(graph, weights_digest(model), micro_batch=settings.get("micro_batch", 1))
     if settings.get("training"):
+        from splitsem.tasks.digits import Digits  # sklearn and torchmetrics, which the other tests' servers do without
+        from splitsem.training.engine import TrainingEngine, TrainingLimits
+
         training = SplitGraph(model, INPUT_SHAPE, granularity="op", training=True)
         engine.training = TrainingEngine(engine, training, Digits(), TrainingLimits())
     limits = Limits(**settings.get("limits", {}))
