@@ -74,7 +74,7 @@ class TrainingTail(ABC):
         self.traffic.downlink_bytes += len(answer.payload)
         self.traffic.label_bytes += len(labels)
         self.traffic.server_s += answer.server_s
-        return StepReply.from_bytes(answer.payload)
+        return StepReply.from_bytes(answer.payload[:])
 
     def settle(self, head_norm: float) -> None:
         """The norm of the head's gradients in the last step; the tail takes that step with the next request."""
@@ -92,7 +92,7 @@ class TrainingTail(ABC):
         """The weights of the tail kept last, else of the present one, under the model's names. Raises PayloadError."""
         parts: list[bytes | memoryview] = []
         offset = 0
-        while part := self._ask(Request(Kind.WEIGHTS, self._head_norm, offset=offset))[0].payload:
+        while part := self._ask(Request(Kind.WEIGHTS, self._head_norm, offset=offset))[0].payload[:]:
             parts.append(part)
             offset += len(part)
         try:

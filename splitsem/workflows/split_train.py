@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from splitsem.codecs.codec import Codec
+from splitsem.errors import ConfigError
 from splitsem.lightning import weights
 from splitsem.lightning.fit import Fit
 from splitsem.pipeline import Frames, Pipeline, score
@@ -29,7 +30,10 @@ from splitsem.workflows.serve import training_transport
 
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Train over the link; leaves the whole network's ``weights.safetensors`` in the run's folder."""
-    tail = training_transport(cfg).training_end()
+    transport = training_transport(cfg)
+    if transport.start.how is not None:
+        raise ConfigError("transport.start is for workflow=offload; start the training server by hand")
+    tail = transport.training_end()
     fit: Fit = instantiate(cfg.trainer)
     network = assemble.initial_network(cfg)
     total_steps = fit.total_steps(network.task)

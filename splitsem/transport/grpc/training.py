@@ -29,7 +29,7 @@ def training_handlers(engine: TrainingEngine | None, limits: Limits) -> dict[str
             most = limits.max_payload_bytes
             if most is not None and len(frame.payload) > most:
                 raise PayloadError(f"expected a payload of at most {most} bytes, got {len(frame.payload)}")
-            payload, server_s = trains().answer(frame.session, frame.request_id, frame.payload)
+            payload, server_s = trains().answer(frame.session, frame.request_id, frame.payload[:])
         return Reply(frame.request_id, server_s, 0.0, payload)
 
     return {

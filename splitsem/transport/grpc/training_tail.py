@@ -8,6 +8,7 @@ from splitsem.training.tail import TrainingTail
 from splitsem.transport.grpc import tail_pb2
 from splitsem.transport.grpc.client import PATH, GrpcTail, to_answer
 from splitsem.transport.grpc.frames import Frame, Reply
+from splitsem.transport.grpc.heartbeat import HEARTBEAT_S
 from splitsem.transport.grpc.security import Security
 from splitsem.transport.remote import Answer
 from splitsem.transport.retry import Retry
@@ -22,11 +23,14 @@ class GrpcTrainingTail(TrainingTail):
         window: of the connection; training has one request under way.
         retry: deadlines and backoff.
         security: TLS and token.
+        heartbeat_s: see ``Grpc``.
     """
 
-    def __init__(self, target: str, window: int, retry: Retry, security: Security) -> None:
+    def __init__(
+        self, target: str, window: int, retry: Retry, security: Security, heartbeat_s: float = HEARTBEAT_S
+    ) -> None:
         super().__init__()
-        self._end = _End(target, window, retry, security)
+        self._end = _End(target, window, retry, security, heartbeat_s)
         self.counters = self._end.counters
         self._session = ""
 
