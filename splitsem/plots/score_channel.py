@@ -20,8 +20,8 @@ def score_channel(results: pd.DataFrame, x: Axis = "snr_db", subtitle: str = "")
 
     Args:
         results: one row for each codec, channel setting and seed, with ``codec``, ``score`` and ``x``, as from
-            ``replay.play_all``. ``level`` may name the setting that a row's x is averaged over (default: x itself).
-            ``score_clean`` (the codec's score on a clean link) is drawn as a dotted line, ``score_unsplit`` as a dashed one.
+            ``replay.play_all``; rows of the same ``link``, where there is this column, are one point at their mean x.
+            ``score_clean`` (a codec's score on a clean link) is drawn dotted, ``score_unsplit`` dashed.
         x: ``snr_db``, or ``ber`` on a logarithmic axis.
         subtitle: what was run.
 
@@ -36,7 +36,7 @@ def score_channel(results: pd.DataFrame, x: Axis = "snr_db", subtitle: str = "")
     if shown.empty:
         style.empty(ax, "no row has both a score and this measure of the channel")
         return figure
-    level = "level" if "level" in shown else x
+    level = "link" if "link" in shown else x
     shown = shown.assign(x=shown.groupby(["codec", level])[x].transform("mean"))
     codecs = [str(codec) for codec in shown["codec"].unique()]
     colors = dict(zip(codecs, style.palette(len(codecs)), strict=True))

@@ -1,9 +1,8 @@
 """Differentiable channels for training with the channel in the loop; torch only, drawn anew at each call.
 
-All take ``forward(x, snr_db)`` with ``x`` of shape ``(batch, ...)`` and ``snr_db`` a number or one a sample, ``(batch,)``:
-Eb/N0 of BPSK, as in link reports; ``Erasures`` takes a loss rate in its place. They damage in training as in
-evaluation: leave them out, or give a high SNR, for a clean pass. They count nothing and know no link; codecs get one
-by their constructor.
+All take ``forward(x, snr_db)``: ``x`` is ``(batch, ...)``, ``snr_db`` a number or one a sample, ``(batch,)``: Eb/N0 of
+BPSK, as in link reports; ``Erasures`` takes a loss rate in its place. They damage in training as in evaluation: leave
+them out, or give a high SNR, for a clean pass. They count nothing and know no link; codecs get one by constructor.
 """
 
 import torch
@@ -14,7 +13,7 @@ Scalars = Tensor | float
 
 def bit_error_rate(snr_db: Scalars) -> Tensor:
     """``½·erfc(√(Eb/N0))``, elementwise."""
-    return 0.5 * torch.special.erfc(torch.as_tensor(snr_db, dtype=torch.float32).div(20).mul(2.302585093).exp())
+    return 0.5 * torch.special.erfc(10 ** (torch.as_tensor(snr_db, dtype=torch.float32) / 20))
 
 
 def codeword_transitions(ber: Scalars, codewords: Tensor) -> Tensor:
@@ -39,7 +38,7 @@ class BitFlips(nn.Module):
     """Flips bits as a binary symmetric channel does; gradients pass straight through (Bengio 2013, arXiv 1308.3432)."""
 
     def forward(self, bits: Tensor, snr_db: Scalars) -> Tensor:
-        """``bits`` of 0 and 1 (or soft values between) come back as ``b`` or ``1 − b``, with the gradient of ``bits``."""
+        """``b`` or, where flipped, ``1 − b``, with the gradient of ``b``; bits are 0 or 1, or soft values between."""
         flips = torch.rand_like(bits) < _per_sample(bit_error_rate(snr_db), bits)
         flipped = torch.where(flips, 1 - bits, bits)
         return bits + (flipped - bits).detach()
@@ -57,7 +56,7 @@ class GaussianNoise(nn.Module):
 
 
 class RayleighFading(nn.Module):
-    """Scales real symbols by a Rayleigh gain of mean power 1, adds noise, and undoes the gain, which the receiver knows.
+    """Scales real symbols by a Rayleigh gain of mean power 1, adds noise, undoes the gain, which the receiver knows.
 
     Args:
         block_symbols: consecutive symbols of a sample with one gain; None: one gain a sample.
