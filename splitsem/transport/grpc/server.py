@@ -13,6 +13,7 @@ from splitsem.transport.engine import TailEngine
 from splitsem.transport.grpc import tail_pb2
 from splitsem.transport.grpc.frames import CHUNK_BYTES, Frame, Reply
 from splitsem.transport.grpc.limits import Limits
+from splitsem.transport.grpc.parsing import Parsing
 from splitsem.transport.grpc.security import Security, host_port
 from splitsem.transport.grpc.statuses import statuses
 from splitsem.transport.grpc.streams import Streams
@@ -46,7 +47,7 @@ class GrpcServer(TailServer):
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="tail")
         self._server = grpc.server(
             self._pool,
-            interceptors=self.security.interceptors(),
+            interceptors=[*self.security.interceptors(), Parsing()],
             options=_options(self.limits),
             maximum_concurrent_rpcs=num_threads,
         )
