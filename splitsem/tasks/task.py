@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 if TYPE_CHECKING:
-    from torchmetrics import MetricCollection  # 120 MB and a second that a server does not need
+    from torchmetrics import MetricCollection  # 120 MB that a server does without
 
 
 class Splits(NamedTuple):

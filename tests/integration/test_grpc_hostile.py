@@ -105,3 +105,15 @@ def test_what_is_no_protobuf_is_said_to_be_none_and_leaves_nothing_behind(server
                 assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
                 assert "expected a protobuf message" in refused.value.details()
         assert process.memory_info().rss - before < 5e6
+
+
+def test_2000_requests_leave_the_servers_memory_as_it_was(server, connect, plan, frames):
+    process = psutil.Process(server.process.pid)
+    tail = connect(server.address)
+    tail.open(plan)
+    before = 0
+    for answer in tail.stream(frames[0]):
+        if answer.request_id == 500:  # pools and allocators have their size
+            before = process.memory_info().rss
+    assert answer.request_id == 1999
+    assert process.memory_info().rss - before < 4e6

@@ -52,6 +52,10 @@ class Streams:
         with self._lock:
             return sum(len(stream.inbox) for stream in self._streams)
 
+    def num_clients(self) -> int:
+        """Streams that are open."""
+        return len(self._streams)
+
     def serve(self, requests: Iterable[Frame], context: grpc.ServicerContext) -> Iterator[Reply]:
         """The replies to the frames of one device, in order."""
         frames = joined(requests, self.limits.max_payload_bytes)
@@ -64,6 +68,7 @@ class Streams:
                 stream.end()
         if is_full:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has its {self.limits.max_clients} clients")
+        log.info("A client streams from %s", context.peer(), extra={"peer": context.peer()})
         try:
             while True:
                 with statuses(context):
@@ -81,6 +86,7 @@ class Streams:
             stream.inbox.drop()
             with self._lock:
                 self._streams.discard(stream)
+            log.info("The client at %s is gone", context.peer(), extra={"peer": context.peer()})
 
     def answer(self, frame: Frame, queue_s: float) -> Reply:
         """The reply to one frame that waited ``queue_s``, from memory if answered before. Raises PayloadError."""
@@ -88,7 +94,7 @@ class Streams:
             raise PayloadError(f"expected a client name of 1…{_MAX_NAME} characters, got {len(frame.client)}")
 
         def compute() -> Answer:
-            payload, server_s = self.engine.answer(frame.session, frame.payload)
+            payload, server_s = self.engine.answer(frame.session, frame.payload, queue_s)
             return Answer(frame.request_id, payload, server_s, queue_s)
 
         answer = self.replies.of(f"{frame.session} {frame.client}").answer(
@@ -103,7 +109,8 @@ class Streams:
             with self._lock:
                 stalled = [s for s in self._streams if now - (s.sending_since or now) > self.limits.max_send_s]
             for stream in stalled:
-                log.warning("Cut a client that takes no answers: %s", stream.context.peer())
+                peer = stream.context.peer()
+                log.warning("Cut a client that takes no answers: %s", peer, extra={"peer": peer})
                 stream.context.cancel()
 
 
