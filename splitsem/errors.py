@@ -6,7 +6,7 @@ SplitSemError
 ├── PayloadError      bytes that are not a whole, undamaged payload of the expected codec
 └── LinkError         the other end cannot be reached (peer, status, number of tries)
     ├── SessionError  the server does not know the session (it was restarted, or made room): open the plan again
-    └── BusyError     the server has all the clients that it takes: try later
+    └── BusyError     the server takes no more of this now (clients, trainers, a measurement of itself): ask again later
 
 Bad constructor arguments raise ValueError with the argument's name, the rule and the value.
 """
@@ -33,7 +33,7 @@ class LinkError(SplitSemError):
 
 
 class BusyError(LinkError):
-    """The server has all the clients that it takes: try later."""
+    """The server takes no more of this now (clients, trainers, a measurement of itself): ask again later."""
 
 
 class SessionError(LinkError):

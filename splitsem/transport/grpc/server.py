@@ -8,6 +8,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from splitsem.cost.lut import lut_json
 from splitsem.errors import ConfigError
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.grpc import tail_pb2
@@ -20,6 +21,7 @@ from splitsem.transport.grpc.statuses import statuses
 from splitsem.transport.grpc.streams import Streams
 from splitsem.transport.grpc.training import training_handlers
 from splitsem.transport.plan import Plan
+from splitsem.transport.profiler import Profiler
 from splitsem.transport.remote import TailServer
 
 SERVICE = "splitsem.v1.Tail"
@@ -43,6 +45,7 @@ class GrpcServer(TailServer):
         self.heartbeat_s = heartbeat_s
         self.engine, self.bind, self.security, self.limits = engine, bind, security, limits
         self.streams = Streams(engine, limits)
+        self.profiler = Profiler(engine)
         self._health = health.HealthServicer()
 
     def start(self) -> str:
@@ -99,6 +102,7 @@ class GrpcServer(TailServer):
             "Echo": grpc.unary_unary_rpc_method_handler(
                 lambda message, _: len(message), None, lambda n: tail_pb2.EchoReply(num_bytes=n).SerializeToString()
             ),
+            "Profile": unary(self._profile, tail_pb2.ProfileRequest, tail_pb2.ProfileReply),
             "Call": grpc.unary_unary_rpc_method_handler(self._call, Frame.from_bytes, Reply.to_bytes),
             "Stream": grpc.stream_stream_rpc_method_handler(self.streams.serve, Frame.from_bytes, Reply.to_bytes),
             **training_handlers(self.engine.training, self.limits),
@@ -118,6 +122,18 @@ class GrpcServer(TailServer):
         with statuses(context):
             session = self.engine.open(Plan.from_json(request.plan_json))
         return tail_pb2.OpenReply(session=session, max_window=self.limits.max_window)
+
+    def _profile(self, request: tail_pb2.ProfileRequest, context: grpc.ServicerContext) -> tail_pb2.ProfileReply:
+        with statuses(context):
+            found = self.profiler.profile(
+                list(request.points),
+                request.session,
+                request.payload,
+                request.budget_s,
+                request.pause_s,
+                is_wanted=context.is_active,
+            )
+        return tail_pb2.ProfileReply(lut_json=lut_json(found.lut), answer_s=found.answer_s)
 
     def _call(self, frame: Frame, context: grpc.ServicerContext) -> Reply:
         with statuses(context):
