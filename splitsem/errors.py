@@ -6,7 +6,7 @@ SplitSemError
 ├── PayloadError      bytes that are not a whole, undamaged payload of the expected codec
 └── LinkError         the other end cannot be reached (peer, status, number of tries)
     ├── SessionError  the server does not know the session (it was restarted, or made room): open the plan again
-    └── BusyError     the server does not measure itself while it answers frames: ask again later
+    └── BusyError     the server takes no more of this now (clients, trainers, a measurement of itself): ask again later
 
 Bad constructor arguments raise ValueError with the argument's name, the rule and the value.
 """
@@ -32,9 +32,9 @@ class LinkError(SplitSemError):
     """The link is dead: the peer, its status and how many tries were made."""
 
 
+class BusyError(LinkError):
+    """The server takes no more of this now (clients, trainers, a measurement of itself): ask again later."""
+
+
 class SessionError(LinkError):
     """The server does not know the session, because it was restarted or made room: open the plan again."""
-
-
-class BusyError(LinkError):
-    """The server does not measure itself now, because it is answering frames or measuring already: ask again later."""

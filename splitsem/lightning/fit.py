@@ -6,12 +6,19 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from splitsem.errors import ConfigError
 from splitsem.tasks.task import Task
+
+if TYPE_CHECKING:
+    from lightning import LightningModule
+
+    from splitsem.training.head_trainer import HeadTrainer
 
 
 @dataclass
@@ -50,11 +57,46 @@ class Fit:
         """Train ``network`` in place on ``task``; returns the metrics of each epoch."""
         if self.max_epochs == 0:
             return []
-        import lightning  # seconds, which a run with trained weights does not pay
         from lightning.pytorch.callbacks import ModelCheckpoint
 
-        from splitsem.lightning.history import History
         from splitsem.lightning.task_module import TaskModule
+
+        module = TaskModule(task, network, self.learning_rate, self.weight_decay)
+        network.train()
+        with tempfile.TemporaryDirectory() as folder:
+            best = ModelCheckpoint(folder, monitor="val_score", mode="max", save_weights_only=True)
+            epochs = self._fit(module, task, device, seed, callbacks=[best], gradient_clip_val=self.gradient_clip_norm)
+            module.load_state_dict(torch.load(Path(best.best_model_path), weights_only=True)["state_dict"])
+        network.to(device).eval()
+        return epochs
+
+    def run_split(self, trainer: "HeadTrainer", task: Task, seed: int) -> list[dict[str, float]]:
+        """Train the head here and the tail on the server, as ``run`` trains the whole; returns the same metrics."""
+        from splitsem.lightning.split_module import SplitTaskModule
+
+        epochs = self._fit(SplitTaskModule(task, trainer), task, trainer.device, seed)
+        trainer.finish()
+        return epochs
+
+    def total_steps(self, task: Task) -> int:
+        """Steps of the whole training. Raises ConfigError when there are none."""
+        num_batches = len(task.splits().train) // self.batch_size  # type: ignore[arg-type]
+        limit = self.limit_train_batches
+        per_epoch = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
+        if per_epoch * self.max_epochs == 0:
+            raise ConfigError(
+                f"there is nothing to train: {num_batches} batches of {self.batch_size} an epoch, "
+                f"limit_train_batches={limit}, max_epochs={self.max_epochs}"
+            )
+        return per_epoch * self.max_epochs
+
+    def _fit(
+        self, module: "LightningModule", task: Task, device: torch.device, seed: int, **settings: Any
+    ) -> list[dict[str, float]]:
+        """One fit with the project's data order, seeds and logging."""
+        import lightning  # seconds, which a run with trained weights does not pay
+
+        from splitsem.lightning.history import History
 
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings and advertisements
         splits = task.splits()
@@ -67,29 +109,25 @@ class Fit:
         )
         train = loader(splits.train, shuffle=True, generator=generator, drop_last=True)
         val = loader(splits.val)
-        module = TaskModule(task, network, self.learning_rate, self.weight_decay)
-        network.train()
         history = History()
         lightning.seed_everything(seed, workers=True, verbose=False)
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
             warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # lightning 2.6 against torch 2.14
-            best = ModelCheckpoint(folder, monitor="val_score", mode="max", save_weights_only=True)
+            warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None.*")  # split training has its own
             trainer = lightning.Trainer(
                 accelerator="gpu" if device.type == "cuda" else device.type,
                 devices=1,
                 max_epochs=self.max_epochs,
                 limit_train_batches=self.limit_train_batches,
-                gradient_clip_val=self.gradient_clip_norm,
                 num_sanity_val_steps=0,
                 logger=False,
+                enable_checkpointing="callbacks" in settings,
                 enable_model_summary=False,
                 enable_progress_bar=history.has_bar,
-                callbacks=[best, history],
+                **settings | {"callbacks": [*settings.get("callbacks", ()), history]},
             )
             trainer.fit(module, train, val)
             if trainer.interrupted:
                 raise KeyboardInterrupt
-            module.load_state_dict(torch.load(Path(best.best_model_path), weights_only=True)["state_dict"])
-        network.to(device).eval()
         return history.epochs

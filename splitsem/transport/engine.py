@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from splitsem.split.point import SplitPoint
 from splitsem.transport.batching import Batcher
 from splitsem.transport.metrics import ServerMetrics
 from splitsem.transport.plan import MAX_PROBE_BYTES, Plan, codec_label
+
+if TYPE_CHECKING:
+    from splitsem.training.engine import TrainingEngine
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,10 @@ class TailEngine:
         max_sessions: tails kept; the one unused for longest makes room, and its users open their plan again.
         max_batch: samples in one payload.
         micro_batch: samples of several devices' frames that may run together, see ``Batcher``; 1 runs each by itself.
+
+    Attributes:
+        num_answered: payloads answered so far.
+        training: what trains tails for devices that ask for it; None where the server does not.
     """
 
     def __init__(
@@ -71,6 +78,7 @@ class TailEngine:
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._lock = threading.Lock()
         self.num_answered = 0
+        self.training: TrainingEngine | None = None
         self.metrics = ServerMetrics()
 
     def open(self, plan: Plan) -> str:
@@ -79,7 +87,7 @@ class TailEngine:
         Equal plans share a session. Raises ConfigError with one line for each disagreement, SplitPointError when the
         network has no such point.
         """
-        lines = self._disagreements(plan)
+        lines = self.disagreements(plan)
         if lines:
             self.metrics.opened(False, len(self._sessions))
             raise ConfigError("\n".join(lines))
@@ -148,7 +156,8 @@ class TailEngine:
             payload = bytes(payload)  # a codec reads bytes; only the one with the large bodies can do without the copy
         return decoder.decode(payload)  # type: ignore[arg-type]
 
-    def _disagreements(self, plan: Plan) -> list[str]:
+    def disagreements(self, plan: Plan) -> list[str]:
+        """One line with its remedy for each thing that this server and the plan do not agree on."""
         remedies = {
             "protocol_version": "run the same splitsem on both ends",
             "wire_version": "run the same splitsem on both ends",
@@ -170,8 +179,8 @@ class TailEngine:
         return lines
 
 
-def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> None:
-    """Raise PayloadError unless the tensors are what the tail at ``point`` takes."""
+def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> int:
+    """The batch size of tensors that the tail at ``point`` takes; PayloadError when they are not that."""
     batch = z_hat[0].shape[0] if z_hat and point.is_batched and z_hat[0].dim() else 1
     if batch > max_batch:
         raise PayloadError(f"expected a batch of at most {max_batch} samples, got {batch}")
@@ -179,6 +188,7 @@ def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> None:
     got = [(tuple(t.shape), t.dtype) for t in z_hat]
     if got != expected:
         raise PayloadError(f"expected {_describe(expected)} at split point {point.name}, got {_describe(got)}")
+    return batch
 
 
 @functools.cache

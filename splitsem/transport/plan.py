@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Self
 
 from torch import nn
 
@@ -60,7 +61,7 @@ class Plan:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> "Plan":
+    def from_json(cls, text: str | bytes) -> Self:
         """Read what ``to_json`` wrote. Raises ConfigError unless it is exactly a plan's fields."""
         try:
             facts = json.loads(text)

@@ -6,17 +6,20 @@ A transport carries bytes between a ``RemoteTail`` on the device and a ``TailEng
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor
 
 from splitsem.codecs.identity import Identity
 from splitsem.codecs.pieces import Payload
 from splitsem.cost.lut import Lut
-from splitsem.errors import PayloadError
+from splitsem.errors import ConfigError, PayloadError
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.plan import Plan
 from splitsem.transport.ssh.inventory import Start
+
+if TYPE_CHECKING:
+    from splitsem.training.tail import TrainingTail
 
 
 @dataclass(frozen=True)
@@ -145,15 +148,21 @@ class RemoteTransport(ABC):
         target: ``host:port`` that the device connects to.
         start: how the server comes to run before that.
         is_tunnelled: whether ssh can carry the frames.
+        can_train: whether it carries split training too.
     """
 
     target: str
     start: Start = Start()
     is_tunnelled: bool = True
+    can_train: ClassVar[bool] = False
 
     @abstractmethod
     def device_end(self) -> RemoteTail:
         """The end that sends frames; nothing is connected yet."""
+
+    def training_end(self) -> "TrainingTail":
+        """The end that trains with a server; nothing is connected yet. ConfigError where ``can_train`` is False."""
+        raise ConfigError("split training needs transport=grpc")
 
     @abstractmethod
     def server_end(self, engine: TailEngine) -> TailServer:

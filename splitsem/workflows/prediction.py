@@ -76,7 +76,7 @@ def predict(cfg: DictConfig, network: Network, device: DeviceEnd, known: Known) 
     back as the link's, because that is what a stopwatch at the device sees.
     """
     codec, link = instantiate(cfg.codec), known.link or NO_LINK
-    metrics = split.evaluate(cfg, network, device.cut, codec, instantiate(cfg.codec), link)
+    metrics = split.evaluate(cfg, network, device.cut, codec, instantiate(cfg.codec), measured=link)
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
     edge_s, server_s = metrics["edge_s"] + metrics["encode_s"], metrics["server_s"] + metrics["decode_s"]
     if edge.timing == "measured" and known.edge_s is not None:

@@ -17,9 +17,11 @@ from splitsem.codecs.codec import Codec
 from splitsem.cost.end_to_end import Cost
 from splitsem.pipeline import Frames, Pipeline, score
 from splitsem.plots.run_breakdown import run_breakdown
+from splitsem.replay import Recording
 from splitsem.split.partition import Cut
 from splitsem.transport.link import Link
-from splitsem.workflows import assemble
+from splitsem.transport.lossy import LossyLink
+from splitsem.workflows import assemble, channel
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.job import Metrics, Result
 
@@ -32,11 +34,13 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     network = assemble.network(cfg)
     point = assemble.chosen_point(cfg, network.graph)
     cut = network.graph.cut(point)
-    metrics = {**evaluate(cfg, network, cut, instantiate(cfg.codec), instantiate(cfg.codec)), **labels(cfg)}
+    seeds = cfg.workflow.channel_seeds
+    metrics = {**evaluate(cfg, network, cut, instantiate(cfg.codec), instantiate(cfg.codec), seeds), **labels(cfg)}
     _references(cfg, network)
     history = [] if network.trained.from_cache else network.trained.history
+    clean = f"clean link {metrics['score_clean']:.4f}, " if "score_clean" in metrics else ""
     headline = (
-        f"{metrics['split_point']}: score {metrics['score']:.4f} (unsplit {metrics['score_unsplit']:.4f}), "
+        f"{metrics['split_point']}: score {metrics['score']:.4f} ({clean}unsplit {metrics['score_unsplit']:.4f}), "
         f"payload {metrics['payload_bytes']:,.0f} bytes, latency {1e3 * metrics['latency_s']:.2f} ms, "
         f"{metrics['throughput_hz']:.1f} samples/s"
     )
@@ -44,19 +48,33 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 
 
 def evaluate(
-    cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decoder: Codec, measured: Link | None = None
+    cfg: DictConfig,
+    network: Network,
+    cut: Cut,
+    encoder: Codec,
+    decoder: Codec,
+    channel_seeds: int = 1,
+    measured: Link | None = None,
 ) -> Metrics:
     """Run the test split through ``cut`` and price it: the contract's metrics of a split run.
 
-    The link is the configured one, or one that was ``measured``.
+    The link is the configured one, or one that was ``measured``. Over a lossy one, scores are means over
+    ``channel_seeds`` runs of its channel, see ``channel.repeat``.
     """
     task, point = network.task, cut.point
     frames = Frames()
-    pipeline = Pipeline(cut, encoder, decoder, measured or instantiate(cfg.transport))
+    link = measured or instantiate(cfg.transport)
+    pipeline = Pipeline(cut, encoder, decoder, link)
     batches = assemble.test_batches(task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
     began = time.perf_counter()
     scores = score(lambda x: pipeline.run(x, frames), task, batches)
     evaluation_s = time.perf_counter() - began
+    repeated: Metrics = {}
+    if isinstance(link, LossyLink):
+        again = assemble.test_batches(task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
+        repeated = channel.repeat(
+            cfg.transport, Recording(cut, encoder, again), decoder, task, (scores, frames), channel_seeds
+        )
     head, tail = cut.halves()
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
     cost = Cost.of(
@@ -76,6 +94,7 @@ def evaluate(
         "num_lost": frames.num_lost,
         "raw_bytes": point.raw_bytes,
         "payload_bytes": payload_bytes,
+        "wire_bytes": statistics.fmean(frames.wire_bytes),
         "input_bytes": task.input_bytes,
         "compression_ratio": point.raw_bytes / payload_bytes,
         "distortion_mse": frames.distortion_mse,
@@ -86,6 +105,7 @@ def evaluate(
         "link_timing": "measured" if measured else "simulated",
         "server_timing": server.timing,
         **cost.to_metrics(),
+        **repeated,
     }
 
 
@@ -111,7 +131,7 @@ def _references(cfg: DictConfig, network: Network) -> None:
     if hydra_cfg.mode != RunMode.MULTIRUN or not network.task.is_image:
         return
     shared: dict[str, Any] = {n: OmegaConf.to_container(cfg[n]) for n in ("transport", "hardware", "references")}
-    shared["num_samples"] = cfg.workflow.num_samples
+    shared |= {"num_samples": cfg.workflow.num_samples, "channel_seeds": cfg.workflow.channel_seeds}
     key = hashlib.sha256((network.key + json.dumps(shared, sort_keys=True)).encode()).hexdigest()[:12]
     folder = Path(hydra_cfg.sweep.dir) / "references"
     folder.mkdir(exist_ok=True)
@@ -120,6 +140,7 @@ def _references(cfg: DictConfig, network: Network) -> None:
             path = folder / f"{key}-{name}.json"
             if not path.exists():
                 cut = network.graph.cut(network.graph.point("input"))
-                metrics = evaluate(cfg, network, cut, instantiate(codec), instantiate(codec))
+                seeds = cfg.workflow.channel_seeds
+                metrics = evaluate(cfg, network, cut, instantiate(codec), instantiate(codec), seeds)
                 metrics |= labels(cfg) | {"codec": name, "reference": name}
                 path.write_text(json.dumps(metrics, indent=2))

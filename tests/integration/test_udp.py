@@ -160,7 +160,7 @@ def test_a_server_killed_and_started_again_loses_no_frame(agreed, shots):
     answers = []
     with serving() as first:
         second = contextlib.ExitStack()
-        with second, connected(first.address, agreed, Settings(retries=12)) as tail:
+        with second, connected(first.address, agreed, Settings(retries=60)) as tail:
             for answer in tail.stream(payloads[:600]):
                 answers.append(answer)
                 if len(answers) == 200:

@@ -19,6 +19,7 @@ from splitsem.transport.grpc.parsing import Parsing
 from splitsem.transport.grpc.security import Security, host_port
 from splitsem.transport.grpc.statuses import statuses
 from splitsem.transport.grpc.streams import Streams
+from splitsem.transport.grpc.training import training_handlers
 from splitsem.transport.plan import Plan
 from splitsem.transport.profiler import Profiler
 from splitsem.transport.remote import TailServer
@@ -51,7 +52,8 @@ class GrpcServer(TailServer):
         """See TailServer."""
         host, _ = host_port(self.bind)
         credentials = self.security.server_credentials(host)
-        num_threads = self.limits.max_clients + _SPARE_THREADS
+        num_trainers = self.engine.training.limits.max_trainers if self.engine.training else 0
+        num_threads = self.limits.max_clients + num_trainers + _SPARE_THREADS
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="tail")
         self._server = grpc.server(
             self._pool,
@@ -103,6 +105,7 @@ class GrpcServer(TailServer):
             "Profile": unary(self._profile, tail_pb2.ProfileRequest, tail_pb2.ProfileReply),
             "Call": grpc.unary_unary_rpc_method_handler(self._call, Frame.from_bytes, Reply.to_bytes),
             "Stream": grpc.stream_stream_rpc_method_handler(self.streams.serve, Frame.from_bytes, Reply.to_bytes),
+            **training_handlers(self.engine.training, self.limits),
         }
 
     def _info(self, _: Any, context: grpc.ServicerContext) -> tail_pb2.InfoReply:

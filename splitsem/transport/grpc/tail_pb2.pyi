@@ -70,6 +70,20 @@ class Reply(_message.Message):
     more: bool
     def __init__(self, request_id: _Optional[int] = ..., server_s: _Optional[float] = ..., queue_s: _Optional[float] = ..., payload: _Optional[bytes] = ..., more: _Optional[bool] = ...) -> None: ...
 
+class OpenTrainingRequest(_message.Message):
+    __slots__ = ("plan_json", "client")
+    PLAN_JSON_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    plan_json: str
+    client: str
+    def __init__(self, plan_json: _Optional[str] = ..., client: _Optional[str] = ...) -> None: ...
+
+class OpenTrainingReply(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    def __init__(self, session: _Optional[str] = ...) -> None: ...
+
 class EchoRequest(_message.Message):
     __slots__ = ("payload",)
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
