@@ -89,7 +89,7 @@ class TailEngine:
         """
         lines = self.disagreements(plan)
         if lines:
-            self.metrics.opened(False, len(self._sessions))
+            self.metrics.opened(False, self._num_tails())
             raise ConfigError("\n".join(lines))
         probe_bytes = plan.probe_bytes()
         point = self.graph.point(plan.point if probe_bytes is None else "output")
@@ -103,8 +103,7 @@ class TailEngine:
                 )
                 if len(self._sessions) > self.max_sessions:
                     self._sessions.popitem(last=False)
-            num_tails = sum(known.probe_bytes is None for known in self._sessions.values())
-        self.metrics.opened(True, num_tails)
+        self.metrics.opened(True, self._num_tails())
         log.info("Agreed on %s with %s", plan.point, plan.codec, extra={"session": key})
         return key
 
@@ -137,6 +136,11 @@ class TailEngine:
             answer = self._identity.encode((output,))
             over("encode", len(answer))
         return answer
+
+    def _num_tails(self) -> int:
+        """Sessions that hold a tail; those of probes do not."""
+        with self._lock:
+            return sum(session.probe_bytes is None for session in self._sessions.values())
 
     def session(self, key: str) -> _Session:
         """The session of this key, marked as just used. Raises SessionError."""
