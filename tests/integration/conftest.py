@@ -1,10 +1,6 @@
 """Fixtures: a real gRPC server in another process, and device ends that talk to it."""
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +12,11 @@ from splitsem.codecs.identity import Identity
 from splitsem.transport.grpc.client import GrpcTail
 from splitsem.transport.grpc.heartbeat import HEARTBEAT_S
 from splitsem.transport.grpc.security import Security
-from splitsem.transport.plan import Plan, weights_digest
+from splitsem.transport.plan import Plan
 from splitsem.transport.retry import Retry
-from tests.conftest import ENVIRONMENT, ROOT
-from tests.integration.tail_server import INPUT_SHAPE, small_network
+from tests.integration import tail_server
+from tests.integration.hatchery import Hatched
+from tests.integration.network import INPUT_SHAPE, small_network, small_plan
 
 QUICK = Retry(retries=2, first_s=0.01, most_s=0.1, deadline_s=5.0)
 
@@ -28,7 +25,7 @@ QUICK = Retry(retries=2, first_s=0.01, most_s=0.1, deadline_s=5.0)
 class Running:
     """A server process and the address that it bound."""
 
-    process: subprocess.Popen[str]
+    process: Hatched
     address: str
 
 
@@ -52,40 +49,31 @@ def frames(network) -> tuple[list[bytes], list[torch.Tensor]]:
 @pytest.fixture(scope="session")
 def plan(network) -> Plan:
     """What the tests' server agrees to."""
-    model, graph = network
-    return Plan(graph.fingerprint, weights_digest(model), "stage1", "layer", "float32", "Identity")
+    return small_plan(*network)
 
 
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Start a server with settings for tail_server; all are killed after the test."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Hatched] = []
 
     def start(**settings: object) -> Running:
         folder = tmp_path / f"server{len(started)}"
         folder.mkdir()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.tail_server", json.dumps(settings), str(folder)],
-            cwd=ROOT,
-            env=os.environ | ENVIRONMENT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = Hatched(folder / "stderr.log", tail_server.main, settings, folder)
         started.append(process)
         address = folder / "address.txt"
         give_up = time.monotonic() + 60
         while not (address.exists() and address.read_text().endswith("\n")):
             if process.poll() is not None or time.monotonic() > give_up:
-                process.kill()
-                started.remove(process)
-                raise RuntimeError(f"the server did not start: {process.communicate()[1]}")
-            time.sleep(0.02)
+                raise RuntimeError(f"the server did not start: {process.log.read_text()}")
+            time.sleep(0.005)
         return Running(process, address.read_text().strip())
 
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 @pytest.fixture(scope="module")

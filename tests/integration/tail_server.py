@@ -1,12 +1,9 @@
-"""A gRPC server of the tests' small network, to run in a process of its own: tail_server SETTINGS_AS_JSON FOLDER."""
+"""A gRPC server of the tests' small network, to run in a process of its own."""
 
-import json
-import sys
 from pathlib import Path
 
 import torch
 
-from splitsem.models.cnn import StagedCnn
 from splitsem.split.graph import SplitGraph
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.grpc.heartbeat import HEARTBEAT_S
@@ -15,19 +12,11 @@ from splitsem.transport.grpc.security import Security
 from splitsem.transport.grpc.server import GrpcServer
 from splitsem.transport.plan import weights_digest
 from splitsem.workflows.serve import serve
-
-INPUT_SHAPE = (1, 8, 8)
-
-
-def small_network(seed: int = 0) -> tuple[StagedCnn, SplitGraph]:
-    """The network that both ends of a test build for themselves."""
-    torch.manual_seed(seed)
-    model = StagedCnn(INPUT_SHAPE, (10,), widths=[4, 8], inner_widths=None, stem_width=4).eval()
-    return model, SplitGraph(model, INPUT_SHAPE)
+from tests.integration.network import INPUT_SHAPE, small_network
 
 
-def main(settings: dict) -> None:
-    """Serve until SIGTERM; settings: ``security``, ``limits`` (their arguments), ``bind``, ``training``, …"""
+def main(settings: dict, folder: Path) -> None:
+    """Serve until SIGTERM; the address is in ``folder``; settings: ``security``, ``limits`` (their arguments), ``bind``, ``training``, …"""
     torch.set_num_threads(1)
     model, graph = small_network()
     engine = TailEngine(graph, weights_digest(model), micro_batch=settings.get("micro_batch", 1))
@@ -41,8 +30,4 @@ def main(settings: dict) -> None:
     security = Security(**settings.get("security", {}))
     heartbeat_s = settings.get("heartbeat_s", HEARTBEAT_S)
     server = GrpcServer(engine, settings.get("bind", "127.0.0.1:0"), security, limits, heartbeat_s)
-    serve(server, engine, Path(sys.argv[2]), grace_s=5.0)
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    serve(server, engine, folder, grace_s=5.0)

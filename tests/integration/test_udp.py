@@ -3,14 +3,15 @@
 import contextlib
 import inspect
 import json
-import os
+import multiprocessing
 import signal
-import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
 
 import hydra
 import pytest
@@ -26,9 +27,10 @@ from splitsem.transport.udp.client import UdpTail
 from splitsem.transport.udp.server import UdpServer
 from splitsem.transport.udp.settings import Settings
 from splitsem.transport.udp.transport import UdpTransport
-from tests.conftest import ENVIRONMENT, ROOT
+from tests.integration import udp_tail_server
+from tests.integration.hatchery import Hatched
+from tests.integration.network import INPUT_SHAPE, small_network, small_plan
 from tests.integration.udp_relay import Relay
-from tests.integration.udp_tail_server import INPUT_SHAPE, small_network, small_plan
 
 NUM_FRAMES = 2000
 QUICK = Settings(retries=3)
@@ -38,8 +40,9 @@ QUICK = Settings(retries=3)
 class Running:
     """A server process; ``address`` is what it bound."""
 
-    process: subprocess.Popen[str]
+    process: Hatched
     address: str
+    told: Connection
 
     @property
     def port(self) -> int:
@@ -48,20 +51,20 @@ class Running:
     def stop(self) -> dict[str, int]:
         """Ask it to end; what it counted."""
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.stdout is not None
-        return json.loads(self.process.stdout.readline())
+        return json.loads(self.told.recv())
 
 
 @contextlib.contextmanager
 def serving(port: int = 0, **settings: object) -> Iterator[Running]:
-    command = [sys.executable, "-m", "tests.integration.udp_tail_server", "127.0.0.1", str(port), json.dumps(settings)]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield Running(process, process.stdout.readline().strip())
-    finally:
-        process.kill()
-        process.communicate()
+    told, tell = multiprocessing.Pipe(duplex=False)
+    with tempfile.TemporaryDirectory() as folder:
+        process = Hatched(Path(folder) / "stderr.log", udp_tail_server.main, "127.0.0.1", port, settings, tell.send)
+        tell.close()
+        try:
+            yield Running(process, told.recv(), told)
+        finally:
+            process.kill()
+            process.wait()
 
 
 @contextlib.contextmanager
@@ -296,7 +299,7 @@ def test_sigterm_answers_what_was_received(agreed, shots):
     with serving() as server, connected(server.address, agreed) as tail:
         check(tail.stream(payloads[:50]), outputs[:50])
         assert server.stop()["malformed"] == 0
-        assert server.process.wait(timeout=20) == 0
+        assert server.process.wait(20) == 0
 
 
 @pytest.mark.parametrize("target", ["10.255.0.1:5000", "[2001:db8::1]:5000"])
@@ -393,7 +396,7 @@ def test_an_engine_that_made_room_opens_the_plan_again(small, shots):
 def test_the_config_option_makes_both_ends(agreed, shots, small):
     payloads, outputs = shots
     model, graph = small
-    config = OmegaConf.load(ROOT / "conf" / "transport" / "udp.yaml")
+    config = OmegaConf.load(Path(__file__).parents[2] / "conf" / "transport" / "udp.yaml")
     config.bind = "127.0.0.1:0"
     server = hydra.utils.instantiate(config).server_end(TailEngine(graph, weights_digest(model)))
     config.target = server.start()
@@ -407,7 +410,7 @@ def test_the_config_option_makes_both_ends(agreed, shots, small):
 
 
 def test_the_config_option_lists_every_setting_with_its_default():
-    config = OmegaConf.load(ROOT / "conf" / "transport" / "udp.yaml")
+    config = OmegaConf.load(Path(__file__).parents[2] / "conf" / "transport" / "udp.yaml")
     defaults = {n: p.default for n, p in inspect.signature(UdpTransport).parameters.items()}
     assert {n: v for n, v in config.items() if n != "_target_"} == defaults
 

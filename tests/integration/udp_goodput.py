@@ -8,7 +8,7 @@ import time
 from splitsem.errors import LinkError
 from splitsem.transport.udp.client import UdpTail
 from splitsem.transport.udp.settings import Settings
-from tests.integration.udp_tail_server import small_network, small_plan
+from tests.integration.network import small_network, small_plan
 
 NUM_BYTES = 6_000_000
 

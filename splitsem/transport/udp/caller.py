@@ -255,6 +255,8 @@ class Caller:
             self._has_agreed = True
             for number in self._requests:
                 self._offer(number)
+        elif message.number == 0:
+            self._fail(PayloadError(f"expected {self._peer} to agree to the plan, got: {_text(message.payload)}"))
         elif (number := message.number + self._base - 1) in self._requests:
             request = self._requests.pop(number)
             self._request_bytes -= len(request.payload)

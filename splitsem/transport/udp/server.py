@@ -115,8 +115,10 @@ class UdpServer(TailServer):
                 return self._profile(job)
         except BusyError as exc:
             return Purpose.BUSY, str(exc).encode()
-        except (PayloadError, SplitPointError) as exc:
+        except PayloadError as exc:
             return Purpose.BAD_FRAME, str(exc).encode()
+        except SplitPointError as exc:
+            return (Purpose.DISAGREED if job.purpose == Purpose.PLAN else Purpose.BAD_FRAME), str(exc).encode()
         except SplitSemError as exc:
             return Purpose.DISAGREED, str(exc).encode()
         except _TORCH_ERRORS as exc:  # of this frame only: the others must not suffer

@@ -1,0 +1,9 @@
+"""Imported by the process that the tests' servers are forked from: everything that all of them need."""
+
+import torch
+
+from tests.integration import tail_server, udp_tail_server  # noqa: F401
+from tests.integration.network import small_network
+
+torch.set_num_threads(1)  # a pool of threads does not survive a fork
+small_network()
