@@ -37,8 +37,15 @@ class Frames:
     decode_s: list[float] = field(default_factory=list)
     num_lost: int = 0
     bit_errors: int = 0
+    snr_db: list[float] = field(default_factory=list)
     squared_error: float = 0.0
     num_values: int = 0
+
+    @property
+    def ber(self) -> float:
+        """Share of the payloads' bits that arrived wrong."""
+        num_bits = 8 * sum(self.payload_bytes)
+        return self.bit_errors / num_bits if num_bits else 0.0
 
     @property
     def distortion_mse(self) -> float:
@@ -90,6 +97,8 @@ class Pipeline:
         frames.link_s.append(report.link_s)
         frames.link_j.append(report.energy_j)
         frames.bit_errors += report.bit_errors
+        if report.snr_db is not None:
+            frames.snr_db.append(report.snr_db)
         if z_hat is None:
             frames.num_lost += 1
             z_hat = tuple(torch.zeros_like(tensor) for tensor in z)
@@ -120,8 +129,38 @@ def score(
     network: Callable[[Tensor], Tensor], task: Task, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> dict[str, float]:
     """The task's metrics of ``network`` over ``batches`` of ``(x, y)``, computed in float32 on the CPU."""
-    metrics = task.metrics()
+    return score_with_spread(network, task, batches)[0]
+
+
+def score_with_spread(
+    network: Callable[[Tensor], Tensor], task: Task, batches: Iterable[tuple[Tensor, Tensor]]
+) -> tuple[dict[str, float], float]:
+    """The same, and the half width of the score's 95 % confidence interval.
+
+    The interval is Student's, from the scores of the batches, weighted by their sizes: it covers the draw of the
+    samples and of the link's noise, not of the training. With fewer than two batches nothing is known, and it is 1.
+    """
+    metrics, of_batch = task.metrics(), task.metrics()
+    sizes, scores = [], []
     with torch.inference_mode():
         for x, y in batches:
-            metrics.update(network(x).float().cpu(), y)
-    return {name: float(value) for name, value in metrics.compute().items()}
+            y_hat = network(x).float().cpu()
+            metrics.update(y_hat, y)
+            scores.append(float(of_batch(y_hat, y)["score"]))
+            of_batch.reset()
+            sizes.append(len(x))
+    values = {name: float(value) for name, value in metrics.compute().items()}
+    return values, _half_width(sizes, scores)
+
+
+def _half_width(sizes: list[int], scores: list[float]) -> float:
+    """Half width of the 95 % interval of the weighted mean."""
+    if len(scores) < 2:
+        return 1.0
+    from scipy.stats import t
+
+    share = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
+    score_of_batch = torch.tensor(scores, dtype=torch.float64)
+    squares = (share * (score_of_batch - (share * score_of_batch).sum())).square().sum()
+    deviation = float((squares * len(scores) / (len(scores) - 1)).sqrt())
+    return min(1.0, float(t.ppf(0.975, len(scores) - 1)) * deviation)

@@ -1,11 +1,7 @@
 """Fit: how a network is trained — epochs, batches, learning rate — and the call that does it."""
 
-import logging
-import tempfile
-import warnings
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -51,12 +47,10 @@ class Fit:
         if self.max_epochs == 0:
             return []
         import lightning  # seconds, which a run with trained weights does not pay
-        from lightning.pytorch.callbacks import ModelCheckpoint
 
-        from splitsem.lightning.history import History
+        from splitsem.lightning.loop import run_loop
         from splitsem.lightning.task_module import TaskModule
 
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings and advertisements
         splits = task.splits()
         generator = torch.Generator().manual_seed(seed)
         loader = partial(
@@ -69,27 +63,15 @@ class Fit:
         val = loader(splits.val)
         module = TaskModule(task, network, self.learning_rate, self.weight_decay)
         network.train()
-        history = History()
         lightning.seed_everything(seed, workers=True, verbose=False)
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # lightning 2.6 against torch 2.14
-            best = ModelCheckpoint(folder, monitor="val_score", mode="max", save_weights_only=True)
-            trainer = lightning.Trainer(
-                accelerator="gpu" if device.type == "cuda" else device.type,
-                devices=1,
-                max_epochs=self.max_epochs,
-                limit_train_batches=self.limit_train_batches,
-                gradient_clip_val=self.gradient_clip_norm,
-                num_sanity_val_steps=0,
-                logger=False,
-                enable_model_summary=False,
-                enable_progress_bar=history.has_bar,
-                callbacks=[best, history],
-            )
-            trainer.fit(module, train, val)
-            if trainer.interrupted:
-                raise KeyboardInterrupt
-            module.load_state_dict(torch.load(Path(best.best_model_path), weights_only=True)["state_dict"])
+        epochs = run_loop(
+            module,
+            train,
+            val,
+            device=device,
+            max_epochs=self.max_epochs,
+            gradient_clip_norm=self.gradient_clip_norm,
+            limit_train_batches=self.limit_train_batches,
+        )
         network.to(device).eval()
-        return history.epochs
+        return epochs

@@ -15,13 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from splitsem.codecs.codec import Codec
 from splitsem.cost.end_to_end import Cost
-from splitsem.pipeline import Frames, Pipeline, score
+from splitsem.pipeline import Frames, Pipeline, score, score_with_spread
 from splitsem.plots.run_breakdown import run_breakdown
 from splitsem.split.partition import Cut
-from splitsem.workflows import assemble
+from splitsem.transport.simulated import SimulatedLink
+from splitsem.workflows import assemble, codecs
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.job import Metrics, Result
 
+_NUM_GROUPS = 20  # of the samples, whose scores give the confidence interval
+_CLEAN = SimulatedLink(bandwidth_bps=1e9, rtt_s=0.0, energy_j_per_bit=0.0)
 _unsplit: dict[tuple[str, int, int | None], float] = {}
 
 
@@ -29,8 +32,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     """Score and time the chosen cut; in a sweep also, once, the picture sent as JPEG and WebP."""
     network = assemble.network(cfg)
     point = assemble.chosen_point(cfg, network.graph)
-    cut = network.graph.cut(point)
-    metrics = {**evaluate(cfg, network, cut, instantiate(cfg.codec), instantiate(cfg.codec)), **labels(cfg)}
+    encoder, decoder = (codecs.codec(cfg, network, point) for _ in range(2))
+    metrics = {**evaluate(cfg, network, network.graph.cut(point), encoder, decoder), **labels(cfg)}
     _references(cfg, network)
     history = [] if network.trained.from_cache else network.trained.history
     headline = (
@@ -43,13 +46,15 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 
 def evaluate(cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decoder: Codec) -> Metrics:
     """Run the test split through ``cut`` and price it: the contract's metrics of a split run."""
-    task, point = network.task, cut.point
+    point = cut.point
     frames = Frames()
-    pipeline = Pipeline(cut, encoder, decoder, instantiate(cfg.transport))
-    batches = assemble.test_batches(task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
     began = time.perf_counter()
-    scores = score(lambda x: pipeline.run(x, frames), task, batches)
+    link = instantiate(cfg.transport)
+    scores, score_ci95 = _score(cfg, network, Pipeline(cut, encoder, decoder, link), frames)
     evaluation_s = time.perf_counter() - began
+    score_clean = scores["score"]
+    if frames.bit_errors or frames.num_lost:
+        score_clean = _score(cfg, network, Pipeline(cut, encoder, decoder, _CLEAN), Frames())[0]["score"]
     head, tail = cut.halves()
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
     cost = Cost.of(
@@ -62,14 +67,20 @@ def evaluate(cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decode
     payload_bytes = statistics.fmean(frames.payload_bytes)
     return {
         **scores,
+        "score_ci95": score_ci95,
+        "score_clean": score_clean,
         "score_unsplit": _score_unsplit(network, cfg.trainer.batch_size, cfg.workflow.num_samples),
         "split_point": point.name,
         "split_index": point.index,
         "num_samples": len(frames.payload_bytes),
         "num_lost": frames.num_lost,
+        "bit_errors": frames.bit_errors,
+        "ber": frames.ber,
+        **({"snr_db": statistics.fmean(frames.snr_db)} if frames.snr_db else {}),
         "raw_bytes": point.raw_bytes,
         "payload_bytes": payload_bytes,
-        "input_bytes": task.input_bytes,
+        "input_bytes": network.task.input_bytes,
+        "encoder_bytes": encoder.encoder_bytes,
         "compression_ratio": point.raw_bytes / payload_bytes,
         "distortion_mse": frames.distortion_mse,
         "encode_s": statistics.median(frames.encode_s),
@@ -80,6 +91,15 @@ def evaluate(cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decode
         "server_timing": server.timing,
         **cost.to_metrics(),
     }
+
+
+def _score(cfg: DictConfig, network: Network, pipeline: Pipeline, frames: Frames) -> tuple[Metrics, float]:
+    """The task's metrics over a link and the score's confidence, in batches small enough to tell it."""
+    task, num_samples = network.task, cfg.workflow.num_samples
+    num = len(task.splits().test) if num_samples is None else num_samples  # type: ignore[arg-type]
+    batch_size = min(cfg.trainer.batch_size, max(1, num // _NUM_GROUPS))
+    batches = assemble.test_batches(task, network.device, batch_size, num_samples)
+    return score_with_spread(lambda x: pipeline.run(x, frames), task, batches)
 
 
 def labels(cfg: DictConfig) -> Metrics:
