@@ -11,7 +11,7 @@ from splitsem.codecs.codec import Codec, Tensors
 from splitsem.errors import PayloadError
 from splitsem.split.partition import Cut
 from splitsem.tasks.task import Task
-from splitsem.transport.link import Link
+from splitsem.transport.link import Link, LinkReport
 
 
 class SplitNetwork(nn.Module):
@@ -35,22 +35,38 @@ class Frames:
     link_j: list[float] = field(default_factory=list)
     encode_s: list[float] = field(default_factory=list)
     decode_s: list[float] = field(default_factory=list)
-    num_lost: int = 0
-    bit_errors: int = 0
+    wire_bytes: list[int] = field(default_factory=list)
     snr_db: list[float] = field(default_factory=list)
+    num_lost: int = 0
+    num_resends: int = 0
+    bit_errors: int = 0
+    air_bits: int = 0
+    air_errors: int = 0
     squared_error: float = 0.0
     num_values: int = 0
-
-    @property
-    def ber(self) -> float:
-        """Share of the payloads' bits that arrived wrong."""
-        num_bits = 8 * sum(self.payload_bytes)
-        return self.bit_errors / num_bits if num_bits else 0.0
 
     @property
     def distortion_mse(self) -> float:
         """Mean squared difference of ``z_hat`` and ``z`` over all floating-point values that crossed."""
         return self.squared_error / self.num_values if self.num_values else 0.0
+
+    @property
+    def ber(self) -> float | None:
+        """Share of the bits on the air that arrived wrong, before any correction; None where none can."""
+        return self.air_errors / self.air_bits if self.air_bits else None
+
+    def add(self, payload: bytes, report: LinkReport) -> None:
+        """Count what became of one payload."""
+        self.payload_bytes.append(len(payload))
+        self.link_s.append(report.link_s)
+        self.link_j.append(report.energy_j)
+        self.wire_bytes.append(report.wire_bytes)
+        self.num_resends += report.num_resends
+        self.bit_errors += report.bit_errors
+        self.air_bits += report.air_bits
+        self.air_errors += report.air_errors
+        if report.snr_db is not None:
+            self.snr_db.append(report.snr_db)
 
 
 class Pipeline:
@@ -79,7 +95,7 @@ class Pipeline:
 
     def _run_group(self, x: Tensor, frames: Frames) -> Tensor:
         z = self.cut.head(x)
-        received = [self._send(sample, frames) for sample in _samples(z, len(x), self.cut.point.is_batched)]
+        received = [self._send(sample, frames) for sample in samples(z, len(x), self.cut.point.is_batched)]
         z_hat = tuple(torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in zip(*received, strict=True))
         return self.cut.tail(*(tensor.to(x.device) for tensor in z_hat))
 
@@ -91,14 +107,11 @@ class Pipeline:
         sent = time.perf_counter()
         self.decoder.snr_db = report.snr_db
         z_hat = self._decode(payload, report.payload)
+        if z_hat is not None and not is_like(z, z_hat):  # a damaged header that its checksum did not betray
+            z_hat = None
         frames.decode_s.append(time.perf_counter() - sent)
         frames.encode_s.append(encoded - began)
-        frames.payload_bytes.append(len(payload))
-        frames.link_s.append(report.link_s)
-        frames.link_j.append(report.energy_j)
-        frames.bit_errors += report.bit_errors
-        if report.snr_db is not None:
-            frames.snr_db.append(report.snr_db)
+        frames.add(payload, report)
         if z_hat is None:
             frames.num_lost += 1
             z_hat = tuple(torch.zeros_like(tensor) for tensor in z)
@@ -120,7 +133,12 @@ class Pipeline:
             return None
 
 
-def _samples(z: Tensors, batch: int, is_batched: bool) -> Iterable[Tensors]:
+def is_like(z: Tensors, z_hat: Tensors) -> bool:
+    """Whether the tensors have the same shapes and dtypes."""
+    return [(t.shape, t.dtype) for t in z] == [(t.shape, t.dtype) for t in z_hat]
+
+
+def samples(z: Tensors, batch: int, is_batched: bool) -> Iterable[Tensors]:
     """The crossing tensors of each sample by itself."""
     return zip(*(tensor.split(1) for tensor in z), strict=True) if is_batched and batch > 1 else [z]
 
@@ -129,38 +147,8 @@ def score(
     network: Callable[[Tensor], Tensor], task: Task, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> dict[str, float]:
     """The task's metrics of ``network`` over ``batches`` of ``(x, y)``, computed in float32 on the CPU."""
-    return score_with_spread(network, task, batches)[0]
-
-
-def score_with_spread(
-    network: Callable[[Tensor], Tensor], task: Task, batches: Iterable[tuple[Tensor, Tensor]]
-) -> tuple[dict[str, float], float]:
-    """The same, and the half width of the score's 95 % confidence interval.
-
-    The interval is Student's, from the scores of the batches, weighted by their sizes: it covers the draw of the
-    samples and of the link's noise, not of the training. With fewer than two batches nothing is known, and it is 1.
-    """
-    metrics, of_batch = task.metrics(), task.metrics()
-    sizes, scores = [], []
+    metrics = task.metrics()
     with torch.inference_mode():
         for x, y in batches:
-            y_hat = network(x).float().cpu()
-            metrics.update(y_hat, y)
-            scores.append(float(of_batch(y_hat, y)["score"]))
-            of_batch.reset()
-            sizes.append(len(x))
-    values = {name: float(value) for name, value in metrics.compute().items()}
-    return values, _half_width(sizes, scores)
-
-
-def _half_width(sizes: list[int], scores: list[float]) -> float:
-    """Half width of the 95 % interval of the weighted mean."""
-    if len(scores) < 2:
-        return 1.0
-    from scipy.stats import t
-
-    share = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
-    score_of_batch = torch.tensor(scores, dtype=torch.float64)
-    squares = (share * (score_of_batch - (share * score_of_batch).sum())).square().sum()
-    deviation = float((squares * len(scores) / (len(scores) - 1)).sqrt())
-    return min(1.0, float(t.ppf(0.975, len(scores) - 1)) * deviation)
+            metrics.update(network(x).float().cpu(), y)
+    return {name: float(value) for name, value in metrics.compute().items()}

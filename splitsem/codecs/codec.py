@@ -1,8 +1,11 @@
 """Codec: the interface between the crossing tensors and the bytes on the wire."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import Tensor, nn
+
+from splitsem.errors import PayloadError
 
 Tensors = tuple[Tensor, ...]
 
@@ -15,7 +18,8 @@ class Codec(nn.Module, ABC):
     same class decodes from the bytes alone (learned codecs: and the weights that both ends share).
 
     Attributes:
-        snr_db: signal-to-noise ratio of the link, as the receiver sees it; set before ``decode`` where it is known.
+        snr_db: signal-to-noise ratio of the link, as the receiver sees it (Eb/N0 of a bit on the air); set before
+            ``decode`` where it is known.
     """
 
     snr_db: float | None = None
@@ -43,3 +47,17 @@ class Codec(nn.Module, ABC):
         A codec that tolerates bit errors says how long its header is.
         """
         return len(payload)
+
+    def decode_all(self, payloads: Sequence[bytes], snr_db: Sequence[float | None]) -> list[Tensors | None]:
+        """The tensors of several payloads, each with its link's ``snr_db``; None for a payload that cannot be read.
+
+        A codec with a network overrides this one-by-one way to run the network once for all of them.
+        """
+        tensors: list[Tensors | None] = []
+        for payload, seen_db in zip(payloads, snr_db, strict=True):
+            self.snr_db = seen_db
+            try:
+                tensors.append(self.decode(payload))
+            except PayloadError:
+                tensors.append(None)
+        return tensors

@@ -87,10 +87,7 @@ class Quantise(TensorwiseCodec):
     def encode_tensor(self, z: Tensor) -> bytes:
         """See TensorwiseCodec."""
         shape = tuple(z.shape)
-        x_GN = as_finite_float32(z).reshape(self._num_groups(shape), -1)
-        _, affine = self._fit(x_GN, shape)
-        symbols = to_integers(x_GN, affine, self.bit_width).reshape(-1).numpy()
-        symbols = symbols.astype(np.uint8 if self.bit_width <= 8 else np.uint16)
+        symbols, affine = self.symbols(z)
         fill = int(affine.zero_point[0, 0])
         coded = entropy.encode(symbols, shape, self.bit_width, fill, self.entropy)
         return write_affine(affine, self.bit_width, self._is_channelwise(shape)) + coded
@@ -100,8 +97,20 @@ class Quantise(TensorwiseCodec):
         reader = wire.Reader(part.body)
         affine, bit_width = read_affine(reader, part.shape)
         symbols = entropy.decode(reader.rest(), part.shape, bit_width, int(affine.zero_point[0, 0]))
+        return self.values(symbols, affine, part.dtype, part.shape)
+
+    def symbols(self, z: Tensor) -> tuple[entropy.Symbols, Affine]:
+        """The integers of one tensor, row-major, uint8 or, above 8 bits, uint16; and what they mean."""
+        x_GN = as_finite_float32(z).reshape(self._num_groups(tuple(z.shape)), -1)
+        _, affine = self._fit(x_GN, tuple(z.shape))
+        integers = to_integers(x_GN, affine, self.bit_width).reshape(-1).numpy()
+        return (integers.astype(np.uint8) if self.bit_width <= 8 else integers.astype(np.uint16)), affine
+
+    @staticmethod
+    def values(symbols: entropy.Symbols, affine: Affine, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        """Undo ``symbols``."""
         q_GN = torch.from_numpy(symbols.astype(np.float32)).reshape(affine.scale.shape[0], -1)
-        return from_integers(q_GN, affine, part.dtype).reshape(part.shape)
+        return from_integers(q_GN, affine, dtype).reshape(shape)
 
     def _fit(self, x_GN: Tensor, shape: tuple[int, ...]) -> tuple[Range, Affine]:
         range_ = choose_range(x_GN, self.bit_width, self.clipping, self.percentile)

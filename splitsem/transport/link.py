@@ -13,7 +13,12 @@ class LinkReport:
         link_s: seconds from the first byte offered to the last byte received.
         energy_j: joules the sender spent on transmission.
         bit_errors: bits of the payload that arrived wrong.
-        snr_db: signal-to-noise ratio that the receiver saw; None where the link has no such thing.
+        snr_db: signal-to-noise ratio that the receiver saw (Eb/N0 of a bit on the air; see channels/snr.py); None where
+            the link has no such thing.
+        wire_bytes: bytes that occupied the link for it: codes, checksums, packet headers and resends included.
+        air_bits: bits that went through a channel that can damage them, resends included.
+        air_errors: those of them that arrived wrong, before any correction.
+        num_resends: rounds of resending.
     """
 
     payload: bytes | None
@@ -21,6 +26,10 @@ class LinkReport:
     energy_j: float
     bit_errors: int = 0
     snr_db: float | None = None
+    wire_bytes: int = 0
+    air_bits: int = 0
+    air_errors: int = 0
+    num_resends: int = 0
 
 
 class Link(ABC):

@@ -50,11 +50,13 @@ class SimulatedLink(Link):
 
     def send(self, payload: bytes, protected_bytes: int | None = None) -> LinkReport:
         """Deliver the payload unchanged and report its time and energy."""
-        num_bits = 8 * self.wire_bytes(len(payload))
+        wire_bytes = self.wire_bytes(len(payload))
+        num_bits = 8 * wire_bytes
         return LinkReport(
             payload=payload,
             link_s=self.rtt_s / 2 + num_bits / self.bandwidth_bps,
             energy_j=num_bits * self.energy_j_per_bit,
+            wire_bytes=wire_bytes,
         )
 
 

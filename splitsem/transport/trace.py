@@ -73,6 +73,7 @@ class TraceLink(Link):
             payload=payload,
             link_s=waited_s + self.rtt_s / 2,
             energy_j=8 * len(payload) * self.energy_j_per_bit,
+            wire_bytes=len(payload),
         )
 
 

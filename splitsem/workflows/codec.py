@@ -18,11 +18,12 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     path = folder / "codec.safetensors"
     weights.save(encoder, path, trained.history, trained.train_s)
     decoder = codecs.codec(cfg, network, point)
-    metrics = split.evaluate(cfg, network, network.graph.cut(point), encoder, decoder)
-    metrics |= {"train_s": trained.train_s, **split.labels(cfg)}
+    cut = network.graph.cut(point)
+    metrics = split.evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds)
+    metrics = {"score_clean": metrics["score"], **metrics, "train_s": trained.train_s, **split.labels(cfg)}
     ratio = metrics["input_bytes"] / metrics["payload_bytes"]
     headline = (
-        f"{point.name}, {metrics['codec']}: score {metrics['score']:.4f} ± {metrics['score_ci95']:.4f} "
+        f"{point.name}, {metrics['codec']}: score {metrics['score']:.4f} "
         f"(clean link {metrics['score_clean']:.4f}, unsplit {metrics['score_unsplit']:.4f}), "
         f"payload {metrics['payload_bytes']:,.1f} bytes: 1/{metrics['compression_ratio']:.0f} of the float32 features, "
         f"1/{ratio:.1f} of the sample; encoder {metrics['encoder_bytes']:,} bytes; weights: {path}"

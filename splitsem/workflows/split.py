@@ -15,16 +15,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from splitsem.codecs.codec import Codec
 from splitsem.cost.end_to_end import Cost
-from splitsem.pipeline import Frames, Pipeline, score, score_with_spread
+from splitsem.pipeline import Frames, Pipeline, score
 from splitsem.plots.run_breakdown import run_breakdown
+from splitsem.replay import Recording
 from splitsem.split.partition import Cut
-from splitsem.transport.simulated import SimulatedLink
-from splitsem.workflows import assemble, codecs
+from splitsem.transport.lossy import LossyLink
+from splitsem.workflows import assemble, channel, codecs
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.job import Metrics, Result
 
-_NUM_GROUPS = 20  # of the samples, whose scores give the confidence interval
-_CLEAN = SimulatedLink(bandwidth_bps=1e9, rtt_s=0.0, energy_j_per_bit=0.0)
 _unsplit: dict[tuple[str, int, int | None], float] = {}
 
 
@@ -32,29 +31,41 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     """Score and time the chosen cut; in a sweep also, once, the picture sent as JPEG and WebP."""
     network = assemble.network(cfg)
     point = assemble.chosen_point(cfg, network.graph)
+    cut = network.graph.cut(point)
     encoder, decoder = (codecs.codec(cfg, network, point) for _ in range(2))
-    metrics = {**evaluate(cfg, network, network.graph.cut(point), encoder, decoder), **labels(cfg)}
+    metrics = {**evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds), **labels(cfg)}
     _references(cfg, network)
     history = [] if network.trained.from_cache else network.trained.history
+    clean = f"clean link {metrics['score_clean']:.4f}, " if "score_clean" in metrics else ""
     headline = (
-        f"{metrics['split_point']}: score {metrics['score']:.4f} (unsplit {metrics['score_unsplit']:.4f}), "
+        f"{metrics['split_point']}: score {metrics['score']:.4f} ({clean}unsplit {metrics['score_unsplit']:.4f}), "
         f"payload {metrics['payload_bytes']:,.0f} bytes, latency {1e3 * metrics['latency_s']:.2f} ms, "
         f"{metrics['throughput_hz']:.1f} samples/s"
     )
     return Result(metrics, {"breakdown": run_breakdown(metrics)}, history, headline)
 
 
-def evaluate(cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decoder: Codec) -> Metrics:
-    """Run the test split through ``cut`` and price it: the contract's metrics of a split run."""
-    point = cut.point
+def evaluate(
+    cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decoder: Codec, channel_seeds: int = 1
+) -> Metrics:
+    """Run the test split through ``cut`` and price it: the contract's metrics of a split run.
+
+    Over a lossy link, scores are means over ``channel_seeds`` runs of its channel, see ``channel.repeat``.
+    """
+    task, point = network.task, cut.point
     frames = Frames()
-    began = time.perf_counter()
     link = instantiate(cfg.transport)
-    scores, score_ci95 = _score(cfg, network, Pipeline(cut, encoder, decoder, link), frames)
+    pipeline = Pipeline(cut, encoder, decoder, link)
+    batches = assemble.test_batches(task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
+    began = time.perf_counter()
+    scores = score(lambda x: pipeline.run(x, frames), task, batches)
     evaluation_s = time.perf_counter() - began
-    score_clean = scores["score"]
-    if frames.bit_errors or frames.num_lost:
-        score_clean = _score(cfg, network, Pipeline(cut, encoder, decoder, _CLEAN), Frames())[0]["score"]
+    repeated: Metrics = {}
+    if isinstance(link, LossyLink):
+        again = assemble.test_batches(task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
+        repeated = channel.repeat(
+            cfg.transport, Recording(cut, encoder, again), decoder, task, (scores, frames), channel_seeds
+        )
     head, tail = cut.halves()
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
     cost = Cost.of(
@@ -67,19 +78,15 @@ def evaluate(cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decode
     payload_bytes = statistics.fmean(frames.payload_bytes)
     return {
         **scores,
-        "score_ci95": score_ci95,
-        "score_clean": score_clean,
         "score_unsplit": _score_unsplit(network, cfg.trainer.batch_size, cfg.workflow.num_samples),
         "split_point": point.name,
         "split_index": point.index,
         "num_samples": len(frames.payload_bytes),
         "num_lost": frames.num_lost,
-        "bit_errors": frames.bit_errors,
-        "ber": frames.ber,
-        **({"snr_db": statistics.fmean(frames.snr_db)} if frames.snr_db else {}),
         "raw_bytes": point.raw_bytes,
         "payload_bytes": payload_bytes,
-        "input_bytes": network.task.input_bytes,
+        "wire_bytes": statistics.fmean(frames.wire_bytes),
+        "input_bytes": task.input_bytes,
         "encoder_bytes": encoder.encoder_bytes,
         "compression_ratio": point.raw_bytes / payload_bytes,
         "distortion_mse": frames.distortion_mse,
@@ -90,16 +97,8 @@ def evaluate(cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decode
         "link_timing": "simulated",
         "server_timing": server.timing,
         **cost.to_metrics(),
+        **repeated,
     }
-
-
-def _score(cfg: DictConfig, network: Network, pipeline: Pipeline, frames: Frames) -> tuple[Metrics, float]:
-    """The task's metrics over a link and the score's confidence, in batches small enough to tell it."""
-    task, num_samples = network.task, cfg.workflow.num_samples
-    num = len(task.splits().test) if num_samples is None else num_samples  # type: ignore[arg-type]
-    batch_size = min(cfg.trainer.batch_size, max(1, num // _NUM_GROUPS))
-    batches = assemble.test_batches(task, network.device, batch_size, num_samples)
-    return score_with_spread(lambda x: pipeline.run(x, frames), task, batches)
 
 
 def labels(cfg: DictConfig) -> Metrics:
@@ -124,7 +123,7 @@ def _references(cfg: DictConfig, network: Network) -> None:
     if hydra_cfg.mode != RunMode.MULTIRUN or not network.task.is_image:
         return
     shared: dict[str, Any] = {n: OmegaConf.to_container(cfg[n]) for n in ("transport", "hardware", "references")}
-    shared["num_samples"] = cfg.workflow.num_samples
+    shared |= {"num_samples": cfg.workflow.num_samples, "channel_seeds": cfg.workflow.channel_seeds}
     key = hashlib.sha256((network.key + json.dumps(shared, sort_keys=True)).encode()).hexdigest()[:12]
     folder = Path(hydra_cfg.sweep.dir) / "references"
     folder.mkdir(exist_ok=True)
@@ -133,6 +132,7 @@ def _references(cfg: DictConfig, network: Network) -> None:
             path = folder / f"{key}-{name}.json"
             if not path.exists():
                 cut = network.graph.cut(network.graph.point("input"))
-                metrics = evaluate(cfg, network, cut, instantiate(codec), instantiate(codec))
+                seeds = cfg.workflow.channel_seeds
+                metrics = evaluate(cfg, network, cut, instantiate(codec), instantiate(codec), seeds)
                 metrics |= labels(cfg) | {"codec": name, "reference": name}
                 path.write_text(json.dumps(metrics, indent=2))

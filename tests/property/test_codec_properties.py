@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
 from splitsem.codecs.codec import Codec
+from splitsem.codecs.fixed_length import FixedLength
 from splitsem.codecs.half import HalfPrecision
 from splitsem.codecs.identity import Identity
 from splitsem.codecs.picture import Jpeg, Webp
@@ -34,6 +35,13 @@ codecs = st.one_of(
         granularity=st.sampled_from(("tensor", "channel")),
         clipping=st.sampled_from(("auto", "minmax", "percentile", "mse")),
         entropy=st.sampled_from(ENTROPIES),
+    ),
+    st.builds(
+        FixedLength,
+        bit_width=st.integers(1, 16),
+        granularity=st.sampled_from(("tensor", "channel")),
+        mapping=st.sampled_from(("natural", "gray")),
+        order=st.sampled_from(("symbols", "planes")),
     ),
     st.builds(
         TopK,

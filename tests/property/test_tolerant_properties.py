@@ -12,7 +12,7 @@ from splitsem.codecs.tolerant import TolerantPart
 from splitsem.errors import PayloadError
 
 ID = 200
-QUICK = settings(deadline=None, max_examples=200, derandomize=True)
+QUICK = settings(deadline=None, max_examples=100, derandomize=True)
 
 parts = st.lists(
     st.builds(

@@ -1,0 +1,139 @@
+"""Replay: the test split encoded once, then carried over many links and seeds, decoded and scored each time."""
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from scipy import special
+from torch import Tensor
+
+from splitsem.codecs.codec import Codec, Tensors
+from splitsem.pipeline import Frames, is_like, samples
+from splitsem.split.partition import Cut
+from splitsem.tasks.task import Task
+from splitsem.transport.link import Link
+
+Row = dict[str, float | str | None]
+
+
+class _Batch(NamedTuple):
+    payloads: list[bytes]
+    protected_bytes: list[int]
+    y: Tensor
+
+
+class Recording:
+    """The payloads of an evaluation: the head and ``encode`` run here, once.
+
+    What ``play`` gives for a link equals what ``Pipeline`` gives for it over the same samples, timings and distortion
+    aside.
+
+    Args:
+        cut: head and tail.
+        codec: encodes on the edge.
+        batches: ``(x, y)``, on the device that the head is on.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, cut: Cut, codec: Codec, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        self.cut = cut
+        self._batches: list[_Batch] = []
+        self._like: Tensors = ()
+        for x, y in batches:
+            groups = [x] if cut.point.is_batched else x.split(1)
+            z = [sample for group in groups for sample in samples(cut.head(group), len(group), cut.point.is_batched)]
+            payloads = [codec.encode(sample) for sample in z]
+            self._batches.append(_Batch(payloads, [codec.protected_bytes(p) for p in payloads], y))
+            self._device = x.device
+            self._like = tuple(torch.zeros_like(tensor, device="cpu") for tensor in z[0])
+
+    @torch.inference_mode()
+    def play(self, decoder: Codec, link: Link, task: Task) -> tuple[dict[str, float], Frames]:
+        """Carry every payload over ``link``, decode, run the tail; returns the task's metrics and the link's counts.
+
+        What is lost or cannot be read arrives as zeros, as in ``Pipeline``.
+        """
+        metrics, frames = task.metrics(), Frames()
+        for batch in self._batches:
+            z_hat = self._receive(batch, decoder, link, frames)
+            metrics.update(self._tail(z_hat).float().cpu(), batch.y)
+        return {name: float(value) for name, value in metrics.compute().items()}, frames
+
+    def _receive(self, batch: _Batch, decoder: Codec, link: Link, frames: Frames) -> list[Tensors]:
+        arrived: list[bytes] = []
+        snr_db: list[float | None] = []
+        places: list[int] = []
+        for place, (payload, protected_bytes) in enumerate(zip(batch.payloads, batch.protected_bytes, strict=True)):
+            report = link.send(payload, protected_bytes)
+            frames.add(payload, report)
+            if report.payload is not None:
+                arrived.append(report.payload)
+                snr_db.append(report.snr_db)
+                places.append(place)
+        z_hat = [self._like] * len(batch.payloads)
+        frames.num_lost += len(batch.payloads) - len(arrived)
+        for place, tensors in zip(places, decoder.decode_all(arrived, snr_db), strict=True):
+            if tensors is None or not is_like(self._like, tensors):
+                frames.num_lost += 1
+            else:
+                z_hat[place] = tensors
+        return z_hat
+
+    def _tail(self, z_hat: list[Tensors]) -> Tensor:
+        if not self.cut.point.is_batched:
+            return torch.cat([self.cut.tail(*(t.to(self._device) for t in sample)) for sample in z_hat])
+        return self.cut.tail(*(torch.cat(tensors).to(self._device) for tensors in zip(*z_hat, strict=True)))
+
+
+def play_all(
+    recording: Recording,
+    decoder: Codec,
+    task: Task,
+    links: Mapping[str | float, Callable[[int], Link]],
+    seeds: Sequence[int],
+) -> list[Row]:
+    """A row for each link and seed: ``link``, ``seed``, the task's metrics, and what ``seen`` counts.
+
+    Args:
+        recording: made once, of the codec's encoder.
+        decoder: may be the encoder itself.
+        task: what is scored.
+        links: by label (an SNR, a name): makes a link with the given seed.
+        seeds: of the channel.
+
+    Returns:
+        Rows for a DataFrame; ``plots.score_channel`` draws them.
+    """
+    rows: list[Row] = []
+    for label, make in links.items():
+        for seed in seeds:
+            scores, frames = recording.play(decoder, make(seed), task)
+            rows.append({"link": label, "seed": seed, **scores, **seen(frames)})
+    return rows
+
+
+def seen(frames: Frames) -> Row:
+    """What the link did: means a sample, but ``ber`` (errors / bits on the air) and ``num_lost`` (samples)."""
+    return {
+        "snr_db": statistics.fmean(frames.snr_db) if frames.snr_db else None,
+        "ber": frames.ber,
+        "bit_errors": frames.bit_errors / len(frames.payload_bytes),
+        "payload_bytes": statistics.fmean(frames.payload_bytes),
+        "wire_bytes": statistics.fmean(frames.wire_bytes),
+        "link_s": statistics.fmean(frames.link_s),
+        "num_resends": frames.num_resends / len(frames.payload_bytes),
+        "num_lost": frames.num_lost,
+        "num_samples": len(frames.payload_bytes),
+    }
+
+
+def ci95(values: Sequence[float]) -> float | None:
+    """Half the width of the 95 % confidence interval of the mean (Student's t); None for a single value.
+
+    >>> ci95([1.0, 1.0, 1.0])
+    0.0
+    """
+    if len(values) < 2:
+        return None
+    return float(special.stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / len(values) ** 0.5

@@ -1,0 +1,1 @@
+"""Channels: what damages bits on their way, bit by bit and seeded."""

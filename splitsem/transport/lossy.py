@@ -1,0 +1,142 @@
+"""LossyLink: a link whose channel damages bits, with codes, checksums and resends against it, all of them counted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from splitsem.transport.channels.channel import Bits, Channel, Llrs, hard_decisions
+from splitsem.transport.fec.code import Code, Uncoded
+from splitsem.transport.link import Link, LinkReport
+from splitsem.transport.reliable import Packet, packets
+from splitsem.transport.simulated import SimulatedLink
+from splitsem.transport.trace import TraceLink
+
+
+@dataclass
+class _Tally:
+    link_s: float = 0.0
+    energy_j: float = 0.0
+    wire_bytes: int = 0
+    air_bits: int = 0
+    air_errors: int = 0
+    snr_db: float | None = None
+
+
+class LossyLink(Link):
+    """Sends what must arrive undamaged in checked packets and the rest as it is: once, with whatever errors it gets.
+
+    * The protected bytes travel in packets with a checksum (2 bytes up to 64, else 4) and ``header_code``, or
+      ``body_code`` where all of a payload is protected. Packets whose checksum is wrong are sent again, together, up to
+      ``resends`` times; each round costs half a round trip for the request and a link time. Then the payload is lost.
+    * The rest travels behind them in the first round, with ``body_code``; its first ``priority_share`` with
+      ``priority_code``. It is never sent again.
+
+    All of a round goes through the channel in one piece, in this order. The n-th payload of a link with a given seed
+    always meets the same randomness, whatever is in it.
+
+    Args:
+        channel: what damages bits.
+        carrier: rate, delay, energy and packets of the link; it carries the coded bytes.
+        header_code: around a payload's protected bytes when others follow; null: none.
+        body_code: around everything else; null: none.
+        priority_code: around the first part of the unprotected bytes; null: as the rest.
+        priority_share: share of the unprotected bytes, from the front, that ``priority_code`` is for, 0…1.
+        resends: rounds after the first, at most.
+        packet_bytes: protected bytes in a packet, beside its checksum.
+        seed: of the channel's randomness.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        carrier: SimulatedLink | TraceLink,
+        header_code: Code | None = None,
+        body_code: Code | None = None,
+        priority_code: Code | None = None,
+        priority_share: float = 0.0,
+        resends: int = 3,
+        packet_bytes: int = 256,
+        seed: int = 0,
+    ) -> None:
+        if not 0 <= priority_share <= 1:
+            raise ValueError(f"priority_share must be 0…1, got {priority_share}")
+        if resends < 0 or packet_bytes < 1 or seed < 0:
+            raise ValueError(
+                "resends and seed must not be negative and packet_bytes at least 1, "
+                f"got {resends}, {seed} and {packet_bytes}"
+            )
+        self.channel, self.carrier = channel, carrier
+        self.header_code, self.body_code = header_code or Uncoded(), body_code or Uncoded()
+        self.priority_code = priority_code or self.body_code
+        self.priority_share = priority_share
+        self.resends, self.packet_bytes, self.seed = resends, packet_bytes, seed
+        self._num_sent = 0
+
+    def send(self, payload: bytes, protected_bytes: int | None = None) -> LinkReport:
+        """See Link."""
+        num_protected = len(payload) if protected_bytes is None else min(protected_bytes, len(payload))
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(self._num_sent,)))
+        self._num_sent += 1
+        tally = _Tally()
+        code = self.header_code if num_protected < len(payload) else self.body_code
+        checked = packets(payload[:num_protected], self.packet_bytes, code)
+        body = self._first_round(checked, payload[num_protected:], tally, rng)
+        num_resends = 0
+        while num_resends < self.resends and (missing := [p for p in checked if p.received is None]):
+            num_resends += 1
+            tally.link_s += self.carrier.rtt_s / 2
+            _deliver(missing, self._transmit([p.coded for p in missing], tally, rng))
+        pieces = [p.received for p in checked if p.received is not None]
+        arrived = b"".join((*pieces, body)) if len(pieces) == len(checked) else None
+        return LinkReport(
+            payload=arrived,
+            link_s=tally.link_s,
+            energy_j=tally.energy_j,
+            bit_errors=_wrong_bits(payload, arrived) if arrived is not None else 0,
+            snr_db=tally.snr_db,
+            wire_bytes=tally.wire_bytes,
+            air_bits=tally.air_bits,
+            air_errors=tally.air_errors,
+            num_resends=num_resends,
+        )
+
+    def _first_round(self, checked: list[Packet], body: bytes, tally: _Tally, rng: np.random.Generator) -> bytes:
+        """Send everything once; returns the unprotected bytes as they arrived."""
+        split = round(self.priority_share * len(body))
+        parts = [(body[:split], self.priority_code), (body[split:], self.body_code)]
+        parts = [(octets, code) for octets, code in parts if octets]
+        bits = [np.unpackbits(np.frombuffer(octets, np.uint8)) for octets, _ in parts]
+        coded = [code.encode(b) for b, (_, code) in zip(bits, parts, strict=True)]
+        llrs = self._transmit([*(p.coded for p in checked), *coded], tally, rng)
+        _deliver(checked, llrs)
+        decoded = [
+            np.packbits(code.decode(part_llrs, len(b))).tobytes()
+            for (_, code), b, part_llrs in zip(parts, bits, llrs[len(checked) :], strict=True)
+        ]
+        return b"".join(decoded)
+
+    def _transmit(self, coded: list[Bits], tally: _Tally, rng: np.random.Generator) -> list[Llrs]:
+        """Carry pieces of coded bits in one go; returns what the receiver knows of each, and counts the cost."""
+        bits = np.concatenate(coded) if coded else np.empty(0, np.uint8)
+        received = self.channel.soft(bits, rng)
+        report = self.carrier.send(bytes(-(-len(bits) // 8)))
+        tally.link_s += report.link_s
+        tally.energy_j += report.energy_j
+        tally.wire_bytes += report.wire_bytes
+        tally.air_bits += len(bits)
+        tally.air_errors += int(np.count_nonzero(hard_decisions(received.llrs) != bits))
+        if tally.snr_db is None:  # the round that the body was in
+            tally.snr_db = received.snr_db
+        ends = np.cumsum([len(piece) for piece in coded])
+        return [received.llrs[end - len(piece) : end] for end, piece in zip(ends, coded, strict=True)]
+
+
+def _deliver(receivers: Sequence[Packet], llrs: list[Llrs]) -> None:
+    for packet, copy in zip(receivers, llrs, strict=False):
+        packet.take(copy)
+
+
+def _wrong_bits(sent: bytes, arrived: bytes) -> int:
+    difference = np.bitwise_xor(np.frombuffer(sent, np.uint8), np.frombuffer(arrived, np.uint8))
+    return int(np.bitwise_count(difference).sum())
