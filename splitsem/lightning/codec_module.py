@@ -143,7 +143,9 @@ class CodecModule(lightning.LightningModule):
         assert isinstance(codec, SymbolCodec)
 
         def loss(values: Tensor) -> Tensor:
-            return len(y) * self.task.loss(teacher.tail(codec.reconstruct(values, snr_db, torch.float32))[0], y)
+            return len(y) * self.task.loss(
+                teacher.tail(codec.reconstruct(values, [snr_db] * len(values), torch.float32))[0], y
+            )
 
         magnitude = integrated_gradients(loss, code).abs().mean(0)
         return magnitude / magnitude.mean().clamp(min=1e-12)

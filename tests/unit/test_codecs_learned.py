@@ -4,6 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from splitsem.codecs.learned.adjscc import Adjscc
+from splitsem.codecs.learned.bottleneck import Bottleneck
+from splitsem.codecs.learned.crbq import CrBq
+from splitsem.codecs.learned.deepcod import DeepCod
 from splitsem.codecs.learned.ids import LearnedId
 from splitsem.codecs.learned.learned import LearnedCodec
 from splitsem.codecs.learned.semanticnn import SemanticNN
@@ -18,9 +22,17 @@ SYMBOL_CODECS: dict[str, tuple[type[SymbolCodec], dict, int]] = {  # with the bi
         {"decoder_width": 8, "encoder_widths": [5, 7, 6], "code_channels": 4, "bits_per_symbol": 1},
         4 * 2 * 3,
     ),
+    "bottleneck": (Bottleneck, {"code_channels": 3, "bits_per_symbol": 5, "widths": [4]}, 5 * 3 * 2 * 3),
+    "deepcod": (DeepCod, {"decoder_width": 8, "snr_range_db": (-6.0, 7.0)}, 3 * 4 * 4 * 5),
+    "deepcod coarse": (DeepCod, {"decoder_width": 4, "stride": 4, "code_channels": 5}, 3 * 5 * 2 * 3),
+    "adjscc": (Adjscc, {"width": 4, "code_channels": 5}, 4 * 5 * 1 * 2),
 }
 CODECS: dict[str, tuple[type[LearnedCodec], dict]] = {
     name: (cls, settings) for name, (cls, settings, _) in SYMBOL_CODECS.items()
+}
+CODECS |= {
+    "crbq": (CrBq, {"width": 4}),
+    "crbq fine": (CrBq, {"width": 4, "stride": 1, "bit_width": 3}),
 }
 
 
@@ -70,6 +82,8 @@ def test_training_sends_gradients_to_every_weight_on_the_device(name):
     (loss if coded.rate_bits is None else loss + coded.rate_bits).backward()
     for module in codec.device_modules():
         for parameter_name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
             assert parameter.grad is not None, parameter_name
             assert bool(parameter.grad.any()), parameter_name
 
@@ -144,6 +158,7 @@ def test_training_meets_wrong_bits_and_evaluation_none(name):
     assert torch.equal(codec((z,))[0], codec((z,))[0])
     codec.train()
     assert not torch.equal(codec.code(z, -6.0).code, codec.code(z, -6.0).code)
+    assert (codec.draw_snr_db() is None) == (codec.snr_range_db is None)
 
 
 def test_the_decoder_is_told_the_links_ratio_within_what_it_learned():
@@ -157,6 +172,22 @@ def test_the_decoder_is_told_the_links_ratio_within_what_it_learned():
     assert torch.equal(z_hats[40.0], z_hats[7.0])
     assert torch.equal(z_hats[-40.0], z_hats[-6.0])
     assert not torch.equal(z_hats[-6.0], z_hats[7.0])
+
+
+@pytest.mark.parametrize("name", SYMBOL_CODECS)
+def test_payloads_decoded_together_are_what_each_gives_alone(name):
+    codec, z = build(name), features(4)
+    payloads = [codec.encode((sample[None],)) for sample in z]
+    payloads[1] = b"not one"
+    payloads[2] = codec.encode((z[2:3].bfloat16(),))
+    seen_db = [None, None, 3.0, -4.0]
+    together = codec.decode_all(payloads, seen_db)
+    assert together[1] is None
+    for place in (0, 2, 3):
+        codec.snr_db = seen_db[place]
+        (alone,) = codec.decode(payloads[place])
+        assert together[place][0].dtype == alone.dtype
+        torch.testing.assert_close(together[place][0], alone, atol=1e-4, rtol=1e-2)
 
 
 def test_the_numbers_of_learned_codecs_leave_room_for_others_and_are_their_own():

@@ -97,7 +97,7 @@ def test_gdn_divides_by_the_pooled_energy_and_its_inverse_multiplies():
 def test_attention_scales_channels_differently_at_different_noise():
     torch.manual_seed(0)
     attention, x = SnrAttention(6), code(2, 6, 4, 4)
-    quiet, loud = attention(x, 7.0) / x, attention(x, -6.0) / x
+    quiet, loud = (attention(x, torch.full((2,), snr_db)) / x for snr_db in (7.0, -6.0))
     assert not torch.allclose(quiet, loud)
     for scale in (quiet, loud):
         assert ((scale > 0) & (scale < 1)).all()

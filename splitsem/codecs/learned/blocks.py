@@ -34,7 +34,7 @@ class Gdn(nn.Module):
 
 
 class SnrAttention(nn.Module):
-    """Scales channels by what they hold and by the link: ``x · σ(conv(relu(conv(pool(x) ‖ snr))))``.
+    """Scales channels by what they hold and by the link: ``x · σ(conv(φ(conv(pool(x) ‖ snr))))``.
 
     Xu et al., "Wireless image transmission using deep source channel coding with attention modules" (ADJSCC),
     arXiv 2012.00533, figure 4.
@@ -49,11 +49,10 @@ class SnrAttention(nn.Module):
         self.squeeze = nn.Linear(channels + 1, hidden)
         self.excite = nn.Linear(hidden, channels)
 
-    def forward(self, x_BCHW: Tensor, snr_db: float) -> Tensor:
-        """The scaled tensor, of the same shape."""
-        pooled = x_BCHW.mean((2, 3))
-        snr = pooled.new_full((len(pooled), 1), snr_db / _SNR_SCALE_DB)
-        scale = self.excite(F.relu(self.squeeze(torch.cat([pooled, snr], 1)))).sigmoid()
+    def forward(self, x_BCHW: Tensor, snr_db_B: Tensor) -> Tensor:
+        """The scaled tensor, of the same shape; ``snr_db_B`` is ``(B,)``."""
+        seen = torch.cat([x_BCHW.mean((2, 3)), snr_db_B[:, None] / _SNR_SCALE_DB], 1)
+        scale = self.excite(F.leaky_relu(self.squeeze(seen))).sigmoid()
         return x_BCHW * scale[:, :, None, None]
 
 

@@ -86,8 +86,8 @@ class LearnedCodec(Codec):
 
     @property
     def encoder_bytes(self) -> int:
-        """Size of the weights that the device holds for this codec, each counted once."""
-        tensors = {t for module in self.device_modules() for t in (*module.parameters(), *module.buffers())}
+        """Size of the weights that the device holds for this codec."""
+        tensors = [t for module in self.device_modules() for t in module.state_dict().values()]
         return sum(t.nbytes for t in (*tensors, self.mean, self.deviation))
 
     def draw_snr_db(self) -> float | None:
@@ -120,12 +120,11 @@ class LearnedCodec(Codec):
         cropped = x_BCHW[:, :, :height, :width]
         return (cropped * self.deviation[:, None, None] + self.mean[:, None, None]).to(dtype)
 
-    def known_snr_db(self, snr_db: float | None) -> float:
-        """What the decoder is told: the link's ratio within the range it learned; the largest when nothing is known."""
-        if self.snr_range_db is None:
-            return 0.0
-        low, high = self.snr_range_db
-        return high if snr_db is None else min(max(snr_db, low), high)
+    def known_snr_db(self, seen_db: Sequence[float | None]) -> Tensor:
+        """What the decoder is told ``(B,)``: the links' ratios within the range it learned, its upper end for None."""
+        low, high = self.snr_range_db or (0.0, 0.0)
+        known = [high if snr_db is None else min(max(snr_db, low), high) for snr_db in seen_db]
+        return torch.tensor(known, device=self.mean.device)
 
     def _only(self, z: Tensors) -> Tensor:
         """The one tensor of a cut, on this codec's device; ConfigError unless it is what this was built for."""

@@ -78,9 +78,9 @@ class SemanticNN(SymbolCodec):
         padded = F.pad(x_BCHW, (0, -width % _STRIDE, 0, -height % _STRIDE))
         return normalise_power(self.encoder(padded).flatten(1))
 
-    def from_code(self, values_BN: Tensor, snr_db: float) -> Tensor:
+    def from_code(self, values_BN: Tensor, snr_db_B: Tensor) -> Tensor:
         """See SymbolCodec."""
-        return self.decoder(values_BN.reshape(-1, *self.code_shape), snr_db)
+        return self.decoder(values_BN.reshape(-1, *self.code_shape), snr_db_B)
 
 
 def _encoder(channels: int, widths: tuple[int, ...], code_channels: int) -> nn.Sequential:
@@ -115,9 +115,9 @@ class Decoder(nn.Module):
         self.attentions = nn.ModuleList(SnrAttention(o) for _, o, _ in plan)
         self.last = nn.ConvTranspose2d(narrow, channels, 3, padding=1)
 
-    def forward(self, code_BKhw: Tensor, snr_db: float) -> Tensor:
+    def forward(self, code_BKhw: Tensor, snr_db_B: Tensor) -> Tensor:
         """``(B, C, 4h, 4w)``."""
         x = code_BKhw
         for conv, norm, attention in zip(self.convs, self.norms, self.attentions, strict=True):
-            x = attention(norm(conv(x)), snr_db)
+            x = attention(norm(conv(x)), snr_db_B)
         return self.last(x)
