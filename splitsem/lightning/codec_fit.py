@@ -58,6 +58,7 @@ def fit_codec(
             if stage.max_epochs:
                 log.info("Stage %s: %d epochs", name, stage.max_epochs)
                 history += _run(codec, stage, teacher, task, sources, device, seed + number)
+    codec.finish_training()
     codec.eval()
     return history
 

@@ -22,7 +22,7 @@ from splitsem.split.partition import Cut
 from splitsem.transport.fallback import LocalFallback
 from splitsem.transport.plan import Plan, codec_label, weights_digest
 from splitsem.transport.remote import RemoteTail
-from splitsem.workflows import assemble, split
+from splitsem.workflows import assemble, codecs, split
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.job import Metrics, Result
 from splitsem.workflows.serve import engine_for, remote_transport
@@ -62,7 +62,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     """Score the test split through the server, time it, and put the prediction beside it."""
     network = assemble.network(cfg)
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
-    codec = instantiate(cfg.codec)
+    codec = codecs.codec(cfg, network, cut.point)
     remote: RemoteTail = remote_transport(cfg).device_end()
     if cfg.workflow.fallback == "local":
         remote = LocalFallback(remote, engine_for(cfg, network))
@@ -123,7 +123,8 @@ def _predict(cfg: DictConfig, network: Network, cut: Cut, rate: LinkRate) -> Met
             "energy_j_per_bit": cfg.workflow.energy_j_per_bit,
             **rate._asdict(),
         }
-    metrics = split.evaluate(simulated, network, cut, instantiate(cfg.codec), instantiate(cfg.codec))
+    encoder, decoder = (codecs.codec(cfg, network, cut.point) for _ in range(2))
+    metrics = split.evaluate(simulated, network, cut, encoder, decoder)
     answer_bytes = 4 * torch.Size(network.task.output_shape).numel()
     cost = Cost.of(
         instantiate(cfg.hardware.edge),

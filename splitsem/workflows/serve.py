@@ -12,7 +12,7 @@ from splitsem.errors import ConfigError
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.plan import weights_digest
 from splitsem.transport.remote import RemoteTransport, TailServer
-from splitsem.workflows import assemble
+from splitsem.workflows import assemble, codecs
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.job import Result
 
@@ -57,8 +57,12 @@ def remote_transport(cfg: DictConfig) -> RemoteTransport:
 
 
 def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailEngine:
-    """The configured network as a TailEngine; the configured codec is read too when it is not a built-in one."""
-    codec = instantiate(cfg.codec)
+    """The configured network as a TailEngine; the configured codec is read too when it is not a built-in one.
+
+    A learned codec belongs to one cut: the one that ``split.point`` names here, too.
+    """
+    point = assemble.chosen_point(cfg, network.graph) if codecs.is_learned(cfg) else network.graph.points[0]
+    codec = codecs.codec(cfg, network, point)
     own = [codec] if getattr(codec, "codec_id", 0) >= _FIRST_OWN_CODEC else []
     return TailEngine(
         network.graph,

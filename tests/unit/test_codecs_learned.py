@@ -8,6 +8,7 @@ from splitsem.codecs.learned.adjscc import Adjscc
 from splitsem.codecs.learned.bottleneck import Bottleneck
 from splitsem.codecs.learned.crbq import CrBq
 from splitsem.codecs.learned.deepcod import DeepCod
+from splitsem.codecs.learned.entropic_student import EntropicStudent
 from splitsem.codecs.learned.ids import LearnedId
 from splitsem.codecs.learned.learned import LearnedCodec
 from splitsem.codecs.learned.semanticnn import SemanticNN
@@ -31,6 +32,7 @@ CODECS: dict[str, tuple[type[LearnedCodec], dict]] = {
     name: (cls, settings) for name, (cls, settings, _) in SYMBOL_CODECS.items()
 }
 CODECS |= {
+    "entropic_student": (EntropicStudent, {"width": 8, "code_channels": 5}),
     "crbq": (CrBq, {"width": 4}),
     "crbq fine": (CrBq, {"width": 4, "stride": 1, "bit_width": 3}),
 }

@@ -84,6 +84,9 @@ class LearnedCodec(Codec):
     def device_modules(self) -> Sequence[nn.Module]:
         """What runs on the device; the rest is the server's."""
 
+    def finish_training(self) -> None:
+        """Fix what is derived from the learned weights and must be the same on both ends."""
+
     @property
     def encoder_bytes(self) -> int:
         """Size of the weights that the device holds for this codec."""
