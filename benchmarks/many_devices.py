@@ -2,17 +2,23 @@
 
     python benchmarks/many_devices.py
 
-The devices are threads of this process, each with a connection and a stream of its own; the server is another process.
-The server's ways take turns, so that neither has the quiet moments to itself.
+The devices are threads of this process, each with a connection and a stream of its own, that send a prepared payload
+over and over; the server is another process. Each network has a server with and one without micro-batching, and these
+take turns, so that neither has the quiet moments to itself. The server's processor time for a frame is printed too: it
+suffers less from what else the machine does, and shows whether the server was what limited (1 / time = frames/s).
 """
 
 import multiprocessing
+import resource
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import torch
+import torchvision
+from torch import nn
 
 from splitsem.codecs.identity import Identity
 from splitsem.models.cnn import StagedCnn
@@ -28,24 +34,35 @@ from splitsem.transport.retry import Retry
 NUM_DEVICES = 16
 RUN_S = 4.0
 TURNS = 3
-INPUT_SHAPE = (3, 32, 32)
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {  # builder, input, split point
+    "cnn": (lambda: StagedCnn((3, 32, 32), (10,)), (3, 32, 32), "stage1"),
+    "mobilenet_v3_small": (lambda: torchvision.models.mobilenet_v3_small(weights=None), (3, 64, 64), "features.3"),
+}
 
 
-def network() -> tuple[StagedCnn, SplitGraph]:
-    """The CNN that both ends build for themselves."""
+def network(name: str) -> tuple[nn.Module, SplitGraph]:
+    """The network that both ends build for themselves."""
     torch.manual_seed(0)
-    model = StagedCnn(INPUT_SHAPE, (10,)).eval()
-    return model, SplitGraph(model, INPUT_SHAPE)
+    build, shape, _ = NETWORKS[name]
+    model = build().eval()
+    return model, SplitGraph(model, shape)
 
 
-def serve(pipe: Connection, micro_batch: int) -> None:
-    """One server until the pipe speaks."""
+def processor_s() -> float:
+    """Processor seconds of this process so far."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def serve(pipe: Connection, name: str, micro_batch: int) -> None:
+    """One server until the pipe closes; tells its processor time whenever asked."""
     torch.set_num_threads(1)
-    model, graph = network()
+    model, graph = network(name)
     engine = TailEngine(graph, weights_digest(model), micro_batch=micro_batch)
     server = GrpcServer(engine, "127.0.0.1:0", Security(), Limits())
     pipe.send(server.start())
-    pipe.recv()
+    while pipe.recv():
+        pipe.send(processor_s())
     server.stop(0)
 
 
@@ -71,36 +88,49 @@ def frames_each(address: str, plan: Plan, payload: bytes) -> list[int]:
     return counts
 
 
-def main() -> None:
-    """Print both ways, their ratio and the worst-served device."""
-    torch.set_num_threads(1)
-    model, graph = network()
+def compare(name: str) -> str:
+    """One network's line: both ways, their ratio and the worst-served device."""
+    model, graph = network(name)
+    _, shape, point = NETWORKS[name]
+    plan = Plan(graph.fingerprint, weights_digest(model), point, "layer", "float32", "Identity")
+    with torch.inference_mode():
+        payload = Identity().encode(graph.cut(point).head(torch.rand(1, *shape)))
     context = multiprocessing.get_context("spawn")
     servers = {}
-    for micro_batch in (1, NUM_DEVICES):
+    for size in (1, NUM_DEVICES):
         here, there = context.Pipe()
-        context.Process(target=serve, args=(there, micro_batch), daemon=True).start()
-        servers[micro_batch] = here, here.recv()
-    for point in ("stage1", "stage2"):
-        plan = Plan(graph.fingerprint, weights_digest(model), point, "layer", "float32", "Identity")
-        with torch.inference_mode():
-            payload = Identity().encode(graph.cut(point).head(torch.rand(1, *INPUT_SHAPE)))
-        rates: dict[int, list[float]] = {size: [] for size in servers}
-        worst: dict[int, list[float]] = {size: [] for size in servers}
-        for _ in range(TURNS):
-            for size, (_, address) in servers.items():
-                counts = frames_each(address, plan, payload)
-                rates[size].append(sum(counts) / RUN_S)
-                worst[size].append(min(counts) / statistics.fmean(counts))
-        alone, together = (statistics.median(rates[size]) for size in servers)
-        least = {size: min(shares) for size, shares in worst.items()}
-        print(
-            f"{point}: {alone:.0f} frames/s one by one, {together:.0f} micro-batched: {together / alone:.2f} × "
-            f"(bar 1.5); worst-served device {least[1]:.2f} and {least[NUM_DEVICES]:.2f} of the mean (bar 0.5)",
-            flush=True,
-        )
-    for pipe, _ in servers.values():
-        pipe.send(None)
+        process = context.Process(target=serve, args=(there, name, size), daemon=True)
+        process.start()
+        servers[size] = process, here, here.recv()
+    rates: dict[int, list[float]] = {size: [] for size in servers}
+    costs: dict[int, list[float]] = {size: [] for size in servers}
+    worst: dict[int, list[float]] = {size: [] for size in servers}
+    for _ in range(TURNS):
+        for size, (_, pipe, address) in servers.items():
+            pipe.send(True)
+            before = pipe.recv()
+            counts = frames_each(address, plan, payload)
+            pipe.send(True)
+            costs[size].append((pipe.recv() - before) / sum(counts))
+            rates[size].append(sum(counts) / RUN_S)
+            worst[size].append(min(counts) / statistics.fmean(counts))
+    for process, pipe, _ in servers.values():
+        pipe.send(False)
+        process.join(10)
+    alone, together = (statistics.median(rates[size]) for size in servers)
+    cost, cost_together = (1e3 * statistics.median(costs[size]) for size in servers)
+    return (
+        f"{name} at {point}: {alone:.0f} frames/s one by one, {together:.0f} micro-batched: {together / alone:.2f} × "
+        f"(bar 1.5); server {cost:.2f} and {cost_together:.2f} ms of processor a frame; worst-served device "
+        f"{min(worst[1]):.2f} and {min(worst[NUM_DEVICES]):.2f} of the mean (bar 0.5)"
+    )
+
+
+def main() -> None:
+    """Print a line for each network."""
+    torch.set_num_threads(1)
+    for name in NETWORKS:
+        print(compare(name), flush=True)
 
 
 if __name__ == "__main__":

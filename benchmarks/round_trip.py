@@ -9,7 +9,9 @@ Four ways to bring bytes or a tensor to a server process and back, the same size
 * splitsem tensors: the same from tensor to tensor, with the identity codec at both ends and its checksums;
 * naive: the tensor in a protobuf message (raw bytes and a shape), unary, fresh buffers at every step.
 
-The order changes with every round, so that no way has the quiet moments to itself.
+The order changes with every round, so that no way has the quiet moments to itself, and a ratio is the median of the
+rounds' ratios. The second line is processor time: milliseconds of both processes together for one round trip, which
+other work on the machine disturbs less than the clock.
 """
 
 import multiprocessing
@@ -24,6 +26,7 @@ import grpc
 import torch
 
 from splitsem.codecs.identity import Identity
+from splitsem.codecs.pieces import Payload, Pieces
 from splitsem.models.cnn import StagedCnn
 from splitsem.split.graph import SplitGraph
 from splitsem.transport.engine import TailEngine
@@ -36,20 +39,22 @@ from splitsem.transport.plan import Plan
 from splitsem.transport.retry import Retry
 
 SIZES = (4 << 10, 256 << 10, 1_600_000, 12_800_000)
-ROUNDS = 8
+ROUNDS = 12
 REPEATS = 5
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-BARS = {"frames / bare ≤ 1.3": 1.3, "naive / tensors ≥ 2.5": 2.5}
+BARS = "bars: frames / bare ≤ 1.3, naive / frames ≥ 2.5 from 1.6 MB on"
+WAYS = ("bare", "frames", "tensors", "naive")
+RATIOS = (("frames", "bare"), ("tensors", "bare"), ("naive", "frames"), ("naive", "tensors"))
 
 
 class Echo(TailEngine):
     """Sends payloads back, as they are or, at the point ``output``, decoded and encoded again."""
 
-    def answer(self, session: str, payload: bytes | memoryview) -> tuple[bytes, float]:
+    def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> tuple[bytes, float]:
         """See TailEngine."""
         if self.session(session).point.name == "output":
             return self._identity.encode(self.decode(payload)), 0.0
-        return payload, 0.0  # type: ignore[return-value]
+        return whole(payload), 0.0  # type: ignore[return-value]
 
 
 def engine() -> Echo:
@@ -59,7 +64,7 @@ def engine() -> Echo:
 
 
 def serve(pipe: Connection) -> None:
-    """Both servers, in a process of their own, until the pipe closes."""
+    """Both servers, in a process of their own; tells its processor time whenever asked, until told to stop."""
     torch.set_num_threads(1)
 
     def naive(request: tail_pb2.Frame, _: grpc.ServicerContext) -> tail_pb2.Reply:
@@ -78,7 +83,8 @@ def serve(pipe: Connection) -> None:
     bare.start()
     ours = GrpcServer(engine(), "127.0.0.1:0", Security(), Limits())
     pipe.send((f"127.0.0.1:{port}", ours.start()))
-    pipe.recv()
+    while pipe.recv():
+        pipe.send(time.process_time())
     ours.stop(0)
     bare.stop(0)
 
@@ -92,13 +98,19 @@ def bare_stream(channel: grpc.Channel, message: bytes) -> Iterator[object]:
         yield next(replies)
 
 
-def frame_stream(tail: GrpcTail, make: Callable[[], bytes]) -> Iterator[memoryview]:
+def whole(payload: Payload) -> bytes | memoryview:
+    """The payload in one piece, as the bare echo gives it."""
+    return bytes(payload) if isinstance(payload, Pieces) else payload
+
+
+def frame_stream(tail: GrpcTail, make: Callable[[], bytes], keeps_pieces: bool) -> Iterator[Payload]:
     """One payload answered at each step; it is made within the step."""
     turns: SimpleQueue[bytes] = SimpleQueue()
     answers = tail.stream(iter(turns.get, None), window=1)
     while True:
         turns.put(make())
-        yield next(answers).payload  # type: ignore[misc]
+        payload = next(answers).payload
+        yield payload if keeps_pieces else whole(payload)
 
 
 def ways(bare_at: str, ours_at: str, num_bytes: int) -> dict[str, Callable[[], object]]:
@@ -113,9 +125,9 @@ def ways(bare_at: str, ours_at: str, num_bytes: int) -> dict[str, Callable[[], o
         tail.open(Plan(engine().offer.fingerprint, "none", point, "layer", "float32", "Identity"))
         tails.append(tail)
     bare = bare_stream(channel, raw)
-    frames = frame_stream(tails[0], lambda: payload)
+    frames = frame_stream(tails[0], lambda: payload, keeps_pieces=False)
     codec = Identity()
-    tensors = frame_stream(tails[1], lambda: codec.encode((z,)))
+    tensors = frame_stream(tails[1], lambda: codec.encode((z,)), keeps_pieces=True)
 
     def naively() -> torch.Tensor:
         reply = naive(tail_pb2.Frame(session="s", client="c", request_id=1, payload=z.clone().numpy().tobytes()))
@@ -129,38 +141,51 @@ def ways(bare_at: str, ours_at: str, num_bytes: int) -> dict[str, Callable[[], o
     }
 
 
-def measure(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each way."""
-    times_s: dict[str, list[float]] = {name: [] for name in calls}
-    names = list(calls)
+def measure(calls: dict[str, Callable[[], object]], server: Connection) -> list[dict[str, tuple[float, float]]]:
+    """For each round and way: median seconds by the clock, and mean seconds of processor time at both ends."""
+
+    def processor_s() -> float:
+        server.send(True)
+        return server.recv() + time.process_time()
+
+    def once(call: Callable[[], object]) -> float:
+        began = time.perf_counter()
+        call()
+        return time.perf_counter() - began
+
+    rounds = []
     for turn in range(ROUNDS + 1):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            for _ in range(REPEATS):
-                began = time.perf_counter()
-                calls[name]()
-                if turn:  # the first round warms up
-                    times_s[name].append(time.perf_counter() - began)
-    return {name: statistics.median(times) for name, times in times_s.items()}
+        found = {}
+        for name in WAYS[turn % len(WAYS) :] + WAYS[: turn % len(WAYS)]:
+            before_s = processor_s()
+            clock_s = statistics.median(once(calls[name]) for _ in range(REPEATS))
+            found[name] = clock_s, (processor_s() - before_s) / REPEATS
+        rounds.append(found)
+    return rounds[1:]  # the first one warms up
+
+
+def row(rounds: list[dict[str, tuple[float, float]]], which: int) -> str:
+    """Median milliseconds of each way, and the median ratios."""
+    times = (1e3 * statistics.median(found[name][which] for found in rounds) for name in WAYS)
+    ratios = (statistics.median(found[a][which] / found[b][which] for found in rounds) for a, b in RATIOS)
+    return "".join(f"{value:9.2f}" for value in times) + "  " + "".join(f"{value:16.2f}" for value in ratios)
 
 
 def main() -> None:
-    """Print medians in milliseconds, their ratios and the bars."""
+    """Print medians in milliseconds and their ratios, by the clock and in processor time."""
     torch.set_num_threads(1)
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
     process.start()
     addresses = here.recv()
-    print(f"{'bytes':>10}{'bare':>9}{'frames':>9}{'tensors':>9}{'naive':>9}  ms; bars: {', '.join(BARS)}")
+    print(BARS)
+    heads = "".join(f"{name:>9}" for name in WAYS) + "  " + "".join(f"{a + '/' + b:>16}" for a, b in RATIOS)
+    print(f"{'bytes':>10}{'ms':>10}{heads}")
     for num_bytes in SIZES:
-        found = measure(ways(*addresses, num_bytes))
-        ratios = found["frames"] / found["bare"], found["naive"] / found["tensors"], found["naive"] / found["frames"]
-        row = "".join(f"{1e3 * found[name]:9.2f}" for name in ("bare", "frames", "tensors", "naive"))
-        print(
-            f"{num_bytes:>10}{row}  frames/bare {ratios[0]:.2f}, naive/tensors {ratios[1]:.2f}, "
-            f"naive/frames {ratios[2]:.2f}",
-            flush=True,
-        )
-    here.send(None)
+        rounds = measure(ways(*addresses, num_bytes), here)
+        print(f"{num_bytes:>10}{'clock':>10}{row(rounds, 0)}", flush=True)
+        print(f"{'':>10}{'processor':>10}{row(rounds, 1)}", flush=True)
+    here.send(False)
     process.join(5)
 
 

@@ -32,7 +32,7 @@ class Echo:
         """Any plan will do."""
         return plan.point
 
-    def answer(self, session: str, payload: bytes) -> tuple[bytes, float]:
+    def answer(self, session: str, payload: bytes, queue_s: float = 0.0) -> tuple[bytes, float]:
         """The first bytes, as a classifier's output is short."""
         return bytes(payload[:40]), 0.0
 

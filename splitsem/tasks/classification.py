@@ -3,15 +3,16 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from math import prod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 from splitsem.tasks.task import Splits, Task
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 TOP5_FROM_CLASSES = 20
 
@@ -47,8 +48,11 @@ class ClassificationTask(Task):
         """Mean cross-entropy of logits ``y_hat`` (batch, classes) against class indices ``y`` (batch,)."""
         return F.cross_entropy(y_hat, y)
 
-    def metrics(self) -> MetricCollection:
+    def metrics(self) -> "MetricCollection":
         """``score`` = share of right answers; ``top5`` as well where there are at least 20 classes."""
+        from torchmetrics import Metric, MetricCollection
+        from torchmetrics.classification import MulticlassAccuracy
+
         num_classes = len(self.class_names)
         metrics: dict[str, Metric] = {"score": MulticlassAccuracy(num_classes, average="micro")}
         if num_classes >= TOP5_FROM_CLASSES:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from splitsem.tasks.classification import ClassificationTask, hold_out
 from splitsem.tasks.image_tensors import ImageTensors
@@ -25,6 +24,8 @@ class Digits(ClassificationTask):
         self.seed = seed
 
     def _load(self) -> Splits:
+        from sklearn.datasets import load_digits
+
         digits = load_digits()
         # The grey levels are 0…16; on uint8's scale, so that PNG and JPEG carry the very picture that the network sees.
         levels = np.round(digits.images * (255 / MAX_LEVEL)).astype(np.uint8)

@@ -3,19 +3,21 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
-from torchmetrics import MetricCollection
 
 from splitsem.errors import ConfigError
 from splitsem.tasks.aerial import scene
+from splitsem.tasks.dice import dice_loss
 from splitsem.tasks.rescuenet import CLASS_NAMES, IGNORED, RescueNetPatches
-from splitsem.tasks.segmentation import SegmentationIoU, dice_loss
 from splitsem.tasks.task import Splits, Task
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 _FIRST_SCENE = {"train": 0, "val": 1_000_000, "test": 2_000_000}  # apart, so that one split's size moves no other's
 
@@ -93,8 +95,12 @@ class Disaster(Task):
         cross_entropy = functional.cross_entropy(y_hat, y, ignore_index=IGNORED)
         return cross_entropy + self._dice_weight * dice_loss(y_hat, y, IGNORED)
 
-    def metrics(self) -> MetricCollection:
+    def metrics(self) -> "MetricCollection":
         """``score`` (mean IoU) and ``iou_<class>`` for each class that occurs, from one confusion matrix."""
+        from torchmetrics import MetricCollection
+
+        from splitsem.tasks.segmentation import SegmentationIoU
+
         return MetricCollection({"iou": SegmentationIoU(CLASS_NAMES, ignore_index=IGNORED)})
 
     def _split(self, name: str) -> Dataset:

@@ -1,7 +1,7 @@
 """NetQos: forecast a link's throughput from its past — generated, from CSV files or from Mahimahi traces."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import ConcatDataset, Dataset
-from torchmetrics import MetricCollection
 
 from splitsem.errors import ConfigError
 from splitsem.tasks.cellular import cellular_throughput_bps
-from splitsem.tasks.forecast import ForecastSkill
 from splitsem.tasks.task import Splits, Task
 from splitsem.tasks.traces import mahimahi_throughput_bps, read_csv_bps
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 Series = NDArray[np.float64]
 
@@ -97,11 +98,15 @@ class NetQos(Task):
         """Mean absolute error, in units of a typical change."""
         return functional.l1_loss(y_hat, y)
 
-    def metrics(self) -> MetricCollection:
+    def metrics(self) -> "MetricCollection":
         """``score`` (skill against persistence), ``mae_bps``, ``rmse_bps``, ``mae_persistence_bps`` of what is scored.
 
         And ``mae_seasonal_naive_bps``, a fact of the test split.
         """
+        from torchmetrics import MetricCollection
+
+        from splitsem.tasks.forecast import ForecastSkill
+
         _, scale, seasonal_bps = self._load()
         return MetricCollection({"forecast": ForecastSkill(scale.change_bps, seasonal_bps)})
 

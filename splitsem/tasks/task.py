@@ -1,11 +1,13 @@
 """Task: the interface between a data set and everything else."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchmetrics import MetricCollection
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection  # 120 MB that a server does without
 
 
 class Splits(NamedTuple):
@@ -40,5 +42,5 @@ class Task(ABC):
         """Mean training loss of a batch, a scalar; ``y_hat`` is the network's output ``(batch, *output_shape)``."""
 
     @abstractmethod
-    def metrics(self) -> MetricCollection:
+    def metrics(self) -> "MetricCollection":
         """Fresh metrics over a data set: ``score`` in [0, 1], higher is better, and any the task adds."""

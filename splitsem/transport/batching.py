@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,9 @@ from splitsem.codecs.codec import Tensors
 @dataclass(eq=False)
 class _Job:
     z: Tensors
+    woken: threading.Lock = field(default_factory=threading.Lock)  # held until it is done or its turn to run
     output: Tensor | None = None
     error: BaseException | None = None
-
-    @property
-    def is_done(self) -> bool:
-        return self.output is not None or self.error is not None
 
 
 class Batcher:
@@ -26,6 +23,9 @@ class Batcher:
 
     A frame that finds the tail idle is computed at once and alone. A stream has one frame here at most, so that first
     come, first served is fair between devices. Batched kernels may round differently in the last bit.
+
+    The thread that finds the tail idle runs it; when it is done, it wakes those whose frames it ran, and the oldest
+    frame's thread of those that came meanwhile is the next to run. Nobody waits for a run that his frame is not in.
 
     Args:
         tail: takes tensors whose dimension 0 is the batch.
@@ -35,22 +35,38 @@ class Batcher:
     def __init__(self, tail: nn.Module, max_samples: int) -> None:
         self.tail, self.max_samples = tail, max_samples
         self._jobs: deque[_Job] = deque()
-        self._running = threading.Lock()
+        self._lock = threading.Lock()
+        self._is_running = False
 
     def __call__(self, *z: Tensor) -> Tensor:
         """The tail's output for these tensors."""
         job = _Job(z)
-        self._jobs.append(job)
-        with self._running:
-            while not job.is_done:
-                self._run(self._take())
+        job.woken.acquire()
+        with self._lock:
+            self._jobs.append(job)
+            runs, self._is_running = not self._is_running, True
+        if not runs:
+            job.woken.acquire()
+        if job.output is None and job.error is None:
+            self._run_oldest()
         if job.error is not None:
             raise job.error
         assert job.output is not None
         return job.output
 
+    def _run_oldest(self) -> None:
+        """Run the oldest jobs, that of this thread first among them, and pass the tail on."""
+        with self._lock:
+            jobs = self._take()
+        self._run(jobs)
+        with self._lock:
+            self._is_running = bool(self._jobs)
+            successor = self._jobs[0] if self._jobs else None
+        for job in (*jobs[1:], *filter(None, [successor])):
+            job.woken.release()
+
     def _take(self) -> list[_Job]:
-        """The oldest jobs that fit into one run; called by the thread that runs the tail."""
+        """The oldest jobs that fit into one run."""
         jobs = [self._jobs.popleft()]
         num_samples = len(jobs[0].z[0])
         while self._jobs and num_samples + len(self._jobs[0].z[0]) <= self.max_samples:

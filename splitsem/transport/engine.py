@@ -1,8 +1,8 @@
 """TailEngine: what the server does with a frame, without any network: agree on a plan, keep its tail, answer."""
 
 import hashlib
+import logging
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -13,11 +13,15 @@ from torch import Tensor
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.codecs.decoders import builtin_decoders
 from splitsem.codecs.identity import Identity
+from splitsem.codecs.pieces import Payload, Pieces
 from splitsem.errors import ConfigError, PayloadError, SessionError
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
 from splitsem.transport.batching import Batcher
+from splitsem.transport.metrics import ServerMetrics
 from splitsem.transport.plan import Plan, codec_label
+
+log = logging.getLogger(__name__)
 
 
 class _Session(NamedTuple):
@@ -65,6 +69,7 @@ class TailEngine:
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._lock = threading.Lock()
         self.num_answered = 0
+        self.metrics = ServerMetrics()
 
     def open(self, plan: Plan) -> str:
         """Agree on a plan, make its tail ready, and return the key of the session that answers its frames.
@@ -74,6 +79,7 @@ class TailEngine:
         """
         lines = self._disagreements(plan)
         if lines:
+            self.metrics.opened(False, len(self._sessions))
             raise ConfigError("\n".join(lines))
         point = self.graph.point(plan.point)
         key = hashlib.sha256(plan.to_json().encode()).hexdigest()[:16]
@@ -84,25 +90,30 @@ class TailEngine:
                 self._sessions[key] = _Session(point, Batcher(tail, self.micro_batch) if is_shared else tail)
                 if len(self._sessions) > self.max_sessions:
                     self._sessions.popitem(last=False)
+        self.metrics.opened(True, len(self._sessions))
+        log.info("Agreed on %s with %s", plan.point, plan.codec, extra={"session": key})
         return key
 
-    def answer(self, session: str, payload: bytes | memoryview) -> tuple[bytes, float]:
+    def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> tuple[bytes, float]:
         """The tail's output for one payload (wire format, identity codec) and the seconds it took.
+
+        ``queue_s`` is how long the payload waited before; it is only counted.
 
         Raises SessionError when the session is not open here, PayloadError when the payload is damaged or does not
         fit the session's split point.
         """
-        chosen = self.session(session)
-        began = time.perf_counter()
-        z_hat = self.decode(payload)
-        check_fit(z_hat, chosen.point, self.max_batch)
-        with torch.inference_mode():
+        with self.metrics.request(len(payload), queue_s) as request, torch.inference_mode():
+            chosen = self.session(session)
+            z_hat = self.decode(payload)
+            check_fit(z_hat, chosen.point, self.max_batch)
+            request.over("decode")
             output = chosen.tail(*(tensor.to(self.device) for tensor in z_hat))
+            request.over("tail")
             answer = self._identity.encode((output,))
-        server_s = time.perf_counter() - began
+            request.over("encode", len(answer))
         with self._lock:
             self.num_answered += 1
-        return answer, server_s
+        return answer, request.server_s
 
     def session(self, key: str) -> _Session:
         """The session of this key, marked as just used. Raises SessionError."""
@@ -112,12 +123,14 @@ class TailEngine:
             self._sessions.move_to_end(key)
             return self._sessions[key]
 
-    def decode(self, payload: bytes | memoryview) -> Tensors:
+    def decode(self, payload: Payload) -> Tensors:
         """The tensors of a payload of any codec known here, found by the number in its header. Raises PayloadError."""
         number = payload[3] if len(payload) > 3 else 0
         decoder = self._decoders.get(number)
         if decoder is None:
             raise PayloadError(f"expected a payload of codec {sorted(self._decoders)}, got codec {number}")
+        if isinstance(payload, Pieces) and not isinstance(decoder, Identity):
+            payload = bytes(payload)  # a codec reads bytes; only the one with the large bodies can do without the copy
         return decoder.decode(payload)  # type: ignore[arg-type]
 
     def _disagreements(self, plan: Plan) -> list[str]:

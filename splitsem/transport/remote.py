@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from splitsem.codecs.identity import Identity
+from splitsem.codecs.pieces import Payload
 from splitsem.errors import PayloadError
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.plan import Plan
+from splitsem.transport.ssh.inventory import Start
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Answer:
     """
 
     request_id: int
-    payload: bytes | memoryview
+    payload: Payload
     server_s: float
     queue_s: float
 
@@ -100,9 +102,27 @@ class TailServer(ABC):
     def stop(self, grace_s: float) -> None:
         """Take no new frames, answer those received, and end after ``grace_s`` seconds at the latest."""
 
+    @abstractmethod
+    def queue_depth(self) -> int:
+        """Frames that wait at this moment."""
+
+    @abstractmethod
+    def num_clients(self) -> int:
+        """Clients at this moment: streams with gRPC, sessions with UDP."""
+
 
 class RemoteTransport(ABC):
-    """What a remote option of the config group ``transport`` makes: one way to carry frames, with its two ends."""
+    """What a remote option of the config group ``transport`` makes: one way to carry frames, with its two ends.
+
+    Attributes:
+        target: ``host:port`` that the device connects to.
+        start: how the server comes to run before that.
+        is_tunnelled: whether ssh can carry the frames.
+    """
+
+    target: str
+    start: Start = Start()
+    is_tunnelled: bool = True
 
     @abstractmethod
     def device_end(self) -> RemoteTail:

@@ -112,14 +112,24 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, device: Device) -> tup
     return trained, key
 
 
+def check_settings(cfg: DictConfig) -> None:
+    """Raise what is wrong with codec, link and split point as far as that shows before a network is trained for them.
+
+    Raises ConfigError when the point is given twice, and what the constructors raise.
+    """
+    name, index = cfg.split.point, cfg.split.index
+    if name is not None and index is not None:
+        raise ConfigError(f"split.point={name} and split.index={index} are both given; give one of them")
+    instantiate(cfg.codec)
+    instantiate(cfg.transport)
+
+
 def chosen_point(cfg: DictConfig, graph: SplitGraph) -> SplitPoint:
     """The point that ``split.point`` or ``split.index`` names; with neither, the first bottleneck, else ``input``.
 
     Raises ConfigError when both are given, SplitPointError when there is no such point.
     """
     name, index = cfg.split.point, cfg.split.index
-    if name is not None and index is not None:
-        raise ConfigError(f"split.point={name} and split.index={index} are both given; give one of them")
     if name is not None or index is not None:
         return graph.point(str(name) if name is not None else int(index))
     point = next((p for p in graph.points[1:-1] if p.is_bottleneck), None)

@@ -3,17 +3,19 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method, instantiate
-from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.errors import LinkError
 from splitsem.sweep import parent_run
 from splitsem.tracking import Mlflow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class Result(NamedTuple):
     """
 
     metrics: Metrics
-    figures: dict[str, Figure]
+    figures: dict[str, "Figure"]
     history: list[dict[str, float]]
     headline: str
 

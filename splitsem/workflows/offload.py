@@ -21,8 +21,8 @@ from splitsem.plots.run_breakdown import run_breakdown
 from splitsem.split.partition import Cut
 from splitsem.transport.fallback import LocalFallback
 from splitsem.transport.plan import Plan, codec_label, weights_digest
-from splitsem.transport.remote import RemoteTail
-from splitsem.workflows import assemble, codecs, split
+from splitsem.transport.remote import RemoteTail, RemoteTransport
+from splitsem.workflows import assemble, codecs, split, ssh_start
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.job import Metrics, Result
 from splitsem.workflows.serve import engine_for, remote_transport
@@ -60,10 +60,19 @@ class Device:
 
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Score the test split through the server, time it, and put the prediction beside it."""
+    assemble.check_settings(cfg)
+    transport = remote_transport(cfg)
+    host = ssh_start.chosen_host(cfg, transport)  # first, so that a wrong name is told before anything is trained
     network = assemble.network(cfg)
+    with ssh_start.server_for(cfg, transport, host, network) as started:
+        result = _offload(cfg, network, transport)
+    return result._replace(metrics=result.metrics | started)
+
+
+def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport) -> Result:
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
     codec = codecs.codec(cfg, network, cut.point)
-    remote: RemoteTail = remote_transport(cfg).device_end()
+    remote: RemoteTail = transport.device_end()
     if cfg.workflow.fallback == "local":
         remote = LocalFallback(remote, engine_for(cfg, network))
     try:
@@ -148,32 +157,41 @@ def _measure(cfg: DictConfig, network: Network, device: Device, remote: RemoteTa
 
     scores = score(answer, network.task, _samples(cfg, network, cfg.workflow.num_samples))
     answers.close()  # type: ignore[attr-defined]
-    edge_s, link_s, server_s, latency_s = _alone(cfg, network, Device(device.cut, device.codec), remote)
+    stages = _alone(cfg, network, Device(device.cut, device.codec), remote)
     began, steady = device.began[0], len(arrivals) > 2 * _NUM_WARM_UP
     first = arrivals[_NUM_WARM_UP] if steady else began
     num = len(arrivals) - 1 - _NUM_WARM_UP if steady else len(arrivals)
     measured = {
-        "measured_edge_s": statistics.median(edge_s),
-        "measured_link_s": statistics.median(link_s),
-        "measured_server_s": statistics.median(server_s),
-        "measured_latency_s": statistics.median(latency_s),
+        **{f"measured_{stage}_s": statistics.median(times_s) for stage, times_s in stages.items()},
+        **percentiles(stages),
         "measured_throughput_hz": num / (arrivals[-1] - first),
     }
-    for percent in (95, 99):
-        measured[f"measured_latency_p{percent}_s"] = torch.tensor(latency_s).quantile(percent / 100).item()
     return scores, measured
 
 
-def _alone(cfg: DictConfig, network: Network, device: Device, remote: RemoteTail) -> tuple[list[float], ...]:
-    """Edge, link, server and latency of each of some frames, every one sent when the one before is answered."""
-    link_s, server_s, latency_s = [], [], []
+def percentiles(stages: dict[str, list[float]]) -> Metrics:
+    """``measured_<stage>_p50_s``, ``_p95_s`` and ``_p99_s`` of each stage's times."""
+    return {
+        f"measured_{stage}_p{percent}_s": torch.tensor(times_s, dtype=torch.float64).quantile(percent / 100).item()
+        for stage, times_s in stages.items()
+        for percent in (50, 95, 99)
+    }
+
+
+def _alone(cfg: DictConfig, network: Network, device: Device, remote: RemoteTail) -> dict[str, list[float]]:
+    """Seconds of each stage of some frames, every one sent when the one before is answered.
+
+    ``link`` is what edge and server leave of the latency, so ``queue``, the wait on the server, is a part of it.
+    """
+    link_s, server_s, queue_s, latency_s = [], [], [], []
     payloads = (device.payload(x) for x, _ in _samples(cfg, network, cfg.workflow.num_timed))
     for answer in remote.stream(payloads, window=1):
         latency = time.perf_counter() - device.began.popleft()
         latency_s.append(latency)
         server_s.append(answer.server_s)
+        queue_s.append(answer.queue_s)
         link_s.append(max(0.0, latency - device.edge_s[answer.request_id] - answer.server_s))
-    return device.edge_s, link_s, server_s, latency_s
+    return {"edge": device.edge_s, "link": link_s, "server": server_s, "queue": queue_s, "latency": latency_s}
 
 
 def _warm_up(cfg: DictConfig, network: Network, device: Device, remote: RemoteTail) -> None:

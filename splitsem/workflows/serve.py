@@ -3,13 +3,18 @@
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from prometheus_client import start_http_server
 
+from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.transport.engine import TailEngine
+from splitsem.transport.grpc.security import host_port, is_loopback
+from splitsem.transport.metrics import ServerMetrics
 from splitsem.transport.plan import weights_digest
 from splitsem.transport.remote import RemoteTransport, TailServer
 from splitsem.workflows import assemble, codecs
@@ -20,15 +25,32 @@ log = logging.getLogger(__name__)
 _FIRST_OWN_CODEC = 128
 
 
-def run(cfg: DictConfig, folder: Path) -> Result:
-    """Serve the configured network, any split point and codec of it, until SIGTERM or SIGINT; then drain."""
+def run(cfg: DictConfig, folder: Path, announce: Callable[[str], None] | None = None) -> Result:
+    """Serve the configured network, any split point and codec of it, until SIGTERM or SIGINT; then drain.
+
+    ``announce`` is told the bound address.
+    """
     transport = remote_transport(cfg)
+    if transport.start.how is not None:
+        raise ConfigError("transport.start is the device's (workflow=offload); a server is started without")
     engine = engine_for(cfg, assemble.network(cfg), cfg.workflow.micro_batch)
-    num_frames = serve(transport.server_end(engine), engine, folder, cfg.workflow.grace_s)
+    server = transport.server_end(engine)
+    engine.metrics.watch(server)
+    if cfg.workflow.metrics_bind is not None:
+        address = show_metrics(engine.metrics, cfg.workflow.metrics_bind, cfg.workflow.metrics_insecure)
+        (folder / "metrics_address.txt").write_text(address + "\n")
+        log.info("Metrics on http://%s/metrics", address)
+    num_frames = serve(server, engine, folder, cfg.workflow.grace_s, announce)
     return Result({"frames_answered": num_frames}, {}, [], f"Stopped; {num_frames} frames answered")
 
 
-def serve(server: TailServer, engine: TailEngine, folder: Path, grace_s: float) -> int:
+def serve(
+    server: TailServer,
+    engine: TailEngine,
+    folder: Path,
+    grace_s: float,
+    announce: Callable[[str], None] | None = None,
+) -> int:
     """Start, say where, wait for a signal, drain; returns the number of answered frames.
 
     The bound address is also in ``folder/address.txt``, for whoever started this with port 0.
@@ -38,6 +60,8 @@ def serve(server: TailServer, engine: TailEngine, folder: Path, grace_s: float) 
     try:
         address = server.start()
         (folder / "address.txt").write_text(address + "\n")
+        if announce is not None:
+            announce(address)
         log.info("Serving %d split points on %s (device %s)", len(engine.graph.points), address, engine.device)
         stopped.wait()
         log.info("Stopping: answering what was received, for %.0f s at most", grace_s)
@@ -46,6 +70,31 @@ def serve(server: TailServer, engine: TailEngine, folder: Path, grace_s: float) 
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return engine.num_answered
+
+
+def show_metrics(metrics: ServerMetrics, bind: str, is_insecure: bool = False) -> str:
+    """Show the metrics on ``http://bind/metrics``, in the clear and to anybody; the address that was bound.
+
+    Args:
+        metrics: what to show.
+        bind: ``host:port``; port 0 takes a free one.
+        is_insecure: allow an address beyond this machine.
+
+    Raises:
+        ConfigError: a public address without ``is_insecure``, one that is taken, or none at all.
+    """
+    try:
+        host, port = host_port(bind)
+    except ValueError as exc:
+        raise ConfigError(f"workflow.metrics_bind: {exc}") from exc
+    if not is_insecure and not is_loopback(host):
+        remedy = "bind 127.0.0.1, or give workflow.metrics_insecure=true"
+        raise ConfigError(f"refusing to show metrics on {host} in the clear: {remedy}")
+    try:
+        server, _ = start_http_server(port, host.strip("[]"), metrics.registry)
+    except OSError as exc:
+        raise ConfigError(f"cannot show metrics on {bind}: {exc.strerror}") from exc
+    return f"{host}:{server.server_port}"
 
 
 def remote_transport(cfg: DictConfig) -> RemoteTransport:
@@ -63,7 +112,7 @@ def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailE
     """
     point = assemble.chosen_point(cfg, network.graph) if codecs.is_learned(cfg) else network.graph.points[0]
     codec = codecs.codec(cfg, network, point)
-    own = [codec] if getattr(codec, "codec_id", 0) >= _FIRST_OWN_CODEC else []
+    own = [codec] if is_own(codec) else []
     return TailEngine(
         network.graph,
         weights_digest(network.model),
@@ -72,3 +121,8 @@ def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailE
         codecs=own,
         micro_batch=micro_batch,
     )
+
+
+def is_own(codec: Codec) -> bool:
+    """Whether the codec is not a built-in one, which every server knows."""
+    return getattr(codec, "codec_id", 0) >= _FIRST_OWN_CODEC

@@ -29,6 +29,7 @@ _unsplit: dict[tuple[str, int, int | None], float] = {}
 
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Score and time the chosen cut; in a sweep also, once, the picture sent as JPEG and WebP."""
+    assemble.check_settings(cfg)
     network = assemble.network(cfg)
     point = assemble.chosen_point(cfg, network.graph)
     cut = network.graph.cut(point)

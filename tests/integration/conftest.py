@@ -14,6 +14,7 @@ import torch
 
 from splitsem.codecs.identity import Identity
 from splitsem.transport.grpc.client import GrpcTail
+from splitsem.transport.grpc.heartbeat import HEARTBEAT_S
 from splitsem.transport.grpc.security import Security
 from splitsem.transport.plan import Plan, weights_digest
 from splitsem.transport.retry import Retry
@@ -100,8 +101,10 @@ def connect() -> Iterator[Callable[..., GrpcTail]]:
     """Device ends, closed after the test."""
     made: list[GrpcTail] = []
 
-    def make(address: str, window: int = 8, retry: Retry = QUICK, **security: object) -> GrpcTail:
-        made.append(GrpcTail(address, window, retry, Security(**security)))  # type: ignore[arg-type]
+    def make(
+        address: str, window: int = 8, retry: Retry = QUICK, heartbeat_s: float = HEARTBEAT_S, **security: object
+    ) -> GrpcTail:
+        made.append(GrpcTail(address, window, retry, Security(**security), heartbeat_s))  # type: ignore[arg-type]
         return made[-1]
 
     yield make

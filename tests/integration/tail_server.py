@@ -9,6 +9,7 @@ import torch
 from splitsem.models.cnn import StagedCnn
 from splitsem.split.graph import SplitGraph
 from splitsem.transport.engine import TailEngine
+from splitsem.transport.grpc.heartbeat import HEARTBEAT_S
 from splitsem.transport.grpc.limits import Limits
 from splitsem.transport.grpc.security import Security
 from splitsem.transport.grpc.server import GrpcServer
@@ -26,12 +27,14 @@ def small_network(seed: int = 0) -> tuple[StagedCnn, SplitGraph]:
 
 
 def main(settings: dict) -> None:
-    """Serve until SIGTERM; settings: ``security``, ``limits`` (their arguments), ``bind``, ``micro_batch``."""
+    """Serve until SIGTERM; settings: ``security``, ``limits`` (their arguments), ``bind``, ``heartbeat_s``, …"""
     torch.set_num_threads(1)
     model, graph = small_network()
     engine = TailEngine(graph, weights_digest(model), micro_batch=settings.get("micro_batch", 1))
     limits = Limits(**settings.get("limits", {}))
-    server = GrpcServer(engine, settings.get("bind", "127.0.0.1:0"), Security(**settings.get("security", {})), limits)
+    security = Security(**settings.get("security", {}))
+    heartbeat_s = settings.get("heartbeat_s", HEARTBEAT_S)
+    server = GrpcServer(engine, settings.get("bind", "127.0.0.1:0"), security, limits, heartbeat_s)
     serve(server, engine, Path(sys.argv[2]), grace_s=5.0)
 
 

@@ -13,8 +13,7 @@ from splitsem.transport.grpc.server import SERVICE
 
 EXPECTED = {
     grpc.StatusCode.OK,
-    grpc.StatusCode.INTERNAL,  # not a protobuf message
-    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.INVALID_ARGUMENT,  # not a protobuf message, or not a payload
     grpc.StatusCode.ABORTED,  # the session's name was hit
 }
 
@@ -69,9 +68,52 @@ def test_mutated_messages_get_a_status_each_and_leave_no_trace(start_server, con
     seen = send_all(server, plan, frames[0][0], num_messages)
     assert seen <= EXPECTED
     assert grpc.StatusCode.INVALID_ARGUMENT in seen
-    assert process.memory_info().rss - before < 30e6
+    assert process.memory_info().rss - before < 15e6
     tail = connect(server.address)
     tail.open(plan)
     outputs = [answer.output() for answer in tail.stream(frames[0][:50])]
     assert len(outputs) == 50
     assert all(map(torch.equal, outputs, frames[1]))
+
+
+METHODS = {
+    f"/{SERVICE}/Open": "unary_unary",
+    f"/{SERVICE}/Call": "unary_unary",
+    f"/{SERVICE}/Stream": "stream_stream",
+    "/grpc.health.v1.Health/Check": "unary_unary",
+}
+
+
+@pytest.mark.parametrize("path", METHODS)
+def test_what_is_no_protobuf_is_said_to_be_none_and_leaves_nothing_behind(server, path):
+    """gRPC's own reading would keep some 15 KB of each."""
+    process = psutil.Process(server.process.pid)
+    with grpc.insecure_channel(server.address) as channel:
+        method = getattr(channel, METHODS[path])(path)
+
+        def send():
+            if METHODS[path] == "unary_unary":
+                method(b"\xff\xff", timeout=10)
+            else:
+                list(method(iter([b"\xff\xff"]), timeout=10))
+
+        for num_messages in (200, 800):
+            before = process.memory_info().rss
+            for _ in range(num_messages):
+                with pytest.raises(grpc.RpcError) as refused:
+                    send()
+                assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+                assert "expected a protobuf message" in refused.value.details()
+        assert process.memory_info().rss - before < 5e6
+
+
+def test_2000_requests_leave_the_servers_memory_as_it_was(server, connect, plan, frames):
+    process = psutil.Process(server.process.pid)
+    tail = connect(server.address)
+    tail.open(plan)
+    before = 0
+    for answer in tail.stream(frames[0]):
+        if answer.request_id == 500:  # pools and allocators have their size
+            before = process.memory_info().rss
+    assert answer.request_id == 1999
+    assert process.memory_info().rss - before < 4e6

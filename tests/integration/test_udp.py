@@ -226,9 +226,19 @@ def test_the_paced_rate_is_kept(running, agreed):
     assert 8 * 1_000_000 / took_s > 0.7 * 20e6
 
 
-def test_a_plan_that_does_not_fit_is_refused_in_words(running, agreed):
-    with pytest.raises(ConfigError, match=r"weights: the server has .*, the device other"):
-        UdpTail(running.address, QUICK).open(replace(agreed, weights="other"))
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"weights": "other"}, r"weights: the server has .*, the device other"),
+        ({"fingerprint": "other"}, "give both ends the same model= and task="),
+        ({"wire_version": 0}, "run the same splitsem on both ends"),
+        ({"codec": "Unheard"}, r"codec: the server reads .*, the device sends Unheard"),
+        ({"point": "stage9"}, "stage9.*stage1"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused_in_words(running, agreed, change, says):
+    with pytest.raises(ConfigError, match=says):
+        UdpTail(running.address, QUICK).open(replace(agreed, **change))
 
 
 def test_a_damaged_payload_is_an_error_of_its_frame_and_the_connection_lives(running, agreed, shots):
@@ -390,3 +400,54 @@ def test_the_config_option_lists_every_setting_with_its_default():
     config = OmegaConf.load(ROOT / "conf" / "transport" / "udp.yaml")
     defaults = {n: p.default for n, p in inspect.signature(UdpTransport).parameters.items()}
     assert {n: v for n, v in config.items() if n != "_target_"} == defaults
+
+
+def test_a_frozen_server_is_noticed_while_idle_and_a_short_freeze_is_survived(running, agreed, shots):
+    payloads, outputs = shots
+    hasty = Settings(retries=3, heartbeat_s=0.2)
+    with connected(running.address, agreed) as patient, connected(running.address, agreed, hasty) as tail:
+        check(tail.stream(payloads[:20]), outputs[:20])
+        running.process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        try:
+            with tail._caller.lock:  # nobody asks anything: only the heartbeat can notice
+                assert tail._caller.lock.wait_for(lambda: tail._caller._failure is not None, timeout=5)
+            assert time.monotonic() - began < 0.2 + 15 * 0.2 + 1
+            with pytest.raises(LinkError, match="after 4 tries"):
+                list(tail.stream(payloads[:1]))
+        finally:
+            running.process.send_signal(signal.SIGCONT)
+        check(patient.stream(payloads[:50]), outputs[:50])
+
+
+def test_both_transports_are_counted_by_the_engine(small, shots):
+    model, graph = small
+    payloads, outputs = shots
+    engine = TailEngine(graph, weights_digest(model))
+    server = UdpServer(engine)
+    engine.metrics.watch(server)
+    sample = engine.metrics.registry.get_sample_value
+    try:
+        with connected(server.start(), small_plan(model, graph)) as tail:
+            check(tail.stream(payloads[:30]), outputs[:30])
+            with pytest.raises(PayloadError):
+                list(tail.stream([payloads[0][:-1]]))
+            assert sample("splitsem_clients") == 1
+        assert sample("splitsem_requests_total", {"outcome": "answered"}) == 30
+        assert sample("splitsem_requests_total", {"outcome": "bad_frame"}) == 1
+        assert sample("splitsem_received_bytes_total") == sum(map(len, payloads[:30])) + len(payloads[0]) - 1
+        assert sample("splitsem_stage_seconds_count", {"stage": "encode"}) == 30
+        assert sample("splitsem_stage_seconds_sum", {"stage": "queue"}) > 0
+    finally:
+        server.stop()
+
+
+def test_a_client_that_fell_silent_makes_room_for_another(agreed, shots):
+    payloads, outputs = shots
+    deaf, other = Settings(heartbeat_s=60.0), Settings(retries=8)
+    with (
+        serving(max_clients=1, idle_s=0.5) as server,
+        connected(server.address, agreed, deaf),
+        connected(server.address, agreed, other) as tail,
+    ):
+        check(tail.stream(payloads[:5]), outputs[:5])

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import ENVIRONMENT, ROOT
 
-NETWORK = ("task=digits", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "device=cpu", "tracking=none")
+SERVED = ("task=digits", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "device=cpu")
+NETWORK = (*SERVED, "tracking=none")
 MEASURED = ["edge_s", "link_s", "server_s", "latency_s", "throughput_hz"]
 COUNTED = ["frames_sent", "frames_answered", "retries", "reconnects", "fallback_frames"]
 
@@ -20,9 +23,10 @@ COUNTED = ["frames_sent", "frames_answered", "retries", "reconnects", "fallback_
 @pytest.fixture
 def served(tmp_path, trained_cache):
     """Address of a server that runs workflow=serve, and its process; it is stopped as a service manager would."""
-    command = [sys.executable, str(ROOT / "run.py"), "workflow=serve", "transport.bind=127.0.0.1:0", *NETWORK]
+    command = [sys.executable, str(ROOT / "run.py"), "workflow=serve", "transport.bind=127.0.0.1:0", *SERVED]
+    observed = ("workflow.metrics_bind=127.0.0.1:0", "hydra/job_logging=json")
     process = subprocess.Popen(
-        [*command, f"cache_dir={trained_cache}", "hydra.run.dir=served"],
+        [*command, f"cache_dir={trained_cache}", "hydra.run.dir=served", *observed],
         cwd=tmp_path,
         env=os.environ | ENVIRONMENT,
         stdout=subprocess.PIPE,
@@ -41,6 +45,14 @@ def served(tmp_path, trained_cache):
     process.communicate()
 
 
+def scraped(address):
+    """Each sample of the server's metrics by name and label; without the histograms' buckets."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
+        families = list(text_string_to_metric_families(page.read().decode()))
+    samples = [sample for family in families for sample in family.samples if "le" not in sample.labels]
+    return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
+
+
 def test_an_offload_run_has_predicted_and_measured_side_by_side(run_py, served, trained_cache, tmp_path):
     address, process = served
     common = (*NETWORK, f"cache_dir={trained_cache}", f"transport.target={address}", "workflow.num_samples=20")
@@ -57,13 +69,32 @@ def test_an_offload_run_has_predicted_and_measured_side_by_side(run_py, served, 
     assert metrics["frames_sent"] == metrics["frames_answered"] >= 20
     assert [metrics[name] for name in COUNTED[2:]] == [0, 0, 0]
 
+    for stage in ("edge", "link", "server", "queue", "latency"):
+        p50, p95, p99 = (metrics[f"measured_{stage}_p{percent}_s"] for percent in (50, 95, 99))
+        assert 0 <= p50 <= p95 <= p99
+        assert metrics[f"measured_{stage}_s"] == pytest.approx(p50)
+
     wrong = run_py("workflow=offload", "seed=1", *common)
     assert wrong.returncode == 1
     assert "weights: the server has" in wrong.stderr
     assert "Traceback" not in wrong.stderr
 
+    found = scraped((tmp_path / "served" / "metrics_address.txt").read_text().strip())
+    assert found["splitsem_requests_total", "answered"] == metrics["frames_answered"]
+    assert found["splitsem_plans_total", "refused"] == found["splitsem_plans_total", "agreed"] == 1
+    assert found["splitsem_tails",] == 1
+    for stage in ("queue", "decode", "tail", "encode"):
+        assert found["splitsem_stage_seconds_count", stage] == metrics["frames_answered"]
+        assert 0 < found["splitsem_stage_seconds_sum", stage] < 10
+    assert found["splitsem_received_bytes_total",] > metrics["payload_bytes"] * metrics["frames_answered"] * 0.9
+    assert found["process_resident_memory_bytes",] > 100e6
+    assert found["splitsem_queue_depth",] == found["splitsem_clients",] == 0
+
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
+    lines = [json.loads(line) for line in (tmp_path / "served" / "run.log").read_text().splitlines()]
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    assert any(line.get("peer", "").startswith("ipv4:127.0.0.1:") for line in lines)
     assert f"{metrics['frames_answered']} frames answered" in process.stdout.read()
 
 

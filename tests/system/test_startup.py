@@ -46,9 +46,7 @@ def test_help_teaches_the_groups_and_the_first_commands(run_py):
         (["codec=nosuch"], "quant8"),  # an unknown option lists the known ones
         (["task=nosuch"], "disaster"),
         (["codec.bit_widht=4"], "bit_widht"),  # a typo is refused, not ignored
-        (["codec.bit_width=17"], "bit_width must be"),
         (["split.point=nosuch"], "stage2"),  # an unknown point lists the valid ones
-        (["split.point=stage2", "split.index=1"], "give one of them"),
         (["task=imagefolder", "task.root=/nowhere"], "/nowhere"),
     ],
 )
@@ -57,6 +55,22 @@ def test_wrong_choices_are_explained_without_a_traceback(arguments, said, run_py
     assert done.returncode != 0
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("codec.bit_width=17", "bit_width must be"),
+        ("split.index=1", "give one of them"),
+        ("transport.bandwidth_bps=-1", "bandwidth_bps must be"),
+    ],
+)
+def test_what_needs_no_network_is_refused_before_one_is_trained(wrong, said, run_py, tmp_path):
+    done = run_py(wrong, "split.point=stage2", "tracking=none", "cache_dir=cache")
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "cache").exists()
 
 
 def test_shell_completion_is_offered(run_py):

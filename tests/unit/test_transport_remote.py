@@ -9,6 +9,7 @@ from torch import nn
 from splitsem.codecs.decoders import builtin_decoders
 from splitsem.codecs.half import HalfPrecision
 from splitsem.codecs.identity import Identity
+from splitsem.codecs.pieces import Pieces
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.topk import TopK
 from splitsem.errors import ConfigError, PayloadError, SessionError, SplitPointError
@@ -69,14 +70,16 @@ def test_identity_answers_equal_the_whole_model_at_every_point(engine, graph, mo
         assert server_s > 0
 
 
-@pytest.mark.parametrize("codec", [HalfPrecision(), Quantise(3), Quantise(8, entropy="rans"), TopK(0.5)])
+@pytest.mark.parametrize("codec", [Identity(), HalfPrecision(), Quantise(3), Quantise(8, entropy="rans"), TopK(0.5)])
 def test_any_built_in_codec_is_decoded_from_its_bytes_alone(engine, graph, codec):
     cut = graph.cut("stage1")
     with torch.inference_mode():
         payload = codec.encode(cut.head(torch.rand(1, 1, 8, 8)))
         expected = cut.tail(*codec.decode(payload))
-    answer, _ = engine.answer(engine.open(plan_for(engine, codec=codec_label(codec))), payload)
-    assert torch.equal(Answer(0, answer, 0.0, 0.0).output(), expected)
+    session = engine.open(plan_for(engine, codec=codec_label(codec)))
+    for received in (payload, memoryview(payload), Pieces([payload[:50], payload[50:]])):
+        answer, _ = engine.answer(session, received)
+        assert torch.equal(Answer(0, answer, 0.0, 0.0).output(), expected)
 
 
 def test_every_disagreement_is_a_line_of_its_own(engine):

@@ -8,6 +8,7 @@ import torch
 from splitsem.codecs import wire
 from splitsem.codecs.half import HalfPrecision
 from splitsem.codecs.identity import Identity
+from splitsem.codecs.pieces import Pieces
 from splitsem.codecs.quantise import Quantise
 from splitsem.errors import PayloadError
 
@@ -94,3 +95,31 @@ def test_a_constant_tensor_is_padded_to_what_its_size_may_be_claimed_with() -> N
     payload = Quantise(8).encode((z,))
     assert z.numel() / wire.ELEMENTS_PER_BYTE <= len(payload) <= z.numel() / wire.ELEMENTS_PER_BYTE + 30
     assert torch.equal(Quantise(8).decode(payload)[0], z)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 7, 100, 10_000])
+def test_a_payload_in_pieces_is_the_payload(stride: int) -> None:
+    z = (torch.rand(2, 3, 5), torch.arange(6).reshape(2, 3), torch.rand(2, 1) > 0.5)
+    for codec in (Identity(), Quantise(4), HalfPrecision()):
+        payload = codec.encode(z)
+        pieces = Pieces([payload[k : k + stride] for k in range(0, len(payload), stride)])
+        assert bytes(pieces) == payload
+        assert all(map(torch.equal, codec.decode(pieces), codec.decode(payload)))
+
+
+@pytest.mark.parametrize("stride", [1, 7, 100])
+def test_damage_in_pieces_is_noticed(stride: int) -> None:
+    payload = Identity().encode((torch.rand(1, 4, 4),))
+    for k in range(len(payload)):
+        for damaged in (payload[:k], payload[:k] + bytes((payload[k] ^ 1,)) + payload[k + 1 :]):
+            with pytest.raises(PayloadError):
+                Identity().decode(Pieces([damaged[i : i + stride] for i in range(0, len(damaged), stride)] or [b""]))
+
+
+def test_decoded_tensors_share_no_memory_with_the_payload() -> None:
+    z = torch.rand(1, 16)
+    payload = bytearray(Identity().encode((z,)))
+    for received in (payload, memoryview(payload), Pieces([memoryview(payload)[:20], memoryview(payload)[20:]])):
+        before = bytes(payload)
+        Identity().decode(received)[0].zero_()
+        assert bytes(payload) == before

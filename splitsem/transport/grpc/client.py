@@ -12,6 +12,7 @@ from splitsem.errors import ConfigError, LinkError, PayloadError, SessionError, 
 from splitsem.transport.grpc import tail_pb2
 from splitsem.transport.grpc.diagnosis import diagnose
 from splitsem.transport.grpc.frames import Frame, Reply, chunks, joined
+from splitsem.transport.grpc.heartbeat import HEARTBEAT_S, heartbeat_options
 from splitsem.transport.grpc.pending import Pending
 from splitsem.transport.grpc.security import Security, host_port
 from splitsem.transport.plan import Plan
@@ -43,14 +44,18 @@ class GrpcTail(RemoteTail):
         window: frames that may be unanswered.
         retry: deadlines and backoff.
         security: TLS and token.
+        heartbeat_s: see ``heartbeat_options``.
     """
 
-    def __init__(self, target: str, window: int, retry: Retry, security: Security) -> None:
+    def __init__(
+        self, target: str, window: int, retry: Retry, security: Security, heartbeat_s: float = HEARTBEAT_S
+    ) -> None:
         if window < 1:
             raise ValueError(f"window must be at least 1, got {window}")
         host_port(target)
         self.target, self.window, self.retry, self.security = target, window, retry, security
         self.counters = Counters()
+        self._options = [*_OPTIONS, *heartbeat_options(heartbeat_s)]
         self._channel: grpc.Channel | None = None
         self._plan: Plan | None = None
         self._session = ""
@@ -186,9 +191,9 @@ class GrpcTail(RemoteTail):
         if self._channel is None:
             credentials = self.security.channel_credentials(host_port(self.target)[0])
             if credentials is None:
-                self._channel = grpc.insecure_channel(self.target, _OPTIONS)
+                self._channel = grpc.insecure_channel(self.target, self._options)
             else:
-                self._channel = grpc.secure_channel(self.target, credentials, _OPTIONS)
+                self._channel = grpc.secure_channel(self.target, credentials, self._options)
         return self._channel
 
 
@@ -205,8 +210,6 @@ class _ServerEnded(grpc.RpcError):
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection, without an old one's backoff
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),

@@ -8,10 +8,11 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
+from splitsem.codecs.pieces import Payload, Pieces
 from splitsem.codecs.wire import varint
 from splitsem.errors import PayloadError
 
-CHUNK_BYTES = 1 << 22  # copying one chunk overlaps with sending the one before; a chunk costs two wake-ups more
+CHUNK_BYTES = 1 << 21  # copying one chunk overlaps with sending the one before; a chunk costs two wake-ups more
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
 _Value = int | memoryview
@@ -23,7 +24,7 @@ class Frame(NamedTuple):
     session: str
     client: str
     request_id: int
-    payload: bytes | memoryview
+    payload: Payload
     more: bool = False
     num_answered: int = 0
 
@@ -35,7 +36,7 @@ class Frame(NamedTuple):
                 *_bytes_field(1, session),
                 *_bytes_field(2, client),
                 *_varint_field(3, self.request_id),
-                *_bytes_field(4, self.payload),
+                *_bytes_field(4, _whole(self.payload)),
                 *_varint_field(5, self.more),
                 *_varint_field(6, self.num_answered),
             )
@@ -55,7 +56,7 @@ class Reply(NamedTuple):
     request_id: int
     server_s: float
     queue_s: float
-    payload: bytes | memoryview
+    payload: Payload
     more: bool = False
 
     def to_bytes(self) -> bytes:
@@ -65,7 +66,7 @@ class Reply(NamedTuple):
                 *_varint_field(1, self.request_id),
                 *_double_field(2, self.server_s),
                 *_double_field(3, self.queue_s),
-                *_bytes_field(4, self.payload),
+                *_bytes_field(4, _whole(self.payload)),
                 *_varint_field(5, self.more),
             )
         )
@@ -83,7 +84,7 @@ _Message = TypeVar("_Message", Frame, Reply)
 
 def chunks(message: _Message) -> Iterator[_Message]:
     """The message in parts of at most ``CHUNK_BYTES`` of payload; itself when it is no larger."""
-    view = memoryview(message.payload)
+    view = memoryview(_whole(message.payload))
     last = max(0, len(view) - 1) // CHUNK_BYTES
     for index in range(last + 1):
         part = view[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES] if last else message.payload
@@ -91,7 +92,10 @@ def chunks(message: _Message) -> Iterator[_Message]:
 
 
 def joined(messages: Iterable[_Message], max_payload_bytes: int | None = None) -> Iterator[_Message]:
-    """Undo ``chunks`` on a stream of messages. Raises PayloadError when parts do not belong together."""
+    """Undo ``chunks`` on a stream of messages; payloads stay in pieces until they are decoded, which copies them once.
+
+    Raises PayloadError when parts do not belong together.
+    """
     parts: list[bytes | memoryview] = []
     num_bytes = 0
     first = None
@@ -106,10 +110,14 @@ def joined(messages: Iterable[_Message], max_payload_bytes: int | None = None) -
         first = first or message
         if message.request_id != first.request_id or not message.payload:
             raise PayloadError(f"expected more of frame {first.request_id}, got frame {message.request_id}")
-        parts.append(message.payload)
+        parts.append(message.payload)  # type: ignore[arg-type]
         if not message.more:
-            yield message._replace(payload=b"".join(parts))
+            yield message._replace(payload=Pieces(parts))
             parts, num_bytes, first = [], 0, None
+
+
+def _whole(payload: Payload) -> bytes | memoryview:
+    return bytes(payload) if isinstance(payload, Pieces) else payload
 
 
 def _varint_field(number: int, value: int) -> tuple[bytes, ...]:

@@ -12,7 +12,9 @@ from splitsem.errors import ConfigError
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.grpc import tail_pb2
 from splitsem.transport.grpc.frames import CHUNK_BYTES, Frame, Reply
+from splitsem.transport.grpc.heartbeat import HEARTBEAT_S, heartbeat_options
 from splitsem.transport.grpc.limits import Limits
+from splitsem.transport.grpc.parsing import Parsing
 from splitsem.transport.grpc.security import Security, host_port
 from splitsem.transport.grpc.statuses import statuses
 from splitsem.transport.grpc.streams import Streams
@@ -31,9 +33,13 @@ class GrpcServer(TailServer):
         bind: ``host:port``; port 0 takes a free one.
         security: TLS and token.
         limits: what is granted.
+        heartbeat_s: see ``heartbeat_options``.
     """
 
-    def __init__(self, engine: TailEngine, bind: str, security: Security, limits: Limits) -> None:
+    def __init__(
+        self, engine: TailEngine, bind: str, security: Security, limits: Limits, heartbeat_s: float = HEARTBEAT_S
+    ) -> None:
+        self.heartbeat_s = heartbeat_s
         self.engine, self.bind, self.security, self.limits = engine, bind, security, limits
         self.streams = Streams(engine, limits)
         self._health = health.HealthServicer()
@@ -46,8 +52,8 @@ class GrpcServer(TailServer):
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="tail")
         self._server = grpc.server(
             self._pool,
-            interceptors=self.security.interceptors(),
-            options=_options(self.limits),
+            interceptors=[*self.security.interceptors(), Parsing()],
+            options=_options(self.limits, self.heartbeat_s),
             maximum_concurrent_rpcs=num_threads,
         )
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
@@ -72,6 +78,14 @@ class GrpcServer(TailServer):
         self.streams.stop()
         self._server.stop(grace_s).wait()
         self._pool.shutdown(wait=False)
+
+    def queue_depth(self) -> int:
+        """See TailServer."""
+        return self.streams.queue_depth()
+
+    def num_clients(self) -> int:
+        """See TailServer."""
+        return self.streams.num_clients()
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         def unary(method: Any, request: Any, reply: Any) -> grpc.RpcMethodHandler:
@@ -107,15 +121,12 @@ class GrpcServer(TailServer):
             return self.streams.answer(frame, 0.0)
 
 
-def _options(limits: Limits) -> list[tuple[str, int]]:
+def _options(limits: Limits, heartbeat_s: float) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # else a second server silently shares the port
         ("grpc.max_receive_message_length", _most_message_bytes(limits)),
         ("grpc.max_send_message_length", -1),
-        ("grpc.keepalive_time_ms", 20_000),  # finds half-open connections
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        *heartbeat_options(heartbeat_s),  # finds half-open connections
         ("grpc.max_metadata_size", 16_384),
     ]
 

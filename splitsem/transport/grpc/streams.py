@@ -45,30 +45,34 @@ class Streams:
         self._stopping.set()
         with self._lock:
             for stream in self._streams:
-                stream.inbox.end()
+                stream.end()
 
     def queue_depth(self) -> int:
         """Frames that wait at this moment."""
         with self._lock:
             return sum(len(stream.inbox) for stream in self._streams)
 
+    def num_clients(self) -> int:
+        """Streams that are open."""
+        return len(self._streams)
+
     def serve(self, requests: Iterable[Frame], context: grpc.ServicerContext) -> Iterator[Reply]:
         """The replies to the frames of one device, in order."""
-        stream = _Stream(Inbox(self.limits.max_window), context)
+        frames = joined(requests, self.limits.max_payload_bytes)
+        stream = _Stream(frames, Inbox(self.limits.max_window), context)
         with self._lock:
             is_full = len(self._streams) >= self.limits.max_clients
             if not is_full:
                 self._streams.add(stream)
             if self._stopping.is_set():
-                stream.inbox.end()
+                stream.end()
         if is_full:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has its {self.limits.max_clients} clients")
-        frames = joined(requests, self.limits.max_payload_bytes)
-        threading.Thread(target=_receive, args=(frames, stream.inbox), daemon=True, name="receive").start()
+        log.info("A client streams from %s", context.peer(), extra={"peer": context.peer()})
         try:
             while True:
                 with statuses(context):
-                    waiting = stream.inbox.get()
+                    waiting = stream.get()
                     if waiting is None:
                         break
                     reply = self.answer(*waiting)
@@ -82,6 +86,7 @@ class Streams:
             stream.inbox.drop()
             with self._lock:
                 self._streams.discard(stream)
+            log.info("The client at %s is gone", context.peer(), extra={"peer": context.peer()})
 
     def answer(self, frame: Frame, queue_s: float) -> Reply:
         """The reply to one frame that waited ``queue_s``, from memory if answered before. Raises PayloadError."""
@@ -89,7 +94,7 @@ class Streams:
             raise PayloadError(f"expected a client name of 1…{_MAX_NAME} characters, got {len(frame.client)}")
 
         def compute() -> Answer:
-            payload, server_s = self.engine.answer(frame.session, frame.payload)
+            payload, server_s = self.engine.answer(frame.session, frame.payload, queue_s)
             return Answer(frame.request_id, payload, server_s, queue_s)
 
         answer = self.replies.of(f"{frame.session} {frame.client}").answer(
@@ -104,25 +109,61 @@ class Streams:
             with self._lock:
                 stalled = [s for s in self._streams if now - (s.sending_since or now) > self.limits.max_send_s]
             for stream in stalled:
-                log.warning("Cut a client that takes no answers: %s", stream.context.peer())
+                peer = stream.context.peer()
+                log.warning("Cut a client that takes no answers: %s", peer, extra={"peer": peer})
                 stream.context.cancel()
 
 
 @dataclass(eq=False)
 class _Stream:
+    """One device's frames. The thread that computes receives them itself until they come faster than it answers.
+
+    A device that sends each frame when it has the answer to the one before (window 1, or a slow head) is so spared two
+    changes of thread a frame; from the first frame that does not wait for its predecessor's answer on, another thread
+    receives, so that receiving and computing overlap.
+    """
+
+    frames: Iterator[Frame]
     inbox: Inbox
     context: grpc.ServicerContext
     sending_since: float | None = None
+    _has_receiver: bool = False
+    _is_receiving: bool = False
+    _is_ended: bool = False
 
+    def get(self) -> tuple[Frame, float] | None:
+        """The next frame and the seconds that it waited here; None after the last one. Raises PayloadError."""
+        if self._has_receiver:
+            return self.inbox.get()
+        self._is_receiving = True
+        frame = None if self._is_ended else self._receive()
+        self._is_receiving = False
+        if frame is None:
+            return None
+        if frame.num_answered < frame.request_id:
+            self._has_receiver = True
+            threading.Thread(target=self._fill, daemon=True, name="receive").start()
+        return frame, 0.0
 
-def _receive(frames: Iterable[Frame], inbox: Inbox) -> None:
-    error = None
-    try:
-        for frame in frames:
-            if not inbox.put(frame):
-                return
-    except PayloadError as exc:
-        error = exc
-    except grpc.RpcError:  # the client is gone; gRPC tells the thread that answers
-        log.debug("A client is gone")
-    inbox.end(error)
+    def end(self) -> None:
+        """Take no more frames; those received can still be got."""
+        self._is_ended = True
+        self.inbox.end()
+        if self._is_receiving:  # nothing else wakes it; a frame that comes just now is sent again, to whom comes after
+            self.context.cancel()
+
+    def _receive(self) -> Frame | None:
+        try:
+            return next(self.frames, None)
+        except grpc.RpcError:  # the client is gone; gRPC tells the thread that answers
+            log.debug("A client is gone")
+            return None
+
+    def _fill(self) -> None:
+        error = None
+        try:
+            while (frame := self._receive()) is not None and self.inbox.put(frame):
+                pass
+        except PayloadError as exc:
+            error = exc
+        self.inbox.end(error)

@@ -84,6 +84,15 @@ class UdpServer(TailServer):
         for worker in self._workers:
             worker.join(max(until_s - time.monotonic(), 0.1))
 
+    def queue_depth(self) -> int:
+        """See TailServer."""
+        with self.sessions.lock:
+            return self.sessions.num_waiting
+
+    def num_clients(self) -> int:
+        """See TailServer."""
+        return self.sessions.num_clients
+
     def _work(self) -> None:
         while (job := self.sessions.next_job()) is not None:
             purpose, body = self._answer(job)
@@ -123,17 +132,17 @@ class UdpServer(TailServer):
         with self.sessions.lock:  # message 0 was the plan
             num_answered = job.request_id - job.number + job.conversation.outbox.num_confirmed
         answer = job.session.replies.answer(job.request_id, lambda: self._compute(job, whole), num_answered)
-        body = pack_answer(answer.payload, answer.server_s, answer.queue_s)
+        body = pack_answer(answer.payload, answer.server_s, answer.queue_s)  # type: ignore[arg-type]
         return (Purpose.FILLED if job.missing else Purpose.ANSWER), body
 
     def _compute(self, job: Job, payload: bytes | memoryview) -> Answer:
         queue_s = time.monotonic() - job.arrived_s
         try:
-            output, server_s = self._engine.answer(job.session.key, payload)
+            output, server_s = self._engine.answer(job.session.key, payload, queue_s)
         except SessionError:  # the engine made room for others meanwhile
             assert job.session.plan is not None
             job.session.key = self._engine.open(job.session.plan)
-            output, server_s = self._engine.answer(job.session.key, payload)
+            output, server_s = self._engine.answer(job.session.key, payload, queue_s)
         return Answer(job.request_id, output, server_s, queue_s)
 
     def _count_missing(self, is_filled: bool) -> None:

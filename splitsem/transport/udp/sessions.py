@@ -1,6 +1,7 @@
 """Sessions: the server's protocol: handshakes, requests in, answers out, in bounded memory; no socket, no thread."""
 
 import hmac
+import logging
 import os
 import threading
 import time
@@ -18,6 +19,7 @@ from splitsem.transport.udp.packets import Datagram, Kind, Packet
 from splitsem.transport.udp.settings import Counts, Settings
 from splitsem.transport.udp.timing import TokenBucket
 
+log = logging.getLogger(__name__)
 _COOKIE_LIFE_S = 60
 _CONTROL_BPS = 8e6  # answers to peers that have not shown their address yet
 _SWEEP_S = 1.0
@@ -132,6 +134,11 @@ class Sessions:
         return len(self._sessions)
 
     @property
+    def num_waiting(self) -> int:
+        """Requests that wait for a worker."""
+        return sum(len(session.jobs) for session in self._sessions.values())
+
+    @property
     def held_bytes(self) -> int:
         """Bytes of messages kept for all clients, in parts or waiting."""
         return sum(s.conversation.inbox.held_bytes for s in self._by_connection.values() if s.conversation)
@@ -211,6 +218,7 @@ class Sessions:
         self._disconnect(session)
         session.conversation = Conversation(connection, self._settings, self.counts, now_s)
         session.address, session.base = address, base
+        log.info("A client sends from %s", _peer(address), extra={"peer": _peer(address)})
         self._by_connection[connection] = session
 
     def _take_message(self, session: Session, conversation: Conversation, packet: Packet, now_s: float) -> None:
@@ -239,6 +247,7 @@ class Sessions:
 
     def _forget(self, session: Session) -> None:
         self._disconnect(session)
+        log.info("The client at %s is gone", _peer(session.address), extra={"peer": _peer(session.address)})
         del self._sessions[session.token]
 
     def _sweep(self, now_s: float) -> None:
@@ -263,6 +272,11 @@ class Sessions:
         periods = (_period(), _period() - 1)
         cookies = (self._cookie(hello.token, connection, address, period) for period in periods)
         return any(hmac.compare_digest(hello.cookie, cookie) for cookie in cookies)
+
+
+def _peer(address: Address) -> str:
+    host, port = address[:2]
+    return f"{host}:{port}"
 
 
 def _period() -> int:

@@ -2,6 +2,7 @@
 
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.remote import RemoteTransport
+from splitsem.transport.ssh.inventory import Start
 from splitsem.transport.udp.address import host_and_port
 from splitsem.transport.udp.client import UdpTail
 from splitsem.transport.udp.server import UdpServer
@@ -26,7 +27,13 @@ class UdpTransport(RemoteTransport):
         max_clients: clients at a time.
         idle_s: seconds of silence after which the server forgets a client.
         num_workers: threads that compute on the server.
+        heartbeat_s: see Settings.
+        start: ``ssh`` starts the server first, on ``host`` of the file ``inventory``; None: it runs already.
+        host: see ``start``.
+        inventory: see ``start``.
     """
+
+    is_tunnelled = False
 
     def __init__(
         self,
@@ -44,6 +51,10 @@ class UdpTransport(RemoteTransport):
         max_clients: int = 32,
         idle_s: float = 30.0,
         num_workers: int = 1,
+        heartbeat_s: float = 1.0,
+        start: str | None = None,
+        host: str | None = None,
+        inventory: str = "hosts.yaml",
     ) -> None:
         self.settings = Settings(
             fragment_bytes=fragment_bytes,
@@ -54,8 +65,10 @@ class UdpTransport(RemoteTransport):
             window_bytes=window_bytes,
             max_message_bytes=max_message_bytes,
             buffer_bytes=buffer_bytes,
+            heartbeat_s=heartbeat_s,
         )
         self.target, self.insecure = target, insecure
+        self.start = Start(start, host, inventory)
         self.host, self.port = host_and_port(bind, "transport.bind")
         self.max_clients, self.idle_s, self.num_workers = max_clients, idle_s, num_workers
 

@@ -1,0 +1,104 @@
+"""ServerMetrics: what a server counts, for Prometheus; the engine counts, so that every transport is counted alike."""
+
+import time
+from types import TracebackType
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from splitsem.errors import PayloadError, SessionError
+
+STAGES = ("queue", "decode", "tail", "encode")
+_BUCKETS_S = [factor * 10.0**power for power in range(-5, 1) for factor in (1, 3)]
+_OUTCOMES = {PayloadError: "bad_frame", SessionError: "unknown_session"}
+
+
+class Load(Protocol):
+    """What a transport's server can say of itself at any moment."""
+
+    def queue_depth(self) -> int:
+        """Frames that wait."""
+
+    def num_clients(self) -> int:
+        """Clients connected: streams with gRPC, sessions with UDP."""
+
+
+class ServerMetrics:
+    """Counters, histograms and gauges of one server, in a registry of their own.
+
+    A frame that is answered again from memory is not computed and not counted. Bytes are those of payloads and of
+    outputs, without any transport's headers. On a GPU ``tail`` ends when the work is queued, ``encode`` waits for it.
+
+    Attributes:
+        registry: holds them all, and the process' own memory, time and files (Linux).
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        requests = Counter("splitsem_requests", "Frames computed, by outcome", ["outcome"], registry=self.registry)
+        self._requests = {name: requests.labels(name) for name in ("answered", *_OUTCOMES.values(), "failed")}
+        self._plans = Counter("splitsem_plans", "Plans that clients opened", ["outcome"], registry=self.registry)
+        self._received = Counter("splitsem_received_bytes", "Bytes of payloads", registry=self.registry)
+        self._sent = Counter("splitsem_sent_bytes", "Bytes of answers", registry=self.registry)
+        stage_s = Histogram(
+            "splitsem_stage_seconds",
+            "Time of a frame in a stage",
+            ["stage"],
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._stage_s = {stage: stage_s.labels(stage) for stage in STAGES}
+        self._queue_depth = Gauge("splitsem_queue_depth", "Frames that wait", registry=self.registry)
+        self._clients = Gauge("splitsem_clients", "Streams (gRPC) or sessions (UDP)", registry=self.registry)
+        self._tails = Gauge("splitsem_tails", "Tails that are kept ready, one for each plan", registry=self.registry)
+        ProcessCollector(registry=self.registry)
+
+    def watch(self, server: Load) -> None:
+        """Ask this server for its queue and clients whenever somebody scrapes."""
+        self._queue_depth.set_function(server.queue_depth)
+        self._clients.set_function(server.num_clients)
+
+    def opened(self, is_agreed: bool, num_tails: int) -> None:
+        """A client opened a plan."""
+        self._plans.labels("agreed" if is_agreed else "refused").inc()
+        self._tails.set(num_tails)
+
+    def request(self, num_bytes: int, queue_s: float) -> "Request":
+        """A frame of ``num_bytes`` bytes that waited ``queue_s`` is about to be computed."""
+        self._received.inc(num_bytes)
+        self._stage_s["queue"].observe(queue_s)
+        return Request(self)
+
+
+class Request:
+    """One frame while it is computed, as a context: leaving it counts the outcome.
+
+    Attributes:
+        server_s: seconds of the stages that are over.
+    """
+
+    __slots__ = ("_lap", "_metrics", "server_s")
+
+    def __init__(self, metrics: ServerMetrics) -> None:
+        self._metrics = metrics
+        self.server_s = 0.0
+        self._lap = time.perf_counter()
+
+    def over(self, stage: str, num_sent: int = 0) -> None:
+        """A stage is over, and ``num_sent`` bytes go back."""
+        now = time.perf_counter()
+        stage_s = now - self._lap
+        self._metrics._stage_s[stage].observe(stage_s)
+        if num_sent:
+            self._metrics._sent.inc(num_sent)
+        self.server_s += stage_s
+        self._lap = now
+
+    def __enter__(self) -> "Request":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None) -> None:
+        outcome = (
+            "answered" if kind is None else next((o for k, o in _OUTCOMES.items() if issubclass(kind, k)), "failed")
+        )
+        self._metrics._requests[outcome].inc()
