@@ -12,6 +12,7 @@ from splitsem.workflows.job import Result
 
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Train (or take from the cache) and score; leaves ``codec.safetensors`` in the folder, for ``codec.weights=``."""
+    assemble.check_settings(cfg)
     network = assemble.network(cfg)
     point = assemble.chosen_point(cfg, network.graph)
     encoder, trained = codecs.trained_codec(cfg, network, point)

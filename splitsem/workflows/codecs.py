@@ -1,11 +1,10 @@
 """From the configuration to codecs: built for the cut, and trained or loaded where they have weights."""
 
-import inspect
 import logging
 from pathlib import Path
 
 import torch
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.codecs.codec import Codec
@@ -14,7 +13,7 @@ from splitsem.errors import ConfigError
 from splitsem.lightning import weights
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
-from splitsem.workflows.assemble import Network
+from splitsem.workflows.assemble import Network, is_learned
 
 log = logging.getLogger(__name__)
 _FOLDERS = ("tasks", "models", "lightning", "codecs/learned")
@@ -61,11 +60,6 @@ def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple
     if trained.from_cache:
         log.info("Trained codec: %s", trained.path)
     return made.eval(), trained
-
-
-def is_learned(cfg: DictConfig) -> bool:
-    """Whether the configured codec is built for one crossing tensor, whose shape its constructor names."""
-    return "tensor_shape" in inspect.signature(get_object(cfg.codec["_target_"])).parameters
 
 
 def check_point(graph: SplitGraph, point: SplitPoint, name: str) -> None:

@@ -110,7 +110,7 @@ def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailE
 
     A learned codec belongs to one cut: the one that ``split.point`` names here, too.
     """
-    point = assemble.chosen_point(cfg, network.graph) if codecs.is_learned(cfg) else network.graph.points[0]
+    point = assemble.chosen_point(cfg, network.graph) if assemble.is_learned(cfg) else network.graph.points[0]
     codec = codecs.codec(cfg, network, point)
     own = [codec] if is_own(codec) else []
     return TailEngine(

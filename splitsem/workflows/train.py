@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from splitsem.errors import ConfigError
 from splitsem.lightning import weights
 from splitsem.pipeline import SplitNetwork, score
-from splitsem.workflows import assemble, codecs, split
+from splitsem.workflows import assemble, split
 from splitsem.workflows.job import Result
 
 
@@ -35,7 +35,7 @@ def _plain(cfg: DictConfig, folder: Path) -> Result:
 
 def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
     """Head and tail tuned through ``codec.forward`` from the trained network; real bytes score it before and after."""
-    if codecs.is_learned(cfg):
+    if assemble.is_learned(cfg):
         raise ConfigError(
             "workflow=train tunes the network through a codec without weights, e.g. codec=quant4; "
             "a learned codec is trained by workflow=codec"
