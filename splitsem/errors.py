@@ -5,7 +5,8 @@ SplitSemError
 ├── SplitPointError   no such split point; lists the valid ones
 ├── PayloadError      bytes that are not a whole, undamaged payload of the expected codec
 └── LinkError         the other end cannot be reached (peer, status, number of tries)
-    └── SessionError  the server does not know the session (it was restarted, or made room): open the plan again
+    ├── SessionError  the server does not know the session (it was restarted, or made room): open the plan again
+    └── BusyError     the server takes no more of this now (clients, trainers, a measurement of itself): ask again later
 
 Bad constructor arguments raise ValueError with the argument's name, the rule and the value.
 """
@@ -29,6 +30,10 @@ class PayloadError(SplitSemError):
 
 class LinkError(SplitSemError):
     """The link is dead: the peer, its status and how many tries were made."""
+
+
+class BusyError(LinkError):
+    """The server takes no more of this now (clients, trainers, a measurement of itself): ask again later."""
 
 
 class SessionError(LinkError):

@@ -59,8 +59,10 @@ class Lut:
         return sides[half.side].median_s
 
 
-def measure_lut(halves: Iterable[Half], repeats: int = 50, warmup: int = 3, budget_s: float = 0.5) -> Lut:
-    """Measure every half on this machine; wrap ``halves`` in a progress bar to see it go.
+def measure_lut(
+    halves: Iterable[Half], repeats: int = 50, warmup: int = 3, budget_s: float = 0.5, pause_s: float = 0.0
+) -> Lut:
+    """Measure every half on this machine, see ``measure``; wrap ``halves`` in a progress bar to see it go.
 
     Raises:
         ConfigError: there are no halves, or they belong to different models.
@@ -73,15 +75,15 @@ def measure_lut(halves: Iterable[Half], repeats: int = 50, warmup: int = 3, budg
             raise ConfigError(f"one LUT holds one model, got {fingerprint!r} and {half.fingerprint!r}")
         fingerprint = half.fingerprint
         accelerator = half.example[0].device.type if half.example else accelerator
-        times.setdefault(half.point, {})[half.side] = measure(half, repeats, warmup, budget_s)
+        times.setdefault(half.point, {})[half.side] = measure(half, repeats, warmup, budget_s, pause_s)
     if fingerprint is None:
         raise ConfigError("nothing to measure: the model has no split points")
     machine = describe_machine() | {"accelerator": accelerator, "num_threads": str(num_threads)}
     return Lut(fingerprint, times, machine, torch.__version__)
 
 
-def write_lut(lut: Lut, path: str | Path) -> None:
-    """Write ``lut`` as JSON, whole or not at all; missing folders are made."""
+def lut_json(lut: Lut) -> str:
+    """``lut`` as the text of its file."""
     points = {
         point: {
             f"{side}_s": {"median": timing.median_s, "p10": timing.p10_s, "p90": timing.p90_s}
@@ -97,10 +99,15 @@ def write_lut(lut: Lut, path: str | Path) -> None:
         "machine": dict(lut.machine),
         "points": points,
     }
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def write_lut(lut: Lut, path: str | Path) -> None:
+    """Write ``lut`` as JSON, whole or not at all; missing folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".part")
-    scratch.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    scratch.write_text(lut_json(lut), encoding="utf-8")
     scratch.replace(path)
 
 
@@ -111,14 +118,23 @@ def read_lut(path: str | Path) -> Lut:
         ConfigError: the file is missing, is not JSON, has another schema, or a time that cannot be (and where).
     """
     try:
-        document = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as exc:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, ValueError) as exc:
         raise ConfigError(f"cannot read the LUT {str(path)!r}: {exc}") from exc
+    return parse_lut(text, str(path))
+
+
+def parse_lut(text: str, source: str) -> Lut:
+    """A LUT from the text of its file, all of it checked; ``source`` names it in messages. Raises ConfigError."""
     try:
-        return _parse(document, str(path))
+        document = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise ConfigError(f"cannot read the LUT {source!r}: {exc}") from exc
+    try:
+        return _parse(document, source)
     except (KeyError, TypeError, ValueError) as exc:
         what = f"{exc.args[0]!r} is missing" if isinstance(exc, KeyError) else str(exc)
-        raise ConfigError(f"{path} is not a whole LUT of schema {SCHEMA!r}: {what}") from exc
+        raise ConfigError(f"{source} is not a whole LUT of schema {SCHEMA!r}: {what}") from exc
 
 
 def _parse(document: Any, source: str) -> Lut:

@@ -42,11 +42,12 @@ NOTHING = Timing(0.0, 0.0, 0.0)
 
 
 @torch.inference_mode()
-def measure(half: Half, repeats: int, warmup: int, budget_s: float) -> Timing:
+def measure(half: Half, repeats: int, warmup: int, budget_s: float, pause_s: float = 0.0) -> Timing:
     """Time ``half.module(*half.example)`` where its tensors are, up to ``repeats`` times or ``budget_s`` seconds.
 
     The module runs as it is: whoever made it has put it into evaluation mode. On a GPU each repeat is synchronised at
     both ends. At least three repeats are made, even beyond the budget; a half without operations takes no time at all.
+    With ``pause_s`` of idleness before each repeat it is met as by a frame that arrives alone, not as in a hot loop.
     """
     if not half.ops:
         return NOTHING
@@ -59,6 +60,8 @@ def measure(half: Half, repeats: int, warmup: int, budget_s: float) -> Timing:
     times_s: list[float] = []
     deadline_s = time.perf_counter() + budget_s
     while len(times_s) < repeats and (len(times_s) < _MIN_REPEATS or time.perf_counter() < deadline_s):
+        if pause_s:
+            time.sleep(pause_s)
         _synchronise(half.example)
         start_s = time.perf_counter()
         half.module(*half.example)

@@ -2,12 +2,19 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from splitsem.errors import ConfigError
 from splitsem.tasks.task import Task
+
+if TYPE_CHECKING:
+    from lightning import LightningModule
+
+    from splitsem.training.head_trainer import HeadTrainer
 
 
 @dataclass
@@ -46,10 +53,47 @@ class Fit:
         """Train ``network`` in place on ``task``; returns the metrics of each epoch."""
         if self.max_epochs == 0:
             return []
+        from splitsem.lightning.task_module import TaskModule
+
+        module = TaskModule(task, network, self.learning_rate, self.weight_decay)
+        network.train()
+        epochs = self._fit(module, task, device, seed, "val_score", self.gradient_clip_norm)
+        network.to(device).eval()
+        return epochs
+
+    def run_split(self, trainer: "HeadTrainer", task: Task, seed: int) -> list[dict[str, float]]:
+        """Train the head here and the tail on the server, as ``run`` trains the whole; returns the same metrics."""
+        from splitsem.lightning.split_module import SplitTaskModule
+
+        epochs = self._fit(SplitTaskModule(task, trainer), task, trainer.device, seed)
+        trainer.finish()
+        return epochs
+
+    def total_steps(self, task: Task) -> int:
+        """Steps of the whole training. Raises ConfigError when there are none."""
+        num_batches = len(task.splits().train) // self.batch_size  # type: ignore[arg-type]
+        limit = self.limit_train_batches
+        per_epoch = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
+        if per_epoch * self.max_epochs == 0:
+            raise ConfigError(
+                f"there is nothing to train: {num_batches} batches of {self.batch_size} an epoch, "
+                f"limit_train_batches={limit}, max_epochs={self.max_epochs}"
+            )
+        return per_epoch * self.max_epochs
+
+    def _fit(
+        self,
+        module: "LightningModule",
+        task: Task,
+        device: torch.device,
+        seed: int,
+        monitor: str | None = None,
+        gradient_clip_norm: float | None = None,
+    ) -> list[dict[str, float]]:
+        """One fit with the project's data order and seeds."""
         import lightning  # seconds, which a run with trained weights does not pay
 
         from splitsem.lightning.loop import run_loop
-        from splitsem.lightning.task_module import TaskModule
 
         splits = task.splits()
         generator = torch.Generator().manual_seed(seed)
@@ -61,17 +105,14 @@ class Fit:
         )
         train = loader(splits.train, shuffle=True, generator=generator, drop_last=True)
         val = loader(splits.val)
-        module = TaskModule(task, network, self.learning_rate, self.weight_decay)
-        network.train()
         lightning.seed_everything(seed, workers=True, verbose=False)
-        epochs = run_loop(
+        return run_loop(
             module,
             train,
             val,
             device=device,
             max_epochs=self.max_epochs,
-            gradient_clip_norm=self.gradient_clip_norm,
+            gradient_clip_norm=gradient_clip_norm,
+            monitor=monitor,
             limit_train_batches=self.limit_train_batches,
         )
-        network.to(device).eval()
-        return epochs

@@ -20,8 +20,8 @@ def run_loop(
     *,
     device: torch.device,
     max_epochs: int,
-    gradient_clip_norm: float,
-    monitor: str = "val_score",
+    gradient_clip_norm: float | None = None,
+    monitor: str | None = "val_score",
     mode: Literal["min", "max"] = "max",
     limit_train_batches: float | int = 1.0,
 ) -> list[dict[str, float]]:
@@ -33,8 +33,8 @@ def run_loop(
         val: batches that choose the epoch; never those of the test split.
         device: where to train.
         max_epochs: passes over ``train``.
-        gradient_clip_norm: largest gradient norm.
-        monitor: metric that says which epoch is best.
+        gradient_clip_norm: largest gradient norm; None does not clip.
+        monitor: metric that says which epoch is best; None keeps the last one, for weights that lie elsewhere.
         mode: whether the largest or the least of it is.
         limit_train_batches: share (float) or number (int) of batches an epoch.
     """
@@ -43,7 +43,8 @@ def run_loop(
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # lightning 2.6 against torch 2.14
-        best = ModelCheckpoint(folder, monitor=monitor, mode=mode, save_weights_only=True)
+        warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None.*")  # split training has its own
+        best = [ModelCheckpoint(folder, monitor=monitor, mode=mode, save_weights_only=True)] if monitor else []
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=1,
@@ -52,12 +53,14 @@ def run_loop(
             gradient_clip_val=gradient_clip_norm,
             num_sanity_val_steps=0,
             logger=False,
+            enable_checkpointing=bool(best),
             enable_model_summary=False,
             enable_progress_bar=history.has_bar,
-            callbacks=[best, history],
+            callbacks=[*best, history],
         )
         trainer.fit(module, train, val)
         if trainer.interrupted:
             raise KeyboardInterrupt
-        module.load_state_dict(torch.load(Path(best.best_model_path), weights_only=True)["state_dict"])
+        for checkpoint in best:
+            module.load_state_dict(torch.load(Path(checkpoint.best_model_path), weights_only=True)["state_dict"])
     return history.epochs

@@ -3,9 +3,9 @@
 from typing import Any
 
 import lightning
-import torch
 from torch import Tensor, nn
 
+from splitsem.lightning.optimiser import adamw_one_cycle
 from splitsem.tasks.task import Task
 
 
@@ -48,8 +48,6 @@ class TaskModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW, one cycle over all steps of the fit."""
         parameters = [p for p in self.network.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
-        )
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = adamw_one_cycle(parameters, self.learning_rate, self.weight_decay, total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

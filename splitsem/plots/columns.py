@@ -39,6 +39,12 @@ METRICS = {
     "payload_bytes": Column(
         "payload", "kB", "Bytes really sent for one sample, header included (mean over the test set).", 1e-3
     ),
+    "wire_bytes": Column(
+        "on the wire",
+        "kB",
+        "Bytes that occupied the link for a sample: codes, checksums and resends too.",
+        1e-3,
+    ),
     "raw_bytes": Column("raw", "kB", "The crossing tensors of one sample as float32, before any coding.", 1e-3),
     "input_bytes": Column("input", "kB", "The sample itself, as uint8 or in its file format.", 1e-3),
     "compression_ratio": Column("ratio", "", "Raw bytes divided by payload bytes.", 1, format_ratio),
@@ -54,6 +60,11 @@ METRICS = {
     "distortion_mse": Column(
         "distortion", "", "Mean squared error between the feature sent and the feature received.", 1, "{:.3g}".format
     ),
+    "score_clean": Column("clean", "", "Score with the same codec over the link without its channel.", 1, format_score),
+    "score_ci95": Column("±", "", "Half the 95 % interval of the score over the channel's seeds.", 1, "{:.2g}".format),
+    "snr_db": Column("Eb/N0", "dB", "Signal to noise of a bit on the air, as the receiver saw it."),
+    "ber": Column("BER", "", "Share of the bits on the air that arrived wrong, before correction.", 1, "{:.2g}".format),
+    "bit_errors": Column("wrong bits", "", "Bits of a payload that arrived wrong, after correction, mean per sample."),
     "encode_s": Column("encode", "ms", "Wall time of the codec's encode on this machine, for one sample.", 1e3),
     "decode_s": Column("decode", "ms", "Wall time of the codec's decode on this machine, for one sample.", 1e3),
     "evaluation_s": Column("evaluation", "s", "Wall time of scoring the whole test split on this machine."),

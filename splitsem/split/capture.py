@@ -33,8 +33,8 @@ def home_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     return device, dtype
 
 
-def capture(model: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
-    """Export ``model`` in eval mode and tidy its graph up; the weights are the model's own tensors.
+def capture(model: nn.Module, input_shape: tuple[int, ...], training: bool = False) -> fx.GraphModule:
+    """Export ``model`` and tidy its graph up; the weights are the model's own tensors. Leaves it in eval mode.
 
     A model with ``nn.MultiheadAttention`` switches torch's fused attention path off for the process
     (``torch.backends.mha``), so that the whole model and its halves stay equal bit for bit.
@@ -43,11 +43,12 @@ def capture(model: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
         model: takes one floating-point tensor ``(batch, *input_shape)``; returns one tensor, or a mapping with the
             key ``"out"`` (torchvision's segmentation models).
         input_shape: shape of one sample, without the batch.
+        training: capture what the model computes in train mode: batch statistics (running ones are updated), dropout.
 
     Raises:
         ConfigError: the model cannot be exported, fixes its batch size, or returns more than one tensor.
     """
-    model.eval()
+    model.train(training)
     if any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
         # its fused kernel runs only in the whole model and without gradients, and rounds differently from the graph
         torch.backends.mha.set_fastpath_enabled(False)
@@ -66,6 +67,8 @@ def capture(model: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
             f"{name} cannot be split: torch.export failed on an input of shape (batch, "
             f"{', '.join(map(str, input_shape))}): {reason}"
         ) from exc
+    finally:
+        model.eval()
     assert isinstance(graph_module, fx.GraphModule)
     graph = graph_module.graph
     _keep_one_output(graph, program, name)

@@ -30,6 +30,7 @@ class SplitGraph:
         model: takes one tensor ``(batch, *input_shape)``, returns one tensor (or a mapping whose ``"out"`` is taken).
         input_shape: shape of one sample, without the batch.
         granularity: ``"layer"`` offers a point for each layer (see ``layer_cuts``), ``"op"`` one after every operation.
+        training: whether the halves compute as in train mode (see ``trainable``); the model itself stays in eval mode.
 
     Attributes:
         points: the offered points; the first is ``input`` (all on the server), the last ``output`` (all on the edge).
@@ -41,13 +42,19 @@ class SplitGraph:
         ConfigError: the model cannot be captured, fixes its batch size or returns several tensors.
     """
 
-    def __init__(self, model: nn.Module, input_shape: tuple[int, ...], granularity: Granularity = "layer") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        input_shape: tuple[int, ...],
+        granularity: Granularity = "layer",
+        training: bool = False,
+    ) -> None:
         if granularity not in get_args(Granularity):
             raise ValueError(f"granularity must be 'layer' or 'op', got {granularity!r}")
         shape = tuple(int(size) for size in input_shape)
         if not shape or min(shape) < 1:
             raise ValueError(f"input_shape must be one or more sizes of at least 1, got {input_shape}")
-        self._flow = Flow(capture(model, shape))
+        self._flow = Flow(capture(model, shape, training))
         device, dtype = home_of(model)
         self._example = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
         self._names = node_names(self._flow.data)

@@ -1,11 +1,12 @@
 """TailEngine: what the server does with a frame, without any network: agree on a plan, keep its tail, answer."""
 
+import functools
 import hashlib
 import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +20,10 @@ from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
 from splitsem.transport.batching import Batcher
 from splitsem.transport.metrics import ServerMetrics
-from splitsem.transport.plan import Plan, codec_label
+from splitsem.transport.plan import MAX_PROBE_BYTES, Plan, codec_label
+
+if TYPE_CHECKING:
+    from splitsem.training.engine import TrainingEngine
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,7 @@ log = logging.getLogger(__name__)
 class _Session(NamedTuple):
     point: SplitPoint
     tail: Callable[..., Tensor]
+    probe_bytes: int | None  # of a session of probes, see Plan.probe: the size of its answers
 
 
 class TailEngine:
@@ -41,6 +46,10 @@ class TailEngine:
         max_sessions: tails kept; the one unused for longest makes room, and its users open their plan again.
         max_batch: samples in one payload.
         micro_batch: samples of several devices' frames that may run together, see ``Batcher``; 1 runs each by itself.
+
+    Attributes:
+        num_answered: payloads answered so far.
+        training: what trains tails for devices that ask for it; None where the server does not.
     """
 
     def __init__(
@@ -69,6 +78,7 @@ class TailEngine:
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._lock = threading.Lock()
         self.num_answered = 0
+        self.training: TrainingEngine | None = None
         self.metrics = ServerMetrics()
 
     def open(self, plan: Plan) -> str:
@@ -77,24 +87,27 @@ class TailEngine:
         Equal plans share a session. Raises ConfigError with one line for each disagreement, SplitPointError when the
         network has no such point.
         """
-        lines = self._disagreements(plan)
+        lines = self.disagreements(plan)
         if lines:
-            self.metrics.opened(False, len(self._sessions))
+            self.metrics.opened(False, self._num_tails())
             raise ConfigError("\n".join(lines))
-        point = self.graph.point(plan.point)
+        probe_bytes = plan.probe_bytes()
+        point = self.graph.point(plan.point if probe_bytes is None else "output")
         key = hashlib.sha256(plan.to_json().encode()).hexdigest()[:16]
         with self._lock:
             if key not in self._sessions:
                 tail = self.graph.cut(point).tail
                 is_shared = self.micro_batch > 1 and point.is_batched
-                self._sessions[key] = _Session(point, Batcher(tail, self.micro_batch) if is_shared else tail)
+                self._sessions[key] = _Session(
+                    point, Batcher(tail, self.micro_batch) if is_shared else tail, probe_bytes
+                )
                 if len(self._sessions) > self.max_sessions:
                     self._sessions.popitem(last=False)
-        self.metrics.opened(True, len(self._sessions))
+        self.metrics.opened(True, self._num_tails())
         log.info("Agreed on %s with %s", plan.point, plan.codec, extra={"session": key})
         return key
 
-    def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> tuple[bytes, float]:
+    def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> tuple[bytes | memoryview, float]:
         """The tail's output for one payload (wire format, identity codec) and the seconds it took.
 
         ``queue_s`` is how long the payload waited before; it is only counted.
@@ -102,18 +115,32 @@ class TailEngine:
         Raises SessionError when the session is not open here, PayloadError when the payload is damaged or does not
         fit the session's split point.
         """
-        with self.metrics.request(len(payload), queue_s) as request, torch.inference_mode():
-            chosen = self.session(session)
-            z_hat = self.decode(payload)
-            check_fit(z_hat, chosen.point, self.max_batch)
-            request.over("decode")
-            output = chosen.tail(*(tensor.to(self.device) for tensor in z_hat))
-            request.over("tail")
-            answer = self._identity.encode((output,))
-            request.over("encode", len(answer))
+        with self._lock:
+            known = self._sessions.get(session)
+        if known is not None and known.probe_bytes is not None:
+            return _zeros()[: known.probe_bytes], 0.0
+        with self.metrics.request(len(payload), queue_s) as request:
+            answer = self.compute(self.session(session), payload, request.over)
         with self._lock:
             self.num_answered += 1
         return answer, request.server_s
+
+    def compute(self, chosen: _Session, payload: Payload, over: Callable[..., object]) -> bytes:
+        """As ``answer``, neither counted nor timed; calls ``over`` with the name of each stage that is over."""
+        with torch.inference_mode():
+            z_hat = self.decode(payload)
+            check_fit(z_hat, chosen.point, self.max_batch)
+            over("decode")
+            output = chosen.tail(*(tensor.to(self.device) for tensor in z_hat))
+            over("tail")
+            answer = self._identity.encode((output,))
+            over("encode", len(answer))
+        return answer
+
+    def _num_tails(self) -> int:
+        """Sessions that hold a tail; those of probes do not."""
+        with self._lock:
+            return sum(session.probe_bytes is None for session in self._sessions.values())
 
     def session(self, key: str) -> _Session:
         """The session of this key, marked as just used. Raises SessionError."""
@@ -133,7 +160,8 @@ class TailEngine:
             payload = bytes(payload)  # a codec reads bytes; only the one with the large bodies can do without the copy
         return decoder.decode(payload)  # type: ignore[arg-type]
 
-    def _disagreements(self, plan: Plan) -> list[str]:
+    def disagreements(self, plan: Plan) -> list[str]:
+        """One line with its remedy for each thing that this server and the plan do not agree on."""
         remedies = {
             "protocol_version": "run the same splitsem on both ends",
             "wire_version": "run the same splitsem on both ends",
@@ -155,8 +183,8 @@ class TailEngine:
         return lines
 
 
-def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> None:
-    """Raise PayloadError unless the tensors are what the tail at ``point`` takes."""
+def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> int:
+    """The batch size of tensors that the tail at ``point`` takes; PayloadError when they are not that."""
     batch = z_hat[0].shape[0] if z_hat and point.is_batched and z_hat[0].dim() else 1
     if batch > max_batch:
         raise PayloadError(f"expected a batch of at most {max_batch} samples, got {batch}")
@@ -164,6 +192,13 @@ def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> None:
     got = [(tuple(t.shape), t.dtype) for t in z_hat]
     if got != expected:
         raise PayloadError(f"expected {_describe(expected)} at split point {point.name}, got {_describe(got)}")
+    return batch
+
+
+@functools.cache
+def _zeros() -> memoryview:
+    """What all probes are answered from; never written, so that it takes no memory of its own."""
+    return memoryview(bytes(MAX_PROBE_BYTES))
 
 
 def _describe(tensors: list[tuple[tuple[int, ...], torch.dtype]]) -> str:

@@ -3,12 +3,12 @@
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from splitsem.errors import LinkError
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.plan import Plan
-from splitsem.transport.remote import Answer, RemoteTail
+from splitsem.transport.remote import Answer, Profile, RemoteTail
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ class LocalFallback(RemoteTail):
     def open(self, plan: Plan) -> None:
         """See RemoteTail; a server that cannot be reached is no error here."""
         self._session = self.engine.open(plan)
+        if self.is_gone:
+            return
         try:
             self.remote.open(plan)
         except LinkError as exc:
@@ -59,6 +61,14 @@ class LocalFallback(RemoteTail):
         if self.is_gone:
             raise LinkError("the server is gone: the link cannot be measured")
         return self.remote.echo_s(num_bytes)
+
+    def profile(
+        self, points: Sequence[str] = (), payload: bytes = b"", budget_s: float = 0.3, pause_s: float = 0.002
+    ) -> Profile:
+        """See RemoteTail. Raises LinkError when the server is gone."""
+        if self.is_gone:
+            raise LinkError("the server is gone: it cannot be measured")
+        return self.remote.profile(points, payload, budget_s, pause_s)
 
     def close(self) -> None:
         """See RemoteTail."""

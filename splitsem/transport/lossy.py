@@ -12,6 +12,8 @@ from splitsem.transport.reliable import Packet, packets
 from splitsem.transport.simulated import SimulatedLink
 from splitsem.transport.trace import TraceLink
 
+_LARGE_BYTES = 8192  # of a body without a code, above which soft decisions would take most of the time
+
 
 @dataclass
 class _Tally:
@@ -32,8 +34,9 @@ class LossyLink(Link):
     * The rest travels behind them in the first round, with ``body_code``; its first ``priority_share`` with
       ``priority_code``. It is never sent again.
 
-    All of a round goes through the channel in one piece, in this order. The n-th payload of a link with a given seed
-    always meets the same randomness, whatever is in it.
+    All of a round goes through the channel in one piece, in this order; but more than 8 KiB without a code follow in a
+    piece of their own, decided bit by bit, which is faster (a channel's gains and states are drawn anew). The n-th
+    payload of a link with a given seed always meets the same randomness, whatever is in it.
 
     Args:
         channel: what damages bits.
@@ -86,7 +89,7 @@ class LossyLink(Link):
         while num_resends < self.resends and (missing := [p for p in checked if p.received is None]):
             num_resends += 1
             tally.link_s += self.carrier.rtt_s / 2
-            _deliver(missing, self._transmit([p.coded for p in missing], tally, rng))
+            _deliver(missing, self._transmit([p.coded for p in missing], tally, rng)[0])
         pieces = [p.received for p in checked if p.received is not None]
         arrived = b"".join((*pieces, body)) if len(pieces) == len(checked) else None
         return LinkReport(
@@ -104,32 +107,44 @@ class LossyLink(Link):
     def _first_round(self, checked: list[Packet], body: bytes, tally: _Tally, rng: np.random.Generator) -> bytes:
         """Send everything once; returns the unprotected bytes as they arrived."""
         split = round(self.priority_share * len(body))
-        parts = [(body[:split], self.priority_code), (body[split:], self.body_code)]
+        front, rest = body[:split], body[split:]
+        takes_fast_way = isinstance(self.body_code, Uncoded) and len(rest) > _LARGE_BYTES
+        parts = [(front, self.priority_code), (b"" if takes_fast_way else rest, self.body_code)]
         parts = [(octets, code) for octets, code in parts if octets]
         bits = [np.unpackbits(np.frombuffer(octets, np.uint8)) for octets, _ in parts]
         coded = [code.encode(b) for b, (_, code) in zip(bits, parts, strict=True)]
-        llrs = self._transmit([*(p.coded for p in checked), *coded], tally, rng)
+        plain = rest if takes_fast_way else b""
+        llrs, decided = self._transmit([*(p.coded for p in checked), *coded], tally, rng, plain)
         _deliver(checked, llrs)
         decoded = [
             np.packbits(code.decode(part_llrs, len(b))).tobytes()
             for (_, code), b, part_llrs in zip(parts, bits, llrs[len(checked) :], strict=True)
         ]
-        return b"".join(decoded)
+        return b"".join((*decoded, decided))
 
-    def _transmit(self, coded: list[Bits], tally: _Tally, rng: np.random.Generator) -> list[Llrs]:
-        """Carry pieces of coded bits in one go; returns what the receiver knows of each, and counts the cost."""
+    def _transmit(
+        self, coded: list[Bits], tally: _Tally, rng: np.random.Generator, plain: bytes = b""
+    ) -> tuple[list[Llrs], bytes]:
+        """Carry pieces of coded bits in one go, then plain bytes; counts the cost.
+
+        Returns what the receiver knows of each piece, and the plain bytes as it decided them.
+        """
         bits = np.concatenate(coded) if coded else np.empty(0, np.uint8)
-        received = self.channel.soft(bits, rng)
-        report = self.carrier.send(bytes(-(-len(bits) // 8)))
+        soft = self.channel.soft(bits, rng)
+        sent = np.frombuffer(plain, np.uint8)
+        hard = self.channel.hard(sent, rng)
+        report = self.carrier.send(bytes(-(-len(bits) // 8) + len(plain)))
         tally.link_s += report.link_s
         tally.energy_j += report.energy_j
         tally.wire_bytes += report.wire_bytes
-        tally.air_bits += len(bits)
-        tally.air_errors += int(np.count_nonzero(hard_decisions(received.llrs) != bits))
-        if tally.snr_db is None:  # the round that the body was in
-            tally.snr_db = received.snr_db
+        tally.air_bits += len(bits) + 8 * len(plain)
+        tally.air_errors += int(np.count_nonzero(hard_decisions(soft.llrs) != bits))
+        tally.air_errors += int(np.bitwise_count(hard.octets ^ sent).sum())
+        if tally.snr_db is None:  # of the round that the body was in
+            tally.snr_db = hard.snr_db if plain else soft.snr_db
         ends = np.cumsum([len(piece) for piece in coded])
-        return [received.llrs[end - len(piece) : end] for end, piece in zip(ends, coded, strict=True)]
+        pieces = [soft.llrs[end - len(piece) : end] for end, piece in zip(ends, coded, strict=True)]
+        return pieces, hard.octets.tobytes()
 
 
 def _deliver(receivers: Sequence[Packet], llrs: list[Llrs]) -> None:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Self
 
 from torch import nn
 
@@ -11,6 +12,8 @@ from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 
 PROTOCOL_VERSION = 1
+MAX_PROBE_BYTES = 64 << 20
+_PROBE = "@probe/"
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,28 @@ class Plan:
     wire_version: int = wire.VERSION
     protocol_version: int = PROTOCOL_VERSION
 
+    def probe(self, answer_bytes: int) -> "Plan":
+        """The plan of probes: frames that go the way of all frames and are answered, uncomputed, by so many zeros.
+
+        What they take is what the link and the software at both ends take, for frames of any size.
+        """
+        return replace(self, point=f"{_PROBE}{answer_bytes}")
+
+    def probe_bytes(self) -> int | None:
+        """Size of the answers to probes; None for a plan of real frames. Raises ConfigError beyond the limit."""
+        if not self.point.startswith(_PROBE):
+            return None
+        text = self.point.removeprefix(_PROBE)
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= MAX_PROBE_BYTES):
+            raise ConfigError(f"expected probes answered by 0…{MAX_PROBE_BYTES} bytes, got {text[:32]!r}")
+        return int(text)
+
     def to_json(self) -> str:
         """The plan as one line of JSON; equal plans give equal lines."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> "Plan":
+    def from_json(cls, text: str | bytes) -> Self:
         """Read what ``to_json`` wrote. Raises ConfigError unless it is exactly a plan's fields."""
         try:
             facts = json.loads(text)

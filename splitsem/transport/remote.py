@@ -4,17 +4,22 @@ A transport carries bytes between a ``RemoteTail`` on the device and a ``TailEng
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor
 
 from splitsem.codecs.identity import Identity
 from splitsem.codecs.pieces import Payload
-from splitsem.errors import PayloadError
+from splitsem.cost.lut import Lut
+from splitsem.errors import ConfigError, PayloadError
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.plan import Plan
 from splitsem.transport.ssh.inventory import Start
+
+if TYPE_CHECKING:
+    from splitsem.training.tail import TrainingTail
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,28 @@ class Counters:
     fallback_frames: int = 0
 
 
+class Profile(NamedTuple):
+    """What a server measured of itself.
+
+    Attributes:
+        lut: its tails' times.
+        answer_s: seconds to answer the payload that it was shown: decoding, tail, encoding; 0.0 when it saw none.
+    """
+
+    lut: Lut
+    answer_s: float
+
+
 class RemoteTail(ABC):
     """The device's end. Errors are ConfigError (no agreement), PayloadError (a bad frame) and LinkError (a dead link).
 
     Attributes:
         counters: what happened so far.
+        is_gone: whether the server was given up for good, and frames are answered elsewhere.
     """
 
     counters: Counters
+    is_gone: bool = False
 
     @abstractmethod
     def open(self, plan: Plan) -> None:
@@ -85,6 +104,17 @@ class RemoteTail(ABC):
     @abstractmethod
     def echo_s(self, num_bytes: int) -> float:
         """Seconds from sending ``num_bytes`` bytes to a short acknowledgement of all of them, nothing computed."""
+
+    @abstractmethod
+    def profile(
+        self, points: Sequence[str] = (), payload: bytes = b"", budget_s: float = 0.3, pause_s: float = 0.002
+    ) -> Profile:
+        """The server's own times for its tails at these points (none: all), each measured for up to ``budget_s``.
+
+        With a payload of the open plan also the time of answering it. Each run comes after ``pause_s`` of idleness, as
+        a frame does. The server bounds budget and pause, keeps what it measured for the next who asks, and measures
+        only while it answers no frames: LinkError when it is busy.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -118,15 +148,21 @@ class RemoteTransport(ABC):
         target: ``host:port`` that the device connects to.
         start: how the server comes to run before that.
         is_tunnelled: whether ssh can carry the frames.
+        can_train: whether it carries split training too.
     """
 
     target: str
     start: Start = Start()
     is_tunnelled: bool = True
+    can_train: ClassVar[bool] = False
 
     @abstractmethod
     def device_end(self) -> RemoteTail:
         """The end that sends frames; nothing is connected yet."""
+
+    def training_end(self) -> "TrainingTail":
+        """The end that trains with a server; nothing is connected yet. ConfigError where ``can_train`` is False."""
+        raise ConfigError("split training needs transport=grpc")
 
     @abstractmethod
     def server_end(self, engine: TailEngine) -> TailServer:

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from hydra.utils import get_object, instantiate
@@ -60,10 +60,27 @@ def fresh_network(cfg: DictConfig) -> Network:
     return _network.__wrapped__(_settings(cfg))
 
 
+def initial_network(cfg: DictConfig) -> Network:
+    """The network as training finds it: as its constructor leaves it, or with ``trainer.weights``; its own weights."""
+    settings = _plain_settings(cfg)
+    settings["trainer"]["max_epochs"] = 0
+    return _network.__wrapped__(json.dumps(settings, sort_keys=True))
+
+
+def training_graph(network: Network) -> SplitGraph:
+    """The same network captured in train mode, for a TrainableCut. Raises ConfigError unless it is in float32."""
+    if network.device.precision != "float32":
+        raise ConfigError(f"split training needs device.precision=float32, got {network.device.precision}")
+    return SplitGraph(network.model, network.task.input_shape, granularity="op", training=True)
+
+
 def _settings(cfg: DictConfig) -> str:
+    return json.dumps(_plain_settings(cfg), sort_keys=True)
+
+
+def _plain_settings(cfg: DictConfig) -> dict[str, Any]:
     chosen = {name: OmegaConf.select(cfg, name) for name in _DETERMINANTS}
-    plain = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in chosen.items()}
-    return json.dumps(plain, sort_keys=True)
+    return {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in chosen.items()}
 
 
 @functools.lru_cache(maxsize=2)
@@ -102,12 +119,14 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, device: Device) -> tup
     key = weights.fingerprint({**facts, "seed": cfg.seed}, (task, model))
 
     def train() -> list[dict[str, float]]:
-        log.info("Training %s for %d epochs (kept for later runs in %s)", cfg.model["_target_"], fit.max_epochs, folder)
+        if fit.max_epochs:
+            name = cfg.model["_target_"]
+            log.info("Training %s for %d epochs (kept for later runs in %s)", name, fit.max_epochs, folder)
         return fit.run(model, task, device.torch_device, cfg.seed)
 
     folder = Path(cfg.cache_dir) / "weights"
     trained = weights.fit_or_load(model, key, folder, train)
-    if trained.from_cache:
+    if trained.from_cache and fit.max_epochs:
         log.info("Trained weights: %s", trained.path)
     return trained, key
 
@@ -123,6 +142,15 @@ def check_settings(cfg: DictConfig) -> None:
     any_shape = {"tensor_shape": (1, 1, 1)} if is_learned(cfg) else {}  # what crosses is not known yet
     instantiate(cfg.codec, **any_shape, _convert_="all")
     instantiate(cfg.transport)
+
+
+def check_not_learned(cfg: DictConfig) -> None:
+    """Raise ConfigError where the network is to be tuned through a codec, and the codec has weights of its own."""
+    if is_learned(cfg):
+        raise ConfigError(
+            f"{cfg.workflow['_target_']} tunes the network through a codec without weights, e.g. codec=quant4; "
+            "a learned codec is trained by workflow=codec"
+        )
 
 
 def is_learned(cfg: DictConfig) -> bool:

@@ -1,61 +1,31 @@
 """Workflow offload: the head runs here, the tail on a server (workflow=serve); predicted and measured side by side."""
 
-import logging
 import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from torch import Tensor
 
 from splitsem.codecs.codec import Codec
-from splitsem.cost.end_to_end import Cost
-from splitsem.errors import LinkError
 from splitsem.pipeline import score
 from splitsem.plots.run_breakdown import run_breakdown
 from splitsem.split.partition import Cut
 from splitsem.transport.fallback import LocalFallback
+from splitsem.transport.grpc.security import host_port, is_loopback
 from splitsem.transport.plan import Plan, codec_label, weights_digest
 from splitsem.transport.remote import RemoteTail, RemoteTransport
-from splitsem.workflows import assemble, codecs, split, ssh_start
+from splitsem.workflows import assemble, codecs, prediction, split, ssh_start
 from splitsem.workflows.assemble import Network
+from splitsem.workflows.device_end import DeviceEnd
 from splitsem.workflows.job import Metrics, Result
 from splitsem.workflows.serve import engine_for, remote_transport
 
-log = logging.getLogger(__name__)
 _NUM_WARM_UP = 5
-_LONG_ENOUGH_S = 0.05
-_MAX_PROBE_BYTES = 4 << 20
-
-
-class LinkRate(NamedTuple):
-    """A link as measured with empty frames: ``rtt_s`` for no bytes at all, then ``8 · bytes / bandwidth_bps``."""
-
-    rtt_s: float
-    bandwidth_bps: float
-
-
-class Device:
-    """The edge's side of a run: makes payloads and keeps their times."""
-
-    def __init__(self, cut: Cut, codec: Codec) -> None:
-        self.cut, self.codec = cut, codec
-        self.began: deque[float] = deque()
-        self.edge_s: list[float] = []
-
-    def payload(self, x: Tensor) -> bytes:
-        """Head and codec for one sample ``(1, *input_shape)``."""
-        began = time.perf_counter()
-        with torch.inference_mode():
-            payload = self.codec.encode(self.cut.head(x))
-        self.began.append(began)
-        self.edge_s.append(time.perf_counter() - began)
-        return payload
+_NUM_PIPELINED = 200
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
@@ -66,6 +36,9 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     network = assemble.network(cfg)
     with ssh_start.server_for(cfg, transport, host, network) as started:
         result = _offload(cfg, network, transport)
+    if host is None and is_loopback(host_port(cfg.transport.target)[0]):
+        note = "\nThe predicted throughput presumes a machine for each end; here both share one."
+        result = result._replace(headline=result.headline + note)
     return result._replace(metrics=result.metrics | started)
 
 
@@ -76,18 +49,20 @@ def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport) -> R
     if cfg.workflow.fallback == "local":
         remote = LocalFallback(remote, engine_for(cfg, network))
     try:
-        remote.open(_plan(cfg, network, cut, codec))
-        _warm_up(cfg, network, Device(cut, codec), remote)
-        predicted = _predict(cfg, network, cut, measure_link(remote))
-        scores, measured = _measure(cfg, network, Device(cut, codec), remote)
+        plan, device = _plan(cfg, network, cut, codec), DeviceEnd(cut, codec)
+        remote.open(plan)
+        samples = [x for x, _ in _samples(cfg, network, cfg.workflow.num_probes)]
+        known = prediction.measure(remote, plan, device, samples, cfg.workflow.energy_j_per_bit)
+        predicted = prediction.predict(cfg, network, device, known)
+        scores, measured = _measure(cfg, network, DeviceEnd(cut, codec), remote)
     finally:
         remote.close()
-    error = abs(predicted["latency_s"] - measured["measured_latency_s"]) / measured["measured_latency_s"]
     metrics = {
         **predicted,
         **scores,
         **measured,
-        "prediction_error": error,
+        "prediction_error": _error(predicted, measured, "latency_s"),
+        "throughput_prediction_error": _error(predicted, measured, "throughput_hz"),
         **vars(remote.counters),
         **split.labels(cfg),
     }
@@ -98,68 +73,27 @@ def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport) -> R
     return Result(metrics, {"breakdown": run_breakdown(metrics)}, [], headline)
 
 
-def measure_link(remote: RemoteTail) -> LinkRate:
-    """Round trip and rate of the link, from empty frames of growing size; infinitely fast where there is none."""
-    try:
-        rtt_s = statistics.median(remote.echo_s(0) for _ in range(10))
-        num_bytes = 64 << 10
-        while True:
-            echo_s = statistics.median(remote.echo_s(num_bytes) for _ in range(5))
-            if echo_s > _LONG_ENOUGH_S or num_bytes >= _MAX_PROBE_BYTES:
-                break
-            num_bytes *= 4
-    except LinkError:
-        return LinkRate(0.0, 1e15)
-    return LinkRate(rtt_s, 8 * num_bytes / max(echo_s - rtt_s, 1e-9))
-
-
 def _plan(cfg: DictConfig, network: Network, cut: Cut, codec: Codec) -> Plan:
     weights = weights_digest(network.model)
     label = codec_label(codec)
     return Plan(cut.fingerprint, weights, cut.point.name, cfg.split.granularity, network.device.precision, label)
 
 
-def _predict(cfg: DictConfig, network: Network, cut: Cut, rate: LinkRate) -> Metrics:
-    """The simulated run over a link with the measured one's parameters.
-
-    Other than in workflow=split, encoding counts as the edge's time, decoding as the server's and the answer's way
-    back as the link's, because that is what a stopwatch at the device sees.
-    """
-    simulated = cfg.copy()
-    with open_dict(simulated):
-        simulated.transport = {
-            "_target_": "splitsem.transport.simulated.SimulatedLink",
-            "energy_j_per_bit": cfg.workflow.energy_j_per_bit,
-            **rate._asdict(),
-        }
-    encoder, decoder = (codecs.codec(cfg, network, cut.point) for _ in range(2))
-    metrics = split.evaluate(simulated, network, cut, encoder, decoder)
-    answer_bytes = 4 * torch.Size(network.task.output_shape).numel()
-    cost = Cost.of(
-        instantiate(cfg.hardware.edge),
-        edge_s=metrics["edge_s"] + metrics["encode_s"],
-        link_s=rate.rtt_s + 8 * (metrics["payload_bytes"] + answer_bytes) / rate.bandwidth_bps,
-        server_s=metrics["server_s"] + metrics["decode_s"],
-        link_j=metrics["link_j"],
-    )
-    return metrics | cost.to_metrics() | {"link_rtt_s": rate.rtt_s, "link_bandwidth_bps": rate.bandwidth_bps}
-
-
-def _measure(cfg: DictConfig, network: Network, device: Device, remote: RemoteTail) -> tuple[Metrics, Metrics]:
+def _measure(cfg: DictConfig, network: Network, device: DeviceEnd, remote: RemoteTail) -> tuple[Metrics, Metrics]:
     """The score through the link with all stages at work, then the times of frames that have the link to themselves."""
-    arrivals: list[float] = []
-    answers = remote.stream(device.payload(x) for x, _ in _samples(cfg, network, cfg.workflow.num_samples))
-
-    def answer(x: Tensor) -> Tensor:
-        output = next(answers).output()
+    samples = _samples(cfg, network, cfg.workflow.num_samples)
+    ready = [x for x, _ in islice(samples, _NUM_PIPELINED)]  # neither loading nor scoring takes part in the pace
+    answers = remote.stream(device.payload(x) for x in chain(ready, (x for x, _ in samples)))
+    arrivals, outputs = [], []
+    for answer in islice(answers, len(ready)):
+        outputs.append(answer.output())
         arrivals.append(time.perf_counter())
-        return output
-
-    scores = score(answer, network.task, _samples(cfg, network, cfg.workflow.num_samples))
+    rest = chain(outputs, (answer.output() for answer in answers))
+    scores = score(lambda _: next(rest), network.task, _samples(cfg, network, cfg.workflow.num_samples))
     answers.close()  # type: ignore[attr-defined]
-    stages = _alone(cfg, network, Device(device.cut, device.codec), remote)
-    began, steady = device.began[0], len(arrivals) > 2 * _NUM_WARM_UP
-    first = arrivals[_NUM_WARM_UP] if steady else began
+    stages = _alone(cfg, network, DeviceEnd(device.cut, device.codec), remote)
+    steady = len(arrivals) > 2 * _NUM_WARM_UP
+    first = arrivals[_NUM_WARM_UP] if steady else device.began[0]
     num = len(arrivals) - 1 - _NUM_WARM_UP if steady else len(arrivals)
     measured = {
         **{f"measured_{stage}_s": statistics.median(times_s) for stage, times_s in stages.items()},
@@ -178,7 +112,7 @@ def percentiles(stages: dict[str, list[float]]) -> Metrics:
     }
 
 
-def _alone(cfg: DictConfig, network: Network, device: Device, remote: RemoteTail) -> dict[str, list[float]]:
+def _alone(cfg: DictConfig, network: Network, device: DeviceEnd, remote: RemoteTail) -> dict[str, list[float]]:
     """Seconds of each stage of some frames, every one sent when the one before is answered.
 
     ``link`` is what edge and server leave of the latency, so ``queue``, the wait on the server, is a part of it.
@@ -194,13 +128,13 @@ def _alone(cfg: DictConfig, network: Network, device: Device, remote: RemoteTail
     return {"edge": device.edge_s, "link": link_s, "server": server_s, "queue": queue_s, "latency": latency_s}
 
 
-def _warm_up(cfg: DictConfig, network: Network, device: Device, remote: RemoteTail) -> None:
-    for answer in remote.stream(device.payload(x) for x, _ in _samples(cfg, network, _NUM_WARM_UP)):
-        answer.output()
-
-
 def _samples(cfg: DictConfig, network: Network, num_samples: int | None) -> Iterator[tuple[Tensor, Tensor]]:
     return assemble.test_batches(network.task, network.device, 1, num_samples)
+
+
+def _error(predicted: Metrics, measured: Metrics, name: str) -> float:
+    """Relative to what was measured."""
+    return abs(predicted[name] - measured[f"measured_{name}"]) / measured[f"measured_{name}"]
 
 
 def _side_by_side(metrics: Metrics) -> str:
@@ -209,4 +143,5 @@ def _side_by_side(metrics: Metrics) -> str:
     for name in ("edge_s", "link_s", "server_s", "latency_s", "throughput_hz"):
         form = (lambda v: f"{v:.1f} /s") if name.endswith("_hz") else (lambda v: f"{1e3 * v:.3f} ms")
         rows.append(f"{name:14}{form(metrics[name]):>12}{form(metrics[f'measured_{name}']):>12}")
-    return "\n".join([*rows, f"prediction error of the latency: {metrics['prediction_error']:.1%}"])
+    rows.append(f"prediction error of the latency: {metrics['prediction_error']:.1%}")
+    return "\n".join(rows)

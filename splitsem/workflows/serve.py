@@ -1,4 +1,4 @@
-"""Workflow serve: the server of a split network; answers devices that run workflow=offload until it is stopped."""
+"""Workflow serve: the server of a split network; answers workflow=offload, or trains with workflow=split_train."""
 
 import logging
 import signal
@@ -12,6 +12,7 @@ from prometheus_client import start_http_server
 
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
+from splitsem.training.engine import TrainingEngine
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.grpc.security import host_port, is_loopback
 from splitsem.transport.metrics import ServerMetrics
@@ -28,12 +29,16 @@ _FIRST_OWN_CODEC = 128
 def run(cfg: DictConfig, folder: Path, announce: Callable[[str], None] | None = None) -> Result:
     """Serve the configured network, any split point and codec of it, until SIGTERM or SIGINT; then drain.
 
+    With ``workflow.training`` the network is as training finds it: this end neither trains alone nor needs the data.
     ``announce`` is told the bound address.
     """
-    transport = remote_transport(cfg)
+    transport = training_transport(cfg) if cfg.workflow.training else remote_transport(cfg)
     if transport.start.how is not None:
         raise ConfigError("transport.start is the device's (workflow=offload); a server is started without")
-    engine = engine_for(cfg, assemble.network(cfg), cfg.workflow.micro_batch)
+    if cfg.workflow.training:
+        engine = _training_engine_for(cfg)
+    else:
+        engine = engine_for(cfg, assemble.network(cfg), cfg.workflow.micro_batch)
     server = transport.server_end(engine)
     engine.metrics.watch(server)
     if cfg.workflow.metrics_bind is not None:
@@ -103,6 +108,25 @@ def remote_transport(cfg: DictConfig) -> RemoteTransport:
     if not isinstance(transport, RemoteTransport):
         raise ConfigError(f"{cfg.workflow['_target_']} needs a real link: transport=grpc or transport=udp")
     return transport
+
+
+def training_transport(cfg: DictConfig) -> RemoteTransport:
+    """The configured transport. Raises ConfigError when it does not carry split training."""
+    transport = instantiate(cfg.transport)
+    if not isinstance(transport, RemoteTransport) or not transport.can_train:
+        raise ConfigError("split training needs transport=grpc")
+    return transport
+
+
+def _training_engine_for(cfg: DictConfig) -> TailEngine:
+    """The network before any training as a TailEngine that trains copies of its tails for devices."""
+    network = assemble.initial_network(cfg)
+    engine = engine_for(cfg, network, cfg.workflow.micro_batch)
+    limits = instantiate(cfg.workflow.training_limits)
+    engine.training = TrainingEngine(engine, assemble.training_graph(network), network.task, limits)
+    start = cfg.trainer.weights or f"its initial weights (seed {cfg.seed})"
+    log.info("Training for up to %d devices (workflow=split_train), from %s", limits.max_trainers, start)
+    return engine
 
 
 def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailEngine:

@@ -19,6 +19,7 @@ from splitsem.pipeline import Frames, Pipeline, score
 from splitsem.plots.run_breakdown import run_breakdown
 from splitsem.replay import Recording
 from splitsem.split.partition import Cut
+from splitsem.transport.link import Link
 from splitsem.transport.lossy import LossyLink
 from splitsem.workflows import assemble, channel, codecs
 from splitsem.workflows.assemble import Network
@@ -47,15 +48,22 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 
 
 def evaluate(
-    cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decoder: Codec, channel_seeds: int = 1
+    cfg: DictConfig,
+    network: Network,
+    cut: Cut,
+    encoder: Codec,
+    decoder: Codec,
+    channel_seeds: int = 1,
+    measured: Link | None = None,
 ) -> Metrics:
     """Run the test split through ``cut`` and price it: the contract's metrics of a split run.
 
-    Over a lossy link, scores are means over ``channel_seeds`` runs of its channel, see ``channel.repeat``.
+    The link is the configured one, or one that was ``measured``. Over a lossy one, scores are means over
+    ``channel_seeds`` runs of its channel, see ``channel.repeat``.
     """
     task, point = network.task, cut.point
     frames = Frames()
-    link = instantiate(cfg.transport)
+    link = measured or instantiate(cfg.transport)
     pipeline = Pipeline(cut, encoder, decoder, link)
     batches = assemble.test_batches(task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
     began = time.perf_counter()
@@ -95,7 +103,7 @@ def evaluate(
         "decode_s": statistics.median(frames.decode_s),
         "evaluation_s": evaluation_s,
         "edge_timing": edge.timing,
-        "link_timing": "simulated",
+        "link_timing": "measured" if measured else "simulated",
         "server_timing": server.timing,
         **cost.to_metrics(),
         **repeated,

@@ -15,6 +15,7 @@ from splitsem.plots.best import best
 from splitsem.plots.latency_breakdown import latency_breakdown
 from splitsem.plots.rate_accuracy import rate_accuracy
 from splitsem.plots.report import report
+from splitsem.plots.score_channel import score_channel
 from splitsem.plots.tables import table as results_table
 from splitsem.plots.tables import terminal
 from splitsem.tracking import versions
@@ -57,6 +58,10 @@ def summarise(folder: Path, seconds: float) -> pd.DataFrame:
         console.print(f"{len(results)} jobs: {folder / 'results.csv'}", highlight=False, soft_wrap=True)
         return results
     figures = {draw.__name__: draw(results) for draw in (accuracy_throughput, latency_breakdown, rate_accuracy)}
+    if (over_channel := _over_channel(results)) is not None:
+        figures["score_channel"] = score_channel(
+            over_channel, "snr_db" if "snr_db" in over_channel else "ber", " ".join(sys.argv[1:])
+        )
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png")
     command = shlex.join(["python", *sys.argv])
@@ -74,6 +79,19 @@ def summarise(folder: Path, seconds: float) -> pd.DataFrame:
         console.print(f"• {answer.sentence}", highlight=False)
     console.print(f"\n{page.absolute()}", highlight=False, soft_wrap=True)
     return results
+
+
+def _over_channel(results: pd.DataFrame) -> pd.DataFrame | None:
+    """The jobs of a sweep over a channel's settings, the codec column naming whatever else was swept; else None."""
+    swept = [c for c in map(str, results) if "." in c and results[c].nunique() > 1]
+    if "ber" not in results or not any(c.startswith("transport.channel.") for c in swept):
+        return None
+    others = [c for c in swept if not c.startswith("transport.channel.")]
+    rows = results[results["ber"].notna()]
+    labels = rows["codec"].astype(str)
+    for column in others:
+        labels += " · " + rows[column].fillna("").astype(str)
+    return rows.assign(codec=labels)
 
 
 def _overrides(folder: Path) -> dict[str, str]:

@@ -6,7 +6,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from splitsem.errors import ConfigError
 from splitsem.lightning import weights
 from splitsem.pipeline import SplitNetwork, score
 from splitsem.workflows import assemble, split
@@ -35,11 +34,7 @@ def _plain(cfg: DictConfig, folder: Path) -> Result:
 
 def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
     """Head and tail tuned through ``codec.forward`` from the trained network; real bytes score it before and after."""
-    if assemble.is_learned(cfg):
-        raise ConfigError(
-            "workflow=train tunes the network through a codec without weights, e.g. codec=quant4; "
-            "a learned codec is trained by workflow=codec"
-        )
+    assemble.check_not_learned(cfg)
     network = assemble.fresh_network(cfg)
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
     before = split.evaluate(cfg, network, cut, instantiate(cfg.codec), instantiate(cfg.codec))

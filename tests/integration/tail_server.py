@@ -27,10 +27,16 @@ def small_network(seed: int = 0) -> tuple[StagedCnn, SplitGraph]:
 
 
 def main(settings: dict) -> None:
-    """Serve until SIGTERM; settings: ``security``, ``limits`` (their arguments), ``bind``, ``heartbeat_s``, …"""
+    """Serve until SIGTERM; settings: ``security``, ``limits`` (their arguments), ``bind``, ``training``, …"""
     torch.set_num_threads(1)
     model, graph = small_network()
     engine = TailEngine(graph, weights_digest(model), micro_batch=settings.get("micro_batch", 1))
+    if settings.get("training"):
+        from splitsem.tasks.digits import Digits  # sklearn and torchmetrics, which the other tests' servers do without
+        from splitsem.training.engine import TrainingEngine, TrainingLimits
+
+        training = SplitGraph(model, INPUT_SHAPE, granularity="op", training=True)
+        engine.training = TrainingEngine(engine, training, Digits(), TrainingLimits())
     limits = Limits(**settings.get("limits", {}))
     security = Security(**settings.get("security", {}))
     heartbeat_s = settings.get("heartbeat_s", HEARTBEAT_S)

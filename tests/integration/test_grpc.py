@@ -251,3 +251,30 @@ def test_one_client_too_many_is_turned_away_and_served_when_there_is_room(start_
 def connect_again(tail, plan):
     tail.open(plan)
     return tail
+
+
+def test_the_server_measures_its_own_tails(server, connect, plan, frames, network):
+    tail = connect(server.address)
+    tail.open(plan)
+    found = tail.profile(["stage1"], frames[0][0], budget_s=0.01)
+    assert found.answer_s > 0
+    assert found.lut.fingerprint == network[1].fingerprint
+    assert {point: list(sides) for point, sides in found.lut.times.items()} == {"stage1": ["tail"]}
+    assert list(tail.profile(budget_s=0.01).lut.times) == [point.name for point in network[1].points]
+    assert tail.profile(["stage1"], budget_s=0.01).lut.times == found.lut.times  # kept, not measured again
+
+
+def test_a_profile_of_an_unknown_point_or_a_damaged_payload_has_one_line(server, connect, plan):
+    tail = connect(server.address)
+    tail.open(plan)
+    with pytest.raises(SplitPointError, match="stage1"):
+        tail.profile(["nowhere"])
+    with pytest.raises(PayloadError):
+        tail.profile(["stage1"], b"nonsense", budget_s=0.01)
+
+
+def test_probes_go_the_way_of_frames_and_are_answered_uncomputed(server, connect, plan):
+    tail = connect(server.address)
+    tail.open(plan.probe(1000))
+    answers = list(tail.stream([bytes(n) for n in (0, 5, 9_000_000)], window=1))
+    assert [(len(answer.payload), answer.server_s) for answer in answers] == [(1000, 0.0)] * 3

@@ -134,6 +134,16 @@ def test_any_size_crosses_a_lossy_network(running, agreed, size):
         assert tail.echo_s(size) > 0
 
 
+def test_the_server_measures_its_own_tails(running, agreed, shots):
+    with connected(running.address, agreed) as tail:
+        found = tail.profile([agreed.point], shots[0][0], budget_s=0.01)
+        assert found.answer_s > 0
+        assert list(found.lut.times) == [agreed.point]
+        with pytest.raises(PayloadError, match="nowhere"):
+            tail.profile(["nowhere"])
+        assert next(tail.stream(shots[0][:1])).request_id == 0
+
+
 def test_clients_at_once_each_get_their_own_answers(running, agreed, shots):
     payloads, outputs = shots
 
@@ -150,7 +160,7 @@ def test_a_server_killed_and_started_again_loses_no_frame(agreed, shots):
     answers = []
     with serving() as first:
         second = contextlib.ExitStack()
-        with second, connected(first.address, agreed, Settings(retries=12)) as tail:
+        with second, connected(first.address, agreed, Settings(retries=60)) as tail:
             for answer in tail.stream(payloads[:600]):
                 answers.append(answer)
                 if len(answers) == 200:

@@ -64,6 +64,9 @@ def test_an_offload_run_has_predicted_and_measured_side_by_side(run_py, served, 
     assert all(math.isfinite(metrics[name]) and metrics[name] > 0 for name in [*MEASURED, *names])
     error = abs(metrics["latency_s"] - metrics["measured_latency_s"]) / metrics["measured_latency_s"]
     assert metrics["prediction_error"] == pytest.approx(error)
+    assert metrics["throughput_prediction_error"] >= 0
+    timing = {name: metrics[f"{name}_timing"] for name in ("edge", "link", "server")}
+    assert timing == {"edge": "measured", "link": "measured", "server": "measured on the server"}
     assert metrics["score"] == metrics["score_unsplit"]
     assert metrics["num_samples"] == 20
     assert metrics["frames_sent"] == metrics["frames_answered"] >= 20
@@ -81,7 +84,8 @@ def test_an_offload_run_has_predicted_and_measured_side_by_side(run_py, served, 
 
     found = scraped((tmp_path / "served" / "metrics_address.txt").read_text().strip())
     assert found["splitsem_requests_total", "answered"] == metrics["frames_answered"]
-    assert found["splitsem_plans_total", "refused"] == found["splitsem_plans_total", "agreed"] == 1
+    assert found["splitsem_plans_total", "refused"] == 1
+    assert found["splitsem_plans_total", "agreed"] == 3  # the run's, that of the probes, and the run's again
     assert found["splitsem_tails",] == 1
     for stage in ("queue", "decode", "tail", "encode"):
         assert found["splitsem_stage_seconds_count", stage] == metrics["frames_answered"]
@@ -109,6 +113,7 @@ def test_without_a_server_the_device_says_why_or_falls_back(run_py, trained_cach
     assert alone.returncode == 0, alone.stderr
     metrics = json.loads((tmp_path / "alone" / "metrics.json").read_text())
     assert metrics["frames_answered"] == 0
+    assert (metrics["link_timing"], metrics["server_timing"]) == ("no link", "measured")
     assert metrics["fallback_frames"] >= 10
 
 

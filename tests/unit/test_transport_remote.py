@@ -1,6 +1,7 @@
 """The remote tail's contract without a network: plans, agreement, answers, replies."""
 
 import dataclasses
+import time
 
 import pytest
 import torch
@@ -12,11 +13,12 @@ from splitsem.codecs.identity import Identity
 from splitsem.codecs.pieces import Pieces
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.topk import TopK
-from splitsem.errors import ConfigError, PayloadError, SessionError, SplitPointError
+from splitsem.errors import BusyError, ConfigError, PayloadError, SessionError, SplitPointError
 from splitsem.models.cnn import StagedCnn
 from splitsem.split.graph import SplitGraph
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.plan import Plan, codec_label, weights_digest
+from splitsem.transport.profiler import Profiler
 from splitsem.transport.remote import Answer
 from splitsem.transport.replies import ReplyBook
 
@@ -184,3 +186,81 @@ def test_only_the_last_clients_and_answers_are_kept():
     book.of("second")
     book.of("third")
     assert book.of("first") is not first
+
+
+def test_a_probe_is_answered_by_zeros_and_nothing_is_computed(engine):
+    session = engine.open(plan_for(engine).probe(40))
+    answer, server_s = engine.answer(session, b"no payload at all")
+    assert (bytes(answer), server_s, engine.num_answered) == (bytes(40), 0.0, 0)
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1e3", "99999999999", str((64 << 20) + 1), "²"])
+def test_probes_with_answers_of_impossible_size_are_refused(engine, text):
+    with pytest.raises(ConfigError, match="probes answered by 0"):
+        engine.open(plan_for(engine, f"@probe/{text}"))
+
+
+def test_a_profile_has_the_tails_that_were_asked_for_and_is_measured_once(engine, graph):
+    profiler = Profiler(engine, most_s=1.0)
+    first = profiler.profile(["stage1", "stage1"], budget_s=0.01).lut
+    assert {point: list(sides) for point, sides in first.times.items()} == {"stage1": ["tail"]}
+    assert first.fingerprint == graph.fingerprint
+    everything = profiler.profile(budget_s=0.01).lut
+    assert list(everything.times) == [point.name for point in graph.points]
+    assert everything.times["stage1"] == first.times["stage1"]
+    assert profiler.profile(["stage1"], budget_s=0.01).lut.times == first.times
+
+
+def test_answering_a_payload_is_timed_without_being_counted(engine, graph):
+    session = engine.open(plan_for(engine))
+    with torch.inference_mode():
+        payload = Identity().encode(graph.cut("stage1").head(torch.rand(1, 1, 8, 8)))
+    found = Profiler(engine, most_s=1.0).profile(["stage1"], session, payload, budget_s=0.01)
+    assert found.answer_s > 0
+    assert engine.num_answered == 0
+
+
+def test_a_server_that_answers_frames_meanwhile_does_not_measure_itself(engine, graph):
+    session = engine.open(plan_for(engine))
+    with torch.inference_mode():
+        payload = Identity().encode(graph.cut("stage1").head(torch.rand(1, 1, 8, 8)))
+
+    def answering() -> bool:
+        engine.answer(session, payload)
+        return True
+
+    profiler = Profiler(engine)
+    with pytest.raises(BusyError, match="answering frames"):
+        profiler.profile(budget_s=0.01, is_wanted=answering)
+    assert profiler.profile(["stage1"], budget_s=0.01).lut.times.keys() == {"stage1"}
+
+
+def test_a_second_profile_at_the_same_time_is_refused(engine):
+    profiler = Profiler(engine)
+    refused = []
+
+    def second() -> bool:
+        with pytest.raises(BusyError, match="for another device"):
+            profiler.profile(["stage1"])
+        refused.append(True)
+        return True
+
+    profiler.profile(["stage1"], budget_s=0.01, is_wanted=second)
+    assert refused
+
+
+def test_a_profile_that_nobody_waits_for_stops(engine):
+    with pytest.raises(BusyError, match="nobody waits"):
+        Profiler(engine).profile(is_wanted=lambda: False)
+
+
+@pytest.mark.parametrize("budget_s", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_budget_that_makes_no_sense_is_refused(engine, budget_s):
+    with pytest.raises(PayloadError, match="budget"):
+        Profiler(engine).profile(budget_s=budget_s)
+
+
+def test_a_profile_costs_no_more_than_the_server_allows(engine, graph):
+    began = time.perf_counter()
+    Profiler(engine, most_s=0.2).profile(budget_s=60.0)
+    assert time.perf_counter() - began < 0.2 * 2 + len(graph.points) * 0.1 + 1.0

@@ -1,5 +1,6 @@
 """Code: the interface to whatever adds redundancy to bits; and the order in which coded bits leave."""
 
+import functools
 from abc import ABC, abstractmethod
 from math import gcd
 
@@ -41,6 +42,7 @@ class Uncoded(Code):
         return (llrs < 0).astype(np.uint8)
 
 
+@functools.lru_cache(maxsize=64)
 def spread_order(num_bits: int) -> NDArray[np.int64]:
     """A fixed order of so many bits in which neighbours end up far apart: steps of about 0.618 of the whole, in a ring.
 
@@ -49,4 +51,6 @@ def spread_order(num_bits: int) -> NDArray[np.int64]:
     step = max(1, round(0.6180339887 * num_bits))
     while gcd(step, num_bits) > 1:
         step += 1
-    return np.arange(num_bits, dtype=np.int64) * step % max(num_bits, 1)
+    order = np.arange(num_bits, dtype=np.int64) * step % max(num_bits, 1)
+    order.setflags(write=False)  # shared by all that ask
+    return order

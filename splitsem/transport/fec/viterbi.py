@@ -42,7 +42,7 @@ def decode(llrs: Llrs, generator_0: int, generator_1: int) -> Bits:
                 older[step, state] = 1
             else:
                 after[state] = with_0
-        best = after.max()  # metrics stay small, so that float32 keeps their differences
+        best = after.max() if step % 16 == 0 else np.float32(0)  # small metrics keep their differences in float32
         for state in range(64):
             metrics[state] = after[state] - best
     bits = np.empty(num_steps, np.uint8)

@@ -3,11 +3,12 @@
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import grpc
 
+from splitsem.cost.lut import parse_lut
 from splitsem.errors import ConfigError, LinkError, PayloadError, SessionError, SplitPointError, SplitSemError
 from splitsem.transport.grpc import tail_pb2
 from splitsem.transport.grpc.diagnosis import diagnose
@@ -16,11 +17,12 @@ from splitsem.transport.grpc.heartbeat import HEARTBEAT_S, heartbeat_options
 from splitsem.transport.grpc.pending import Pending
 from splitsem.transport.grpc.security import Security, host_port
 from splitsem.transport.plan import Plan
-from splitsem.transport.remote import Answer, Counters, RemoteTail
+from splitsem.transport.remote import Answer, Counters, Profile, RemoteTail
 from splitsem.transport.retry import Retry
 
 log = logging.getLogger(__name__)
-_PATH = "/splitsem.v1.Tail/"
+PATH = "/splitsem.v1.Tail/"
+_PROFILE_S = 60.0  # a server may measure for so long
 _WORTH_A_RETRY = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -78,9 +80,9 @@ class GrpcTail(RemoteTail):
             if not self._session:
                 self._open_once()
             frame = Frame(self._session, client, 0, payload)
-            method = self._connected().unary_unary(_PATH + "Call", Frame.to_bytes, Reply.from_bytes)
+            method = self._connected().unary_unary(PATH + "Call", Frame.to_bytes, Reply.from_bytes)
             self.counters.frames_sent += 1
-            return _answer(method(frame, timeout=self.retry.deadline_s, metadata=self.security.metadata()))
+            return to_answer(method(frame, timeout=self.retry.deadline_s, metadata=self.security.metadata()))
 
         answer = self._persist(once)
         self.counters.frames_answered += 1
@@ -111,10 +113,27 @@ class GrpcTail(RemoteTail):
         message = tail_pb2.EchoRequest(payload=bytes(num_bytes)).SerializeToString()
 
         def once() -> float:
-            method = self._connected().unary_unary(_PATH + "Echo", None, tail_pb2.EchoReply.FromString)
+            method = self._connected().unary_unary(PATH + "Echo", None, tail_pb2.EchoReply.FromString)
             began = time.perf_counter()
             method(message, timeout=self.retry.deadline_s, metadata=self.security.metadata())
             return time.perf_counter() - began
+
+        return self._persist(once)
+
+    def profile(
+        self, points: Sequence[str] = (), payload: bytes = b"", budget_s: float = 0.3, pause_s: float = 0.002
+    ) -> Profile:
+        """See RemoteTail."""
+
+        def once() -> Profile:
+            if payload and not self._session:
+                self._open_once()
+            session = self._session if payload else ""
+            request = tail_pb2.ProfileRequest(
+                points=points, budget_s=budget_s, session=session, payload=payload, pause_s=pause_s
+            )
+            reply = self._unary("Profile", request, tail_pb2.ProfileReply, _PROFILE_S)
+            return Profile(parse_lut(reply.lut_json, f"the table of {self.target}"), reply.answer_s)
 
         return self._persist(once)
 
@@ -136,12 +155,12 @@ class GrpcTail(RemoteTail):
                 self.counters.frames_sent += 1
                 yield from chunks(Frame(session, client, request_id, payload, num_answered=pending.num_answered))
 
-        method = self._connected().stream_stream(_PATH + "Stream", Frame.to_bytes, Reply.from_bytes)
+        method = self._connected().stream_stream(PATH + "Stream", Frame.to_bytes, Reply.from_bytes)
         call = method(frames(), metadata=self.security.metadata())
         watch = pending.watch(self.retry.deadline_s, call.cancel)
         try:
             for reply in joined(call):
-                answer = _answer(reply)
+                answer = to_answer(reply)
                 pending.answered(answer.request_id)
                 self.counters.frames_answered += 1
                 yield answer
@@ -157,9 +176,9 @@ class GrpcTail(RemoteTail):
         reply = self._unary("Open", request, tail_pb2.OpenReply)
         self._session, self._max_window = reply.session, max(1, reply.max_window)
 
-    def _unary(self, name: str, request: Any, reply: Any) -> Any:
-        method = self._connected().unary_unary(_PATH + name, type(request).SerializeToString, reply.FromString)
-        return method(request, timeout=self.retry.deadline_s, metadata=self.security.metadata())
+    def _unary(self, name: str, request: Any, reply: Any, more_s: float = 0.0) -> Any:
+        method = self._connected().unary_unary(PATH + name, type(request).SerializeToString, reply.FromString)
+        return method(request, timeout=self.retry.deadline_s + more_s, metadata=self.security.metadata())
 
     def _persist(self, once: Any) -> Any:
         """Call ``once`` until it succeeds, fails for good or has failed too often."""
@@ -216,5 +235,6 @@ _OPTIONS = [
 ]
 
 
-def _answer(reply: Reply) -> Answer:
+def to_answer(reply: Reply) -> Answer:
+    """What a reply says, without the transport."""
     return Answer(reply.request_id, reply.payload, reply.server_s, reply.queue_s)

@@ -8,6 +8,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from splitsem.cost.lut import lut_json
 from splitsem.errors import ConfigError
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.grpc import tail_pb2
@@ -18,7 +19,9 @@ from splitsem.transport.grpc.parsing import Parsing
 from splitsem.transport.grpc.security import Security, host_port
 from splitsem.transport.grpc.statuses import statuses
 from splitsem.transport.grpc.streams import Streams
+from splitsem.transport.grpc.training import training_handlers
 from splitsem.transport.plan import Plan
+from splitsem.transport.profiler import Profiler
 from splitsem.transport.remote import TailServer
 
 SERVICE = "splitsem.v1.Tail"
@@ -42,13 +45,15 @@ class GrpcServer(TailServer):
         self.heartbeat_s = heartbeat_s
         self.engine, self.bind, self.security, self.limits = engine, bind, security, limits
         self.streams = Streams(engine, limits)
+        self.profiler = Profiler(engine)
         self._health = health.HealthServicer()
 
     def start(self) -> str:
         """See TailServer."""
         host, _ = host_port(self.bind)
         credentials = self.security.server_credentials(host)
-        num_threads = self.limits.max_clients + _SPARE_THREADS
+        num_trainers = self.engine.training.limits.max_trainers if self.engine.training else 0
+        num_threads = self.limits.max_clients + num_trainers + _SPARE_THREADS
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="tail")
         self._server = grpc.server(
             self._pool,
@@ -97,8 +102,10 @@ class GrpcServer(TailServer):
             "Echo": grpc.unary_unary_rpc_method_handler(
                 lambda message, _: len(message), None, lambda n: tail_pb2.EchoReply(num_bytes=n).SerializeToString()
             ),
+            "Profile": unary(self._profile, tail_pb2.ProfileRequest, tail_pb2.ProfileReply),
             "Call": grpc.unary_unary_rpc_method_handler(self._call, Frame.from_bytes, Reply.to_bytes),
             "Stream": grpc.stream_stream_rpc_method_handler(self.streams.serve, Frame.from_bytes, Reply.to_bytes),
+            **training_handlers(self.engine.training, self.limits),
         }
 
     def _info(self, _: Any, context: grpc.ServicerContext) -> tail_pb2.InfoReply:
@@ -115,6 +122,18 @@ class GrpcServer(TailServer):
         with statuses(context):
             session = self.engine.open(Plan.from_json(request.plan_json))
         return tail_pb2.OpenReply(session=session, max_window=self.limits.max_window)
+
+    def _profile(self, request: tail_pb2.ProfileRequest, context: grpc.ServicerContext) -> tail_pb2.ProfileReply:
+        with statuses(context):
+            found = self.profiler.profile(
+                list(request.points),
+                request.session,
+                request.payload,
+                request.budget_s,
+                request.pause_s,
+                is_wanted=context.is_active,
+            )
+        return tail_pb2.ProfileReply(lut_json=lut_json(found.lut), answer_s=found.answer_s)
 
     def _call(self, frame: Frame, context: grpc.ServicerContext) -> Reply:
         with statuses(context):

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 import grpc
 
-from splitsem.errors import ConfigError, PayloadError, SessionError, SplitPointError
+from splitsem.errors import BusyError, ConfigError, PayloadError, SessionError, SplitPointError
 
 _STATUSES = {
     SplitPointError: grpc.StatusCode.NOT_FOUND,
     SessionError: grpc.StatusCode.ABORTED,
+    BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     PayloadError: grpc.StatusCode.INVALID_ARGUMENT,
     ConfigError: grpc.StatusCode.FAILED_PRECONDITION,
 }

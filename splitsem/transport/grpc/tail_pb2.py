@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"splitsem/transport/grpc/tail.proto\x12\x0bsplitsem.v1\"\r\n\x0bInfoRequest\"s\n\tInfoReply\x12\x11\n\tplan_json\x18\x01 \x01(\t\x12\x0e\n\x06points\x18\x02 \x03(\t\x12\x0e\n\x06\x63odecs\x18\x03 \x03(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x12\n\nmax_window\x18\x06 \x01(\r\" \n\x0bOpenRequest\x12\x11\n\tplan_json\x18\x01 \x01(\t\"0\n\tOpenReply\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x12\n\nmax_window\x18\x02 \x01(\r\"q\n\x05\x46rame\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\x04\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x0c\n\x04more\x18\x05 \x01(\x08\x12\x14\n\x0cnum_answered\x18\x06 \x01(\x04\"]\n\x05Reply\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x10\n\x08server_s\x18\x02 \x01(\x01\x12\x0f\n\x07queue_s\x18\x03 \x01(\x01\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x0c\n\x04more\x18\x05 \x01(\x08\"\x1e\n\x0b\x45\x63hoRequest\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"\x1e\n\tEchoReply\x12\x11\n\tnum_bytes\x18\x01 \x01(\x04\x32\x9a\x02\n\x04Tail\x12\x38\n\x04Info\x12\x18.splitsem.v1.InfoRequest\x1a\x16.splitsem.v1.InfoReply\x12\x38\n\x04Open\x12\x18.splitsem.v1.OpenRequest\x1a\x16.splitsem.v1.OpenReply\x12.\n\x04\x43\x61ll\x12\x12.splitsem.v1.Frame\x1a\x12.splitsem.v1.Reply\x12\x34\n\x06Stream\x12\x12.splitsem.v1.Frame\x1a\x12.splitsem.v1.Reply(\x01\x30\x01\x12\x38\n\x04\x45\x63ho\x12\x18.splitsem.v1.EchoRequest\x1a\x16.splitsem.v1.EchoReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"splitsem/transport/grpc/tail.proto\x12\x0bsplitsem.v1\"\r\n\x0bInfoRequest\"s\n\tInfoReply\x12\x11\n\tplan_json\x18\x01 \x01(\t\x12\x0e\n\x06points\x18\x02 \x03(\t\x12\x0e\n\x06\x63odecs\x18\x03 \x03(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x12\n\nmax_window\x18\x06 \x01(\r\" \n\x0bOpenRequest\x12\x11\n\tplan_json\x18\x01 \x01(\t\"0\n\tOpenReply\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x12\n\nmax_window\x18\x02 \x01(\r\"q\n\x05\x46rame\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\x04\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x0c\n\x04more\x18\x05 \x01(\x08\x12\x14\n\x0cnum_answered\x18\x06 \x01(\x04\"]\n\x05Reply\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x10\n\x08server_s\x18\x02 \x01(\x01\x12\x0f\n\x07queue_s\x18\x03 \x01(\x01\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x0c\n\x04more\x18\x05 \x01(\x08\"8\n\x13OpenTrainingRequest\x12\x11\n\tplan_json\x18\x01 \x01(\t\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\"$\n\x11OpenTrainingReply\x12\x0f\n\x07session\x18\x01 \x01(\t\"\x1e\n\x0b\x45\x63hoRequest\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"\x1e\n\tEchoReply\x12\x11\n\tnum_bytes\x18\x01 \x01(\x04\"e\n\x0eProfileRequest\x12\x0e\n\x06points\x18\x01 \x03(\t\x12\x10\n\x08\x62udget_s\x18\x02 \x01(\x01\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x0f\n\x07pause_s\x18\x05 \x01(\x01\"2\n\x0cProfileReply\x12\x10\n\x08lut_json\x18\x01 \x01(\t\x12\x10\n\x08\x61nswer_s\x18\x02 \x01(\x01\x32\xe0\x03\n\x04Tail\x12\x38\n\x04Info\x12\x18.splitsem.v1.InfoRequest\x1a\x16.splitsem.v1.InfoReply\x12\x38\n\x04Open\x12\x18.splitsem.v1.OpenRequest\x1a\x16.splitsem.v1.OpenReply\x12.\n\x04\x43\x61ll\x12\x12.splitsem.v1.Frame\x1a\x12.splitsem.v1.Reply\x12\x34\n\x06Stream\x12\x12.splitsem.v1.Frame\x1a\x12.splitsem.v1.Reply(\x01\x30\x01\x12\x38\n\x04\x45\x63ho\x12\x18.splitsem.v1.EchoRequest\x1a\x16.splitsem.v1.EchoReply\x12P\n\x0cOpenTraining\x12 .splitsem.v1.OpenTrainingRequest\x1a\x1e.splitsem.v1.OpenTrainingReply\x12/\n\x05Train\x12\x12.splitsem.v1.Frame\x1a\x12.splitsem.v1.Reply\x12\x41\n\x07Profile\x12\x1b.splitsem.v1.ProfileRequest\x1a\x19.splitsem.v1.ProfileReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,10 +43,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FRAME']._serialized_end=380
   _globals['_REPLY']._serialized_start=382
   _globals['_REPLY']._serialized_end=475
-  _globals['_ECHOREQUEST']._serialized_start=477
-  _globals['_ECHOREQUEST']._serialized_end=507
-  _globals['_ECHOREPLY']._serialized_start=509
-  _globals['_ECHOREPLY']._serialized_end=539
-  _globals['_TAIL']._serialized_start=542
-  _globals['_TAIL']._serialized_end=824
+  _globals['_OPENTRAININGREQUEST']._serialized_start=477
+  _globals['_OPENTRAININGREQUEST']._serialized_end=533
+  _globals['_OPENTRAININGREPLY']._serialized_start=535
+  _globals['_OPENTRAININGREPLY']._serialized_end=571
+  _globals['_ECHOREQUEST']._serialized_start=573
+  _globals['_ECHOREQUEST']._serialized_end=603
+  _globals['_ECHOREPLY']._serialized_start=605
+  _globals['_ECHOREPLY']._serialized_end=635
+  _globals['_PROFILEREQUEST']._serialized_start=637
+  _globals['_PROFILEREQUEST']._serialized_end=738
+  _globals['_PROFILEREPLY']._serialized_start=740
+  _globals['_PROFILEREPLY']._serialized_end=790
+  _globals['_TAIL']._serialized_start=793
+  _globals['_TAIL']._serialized_end=1273
 # @@protoc_insertion_point(module_scope)

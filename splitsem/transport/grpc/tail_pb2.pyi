@@ -70,6 +70,20 @@ class Reply(_message.Message):
     more: bool
     def __init__(self, request_id: _Optional[int] = ..., server_s: _Optional[float] = ..., queue_s: _Optional[float] = ..., payload: _Optional[bytes] = ..., more: _Optional[bool] = ...) -> None: ...
 
+class OpenTrainingRequest(_message.Message):
+    __slots__ = ("plan_json", "client")
+    PLAN_JSON_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    plan_json: str
+    client: str
+    def __init__(self, plan_json: _Optional[str] = ..., client: _Optional[str] = ...) -> None: ...
+
+class OpenTrainingReply(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    def __init__(self, session: _Optional[str] = ...) -> None: ...
+
 class EchoRequest(_message.Message):
     __slots__ = ("payload",)
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
@@ -81,3 +95,25 @@ class EchoReply(_message.Message):
     NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
     num_bytes: int
     def __init__(self, num_bytes: _Optional[int] = ...) -> None: ...
+
+class ProfileRequest(_message.Message):
+    __slots__ = ("points", "budget_s", "session", "payload", "pause_s")
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_S_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_S_FIELD_NUMBER: _ClassVar[int]
+    points: _containers.RepeatedScalarFieldContainer[str]
+    budget_s: float
+    session: str
+    payload: bytes
+    pause_s: float
+    def __init__(self, points: _Optional[_Iterable[str]] = ..., budget_s: _Optional[float] = ..., session: _Optional[str] = ..., payload: _Optional[bytes] = ..., pause_s: _Optional[float] = ...) -> None: ...
+
+class ProfileReply(_message.Message):
+    __slots__ = ("lut_json", "answer_s")
+    LUT_JSON_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_S_FIELD_NUMBER: _ClassVar[int]
+    lut_json: str
+    answer_s: float
+    def __init__(self, lut_json: _Optional[str] = ..., answer_s: _Optional[float] = ...) -> None: ...

@@ -6,6 +6,7 @@ from splitsem.transport.grpc.heartbeat import HEARTBEAT_S
 from splitsem.transport.grpc.limits import Limits
 from splitsem.transport.grpc.security import Security
 from splitsem.transport.grpc.server import GrpcServer
+from splitsem.transport.grpc.training_tail import GrpcTrainingTail
 from splitsem.transport.remote import RemoteTransport
 from splitsem.transport.retry import Retry
 from splitsem.transport.ssh.inventory import Start
@@ -27,6 +28,8 @@ class Grpc(RemoteTransport):
         inventory: see ``start``.
     """
 
+    can_train = True
+
     def __init__(
         self,
         target: str,
@@ -47,6 +50,10 @@ class Grpc(RemoteTransport):
     def device_end(self) -> GrpcTail:
         """See RemoteTransport."""
         return GrpcTail(self.target, self.window, self.retry, self.security, self.heartbeat_s)
+
+    def training_end(self) -> GrpcTrainingTail:
+        """See RemoteTransport."""
+        return GrpcTrainingTail(self.target, self.window, self.retry, self.security, self.heartbeat_s)
 
     def server_end(self, engine: TailEngine) -> GrpcServer:
         """See RemoteTransport."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from splitsem.errors import ConfigError, LinkError, PayloadError, SplitSemError
+from splitsem.errors import BusyError, ConfigError, LinkError, PayloadError, SplitSemError
 from splitsem.transport.remote import Answer, Counters
 from splitsem.transport.udp import packets
 from splitsem.transport.udp.conversation import Conversation
@@ -266,6 +266,10 @@ class Caller:
         self.lock.notify_all()
 
     def _outcome(self, number: int, message: Message) -> Answer | SplitSemError:
+        if message.purpose == Purpose.PROFILED and (fields := parse_answer(message.payload)) is not None:
+            return Answer(number, *fields)
+        if message.purpose == Purpose.BUSY:
+            return BusyError(f"{self._peer}: {_text(message.payload)}")
         if message.purpose in (Purpose.ANSWER, Purpose.FILLED):
             fields = parse_answer(message.payload)
             if fields is not None:

@@ -3,15 +3,16 @@
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from splitsem.cost.lut import parse_lut
 from splitsem.errors import ConfigError, LinkError
 from splitsem.transport.plan import Plan
-from splitsem.transport.remote import Answer, Counters, RemoteTail
+from splitsem.transport.remote import Answer, Counters, Profile, RemoteTail
 from splitsem.transport.udp.address import connect
 from splitsem.transport.udp.caller import Caller
 from splitsem.transport.udp.endpoint import Endpoint
-from splitsem.transport.udp.messages import Purpose
+from splitsem.transport.udp.messages import Purpose, pack_profile
 from splitsem.transport.udp.settings import Counts, Settings
 
 _CLOSED = "open(plan) first: there is no connection"
@@ -74,6 +75,16 @@ class UdpTail(RemoteTail):
         endpoint.push()
         caller.wait(number)
         return time.perf_counter() - began
+
+    def profile(
+        self, points: Sequence[str] = (), payload: bytes = b"", budget_s: float = 0.3, pause_s: float = 0.002
+    ) -> Profile:
+        """See RemoteTail."""
+        caller, endpoint = self._connected()
+        number = caller.submit(pack_profile(points, budget_s, pause_s, payload), Purpose.PROFILE)
+        endpoint.push()
+        answer = caller.wait(number)
+        return Profile(parse_lut(bytes(answer.payload).decode(), f"the table of {self.target}"), answer.server_s)
 
     def close(self) -> None:
         """See RemoteTail."""

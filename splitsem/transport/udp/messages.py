@@ -1,8 +1,12 @@
 """What the messages and the packets of the handshake say."""
 
+import json
 import struct
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
+
+from splitsem.errors import PayloadError
 
 COOKIE_BYTES = 16
 TOKEN_BYTES = 16
@@ -18,6 +22,7 @@ class Purpose(IntEnum):
     PLAN = 1  # client: Plan as JSON
     FRAME = 2  # client: a payload
     ECHO = 3  # client: bytes to count
+    PROFILE = 4  # client: points and budget as JSON, a zero byte, and perhaps a payload of the plan to time
     AGREED = 16  # server: the plan holds
     DISAGREED = 17  # server: it does not; text
     ANSWER = 18  # server: seconds on the server, seconds in the queue, output
@@ -26,6 +31,8 @@ class Purpose(IntEnum):
     ECHOED = 21  # server: all of it arrived
     FAILED = 22  # server: the tail could not compute it; text
     FILLED = 23  # server: as ANSWER, of a frame whose missing symbols were taken as zeros
+    PROFILED = 24  # server: as ANSWER: seconds of answering the payload, 0, and the LUT as JSON
+    BUSY = 25  # server: it does not measure itself now; text
 
 
 class Reset(IntEnum):
@@ -81,6 +88,23 @@ class Limits(NamedTuple):
         """From bytes; None when they are not one."""
         limits = cls(*_LIMITS.unpack(body)) if len(body) == _LIMITS.size else None
         return limits if limits and limits.window else None
+
+
+def pack_profile(points: Sequence[str], budget_s: float, pause_s: float, payload: bytes) -> bytes:
+    """Body of a PROFILE."""
+    asked = {"points": list(points), "budget_s": budget_s, "pause_s": pause_s}
+    return json.dumps(asked).encode() + b"\0" + payload
+
+
+def parse_profile(body: bytes | memoryview) -> tuple[list[str], float, float, bytes]:
+    """Points, budget, pause and payload of a PROFILE. Raises PayloadError."""
+    head, _, payload = bytes(body).partition(b"\0")
+    try:
+        asked = json.loads(head)
+        points, budget_s, pause_s = asked["points"], asked["budget_s"], asked["pause_s"]
+        return [str(point) for point in points], float(budget_s), float(pause_s), payload
+    except (ValueError, TypeError, KeyError, RecursionError) as exc:
+        raise PayloadError(f"expected points and a budget as JSON, got something else: {exc!r}") from exc
 
 
 def pack_answer(output: bytes | memoryview, server_s: float, queue_s: float) -> bytes:

@@ -3,13 +3,15 @@
 import threading
 import time
 
-from splitsem.errors import PayloadError, SessionError, SplitSemError
+from splitsem.cost.lut import lut_json
+from splitsem.errors import BusyError, PayloadError, SessionError, SplitPointError, SplitSemError
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.plan import Plan
+from splitsem.transport.profiler import Profiler
 from splitsem.transport.remote import Answer, TailServer
 from splitsem.transport.udp.address import bind
 from splitsem.transport.udp.endpoint import Endpoint
-from splitsem.transport.udp.messages import Purpose, pack_answer
+from splitsem.transport.udp.messages import Purpose, pack_answer, parse_profile
 from splitsem.transport.udp.repair import zero_fill
 from splitsem.transport.udp.sessions import Job, Sessions
 from splitsem.transport.udp.settings import Counts, Settings
@@ -49,6 +51,7 @@ class UdpServer(TailServer):
         self._engine, self._host, self._port, self._insecure = engine, host, port, insecure
         self.sessions = Sessions(settings or Settings(), max_clients, idle_s)
         self._num_workers = num_workers
+        self._profiler = Profiler(engine)
         self._workers: list[threading.Thread] = []
         self._endpoint: Endpoint | None = None
 
@@ -108,7 +111,11 @@ class UdpServer(TailServer):
                 return self._agree(job)
             if job.purpose == Purpose.FRAME and job.session.plan is not None:
                 return self._answer_frame(job)
-        except PayloadError as exc:
+            if job.purpose == Purpose.PROFILE and job.session.plan is not None:
+                return self._profile(job)
+        except BusyError as exc:
+            return Purpose.BUSY, str(exc).encode()
+        except (PayloadError, SplitPointError) as exc:
             return Purpose.BAD_FRAME, str(exc).encode()
         except SplitSemError as exc:
             return Purpose.DISAGREED, str(exc).encode()
@@ -120,6 +127,11 @@ class UdpServer(TailServer):
         plan = Plan.from_json(bytes(job.payload))
         job.session.key, job.session.plan = self._engine.open(plan), plan
         return Purpose.AGREED, b""
+
+    def _profile(self, job: Job) -> tuple[Purpose, bytes]:
+        points, budget_s, pause_s, payload = parse_profile(job.payload)
+        found = self._profiler.profile(points, job.session.key, payload, budget_s, pause_s)
+        return Purpose.PROFILED, pack_answer(lut_json(found.lut).encode(), found.answer_s, 0.0)
 
     def _answer_frame(self, job: Job) -> tuple[Purpose, bytes]:
         payload: bytes | memoryview | None = job.payload

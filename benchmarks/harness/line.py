@@ -1,0 +1,87 @@
+"""A rate-limited line on one machine: two network namespaces joined by a veth pair with token buckets; needs root."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+DEVICE_ADDRESS, SERVER_ADDRESS = "10.97.0.1", "10.97.0.2"
+ETHERNET_BYTES, TCP_BYTES, MTU = 14, 52, 1500
+"""Headers that a token bucket counts: Ethernet's, and those of IP and TCP with time stamps."""
+
+
+class NoNamespacesError(Exception):
+    """This machine or user cannot make network namespaces; says why."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that is up.
+
+    Attributes:
+        device, server: names of the namespaces, at ``DEVICE_ADDRESS`` and ``SERVER_ADDRESS``.
+        rate_bps: what passes from the device to the server, headers included.
+    """
+
+    device: str
+    server: str
+    rate_bps: float
+
+    @property
+    def tcp_capacity_bps(self) -> float:
+        """What is left for the bytes of a TCP connection: full segments, headers not counted."""
+        return self.rate_bps * (MTU - TCP_BYTES) / (MTU + ETHERNET_BYTES)
+
+    def start(self, namespace: str, command: Sequence[str], **settings: Any) -> subprocess.Popen[str]:
+        """A process in a namespace; ``settings`` are those of ``Popen``."""
+        return subprocess.Popen(["ip", "netns", "exec", namespace, *command], text=True, **settings)
+
+    def set_rate(self, rate_bps: float, burst_bytes: int = 5_000, queue_bytes: int = 60_000) -> "Line":
+        """The same line with another rate; the queue holds what comes faster and drops what is more than that."""
+        shape = f"tbf rate {round(rate_bps)}bit burst {burst_bytes} limit {queue_bytes}".split()
+        _run("ip", "netns", "exec", self.device, "tc", "qdisc", "replace", "dev", "here", "root", *shape)
+        return Line(self.device, self.server, rate_bps)
+
+
+@contextmanager
+def rate_limited_line(
+    name: str, rate_bps: float, burst_bytes: int = 5_000, queue_bytes: int = 60_000
+) -> Iterator[Line]:
+    """A line for as long as the context lasts; ``name`` and the process id name its namespaces.
+
+    The token bucket holds ``burst_bytes`` and its queue ``queue_bytes``; the server's answers are not held back.
+
+    Raises:
+        NoNamespacesError: not root, no ip or tc, or the kernel refuses.
+    """
+    if os.geteuid() or not (shutil.which("ip") and shutil.which("tc")):
+        raise NoNamespacesError("network namespaces need root, ip and tc")
+    device, server = (f"{name}-{end}-{os.getpid()}" for end in ("d", "s"))
+    try:
+        try:
+            _run("ip", "netns", "add", device)
+            _run("ip", "netns", "add", server)
+            veth = ["type", "veth", "peer", "name", "there", "netns", server]
+            _run("ip", "link", "add", "here", "netns", device, *veth)
+            for namespace, end, address in ((device, "here", DEVICE_ADDRESS), (server, "there", SERVER_ADDRESS)):
+                _run("ip", "-n", namespace, "address", "add", f"{address}/24", "dev", end)
+                _run("ip", "-n", namespace, "link", "set", end, "up")
+            line = Line(device, server, rate_bps).set_rate(rate_bps, burst_bytes, queue_bytes)
+        except subprocess.CalledProcessError as exc:
+            raise NoNamespacesError(f"no network namespaces here: {exc.stderr.strip()}") from exc
+        yield line
+    finally:
+        for namespace in (device, server):
+            subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
+
+
+def environment(**settings: str) -> Mapping[str, str]:
+    """This process's environment for a child of it: one thread each, no telemetry."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", **settings}
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)

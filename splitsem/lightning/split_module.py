@@ -1,0 +1,51 @@
+"""SplitTaskModule: a task's training where the network's tail learns on another machine."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from splitsem.lightning.task_module import TaskModule
+from splitsem.tasks.task import Task
+from splitsem.training.head_trainer import HeadTrainer
+
+
+class SplitTaskModule(TaskModule):
+    """Runs a HeadTrainer's steps in Lightning's loop; the halves with the best validation score are kept.
+
+    Each half has its own optimiser, the tail's out of reach, so Lightning's are not used (manual optimisation).
+
+    Args:
+        task: gives metrics.
+        trainer: does the steps.
+    """
+
+    def __init__(self, task: Task, trainer: HeadTrainer) -> None:
+        super().__init__(task, nn.Identity(), trainer.plan.learning_rate, trainer.plan.weight_decay)
+        self.automatic_optimization = False
+        self.halves = trainer
+        self._best_score = float("-inf")
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """One round trip of split training."""
+        x, y = batch
+        loss = torch.tensor(self.halves.step(x, y))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(x))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Add one batch to the validation metrics, through the link."""
+        x, y = batch
+        self.val_metrics.update(self.halves.evaluate(x), y)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics, and keep both halves when they are the best so far."""
+        score = float(self.val_metrics.compute()["score"])
+        super().on_validation_epoch_end()
+        if score > self._best_score:
+            self._best_score = score
+            self.halves.keep()
+
+    def configure_optimizers(self) -> Any:
+        """None: the trainer has its own."""
+        return None

@@ -1,0 +1,97 @@
+"""TrainableCut: a cut whose halves can be trained apart — as in train mode for steps, as in eval mode for scores."""
+
+import torch
+from torch import Tensor, fx, nn
+
+from splitsem.errors import SplitPointError
+from splitsem.split.graph import SplitGraph
+from splitsem.split.partition import Cut
+
+_KEEPS_STATISTICS = {torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.default}
+
+
+class TrainableHalf:
+    """One half of a network in both modes, over the same weights.
+
+    A graph is captured for one mode: batch normalisation and dropout are different operations in the two. So a half
+    that is trained has two graphs, and these share their tensors: a step changes what the next evaluation computes.
+
+    Args:
+        train: computes as in train mode; updates running statistics.
+        evaluate: computes as in eval mode.
+    """
+
+    def __init__(self, train: nn.Module, evaluate: nn.Module) -> None:
+        self.train, self.evaluate = train, evaluate
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What an optimiser changes."""
+        return [p for p in self.train.parameters() if p.requires_grad]
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights and statistics under the model's own names; the half's own tensors, not copies."""
+        return {**self.evaluate.state_dict(), **self.train.state_dict()}
+
+    @property
+    def draws(self) -> bool:
+        """Whether a training step draws random numbers."""
+        return any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in _nodes(self.train))
+
+
+class TrainableCut:
+    """Head and tail of a network at one point, to be trained apart.
+
+    Args:
+        graph: the network as captured for evaluation.
+        training: the same network (the same object) captured with ``training=True`` and granularity ``op``.
+        point: name of the split point.
+
+    Attributes:
+        evaluation: the cut as it is scored and served.
+        point: the same cut as it is trained; what crosses may differ (a dropout's mask is not there in eval mode).
+        head, tail: the halves; they share the model's weights.
+
+    Raises:
+        SplitPointError: there is no such point, or the two sides cannot be trained apart there.
+    """
+
+    def __init__(self, graph: SplitGraph, training: SplitGraph, point: str) -> None:
+        self.evaluation: Cut = graph.cut(point)
+        cut = training.cut(point)
+        self.point = cut.point
+        self.head = TrainableHalf(cut.head, self.evaluation.head)
+        self.tail = TrainableHalf(cut.tail, self.evaluation.tail)
+        if not (cut.point.is_batched and self.evaluation.point.is_batched):
+            raise SplitPointError(
+                f"split point {point!r} cannot be trained: not everything that crosses has the batch in dimension 0"
+            )
+        shared = _changing(cut.head).keys() & _changing(cut.tail).keys()
+        if shared:
+            name = min(_changing(cut.head)[key] for key in shared)
+            raise SplitPointError(
+                f"split point {point!r} cannot be trained: both sides would change {name}; take a point before its "
+                "first or after its last use"
+            )
+
+    @property
+    def head_learns(self) -> bool:
+        """Whether the head has anything to train, so that gradients must come back."""
+        return bool(self.head.parameters())
+
+
+def _changing(half: nn.Module) -> dict[int, str]:
+    """Names, by identity, of the tensors that a training step changes: parameters, statistics, counters."""
+    parameters = {id(p): name for name, p in half.named_parameters() if p.requires_grad}
+    buffers = dict(half.named_buffers())
+    written: dict[int, str] = {}
+    for node in _nodes(half):
+        schema = getattr(node.target, "_schema", None)
+        if node.target in _KEEPS_STATISTICS or (schema is not None and schema.is_mutable):
+            names = [str(n.target) for n in node.all_input_nodes if n.op == "get_attr"]
+            written |= {id(buffers[name]): name for name in names if name in buffers}
+    return parameters | written
+
+
+def _nodes(half: nn.Module) -> list[fx.Node]:
+    assert isinstance(half, fx.GraphModule)
+    return list(half.graph.nodes)

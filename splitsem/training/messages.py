@@ -1,0 +1,87 @@
+"""What travels in split training: requests to the tail and its replies, as bytes around payloads of the wire format.
+
+Request: ``kind head_norm offset size payload labels``; reply to a step: ``loss tail_norm payload``. Numbers are doubles
+and varints, little-endian.
+"""
+
+import struct
+from enum import IntEnum
+from typing import NamedTuple
+
+from splitsem.codecs import wire
+from splitsem.errors import PayloadError
+
+_DOUBLE = struct.Struct("<d")
+_MAX_BYTES = 1 << 62
+
+
+class Kind(IntEnum):
+    """What is asked of the tail. Append only."""
+
+    STEP = 1  # features and labels: forward, loss, backward
+    EVALUATE = 2  # features: the output in eval mode, in the wire format
+    KEEP = 3  # remember the present weights as the ones wanted
+    WEIGHTS = 4  # the weights kept last (else the present ones), from a byte offset on
+    CLOSE = 5  # forget the session
+
+
+class Request(NamedTuple):
+    """What the device asks of its tail.
+
+    Attributes:
+        kind: what is asked.
+        head_norm: norm of the head's gradients of the step before, with which the tail takes that step now.
+        payload: the features in any codec's wire format; empty where there are none.
+        labels: of these features, in the wire format of Identity; only for a step.
+        offset: first byte of the weights that is wanted.
+    """
+
+    kind: Kind
+    head_norm: float = 0.0
+    payload: bytes | memoryview = b""
+    labels: bytes | memoryview = b""
+    offset: int = 0
+
+    def to_bytes(self) -> bytes:
+        """The request as bytes."""
+        front = bytes((self.kind,)) + _DOUBLE.pack(self.head_norm)
+        sizes = wire.varint(self.offset) + wire.varint(len(self.payload))
+        return b"".join((front, sizes, self.payload, self.labels))
+
+    @classmethod
+    def from_bytes(cls, message: bytes | memoryview) -> "Request":
+        """Read a request; payload and labels are views of it. Raises PayloadError."""
+        reader = wire.Reader(message)
+        kind = reader.byte("kind of request")
+        if kind not in set(Kind):
+            raise PayloadError(f"expected a request of kind {min(Kind)}…{max(Kind)}, got {kind}")
+        (head_norm,) = _DOUBLE.unpack(reader.take(_DOUBLE.size, "norm"))
+        offset = reader.varint("offset", _MAX_BYTES)
+        payload = reader.take(reader.varint("payload size", _MAX_BYTES), "payload")
+        return cls(Kind(kind), head_norm, payload, reader.rest(), offset)
+
+
+class StepReply(NamedTuple):
+    """What the tail made of a step.
+
+    Attributes:
+        loss: the task's.
+        tail_norm: norm of the tail's gradients.
+        gradients: those of the floating-point tensors that crossed, in the gradient codec's wire format; empty when
+            the head has nothing to train.
+    """
+
+    loss: float
+    tail_norm: float
+    gradients: bytes | memoryview
+
+    def to_bytes(self) -> bytes:
+        """The reply as bytes."""
+        return b"".join((_DOUBLE.pack(self.loss), _DOUBLE.pack(self.tail_norm), self.gradients))
+
+    @classmethod
+    def from_bytes(cls, message: bytes | memoryview) -> "StepReply":
+        """Read a reply; the gradients are a view of it. Raises PayloadError."""
+        reader = wire.Reader(message)
+        loss, tail_norm = (_DOUBLE.unpack(reader.take(_DOUBLE.size, what))[0] for what in ("loss", "norm"))
+        return cls(loss, tail_norm, reader.rest())

@@ -1,0 +1,157 @@
+"""What an offload run should take, from measurements made before its frames: head and link here, the tail there.
+
+The head runs and the link is probed as frames come: one after the other, in the threads that frames go through, with
+the pauses that they leave. Nothing of the measured run is looked at, and the server computes no probe.
+"""
+
+import logging
+import statistics
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import cycle, islice
+from typing import NamedTuple
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor
+
+from splitsem.cost.end_to_end import Cost
+from splitsem.errors import ConfigError, LinkError
+from splitsem.transport.measured import MeasuredLink
+from splitsem.transport.plan import Plan
+from splitsem.transport.remote import RemoteTail
+from splitsem.workflows import codecs, split
+from splitsem.workflows.assemble import Network
+from splitsem.workflows.device_end import DeviceEnd
+from splitsem.workflows.job import Metrics
+
+log = logging.getLogger(__name__)
+NO_LINK = MeasuredLink([(0, 0.0)])
+ASKED = "measured on the server"
+_NUM_WARM_UP = 10
+_NUM_OF_A_SIZE = 5
+_LONG_ENOUGH_S = 0.03
+_FIRST_BYTES, _MOST_BYTES = 64 << 10, 4 << 20
+
+
+class Known(NamedTuple):
+    """What was measured before the run.
+
+    Attributes:
+        edge_s: head and encoding here; None when nothing was measured.
+        server_s: decoding, tail and encoding, as the server says; None when it does not say.
+        link: the link; None when the server is gone and nothing travels.
+    """
+
+    edge_s: float | None
+    server_s: float | None
+    link: MeasuredLink | None
+
+
+def measure(remote: RemoteTail, plan: Plan, device: DeviceEnd, samples: list[Tensor], energy_j_per_bit: float) -> Known:
+    """Measure what the prediction is made of; the plan is open before and afterwards. Raises ConfigError, LinkError."""
+    if not samples:
+        raise ConfigError("workflow.num_probes must be at least 1, got 0: the prediction needs probes")
+    answer_bytes, about_s = _warm_up(remote, device, samples)
+    if remote.is_gone:
+        return Known(None, None, None)
+    before = replace(remote.counters)
+    remote.open(plan.probe(answer_bytes))
+    edge_s, probes = _probe_with_head(remote, device, samples, about_s)
+    idle_s = edge_s + statistics.median(took_s for _, took_s in probes)
+    probes += _probe_sizes(remote, max(num_bytes for num_bytes, _ in probes))
+    remote.open(plan)
+    server_s = _ask_server(remote, plan, device.payload(samples[0]), idle_s)
+    for name in ("frames_sent", "frames_answered", "fallback_frames"):  # probes are no frames
+        setattr(remote.counters, name, getattr(before, name))
+    return Known(edge_s, server_s, None if remote.is_gone else MeasuredLink(probes, energy_j_per_bit))
+
+
+def predict(cfg: DictConfig, network: Network, device: DeviceEnd, known: Known) -> Metrics:
+    """The simulated run over the measured link, with the machines' measured times where they are to be measured.
+
+    Other than in workflow=split, encoding counts as the edge's time, decoding as the server's and the answer's way
+    back as the link's, because that is what a stopwatch at the device sees.
+    """
+    encoder, decoder = (codecs.codec(cfg, network, device.cut.point) for _ in range(2))
+    link = known.link or NO_LINK
+    metrics = split.evaluate(cfg, network, device.cut, encoder, decoder, measured=link)
+    edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
+    edge_s, server_s = metrics["edge_s"] + metrics["encode_s"], metrics["server_s"] + metrics["decode_s"]
+    if edge.timing == "measured" and known.edge_s is not None:
+        edge_s = known.edge_s
+    if server.timing == "measured" and known.server_s is not None:
+        server_s = known.server_s
+        metrics["server_timing"] = ASKED
+    if known.link is None:
+        metrics["link_timing"] = "no link"
+    cost = Cost.of(edge, edge_s, link.link_s(metrics["payload_bytes"]), server_s, metrics["link_j"])
+    return metrics | cost.to_metrics() | {"link_rtt_s": link.rtt_s, "link_bandwidth_bps": link.bandwidth_bps}
+
+
+def _warm_up(remote: RemoteTail, device: DeviceEnd, samples: list[Tensor]) -> tuple[int, float]:
+    """Send some frames for both ends to settle; the size of an answer, and about how long the server is at it."""
+    answers = list(remote.stream(map(device.payload, islice(cycle(samples), _NUM_WARM_UP))))
+    return len(answers[0].payload), min(answer.server_s for answer in answers)
+
+
+def _ask_server(remote: RemoteTail, plan: Plan, payload: bytes, idle_s: float) -> float | None:
+    """Seconds that the server needs for this payload after being idle for so long, as it measures itself."""
+    try:
+        return remote.profile([plan.point], payload, pause_s=idle_s).answer_s
+    except (LinkError, ConfigError) as exc:
+        log.warning("The server does not say what it takes, so its part is measured on this machine: %s", exc)
+        return None
+
+
+def _probe_with_head(
+    remote: RemoteTail, device: DeviceEnd, samples: list[Tensor], pause_s: float
+) -> tuple[float, list[tuple[int, float]]]:
+    """Median time of the head, and probes of the payloads' sizes, at the pace of frames that are computed."""
+    sent: deque[tuple[int, float]] = deque()
+    made = DeviceEnd(device.cut, device.codec)
+
+    def payloads() -> Iterator[bytes]:
+        for x in samples:
+            time.sleep(pause_s)
+            payload = made.payload(x)
+            sent.append((len(payload), time.perf_counter()))
+            yield payload
+
+    probes = _answered(remote, payloads(), sent)
+    drop = min(_NUM_WARM_UP, len(samples) - 1)
+    return statistics.median(made.edge_s[drop:]), probes[drop:]
+
+
+def _probe_sizes(remote: RemoteTail, payload_bytes: int) -> list[tuple[int, float]]:
+    """Probes of no bytes, and of growing sizes until they take long enough to tell the rate from the noise."""
+    probes = _probe(remote, 0)
+    num_bytes = max(2 * payload_bytes, _FIRST_BYTES)
+    while True:
+        probes += _probe(remote, num_bytes)
+        num_bytes *= 4
+        if probes[-1][1] > _LONG_ENOUGH_S or num_bytes > _MOST_BYTES:
+            return probes
+
+
+def _probe(remote: RemoteTail, num_bytes: int) -> list[tuple[int, float]]:
+    sent: deque[tuple[int, float]] = deque()
+
+    def payloads() -> Iterator[bytes]:
+        payload = bytes(num_bytes)
+        for _ in range(_NUM_OF_A_SIZE):
+            sent.append((num_bytes, time.perf_counter()))
+            yield payload
+
+    return _answered(remote, payloads(), sent)[1:]  # the first one waits for its stream
+
+
+def _answered(remote: RemoteTail, payloads: Iterator[bytes], sent: deque[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Size and seconds of each probe."""
+    probes = []
+    for _ in remote.stream(payloads, window=1):
+        num_bytes, began = sent.popleft()
+        probes.append((num_bytes, time.perf_counter() - began))
+    return probes

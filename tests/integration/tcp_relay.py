@@ -1,0 +1,58 @@
+"""TcpRelay: stands between a device and its server, and cuts their connection when it is told to."""
+
+import select
+import socket
+import threading
+
+
+class TcpRelay:
+    """Forwards connections to ``target`` (``host:port``).
+
+    Attributes:
+        address: where to connect to.
+        num_cuts: connections cut so far.
+    """
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.rpartition(":")
+        self._target = host, int(port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._at_reply_bytes: int | None = None
+        self.num_cuts = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut_at_next_reply(self, num_bytes: int) -> None:
+        """Cut instead of delivering the next piece from the server of at least ``num_bytes`` bytes."""
+        self._at_reply_bytes = num_bytes
+
+    def close(self) -> None:
+        """Take no further connections."""
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                device, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            threading.Thread(target=self._forward, args=(device,), daemon=True).start()
+
+    def _forward(self, device: socket.socket) -> None:
+        with device, socket.create_connection(self._target) as server:
+            while True:
+                ready, _, _ = select.select([device, server], [], [])
+                for source, sink in ((device, server), (server, device)):
+                    if source not in ready:
+                        continue
+                    try:
+                        piece = source.recv(1 << 16)
+                    except ConnectionError:
+                        return
+                    if source is server and self._at_reply_bytes is not None and len(piece) >= self._at_reply_bytes:
+                        self._at_reply_bytes = None
+                        self.num_cuts += 1
+                        return
+                    if not piece:
+                        return
+                    sink.sendall(piece)
