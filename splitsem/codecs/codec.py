@@ -24,6 +24,11 @@ class Codec(nn.Module, ABC):
 
     snr_db: float | None = None
 
+    @property
+    def encoder_bytes(self) -> int:
+        """Size of the weights that encoding needs on the device, beyond the head's; 0 for codecs without weights."""
+        return 0
+
     @abstractmethod
     def forward(self, z: Tensors) -> Tensors:
         """The ``z_hat`` that ``decode(encode(z))`` would give, with gradients (straight-through where it rounds)."""

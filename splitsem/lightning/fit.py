@@ -1,12 +1,8 @@
 """Fit: how a network is trained — epochs, batches, learning rate — and the call that does it."""
 
-import logging
-import tempfile
-import warnings
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -57,16 +53,11 @@ class Fit:
         """Train ``network`` in place on ``task``; returns the metrics of each epoch."""
         if self.max_epochs == 0:
             return []
-        from lightning.pytorch.callbacks import ModelCheckpoint
-
         from splitsem.lightning.task_module import TaskModule
 
         module = TaskModule(task, network, self.learning_rate, self.weight_decay)
         network.train()
-        with tempfile.TemporaryDirectory() as folder:
-            best = ModelCheckpoint(folder, monitor="val_score", mode="max", save_weights_only=True)
-            epochs = self._fit(module, task, device, seed, callbacks=[best], gradient_clip_val=self.gradient_clip_norm)
-            module.load_state_dict(torch.load(Path(best.best_model_path), weights_only=True)["state_dict"])
+        epochs = self._fit(module, task, device, seed, "val_score", self.gradient_clip_norm)
         network.to(device).eval()
         return epochs
 
@@ -91,14 +82,19 @@ class Fit:
         return per_epoch * self.max_epochs
 
     def _fit(
-        self, module: "LightningModule", task: Task, device: torch.device, seed: int, **settings: Any
+        self,
+        module: "LightningModule",
+        task: Task,
+        device: torch.device,
+        seed: int,
+        monitor: str | None = None,
+        gradient_clip_norm: float | None = None,
     ) -> list[dict[str, float]]:
-        """One fit with the project's data order, seeds and logging."""
+        """One fit with the project's data order and seeds."""
         import lightning  # seconds, which a run with trained weights does not pay
 
-        from splitsem.lightning.history import History
+        from splitsem.lightning.loop import run_loop
 
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings and advertisements
         splits = task.splits()
         generator = torch.Generator().manual_seed(seed)
         loader = partial(
@@ -109,25 +105,14 @@ class Fit:
         )
         train = loader(splits.train, shuffle=True, generator=generator, drop_last=True)
         val = loader(splits.val)
-        history = History()
         lightning.seed_everything(seed, workers=True, verbose=False)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # lightning 2.6 against torch 2.14
-            warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None.*")  # split training has its own
-            trainer = lightning.Trainer(
-                accelerator="gpu" if device.type == "cuda" else device.type,
-                devices=1,
-                max_epochs=self.max_epochs,
-                limit_train_batches=self.limit_train_batches,
-                num_sanity_val_steps=0,
-                logger=False,
-                enable_checkpointing="callbacks" in settings,
-                enable_model_summary=False,
-                enable_progress_bar=history.has_bar,
-                **settings | {"callbacks": [*settings.get("callbacks", ()), history]},
-            )
-            trainer.fit(module, train, val)
-            if trainer.interrupted:
-                raise KeyboardInterrupt
-        return history.epochs
+        return run_loop(
+            module,
+            train,
+            val,
+            device=device,
+            max_epochs=self.max_epochs,
+            gradient_clip_norm=gradient_clip_norm,
+            monitor=monitor,
+            limit_train_batches=self.limit_train_batches,
+        )

@@ -39,16 +39,18 @@ class Trained(NamedTuple):
     from_cache: bool
 
 
-def fingerprint(facts: dict[str, Any], objects: Iterable[object]) -> str:
+def fingerprint(
+    facts: dict[str, Any], objects: Iterable[object], folders: Iterable[str] = ("tasks", "models", "lightning")
+) -> str:
     """A name for what determines trained weights: the settings, and the code that makes data and network.
 
     Args:
         facts: settings as plain values.
-        objects: the task and network; the source files of their classes count, as do splitsem's own
-            ``tasks``, ``models`` and ``lightning`` folders, and the torch version.
+        objects: the task and network; the source files of their classes count, and the torch version.
+        folders: of splitsem's own; all of their source files count.
     """
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + torch.__version__.encode())
-    sources = {source for folder in ("tasks", "models", "lightning") for source in (_PACKAGE / folder).glob("*.py")}
+    sources = {source for folder in folders for source in (_PACKAGE / folder).glob("*.py")}
     sources |= {Path(inspect.getfile(type(thing))) for thing in objects}
     for source in sorted(sources):
         digest.update(source.name.encode() + source.read_bytes())

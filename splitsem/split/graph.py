@@ -89,6 +89,13 @@ class SplitGraph:
         k = self._cuts[chosen.index].k
         return Cut(chosen, build_head(self._flow, k), build_tail(self._flow, k), self._example, self.fingerprint)
 
+    def tail_with_layers(self, point: SplitPoint | str | int) -> nn.Module:
+        """The tail at a point, returning ``(output, *layers)``: also what crosses at each later single-tensor point."""
+        chosen = self.point(point.name if isinstance(point, SplitPoint) else point)
+        later = [cut.k for cut in self._cuts[chosen.index + 1 : -1] if len(self._flow.live[cut.k]) == 1]
+        layers = [node for k in later for node in self._flow.live[k] if node.meta["val"].is_floating_point()]
+        return build_tail(self._flow, self._cuts[chosen.index].k, layers)
+
     def _chosen(self, granularity: Granularity) -> list[Candidate]:
         flow = self._flow
         ending = modules_ending(flow.data)

@@ -1,6 +1,7 @@
 """Cut: the head and the tail of a model at one split point, as two networks that share its weights."""
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,8 +54,11 @@ def build_head(flow: Flow, k: int) -> nn.Module:
     return side.finish(tuple(side.made[node] for node in flow.live[k]), "Head")
 
 
-def build_tail(flow: Flow, k: int) -> nn.Module:
-    """The network after ``flow.data[k]``; takes the crossing tensors one by one."""
+def build_tail(flow: Flow, k: int, layers: Sequence[fx.Node] | None = None) -> nn.Module:
+    """The network after ``flow.data[k]``; takes the crossing tensors one by one.
+
+    With ``layers``, nodes after it, the result is a tuple: the output, then what those nodes make.
+    """
     side = _Side(flow)
     for i, node in enumerate(flow.live[k]):
         side.made[node] = side.graph.placeholder(f"z{i}")
@@ -65,7 +69,9 @@ def build_tail(flow: Flow, k: int) -> nn.Module:
             side.made[node] = side.graph.call_function(torch.ops.aten.clone.default, (side.made[node],))
     for node in flow.data[k + 1 :]:
         side.make(node)
-    return side.finish(side.made[flow.result], "Tail")
+    if layers is None:
+        return side.finish(side.made[flow.result], "Tail")
+    return side.finish((side.made[flow.result], *(side.made[node] for node in layers)), "TailWithLayers")
 
 
 class _Side:

@@ -139,8 +139,23 @@ def check_settings(cfg: DictConfig) -> None:
     name, index = cfg.split.point, cfg.split.index
     if name is not None and index is not None:
         raise ConfigError(f"split.point={name} and split.index={index} are both given; give one of them")
-    instantiate(cfg.codec)
+    any_shape = {"tensor_shape": (1, 1, 1)} if is_learned(cfg) else {}  # what crosses is not known yet
+    instantiate(cfg.codec, **any_shape, _convert_="all")
     instantiate(cfg.transport)
+
+
+def check_not_learned(cfg: DictConfig) -> None:
+    """Raise ConfigError where the network is to be tuned through a codec, and the codec has weights of its own."""
+    if is_learned(cfg):
+        raise ConfigError(
+            f"{cfg.workflow['_target_']} tunes the network through a codec without weights, e.g. codec=quant4; "
+            "a learned codec is trained by workflow=codec"
+        )
+
+
+def is_learned(cfg: DictConfig) -> bool:
+    """Whether the configured codec is built for one crossing tensor, whose shape its constructor names."""
+    return "tensor_shape" in inspect.signature(get_object(cfg.codec["_target_"])).parameters
 
 
 def chosen_point(cfg: DictConfig, graph: SplitGraph) -> SplitPoint:

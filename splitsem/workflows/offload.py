@@ -7,7 +7,6 @@ from itertools import chain, islice
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from splitsem.transport.fallback import LocalFallback
 from splitsem.transport.grpc.security import host_port, is_loopback
 from splitsem.transport.plan import Plan, codec_label, weights_digest
 from splitsem.transport.remote import RemoteTail, RemoteTransport
-from splitsem.workflows import assemble, prediction, split, ssh_start
+from splitsem.workflows import assemble, codecs, prediction, split, ssh_start
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.device_end import DeviceEnd
 from splitsem.workflows.job import Metrics, Result
@@ -45,7 +44,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 
 def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport) -> Result:
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
-    codec = instantiate(cfg.codec)
+    codec = codecs.codec(cfg, network, cut.point)
     remote: RemoteTail = transport.device_end()
     if cfg.workflow.fallback == "local":
         remote = LocalFallback(remote, engine_for(cfg, network))

@@ -22,7 +22,7 @@ from splitsem.errors import ConfigError, LinkError
 from splitsem.transport.measured import MeasuredLink
 from splitsem.transport.plan import Plan
 from splitsem.transport.remote import RemoteTail
-from splitsem.workflows import split
+from splitsem.workflows import codecs, split
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.device_end import DeviceEnd
 from splitsem.workflows.job import Metrics
@@ -75,8 +75,9 @@ def predict(cfg: DictConfig, network: Network, device: DeviceEnd, known: Known) 
     Other than in workflow=split, encoding counts as the edge's time, decoding as the server's and the answer's way
     back as the link's, because that is what a stopwatch at the device sees.
     """
-    codec, link = instantiate(cfg.codec), known.link or NO_LINK
-    metrics = split.evaluate(cfg, network, device.cut, codec, instantiate(cfg.codec), measured=link)
+    encoder, decoder = (codecs.codec(cfg, network, device.cut.point) for _ in range(2))
+    link = known.link or NO_LINK
+    metrics = split.evaluate(cfg, network, device.cut, encoder, decoder, measured=link)
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
     edge_s, server_s = metrics["edge_s"] + metrics["encode_s"], metrics["server_s"] + metrics["decode_s"]
     if edge.timing == "measured" and known.edge_s is not None:

@@ -18,7 +18,7 @@ from splitsem.transport.grpc.security import host_port, is_loopback
 from splitsem.transport.metrics import ServerMetrics
 from splitsem.transport.plan import weights_digest
 from splitsem.transport.remote import RemoteTransport, TailServer
-from splitsem.workflows import assemble
+from splitsem.workflows import assemble, codecs
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.job import Result
 
@@ -130,8 +130,12 @@ def _training_engine_for(cfg: DictConfig) -> TailEngine:
 
 
 def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailEngine:
-    """The configured network as a TailEngine; the configured codec is read too when it is not a built-in one."""
-    codec = instantiate(cfg.codec)
+    """The configured network as a TailEngine; the configured codec is read too when it is not a built-in one.
+
+    A learned codec belongs to one cut: the one that ``split.point`` names here, too.
+    """
+    point = assemble.chosen_point(cfg, network.graph) if assemble.is_learned(cfg) else network.graph.points[0]
+    codec = codecs.codec(cfg, network, point)
     own = [codec] if is_own(codec) else []
     return TailEngine(
         network.graph,

@@ -21,7 +21,7 @@ from splitsem.replay import Recording
 from splitsem.split.partition import Cut
 from splitsem.transport.link import Link
 from splitsem.transport.lossy import LossyLink
-from splitsem.workflows import assemble, channel
+from splitsem.workflows import assemble, channel, codecs
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.job import Metrics, Result
 
@@ -34,8 +34,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     network = assemble.network(cfg)
     point = assemble.chosen_point(cfg, network.graph)
     cut = network.graph.cut(point)
-    seeds = cfg.workflow.channel_seeds
-    metrics = {**evaluate(cfg, network, cut, instantiate(cfg.codec), instantiate(cfg.codec), seeds), **labels(cfg)}
+    encoder, decoder = (codecs.codec(cfg, network, point) for _ in range(2))
+    metrics = {**evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds), **labels(cfg)}
     _references(cfg, network)
     history = [] if network.trained.from_cache else network.trained.history
     clean = f"clean link {metrics['score_clean']:.4f}, " if "score_clean" in metrics else ""
@@ -96,6 +96,7 @@ def evaluate(
         "payload_bytes": payload_bytes,
         "wire_bytes": statistics.fmean(frames.wire_bytes),
         "input_bytes": task.input_bytes,
+        "encoder_bytes": encoder.encoder_bytes,
         "compression_ratio": point.raw_bytes / payload_bytes,
         "distortion_mse": frames.distortion_mse,
         "encode_s": statistics.median(frames.encode_s),

@@ -30,6 +30,7 @@ from splitsem.workflows.serve import training_transport
 
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Train over the link; leaves the whole network's ``weights.safetensors`` in the run's folder."""
+    assemble.check_not_learned(cfg)
     transport = training_transport(cfg)
     if transport.start.how is not None:
         raise ConfigError("transport.start is for workflow=offload; start the training server by hand")

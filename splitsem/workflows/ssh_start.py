@@ -17,7 +17,7 @@ from splitsem.transport.grpc.security import host_port, is_loopback
 from splitsem.transport.remote import RemoteTransport
 from splitsem.transport.ssh.inventory import Host
 from splitsem.transport.ssh.server import SshServer
-from splitsem.workflows.assemble import Network
+from splitsem.workflows.assemble import Network, is_learned
 from splitsem.workflows.job import Metrics
 from splitsem.workflows.serve import is_own
 
@@ -86,6 +86,11 @@ def _server(cfg: DictConfig, host: Host, network: Network) -> tuple[SshServer, b
 
 def _sections(cfg: DictConfig, host: Host) -> dict[str, Any]:
     """What the server must have as the device has it, and what it listens on."""
+    if is_learned(cfg):
+        raise ConfigError(
+            "a server that is started over SSH has no weights of a learned codec: start it there by hand, "
+            "workflow=serve with the same codec=, codec.weights= and split.point="
+        )
     own_codec = ["codec"] if is_own(instantiate(cfg.codec)) else []  # built-in ones are known to every server
     sections = {name: _plain(cfg, name) for name in (*_SECTIONS, *own_codec)}
     sections["split"] = {"point": None, "index": None, "granularity": cfg.split.granularity}

@@ -34,6 +34,7 @@ def _plain(cfg: DictConfig, folder: Path) -> Result:
 
 def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
     """Head and tail tuned through ``codec.forward`` from the trained network; real bytes score it before and after."""
+    assemble.check_not_learned(cfg)
     network = assemble.fresh_network(cfg)
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
     before = split.evaluate(cfg, network, cut, instantiate(cfg.codec), instantiate(cfg.codec))

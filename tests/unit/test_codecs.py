@@ -215,7 +215,9 @@ CONF = Path(__file__).parents[2] / "conf" / "codec"
 @pytest.mark.parametrize("option", sorted(path.stem for path in CONF.glob("*.yaml")))
 def test_every_codec_option_is_built_from_its_file_and_carries_a_picture(option: str) -> None:
     with initialize_config_dir(str(CONF.parent), version_base="1.3"):
-        codec = instantiate(compose(overrides=[f"+codec={option}"]).codec)
+        cfg = compose(overrides=[f"+codec={option}"]).codec
+    is_learned = "stages" in cfg
+    codec = instantiate(cfg, **({"tensor_shape": (3, 16, 16)} if is_learned else {}), _convert_="all")
     z = relu_map(1, 3, 16, 16).clamp(max=1)
     (z_hat,) = codec.decode(codec.encode((z,)))
     assert z_hat.shape == z.shape

@@ -1,0 +1,151 @@
+"""CodecModule: one stage of a learned codec's training around a frozen network."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from splitsem.codecs.learned.learned import Coded, LearnedCodec
+from splitsem.codecs.learned.stage import Stage
+from splitsem.codecs.learned.symbol_codec import SymbolCodec
+from splitsem.lightning.attribution import integrated_gradients
+from splitsem.tasks.task import Task
+
+_TEMPERATURE = 2.0
+_IMPORTANCE_SAMPLES, _IMPORTANCE_EVERY, _IMPORTANCE_MEMORY = 32, 8, 0.9
+_GOLDEN = 0.618034  # steps of this share visit an interval evenly
+
+
+class Teacher(NamedTuple):
+    """The uncoded network, frozen.
+
+    Attributes:
+        head: from the sample to the crossing tensor (a tuple of one), or None where the data are features already.
+        tail: from the crossing tensor to ``(output, *layers)``.
+    """
+
+    head: Callable[[Tensor], tuple[Tensor, ...]] | None
+    tail: nn.Module
+
+
+class CodecModule(lightning.LightningModule):
+    """Trains ``codec`` with the loss of ``stage``; validates over the noise that it is trained for.
+
+    Args:
+        codec: the only thing that learns.
+        stage: terms of the loss, and settings of the optimiser.
+        teacher: gives the crossing tensor and the targets, and carries gradients from its output to ``z_hat``.
+        task: gives the task's loss and metrics.
+    """
+
+    def __init__(self, codec: LearnedCodec, stage: Stage, teacher: Teacher, task: Task) -> None:
+        super().__init__()
+        self.codec, self.stage, self.task = codec, stage, task
+        self._teacher = (teacher,)  # in a tuple, or its weights would be saved with the codec's
+        self.val_metrics = task.metrics()
+        self.importance: Tensor | None = None
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The loss of one batch, at one signal-to-noise ratio of the codec's range."""
+        z, y = self._features(batch)
+        snr_db = self.codec.draw_snr_db()
+        coded = self.codec.code(z, snr_db)
+        terms, _ = self._terms(coded, z, y)
+        if self.stage.importance_weight and coded.damage is not None:
+            terms["importance"] = self._importance_term(coded, y, snr_db, batch_idx)
+        loss = self._weigh(terms)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Score and loss of one batch; the batches visit the range of signal-to-noise ratios evenly."""
+        z, y = self._features(batch)
+        snr_db = None
+        if self.codec.snr_range_db is not None:
+            low, high = self.codec.snr_range_db
+            snr_db = low + (high - low) * (batch_idx * _GOLDEN % 1)
+        terms, output = self._terms(self.codec.code(z, snr_db), z, y)
+        self.val_metrics.update(output.float(), y)
+        self.log("val_loss", self._weigh(terms), batch_size=len(z))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the task's score."""
+        self.log("val_score", self.val_metrics.compute()["score"], prog_bar=True)
+        self.val_metrics.reset()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, one cycle over all steps of the stage."""
+        parameters = [p for p in self.codec.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=self.stage.learning_rate, weight_decay=self.stage.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=self.stage.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _features(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        x, y = batch
+        (teacher,) = self._teacher
+        if teacher.head is None:
+            return x, y
+        with torch.no_grad():
+            return teacher.head(x)[0], y
+
+    def _terms(self, coded: Coded, z: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The terms that the stage asks for, and the network's output with the codec in it."""
+        stage, (teacher,) = self.stage, self._teacher
+        output, *layers = teacher.tail(coded.z_hat)
+        terms = {}
+        if stage.feature_weight:
+            terms["feature"] = (coded.z_hat - z).square().mean() / self.codec.deviation.square().mean()
+        if stage.layers_weight or stage.logits_weight or stage.distill_weight:
+            with torch.no_grad():
+                target, *target_layers = teacher.tail(z)
+            shares = [(a - b).square().mean() / b.var() for a, b in zip(layers, target_layers, strict=True)]
+            terms["layers"] = sum(shares, start=z.new_zeros(()))
+            terms["logits"] = (output - target).square().mean()
+            terms["distill"] = (
+                _TEMPERATURE**2
+                * F.kl_div(
+                    (output / _TEMPERATURE).log_softmax(1),
+                    (target / _TEMPERATURE).log_softmax(1),
+                    reduction="none",
+                    log_target=True,
+                )
+                .sum(1)
+                .mean()
+            )
+        if stage.task_weight:
+            terms["task"] = self.task.loss(output, y)
+        if stage.rate_weight and coded.rate_bits is not None:
+            terms["rate"] = coded.rate_bits
+        return terms, output
+
+    def _weigh(self, terms: dict[str, Tensor]) -> Tensor:
+        return torch.stack([getattr(self.stage, f"{name}_weight") * value for name, value in terms.items()]).sum()
+
+    def _importance_term(self, coded: Coded, y: Tensor, snr_db: float | None, batch_idx: int) -> Tensor:
+        """Mean expected damage of the symbols, weighted by their importance (mean 1), which is refreshed at times."""
+        assert coded.code is not None
+        assert coded.damage is not None
+        if self.importance is None or batch_idx % _IMPORTANCE_EVERY == 0:
+            fresh = self._importance(coded.code[:_IMPORTANCE_SAMPLES], y[:_IMPORTANCE_SAMPLES], snr_db)
+            if self.importance is not None:
+                fresh = _IMPORTANCE_MEMORY * self.importance + (1 - _IMPORTANCE_MEMORY) * fresh
+            self.importance = fresh
+        return (self.importance * coded.damage).mean()
+
+    def _importance(self, code: Tensor, y: Tensor, snr_db: float | None) -> Tensor:
+        """Importance of each position of the code to the task's loss ``(N,)``, of mean 1."""
+        codec, (teacher,) = self.codec, self._teacher
+        assert isinstance(codec, SymbolCodec)
+
+        def loss(values: Tensor) -> Tensor:
+            return len(y) * self.task.loss(
+                teacher.tail(codec.reconstruct(values, [snr_db] * len(values), torch.float32))[0], y
+            )
+
+        magnitude = integrated_gradients(loss, code).abs().mean(0)
+        return magnitude / magnitude.mean().clamp(min=1e-12)

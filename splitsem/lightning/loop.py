@@ -1,0 +1,66 @@
+"""The Lightning loop that every training here runs in: epochs, the epoch that is kept, quiet, seeded."""
+
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from splitsem.lightning.history import History
+
+
+def run_loop(
+    module: lightning.LightningModule,
+    train: Any,
+    val: Any,
+    *,
+    device: torch.device,
+    max_epochs: int,
+    gradient_clip_norm: float | None = None,
+    monitor: str | None = "val_score",
+    mode: Literal["min", "max"] = "max",
+    limit_train_batches: float | int = 1.0,
+) -> list[dict[str, float]]:
+    """Train ``module`` in place, give it the weights of its best epoch, and return the metrics of each epoch.
+
+    Args:
+        module: logs ``train_loss``, ``val_score`` and ``monitor``.
+        train: batches to learn from.
+        val: batches that choose the epoch; never those of the test split.
+        device: where to train.
+        max_epochs: passes over ``train``.
+        gradient_clip_norm: largest gradient norm; None does not clip.
+        monitor: metric that says which epoch is best; None keeps the last one, for weights that lie elsewhere.
+        mode: whether the largest or the least of it is.
+        limit_train_batches: share (float) or number (int) of batches an epoch.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings and advertisements
+    history = History()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # lightning 2.6 against torch 2.14
+        warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None.*")  # split training has its own
+        best = [ModelCheckpoint(folder, monitor=monitor, mode=mode, save_weights_only=True)] if monitor else []
+        trainer = lightning.Trainer(
+            accelerator="gpu" if device.type == "cuda" else device.type,
+            devices=1,
+            max_epochs=max_epochs,
+            limit_train_batches=limit_train_batches,
+            gradient_clip_val=gradient_clip_norm,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=bool(best),
+            enable_model_summary=False,
+            enable_progress_bar=history.has_bar,
+            callbacks=[*best, history],
+        )
+        trainer.fit(module, train, val)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        for checkpoint in best:
+            module.load_state_dict(torch.load(Path(checkpoint.best_model_path), weights_only=True)["state_dict"])
+    return history.epochs
