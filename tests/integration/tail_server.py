@@ -16,7 +16,10 @@ from tests.integration.network import INPUT_SHAPE, small_network
 
 
 def main(settings: dict, folder: Path) -> None:
-    """Serve until SIGTERM; the address is in ``folder``; settings: ``security``, ``limits`` (their arguments), ``bind``, ``training``, …"""
+    """Serve until SIGTERM; the address is in ``folder``.
+
+    Settings: ``security``, ``limits`` (their arguments), ``bind``, ``training``, ``micro_batch``, ``heartbeat_s``.
+    """
     torch.set_num_threads(1)
     model, graph = small_network()
     engine = TailEngine(graph, weights_digest(model), micro_batch=settings.get("micro_batch", 1))
