@@ -47,6 +47,7 @@ METRICS = {
     ),
     "raw_bytes": Column("raw", "kB", "The crossing tensors of one sample as float32, before any coding.", 1e-3),
     "input_bytes": Column("input", "kB", "The sample itself, as uint8 or in its file format.", 1e-3),
+    "encoder_bytes": Column("encoder", "kB", "The codec's weights on the device, beyond the head's.", 1e-3),
     "compression_ratio": Column("ratio", "", "Raw bytes divided by payload bytes.", 1, format_ratio),
     "edge_s": Column("edge", "ms", "Time of the head on the edge machine for one sample.", 1e3),
     "link_s": Column("link", "ms", "Time from the first byte offered to the link to the last byte received.", 1e3),
@@ -62,6 +63,9 @@ METRICS = {
     ),
     "score_clean": Column("clean", "", "Score with the same codec over the link without its channel.", 1, format_score),
     "score_ci95": Column("±", "", "Half the 95 % interval of the score over the channel's seeds.", 1, "{:.2g}".format),
+    "score_over_link": Column(
+        "over link", "", "Mean score over the swept range of the link: area under the curve / range.", 1, format_score
+    ),
     "snr_db": Column("Eb/N0", "dB", "Signal to noise of a bit on the air, as the receiver saw it."),
     "ber": Column("BER", "", "Share of the bits on the air that arrived wrong, before correction.", 1, "{:.2g}".format),
     "bit_errors": Column("wrong bits", "", "Bits of a payload that arrived wrong, after correction, mean per sample."),

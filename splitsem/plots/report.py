@@ -29,6 +29,9 @@ _CAPTIONS = {
     "latency_breakdown": "Edge, link and server time of one sample, from the first split point to the last.",
     "rate_accuracy": "Up and to the left is better. The dotted line is the sample as it is; the small ticks are the "
     "raw float32 features.",
+    "three_way": "Left: up and to the left is better. The same codecs on the right by what they need on the device.",
+    "score_snr": "How the score falls as the signal weakens, every payload sent through the channel.",
+    "score_ber": "The same over the share of wrong bits.",
     "score_channel": "How the score falls as bits go wrong. Bands are 95 % intervals over the channel's seeds.",
 }
 

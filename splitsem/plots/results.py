@@ -30,14 +30,18 @@ def prepare(results: pd.DataFrame) -> pd.DataFrame:
         bit width or keep ratio), ``is_ok``, ``is_reference``, ``is_bottleneck``, ``pareto``, ``num_runs``
         and ``score_std`` (0 for a single run).
     """
-    frame = _complete(results)
-    frame = _average_seeds(_add_series(frame))
+    frame = _average_seeds(with_series(results))
     frame["is_bottleneck"] = _bottlenecks(frame)
     frame["pareto"] = False
     split = frame["is_ok"] & ~frame["is_reference"]
     frame.loc[split, "pareto"] = pareto_front(frame.loc[split, ["score", "throughput_hz"]].to_numpy())
     order = frame.assign(failed=~frame["is_ok"], own=~frame["is_reference"])
     return frame.loc[order.sort_values(["failed", "own", "split_index"], kind="stable").index].reset_index(drop=True)
+
+
+def with_series(results: pd.DataFrame) -> pd.DataFrame:
+    """The jobs completed as by ``prepare``, with ``series`` and ``family``, still one row a job."""
+    return _add_series(_complete(results))
 
 
 def splits(frame: pd.DataFrame) -> pd.DataFrame:

@@ -3,14 +3,14 @@
 from typing import Any, Literal
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from scipy import special
 
 from splitsem.plots import style
+from splitsem.plots.codec_looks import looks
+from splitsem.plots.intervals import half_ci95, over_trainings
 
 Axis = Literal["snr_db", "ber"]
 _TITLES = {"snr_db": "Eb/N0 on the air (dB)", "ber": "Bit error rate on the air, before correction"}
@@ -23,6 +23,8 @@ def score_channel(results: pd.DataFrame, x: Axis = "snr_db", subtitle: str = "")
     Args:
         results: one row for each codec, channel setting and seed, with ``codec``, ``score`` and ``x``, as from
             ``replay.play_all``; rows of the same ``link``, where there is this column, are one point at their mean x.
+            With a ``training_seed``, the interval is over the trainings, each the mean of its channel seeds.
+            With ``encoder_bytes``, codecs without weights are drawn grey and dashed.
             Or one row a setting with ``score_ci95``, as in results.csv. ``score_clean`` (a codec's score on a clean
             link) is drawn dotted, ``score_unsplit`` dashed.
         x: ``snr_db``, or ``ber`` on a logarithmic axis, without error-free rows.
@@ -40,32 +42,17 @@ def score_channel(results: pd.DataFrame, x: Axis = "snr_db", subtitle: str = "")
         style.empty(ax, "no row has both a score and this measure of the channel")
         return figure
     points = curves(shown, x)
-    codecs = list(points["codec"].unique())
-    colors = dict(zip(codecs, style.palette(len(codecs)), strict=True))
-    markers = {codec: style.MARKERS[i % len(style.MARKERS)] for i, codec in enumerate(codecs)}
-    sns.lineplot(
-        points,
-        x="x",
-        y="score",
-        hue="codec",
-        style="codec",
-        palette=colors,
-        markers=markers,
-        dashes=False,
-        errorbar=None,
-        markeredgewidth=0,
-        markersize=5.5,
-        linewidth=1.5,
-        legend=False,
-        ax=ax,
-    )
+    named = looks(_learned(shown))
+    colors = {codec: look.color for codec, look in named.items()}
+    look: dict[str, Any] = {"markersize": 5.5, "markeredgewidth": 0, "linewidth": 1.5}
+    for codec, rows in points.groupby("codec", sort=False):
+        ax.plot(rows["x"], rows["score"], **named[str(codec)]._asdict(), **look)
     ax.set(xlabel=_TITLES[x], ylabel=_SCORE, xscale="log" if x == "ber" else "linear")
     for codec, rows in points.groupby("codec", sort=False):
-        ax.fill_between(rows["x"], rows["low"], rows["high"], color=colors[codec], alpha=0.18, linewidth=0)
-    look: dict[str, Any] = {"markersize": 6, "markeredgewidth": 0}
-    handles: list[Any] = [Line2D([], [], color=colors[c], marker=markers[c], label=c, **look) for c in codecs]
+        ax.fill_between(rows["x"], rows["low"], rows["high"], color=colors[str(codec)], alpha=0.18, linewidth=0)
+    handles: list[Any] = [Line2D([], [], label=codec, **own._asdict(), **look) for codec, own in named.items()]
     if (points["high"] > points["low"]).any():
-        handles.append(Patch(color=style.FAINT, alpha=0.4, label="95 % interval over seeds"))
+        handles.append(Patch(color=style.FAINT, alpha=0.4, label=_what_bands_say(shown)))
     handles += _references(ax, shown, colors)
     drawn = [column for column in ("score_clean", "score_unsplit") if column in shown]
     style.score_axis(ax, [*points["low"], *points["high"], *shown[drawn].to_numpy().ravel()])
@@ -77,15 +64,31 @@ def curves(shown: pd.DataFrame, x: Axis) -> pd.DataFrame:
     """A row for each codec and channel setting, by x: ``codec, x, score, low, high`` (ends of the 95 % interval)."""
     rows = []
     for (codec, _), group in shown.groupby(["codec", "link" if "link" in shown else x], sort=False):
-        mean, num = float(group["score"].mean()), len(group)
-        half = 0.0
-        if num > 1:
-            half = float(special.stdtrit(num - 1, 0.975) * group["score"].std(ddof=1) / num**0.5)
-        elif "score_ci95" in group and group["score_ci95"].notna().all():
+        scores = over_trainings(group)
+        mean, half = float(scores.mean()), half_ci95(scores)
+        if len(group) == 1 and "score_ci95" in group and group["score_ci95"].notna().all():
             half = float(group["score_ci95"].iloc[0])
         low, high = max(mean - half, 0.0), min(mean + half, 1.0)
         rows.append({"codec": str(codec), "x": float(group[x].mean()), "score": mean, "low": low, "high": high})
     return pd.DataFrame(rows).sort_values("x", kind="stable")
+
+
+def _learned(shown: pd.DataFrame) -> dict[str, bool]:
+    """Which codecs have weights; without ``encoder_bytes`` all count as if they had."""
+    if "encoder_bytes" not in shown:
+        return dict.fromkeys(map(str, shown["codec"].unique()), True)
+    sizes = shown.groupby(shown["codec"].astype(str), sort=False)["encoder_bytes"].max()
+    return {str(codec): size > 0 for codec, size in sizes.items()}
+
+
+def _what_bands_say(shown: pd.DataFrame) -> str:
+    num = shown["training_seed"].nunique() if "training_seed" in shown else 0
+    channel = shown["seed"].nunique() if "seed" in shown else 0
+    if num > 1:
+        return f"95 % interval over {num} trainings,\neach the mean of {channel} channel seeds"
+    if num == 1:
+        return f"95 % interval over {channel} channel\nseeds of one training"
+    return "95 % interval over seeds"
 
 
 def _references(ax: Axes, shown: pd.DataFrame, colors: dict[str, Any]) -> list[Line2D]:

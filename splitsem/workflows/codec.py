@@ -1,32 +1,53 @@
 """Workflow codec: train a learned codec for one cut, in its stages, and score it on the test split with real bytes."""
 
+import logging
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from splitsem.codecs.codec import Codec
 from splitsem.lightning import weights
 from splitsem.plots.run_breakdown import run_breakdown
-from splitsem.workflows import assemble, codecs, split
+from splitsem.workflows import assemble, codecs, over_link, split
 from splitsem.workflows.job import Result
+
+log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
-    """Train (or take from the cache) and score; leaves ``codec.safetensors`` in the folder, for ``codec.weights=``."""
+    """Train (or take from the cache) and score; leaves ``codec.safetensors`` in the folder, for ``codec.weights=``.
+
+    With ``workflow.over`` also over all those settings of the link. A codec without weights is scored likewise, to
+    stand beside the learned ones of a sweep.
+    """
     assemble.check_settings(cfg)
+    if cfg.workflow.over:
+        over_link.links(cfg)
     network = assemble.network(cfg)
     point = assemble.chosen_point(cfg, network.graph)
-    encoder, trained = codecs.trained_codec(cfg, network, point)
-    path = folder / "codec.safetensors"
-    weights.save(encoder, path, trained.history, trained.train_s)
+    encoder: Codec
+    history: list[dict[str, float]] = []
+    train_s, kept = 0.0, ""
+    if assemble.is_learned(cfg):
+        encoder, trained = codecs.trained_codec(cfg, network, point)
+        path = folder / "codec.safetensors"
+        weights.save(encoder, path, trained.history, trained.train_s)
+        history, train_s, kept = trained.history, trained.train_s, f"; weights: {path}"
+    else:
+        log.info("%s has no weights: it is scored as it is", cfg.codec["_target_"].rpartition(".")[2])
+        encoder = codecs.codec(cfg, network, point)
     decoder = codecs.codec(cfg, network, point)
     cut = network.graph.cut(point)
     metrics = split.evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds)
-    metrics = {"score_clean": metrics["score"], **metrics, "train_s": trained.train_s, **split.labels(cfg)}
+    metrics = {"score_clean": metrics["score"], **metrics, "train_s": train_s, **split.labels(cfg)}
+    if cfg.workflow.over:
+        metrics |= over_link.score_over(cfg, network, cut, encoder, decoder, folder)
+    split.references(cfg, network)
     ratio = metrics["input_bytes"] / metrics["payload_bytes"]
     headline = (
         f"{point.name}, {metrics['codec']}: score {metrics['score']:.4f} "
         f"(clean link {metrics['score_clean']:.4f}, unsplit {metrics['score_unsplit']:.4f}), "
         f"payload {metrics['payload_bytes']:,.1f} bytes: 1/{metrics['compression_ratio']:.0f} of the float32 features, "
-        f"1/{ratio:.1f} of the sample; encoder {metrics['encoder_bytes']:,} bytes; weights: {path}"
+        f"1/{ratio:.1f} of the sample; encoder {metrics['encoder_bytes']:,} bytes{kept}"
     )
-    return Result(metrics, {"breakdown": run_breakdown(metrics)}, trained.history, headline)
+    return Result(metrics, {"breakdown": run_breakdown(metrics)}, history, headline)

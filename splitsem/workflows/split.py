@@ -36,7 +36,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     cut = network.graph.cut(point)
     encoder, decoder = (codecs.codec(cfg, network, point) for _ in range(2))
     metrics = {**evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds), **labels(cfg)}
-    _references(cfg, network)
+    references(cfg, network)
     history = [] if network.trained.from_cache else network.trained.history
     clean = f"clean link {metrics['score_clean']:.4f}, " if "score_clean" in metrics else ""
     headline = (
@@ -126,7 +126,7 @@ def _score_unsplit(network: Network, batch_size: int, num_samples: int | None) -
     return _unsplit[key]
 
 
-def _references(cfg: DictConfig, network: Network) -> None:
+def references(cfg: DictConfig, network: Network) -> None:
     """In a sweep of an image task: "just send the picture", once for each network, link and pair of machines."""
     hydra_cfg = HydraConfig.get()
     if hydra_cfg.mode != RunMode.MULTIRUN or not network.task.is_image:

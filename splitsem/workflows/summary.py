@@ -19,6 +19,7 @@ from splitsem.plots.score_channel import score_channel
 from splitsem.plots.tables import table as results_table
 from splitsem.plots.tables import terminal
 from splitsem.tracking import versions
+from splitsem.workflows.codec_summary import codec_figures, print_codecs
 
 
 def gather(folder: Path) -> pd.DataFrame:
@@ -62,6 +63,7 @@ def summarise(folder: Path, seconds: float) -> pd.DataFrame:
         figures["score_channel"] = score_channel(
             over_channel, "snr_db" if "snr_db" in over_channel else "ber", " ".join(sys.argv[1:])
         )
+    figures |= codec_figures(folder, results)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png")
     command = shlex.join(["python", *sys.argv])
@@ -75,6 +77,7 @@ def summarise(folder: Path, seconds: float) -> pd.DataFrame:
     page = folder / "report.html"
     page.write_text(report(results, figures, title, command, details))
     console.print(results_table(results))
+    print_codecs(console, results)
     for answer in best(results):
         console.print(f"• {answer.sentence}", highlight=False)
     console.print(f"\n{page.absolute()}", highlight=False, soft_wrap=True)
