@@ -95,7 +95,8 @@ def three_way_figure(results: pd.DataFrame) -> Figure:
         look = named[str(family)]
         for ax, x in ((left, "payload_bytes"), (right, "encoder_bytes")):
             _draw(ax, rows.sort_values("payload_bytes"), x, look)
-        handles.append(Line2D([], [], color=look.color, marker=look.marker, linestyle=look.linestyle, label=family))
+        drawn = look if len(rows) > 1 else look._replace(linestyle="none")
+        handles.append(Line2D([], [], label=family, **drawn._asdict()))
     ring: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 12, "markerfacecolor": "none"}
     front = table[table["pareto"]]
     for ax, x in ((left, "payload_bytes"), (right, "encoder_bytes")):

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -35,9 +34,9 @@ def links(cfg: DictConfig) -> Links:
     """
     over = cfg.workflow.over
     made: Links = {}
-    name = HydraConfig.get().runtime.choices["transport"]
+    name = cfg.transport["_target_"].rpartition(".")[2]
     if not isinstance(instantiate(cfg.transport), LossyLink):
-        raise ConfigError(f"workflow.over needs a link that damages bits, e.g. transport=bsc, got transport={name}")
+        raise ConfigError(f"workflow.over needs a link that damages bits, e.g. transport=bsc, got a {name}")
     if not over["values"]:
         raise ConfigError("workflow.over.values must name at least one value")
     for value in over["values"]:
@@ -46,7 +45,7 @@ def links(cfg: DictConfig) -> Links:
         try:
             OmegaConf.update(transport, over.setting, value)
         except OmegaConfBaseException as exc:
-            raise ConfigError(f"workflow.over.setting={over.setting} is no setting of transport={name}") from exc
+            raise ConfigError(f"workflow.over.setting={over.setting} is no setting of the {name}") from exc
         made[value] = functools.partial(_link, transport)
         made[value](transport.seed)
     return made

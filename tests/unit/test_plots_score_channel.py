@@ -62,3 +62,19 @@ def test_a_sweeps_rows_bring_their_own_interval() -> None:
 def test_nothing_to_draw_is_said() -> None:
     figure = score_channel(runs().assign(ber=0.0), "ber")
     assert "no row has" in figure.axes[0].texts[0].get_text()
+
+
+def test_with_several_trainings_the_interval_is_over_them_and_the_legend_says_so() -> None:
+    two = pd.concat([runs().assign(training_seed=seed, score=runs()["score"] + 0.02 * seed) for seed in (0, 1, 2)])
+    points = curves(two, "snr_db")
+    half = 4.3027 * 0.02 / 3**0.5
+    assert (points["score"] - points["low"]).tolist() == pytest.approx([half] * len(points), rel=1e-3)
+    texts = [text.get_text() for text in score_channel(two).axes[0].get_legend().get_texts()]
+    assert "95 % interval over 3 trainings,\neach the mean of 3 channel seeds" in texts
+
+
+def test_codecs_without_weights_are_dashed_beside_learned_ones() -> None:
+    results = runs().assign(encoder_bytes=lambda rows: (rows["codec"] == "fixed") * 100)
+    lines = {line.get_label(): line for line in score_channel(results).axes[0].get_legend().get_lines()}
+    assert lines["fixed"].get_linestyle() == "-"
+    assert lines["quant8"].get_linestyle() == "--"
