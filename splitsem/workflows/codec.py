@@ -3,11 +3,13 @@
 import logging
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from splitsem.codecs.codec import Codec
 from splitsem.lightning import weights
 from splitsem.plots.run_breakdown import run_breakdown
+from splitsem.plots.score_channel import Axis, score_channel
 from splitsem.workflows import assemble, codecs, over_link, split
 from splitsem.workflows.job import Result
 
@@ -27,6 +29,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     point = assemble.chosen_point(cfg, network.graph)
     encoder: Codec
     history: list[dict[str, float]] = []
+    figures: dict[str, Figure] = {}
     train_s, kept = 0.0, ""
     if assemble.is_learned(cfg):
         encoder, trained = codecs.trained_codec(cfg, network, point)
@@ -41,8 +44,14 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     metrics = split.evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds)
     metrics = {"score_clean": metrics["score"], **metrics, "train_s": train_s, **split.labels(cfg)}
     if cfg.workflow.over:
-        metrics |= over_link.score_over(cfg, network, cut, encoder, decoder, folder)
+        over, rows = over_link.score_over(cfg, network, cut, encoder, decoder, folder)
+        metrics |= over
+        known = {name: metrics[name] for name in ("codec", "score_clean", "score_unsplit")}
+        x: Axis = "snr_db" if rows["snr_db"].notna().any() else "ber"
+        subtitle = f"{metrics['task']} · {point.name} · {metrics['payload_bytes']:,.0f} bytes"
+        figures["score_channel"] = score_channel(rows.assign(**known, training_seed=cfg.seed), x, subtitle)
     split.references(cfg, network)
+    figures["breakdown"] = run_breakdown(metrics)
     ratio = metrics["input_bytes"] / metrics["payload_bytes"]
     headline = (
         f"{point.name}, {metrics['codec']}: score {metrics['score']:.4f} "
@@ -50,4 +59,4 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         f"payload {metrics['payload_bytes']:,.1f} bytes: 1/{metrics['compression_ratio']:.0f} of the float32 features, "
         f"1/{ratio:.1f} of the sample; encoder {metrics['encoder_bytes']:,} bytes{kept}"
     )
-    return Result(metrics, {"breakdown": run_breakdown(metrics)}, history, headline)
+    return Result(metrics, figures, history, headline)

@@ -51,11 +51,14 @@ def links(cfg: DictConfig) -> Links:
     return made
 
 
-def score_over(cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decoder: Codec, folder: Path) -> Metrics:
+def score_over(
+    cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decoder: Codec, folder: Path
+) -> tuple[Metrics, pd.DataFrame]:
     """Score the codec over all of ``links`` and leave a row for each and channel seed in ``folder``.
 
-    Returns ``score_at_<value>``, means over the channel's seeds, and ``score_over_link``: the area under the curve of
-    these, divided by the range of values.
+    Returns:
+        ``score_at_<value>``, means over the channel's seeds, and ``score_over_link``, the area under the curve of these
+        divided by the range of values; and the rows, as from ``replay.play_all``.
     """
     batches = assemble.test_batches(network.task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
     seeds = range(cfg.transport.seed, cfg.transport.seed + cfg.workflow.channel_seeds)
@@ -64,7 +67,7 @@ def score_over(cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, deco
     rows.rename(columns={"link": cfg.workflow.over.setting}).to_csv(folder / SCORES, index=False)
     scores = {float(value): statistics.fmean(rows.loc[rows["link"] == value, "score"]) for value in made}
     at = {f"score_at_{value:g}": score for value, score in scores.items()}
-    return {**at, "score_over_link": area(scores)}
+    return {**at, "score_over_link": area(scores)}, rows
 
 
 def area(scores: dict[float, float]) -> float:

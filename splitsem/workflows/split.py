@@ -129,7 +129,7 @@ def _score_unsplit(network: Network, batch_size: int, num_samples: int | None) -
 def references(cfg: DictConfig, network: Network) -> None:
     """In a sweep of an image task: "just send the picture", once for each network, link and pair of machines."""
     hydra_cfg = HydraConfig.get()
-    if hydra_cfg.mode != RunMode.MULTIRUN or not network.task.is_image:
+    if hydra_cfg.mode != RunMode.MULTIRUN or not network.task.is_image or not cfg.references:
         return
     shared: dict[str, Any] = {n: OmegaConf.to_container(cfg[n]) for n in ("transport", "hardware", "references")}
     shared |= {"num_samples": cfg.workflow.num_samples, "channel_seeds": cfg.workflow.channel_seeds}
