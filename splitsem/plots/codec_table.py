@@ -27,8 +27,8 @@ def codec_table(three_way: pd.DataFrame, title: str) -> Table:
     )
     has_intervals = bool((three_way["num_trainings"] > 1).any())
     has_link = bool(three_way["score_over_link"].notna().any())
-    grid.add_column("codec", overflow="fold", min_width=17)
-    grid.add_column("split point", overflow="fold")
+    grid.add_column("codec", overflow="fold", min_width=15)
+    grid.add_column("cut", overflow="fold", min_width=5)
     for header in ("encoder", "payload", "feature /\npayload", "sample /\npayload", "clean\nscore"):
         grid.add_column(header, justify="right", no_wrap=True)
     if has_intervals:
