@@ -27,7 +27,7 @@ def codec_table(three_way: pd.DataFrame, title: str) -> Table:
     )
     has_intervals = bool((three_way["num_trainings"] > 1).any())
     has_link = bool(three_way["score_over_link"].notna().any())
-    grid.add_column("codec", overflow="fold", min_width=15)
+    grid.add_column("codec", overflow="fold", min_width=17)
     grid.add_column("cut", overflow="fold", min_width=5)
     for header in ("encoder", "payload", "feature /\npayload", "sample /\npayload", "clean\nscore"):
         grid.add_column(header, justify="right", no_wrap=True)
@@ -36,7 +36,6 @@ def codec_table(three_way: pd.DataFrame, title: str) -> Table:
     grid.add_column("points to\nunsplit", justify="right", no_wrap=True)
     if has_link:
         grid.add_column("over the\nlink", justify="right", no_wrap=True)
-    grid.add_column("", no_wrap=True)
     for _, row in three_way.sort_values(["payload_bytes", "score"], ascending=[True, False]).iterrows():
         cells = [
             format_bytes(row["encoder_bytes"]) if row["encoder_bytes"] else "none",
@@ -50,8 +49,8 @@ def codec_table(three_way: pd.DataFrame, title: str) -> Table:
         over = row["score_over_link"]
         cells += [MISSING if pd.isna(over) else format_score(over)] * has_link
         look = "dim" if row["is_reference"] else "bold" if row["pareto"] else ""
-        codec = str(row["codec"]).replace("[", r"\[")
-        grid.add_row(codec, row["split_point"], *cells, "★" if row["pareto"] else "", style=look)
+        codec = ("★ " if row["pareto"] else "  ") + str(row["codec"]).replace("[", r"\[")
+        grid.add_row(codec, row["split_point"], *cells, style=look)
     notes = ["★ no other is at least as good in all three: encoder bytes, payload bytes, clean score"]
     if has_intervals:
         notes.append(f"±: half the 95 % interval over {three_way['num_trainings'].max()} trainings")
