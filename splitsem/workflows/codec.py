@@ -2,12 +2,19 @@
 
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
+from splitsem.codecs.learned.learned import LearnedCodec
 from splitsem.lightning import weights
+from splitsem.lightning.importance import code_importance
+from splitsem.plots.importance import importance
 from splitsem.plots.run_breakdown import run_breakdown
+from splitsem.split.partition import Cut
 from splitsem.workflows import assemble, codecs, split
 from splitsem.workflows.job import Result
+
+_NUM_EXPLAINED = 64
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
@@ -29,4 +36,15 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         f"payload {metrics['payload_bytes']:,.1f} bytes: 1/{metrics['compression_ratio']:.0f} of the float32 features, "
         f"1/{ratio:.1f} of the sample; encoder {metrics['encoder_bytes']:,} bytes; weights: {path}"
     )
-    return Result(metrics, {"breakdown": run_breakdown(metrics)}, trained.history, headline)
+    figures = {"breakdown": run_breakdown(metrics), "importance": _importance(cfg, network, cut, encoder)}
+    return Result(metrics, figures, trained.history, headline)
+
+
+def _importance(cfg: DictConfig, network: assemble.Network, cut: Cut, codec: LearnedCodec) -> Figure:
+    """What matters in the codes of the first test samples."""
+    num = min(_NUM_EXPLAINED, cfg.workflow.num_samples or _NUM_EXPLAINED)
+    x, y = next(assemble.test_batches(network.task, network.device, num, num))
+    values, what = code_importance(codec, cut, network.task, x, y)
+    is_picture = network.task.is_image and x.shape[1] in (1, 3)
+    pictures = x.float().clamp(0, 1).cpu().numpy() if is_picture else None
+    return importance(values.float().cpu().numpy(), pictures, what)
