@@ -83,6 +83,7 @@ class TrainingEngine:
         self._clock = clock
         self._sessions: dict[str, _Session] = {}
         self._lock = threading.Lock()
+        engine.metrics.watch_trainers(self.num_sessions)
 
     def open(self, plan: TrainingPlan, client: str) -> str:
         """Agree on a plan and make a tail to train; returns the session's key.
@@ -130,9 +131,10 @@ class TrainingEngine:
             if number != session.num_requests:
                 raise PayloadError(f"expected request {session.num_requests} of this session, got {number}")
             session.reply = None
-            began = time.perf_counter()
-            reply = self._carry_out(key, session, Request.from_bytes(message))
-            session.reply = reply, time.perf_counter() - began
+            with self.engine.metrics.training_request(len(message)) as counted:
+                reply = self._carry_out(key, session, Request.from_bytes(message))
+                counted.over("train", len(reply))
+            session.reply = reply, counted.server_s
             session.num_requests += 1
             return session.reply
 

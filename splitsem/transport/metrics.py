@@ -1,6 +1,7 @@
 """ServerMetrics: what a server counts, for Prometheus; the engine counts, so that every transport is counted alike."""
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -8,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from splitsem.errors import PayloadError, SessionError
 
-STAGES = ("queue", "decode", "tail", "encode")
+STAGES = ("queue", "decode", "tail", "encode", "train")
 _BUCKETS_S = [factor * 10.0**power for power in range(-5, 1) for factor in (1, 3)]
 _OUTCOMES = {PayloadError: "bad_frame", SessionError: "unknown_session"}
 
@@ -35,8 +36,8 @@ class ServerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        requests = Counter("splitsem_requests", "Frames computed, by outcome", ["outcome"], registry=self.registry)
-        self._requests = {name: requests.labels(name) for name in ("answered", *_OUTCOMES.values(), "failed")}
+        self._frames = self._by_outcome("splitsem_requests", "Frames computed, by outcome")
+        self._trainings = self._by_outcome("splitsem_training_requests", "Requests of split training, by outcome")
         self._plans = Counter("splitsem_plans", "Plans that clients opened", ["outcome"], registry=self.registry)
         self._received = Counter("splitsem_received_bytes", "Bytes of payloads", registry=self.registry)
         self._sent = Counter("splitsem_sent_bytes", "Bytes of answers", registry=self.registry)
@@ -51,7 +52,12 @@ class ServerMetrics:
         self._queue_depth = Gauge("splitsem_queue_depth", "Frames that wait", registry=self.registry)
         self._clients = Gauge("splitsem_clients", "Streams (gRPC) or sessions (UDP)", registry=self.registry)
         self._tails = Gauge("splitsem_tails", "Tails that are kept ready, one for each plan", registry=self.registry)
+        self._trainers = Gauge("splitsem_trainers", "Devices that train", registry=self.registry)
         ProcessCollector(registry=self.registry)
+
+    def _by_outcome(self, name: str, words: str) -> dict[str, Counter]:
+        counter = Counter(name, words, ["outcome"], registry=self.registry)
+        return {outcome: counter.labels(outcome) for outcome in ("answered", *_OUTCOMES.values(), "failed")}
 
     def watch(self, server: Load) -> None:
         """Ask this server for its queue and clients whenever somebody scrapes."""
@@ -67,20 +73,29 @@ class ServerMetrics:
         """A frame of ``num_bytes`` bytes that waited ``queue_s`` is about to be computed."""
         self._received.inc(num_bytes)
         self._stage_s["queue"].observe(queue_s)
-        return Request(self)
+        return Request(self, self._frames)
+
+    def watch_trainers(self, num_trainers: Callable[[], float]) -> None:
+        """Ask for the number of devices that train whenever somebody scrapes."""
+        self._trainers.set_function(num_trainers)
+
+    def training_request(self, num_bytes: int) -> "Request":
+        """A request of split training of ``num_bytes`` bytes is about to be carried out."""
+        self._received.inc(num_bytes)
+        return Request(self, self._trainings)
 
 
 class Request:
-    """One frame while it is computed, as a context: leaving it counts the outcome.
+    """One frame or request of training while it is computed, as a context: leaving it counts the outcome.
 
     Attributes:
         server_s: seconds of the stages that are over.
     """
 
-    __slots__ = ("_lap", "_metrics", "server_s")
+    __slots__ = ("_lap", "_metrics", "_outcomes", "server_s")
 
-    def __init__(self, metrics: ServerMetrics) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: ServerMetrics, outcomes: dict[str, Counter]) -> None:
+        self._metrics, self._outcomes = metrics, outcomes
         self.server_s = 0.0
         self._lap = time.perf_counter()
 
@@ -101,4 +116,4 @@ class Request:
         outcome = (
             "answered" if kind is None else next((o for k, o in _OUTCOMES.items() if issubclass(kind, k)), "failed")
         )
-        self._metrics._requests[outcome].inc()
+        self._outcomes[outcome].inc()

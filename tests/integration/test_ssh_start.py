@@ -1,5 +1,6 @@
 """SSH start against a real sshd of this test's own, on this machine's loopback."""
 
+import contextlib
 import json
 import os
 import re
@@ -90,9 +91,11 @@ def host(inventory) -> Host:
 
 def assert_gone(pid: int, within_s: float = 30.0) -> None:
     deadline = time.monotonic() + within_s
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, f"process {pid} stayed behind"
-        time.sleep(0.02)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, f"process {pid} stayed behind"
+            time.sleep(0.02)
 
 
 def test_a_run_starts_its_server_sends_it_the_weights_and_leaves_nothing_behind(run_py, inventory, tmp_path):

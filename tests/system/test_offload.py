@@ -2,17 +2,11 @@
 
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
-import time
 import urllib.request
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-
-from tests.conftest import ENVIRONMENT, ROOT
 
 SERVED = ("task=digits", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "device=cpu")
 NETWORK = (*SERVED, "tracking=none")
@@ -21,28 +15,10 @@ COUNTED = ["frames_sent", "frames_answered", "retries", "reconnects", "fallback_
 
 
 @pytest.fixture
-def served(tmp_path, trained_cache):
+def served(serve_py, trained_cache):
     """Address of a server that runs workflow=serve, and its process; it is stopped as a service manager would."""
-    command = [sys.executable, str(ROOT / "run.py"), "workflow=serve", "transport.bind=127.0.0.1:0", *SERVED]
     observed = ("workflow.metrics_bind=127.0.0.1:0", "hydra/job_logging=json")
-    process = subprocess.Popen(
-        [*command, f"cache_dir={trained_cache}", "hydra.run.dir=served", *observed],
-        cwd=tmp_path,
-        env=os.environ | ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    address = tmp_path / "served" / "address.txt"
-    give_up = time.monotonic() + 120
-    while not (address.exists() and address.read_text().endswith("\n")):
-        if process.poll() is not None or time.monotonic() > give_up:
-            process.kill()
-            pytest.fail(process.communicate()[0])
-        time.sleep(0.05)
-    yield address.read_text().strip(), process
-    process.kill()
-    process.communicate()
+    return serve_py(*SERVED, f"cache_dir={trained_cache}", *observed)
 
 
 def scraped(address):

@@ -2,41 +2,17 @@
 
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
-
-from tests.conftest import ENVIRONMENT, ROOT
 
 COMMON = ("task=digits", "device=cpu", "tracking=none")
 
 
 @pytest.fixture
-def training_server(tmp_path):
+def training_server(serve_py):
     """Address of a server that trains, and its process."""
-    command = [sys.executable, str(ROOT / "run.py"), "workflow=serve", "workflow.training=true", *COMMON]
-    process = subprocess.Popen(
-        [*command, "transport.bind=127.0.0.1:0", "cache_dir=server_cache", "hydra.run.dir=served"],
-        cwd=tmp_path,
-        env=os.environ | ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    address = tmp_path / "served" / "address.txt"
-    give_up = time.monotonic() + 120
-    while not (address.exists() and address.read_text().endswith("\n")):
-        if process.poll() is not None or time.monotonic() > give_up:
-            process.kill()
-            pytest.fail(process.communicate()[0])
-        time.sleep(0.05)
-    yield address.read_text().strip(), process
-    process.kill()
-    process.communicate()
+    return serve_py("workflow.training=true", *COMMON, "cache_dir=server_cache")
 
 
 def test_a_network_trained_over_the_link_drops_into_the_other_workflows(run_py, training_server, tmp_path):

@@ -133,10 +133,18 @@ class Resending(LocalTrainingTail):
 def test_a_request_that_comes_twice_is_carried_out_once(server, device, data):
     once = device.trainer(LocalTrainingTail(server.engine()))
     expected = [once.step(x, y) for x, y in data]
-    twice = device.reset().trainer(Resending(server.engine()))
+    engine = server.engine()
+    registry = engine.engine.metrics.registry
+    before = registry.get_sample_value("splitsem_training_requests_total", {"outcome": "answered"})
+    twice = device.reset().trainer(Resending(engine))
     assert [twice.step(x, y) for x, y in data] == expected
+    counted = registry.get_sample_value("splitsem_training_requests_total", {"outcome": "answered"})
+    assert counted - before == len(data)
+    assert registry.get_sample_value("splitsem_trainers") == 1
     twice.keep()
     twice.finish()
+    twice.tail.close()
+    assert registry.get_sample_value("splitsem_trainers") == 0
 
 
 def test_the_weights_kept_are_the_ones_given_back(server, device, data):

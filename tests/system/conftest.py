@@ -1,0 +1,44 @@
+"""Fixtures: a server that runs workflow=serve through the real entry point."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ENVIRONMENT, ROOT
+
+Served = tuple[str, subprocess.Popen[str]]
+
+
+@pytest.fixture
+def serve_py(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Start ``workflow=serve`` with overrides in the test's folder (its run in ``served``); its address and process."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments: str) -> Served:
+            fixed = ("workflow=serve", "transport.bind=127.0.0.1:0", "hydra.run.dir=served")
+            process = subprocess.Popen(
+                [sys.executable, str(ROOT / "run.py"), *fixed, *arguments],
+                cwd=tmp_path,
+                env=os.environ | ENVIRONMENT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            stack.callback(process.communicate)
+            stack.callback(process.kill)
+            address = tmp_path / "served" / "address.txt"
+            give_up = time.monotonic() + 120
+            while not (address.exists() and address.read_text().endswith("\n")):
+                if process.poll() is not None or time.monotonic() > give_up:
+                    process.kill()
+                    pytest.fail(process.communicate()[0])
+                time.sleep(0.05)
+            return address.read_text().strip(), process
+
+        yield start
