@@ -72,6 +72,14 @@ METRICS = {
     "encode_s": Column("encode", "ms", "Wall time of the codec's encode on this machine, for one sample.", 1e3),
     "decode_s": Column("decode", "ms", "Wall time of the codec's decode on this machine, for one sample.", 1e3),
     "evaluation_s": Column("evaluation", "s", "Wall time of scoring the whole test split on this machine."),
+    "device_flops": Column("device", "MFLOP", "Operations of the exported head and encoder for one sample.", 1e-6),
+    "peak_activation_bytes": Column(
+        "activations", "kB", "Most memory that the exported graph's tensors take at a time; nothing fused.", 1e-3
+    ),
+    "pt2_bytes": Column("pt2", "kB", "Size of the torch.export file of head and encoder.", 1e-3),
+    "onnx_bytes": Column("ONNX", "kB", "Size of the ONNX file of head and encoder, float32.", 1e-3),
+    "int8_bytes": Column("int8", "kB", "Size of the ONNX file with int8 convolutions, where it was kept.", 1e-3),
+    "score_int8": Column("score int8", "", "Test score of what the int8 file sends.", 1, format_score),
 }
 
 WORDS = {

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from splitsem.plots import results as rs
 from splitsem.plots.best import best
 from splitsem.plots.columns import METRICS, WORDS
+from splitsem.plots.rates import delta_rates, equal_score
 from splitsem.plots.style import DPI
-from splitsem.plots.units import format_score
+from splitsem.plots.units import format_number, format_ratio, format_score
 
 _PARETO = ("score", "payload_bytes", "compression_ratio", "latency_s", "throughput_hz", "energy_j")
 _HIDDEN = ("split_index", "score_unsplit", "input_bytes", "cycle_s")
@@ -85,6 +86,8 @@ def report(
         figures=[(name, _CAPTIONS.get(name, ""), _png(figure)) for name, figure in figures.items()],
         pareto=_table(split[split["pareto"]].sort_values("throughput_hz", ascending=False), _PARETO, several=several),
         everything=_table(frame[frame["is_ok"]], _wide(frame), several=several or bool(frame["is_reference"].any())),
+        rates=_rates(frame),
+        delta_rates=delta_rates(frame),
         failures=[(r["split_point"], r["series"], rs.one_line(r["error"])) for _, r in rs.failures(frame).iterrows()],
         glossary=[(c.title, c.unit, c.meaning) for c in METRICS.values()],
         words=WORDS,
@@ -137,6 +140,20 @@ def _table(rows: pd.DataFrame, columns: list[str] | tuple[str, ...], *, several:
         kind = "reference" if row["is_reference"] else "pareto" if row["pareto"] else ""
         body.append((kind, cells))
     return {"headers": headers, "rows": body}
+
+
+def _rates(frame: pd.DataFrame) -> dict[str, list]:
+    """What each payload is a fraction of, at the same score; as a table like those of ``_table``."""
+    rows = equal_score(frame)
+    ratios = list(rows.columns[4:])
+    titles = [name if name in ("float32", "uint8") else f"{name} at this score" for name in ratios]
+    headers = [("split point", "", False), ("setting", "", False), ("score", "", True), ("payload", "kB", True)]
+    body = []
+    for _, row in rows.iterrows():
+        cells = [Cell(row["split_point"]), Cell(row["series"]), Cell(format_score(row["score"]), repr(row["score"]))]
+        cells.append(Cell(format_number(row["payload_bytes"] / 1e3), repr(row["payload_bytes"])))
+        body.append(("", cells + [Cell(format_ratio(row[name]), repr(row[name])) for name in ratios]))
+    return {"headers": headers + [(title, "/ payload", True) for title in titles], "rows": body}
 
 
 def _png(figure: Figure) -> str:

@@ -143,7 +143,8 @@ def _name_references(frame: pd.DataFrame) -> None:
     names = frame["reference"].map({"jpeg": "JPEG", "webp": "WebP"}).fillna(frame["reference"]).astype(object)
     longer = names
     if "codec.quality" in frame and frame.loc[frame["is_reference"], "codec.quality"].nunique() > 1:
-        longer = names + " q" + frame["codec.quality"].map("{:g}".format)
+        longer = names + " q" + frame["codec.quality"].astype(str).str.removesuffix(".0")
+        longer = longer.where(frame["codec.quality"].notna(), names)
     for column, values in (("family", names), ("series", longer)):
         frame[column] = frame[column].astype(object).where(~frame["is_reference"], values)
 

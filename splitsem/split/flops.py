@@ -35,7 +35,7 @@ def op_cost(node: fx.Node, batch: Batch) -> OpCost:
     their own item size; a look-up reads only what it returns.
     """
     outputs = [v for v in _flat(node.meta.get("val")) if isinstance(v, Tensor)]
-    if not outputs or _is_view(node):
+    if not outputs or is_view(node):
         return OpCost(node.name, 0.0, 0.0)
     inputs = [v for n in node.all_input_nodes for v in _flat(n.meta.get("val")) if isinstance(v, Tensor)]
     made = sum(_bytes(v, batch) for v in outputs)
@@ -85,7 +85,8 @@ def _on_meta(target: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, 
     target(*fx.map_arg(tuple(args), stand_in), **fx.map_arg(kwargs, stand_in))
 
 
-def _is_view(node: fx.Node) -> bool:
+def is_view(node: fx.Node) -> bool:
+    """Whether what the node makes shares the memory of its input."""
     if node.target is operator.getitem:
         return True
     schema = getattr(node.target, "_schema", None)

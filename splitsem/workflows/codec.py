@@ -7,13 +7,18 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from splitsem.codecs.codec import Codec
+from splitsem.codecs.learned.learned import LearnedCodec
 from splitsem.lightning import weights
+from splitsem.lightning.importance import code_importance
+from splitsem.plots.importance import importance
 from splitsem.plots.run_breakdown import run_breakdown
 from splitsem.plots.score_channel import Axis, score_channel
+from splitsem.split.partition import Cut
 from splitsem.workflows import assemble, codecs, over_link, split
 from splitsem.workflows.job import Result
 
 log = logging.getLogger(__name__)
+_NUM_EXPLAINED = 64
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
@@ -30,17 +35,17 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     encoder: Codec
     history: list[dict[str, float]] = []
     figures: dict[str, Figure] = {}
-    train_s, kept = 0.0, ""
+    cut, train_s, kept = network.graph.cut(point), 0.0, ""
     if assemble.is_learned(cfg):
         encoder, trained = codecs.trained_codec(cfg, network, point)
         path = folder / "codec.safetensors"
         weights.save(encoder, path, trained.history, trained.train_s)
         history, train_s, kept = trained.history, trained.train_s, f"; weights: {path}"
+        figures["importance"] = _importance(cfg, network, cut, encoder)
     else:
         log.info("%s has no weights: it is scored as it is", cfg.codec["_target_"].rpartition(".")[2])
         encoder = codecs.codec(cfg, network, point)
     decoder = codecs.codec(cfg, network, point)
-    cut = network.graph.cut(point)
     metrics = split.evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds)
     metrics = {"score_clean": metrics["score"], **metrics, "train_s": train_s, **split.labels(cfg)}
     if cfg.workflow.over:
@@ -60,3 +65,13 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         f"1/{ratio:.1f} of the sample; encoder {metrics['encoder_bytes']:,} bytes{kept}"
     )
     return Result(metrics, figures, history, headline)
+
+
+def _importance(cfg: DictConfig, network: assemble.Network, cut: Cut, codec: LearnedCodec) -> Figure:
+    """What matters in the codes of the first test samples."""
+    num = min(_NUM_EXPLAINED, cfg.workflow.num_samples or _NUM_EXPLAINED)
+    x, y = next(assemble.test_batches(network.task, network.device, num, num))
+    values, what = code_importance(codec, cut, network.task, x, y)
+    is_picture = network.task.is_image and x.shape[1] in (1, 3)
+    pictures = x.float().clamp(0, 1).cpu().numpy() if is_picture else None
+    return importance(values.float().cpu().numpy(), pictures, what)

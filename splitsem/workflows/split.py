@@ -4,6 +4,7 @@ import hashlib
 import json
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,11 +138,21 @@ def references(cfg: DictConfig, network: Network) -> None:
     folder = Path(hydra_cfg.sweep.dir) / "references"
     folder.mkdir(exist_ok=True)
     with filelock.FileLock(folder / f"{key}.lock"):
-        for name, codec in cfg.references.items():
-            path = folder / f"{key}-{name}.json"
+        for name, codec, varied in _reference_codecs(cfg.references):
+            path = folder / f"{'-'.join((key, name, *map(str, varied.values())))}.json"
             if not path.exists():
                 cut = network.graph.cut(network.graph.point("input"))
                 seeds = cfg.workflow.channel_seeds
                 metrics = evaluate(cfg, network, cut, instantiate(codec), instantiate(codec), seeds)
-                metrics |= labels(cfg) | {"codec": name, "reference": name}
+                metrics |= labels(cfg) | {"codec": name, "reference": name, **varied}
                 path.write_text(json.dumps(metrics, indent=2))
+
+
+def _reference_codecs(references: DictConfig) -> Iterator[tuple[str, DictConfig, dict[str, int]]]:
+    """Name and settings of each reference, and the quality where several are listed."""
+    for name, codec in references.items():
+        if "quality" in codec and OmegaConf.is_list(codec.quality):
+            for quality in codec.quality:
+                yield str(name), DictConfig({**codec, "quality": quality}), {"codec.quality": quality}
+        else:
+            yield str(name), codec, {}

@@ -28,6 +28,7 @@ def test_a_codec_is_trained_once_scored_with_real_bytes_and_used_by_other_workfl
     assert metrics["snr_db"] == pytest.approx(0.0)
     assert {"score_clean", "score_ci95"} <= metrics.keys()
     assert metrics["train_s"] > 0
+    assert (tmp_path / "run" / "importance.png").stat().st_size > 0
     split = run_py("workflow=split", "codec=semanticnn", *chosen, *noise, "hydra.run.dir=split")
     assert split.returncode == 0, split.stderr
     assert "Stage task" not in split.stdout

@@ -29,10 +29,12 @@ class SymbolCodec(LearnedCodec):
     Attributes:
         centres: the levels; set by the subclass.
         num_symbols: N; set by the subclass.
+        code_shape: channels, height and width of the code, N in all; set by the subclass.
     """
 
     centres: Centres
     num_symbols: int
+    code_shape: tuple[int, int, int]
 
     def __init__(
         self,

@@ -1,0 +1,118 @@
+"""Workflow export: head and encoder as files that run without this package, and what these files score."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra.utils import get_object
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from splitsem.codecs.codec import Codec
+from splitsem.errors import ConfigError
+from splitsem.export import device_net, onnx_file
+from splitsem.export.device_net import Framing
+from splitsem.export.footprint import footprint
+from splitsem.plots.run_breakdown import run_breakdown
+from splitsem.split.partition import Cut
+from splitsem.tasks.task import Task
+from splitsem.workflows import assemble, codecs, split
+from splitsem.workflows.job import Metrics, Result
+
+log = logging.getLogger(__name__)
+Runner = Callable[[Tensor], NDArray[np.uint8]]
+
+
+def run(cfg: DictConfig, folder: Path) -> Result:
+    """Write ``device.pt2``, ``device.json`` and, with the extra ``export``, ``device.onnx`` and ``device.int8.onnx``.
+
+    The int8 file is kept where its score on the validation split is within ``workflow.margin`` of the float32 file's.
+    """
+    device_net.check(get_object(cfg.codec["_target_"]))
+    assemble.check_settings(cfg)
+    network = assemble.network(cfg)
+    if network.device.torch_device.type != "cpu" or network.device.precision != "float32":
+        raise ConfigError("workflow=export writes float32 files for a CPU: add device=cpu device.precision=float32")
+    point = assemble.chosen_point(cfg, network.graph)
+    cut = network.graph.cut(point)
+    codec = codecs.codec(cfg, network, point)
+    program, framing = device_net.export(cut, codec)
+    torch.export.save(program, folder / "device.pt2")
+    (folder / "device.json").write_text(json.dumps(framing._asdict(), indent=2) + "\n")
+    needs = footprint(program)
+    metrics = split.evaluate(cfg, network, cut, codec, codec, cfg.workflow.channel_seeds)
+    metrics |= split.labels(cfg) | {
+        "device_flops": needs.flops,
+        "peak_activation_bytes": needs.peak_activation_bytes,
+        "pt2_bytes": (folder / "device.pt2").stat().st_size,
+    }
+    if onnx_file.is_available():
+        onnx_file.write(program, folder / "device.onnx")
+        metrics |= _onnx(cfg, network.task, cut, codec, framing, folder)
+    else:
+        log.info("No ONNX file: pip install 'splitsem[export]' brings what writes it")
+    return Result(metrics, {"breakdown": run_breakdown(metrics)}, [], _headline(metrics, folder))
+
+
+def _onnx(cfg: DictConfig, task: Task, cut: Cut, codec: Codec, framing: Framing, folder: Path) -> Metrics:
+    """Sizes and scores of the ONNX files; the int8 one is judged on the validation split, and may be removed."""
+    splits, num = task.splits(), cfg.workflow.num_samples
+    path, int8_path = folder / "device.onnx", folder / "device.int8.onnx"
+    plain = onnx_file.OnnxDevice(path)
+    onnx_file.write_int8(path, int8_path, (x for x, _ in _samples(splits.train, cfg.workflow.calibration_samples)))
+    small = onnx_file.OnnxDevice(int8_path)
+    same = [framing.payload(plain.symbols(x)) == codec.encode(cut.head(x)) for x, _ in _samples(splits.test, num)]
+    val, int8_val = (_score(d.symbols, framing, cut, codec, task, splits.val, num) for d in (plain, small))
+    is_kept = val - int8_val <= cfg.workflow.margin
+    metrics: Metrics = {
+        "onnx_bytes": path.stat().st_size,
+        "onnx_same_payloads": sum(same) / len(same),
+        "val_score_onnx": val,
+        "val_score_int8": int8_val,
+        "int8_kept": int(is_kept),
+    }
+    if is_kept:
+        metrics["int8_bytes"] = int8_path.stat().st_size
+        metrics["score_int8"] = _score(small.symbols, framing, cut, codec, task, splits.test, num)
+    else:
+        int8_path.unlink()
+    return metrics
+
+
+@torch.no_grad()
+def _score(
+    run: Runner, framing: Framing, cut: Cut, decoder: Codec, task: Task, source: Dataset, num: int | None
+) -> float:
+    """The task's score of what an exported file sends over a clean link."""
+    metrics = task.metrics()
+    for x, y in _samples(source, num):
+        z_hat = decoder.decode(framing.payload(run(x)))
+        metrics.update(cut.tail(*z_hat).float(), y)
+    return float(metrics.compute()["score"])
+
+
+def _samples(source: Dataset, num: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """The first samples, one by one, as a device meets them."""
+    size = len(source)  # type: ignore[arg-type]
+    yield from DataLoader(Subset(source, range(size if num is None else min(num, size))), batch_size=1)
+
+
+def _headline(metrics: Metrics, folder: Path) -> str:
+    int8 = ""
+    if "int8_kept" in metrics:
+        verdict = f"test score {metrics['score_int8']:.4f}" if metrics["int8_kept"] else "not kept"
+        int8 = (
+            f"; ONNX {metrics['onnx_bytes']:,} bytes, {100 * metrics['onnx_same_payloads']:.1f} % of its payloads the "
+            f"same; int8 validation score {metrics['val_score_int8']:.4f} (float32 {metrics['val_score_onnx']:.4f}): "
+            f"{verdict}"
+        )
+    return (
+        f"{metrics['split_point']}, {metrics['codec']}: score {metrics['score']:.4f}; device.pt2 "
+        f"{metrics['pt2_bytes']:,} bytes, {metrics['device_flops']:,.0f} FLOPs, activations at most "
+        f"{metrics['peak_activation_bytes']:,} bytes{int8}: {folder}"
+    )
