@@ -162,13 +162,18 @@ def test_a_killed_device_takes_its_server_with_it(host, tmp_path):
         ({"ssh_config": "config_nobody_known"}, ConfigError, "its host key is unknown"),
         ({"folder": "/nowhere"}, ConfigError, "there is no folder /nowhere"),
         ({"python": "no-such-python"}, ConfigError, "there is no no-such-python"),
-        ({"folder": "/"}, ConfigError, "cannot import what is needed"),
+        ({"python": "bare"}, ConfigError, "cannot import what is needed"),
         ({"settings": {"seeed": 1}}, LinkError, "seeed"),
     ],
 )
 def test_what_keeps_a_server_from_starting_is_told_in_one_line(change, kind, said, host, inventory, tmp_path):
     (tmp_path / "weights").write_bytes(b"any")
+    bare = tmp_path / "bare"  # an interpreter without any packages
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    bare.chmod(0o755)
     change = {k: str(inventory.parent / v) if k in ("identity_file", "ssh_config") else v for k, v in change.items()}
+    if change == {"python": "bare"}:
+        change = {"python": str(bare)}
     with pytest.raises(kind, match=re.escape(said)) as told:
         SshServer(Host(**asdict(host) | change), {}, tmp_path / "weights")
     assert "\n" not in str(told.value)
