@@ -151,7 +151,7 @@ def test_clients_at_once_each_get_their_own_answers(running, agreed, shots):
     payloads, outputs = shots
 
     def client(start: int) -> None:
-        with connected(relay.address, agreed) as tail:
+        with connected(relay.address, agreed, Settings(retries=20)) as tail:
             check(tail.stream(payloads[start : start + 150]), outputs[start : start + 150])
 
     with Relay(running.address, 3, loss=0.05) as relay, ThreadPoolExecutor(8) as pool:
