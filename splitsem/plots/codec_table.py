@@ -1,10 +1,9 @@
 """Codecs side by side on the terminal: bytes of the encoder, bytes of a payload, score."""
 
 import pandas as pd
-from rich import box
 from rich.table import Table
 
-from splitsem.plots.tables import WIDTH
+from splitsem.plots.tables import grid_of
 from splitsem.plots.units import MISSING, format_bytes, format_number, format_ratio, format_score
 
 
@@ -15,16 +14,7 @@ def codec_table(three_way: pd.DataFrame, title: str) -> Table:
         three_way: as from ``plots.three_way``.
         title: what was run.
     """
-    grid = Table(
-        title=title.replace("[", r"\["),
-        title_justify="left",
-        caption_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        width=WIDTH,
-        pad_edge=False,
-    )
+    grid = grid_of(title)
     has_intervals = bool((three_way["num_trainings"] > 1).any())
     has_link = bool(three_way["score_over_link"].notna().any())
     grid.add_column("codec", overflow="fold", min_width=17)

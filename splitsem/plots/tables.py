@@ -39,7 +39,7 @@ def table(results: pd.DataFrame) -> Table:
     """
     frame = rs.prepare(results)
     several = frame.loc[~frame["is_reference"], "series"].nunique() > 1
-    grid = _grid(rs.describe(frame))
+    grid = grid_of(rs.describe(frame))
     grid.add_column("split point", overflow="fold", min_width=8)
     if several:
         header = "codec" if frame["codec"].nunique() > 1 else "setting"
@@ -67,7 +67,7 @@ def points_table(points: Sequence["SplitPoint"], input_bytes: int) -> Table:
         points: in network order.
         input_bytes: size of one sample as uint8 or in its file format, which the raw size is compared with.
     """
-    grid = _grid(f"{len(points)} split points; the sample itself has {format_number(input_bytes / 1e3)} kB")
+    grid = grid_of(f"{len(points)} split points; the sample itself has {format_number(input_bytes / 1e3)} kB")
     grid.add_column("λ", justify="right", no_wrap=True)
     grid.add_column("split point", overflow="fold", min_width=10)
     grid.add_column("crossing tensors", overflow="fold", min_width=12)
@@ -100,7 +100,8 @@ def terminal() -> Console:
     return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
-def _grid(title: str) -> Table:
+def grid_of(title: str) -> Table:
+    """An empty table in the style of all our tables, no wider than a terminal."""
     return Table(
         title=_plain(title),
         title_justify="left",
