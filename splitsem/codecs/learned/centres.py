@@ -75,33 +75,39 @@ class Centres(nn.Module):
 
     def forward(self, y_BN: Tensor, bit_error_rate: float = 0.0) -> Received:
         """Round, send bit by bit over a memoryless channel, and look up what arrived; differentiable."""
-        levels = self.levels.sort().values
-        squared_BNL = (y_BN[..., None] - levels).square()
+        levels = self.levels.sort().values  # L comes first below: a softmax over a short last dimension is slow
+        squared_LBN = (y_BN - levels[:, None, None]).square()
         width = (levels[-1] - levels[0]).detach().clamp(min=1e-6) / (len(levels) - 1) / 2
-        choice_BNL = (-squared_BNL / (2 * width**2)).softmax(-1)
-        sent = squared_BNL.detach().argmin(-1)
-        soft = choice_BNL @ levels
+        choice_LBN = (squared_LBN * (-1 / (2 * width**2))).softmax(0)
+        sent = self._ranks(y_BN)
+        soft = (levels @ choice_LBN.flatten(1)).view_as(y_BN)
         rounded = StraightThrough.apply(soft, levels.detach()[sent], torch.ones_like(soft, dtype=torch.bool))
         arrived = self._flip(sent, bit_error_rate)
         values = torch.where(arrived == sent, rounded, levels[arrived])
-        return Received(values, (choice_BNL * (squared_BNL + self._channel_damage(levels, bit_error_rate))).sum(-1))
+        damage_LBN = squared_LBN + self._channel_damage(levels, bit_error_rate)[:, None, None]
+        return Received(values, (choice_LBN * damage_LBN).sum(0))
 
     @torch.no_grad()
     def words(self, y_BN: Tensor) -> Tensor:
         """The symbols of a code as words of ``bits_per_symbol`` bits, uint8."""
-        ranks = (y_BN[..., None] - self.levels.sort().values).square().argmin(-1)
-        return self.word_of_rank[ranks].to(torch.uint8)
+        return self.word_of_rank[self._ranks(y_BN)].to(torch.uint8)
 
     @torch.no_grad()
     def values(self, words_BN: Tensor) -> Tensor:
         """The levels that received words stand for; every word stands for one."""
         return self.levels.sort().values[self.rank_of_word[words_BN.long()]]
 
+    @torch.no_grad()
+    def _ranks(self, y_BN: Tensor) -> Tensor:
+        """The number of the nearest level, counted from the lowest."""
+        levels = self.levels.sort().values
+        return torch.bucketize(y_BN, (levels[1:] + levels[:-1]) / 2)
+
     def _flip(self, ranks: Tensor, bit_error_rate: float) -> Tensor:
         if bit_error_rate == 0:
             return ranks
-        is_wrong = torch.rand(*ranks.shape, self.bits_per_symbol, device=ranks.device) < bit_error_rate
-        mask = (is_wrong.long() << torch.arange(self.bits_per_symbol, device=ranks.device)).sum(-1)
+        is_wrong = torch.rand(self.bits_per_symbol, *ranks.shape, device=ranks.device) < bit_error_rate
+        mask = sum(flips.long() << bit for bit, flips in enumerate(is_wrong))
         return self.rank_of_word[self.word_of_rank[ranks] ^ mask]
 
     def _channel_damage(self, levels: Tensor, bit_error_rate: float) -> Tensor:
