@@ -1,0 +1,81 @@
+"""The branches of a RepVGG block and the 14 ways γ to run them (arXiv 2411.00838, figure 3).
+
+A block sums up to three branches: D, a 3×3 convolution; K, a 1×1 convolution; I, the identity. Branches of one group
+are folded into one convolution; groups run one after the other and their outputs are added.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import chain
+
+
+class Branch(StrEnum):
+    """One summand of a block."""
+
+    D = "D"
+    K = "K"
+    I = "I"  # noqa: E741 (the paper's name)
+
+
+@dataclass(frozen=True)
+class Gamma:
+    """One way to run a block.
+
+    Attributes:
+        index: γ, 0…13, as published.
+        groups: what is folded together, in the order of execution.
+    """
+
+    index: int
+    groups: tuple[frozenset[Branch], ...]
+
+    @property
+    def branches(self) -> frozenset[Branch]:
+        """The branches that take part; ways with the same ones compute the same function."""
+        return frozenset(chain.from_iterable(self.groups))
+
+    @property
+    def label(self) -> str:
+        """``+`` folded, ``/`` beside each other: ``(D+K)/I``."""
+        parts = ["+".join(b for b in Branch if b in group) for group in self.groups]
+        return "/".join(f"({part})" if "+" in part and len(parts) > 1 else part for part in parts)
+
+
+def _gamma(index: int, *groups: str) -> Gamma:
+    return Gamma(index, tuple(frozenset(map(Branch, group)) for group in groups))
+
+
+GAMMAS: tuple[Gamma, ...] = (
+    _gamma(0, "D"),
+    _gamma(1, "K"),
+    _gamma(2, "I"),
+    _gamma(3, "D", "K"),
+    _gamma(4, "DK"),
+    _gamma(5, "D", "I"),
+    _gamma(6, "DI"),
+    _gamma(7, "K", "I"),
+    _gamma(8, "KI"),
+    _gamma(9, "D", "K", "I"),
+    _gamma(10, "DK", "I"),
+    _gamma(11, "DI", "K"),
+    _gamma(12, "KI", "D"),
+    _gamma(13, "DKI"),
+)
+
+
+def equivalents(gamma: Gamma, offered: tuple[Gamma, ...] = GAMMAS) -> tuple[Gamma, ...]:
+    """Those of ``offered`` that compute the same function as ``gamma``.
+
+    >>> [g.label for g in equivalents(GAMMAS[3])]
+    ['D/K', 'D+K']
+    """
+    return tuple(other for other in offered if other.branches == gamma.branches)
+
+
+def offered(has_identity: bool) -> tuple[Gamma, ...]:
+    """The ways to run a block; without I where its input cannot be added to its output.
+
+    >>> [g.index for g in offered(has_identity=False)]
+    [0, 1, 3, 4]
+    """
+    return tuple(g for g in GAMMAS if has_identity or Branch.I not in g.branches)
