@@ -33,10 +33,9 @@ def choose_range(x_GN: Tensor, bit_width: int, clipping: Clipping, percentile: f
     """The range to represent: all values, all but the outermost, or the one of least squared error."""
     low, high = x_GN.amin(1, keepdim=True).clamp(max=0), x_GN.amax(1, keepdim=True).clamp(min=0)
     if clipping == "percentile":
-        num = x_GN.shape[1]
-        outside = int(num * (1 - percentile / 100))
-        clipped_low = x_GN.kthvalue(1 + outside, 1, keepdim=True).values.clamp(max=0)
-        clipped_high = x_GN.kthvalue(num - outside, 1, keepdim=True).values.clamp(min=0)
+        outside = int(x_GN.shape[1] * (1 - percentile / 100))
+        clipped_low = x_GN.topk(1 + outside, 1, largest=False).values[:, -1:].clamp(max=0)
+        clipped_high = x_GN.topk(1 + outside, 1).values[:, -1:].clamp(min=0)
         nothing_left = (clipped_low == 0) & (clipped_high == 0)  # fewer outliers than activity: keep them
         low, high = torch.where(nothing_left, low, clipped_low), torch.where(nothing_left, high, clipped_high)
     elif clipping == "mse":
