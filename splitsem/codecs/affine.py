@@ -79,9 +79,15 @@ def _best_fraction(x_GN: Tensor, low: Tensor, high: Tensor, bit_width: int) -> T
     width = ((high - low) / num_bins).clamp(min=_TINY)
     bins = ((x_GN - low) / width).long().clamp(0, num_bins - 1)
     bins += torch.arange(num_groups, device=x_GN.device)[:, None] * num_bins
-    counts = torch.bincount(bins.reshape(-1), minlength=num_groups * num_bins).reshape(num_groups, 1, num_bins)
+    counts = _counts(bins.reshape(-1), num_groups * num_bins).reshape(num_groups, 1, num_bins)
     middles = (low + width * (torch.arange(num_bins, device=x_GN.device) + 0.5))[:, None, :]
     fractions = torch.arange(1, _NUM_FRACTIONS + 1, device=x_GN.device)[None, :, None] / _NUM_FRACTIONS
     affine = affine_for(Range(low[:, None] * fractions, high[:, None] * fractions), bit_width)
     errors = from_integers(to_integers(middles, affine, bit_width), affine, torch.float32) - middles
     return fractions[0, (counts * errors.square()).sum(2).argmin(1)]
+
+
+def _counts(bins: Tensor, num_bins: int) -> Tensor:
+    if torch.compiler.is_compiling():  # an exported graph needs a shape that does not depend on the values
+        return torch.zeros(num_bins, dtype=torch.int64, device=bins.device).scatter_add(0, bins, torch.ones_like(bins))
+    return torch.bincount(bins, minlength=num_bins)  # four times as fast

@@ -147,6 +147,7 @@ def test_codecs_with_ranges_or_tables_give_the_same_bytes_from_the_torch_file_an
         assert len(set(payloads)) == len(samples)
         with torch.no_grad():
             assert [framing.payload(*(out.numpy() for out in network(x))) for x in samples] == payloads
+        assert type(footprint(program).peak_activation_bytes) is int
         assert not any("decoder" in weight or "prior" in weight for weight in program.state_dict)
         if settings and kind is not CrBq:
             continue  # nearly the same operations again: seconds saved
