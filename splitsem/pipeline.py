@@ -75,12 +75,13 @@ class Pipeline:
     Args:
         cut: head and tail.
         codec: encodes on the edge.
-        decoder: decodes on the server; knows nothing of ``codec`` but the bytes.
+        decoder: decodes on the server, and brings the tail that was tuned with it, if one was; knows nothing of
+            ``codec`` but the bytes.
         link: carries the payloads.
     """
 
     def __init__(self, cut: Cut, codec: Codec, decoder: Codec, link: Link) -> None:
-        self.cut, self.codec, self.decoder, self.link = cut, codec, decoder, link
+        self.cut, self.codec, self.decoder, self.link = cut.with_tail(decoder.tail), codec, decoder, link
 
     @torch.inference_mode()
     def run(self, x: Tensor, frames: Frames) -> Tensor:

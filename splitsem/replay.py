@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from scipy import special
-from torch import Tensor
+from torch import Tensor, nn
 
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.pipeline import Frames, is_like, samples
@@ -52,12 +52,14 @@ class Recording:
     def play(self, decoder: Codec, link: Link, task: Task) -> tuple[dict[str, float], Frames]:
         """Carry every payload over ``link``, decode, run the tail; returns the task's metrics and the link's counts.
 
-        What is lost or cannot be read arrives as zeros, as in ``Pipeline``.
+        The tail is the decoder's own where it brings one. What is lost or cannot be read arrives as zeros, as in
+        ``Pipeline``.
         """
         metrics, frames = task.metrics(), Frames()
+        tail = self.cut.with_tail(decoder.tail).tail
         for batch in self._batches:
             z_hat = self._receive(batch, decoder, link, frames)
-            metrics.update(self._tail(z_hat).float().cpu(), batch.y)
+            metrics.update(self._run(tail, z_hat).float().cpu(), batch.y)
         return {name: float(value) for name, value in metrics.compute().items()}, frames
 
     def _receive(self, batch: _Batch, decoder: Codec, link: Link, frames: Frames) -> list[Tensors]:
@@ -80,10 +82,10 @@ class Recording:
                 z_hat[place] = tensors
         return z_hat
 
-    def _tail(self, z_hat: list[Tensors]) -> Tensor:
+    def _run(self, tail: nn.Module, z_hat: list[Tensors]) -> Tensor:
         if not self.cut.point.is_batched:
-            return torch.cat([self.cut.tail(*(t.to(self._device) for t in sample)) for sample in z_hat])
-        return self.cut.tail(*(torch.cat(tensors).to(self._device) for tensors in zip(*z_hat, strict=True)))
+            return torch.cat([tail(*(t.to(self._device) for t in sample)) for sample in z_hat])
+        return tail(*(torch.cat(tensors).to(self._device) for tensors in zip(*z_hat, strict=True)))
 
 
 def play_all(

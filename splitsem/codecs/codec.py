@@ -20,9 +20,16 @@ class Codec(nn.Module, ABC):
     Attributes:
         snr_db: signal-to-noise ratio of the link, as the receiver sees it (Eb/N0 of a bit on the air); set before
             ``decode`` where it is known.
+        tail: the server's half of the network as it was tuned together with this codec, to be run in place of the
+            network's own (``Cut.with_tail``); None where the network stayed as it was. Its weights are the codec's.
     """
 
     snr_db: float | None = None
+    tail: nn.Module | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_module("tail", None)
 
     @property
     def encoder_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""CodecModule: one stage of a learned codec's training around a frozen network."""
+"""CodecModule: one stage of a learned codec's training, with the uncoded network as its teacher."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from splitsem.codecs.learned.learned import Coded, LearnedCodec
@@ -35,7 +36,7 @@ class CodecModule(lightning.LightningModule):
     """Trains ``codec`` with the loss of ``stage``; validates over the noise that it is trained for.
 
     Args:
-        codec: the only thing that learns.
+        codec: what learns, and with it the tail that it brings.
         stage: terms of the loss, and settings of the optimiser.
         teacher: gives the crossing tensor and the targets, and carries gradients from its output to ``z_hat``.
         task: gives the task's loss and metrics.
@@ -93,10 +94,17 @@ class CodecModule(lightning.LightningModule):
         with torch.no_grad():
             return teacher.head(x)[0], y
 
+    def _tail(self, z_hat: Tensor) -> tuple[Tensor, ...]:
+        """Output and layers behind the codec: of the codec's own tail, where it brings one."""
+        (teacher,) = self._teacher
+        if self.codec.tail is None:
+            return teacher.tail(z_hat)
+        return functional_call(teacher.tail, dict(self.codec.tail.named_parameters()), (z_hat,))
+
     def _terms(self, coded: Coded, z: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The terms that the stage asks for, and the network's output with the codec in it."""
         stage, (teacher,) = self.stage, self._teacher
-        output, *layers = teacher.tail(coded.z_hat)
+        output, *layers = self._tail(coded.z_hat)
         terms = {}
         if stage.feature_weight:
             terms["feature"] = (coded.z_hat - z).square().mean() / self.codec.deviation.square().mean()
@@ -139,12 +147,12 @@ class CodecModule(lightning.LightningModule):
 
     def _importance(self, code: Tensor, y: Tensor, snr_db: float | None) -> Tensor:
         """Importance of each position of the code to the task's loss ``(N,)``, of mean 1."""
-        codec, (teacher,) = self.codec, self._teacher
+        codec = self.codec
         assert isinstance(codec, SymbolCodec)
 
         def loss(values: Tensor) -> Tensor:
             return len(y) * self.task.loss(
-                teacher.tail(codec.reconstruct(values, [snr_db] * len(values), torch.float32))[0], y
+                self._tail(codec.reconstruct(values, [snr_db] * len(values), torch.float32))[0], y
             )
 
         magnitude = integrated_gradients(loss, code).abs().mean(0)

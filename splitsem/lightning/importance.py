@@ -29,10 +29,10 @@ def code_importance(
     with torch.no_grad():
         (z,) = cut.head(x)
         coded = codec.code(z, None)
-    y = y.to(x.device)
+    y, tail = y.to(x.device), cut.with_tail(codec.tail).tail
 
     def task_loss(z_hat: Tensor) -> Tensor:
-        return len(y) * task.loss(cut.tail(z_hat), y)
+        return len(y) * task.loss(tail(z_hat), y)
 
     shape: tuple[int, ...]
     if isinstance(codec, SymbolCodec) and coded.code is not None:

@@ -37,6 +37,7 @@ def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple
     check_point(network.graph, point, cfg.codec["_target_"])
     torch.manual_seed(cfg.seed)
     made: LearnedCodec = instantiate(cfg.codec, tensor_shape=point.tensors[0].shape[1:], _convert_="all")
+    made.adopt_tail(network.graph.cut(point).tail)
     made.to(network.device.torch_device).eval()
     if made.weights:
         return made, weights.load(made, Path(made.weights))

@@ -3,6 +3,7 @@
 Shapes: B samples, C channels, H × W positions of the crossing tensor.
 """
 
+import copy
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from math import isfinite, prod
@@ -83,6 +84,11 @@ class LearnedCodec(Codec):
     @abstractmethod
     def device_modules(self) -> Sequence[nn.Module]:
         """What runs on the device; the rest is the server's."""
+
+    def adopt_tail(self, tail: nn.Module) -> None:
+        """Take a copy of the network's tail, to be tuned or loaded, where a stage of the training tunes it."""
+        if any(stage.is_tail_tuned for stage in self.stages.values()):
+            self.tail = copy.deepcopy(tail)
 
     def finish_training(self) -> None:
         """Fix what is derived from the learned weights and must be the same on both ends."""

@@ -20,7 +20,9 @@ class Stage:
         task_weight: of the task's own loss.
         rate_weight: of the estimated bits of a sample's code.
         importance_weight: of the expected damage of the code's symbols, each weighted by its importance to the task.
-        is_encoder_frozen: whether only the decoder learns.
+        is_encoder_frozen: whether only the decoder learns, and the tail where it is tuned.
+        is_tail_tuned: whether the server's half of the network learns too, in a copy that belongs to the codec; its
+            batch normalisation keeps its statistics. The uncoded network stays as it is, and the teacher.
         limit_train_batches: share (float) or number (int) of batches an epoch, to shrink a trial run.
     """
 
@@ -36,6 +38,7 @@ class Stage:
     rate_weight: float = 0.0
     importance_weight: float = 0.0
     is_encoder_frozen: bool = False
+    is_tail_tuned: bool = False
     limit_train_batches: float | int = 1.0
 
     def __post_init__(self) -> None:
