@@ -9,7 +9,7 @@ from scipy import special
 from torch import Tensor, nn
 
 from splitsem.codecs.codec import Codec, Tensors
-from splitsem.pipeline import Frames, is_like, samples
+from splitsem.pipeline import Frames, come_back, is_like, samples
 from splitsem.split.partition import Cut
 from splitsem.tasks.task import Task
 from splitsem.transport.link import Link
@@ -20,6 +20,7 @@ Row = dict[str, float | str | None]
 class _Batch(NamedTuple):
     payloads: list[bytes]
     protected_bytes: list[int]
+    local: list[Tensor | None]
     y: Tensor
 
 
@@ -37,14 +38,16 @@ class Recording:
 
     @torch.inference_mode()
     def __init__(self, cut: Cut, codec: Codec, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        self.cut = cut
+        self.cut, self.codec = cut, codec
         self._batches: list[_Batch] = []
         self._like: Tensors = ()
         for x, y in batches:
             groups = [x] if cut.point.is_batched else x.split(1)
             z = [sample for group in groups for sample in samples(cut.head(group), len(group), cut.point.is_batched)]
             payloads = [codec.encode(sample) for sample in z]
-            self._batches.append(_Batch(payloads, [codec.protected_bytes(p) for p in payloads], y))
+            protected_bytes = [codec.protected_bytes(payload) for payload in payloads]
+            local = [codec.local_output(sample) for sample in z]
+            self._batches.append(_Batch(payloads, protected_bytes, local, y))
             self._device = x.device
             self._like = tuple(torch.zeros_like(tensor, device="cpu") for tensor in z[0])
 
@@ -58,11 +61,13 @@ class Recording:
         metrics, frames = task.metrics(), Frames()
         tail = self.cut.with_tail(decoder.tail).tail
         for batch in self._batches:
-            z_hat = self._receive(batch, decoder, link, frames)
-            metrics.update(self._run(tail, z_hat).float().cpu(), batch.y)
+            z_hat, is_lost = self._receive(batch, decoder, link, frames)
+            output = come_back(self.codec, batch.local, is_lost, self._run(tail, z_hat), link, frames)
+            metrics.update(output.float().cpu(), batch.y)
         return {name: float(value) for name, value in metrics.compute().items()}, frames
 
-    def _receive(self, batch: _Batch, decoder: Codec, link: Link, frames: Frames) -> list[Tensors]:
+    def _receive(self, batch: _Batch, decoder: Codec, link: Link, frames: Frames) -> tuple[list[Tensors], list[bool]]:
+        """What the tail receives of each sample, zeros where it is lost, and whether it is."""
         arrived: list[bytes] = []
         snr_db: list[float | None] = []
         places: list[int] = []
@@ -74,13 +79,12 @@ class Recording:
                 snr_db.append(report.snr_db)
                 places.append(place)
         z_hat = [self._like] * len(batch.payloads)
-        frames.num_lost += len(batch.payloads) - len(arrived)
+        is_lost = [True] * len(batch.payloads)
         for place, tensors in zip(places, decoder.decode_all(arrived, snr_db), strict=True):
-            if tensors is None or not is_like(self._like, tensors):
-                frames.num_lost += 1
-            else:
-                z_hat[place] = tensors
-        return z_hat
+            if tensors is not None and is_like(self._like, tensors):
+                z_hat[place], is_lost[place] = tensors, False
+        frames.num_lost += sum(is_lost)
+        return z_hat, is_lost
 
     def _run(self, tail: nn.Module, z_hat: list[Tensors]) -> Tensor:
         if not self.cut.point.is_batched:

@@ -66,6 +66,11 @@ class Framing(NamedTuple):
 
 def check(kind: type[Codec]) -> None:
     """Raise ConfigError unless codecs of this class have an encoder that is a network ending in symbols."""
+    if kind.local_output is not Codec.local_output:
+        raise ConfigError(
+            f"{kind.__name__} cannot be exported: its device makes an output of its own beside the payload, which the "
+            "file would lack; choose codec=semanticnn, deepcod, adjscc or bottleneck"
+        )
     if not issubclass(kind, SymbolCodec):
         raise ConfigError(
             f"{kind.__name__} cannot be exported: its encoder is not a network that ends in symbols of fixed length; "

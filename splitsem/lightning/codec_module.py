@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from splitsem.codecs.learned.agilenn import AgileNN
 from splitsem.codecs.learned.learned import Coded, LearnedCodec
 from splitsem.codecs.learned.stage import Stage
 from splitsem.codecs.learned.symbol_codec import SymbolCodec
 from splitsem.lightning.attribution import integrated_gradients
+from splitsem.lightning.skewness import skewness
 from splitsem.tasks.task import Task
 
 _TEMPERATURE = 2.0
@@ -57,6 +59,9 @@ class CodecModule(lightning.LightningModule):
         terms, _ = self._terms(coded, z, y)
         if self.stage.importance_weight and coded.damage is not None:
             terms["importance"] = self._importance_term(coded, y, snr_db, batch_idx)
+        if self.stage.skewness_weight and isinstance(self.codec, AgileNN):
+            few = slice(_IMPORTANCE_SAMPLES)
+            terms["skewness"] = skewness(self.codec, lambda z_hat: self._tail(z_hat)[0], self.task, z[few], y[few])
         loss = self._weigh(terms)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
         return loss
@@ -105,6 +110,8 @@ class CodecModule(lightning.LightningModule):
         """The terms that the stage asks for, and the network's output with the codec in it."""
         stage, (teacher,) = self.stage, self._teacher
         output, *layers = self._tail(coded.z_hat)
+        if coded.local is not None:
+            output = self.codec.combine(coded.local, output)
         terms = {}
         if stage.feature_weight:
             terms["feature"] = (coded.z_hat - z).square().mean() / self.codec.deviation.square().mean()
@@ -127,6 +134,8 @@ class CodecModule(lightning.LightningModule):
             )
         if stage.task_weight:
             terms["task"] = self.task.loss(output, y)
+        if stage.local_weight and coded.local is not None:
+            terms["local"] = self.task.loss(coded.local, y)
         if stage.rate_weight and coded.rate_bits is not None:
             terms["rate"] = coded.rate_bits
         return terms, output

@@ -32,7 +32,8 @@ def code_importance(
     y, tail = y.to(x.device), cut.with_tail(codec.tail).tail
 
     def task_loss(z_hat: Tensor) -> Tensor:
-        return len(y) * task.loss(tail(z_hat), y)
+        output = tail(z_hat)
+        return len(y) * task.loss(output if coded.local is None else codec.combine(coded.local, output), y)
 
     shape: tuple[int, ...]
     if isinstance(codec, SymbolCodec) and coded.code is not None:

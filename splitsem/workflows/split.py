@@ -87,6 +87,7 @@ def evaluate(
         link_j=statistics.fmean(frames.link_j),
     )
     payload_bytes = statistics.fmean(frames.payload_bytes)
+    answers = {"answer_bytes": statistics.fmean(frames.answer_bytes)} if frames.answer_bytes else {}
     return {
         **scores,
         "score_unsplit": _score_unsplit(network, cfg.trainer.batch_size, cfg.workflow.num_samples),
@@ -108,6 +109,7 @@ def evaluate(
         "link_timing": "measured" if measured else "simulated",
         "server_timing": server.timing,
         **cost.to_metrics(),
+        **answers,
         **repeated,
     }
 

@@ -25,12 +25,14 @@ class Coded(NamedTuple):
         code: the values that the decoder was given, one row a sample ``(B, N)``; None where there is no such thing.
         damage: expected squared error of each value of the code ``(B, N)``, or None.
         rate_bits: estimated bits of a sample's code, a scalar, or None where its length is fixed.
+        local: what the device makes of it without the link, see ``Codec.local_output``.
     """
 
     z_hat: Tensor
     code: Tensor | None = None
     damage: Tensor | None = None
     rate_bits: Tensor | None = None
+    local: Tensor | None = None
 
 
 class LearnedCodec(Codec):
