@@ -179,13 +179,15 @@ def come_back(
         link: carries the answers.
         frames: the samples are the last that were added.
     """
-    first = len(frames.link_s) - len(local)
-    results = []
-    for number, (own, row, lost) in enumerate(zip(local, output.split(1), is_lost, strict=True)):
-        if own is None:
-            return output
-        results.append(codec.combine(own, None if lost else _answer(row, link, frames, first + number)))
-    return torch.cat(results)
+    own = [tensor for tensor in local if tensor is not None]
+    if not own:
+        return output
+    rows, first = output.split(1), len(frames.link_s) - len(own)
+    answers = [
+        None if lost else _answer(row, link, frames, first + number)
+        for number, (row, lost) in enumerate(zip(rows, is_lost, strict=True))
+    ]
+    return torch.cat([codec.combine(*pair) for pair in zip(own, answers, strict=True)])
 
 
 def _answer(output: Tensor, link: Link, frames: Frames, sample: int) -> Tensor | None:
