@@ -135,9 +135,12 @@ _REASONS: tuple[tuple[type, str], ...] = (
 
 def check(kind: type[Codec]) -> None:
     """Raise ConfigError unless codecs of this class have an encoder that can be exported; says why not."""
-    if not issubclass(kind, tuple(_CODERS)):
+    makes_output = kind.local_output is not Codec.local_output
+    if makes_output or not issubclass(kind, tuple(_CODERS)):
         reasons = (reason for known, reason in _REASONS if issubclass(kind, known))
         reason = next(reasons, "nothing here knows which part of it is the device's")
+        if makes_output:
+            reason = "its device makes an output of its own beside the payload, which the file would lack"
         raise ConfigError(
             f"{kind.__name__} cannot be exported: {reason}; choose codec=semanticnn, deepcod, adjscc, "
             "bottleneck, crbq, entropic_student, fixed or quant"

@@ -88,10 +88,10 @@ def _score(
     run: Runner, packing: Framing, cut: Cut, decoder: Codec, task: Task, source: Dataset, num: int | None
 ) -> float:
     """The task's score of what an exported file sends over a clean link."""
-    metrics = task.metrics()
+    metrics, tail = task.metrics(), cut.with_tail(decoder.tail).tail
     for x, y in _samples(source, num):
         z_hat = decoder.decode(packing.payload(*run(x)))
-        metrics.update(cut.tail(*z_hat).float(), y)
+        metrics.update(tail(*z_hat).float(), y)
     return float(metrics.compute()["score"])
 
 
