@@ -188,7 +188,10 @@ class HyperRepVgg(UnitChain):
     def importance(self) -> tuple[dict[Branch, float], ...]:
         """``|α| / (FLOPs / 1e9)`` of every branch of every block, at its input shape (arXiv 2411.00838)."""
         return tuple(
-            {branch: abs(float(block.alpha[branch])) / (flops / 1e9) for branch, flops in facts.branch_flops.items()}
+            {
+                branch: block.alpha[branch].detach().abs().item() / (flops / 1e9)
+                for branch, flops in facts.branch_flops.items()
+            }
             for block, facts in zip(self.blocks, self.facts()[:-1], strict=True)
         )
 

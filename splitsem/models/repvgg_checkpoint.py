@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from splitsem.errors import ConfigError
 from splitsem.models.weights import load_weights
@@ -71,6 +71,7 @@ def _unfolded(network: "HyperRepVgg", folded: Mapping[str, Tensor], source: str)
 
 def _as_branches(block: "RepVggBlock", kernel: Tensor, bias: Tensor) -> dict[str, Tensor]:
     bn = block.branches["D"].get_submodule("bn")
+    assert isinstance(bn, nn.BatchNorm2d)
     ones = torch.ones_like(bias)
     return {
         "branches.D.conv.weight": kernel,

@@ -82,7 +82,7 @@ def test_an_official_file_gives_the_official_outputs_in_both_forms(tmp_path, suf
         for model in (network, network.deploy(network.closest(13)), network.deploy(network.closest(9))):
             assert (model(x) - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert ("folded kernels" in caplog.text) == deploy
-    assert all(float(a) == (b == "D" or not deploy) for block in network.blocks for b, a in block.alpha.items())
+    assert all(a.item() == (b == "D" or not deploy) for block in network.blocks for b, a in block.alpha.items())
 
 
 def test_names_of_a_parallel_training_in_a_nested_file_are_read_too(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -17,6 +17,7 @@ from tests.repvgg_samples import assert_same_function, narrow, pictures
 ROWS = st.lists(st.dictionaries(st.sampled_from(list(Branch)), st.floats(0, 1e6), min_size=1), min_size=1, max_size=9)
 
 
+@settings(max_examples=50, deadline=None)
 @given(ROWS, st.floats(0.01, 1))
 def test_the_share_that_is_kept_is_the_most_important_and_no_block_is_empty(rows, share):
     kept = most_important(rows, share)
@@ -90,7 +91,7 @@ def test_training_pulls_alpha_down_by_the_l1_term():
         network = HyperRepVgg(task.input_shape, task.output_shape, **options)
         fit = Fit(1, 64, 0.01, 0.0, gradient_clip_norm=1e6, limit_train_batches=8)
         fit.run(network, task, torch.device("cpu"), seed=0)
-        return sum(float(alpha) for block in network.blocks for alpha in block.alpha.values())
+        return sum(alpha.item() for block in network.blocks for alpha in block.alpha.values())
 
     assert total_alpha(1.0) < total_alpha(0.0) - 0.1
 
