@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
@@ -14,11 +13,10 @@ from splitsem.models.image_front import ImageFront, attach, front_of
 from splitsem.models.repvgg_block import DeployedBlock, RepVggBlock
 from splitsem.models.repvgg_checkpoint import load_official
 from splitsem.models.repvgg_costs import UnitFacts, block_facts, head_facts
+from splitsem.models.repvgg_layout import check_layout, head, trunk
 from splitsem.models.repvgg_pruning import most_important
 from splitsem.models.unit_chain import UnitChain
 from splitsem.models.weights import read_weights
-
-_LAST_GROUPED = 26  # the published networks group the layers 2, 4, …, 26, the stem being layer 0
 
 
 class DeployedRepVgg(UnitChain):
@@ -79,7 +77,7 @@ class HyperRepVgg(UnitChain):
         is_alpha_trained: bool = True,
         alpha_l1: float = 0.01,
     ) -> None:
-        _check_layout(input_shape, output_shape, blocks, widths, groups, stem_stride)
+        check_layout(input_shape, output_shape, blocks, widths, groups, stem_stride)
         if weights is not None and image_size is None:
             raise ValueError("image_size must be given with weights: 224 is what the published ones were trained with")
         if not 0 < alpha_keep <= 1:
@@ -88,7 +86,7 @@ class HyperRepVgg(UnitChain):
             raise ValueError(f"alpha_l1 must be 0 or more, got {alpha_l1}")
         in_channels = input_shape[0] if image_size is None else 3
         super().__init__(
-            _trunk(in_channels, blocks, widths, groups, stem_stride) | {"head": _head(widths[-1], output_shape[0])}
+            trunk(in_channels, blocks, widths, groups, stem_stride) | {"head": head(widths[-1], output_shape[0])}
         )
         if image_size is not None:
             attach(ImageFront(input_shape, image_size=image_size), self.units[0])
@@ -121,7 +119,7 @@ class HyperRepVgg(UnitChain):
         """A new network that computes what this one does in eval mode with the branches that the γ name.
 
         Args:
-            gammas: γ of each block, the stem first; or one for all of them.
+            gammas: γ of each block, the stem first; or of each unit, the head's 0 at the end; or one for all blocks.
 
         Raises:
             ValueError: a γ is not possible for its block, which is named; or their number is wrong.
@@ -232,6 +230,8 @@ class HyperRepVgg(UnitChain):
         return self
 
     def _checked(self, gammas: Sequence[int]) -> tuple[int, ...]:
+        if len(gammas) == len(self.units) and gammas[-1] == 0:
+            gammas = gammas[:-1]  # the head's
         if len(gammas) != len(self.blocks):
             raise ValueError(
                 f"gamma must be one for all or one for each of the {len(self.blocks)} blocks "
@@ -243,45 +243,3 @@ class HyperRepVgg(UnitChain):
             except ValueError as exc:
                 raise ValueError(f"{name}: {exc}") from exc
         return tuple(gammas)
-
-
-def _trunk(
-    in_channels: int, blocks: Sequence[int], widths: Sequence[int], groups: int, stem_stride: int
-) -> dict[str, nn.Module]:
-    names = [f"stage{stage}.{place}" for stage, number in enumerate(blocks, start=1) for place in range(number)]
-    outs = [width for width, number in zip(widths[1:], blocks, strict=True) for _ in range(number)]
-    trunk: dict[str, nn.Module] = {"stem": RepVggBlock(in_channels, widths[0], stem_stride)}
-    for layer, (name, in_width, out_width) in enumerate(zip(names, [widths[0], *outs], outs, strict=False), start=1):
-        is_grouped = layer % 2 == 0 and layer <= _LAST_GROUPED
-        trunk[name] = RepVggBlock(in_width, out_width, 2 if name.endswith(".0") else 1, groups if is_grouped else 1)
-    return trunk
-
-
-def _head(width: int, num_classes: int) -> nn.Module:
-    return nn.Sequential(
-        OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), linear=nn.Linear(width, num_classes))
-    )
-
-
-def _check_layout(
-    input_shape: Sequence[int],
-    output_shape: Sequence[int],
-    blocks: Sequence[int],
-    widths: Sequence[int],
-    groups: int,
-    stem_stride: int,
-) -> None:
-    if len(input_shape) != 3:
-        raise ValueError(f"input_shape must be (channels, height, width), got {tuple(input_shape)}")
-    if len(output_shape) != 1:
-        raise ValueError(f"output_shape must be (classes,), got {tuple(output_shape)}: HyperRepVgg only classifies")
-    if not blocks or min(blocks) < 1:
-        raise ValueError(f"blocks must be 1 or more for each of at least one stage, got {tuple(blocks)}")
-    if len(widths) != len(blocks) + 1 or min(widths) < 1:
-        raise ValueError(
-            f"widths must be one for the stem and one for each of the {len(blocks)} stages, got {tuple(widths)}"
-        )
-    if groups < 1 or any(width % groups for width in widths):
-        raise ValueError(f"groups must divide every width of {tuple(widths)}, got {groups}")
-    if stem_stride not in (1, 2):
-        raise ValueError(f"stem_stride must be 1 or 2, got {stem_stride}")

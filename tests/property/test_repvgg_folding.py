@@ -61,7 +61,7 @@ def test_equivalent_ways_agree_at_a_variants_full_width(variant):
     torch.manual_seed(0)
     network = lived_in(instantiate(cfg, input_shape=(3, 32, 32), output_shape=(1000,)))
     x = pictures()
-    for gamma in (13, 9, 4, 5):
+    for gamma in (13, 4):
         reference = only(network, network.closest(gamma))
         for way in equivalents(GAMMAS[gamma]):
             assert_same_function(network.deploy(network.closest(way.index)), reference, x)

@@ -160,6 +160,13 @@ def test_ways_that_are_not_possible_are_refused_before_any_training(gamma, messa
         narrow(gamma=gamma)
 
 
+def test_one_gamma_a_unit_is_one_a_block_and_the_heads_zero():
+    network, gammas = narrow(), (0, 4, 13, 3, 9, 1, 2, 0)
+    assert network.deploy((*gammas, 0)).gammas == network.deploy(gammas).gammas == gammas
+    with pytest.raises(ValueError, match="one for each of the 8 blocks"):
+        network.deploy((*gammas, 13))
+
+
 def test_deploy_is_strict_where_the_setting_is_not():
     with pytest.raises(ValueError, match=r"stem: γ 13 \(D\+K\+I\) needs an identity"):
         narrow().deploy(13)
