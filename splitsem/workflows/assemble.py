@@ -22,6 +22,7 @@ from splitsem.codecs.codec import Codec
 from splitsem.device import Device
 from splitsem.errors import ConfigError
 from splitsem.lightning import weights
+from splitsem.models.capabilities import Deployable
 from splitsem.models.network_checks import check_output
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
@@ -37,7 +38,7 @@ class Network(NamedTuple):
 
     Attributes:
         task: what it was trained for.
-        model: the whole network, on the device and in the precision that it is scored in.
+        model: the whole network, on the device and in the precision that it is scored in; a Deployable one deployed.
         graph: the same network as a graph that can be cut; it shares the weights.
         device: where it runs.
         trained: how its weights came to be.
@@ -63,10 +64,13 @@ def fresh_network(cfg: DictConfig) -> Network:
 
 
 def initial_network(cfg: DictConfig) -> Network:
-    """The network as training finds it: as its constructor leaves it, or with ``trainer.weights``; its own weights."""
+    """The network as training finds it: as its constructor leaves it, or with ``trainer.weights``; its own weights.
+
+    A Deployable one is in the form that it trains in.
+    """
     settings = _plain_settings(cfg)
     settings["trainer"]["max_epochs"] = 0
-    return _network.__wrapped__(json.dumps(settings, sort_keys=True))
+    return _network.__wrapped__(json.dumps(settings, sort_keys=True), is_deployed=False)
 
 
 def training_graph(network: Network) -> SplitGraph:
@@ -86,7 +90,7 @@ def _plain_settings(cfg: DictConfig) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=2)
-def _network(settings: str) -> Network:
+def _network(settings: str, is_deployed: bool = True) -> Network:
     cfg = OmegaConf.create(json.loads(settings))
     task = instantiate(cfg.task)
     device: Device = instantiate(cfg.device)
@@ -94,9 +98,18 @@ def _network(settings: str) -> Network:
     torch.manual_seed(cfg.seed)
     model = build_model(cfg.model, task)
     trained, key = _train(cfg, task, model, device)
+    if is_deployed and isinstance(model, Deployable):
+        key = f"{key}-{weights.fingerprint(_deployment(cfg, model), (), folders=())}"
+        model = model.deployed()
     device.place(model).eval()
     graph = SplitGraph(model, task.input_shape, granularity=cfg["split.granularity"])
     return Network(task, model, graph, device, trained, f"{key}-{device.torch_device.type}-{device.precision}")
+
+
+def _deployment(cfg: DictConfig, model: Deployable) -> dict[str, Any]:
+    """The model's settings that make no other training."""
+    settings: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
+    return {name: value for name, value in settings.items() if name in model.deploy_settings}
 
 
 def build_model(cfg: DictConfig, task: Task) -> nn.Module:
@@ -117,7 +130,9 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, device: Device) -> tup
     if fit.weights:
         trained = weights.load(model, Path(fit.weights))
         return trained, weights.fingerprint({"weights": weights.digest(trained.path)}, (task, model))
-    facts = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("task", "model", "trainer")}
+    facts: dict[str, Any] = {n: OmegaConf.to_container(cfg[n], resolve=True) for n in ("task", "model", "trainer")}
+    if isinstance(model, Deployable):
+        facts["model"] = {k: v for k, v in facts["model"].items() if k not in model.deploy_settings}
     key = weights.fingerprint({**facts, "seed": cfg.seed}, (task, model))
 
     def train() -> list[dict[str, float]]:
