@@ -37,8 +37,8 @@ def instance(seed: int) -> Instance:
     cut = int(rng.integers(0, num_units + 1))  # one at which everything can run
     for unit in range(num_units):
         for times, has_to in ((edge_s, unit < cut), (server_s, unit >= cut)):
-            offered = rng.permutation(14)[: rng.integers(1 if has_to else 0, 5)]
-            times[unit, np.setdiff1d(np.arange(14), offered)] = np.inf
+            num_offered = int(rng.integers(1 if has_to else 0, 5))
+            times[unit, rng.permutation(14)[num_offered:]] = np.inf
     link_bytes = rng.integers(0, 9, num_units + 1)
     problem = Problem(
         tuple(f"u{i}" for i in range(num_units)), edge_s, server_s, link_bytes, LinkCost(2 * SECOND, SECOND)

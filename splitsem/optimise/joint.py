@@ -103,7 +103,8 @@ def _merged(
 
 def _ends(front: TierFront) -> NDArray[np.intp]:
     """The first point of each block, and the last of all."""
-    return np.unique(np.append(np.arange(0, len(front.time_s), BLOCK), len(front.time_s) - 1))
+    last = len(front.time_s) - 1
+    return np.append(np.arange(0, last, BLOCK), last)
 
 
 def _corners(front: TierFront) -> tuple[Floats, Floats]:
