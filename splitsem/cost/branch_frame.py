@@ -1,23 +1,26 @@
 """Tables of units and γ as DataFrames: for CSV files and plots."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from splitsem.cost.branch_lut import BranchLut
-from splitsem.models.branches import GAMMAS
 
 
 def branch_frame(lut: BranchLut) -> pd.DataFrame:
     """A row for each unit and offered γ.
 
-    Columns: ``unit``, ``unit_index``, ``gamma``, ``label``, ``origin``, ``median_s``, ``p10_s``, ``p90_s``,
-    ``repeats``, ``flops``, ``bytes``, ``flop_per_byte``, ``flops_per_s`` (achieved) and ``output_bytes``.
+    Columns: ``unit``, ``unit_index``, ``branches`` (of the unit, as letters), ``gamma``, ``label``, ``origin``,
+    ``median_s``, ``p10_s``, ``p90_s``, ``repeats``, ``flops``, ``bytes``, ``flop_per_byte``, ``flops_per_s`` (achieved)
+    and ``output_bytes``.
     """
     rows = [
         {
             "unit": unit.name,
             "unit_index": index,
+            "branches": unit.branches,
             "gamma": gamma,
-            "label": GAMMAS[gamma].label,
+            "label": unit.label(gamma),
             "origin": unit.origin,
             "median_s": way.time.median_s,
             "p10_s": way.time.p10_s,
@@ -33,3 +36,16 @@ def branch_frame(lut: BranchLut) -> pd.DataFrame:
         for gamma, way in sorted(unit.ways.items())
     ]
     return pd.DataFrame(rows)
+
+
+def choice_frame(lut: BranchLut, gammas: Sequence[int], num_on_edge: int) -> pd.DataFrame:
+    """A row for each unit of one solution, for the γ map: ``unit``, ``gamma``, ``tier`` and ``branches``.
+
+    Args:
+        lut: a table that has times for every unit.
+        gammas: γ of each unit.
+        num_on_edge: λ.
+    """
+    tiers = ["edge"] * num_on_edge + ["server"] * (len(lut.units) - num_on_edge)
+    rows = zip(lut.units, gammas, tiers, strict=True)
+    return pd.DataFrame([{"unit": u.name, "gamma": g, "tier": t, "branches": u.branches} for u, g, t in rows])

@@ -12,7 +12,7 @@ from splitsem.cost.calibration import Calibration
 from splitsem.cost.machine_rates import MachineRates
 from splitsem.cost.measure import Timing
 from splitsem.errors import ConfigError
-from splitsem.models.branches import GAMMAS
+from splitsem.models.branches import GAMMAS, Branch
 
 Origin = Literal["measured", "published", "assumed"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
@@ -61,6 +61,17 @@ class UnitLut:
             raise ValueError(f"unit {self.name!r}: γ must be 0…{len(GAMMAS) - 1}, got {unknown[0]}")
         if self.origin not in ORIGINS:
             raise ValueError(f"unit {self.name!r}: origin must be one of {', '.join(ORIGINS)}, got {self.origin!r}")
+
+    @property
+    def branches(self) -> str:
+        """The letters of its branches, such as ``DKI``; empty for a unit that has none, which knows γ 0 only."""
+        if set(self.ways) <= {0}:
+            return ""
+        return "".join(branch for branch in Branch if any(branch in GAMMAS[gamma].branches for gamma in self.ways))
+
+    def label(self, gamma: int) -> str:
+        """γ in words; empty for a unit without branches."""
+        return GAMMAS[gamma].label if self.branches else ""
 
 
 class BranchArrays(NamedTuple):

@@ -112,7 +112,7 @@ def _unit_object(unit: UnitLut) -> dict[str, Any]:
         "origin": unit.origin,
         "ways": {
             str(gamma): {
-                "label": GAMMAS[gamma].label,
+                "label": unit.label(gamma),
                 "time_s": timing_object(way.time),
                 "repeats": way.repeats,
                 "flops": way.flops,

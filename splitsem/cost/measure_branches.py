@@ -1,5 +1,7 @@
 """Measuring a network's units in every way γ: in the network's order, in rounds, so that drifts hit all alike."""
 
+import logging
+import os
 import platform
 import time
 from collections.abc import Sequence
@@ -7,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from math import prod
 
+import psutil
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -18,6 +21,7 @@ from splitsem.cost.measure import Timing, timed_s
 from splitsem.device import Device, describe_machine
 from splitsem.errors import ConfigError
 
+log = logging.getLogger(__name__)
 _FLOAT32_BYTES = 4
 _MIN_ROUNDS = 3  # a median of fewer says nothing, whatever the budget
 
@@ -86,6 +90,7 @@ def measure_branches(
             f"got {budget_s}, {memory_bytes} and {repeats}"
         )
     device.set_threads()
+    machine = describe_now(device)
     specs, item_bytes = chain.facts(), device.dtype.itemsize
     stretches = _stretches(specs, memory_bytes * _FLOAT32_BYTES / item_bytes)
     end_s = time.perf_counter() + budget_s
@@ -114,15 +119,19 @@ def measure_branches(
         for row, spec in enumerate(specs)
     ]
     input_bytes = prod(specs[0].input_shape) * item_bytes
-    return BranchLut(model, input_bytes, units, describe_now(device), _versions(), rates)
+    return BranchLut(model, input_bytes, units, machine, _versions(), rates)
 
 
 def describe_now(device: Device) -> dict[str, str]:
-    """The machine, how it is used, and the day, in words."""
+    """The machine, how it is used, how busy it is with other things, and the day, in words; warns when it is busy."""
+    load, cores = psutil.getloadavg()[0], os.cpu_count() or 1
+    if load > 0.75 * cores:
+        log.warning("The machine is busy (load %.1f on %d cores): measured times will be too long", load, cores)
     return describe_machine() | {
         "accelerator": device.torch_device.type,
         "precision": device.precision,
         "num_threads": str(torch.get_num_threads()),
+        "load": f"{load:.2f}",
         "date": datetime.now(UTC).date().isoformat(),
     }
 

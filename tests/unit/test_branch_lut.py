@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from splitsem.cost.branch_frame import branch_frame
+from splitsem.cost.branch_frame import branch_frame, choice_frame
 from splitsem.cost.branch_lut import BranchLut, UnitLut, Way
 from splitsem.cost.branch_lut_file import read_branch_lut, write_branch_lut
 from splitsem.cost.calibration import Calibration, ChainTime
@@ -95,6 +95,13 @@ def test_every_unit_and_way_has_a_row_with_its_intensity() -> None:
     assert (row["label"], row["origin"], row["repeats"]) == ("D+K", "measured", 7)
     assert row["flop_per_byte"] == row["flops"] / row["bytes"]
     assert row["flops_per_s"] == pytest.approx(1e9)
+    assert frame.groupby("unit", sort=False)["branches"].first().tolist() == ["", "DKI", "DK", ""]
+
+
+def test_a_solution_says_where_each_unit_runs() -> None:
+    frame = choice_frame(table(), (0, 13, 4, 0), num_on_edge=2)
+    assert frame["tier"].tolist() == ["edge", "edge", "server", "server"]
+    assert frame["gamma"].tolist() == [0, 13, 4, 0]
 
 
 def set_value(document: dict[str, Any], keys: tuple[Any, ...], value: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 
 from splitsem.cost.calibrate import calibrate
 from splitsem.cost.machine_rates import MachineRates, measure_rates
-from splitsem.cost.measure_branches import measure_branches
+from splitsem.cost.measure_branches import describe_now, measure_branches
 from splitsem.device import Device
 from splitsem.errors import ConfigError
 from tests.unit.toy_chain import ToyChain
@@ -79,3 +79,11 @@ def test_this_machine_has_a_knee() -> None:
     assert 1e8 < rates.memory_bytes_per_s < 1e13
     assert rates.roof_flops_per_s(2 * rates.knee) == rates.peak_flops_per_s
     assert rates.roof_flops_per_s(rates.knee / 2) == pytest.approx(rates.peak_flops_per_s / 2)
+
+
+def test_a_busy_machine_is_told_and_in_the_file(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("psutil.getloadavg", lambda: (999.0, 0.0, 0.0))
+    assert describe_now(CPU)["load"] == "999.00"
+    assert "The machine is busy (load 999.0" in caplog.text
