@@ -150,6 +150,10 @@ class BranchLut:
         link_bytes = np.array([self.input_bytes, *(unit.output_bytes for unit in self.units)], dtype=np.float64)
         return BranchArrays(time_s, flops, num_bytes, link_bytes)
 
+    def with_calibration(self, calibration: Calibration) -> "BranchLut":
+        """The same table with another calibration. Raises ValueError when that has a γ that the table has not."""
+        return replace(self, calibration=calibration)
+
     def select(self, names: Iterable[str]) -> "BranchLut":
         """The table of these units only, as a network of its own: they must follow each other. Raises ConfigError."""
         wanted = set(names)

@@ -68,14 +68,15 @@ def _dot(face: str, edge: str) -> dict[str, Any]:
 
 
 def _handles(on_edge: int, has_plain: bool) -> list[Any]:
-    ink, common = style.MUTED, {"linestyle": "none"}
+    ink = style.MUTED
+    alone: dict[str, Any] = {"linestyle": "none"}
     handles: list[Any] = [Patch(color=colour, label=f"on the {tier}") for tier, colour in _TIERS.items()]
     handles += [
         Line2D([], [], color=style.INK, linewidth=1.6, linestyle=(0, (4, 2)), label=f"cut, λ = {on_edge}"),
         Line2D([], [], color=ink, linewidth=2.4, marker="o", markersize=6.5, label="folded into one"),
-        Line2D([], [], **common, **_dot(ink, ink) | {"label": "runs by itself"}),
-        Line2D([], [], **common, **_dot(style.PAPER, style.FAINT) | {"label": "dropped"}),
+        Line2D([], [], label="runs by itself", **alone, **_dot(ink, ink)),
+        Line2D([], [], label="dropped", **alone, **_dot(style.PAPER, style.FAINT)),
     ]
     if has_plain:
-        handles.append(Line2D([], [], **common, marker="s", color=ink, markersize=7, label="has no branches"))
+        handles.append(Line2D([], [], **alone, marker="s", color=ink, markersize=7, label="has no branches"))
     return handles

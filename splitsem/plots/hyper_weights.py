@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
-from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from splitsem.models.branches import Branch
@@ -25,11 +25,8 @@ def hyper_weights(branches: pd.DataFrame, subtitle: str = "") -> Figure:
         subtitle: what was trained.
     """
     low, high = float(branches["alpha"].min()), float(branches["alpha"].max())
-    if low < 0:
-        extent = max(-low, high)
-        norm, colours = TwoSlopeNorm(0.0, -extent, extent), "RdBu"
-    else:
-        norm, colours = Normalize(0.0, max(high, 1e-12)), "cividis"
+    extent = max(-low, high, 1e-12)
+    norm, colours = (Normalize(-extent, extent), "RdBu") if low < 0 else (Normalize(0.0, extent), "cividis")
     return _map(branches, "alpha", norm, colours, "Hyper-weights of the branches", "α", subtitle)
 
 

@@ -53,10 +53,10 @@ def roofline(
     last = max(int(table["unit_index"].max()), 1)
     ramp = colormaps[_COLOURS]
     plain = drawn["branches"] == ""
-    groups = [(_look(GAMMAS[int(gamma)]), rows) for gamma, rows in drawn[~plain].groupby("gamma")]  # type: ignore[call-overload]
+    groups = [(_look(GAMMAS[int(gamma)]), rows) for gamma, rows in drawn[~plain].groupby("gamma")]
     for look, rows in [*groups, (_PLAIN, drawn[plain])]:
         for row in rows.itertuples():
-            own = _coloured(look, ramp(0.95 * row.unit_index / last))  # type: ignore[operator]
+            own = _coloured(look, ramp(0.95 * row.unit_index / last))
             ax.plot(row.flop_per_byte, row.flops_per_s, **own, gid="way")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
