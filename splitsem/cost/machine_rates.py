@@ -1,7 +1,8 @@
 """MachineRates: what a machine was measured to reach, the two lines of its roofline."""
 
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -11,8 +12,9 @@ from splitsem.cost.measure import timed_s
 from splitsem.device import Device
 
 _MIN_REPEATS = 3
-_MATMUL_SIZE = {"cpu": 1024, "cuda": 8192}
+_FEW_THREADS = 4
 _COPY_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}  # far more than the caches hold
+_COPY_PARTS = {"cpu": 8, "cuda": 1}
 
 
 @dataclass(frozen=True)
@@ -50,24 +52,30 @@ class MachineRates:
 def measure_rates(device: Device, budget_s: float = 2.0) -> MachineRates:
     """Measure this machine, in the device's precision and with the threads that are set.
 
-    Both are the best of several runs, for about half the budget each: a roof is what can be reached. What runs from
-    caches, or with fewer multiplications than its FLOPs say (Winograd's convolutions), can lie above it.
+    Both are the best of several short runs, for about half the budget each: a roof is what can be reached, also where
+    other programs disturb. What runs from caches, or with fewer multiplications than its FLOPs say (Winograd's
+    convolutions), can lie above it.
     """
     where, dtype = device.torch_device, device.dtype
-    size = _MATMUL_SIZE[where.type]
+    size = 8192 if where.type == "cuda" else 512 if torch.get_num_threads() <= _FEW_THREADS else 2048
     a, b, c = torch.rand((3, size, size), device=where).to(dtype)
-    matmul_s = _best_s(lambda: torch.matmul(a, b, out=c), where, budget_s / 2)
+    matmul_s = _best_s([lambda: torch.matmul(a, b, out=c)], where, budget_s / 2)
     num_bytes = _COPY_BYTES[where.type]
     source = torch.ones(num_bytes, dtype=torch.uint8, device=where)
     target = torch.empty_like(source)
-    copy_s = _best_s(lambda: target.copy_(source), where, budget_s / 2)
-    return MachineRates(2 * size**3 / matmul_s, 2 * num_bytes / copy_s)
+    num_parts = _COPY_PARTS[where.type]
+    parts = zip(target.chunk(num_parts), source.chunk(num_parts), strict=True)
+    copies = [functools.partial(to.copy_, part) for to, part in parts]  # in turns, so that none finds itself in a cache
+    copy_s = _best_s(copies, where, budget_s / 2)
+    return MachineRates(2 * size**3 / matmul_s, 2 * num_bytes / num_parts / copy_s)
 
 
-def _best_s(call: Callable[[], object], device: torch.device, budget_s: float) -> float:
-    timed_s(call, device)  # the first touches fresh memory
+def _best_s(calls: Sequence[Callable[[], object]], device: torch.device, budget_s: float) -> float:
+    """The shortest time of any of the calls, which take turns."""
+    for call in calls:
+        call()  # the first touches fresh memory
     end_s = time.perf_counter() + budget_s
     times_s: list[float] = []
     while len(times_s) < _MIN_REPEATS or time.perf_counter() < end_s:
-        times_s.append(timed_s(call, device))
+        times_s.append(timed_s(calls[len(times_s) % len(calls)], device))
     return min(times_s)
