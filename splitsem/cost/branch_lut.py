@@ -78,7 +78,7 @@ class BranchArrays(NamedTuple):
     """A table as numbers: U units × 14 γ, ``inf`` where a way is not offered.
 
     Attributes:
-        time_s: median seconds.
+        time_s: seconds, medians unless asked for otherwise.
         flops: floating-point operations.
         bytes: memory traffic, weights included.
         link_bytes: of the tensor that crosses at λ = 0…U, so U + 1 of them; at U, of the output.
@@ -138,13 +138,25 @@ class BranchLut:
         """γ of each unit with all its branches, folded into one or beside each other."""
         return tuple(whole_gamma(tuple(unit.ways), folded) for unit in self.units)
 
-    def to_arrays(self, calibrated: bool = False) -> BranchArrays:
-        """The table as arrays; with ``calibrated``, times are multiplied by the calibration's factor if it has one."""
+    def to_arrays(self, calibrated: bool = False, undisturbed: bool = False) -> BranchArrays:
+        """The table as arrays.
+
+        Args:
+            calibrated: multiply times by the calibration's factor, if the table has one.
+            undisturbed: 10th percentiles instead of medians: what units take where nothing else runs. On a busy machine
+                the medians hold waiting for the processor, which hits long units and can turn their order around.
+
+        Raises:
+            ValueError: both at once; the factor belongs to medians.
+        """
+        if calibrated and undisturbed:
+            raise ValueError("calibrated and undisturbed exclude each other: the factor belongs to medians")
         shape = (len(self.units), len(GAMMAS))
         time_s, flops, num_bytes = (np.full(shape, np.inf) for _ in range(3))
         for row, unit in enumerate(self.units):
             for gamma, way in unit.ways.items():
-                time_s[row, gamma], flops[row, gamma], num_bytes[row, gamma] = way.time.median_s, way.flops, way.bytes
+                time_s[row, gamma] = way.time.p10_s if undisturbed else way.time.median_s
+                flops[row, gamma], num_bytes[row, gamma] = way.flops, way.bytes
         if calibrated and self.calibration is not None:
             time_s *= self.calibration.factor
         link_bytes = np.array([self.input_bytes, *(unit.output_bytes for unit in self.units)], dtype=np.float64)

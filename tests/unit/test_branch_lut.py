@@ -74,6 +74,12 @@ def test_whole_networks_calibrate_the_times() -> None:
     assert lut.whole_gammas(folded=False) == (0, 9, 3, 0)
 
 
+def test_undisturbed_times_are_the_tenth_percentiles() -> None:
+    np.testing.assert_allclose(table().to_arrays(undisturbed=True).time_s, 0.9 * table().to_arrays().time_s)
+    with pytest.raises(ValueError, match="exclude each other"):
+        table().to_arrays(calibrated=True, undisturbed=True)
+
+
 def test_two_networks_that_disagree_leave_an_error() -> None:
     timing = [Timing(t, t, t) for t in (1.0, 1.21)]
     calibration = Calibration([ChainTime((0,), t, 1.0) for t in timing])
