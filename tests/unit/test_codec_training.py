@@ -117,13 +117,16 @@ def test_a_frozen_encoder_stays_while_the_decoder_learns(graph):
             assert torch.equal(value, fresh.state_dict()[name]) == is_devices, name
 
 
-def test_levels_that_are_fixed_stay_fixed_after_a_frozen_stage(graph):
+@pytest.mark.parametrize("kind", ["even", "random"])
+def test_levels_that_are_fixed_stay_fixed_after_a_frozen_stage(kind, graph):
     stages = {
         "decoder": Stage(1, batch_size=64, feature_weight=1.0, is_encoder_frozen=True, limit_train_batches=2),
         "all": Stage(1, batch_size=64, feature_weight=1.0, limit_train_batches=2),
     }
-    codec, _ = trained(graph, stages, are_centres_learned=False)
-    assert torch.equal(codec.centres.levels, SemanticNN((4, 8, 8), bits_per_symbol=2).centres.levels)
+    codec, _ = trained(graph, stages, centres=kind)
+    torch.manual_seed(0)
+    fresh = SemanticNN((4, 8, 8), bits_per_symbol=2, decoder_width=8, centres=kind)
+    assert torch.equal(codec.centres.levels, fresh.centres.levels)
 
 
 @pytest.mark.parametrize("term", ["feature", "layers", "logits", "distill"])

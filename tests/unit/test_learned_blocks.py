@@ -7,6 +7,7 @@ import torch
 
 from splitsem.codecs.learned.blocks import Gdn, SnrAttention, normalise_power
 from splitsem.codecs.learned.centres import Centres, bit_error_rate
+from splitsem.codecs.learned.semanticnn import SemanticNN
 from splitsem.codecs.learned.stage import Stage
 from splitsem.lightning.attribution import integrated_gradients
 
@@ -72,11 +73,34 @@ def test_levels_that_may_not_learn_stay():
     assert centres.levels.grad is None
 
 
+def test_random_levels_follow_the_seed_and_leave_the_rest_of_the_network_as_it_is():
+    def made(seed: int, kind: str) -> SemanticNN:
+        torch.manual_seed(seed)
+        return SemanticNN((4, 8, 8), bits_per_symbol=4, decoder_width=8, centres=kind)
+
+    one, same, other, even = made(0, "random"), made(0, "random"), made(1, "random"), made(0, "even")
+    assert torch.equal(one.centres.levels, same.centres.levels)
+    assert not torch.equal(one.centres.levels, other.centres.levels)
+    assert bool((one.centres.levels.diff() > 0).all())
+    assert one.centres.levels.diff().std() > 0.05  # not evenly spaced
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, even.state_dict()[name]) == (name != "centres.levels"), name
+
+
+def test_random_levels_travel_with_the_weights():
+    sender, receiver = (SemanticNN((4, 8, 8), bits_per_symbol=2, decoder_width=8, centres="random") for _ in range(2))
+    receiver.load_state_dict(sender.state_dict())
+    z = code(1, 4, 8, 8)
+    assert torch.equal(sender.eval()((z,))[0], receiver.eval().decode(sender.encode((z,)))[0])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Centres(9), "bits_per_symbol must be 1…8, got 9"),
         (lambda: Centres(2, "random"), "mapping must be one of gray, natural, got 'random'"),
+        (lambda: Centres(2, start="sorted"), "start must be one of even, random, got 'sorted'"),
+        (lambda: SemanticNN((4, 8, 8), centres="fixed"), "centres must be one of learned, even, random, got 'fixed'"),
         (lambda: Stage(1), "a stage needs one of feature_weight"),
         (lambda: Stage(1, task_weight=-1.0), "task_weight must be 0 or more, got -1.0"),
         (lambda: integrated_gradients(torch.sum, code(1, 2), 0), "num_steps must be at least 1, got 0"),

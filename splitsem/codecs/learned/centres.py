@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from splitsem.codecs.tensorwise import StraightThrough
 
 Mapping = Literal["gray", "natural"]
+Start = Literal["even", "random"]
 
 
 def bit_error_rate(snr_db: float) -> float:
@@ -46,7 +47,9 @@ class Centres(nn.Module):
         bits_per_symbol: 1…8.
         mapping: ``gray``: neighbouring levels differ in one bit; ``natural``: the rank as a binary number.
         are_learned: False keeps the levels where they start.
-        spread: the outermost levels at the start; by default what suits values of mean square one.
+        spread: the outermost levels of an even start; by default what suits values of mean square one.
+        start: ``even``: evenly spaced; ``random``: drawn from a standard normal distribution with a copy of torch's
+            global generator, so that whatever is initialised next is the same with either.
     """
 
     word_of_rank: Tensor
@@ -54,17 +57,25 @@ class Centres(nn.Module):
     num_differing_bits: Tensor
 
     def __init__(
-        self, bits_per_symbol: int, mapping: Mapping = "gray", are_learned: bool = True, spread: float | None = None
+        self,
+        bits_per_symbol: int,
+        mapping: Mapping = "gray",
+        are_learned: bool = True,
+        spread: float | None = None,
+        start: Start = "even",
     ) -> None:
         super().__init__()
         if not (isinstance(bits_per_symbol, int) and 1 <= bits_per_symbol <= 8):
             raise ValueError(f"bits_per_symbol must be 1…8, got {bits_per_symbol}")
         if mapping not in get_args(Mapping):
             raise ValueError(f"mapping must be one of {', '.join(get_args(Mapping))}, got {mapping!r}")
+        if start not in get_args(Start):
+            raise ValueError(f"start must be one of {', '.join(get_args(Start))}, got {start!r}")
         self.bits_per_symbol = bits_per_symbol
         num_levels = 1 << bits_per_symbol
         outermost = spread if spread is not None else min(0.5 + 0.4 * bits_per_symbol, 2.5)
-        self.levels = nn.Parameter(torch.linspace(-outermost, outermost, num_levels), requires_grad=are_learned)
+        levels = _normal(num_levels) if start == "random" else torch.linspace(-outermost, outermost, num_levels)
+        self.levels = nn.Parameter(levels, requires_grad=are_learned)
         ranks = torch.arange(num_levels)
         word_of_rank = ranks ^ (ranks >> 1) if mapping == "gray" else ranks
         self.register_buffer("word_of_rank", word_of_rank, persistent=False)
@@ -116,3 +127,8 @@ class Centres(nn.Module):
         wrong = self.num_differing_bits
         probability_LL = bit_error_rate**wrong * (1 - bit_error_rate) ** (num_bits - wrong)
         return (probability_LL * (levels[:, None] - levels[None, :]).square()).sum(1)
+
+
+def _normal(num_levels: int) -> Tensor:
+    with torch.random.fork_rng(devices=[]):
+        return torch.randn(num_levels).sort().values

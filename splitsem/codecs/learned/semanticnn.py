@@ -5,18 +5,21 @@ Shapes: B samples, C channels, H × W positions; K channels of the code at h × 
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from splitsem.codecs.learned.blocks import Gdn, SnrAttention, normalise_power
-from splitsem.codecs.learned.centres import Centres
+from splitsem.codecs.learned.centres import Centres, Start
 from splitsem.codecs.learned.centres import Mapping as BitMapping
 from splitsem.codecs.learned.ids import LearnedId
 from splitsem.codecs.learned.stage import Stage
 from splitsem.codecs.learned.symbol_codec import SymbolCodec
 
 _STRIDE = 4
+_MOST_CHANNELS = 128
+CentresKind = Literal["learned", "even", "random"]
 
 
 class SemanticNN(SymbolCodec):
@@ -27,14 +30,15 @@ class SemanticNN(SymbolCodec):
 
     Args:
         tensor_shape: ``(C, H, W)`` of the crossing tensor.
-        code_channels: K; None is half of C, as published.
+        code_channels: K; None is half of C, as published, and at most 128: half of a deep layer's 2,048 would make an
+            encoder of 134 MB.
         bits_per_symbol: b; 3 as published.
         encoder_widths: channels of convolutions before the code: two that halve height and width, then any that do
             not. Empty as published: a single 4×4 convolution of stride 4.
         decoder_width: channels inside the decoder.
         snr_range_db: of the training.
         mapping: ``gray`` or ``natural``, how levels become bits.
-        are_centres_learned: False keeps the levels where they start.
+        centres: ``learned``, from an even start; ``even`` or ``random`` stay as they start, random as published.
         stages: see LearnedCodec.
         weights: see LearnedCodec.
     """
@@ -50,22 +54,25 @@ class SemanticNN(SymbolCodec):
         decoder_width: int = 64,
         snr_range_db: Sequence[float] = (-6.0, 7.0),
         mapping: BitMapping = "gray",
-        are_centres_learned: bool = True,
+        centres: CentresKind = "learned",
         stages: Mapping[str, Stage] | None = None,
         weights: str | None = None,
     ) -> None:
         super().__init__(tensor_shape, stages, weights, snr_range_db)
         channels, height, width = self.tensor_shape
-        code_channels = max(1, channels // 2) if code_channels is None else code_channels
+        code_channels = min(max(1, channels // 2), _MOST_CHANNELS) if code_channels is None else code_channels
         for name, value in {"code_channels": code_channels, "decoder_width": decoder_width}.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if len(encoder_widths) == 1 or any(w < 1 for w in encoder_widths):
             raise ValueError(f"encoder_widths must be none, or two or more positive widths, got {list(encoder_widths)}")
+        if centres not in get_args(CentresKind):
+            raise ValueError(f"centres must be one of {', '.join(get_args(CentresKind))}, got {centres!r}")
         self.code_shape = (code_channels, -(-height // _STRIDE), -(-width // _STRIDE))
         self.num_symbols = code_channels * self.code_shape[1] * self.code_shape[2]
         self.encoder = _encoder(channels, tuple(encoder_widths), code_channels)
-        self.centres = Centres(bits_per_symbol, mapping, are_centres_learned)
+        start: Start = "random" if centres == "random" else "even"
+        self.centres = Centres(bits_per_symbol, mapping, are_learned=centres == "learned", start=start)
         self.decoder = Decoder(code_channels, decoder_width, channels)
 
     def device_modules(self) -> Sequence[nn.Module]:
