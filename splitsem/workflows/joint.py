@@ -105,6 +105,7 @@ def _joint(joint: JointRun, folder: Path) -> Metrics:
         **{name: best[name] for name in names},
         **_baselines(joint),
         "epsilon": found["epsilon"],
+        "margin": found["margin"],
         "predicted_t_eff_s": t_eff_s(best),
         "gain_over_baseline": best["throughput_hz"] / baseline_hz - 1,
         "gain_over_fused": best["throughput_hz"] / fused_hz - 1,
@@ -127,9 +128,11 @@ def _deploy(joint: JointRun, folder: Path) -> Metrics:
     write_text(as_text(joint.joint | {"deployed": deployed}), folder / joint.file_name)
     if not deployed["feasible"]:
         log.warning(
-            "On the test split the chosen network misses ε by ξ = %.4f (it kept it on the validation split by which it "
-            "was chosen): a workflow.margin keeps a distance",
+            "On the test split the chosen network misses ε by ξ = %.4f; on the validation split, by which it was chosen, "
+            "it is %.4f below A_ref: a larger workflow.margin (now %.4f) keeps more distance",
             deployed["slack"],
+            deployed["accuracy_ref_val"] - deployed["accuracy_val"],
+            joint.joint["margin"],
         )
     return deployed | {"epsilon": joint.joint["epsilon"]}
 
@@ -162,6 +165,10 @@ def _headline(metrics: Metrics, joint: JointRun, folder: Path) -> str:
         parts.append(
             f"test accuracy {metrics['accuracy']:.4f}, all branches {metrics['accuracy_ref']:.4f}, "
             f"ε = {metrics['epsilon']:g} {'kept' if metrics['feasible'] else 'missed'}"
+        )
+        gammas = ",".join(map(str, joint.joint["best"]["gammas"]))
+        parts.append(
+            f"this network in other workflows: model.gamma=[{gammas}] split.index={joint.joint['best']['lambda']}"
         )
     return "\n".join([*parts, str(folder)])
 

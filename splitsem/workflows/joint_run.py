@@ -51,9 +51,7 @@ class JointRun:
         _check(cfg, self.model)
         try:
             check_epsilon(self.settings.epsilon)
-            self.validation = Validation(
-                self.solver, self.settings.num_best, self.settings.max_rounds, self.settings.margin
-            )
+            self._validation(self.settings.margin or 0.0)
         except ValueError as exc:
             raise ConfigError(f"workflow: {exc}") from exc
         self.store = Store(Path(cfg.cache_dir) / "joint")
@@ -174,7 +172,8 @@ class JointRun:
         began = time.perf_counter()
         first = self.solver.joint(problem, damage, epsilon, allowed)
         solver_s = time.perf_counter() - began
-        found = self.validation.run(
+        margin = self._margin(score_ref)
+        found = self._validation(margin).run(
             problem, damage, epsilon, lambda one: self.score(one.gammas, "val"), score_ref, allowed
         )
         rival = instantiate(self.settings.rival) if self.settings.get("rival") else None
@@ -186,7 +185,7 @@ class JointRun:
             "domain": self.domain,
             "units": unit_objects(problem),
             "epsilon": epsilon,
-            "margin": self.settings.margin,
+            "margin": margin,
             "accuracy_ref_val": score_ref,
             "best": self._scored_object(found.best),
             "feasible_val": found.feasible,
@@ -199,6 +198,17 @@ class JointRun:
             "damage": [[None if value == float("inf") else value for value in row] for row in damage.values.tolist()],
             "front": [solution_object(one, problem.units) for one in found.last.front],
         }
+
+    def _validation(self, margin: float) -> Validation:
+        return Validation(self.solver, self.settings.num_best, self.settings.max_rounds, margin)
+
+    def _margin(self, score_ref: float) -> float:
+        """As given, else the standard error of A_ref on the validation split; never so much that A_ref fails."""
+        if self.settings.margin is not None:
+            margin: float = self.settings.margin
+            return margin
+        num_samples = sum(len(y) for _, y in self._batches["val"])
+        return min(float(self.settings.epsilon), (score_ref * (1 - score_ref) / num_samples) ** 0.5)
 
     def _ablation(self, allowed: Mask, score_ref: float) -> Any:
         bar = tqdm(desc="Scoring each unit with fewer branches", unit="network")

@@ -81,16 +81,16 @@ def _terminal(table: pd.DataFrame, title: str) -> Table:
     drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     for name in ("domain", "accuracy", "A_ref", "ε kept", "rate", "over parallel", "over fused", "λ", "split point"):
         drawn.add_column(name, justify="left" if name in ("domain", "split point") else "right")
-    for row in table.itertuples():
+    for row in table.to_dict("records"):
         drawn.add_row(
-            str(row.label),
-            format_score(row.accuracy),  # type: ignore[arg-type]
-            format_score(row.accuracy_ref),  # type: ignore[arg-type]
-            "yes" if row.feasible else f"ξ {row.slack:.4f}",
-            format_hz(row.throughput_hz),  # type: ignore[arg-type]
-            f"{row.gain_over_baseline:+.1%}",
-            f"{row.gain_over_fused:+.1%}",
-            f"{table.at[row.Index, 'lambda']:.0f}",
-            str(row.split_point),
+            str(row["label"]),
+            format_score(row["accuracy"]),
+            format_score(row["accuracy_ref"]),
+            "yes" if row["feasible"] else f"ξ {row['slack']:.4f}",
+            format_hz(row["throughput_hz"]),
+            f"{row['gain_over_baseline']:+.1%}",
+            f"{row['gain_over_fused']:+.1%}",
+            f"{row['lambda']:.0f}",
+            str(row["split_point"]),
         )
     return drawn

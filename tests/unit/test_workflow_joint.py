@@ -230,3 +230,10 @@ def test_the_tables_of_a_run_are_csv_that_others_can_read(done):
     rows = list(csv.DictReader((done[0] / "hardware_lut.csv").read_text().splitlines()))
     assert {row["tier"] for row in rows} == {"edge", "server"}
     assert all(float(row["median_s"]) > 0 for row in rows)
+
+
+def test_without_a_margin_it_is_a_standard_error_and_never_forbids_the_reference(done):
+    found = json.loads((done[0] / "domain_0_joint.json").read_text())
+    assert found["margin"] == 0.02  # 36 digits: the standard error is far more than ε
+    assert found["feasible_val"]
+    assert found["best"]["accuracy_val"] >= found["accuracy_ref_val"]
