@@ -128,7 +128,7 @@ def _deploy(joint: JointRun, folder: Path) -> Metrics:
     write_text(as_text(joint.joint | {"deployed": deployed}), folder / joint.file_name)
     if not deployed["feasible"]:
         log.warning(
-            "On the test split the chosen network misses ε by ξ = %.4f; on the validation split, by which it was chosen, "
+            "On the test split the chosen network misses ε by ξ = %.4f; on the validation split, which chose it, "
             "it is %.4f below A_ref: a larger workflow.margin (now %.4f) keeps more distance",
             deployed["slack"],
             deployed["accuracy_ref_val"] - deployed["accuracy_val"],
