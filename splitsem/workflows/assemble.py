@@ -8,7 +8,7 @@ import functools
 import inspect
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+from splitsem.codecs.codec import Codec
 from splitsem.device import Device
 from splitsem.errors import ConfigError
 from splitsem.lightning import weights
@@ -25,6 +26,7 @@ from splitsem.models.capabilities import Deployable
 from splitsem.models.network_checks import check_output
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
+from splitsem.tasks.classification import ClassificationTask
 from splitsem.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -154,9 +156,25 @@ def check_settings(cfg: DictConfig) -> None:
     name, index = cfg.split.point, cfg.split.index
     if name is not None and index is not None:
         raise ConfigError(f"split.point={name} and split.index={index} are both given; give one of them")
-    any_shape = {"tensor_shape": (1, 1, 1)} if is_learned(cfg) else {}  # what crosses is not known yet
-    instantiate(cfg.codec, **any_shape, _convert_="all")
+    build_codec(cfg, (1, 1, 1))  # what crosses is not known yet
     instantiate(cfg.transport)
+
+
+def build_codec(cfg: DictConfig, tensor_shape: Sequence[int], task: Task | None = None) -> Codec:
+    """The untrained codec; ``tensor_shape`` and ``num_classes`` are given to a constructor that names them.
+
+    Raises ConfigError when the codec is for classification and the task is another.
+    """
+    named = inspect.signature(get_object(cfg.codec["_target_"])).parameters
+    facts: dict[str, Any] = {"tensor_shape": tuple(tensor_shape)} if "tensor_shape" in named else {}
+    if "num_classes" in named:
+        task = task or instantiate(cfg.task)
+        if not isinstance(task, ClassificationTask):
+            name = cfg.codec["_target_"].rpartition(".")[2]
+            raise ConfigError(f"{name} adds up the logits of classes, but {type(task).__name__} is no classification")
+        facts["num_classes"] = len(task.class_names)
+    codec: Codec = instantiate(cfg.codec, **facts, _convert_="all")
+    return codec
 
 
 def check_not_learned(cfg: DictConfig) -> None:
