@@ -93,7 +93,7 @@ def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
     """
     settings = OmegaConf.to_container(cfg.trainer, resolve=True)
     assert isinstance(settings, dict)
-    name = settings["gradient_codec"]
+    name = settings.get("gradient_codec")  # a user's own file of the group may not name it
     if isinstance(name, str):
         try:
             settings["gradient_codec"] = OmegaConf.to_container(compose(f"codec/{name}").codec, resolve=True)

@@ -71,9 +71,8 @@ def test_the_gpu_files_name_services_that_there_are(file):
 def test_the_images_install_steps_are_the_readmes():
     """The image is made by make targets only, and each stands in the README as a command."""
     readme = (ROOT / "README.md").read_text()
-    targets = [
-        step for line in instructions("RUN") for step in re.findall(r"\bmake [a-z-]+", line) if "install" not in line
-    ]
+    steps = [line for line in instructions("RUN") if "apt-get" not in line]
+    targets = [target for line in steps for target in re.findall(r"\bmake [a-z-]+", line)]
     assert targets == ["make setup", "make data"]
     for target in targets:
         assert target in readme
@@ -100,12 +99,12 @@ def test_what_the_image_copies_is_there_and_secrets_and_history_stay_outside():
         assert (ROOT / script).stat().st_mode & stat.S_IXUSR, script
 
 
-@pytest.mark.parametrize("extra", [[], ["compose.cuda.yaml"], ["compose.rocm.yaml"]], ids=["cpu", "cuda", "rocm"])
-def test_compose_itself_accepts_the_files(extra):
+@pytest.mark.parametrize("accelerator", ["cuda", "rocm"])
+def test_compose_itself_accepts_the_files(accelerator):
     tool = shutil.which("docker-compose")
     if tool is None:
         pytest.skip("docker-compose is not installed")
-    files = [argument for file in ["compose.yaml", *extra] for argument in ("-f", file)]
+    files = ["-f", "compose.yaml", "-f", f"compose.{accelerator}.yaml"]
     done = subprocess.run([tool, *files, "config", "--quiet"], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
