@@ -89,7 +89,7 @@ def _plain_settings(cfg: DictConfig) -> dict[str, Any]:
 def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
     """The trainer as plain values; where ``gradient_codec`` is a name, it is that option of the group ``codec``.
 
-    Raises ConfigError when there is no such option.
+    Raises ConfigError when there is no such option, or its codec has weights of its own.
     """
     settings = OmegaConf.to_container(cfg.trainer, resolve=True)
     assert isinstance(settings, dict)
@@ -101,6 +101,9 @@ def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
             raise ConfigError(
                 f"trainer.gradient_codec={name}: no such codec; python run.py --help lists them, e.g. topk or quant4"
             ) from exc
+    codec = settings.get("gradient_codec")
+    if codec is not None and _is_for_one_tensor(codec["_target_"]):
+        raise ConfigError(f"trainer.gradient_codec must have no weights (e.g. topk or quant4), got {codec['_target_']}")
     return {str(key): value for key, value in settings.items()}
 
 
@@ -178,7 +181,11 @@ def check_not_learned(cfg: DictConfig) -> None:
 
 def is_learned(cfg: DictConfig) -> bool:
     """Whether the configured codec is built for one crossing tensor, whose shape its constructor names."""
-    return "tensor_shape" in inspect.signature(get_object(cfg.codec["_target_"])).parameters
+    return _is_for_one_tensor(cfg.codec["_target_"])
+
+
+def _is_for_one_tensor(target: str) -> bool:
+    return "tensor_shape" in inspect.signature(get_object(target)).parameters
 
 
 def chosen_point(cfg: DictConfig, graph: SplitGraph) -> SplitPoint:
