@@ -3,12 +3,13 @@
 import logging
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from splitsem.lightning.history import History
 
@@ -24,6 +25,7 @@ def run_loop(
     monitor: str | None = "val_score",
     mode: Literal["min", "max"] = "max",
     limit_train_batches: float | int = 1.0,
+    callbacks: Sequence[Callback] = (),
 ) -> list[dict[str, float]]:
     """Train ``module`` in place, give it the weights of its best epoch, and return the metrics of each epoch.
 
@@ -37,6 +39,7 @@ def run_loop(
         monitor: metric that says which epoch is best; None keeps the last one, for weights that lie elsewhere.
         mode: whether the largest or the least of it is.
         limit_train_batches: share (float) or number (int) of batches an epoch.
+        callbacks: what else happens in the loop.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings and advertisements
     history = History()
@@ -56,7 +59,7 @@ def run_loop(
             enable_checkpointing=bool(best),
             enable_model_summary=False,
             enable_progress_bar=history.has_bar,
-            callbacks=[*best, history],
+            callbacks=[*callbacks, *best, history],
         )
         trainer.fit(module, train, val)
         if trainer.interrupted:
