@@ -1,0 +1,85 @@
+"""Corruption: what a poor sensor, link or weather does to a picture; a function of the picture and of who it is."""
+
+from collections.abc import Sequence
+from math import inf
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+NUM_SEVERITIES = 5
+_INDEX_BITS = 56
+
+
+class Corruption:
+    """One family of corruptions at one strength, for images in [0, 1].
+
+    What is random in it is drawn for each image from a generator of its own and apart from the arithmetic, which
+    works on whole batches: the same image is corrupted alike in any batch, in any order, in any process.
+
+    A family has one parameter. It is given exactly or by a severity 1…5, as in Hendrycks and Dietterich, "Benchmarking
+    Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019 (arXiv 1903.12261).
+
+    Args:
+        value: the parameter, or None.
+        severity: 1 (slight) … 5 (severe), or None.
+
+    Raises:
+        ValueError: neither or both are given, or they are out of range.
+
+    Attributes:
+        name: of the family, as in settings.
+        parameter: name of the parameter.
+        severities: its value at each severity.
+        limits: its least and largest value.
+    """
+
+    name: ClassVar[str]
+    parameter: ClassVar[str]
+    severities: ClassVar[tuple[float, float, float, float, float]]
+    limits: ClassVar[tuple[float, float]] = (0, inf)
+
+    def __init__(self, value: float | None, severity: int | None) -> None:
+        if (value is None) == (severity is None):
+            given = "neither is" if value is None else "both are"
+            raise ValueError(f"{self.name} needs either {self.parameter} or severity, {given} given")
+        if severity is not None:
+            if type(severity) is not int or not 1 <= severity <= NUM_SEVERITIES:
+                raise ValueError(f"severity of {self.name} must be a whole number 1…{NUM_SEVERITIES}, got {severity}")
+            value = self.severities[severity - 1]
+        least, most = self.limits
+        if value is None or not least <= value <= most:
+            rule = f"{least:g}…{most:g}" if most < inf else f"at least {least:g}"
+            raise ValueError(f"{self.parameter} of {self.name} must be {rule}, got {value}")
+        self.value = float(value)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.parameter} {self.value:.3g}"
+
+    def draw(self, image: NDArray[np.float32], rng: np.random.Generator) -> NDArray:
+        """What is random for one image ``(channels, height, width)``: an array of the same shape for all images."""
+        return np.zeros(0, np.float32)
+
+    def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
+        """Corrupt a batch ``(batch, channels, height, width)`` with what was drawn for each; it is clipped later."""
+        raise NotImplementedError
+
+    def __call__(self, x: Tensor, keys: Sequence[tuple[int, int, int]]) -> Tensor:
+        """The corrupted batch, again in the 256 levels of a uint8 picture.
+
+        Args:
+            x: float32 in [0, 1], shape ``(batch, channels, height, width)``.
+            keys: ``(seed, split, index)`` of each image; equal keys draw equal numbers.
+        """
+        drawn = np.stack([self.draw(image, generator(*key)) for image, key in zip(x.numpy(), keys, strict=True)])
+        return (self.apply(x, torch.from_numpy(drawn)).clamp(0, 1) * 255).round() / 255
+
+
+def generator(seed: int, split: int, index: int) -> np.random.Generator:
+    """The random numbers of sample ``index`` of split number ``split``: a Philox stream under that very key.
+
+    Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. No two samples share a stream.
+    """
+    return np.random.Generator(np.random.Philox(key=np.array([seed, (split << _INDEX_BITS) + index], np.uint64)))

@@ -1,0 +1,108 @@
+"""Domains: one image classification task seen by several machines, each through a corruption of its own."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitsem.errors import ConfigError
+from splitsem.tasks.classification import ClassificationTask
+from splitsem.tasks.corrupted_images import CorruptedImages
+from splitsem.tasks.corruption import Corruption
+from splitsem.tasks.corruptions import corruption
+from splitsem.tasks.dealing import Indices, class_counts, split_alike
+from splitsem.tasks.labels import labels_of
+from splitsem.tasks.partitions import Partition
+from splitsem.tasks.task import Splits, Task
+
+MIN_CLASSES = 2
+
+
+class Domains(ClassificationTask):
+    """The samples of ``base`` divided among domains; the data is one of them, or all.
+
+    The splits of ``base`` stay apart: what it tests on is in no domain's training data. Within each split no two
+    domains share a sample. ``partition`` divides the training data; val and test follow with the same share of each
+    class, so that a domain is scored on what it was trained for. The output keeps all classes of ``base``: networks of
+    all domains have one shape, and a network does not know which classes its domain lacks.
+
+    Args:
+        base: the task underneath, any image classification.
+        domains: of each a corruption, ``{corruption: fog, severity: 3}``, see ``corruptions.corruption``.
+        domain: whose data this is, 0 … number of domains − 1; None for all together, each sample in its own domain.
+        partition: which samples belong to which domain.
+        seed: of the corruptions, and of the division of val and test.
+
+    Raises:
+        ValueError: a domain is not known, ``domain`` is out of range, or ``base`` does not classify images.
+
+    Attributes:
+        corruptions: of each domain.
+    """
+
+    def __init__(
+        self,
+        base: Task,
+        domains: Sequence[Corruption | Mapping[str, Any]],
+        partition: Partition,
+        domain: int | None = 0,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(base, ClassificationTask):
+            raise ValueError(f"base must be an image classification task such as digits, got {type(base).__name__}")
+        self.corruptions = tuple(corruption(settings) for settings in domains)
+        if not self.corruptions:
+            raise ValueError("domains must name at least one corruption, got none")
+        last = len(self.corruptions) - 1
+        if domain is not None and (type(domain) is not int or not 0 <= domain <= last):
+            raise ValueError(f"domain must be 0…{last}, or null for all of them, got {domain}")
+        if seed < 0:
+            raise ValueError(f"seed must be at least 0, got {seed}")
+        channels, height, width = base.input_shape
+        super().__init__(base.class_names, (channels, height, width))
+        self.base, self.domain, self.partition, self.seed = base, domain, partition, seed
+
+    def _load(self) -> Splits:
+        return self.data_of(range(len(self.corruptions)) if self.domain is None else [self.domain])
+
+    def data_of(self, domains: Sequence[int]) -> Splits:
+        """The data of some domains together; each split is a ``CorruptedImages``, which knows the samples' domains."""
+        made = []
+        for split, (base, parts) in enumerate(zip(self.base.splits(), self.parts, strict=True)):
+            mine = [parts[domain] for domain in domains]
+            of_each = np.repeat(np.asarray(domains), [len(part) for part in mine])
+            made.append(CorruptedImages(base, np.concatenate(mine), of_each, self.corruptions, self.seed, split))
+        return Splits(*made)
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """Training samples of each class in each domain, shape ``(domains, classes)``."""
+        return class_counts(labels_of(self.base.splits().train), self.parts[0])
+
+    @cached_property
+    def parts(self) -> tuple[list[Indices], list[Indices], list[Indices]]:
+        """Which samples of ``base`` each domain holds, for each split.
+
+        Raises:
+            ConfigError: a domain has samples of one class only, or none to validate or test on.
+        """
+        train, val, test = (labels_of(split) for split in self.base.splits())
+        parts = self.partition.split(train, len(self.corruptions))
+        counts = class_counts(train, parts)
+        for domain, num_classes in enumerate((counts > 0).sum(1)):
+            if num_classes < MIN_CLASSES:
+                raise ConfigError(
+                    f"domain {domain} gets samples of {num_classes} class, which is no classification; take fewer "
+                    "domains, another partition, or a larger task.partition.beta"
+                )
+        others = [split_alike(labels, counts, self.seed + n) for n, labels in enumerate((val, test), start=1)]
+        for name, held in zip(("val", "test"), others, strict=True):
+            for domain, part in enumerate(held):
+                if not len(part):
+                    raise ConfigError(
+                        f"domain {domain} of {len(self.corruptions)} gets none of the {sum(map(len, held))} {name} "
+                        "samples; take fewer domains, or a partition that gives each more"
+                    )
+        return parts, others[0], others[1]

@@ -1,0 +1,203 @@
+"""Partitions: who holds which samples — IID, Dirichlet, shards, class groups, by domain — from their labels alone.
+
+Every partition is disjoint and complete: each sample has exactly one holder. A holder is a client of federated
+training or a domain; both are called clients here.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from splitsem.errors import ConfigError
+from splitsem.tasks.dealing import Indices, checked, deal, round_shares
+
+NUM_DRAWS = 100
+ENOUGH_CLASSES = 5
+
+
+class Partition(Protocol):
+    """A rule that gives each sample to one client."""
+
+    def split(self, labels: ArrayLike, num_clients: int) -> list[Indices]:
+        """The sorted indices of each client's samples; none is empty.
+
+        Args:
+            labels: class index of every sample, at least 0, shape ``(n,)``.
+            num_clients: at least 1.
+
+        Raises:
+            ConfigError: a client would hold nothing, or less than the rule's minimum.
+        """
+
+
+class Iid:
+    """Everybody a fair sample: shuffled and dealt in equal parts.
+
+    Args:
+        seed: of the shuffling.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def split(self, labels: ArrayLike, num_clients: int) -> list[Indices]:
+        """See ``Partition.split``."""
+        order = np.random.default_rng(self.seed).permutation(len(checked(labels, num_clients)))
+        return _non_empty([np.sort(part) for part in np.array_split(order, num_clients)], "iid")
+
+
+class Dirichlet:
+    """Uneven labels: of each class, client j holds the share p_j with p ~ Dir(β, …, β).
+
+    Yurochkin et al., ICML 2019 (arXiv 1905.12022); Li et al., ICDE 2022 (arXiv 2102.02079). Small β gives each class to
+    few clients, large β approaches IID. Shares are drawn again, up to 100 times, until all have their minimum.
+
+    Args:
+        beta: β, above 0.
+        min_samples: least number of samples a client must hold, at least 1.
+        seed: of the shares and of who gets which sample.
+    """
+
+    def __init__(self, beta: float, min_samples: int = 1, seed: int = 0) -> None:
+        if not 0 < beta < np.inf:
+            raise ValueError(f"beta must be above 0, got {beta}")
+        if min_samples < 1:
+            raise ValueError(f"min_samples must be at least 1, got {min_samples}")
+        self.beta, self.min_samples, self.seed = beta, min_samples, seed
+
+    def split(self, labels: ArrayLike, num_clients: int) -> list[Indices]:
+        """See ``Partition.split``; the error names β and the client."""
+        labels = checked(labels, num_clients)
+        rng = np.random.default_rng(self.seed)
+        class_sizes = np.bincount(labels)
+        for _ in range(NUM_DRAWS):
+            # Gamma(β) = Gamma(β + 1) · U^(1/β), in logarithms: where β is small, rng.dirichlet underflows to NaN
+            logs = np.log(rng.gamma(self.beta + 1, size=(len(class_sizes), num_clients)))
+            logs += np.log(1 - rng.random(logs.shape)) / self.beta
+            shares = np.exp(logs - logs.max(1, keepdims=True))
+            counts = round_shares(shares / shares.sum(1, keepdims=True), class_sizes, rng)
+            if (held := counts.sum(0)).min() >= self.min_samples:
+                return deal(labels, counts, rng)
+        poorest = int(held.argmin())
+        raise ConfigError(
+            f"beta={self.beta:g} leaves client {poorest} of {num_clients} with {held[poorest]} samples, below "
+            f"min_samples={self.min_samples}, in each of {NUM_DRAWS} draws: raise beta, or take fewer clients"
+        )
+
+
+class Shards:
+    """Few classes each: sorted by label, cut into equal shards, some of them dealt to each client at random.
+
+    McMahan et al., AISTATS 2017 (arXiv 1602.05629), with two shards a client.
+
+    Args:
+        shards_per_client: at least 1; with classes of one size, a client has about as many classes.
+        seed: of the order within a class and of who gets which shard.
+    """
+
+    def __init__(self, shards_per_client: int = 2, seed: int = 0) -> None:
+        if shards_per_client < 1:
+            raise ValueError(f"shards_per_client must be at least 1, got {shards_per_client}")
+        self.shards_per_client, self.seed = shards_per_client, seed
+
+    def split(self, labels: ArrayLike, num_clients: int) -> list[Indices]:
+        """See ``Partition.split``."""
+        labels = checked(labels, num_clients)
+        rng = np.random.default_rng(self.seed)
+        order = rng.permutation(len(labels))
+        order = order[np.argsort(labels[order], kind="stable")]
+        shards = np.array_split(order, num_clients * self.shards_per_client)
+        dealt = rng.permutation(len(shards)).reshape(num_clients, self.shards_per_client)
+        parts = [np.sort(np.concatenate([shards[i] for i in mine])) for mine in dealt]
+        return _non_empty(parts, f"shards_per_client={self.shards_per_client}")
+
+
+class ClassGroups:
+    """Disjoint class groups: client j holds group j mod (number of groups); holders of one group share its samples.
+
+    With as many groups as clients no two of them have a class in common; where there are too few classes for that,
+    several clients hold the same classes but never the same samples.
+
+    Args:
+        classes_per_client: least size of a group, at least 2; None: as large as disjoint groups can be, but at least 5
+            (or all classes), since two are soon told apart.
+        groups: the class indices of each group instead; every class must be in one.
+        seed: of who gets which sample.
+    """
+
+    def __init__(
+        self,
+        classes_per_client: int | None = None,
+        groups: Sequence[Sequence[int]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if classes_per_client is not None and groups is not None:
+            raise ValueError("classes_per_client and groups are both given; give one of them")
+        if classes_per_client is not None and classes_per_client < 2:
+            raise ValueError(f"classes_per_client must be at least 2, got {classes_per_client}")
+        if groups is not None and (not groups or min(len(set(group)) for group in groups) < 2):
+            raise ValueError(f"groups must be lists of at least 2 classes, got {groups}")
+        self.classes_per_client, self.groups, self.seed = classes_per_client, groups, seed
+
+    def split(self, labels: ArrayLike, num_clients: int) -> list[Indices]:
+        """See ``Partition.split``."""
+        labels = checked(labels, num_clients)
+        class_sizes = np.bincount(labels)
+        groups = self._groups(np.flatnonzero(class_sizes), num_clients)
+        holds = np.zeros((len(class_sizes), num_clients))
+        for client in range(num_clients):
+            holds[groups[client % len(groups)], client] = 1
+        shares = holds / np.maximum(holds.sum(1, keepdims=True), 1)
+        rng = np.random.default_rng(self.seed)
+        return _non_empty(deal(labels, round_shares(shares, class_sizes, rng), rng), "disjoint class groups")
+
+    def _groups(self, classes: NDArray[np.int64], num_clients: int) -> Sequence[NDArray[np.int64]]:
+        if self.groups is not None:
+            groups = [np.array(sorted(set(group)), np.int64) for group in self.groups[:num_clients]]
+            listed = np.concatenate(groups)
+            if left_out := sorted(set(classes.tolist()) - set(listed.tolist())):
+                raise ConfigError(f"groups of {num_clients} clients leave out the classes {left_out[:10]}")
+            if foreign := sorted(set(listed.tolist()) - set(classes.tolist())):
+                raise ConfigError(f"groups name {foreign[:10]}, which are none of the {len(classes)} classes")
+            return groups
+        size = self.classes_per_client or min(max(ENOUGH_CLASSES, len(classes) // num_clients), len(classes))
+        if size > len(classes):
+            raise ConfigError(f"classes_per_client must be at most the number of classes, {len(classes)}, got {size}")
+        return np.array_split(classes, min(num_clients, len(classes) // size))
+
+
+class ByDomain:
+    """Each client one domain, or a part of one: client j holds domain j mod (number of domains).
+
+    Args:
+        seed: of who gets which sample where several clients share a domain.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def split(self, labels: ArrayLike, num_clients: int) -> list[Indices]:
+        """See ``Partition.split``; ``labels`` are the samples' domains. Fewer clients hold several domains each."""
+        domains = checked(labels, num_clients)
+        rng = np.random.default_rng(self.seed)
+        _, domains = np.unique(domains, return_inverse=True)
+        num_domains = int(domains.max()) + 1
+        parts: list[list[Indices]] = [[] for _ in range(num_clients)]
+        for domain in range(num_domains):
+            holders = range(domain, num_clients, num_domains) or [domain % num_clients]
+            members = rng.permutation(np.flatnonzero(domains == domain))
+            for client, part in zip(holders, np.array_split(members, len(holders)), strict=True):
+                parts[client].append(part)
+        return _non_empty([np.sort(np.concatenate(part)) for part in parts], "by domain")
+
+
+def _non_empty(parts: list[Indices], rule: str) -> list[Indices]:
+    for client, part in enumerate(parts):
+        if not len(part):
+            num_samples = sum(map(len, parts))
+            raise ConfigError(
+                f"{rule}: client {client} of {len(parts)} gets none of {num_samples} samples; take fewer clients"
+            )
+    return parts
