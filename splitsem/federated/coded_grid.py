@@ -1,0 +1,200 @@
+"""CodedGrid: any Flower grid, with updates coded on the wire and plain weights for the strategy."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from splitsem.errors import LinkError, PayloadError
+from splitsem.federated.downlink import Downlink
+from splitsem.federated.flower import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Grid,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+    Run,
+    content_bytes,
+)
+from splitsem.federated.rates import FixedRate, Observation, Rate, RateController
+from splitsem.federated.reply import Reply, read_reply
+from splitsem.federated.report import RoundReport
+from splitsem.federated.state import Layout, State, from_record, to_record, weighted_mean
+from splitsem.federated.update_mod import ARRAYS, CONFIG, METRICS, MODEL, MakeCodec
+
+log = logging.getLogger(__name__)
+LinkSeconds = Callable[[int, int, int], float]
+
+
+class CodedGrid(Grid):
+    """Encodes the global network on its way down and decodes updates on their way up, around another grid.
+
+    A strategy sends and gets whole networks, without the tensors that are held back; replies that cannot be used are
+    left out with a warning, whatever is wrong with them.
+
+    Args:
+        grid: carries the messages.
+        downlink: the way down, which also knows the network's layout.
+        make_codec: codec of updates at a rate; its decoder needs no rate.
+        held: tensors that no strategy sees, as of the first round; their weighted mean is taken here.
+        min_clients: least number of usable replies in a round.
+        rates: chooses how finely clients send.
+        link_s: model of the clients' links: seconds for a client (node id), bytes down and bytes up; None has none.
+
+    Attributes:
+        report: of the round so far, see ``start_round``.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        downlink: Downlink,
+        make_codec: MakeCodec,
+        held: State,
+        *,
+        min_clients: int = 1,
+        rates: RateController | None = None,
+        link_s: LinkSeconds | None = None,
+    ) -> None:
+        if min_clients < 1:
+            raise ValueError(f"min_clients must be at least 1, got {min_clients}")
+        self.grid, self.downlink, self.make_codec = grid, downlink, make_codec
+        self.layout: Layout = downlink.layout
+        self.held, self.min_clients = held, min_clients
+        self.rates: RateController = rates or FixedRate()
+        self.link_s = link_s
+        self.report = RoundReport(0)
+
+    def set_run(self, run: Run) -> None:
+        """See Grid."""
+        self.grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """See Grid."""
+        return self.grid.run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """See Grid."""
+        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> list[int]:
+        """See Grid; sorted, so that a seed draws the same clients."""
+        return sorted(self.grid.get_node_ids())
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """See Grid; uncoded, for messages that carry no network."""
+        return self.grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """See Grid; uncoded."""
+        return self.grid.pull_messages(message_ids)
+
+    def whole(self, arrays: ArrayRecord) -> State:
+        """The network of which a strategy knows ``arrays``; what it computed in float64 is float32 again."""
+        known = from_record(arrays)
+        return {n: self.held[n] if n in self.held else known[n].to(self.layout.dtype(n)) for n in self.layout.names}
+
+    def for_strategy(self, state: State) -> ArrayRecord:
+        """The part of a network that a strategy sees."""
+        return to_record({name: tensor for name, tensor in state.items() if name not in self.held})
+
+    def start_round(self, server_round: int) -> None:
+        """Begin a new report."""
+        self.report = RoundReport(server_round)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """See Grid. Replies to training come back decoded, in the order of their clients' ids.
+
+        Raises:
+            LinkError: fewer than ``min_clients`` of them can be used.
+        """
+        sent = {message.metadata.dst_node_id: message for message in messages}
+        if not sent:
+            return []
+        first = next(iter(sent.values()))
+        target = self.whole(first.content.array_records[ARRAYS])
+        is_train = first.metadata.message_type == MessageType.TRAIN
+        began = time.perf_counter()
+        self.downlink.prepare(target)
+        rates = {node: self._encode(message, is_train) for node, message in sent.items()}
+        self.report.encode_s += time.perf_counter() - began
+        down_bytes = {node: content_bytes(message.content) for node, message in sent.items()}
+        began = time.perf_counter()
+        received = list(self.grid.send_and_receive(sent.values(), timeout=timeout))
+        elapsed_s = time.perf_counter() - began
+        replies = {reply.metadata.src_node_id: reply for reply in received}
+        if not is_train:
+            for node in sent:
+                self.downlink.note(node, node in replies and not replies[node].has_error())
+            return received
+        usable = {}
+        for node in sorted(sent):
+            reply = self._read(node, replies.get(node), rates[node], down_bytes[node], elapsed_s)
+            if reply is not None:
+                usable[node] = reply
+        if len(usable) < self.min_clients:
+            reasons = "; ".join(f"client {node}: {why}" for node, why in list(self.report.failed.items())[:3])
+            raise LinkError(
+                f"round {self.report.server_round}: {len(usable)} of {len(sent)} clients sent a usable update, "
+                f"federated.min_clients={self.min_clients}. {reasons}"
+            )
+        return self._for_strategy(target, list(usable.values()))
+
+    def _encode(self, message: Message, is_train: bool) -> Rate:
+        """Put what the client needs in the place of the network."""
+        node = message.metadata.dst_node_id
+        rate = self.rates.choose(node, self.report.server_round) if is_train else Rate()
+        sent = self.downlink.sent_to(node)
+        settings: dict[str, float | str] = {name.replace("_", "-"): value for name, value in rate.settings().items()}
+        settings |= {"fingerprint": self.layout.fingerprint, "base": sent.base, "version": self.downlink.version}
+        array = Array("uint8", (len(sent.payload),), f"splitsem.{sent.codec}", sent.payload)
+        config = ConfigRecord({**message.content.config_records[CONFIG], **settings})
+        # a fresh record: strategies give all messages the same one
+        message.content = RecordDict({**message.content, ARRAYS: ArrayRecord({MODEL: array}), CONFIG: config})
+        return rate
+
+    def _read(self, node: int, message: Message | None, rate: Rate, down_bytes: int, elapsed_s: float) -> Reply | None:
+        """A usable reply, or None with a warning; either way it is in the report and the controller knows of it."""
+        report = self.report
+        report.downlink_bytes.append(down_bytes)
+        codec = self.make_codec(rate)
+        began = time.perf_counter()
+        try:
+            reply = read_reply(message, self.layout, codec)
+        except PayloadError as exc:
+            log.warning("round %d: client %d is left out: %s", report.server_round, node, exc)
+            report.failed[node] = str(exc)
+            self.downlink.note(node, has_answered=False)
+            self.rates.observe(node, report.server_round, Observation(0, down_bytes, elapsed_s, 0.0, None, failed=True))
+            return None
+        report.codec_s.append(reply.metrics["codec-s"] + time.perf_counter() - began)
+        self.downlink.note(node, has_answered=True)
+        up_bytes, train_s = reply.uplink_bytes, reply.metrics["train-s"]
+        report.uplink_bytes.append(up_bytes)
+        report.train_s.append(train_s)
+        report.losses.append((reply.metrics["train-loss"], reply.metrics["num-examples"]))
+        if (bit_width := getattr(codec, "bit_width", None)) is not None:
+            report.bit_widths.append(bit_width)
+        link_s = self.link_s(node, down_bytes, up_bytes) if self.link_s else None
+        if link_s is not None:
+            report.link_s.append(link_s)
+        seen = Observation(up_bytes, down_bytes, elapsed_s, train_s, link_s, failed=False)
+        self.rates.observe(node, report.server_round, seen)
+        return reply
+
+    def _for_strategy(self, target: State, replies: list[Reply]) -> list[Message]:
+        """Whole networks again: what was sent to all, exactly, plus each client's update."""
+        states = [self.layout.add(target, reply.update) for reply in replies]
+        if self.held:
+            held = [{name: state[name] for name in self.held} for state in states]
+            self.held = weighted_mean(held, [reply.metrics["num-examples"] for reply in replies])
+        for reply, state in zip(replies, states, strict=True):
+            reply.message.content = RecordDict(
+                {ARRAYS: self.for_strategy(state), METRICS: MetricRecord(dict(reply.metrics))}
+            )
+        return [reply.message for reply in replies]
