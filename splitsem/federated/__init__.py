@@ -1,1 +1,1 @@
-"""Federated training with Flower: apps, the grid that carries updates as payloads, faults and checkpoints."""
+"""Federated training: Flower apps, updates as payloads, and what decides how much of an update travels."""

@@ -1,5 +1,6 @@
 """Fit: how a network is trained — epochs, batches, learning rate — and the call that does it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -8,11 +9,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.tasks.task import Task
 
 if TYPE_CHECKING:
     from lightning import LightningModule
+    from lightning.pytorch.callbacks import Callback
 
     from splitsem.training.head_trainer import HeadTrainer
 
@@ -30,6 +33,7 @@ class Fit:
         num_workers: processes that load data; 0 loads in this one.
         weights: a .safetensors file to use instead of training, as written by an earlier run.
         limit_train_batches: share (float) or number (int) of batches an epoch, to shrink a trial run.
+        gradient_codec: what every step's gradients go through, with error feedback; None leaves them as they are.
     """
 
     max_epochs: int
@@ -40,6 +44,7 @@ class Fit:
     num_workers: int = 0
     weights: str | None = None
     limit_train_batches: float | int = 1.0
+    gradient_codec: Codec | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "learning_rate", "gradient_clip_norm"):
@@ -48,6 +53,8 @@ class Fit:
         for name in ("max_epochs", "weight_decay", "num_workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not isinstance(self.gradient_codec, Codec | None):
+            raise ValueError(f"gradient_codec must be a codec or null, got {self.gradient_codec!r}")
 
     def run(self, network: nn.Module, task: Task, device: torch.device, seed: int) -> list[dict[str, float]]:
         """Train ``network`` in place on ``task``; returns the metrics of each epoch."""
@@ -57,12 +64,21 @@ class Fit:
 
         module = TaskModule(task, network, self.learning_rate, self.weight_decay)
         network.train()
-        epochs = self._fit(module, task, device, seed, "val_score", self.gradient_clip_norm)
+        if self.gradient_codec is None:
+            epochs = self._fit(module, task, device, seed, "val_score", self.gradient_clip_norm)
+        else:
+            from splitsem.lightning.gradient_codec import CompressedGradients
+
+            compressed = CompressedGradients(self.gradient_codec)
+            epochs = self._fit(module, task, device, seed, "val_score", self.gradient_clip_norm, [compressed])
+            epochs = [epoch | facts for epoch, facts in zip(epochs, compressed.epochs, strict=True)]
         network.to(device).eval()
         return epochs
 
     def run_split(self, trainer: "HeadTrainer", task: Task, seed: int) -> list[dict[str, float]]:
         """Train the head here and the tail on the server, as ``run`` trains the whole; returns the same metrics."""
+        if self.gradient_codec is not None:
+            raise ConfigError("trainer.gradient_codec is workflow=train's; here: codec@workflow.gradient_codec=")
         from splitsem.lightning.split_module import SplitTaskModule
 
         epochs = self._fit(SplitTaskModule(task, trainer), task, trainer.device, seed)
@@ -127,6 +143,7 @@ class Fit:
         seed: int,
         monitor: str | None = None,
         gradient_clip_norm: float | None = None,
+        callbacks: "Sequence[Callback]" = (),
     ) -> list[dict[str, float]]:
         """One fit with the project's data order and seeds."""
         import lightning  # seconds, which a run with trained weights does not pay
@@ -153,4 +170,5 @@ class Fit:
             gradient_clip_norm=gradient_clip_norm,
             monitor=monitor,
             limit_train_batches=self.limit_train_batches,
+            callbacks=callbacks,
         )

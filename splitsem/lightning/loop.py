@@ -3,12 +3,13 @@
 import logging
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from splitsem.lightning.history import History
 
@@ -25,6 +26,7 @@ def run_loop(
     mode: Literal["min", "max"] = "max",
     limit_train_batches: float | int = 1.0,
     quiet: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> list[dict[str, float]]:
     """Train ``module`` in place, give it the weights of its best epoch, and return the metrics of each epoch.
 
@@ -39,6 +41,7 @@ def run_loop(
         mode: whether the largest or the least of it is.
         limit_train_batches: share (float) or number (int) of batches an epoch.
         quiet: neither progress bar nor log.
+        callbacks: what else happens in the loop.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings and advertisements
     history = History(quiet)
@@ -58,7 +61,7 @@ def run_loop(
             enable_checkpointing=bool(best),
             enable_model_summary=False,
             enable_progress_bar=history.has_bar,
-            callbacks=[*best, history],
+            callbacks=[*callbacks, *best, history],
         )
         trainer.fit(module, train, val)
         if trainer.interrupted:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from hydra import compose
+from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -97,7 +99,26 @@ def _settings(cfg: DictConfig) -> str:
 
 def _plain_settings(cfg: DictConfig) -> dict[str, Any]:
     chosen = {name: OmegaConf.select(cfg, name) for name in _DETERMINANTS}
-    return {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in chosen.items()}
+    settings = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in chosen.items()}
+    return settings | {"trainer": trainer_settings(cfg)}
+
+
+def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
+    """The trainer as plain values; where ``gradient_codec`` is a name, it is that option of the group ``codec``.
+
+    Raises ConfigError when there is no such option.
+    """
+    settings = OmegaConf.to_container(cfg.trainer, resolve=True)
+    assert isinstance(settings, dict)
+    name = settings["gradient_codec"]
+    if isinstance(name, str):
+        try:
+            settings["gradient_codec"] = OmegaConf.to_container(compose(f"codec/{name}").codec, resolve=True)
+        except HydraException as exc:
+            raise ConfigError(
+                f"trainer.gradient_codec={name}: no such codec; python run.py --help lists them, e.g. topk or quant4"
+            ) from exc
+    return {str(key): value for key, value in settings.items()}
 
 
 @functools.lru_cache(maxsize=2)
@@ -128,12 +149,14 @@ def build_model(cfg: DictConfig, task: Task) -> nn.Module:
 
 
 def _train(cfg: DictConfig, task: Task, model: nn.Module, device: Device) -> tuple[weights.Trained, str]:
-    fit = instantiate(cfg.trainer)
+    fit = instantiate(trainer_settings(cfg))
     if fit.weights:
         trained = weights.load(model, Path(fit.weights))
         return trained, weights.fingerprint({"weights": weights.digest(trained.path)}, (task, model))
     facts = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("task", "model", "trainer")}
-    key = weights.fingerprint({**facts, "seed": cfg.seed}, (task, model))
+    key = weights.fingerprint(
+        {**facts, "seed": cfg.seed}, [x for x in (task, model, fit.gradient_codec) if x is not None]
+    )
 
     def train() -> list[dict[str, float]]:
         if fit.max_epochs:
