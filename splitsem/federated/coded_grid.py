@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from splitsem.errors import LinkError, PayloadError
 from splitsem.federated.downlink import Downlink
@@ -18,14 +18,15 @@ from splitsem.federated.flower import (
     Run,
     content_bytes,
 )
-from splitsem.federated.rates import FixedRate, Observation, Rate, RateController
+from splitsem.federated.links import ClientLinks
+from splitsem.federated.payload_size import Rate
+from splitsem.federated.rates import ChoosesRates
 from splitsem.federated.reply import Reply, read_reply
 from splitsem.federated.report import RoundReport
 from splitsem.federated.state import Layout, State, from_record, to_record, weighted_mean
 from splitsem.federated.update_mod import ARRAYS, CONFIG, METRICS, MODEL, MakeCodec
 
 log = logging.getLogger(__name__)
-LinkSeconds = Callable[[int, int, int], float]
 
 
 class CodedGrid(Grid):
@@ -40,8 +41,8 @@ class CodedGrid(Grid):
         make_codec: codec of updates at a rate; its decoder needs no rate.
         held: tensors that no strategy sees, as of the first round; their weighted mean is taken here.
         min_clients: least number of usable replies in a round.
-        rates: chooses how finely clients send.
-        link_s: model of the clients' links: seconds for a client (node id), bytes down and bytes up; None has none.
+        rates: chooses how finely clients send; None leaves it to the codec's settings.
+        links: model of the clients' uplinks; None takes the seconds as they pass here.
 
     Attributes:
         report: of the round so far, see ``start_round``.
@@ -55,16 +56,15 @@ class CodedGrid(Grid):
         held: State,
         *,
         min_clients: int = 1,
-        rates: RateController | None = None,
-        link_s: LinkSeconds | None = None,
+        rates: ChoosesRates | None = None,
+        links: ClientLinks | None = None,
     ) -> None:
         if min_clients < 1:
             raise ValueError(f"min_clients must be at least 1, got {min_clients}")
         self.grid, self.downlink, self.make_codec = grid, downlink, make_codec
         self.layout: Layout = downlink.layout
         self.held, self.min_clients = held, min_clients
-        self.rates: RateController = rates or FixedRate()
-        self.link_s = link_s
+        self.rates, self.links = rates, links
         self.report = RoundReport(0)
 
     def set_run(self, run: Run) -> None:
@@ -123,7 +123,7 @@ class CodedGrid(Grid):
         self.downlink.prepare(target)
         rates = {node: self._encode(message, is_train) for node, message in sent.items()}
         self.report.encode_s += time.perf_counter() - began
-        down_bytes = {node: content_bytes(message.content) for node, message in sent.items()}
+        self.report.downlink_bytes += [content_bytes(message.content) for message in sent.values() if is_train]
         began = time.perf_counter()
         received = list(self.grid.send_and_receive(sent.values(), timeout=timeout))
         elapsed_s = time.perf_counter() - began
@@ -134,7 +134,7 @@ class CodedGrid(Grid):
             return received
         usable = {}
         for node in sorted(sent):
-            reply = self._read(node, replies.get(node), rates[node], down_bytes[node], elapsed_s)
+            reply = self._read(node, replies.get(node), rates[node], elapsed_s)
             if reply is not None:
                 usable[node] = reply
         if len(usable) < self.min_clients:
@@ -143,14 +143,16 @@ class CodedGrid(Grid):
                 f"round {self.report.server_round}: {len(usable)} of {len(sent)} clients sent a usable update, "
                 f"federated.min_clients={self.min_clients}. {reasons}"
             )
+        if self.links is not None:
+            self.links.end_round(max(self.report.link_s))
         return self._for_strategy(target, list(usable.values()))
 
-    def _encode(self, message: Message, is_train: bool) -> Rate:
+    def _encode(self, message: Message, is_train: bool) -> Rate | None:
         """Put what the client needs in the place of the network."""
         node = message.metadata.dst_node_id
-        rate = self.rates.choose(node, self.report.server_round) if is_train else Rate()
+        rate = self.rates.choose(node, self.layout.num_weights) if self.rates and is_train else None
         sent = self.downlink.sent_to(node)
-        settings: dict[str, float | str] = {name.replace("_", "-"): value for name, value in rate.settings().items()}
+        settings: dict[str, float | str] = {"bit-width": rate.bit_width, "keep-ratio": rate.keep_ratio} if rate else {}
         settings |= {"fingerprint": self.layout.fingerprint, "base": sent.base, "version": self.downlink.version}
         array = Array("uint8", (len(sent.payload),), f"splitsem.{sent.codec}", sent.payload)
         config = ConfigRecord({**message.content.config_records[CONFIG], **settings})
@@ -158,10 +160,9 @@ class CodedGrid(Grid):
         message.content = RecordDict({**message.content, ARRAYS: ArrayRecord({MODEL: array}), CONFIG: config})
         return rate
 
-    def _read(self, node: int, message: Message | None, rate: Rate, down_bytes: int, elapsed_s: float) -> Reply | None:
-        """A usable reply, or None with a warning; either way it is in the report and the controller knows of it."""
+    def _read(self, node: int, message: Message | None, rate: Rate | None, elapsed_s: float) -> Reply | None:
+        """A usable reply, or None with a warning; either way it is in the report."""
         report = self.report
-        report.downlink_bytes.append(down_bytes)
         codec = self.make_codec(rate)
         began = time.perf_counter()
         try:
@@ -170,7 +171,6 @@ class CodedGrid(Grid):
             log.warning("round %d: client %d is left out: %s", report.server_round, node, exc)
             report.failed[node] = str(exc)
             self.downlink.note(node, has_answered=False)
-            self.rates.observe(node, report.server_round, Observation(0, down_bytes, elapsed_s, 0.0, None, failed=True))
             return None
         report.codec_s.append(reply.metrics["codec-s"] + time.perf_counter() - began)
         self.downlink.note(node, has_answered=True)
@@ -180,11 +180,12 @@ class CodedGrid(Grid):
         report.losses.append((reply.metrics["train-loss"], reply.metrics["num-examples"]))
         if (bit_width := getattr(codec, "bit_width", None)) is not None:
             report.bit_widths.append(bit_width)
-        link_s = self.link_s(node, down_bytes, up_bytes) if self.link_s else None
-        if link_s is not None:
+        link_s = max(elapsed_s - train_s, 1e-3)
+        if self.links is not None:
+            link_s = self.links.upload_s(node, up_bytes)
             report.link_s.append(link_s)
-        seen = Observation(up_bytes, down_bytes, elapsed_s, train_s, link_s, failed=False)
-        self.rates.observe(node, report.server_round, seen)
+        if self.rates is not None and rate is not None:
+            self.rates.sent(node, rate, up_bytes, link_s)
         return reply
 
     def _for_strategy(self, target: State, replies: list[Reply]) -> list[Message]:

@@ -11,7 +11,7 @@ from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.federated import checkpoint
 from splitsem.federated.checkpoint import Progress
-from splitsem.federated.coded_grid import CodedGrid, LinkSeconds
+from splitsem.federated.coded_grid import CodedGrid
 from splitsem.federated.downlink import Downlink
 from splitsem.federated.flower import (
     AggregationError,
@@ -23,7 +23,8 @@ from splitsem.federated.flower import (
     ServerApp,
     Strategy,
 )
-from splitsem.federated.rates import RateController
+from splitsem.federated.links import ClientLinks
+from splitsem.federated.rates import ChoosesRates
 from splitsem.federated.report import Row
 from splitsem.federated.state import Layout, State
 from splitsem.federated.update_mod import MakeCodec
@@ -47,7 +48,7 @@ class Server:
         min_clients: least number of usable replies in a round.
         timeout_s: how long a client may take; None waits.
         rates: chooses how finely clients send; None leaves it to the codec's settings.
-        link_s: model of the clients' links.
+        links: model of the clients' uplinks; None takes the seconds as they pass here.
         folder: where the checkpoint of each round is kept; None keeps none.
         resume: folder of a run to go on with.
         contexts: of clients in this process, by node id; they are part of the checkpoint.
@@ -64,8 +65,8 @@ class Server:
     downlink: Codec | None = None
     min_clients: int = 1
     timeout_s: float | None = None
-    rates: RateController | None = None
-    link_s: LinkSeconds | None = None
+    rates: ChoosesRates | None = None
+    links: ClientLinks | None = None
     folder: Path | None = None
     resume: Path | None = None
     contexts: Mapping[int, Context] = field(default_factory=dict)
@@ -76,9 +77,10 @@ class Server:
             raise ValueError(f"num_rounds must be at least 1, got {self.num_rounds}")
         self.final: State = self.initial
         self.rows: list[Row] = []
+        self.grid: CodedGrid | None = None
 
     def app(self) -> ServerApp:
-        """For Flower to run, or to be called with a grid and a Context; leaves ``final`` and ``rows`` here."""
+        """For Flower to run, or to be called with a grid and a Context; leaves ``final``, ``rows`` and ``grid``."""
         app = ServerApp()
 
         @app.main()
@@ -89,14 +91,14 @@ class Server:
 
     def run(self, grid: Grid) -> None:
         """All rounds that are left. Raises LinkError when too few clients answer, ConfigError for a bad resume."""
-        coded = CodedGrid(
+        self.grid = coded = CodedGrid(
             grid,
             Downlink(self.layout, self.downlink),
             self.make_codec,
             {name: self.initial[name] for name in _held_back(self.strategy, self.layout)},
             min_clients=self.min_clients,
             rates=self.rates,
-            link_s=self.link_s,
+            links=self.links,
         )
         progress = Progress(0, coded.for_strategy(self.initial), [])
         if self.resume is not None:

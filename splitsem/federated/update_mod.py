@@ -19,14 +19,14 @@ from splitsem.federated.flower import (
     MessageType,
     MetricRecord,
 )
-from splitsem.federated.rates import Rate
+from splitsem.federated.payload_size import Rate
 from splitsem.federated.state import Layout, State, from_record, to_record
 
 log = logging.getLogger(__name__)
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"  # keys of a message's records
 MODEL, UPDATE = "model", "update"  # keys of the one array down and up
 RESIDUAL, REFERENCE = "residual", "reference"  # keys in a client's Context.state
-MakeCodec = Callable[[Rate], Codec]
+MakeCodec = Callable[[Rate | None], Codec]
 
 
 class UpdateMod:
@@ -37,7 +37,7 @@ class UpdateMod:
 
     Args:
         layout: of the network; an update for another one is refused.
-        make_codec: the codec at a rate that the server chose.
+        make_codec: the codec at a rate that the server chose; None is as it is configured.
         downlink: decoder of the global network's differences; None where the whole network comes down exactly.
         error_feedback: keep what the codec dropped, in the client's state, and add it to the next update.
     """
@@ -108,8 +108,6 @@ class UpdateMod:
         return payload
 
 
-def _rate(config: ConfigRecord) -> Rate:
+def _rate(config: ConfigRecord) -> Rate | None:
     bit_width, keep_ratio = config.get("bit-width"), config.get("keep-ratio")
-    return Rate(
-        bit_width if isinstance(bit_width, int) else None, keep_ratio if isinstance(keep_ratio, float) else None
-    )
+    return Rate(bit_width, keep_ratio) if isinstance(bit_width, int) and isinstance(keep_ratio, float) else None

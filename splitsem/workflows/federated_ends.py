@@ -20,7 +20,8 @@ from splitsem.device import Device
 from splitsem.errors import ConfigError, PayloadError
 from splitsem.federated.client_app import make_client_app
 from splitsem.federated.flower import ClientApp, Krum, MultiKrum, Strategy
-from splitsem.federated.rates import Rate
+from splitsem.federated.links import ClientLinks
+from splitsem.federated.payload_size import Rate
 from splitsem.federated.report import Row
 from splitsem.federated.server_app import Server
 from splitsem.federated.site import Site
@@ -32,6 +33,7 @@ from splitsem.pipeline import score
 from splitsem.tasks.labels import labels_of
 from splitsem.tasks.partitions import Iid, Partition
 from splitsem.tasks.task import Task
+from splitsem.transport.link import Link
 from splitsem.workflows import assemble
 
 log = logging.getLogger(__name__)
@@ -87,7 +89,7 @@ def build(cfg: DictConfig) -> Ends:
     downlink: Codec | None = instantiate(settings.downlink_codec)
     if isinstance(downlink, Identity):
         downlink = None
-    _check_codecs(layout, initial, make_codec(Rate()), downlink)
+    _check_codecs(layout, initial, make_codec(None), downlink)
     parts = _parts(instantiate(settings.partition, _convert_="all"), task, settings.num_clients)
     fit: Fit = instantiate(cfg.trainer)
     if fit.max_epochs < 1:
@@ -113,6 +115,7 @@ def build(cfg: DictConfig) -> Ends:
             min_clients=settings.min_clients,
             timeout_s=settings.client_timeout_s,
             rates=instantiate(settings.rate_controller),
+            links=_links(settings),
             resume=Path(settings.resume) if settings.resume else None,
         ),
     )
@@ -154,11 +157,25 @@ def _make_codec(cfg: DictConfig) -> MakeCodec:
             "take codec=quant8 or codec=topk_quant"
         )
 
-    def make(rate: Rate) -> Codec:
-        codec: Codec = instantiate(cfg.codec, **{k: v for k, v in rate.settings().items() if k in known})
+    def make(rate: Rate | None) -> Codec:
+        changes = rate._asdict() if rate else {}
+        codec: Codec = instantiate(cfg.codec, **{name: value for name, value in changes.items() if name in known})
         return codec
 
     return make
+
+
+def _links(settings: DictConfig) -> ClientLinks | None:
+    """A link a client, if one is configured; where it is seeded, each client's is another."""
+    if settings.link is None:
+        return None
+    has_seed = "seed" in settings.link
+
+    def make(node: int) -> Link:
+        link: Link = instantiate(settings.link, **({"seed": settings.link.seed + node} if has_seed else {}))
+        return link
+
+    return ClientLinks(make)
 
 
 def _check_codecs(layout: Layout, initial: State, *codecs: Codec | None) -> None:
