@@ -1,83 +1,18 @@
 """Workflow federated: clients train on samples of their own, a server averages; updates travel through the codec."""
 
-import logging
-import sys
-import time
-from contextlib import nullcontext
-from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.progress import Progress
 
-from splitsem.federated.flower import Context, RecordDict
-from splitsem.federated.in_process import InProcessGrid
-from splitsem.federated.report import Row, run_metrics
-from splitsem.lightning import weights
-from splitsem.pipeline import score
-from splitsem.plots.federated import score_by_round, score_by_uplink
-from splitsem.workflows import assemble
-from splitsem.workflows.federated_ends import Ends, build
-from splitsem.workflows.job import Metrics, Result
-
-log = logging.getLogger(__name__)
+from splitsem.errors import ConfigError
+from splitsem.workflows.job import Result
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Train; leaves the global network's ``weights.safetensors`` in the run's folder, for ``trainer.weights=``."""
-    ends = build(cfg)
-    server, num_clients = ends.server, cfg.federated.num_clients
-    grid = InProcessGrid(ends.client_app, num_clients)
-    server.contexts = grid.contexts
-    server.folder = folder if cfg.federated.checkpoint else None
-    began = time.perf_counter()
-    with _bar(server.num_rounds) as bar:
-        server.on_round = partial(_show, bar, server.num_rounds)
-        server.app()(grid, Context(1, 0, {}, RecordDict(), {}))
-    train_s = time.perf_counter() - began
-    path = folder / "weights.safetensors"
-    ends.install(server.final)
-    weights.save(ends.model, path, server.rows, train_s)
-    metrics = _score(cfg, ends) | run_metrics(server.rows, server.layout.raw_bytes)
-    metrics |= {"num_clients": num_clients, "wall_s": train_s} | _labels(cfg)
-    headline = (
-        f"{metrics['strategy']}, {metrics['codec']}: score {metrics['score']:.4f} after {metrics['rounds']} rounds of "
-        f"{num_clients} clients; {metrics['uplink_bytes']:,.0f} bytes up a client and round "
-        f"({metrics['uplink_compression_ratio']:.1f} times fewer), "
-        f"{metrics['downlink_bytes']:,.0f} down; weights: {path}"
-    )
-    figures = {"score_by_round": score_by_round(server.rows, metrics)}
-    figures["score_by_uplink"] = score_by_uplink(server.rows, metrics)
-    return Result(metrics, figures, server.rows, headline)
+    if find_spec("flwr") is None:
+        raise ConfigError("workflow=federated needs Flower, the extra `federated`: pip install 'splitsem[federated]'")
+    from splitsem.workflows.federated_run import run_in_process
 
-
-def _score(cfg: DictConfig, ends: Ends) -> Metrics:
-    batches = assemble.test_batches(ends.task, ends.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
-    return score(ends.model, ends.task, batches)
-
-
-def _labels(cfg: DictConfig) -> Metrics:
-    choices = HydraConfig.get().runtime.choices
-    names: dict[str, Any] = {group: choices[group] for group in ("task", "model", "codec")}
-    names["strategy"] = choices["federated/strategy"]
-    names["partition"] = choices["partition@federated.partition"]
-    names["downlink_codec"] = choices["codec@federated.downlink_codec"]
-    return names
-
-
-def _bar(num_rounds: int) -> Any:
-    """A progress bar over the rounds, where somebody looks."""
-    return Progress(transient=True) if sys.stderr.isatty() else nullcontext()
-
-
-def _show(bar: Progress | None, num_rounds: int, row: Row) -> None:
-    text = f"loss {row['round/train_loss']:.4f}, validation score {row['round/val_score']:.4f}"
-    if bar is None:
-        up = row["round/uplink_bytes"]
-        log.info("round %d/%d: %s, %s bytes up", row["round/number"], num_rounds, text, f"{up:,.0f}")
-        return
-    if not bar.tasks:
-        bar.add_task("", total=num_rounds)
-    bar.update(bar.tasks[0].id, completed=row["round/number"], description=text)
+    return run_in_process(cfg, folder)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from splitsem.codecs.codec import Codec
 from splitsem.codecs.identity import Identity
 from splitsem.device import Device
-from splitsem.errors import ConfigError, PayloadError
+from splitsem.errors import ConfigError, SplitSemError
 from splitsem.federated.client_app import make_client_app
 from splitsem.federated.flower import ClientApp, Krum, MultiKrum, Strategy
 from splitsem.federated.links import ClientLinks
@@ -51,6 +51,7 @@ class Ends:
         client_app: of every client.
         server: whose app runs the rounds.
         parts: each client's samples, as indices into the training split.
+        labels: of the training split; None where its samples have none.
     """
 
     task: Task
@@ -60,6 +61,7 @@ class Ends:
     client_app: ClientApp
     server: Server
     parts: Sequence[NDArray[np.int64]]
+    labels: NDArray[np.int64] | None
 
     def install(self, state: State) -> nn.Module:
         """Give the network the global state; statistics that stay with the clients are estimated, see Layout."""
@@ -90,7 +92,7 @@ def build(cfg: DictConfig) -> Ends:
     if isinstance(downlink, Identity):
         downlink = None
     _check_codecs(layout, initial, make_codec(None), downlink)
-    parts = _parts(instantiate(settings.partition, _convert_="all"), task, settings.num_clients)
+    labels, parts = _parts(instantiate(settings.partition, _convert_="all"), task, settings.num_clients)
     fit: Fit = instantiate(cfg.trainer)
     if fit.max_epochs < 1:
         raise ConfigError(f"federated.local_epochs must be at least 1, got {fit.max_epochs}")
@@ -103,6 +105,7 @@ def build(cfg: DictConfig) -> Ends:
         layout,
         make_client_app(site, [mod]),
         parts=parts,
+        labels=labels,
         server=Server(
             strategy=strategy,
             layout=layout,
@@ -183,12 +186,20 @@ def _check_codecs(layout: Layout, initial: State, *codecs: Codec | None) -> None
     for codec in filter(None, codecs):
         try:
             layout.decode(codec, layout.encode(codec, initial))
-        except (ValueError, PayloadError) as exc:
+        except (ValueError, SplitSemError) as exc:
             raise ConfigError(f"{type(codec).__name__} cannot carry this network's updates: {exc}") from exc
 
 
-def _parts(partition: Partition, task: Task, num_clients: int) -> list[NDArray[np.int64]]:
-    """Each client's samples of the training split."""
+def _parts(
+    partition: Partition, task: Task, num_clients: int
+) -> tuple[NDArray[np.int64] | None, list[NDArray[np.int64]]]:
+    """The labels of the training split, where there are any, and each client's samples of it."""
     train = task.splits().train
-    labels = np.zeros(len(train), np.int64) if isinstance(partition, Iid) else labels_of(train)  # type: ignore[arg-type]
-    return partition.split(labels, num_clients)
+    try:
+        labels = labels_of(train)
+    except ConfigError:
+        if not isinstance(partition, Iid):
+            raise
+        unlabelled = np.zeros(len(train), np.int64)  # type: ignore[arg-type]
+        return None, partition.split(unlabelled, num_clients)
+    return labels, partition.split(labels, num_clients)
