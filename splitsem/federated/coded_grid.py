@@ -108,7 +108,7 @@ class CodedGrid(Grid):
         self.report = RoundReport(server_round)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """See Grid. Replies to training come back decoded, in the order of their clients' ids.
+        """See Grid. Replies to training come back decoded, in the order of their clients' numbers: sums are repeatable.
 
         Raises:
             LinkError: fewer than ``min_clients`` of them can be used.
@@ -132,11 +132,8 @@ class CodedGrid(Grid):
             for node in sent:
                 self.downlink.note(node, node in replies and not replies[node].has_error())
             return received
-        usable = {}
-        for node in sorted(sent):
-            reply = self._read(node, replies.get(node), rates[node], elapsed_s)
-            if reply is not None:
-                usable[node] = reply
+        read = [self._read(node, replies.get(node), rates[node], elapsed_s) for node in sent]
+        usable = sorted((reply for reply in read if reply is not None), key=lambda reply: reply.client)
         if len(usable) < self.min_clients:
             reasons = "; ".join(f"client {node}: {why}" for node, why in list(self.report.failed.items())[:3])
             raise LinkError(
@@ -145,7 +142,7 @@ class CodedGrid(Grid):
             )
         if self.links is not None:
             self.links.end_round(max(self.report.link_s))
-        return self._for_strategy(target, list(usable.values()))
+        return self._for_strategy(target, usable)
 
     def _encode(self, message: Message, is_train: bool) -> Rate | None:
         """Put what the client needs in the place of the network."""

@@ -17,12 +17,14 @@ class Reply(NamedTuple):
 
     Attributes:
         message: as it came.
+        client: the client's own number, its ``partition-id``.
         update: what was in its payload.
         metrics: the measures of ``MEASURES``, finite.
         uplink_bytes: size of its content.
     """
 
     message: Message
+    client: int
     update: State
     metrics: dict[str, float]
     uplink_bytes: int
@@ -42,9 +44,11 @@ def read_reply(message: Message | None, layout: Layout, codec: Codec) -> Reply:
     ):
         if list(records) != [key]:
             raise PayloadError(f"expected one record {key!r}, got {list(records)}")
-    fingerprint = content.config_records[CONFIG].get("fingerprint")
+    fingerprint, client = (content.config_records[CONFIG].get(key) for key in ("fingerprint", "client"))
     if fingerprint != layout.fingerprint:
         raise PayloadError(f"expected an update of network {layout.fingerprint}, got one of {fingerprint!r}")
+    if not isinstance(client, int):
+        raise PayloadError(f"expected the client's number, got {client!r}")
     arrays = content.array_records[ARRAYS]
     if list(arrays) != [UPDATE]:
         raise PayloadError(f"expected one array {UPDATE!r}, got {list(arrays)[:3]}")
@@ -52,7 +56,7 @@ def read_reply(message: Message | None, layout: Layout, codec: Codec) -> Reply:
     if arrays[UPDATE].stype != expected:
         raise PayloadError(f"expected an update of {expected}, got {arrays[UPDATE].stype}")
     metrics = _measures(content.metric_records[METRICS])
-    return Reply(message, layout.decode(codec, arrays[UPDATE].data), metrics, content_bytes(content))
+    return Reply(message, client, layout.decode(codec, arrays[UPDATE].data), metrics, content_bytes(content))
 
 
 def _measures(record: MetricRecord) -> dict[str, float]:

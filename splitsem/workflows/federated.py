@@ -13,6 +13,6 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     """Train; leaves the global network's ``weights.safetensors`` in the run's folder, for ``trainer.weights=``."""
     if find_spec("flwr") is None:
         raise ConfigError("workflow=federated needs Flower, the extra `federated`: pip install 'splitsem[federated]'")
-    from splitsem.workflows.federated_run import run_in_process
+    from splitsem.workflows import federated_run
 
-    return run_in_process(cfg, folder)
+    return federated_run.run(cfg, folder)

@@ -52,6 +52,7 @@ class Ends:
         server: whose app runs the rounds.
         parts: each client's samples, as indices into the training split.
         labels: of the training split; None where its samples have none.
+        connect_timeout_s: how long a deployment's server waits for its clients.
     """
 
     task: Task
@@ -62,6 +63,7 @@ class Ends:
     server: Server
     parts: Sequence[NDArray[np.int64]]
     labels: NDArray[np.int64] | None
+    connect_timeout_s: float
 
     def install(self, state: State) -> nn.Module:
         """Give the network the global state; statistics that stay with the clients are estimated, see Layout."""
@@ -106,6 +108,7 @@ def build(cfg: DictConfig) -> Ends:
         make_client_app(site, [mod]),
         parts=parts,
         labels=labels,
+        connect_timeout_s=settings.connect_timeout_s,
         server=Server(
             strategy=strategy,
             layout=layout,

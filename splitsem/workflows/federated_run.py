@@ -1,4 +1,4 @@
-"""A federated run with all clients in this process: training, its score, its figures."""
+"""A federated run, in this process or by Flower's: its training, its score, its figures."""
 
 import logging
 import sys
@@ -22,41 +22,51 @@ from splitsem.plots.partition import partition
 from splitsem.tasks.classification import ClassificationTask
 from splitsem.tasks.dealing import class_counts
 from splitsem.workflows import assemble
+from splitsem.workflows.federated_deployed import submit
 from splitsem.workflows.federated_ends import Ends, build
 from splitsem.workflows.job import Metrics, Result
 
 log = logging.getLogger(__name__)
 
 
-def run_in_process(cfg: DictConfig, folder: Path) -> Result:
+def run(cfg: DictConfig, folder: Path) -> Result:
     """See workflows/federated.py."""
     ends = build(cfg)
-    server, num_clients = ends.server, cfg.federated.num_clients
-    grid = InProcessGrid(ends.client_app, num_clients)
-    server.contexts = grid.contexts
-    server.folder = folder if cfg.federated.checkpoint else None
-    began = time.perf_counter()
-    with _bar(server.num_rounds) as bar:
-        server.on_round = partial(_show, bar, server.num_rounds)
-        server.app()(grid, Context(1, 0, {}, RecordDict(), {}))
-    train_s = time.perf_counter() - began
-    path = folder / "weights.safetensors"
-    ends.install(server.final)
-    weights.save(ends.model, path, server.rows, train_s)
-    metrics = _score(cfg, ends) | run_metrics(server.rows, server.layout.raw_bytes)
-    metrics |= {"num_clients": num_clients, "wall_s": train_s} | _labels(cfg)
+    num_clients = cfg.federated.num_clients
+    path = _in_process(cfg, ends, folder) if cfg.federated.superlink is None else submit(cfg, folder)
+    trained = weights.load(ends.model, path)
+    ends.model.eval()
+    rows = trained.history
+    metrics = _score(cfg, ends) | run_metrics(rows, ends.layout.raw_bytes)
+    metrics |= {"num_clients": num_clients, "train_total_s": trained.train_s} | _labels(cfg)
     headline = (
         f"{metrics['strategy']}, {metrics['codec']}: score {metrics['score']:.4f} after {metrics['rounds']} rounds of "
         f"{num_clients} clients; {metrics['uplink_bytes']:,.0f} bytes up a client and round "
         f"({metrics['uplink_compression_ratio']:.1f} times fewer), "
         f"{metrics['downlink_bytes']:,.0f} down; weights: {path}"
     )
-    figures = {"score_by_round": score_by_round(server.rows, metrics)}
-    figures["score_by_uplink"] = score_by_uplink(server.rows, metrics)
+    figures = {"score_by_round": score_by_round(rows, metrics)}
+    figures["score_by_uplink"] = score_by_uplink(rows, metrics)
     if ends.labels is not None:
         counts = class_counts(ends.labels, ends.parts)
         figures["partition"] = partition(counts, _class_names(ends, counts.shape[1]), f"{metrics['partition']} · train")
-    return Result(metrics, figures, server.rows, headline)
+    return Result(metrics, figures, rows, headline)
+
+
+def _in_process(cfg: DictConfig, ends: Ends, folder: Path) -> Path:
+    """Train with all clients here; returns where the weights are."""
+    server = ends.server
+    grid = InProcessGrid(ends.client_app, cfg.federated.num_clients)
+    server.contexts = grid.contexts
+    server.folder = folder if cfg.federated.checkpoint else None
+    began = time.perf_counter()
+    with _bar(server.num_rounds) as bar:
+        server.on_round = partial(_show, bar, server.num_rounds)
+        server.app()(grid, Context(1, 0, {}, RecordDict(), {}))
+    path = folder / "weights.safetensors"
+    ends.install(server.final)
+    weights.save(ends.model, path, server.rows, time.perf_counter() - began)
+    return path
 
 
 def _class_names(ends: Ends, num_classes: int) -> list[str]:
