@@ -1,1 +1,1 @@
-"""Federated training: Flower apps, the codec of updates, and what decides how much of an update travels."""
+"""Federated training: Flower apps, updates as payloads, and what decides how much of an update travels."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
@@ -84,6 +84,44 @@ class Fit:
         epochs = self._fit(SplitTaskModule(task, trainer), task, trainer.device, seed)
         trainer.finish()
         return epochs
+
+    def run_local(
+        self, network: nn.Module, task: Task, samples: Dataset, device: torch.device, seed: int, proximal_mu: float
+    ) -> float:
+        """Train a federated client's copy in place on its own samples; returns the last epoch's mean loss.
+
+        All ``max_epochs`` are trained, and no samples are held out: a client neither chooses nor scores.
+        """
+        import lightning
+
+        from splitsem.lightning.local_module import LocalModule
+        from splitsem.lightning.loop import run_loop
+
+        num_samples = len(samples)  # type: ignore[arg-type]
+        train: DataLoader = DataLoader(
+            samples,
+            batch_size=self.batch_size,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(seed),
+            # batch normalisation cannot learn from one sample alone
+            drop_last=num_samples > 1 and num_samples % self.batch_size == 1,
+            num_workers=self.num_workers,
+        )
+        lightning.seed_everything(seed, workers=True, verbose=False)
+        module = LocalModule(task, network, self.learning_rate, self.weight_decay, proximal_mu)
+        network.train()
+        epochs = run_loop(
+            module,
+            train,
+            device=device,
+            max_epochs=self.max_epochs,
+            gradient_clip_norm=self.gradient_clip_norm,
+            monitor=None,
+            limit_train_batches=self.limit_train_batches,
+            quiet=True,
+        )
+        network.to(device).eval()
+        return epochs[-1]["train_loss"]
 
     def total_steps(self, task: Task) -> int:
         """Steps of the whole training. Raises ConfigError when there are none."""

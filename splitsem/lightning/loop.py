@@ -17,7 +17,7 @@ from splitsem.lightning.history import History
 def run_loop(
     module: lightning.LightningModule,
     train: Any,
-    val: Any,
+    val: Any = None,
     *,
     device: torch.device,
     max_epochs: int,
@@ -25,6 +25,7 @@ def run_loop(
     monitor: str | None = "val_score",
     mode: Literal["min", "max"] = "max",
     limit_train_batches: float | int = 1.0,
+    quiet: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> list[dict[str, float]]:
     """Train ``module`` in place, give it the weights of its best epoch, and return the metrics of each epoch.
@@ -32,17 +33,18 @@ def run_loop(
     Args:
         module: logs ``train_loss``, ``val_score`` and ``monitor``.
         train: batches to learn from.
-        val: batches that choose the epoch; never those of the test split.
+        val: batches that choose the epoch; never those of the test split. None goes without, for ``monitor=None``.
         device: where to train.
         max_epochs: passes over ``train``.
         gradient_clip_norm: largest gradient norm; None does not clip.
         monitor: metric that says which epoch is best; None keeps the last one, for weights that lie elsewhere.
         mode: whether the largest or the least of it is.
         limit_train_batches: share (float) or number (int) of batches an epoch.
+        quiet: neither progress bar nor log.
         callbacks: what else happens in the loop.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings and advertisements
-    history = History()
+    history = History(quiet)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # lightning 2.6 against torch 2.14

@@ -75,6 +75,23 @@ def initial_network(cfg: DictConfig) -> Network:
     return _network.__wrapped__(json.dumps(settings, sort_keys=True), is_deployed=False)
 
 
+def initial_model(cfg: DictConfig) -> tuple[Task, nn.Module, Device]:
+    """Task, network and device as training finds them, without a graph; float32, the same from the same seed.
+
+    Raises ConfigError for another precision.
+    """
+    device: Device = instantiate(cfg.device)
+    if device.precision != "float32":
+        raise ConfigError(f"{cfg.workflow['_target_']} needs device.precision=float32, got {device.precision}")
+    device.set_threads()
+    task = instantiate(cfg.task)
+    torch.manual_seed(cfg.seed)
+    model = build_model(cfg.model, task)
+    if cfg.trainer.weights:
+        weights.load(model, Path(cfg.trainer.weights))
+    return task, device.place(model).eval(), device
+
+
 def training_graph(network: Network) -> SplitGraph:
     """The same network captured in train mode, for a TrainableCut. Raises ConfigError unless it is in float32."""
     if network.device.precision != "float32":
