@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+EXTRAS ?= dev
 ARGS ?=
 export MLFLOW_DISABLE_TELEMETRY := true
 export FLWR_TELEMETRY_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo joint sweep profile ui doctor loopback certs proto test test-slow bench lint format data clean
+.PHONY: help setup demo joint sweep profile ui doctor loopback certs proto test test-slow bench federated federated-deploy lint format data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -17,7 +18,7 @@ setup: $(READY) ## make .venv with the pinned versions of constraints.txt
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: setup ## the main job: train once, sweep all split points, report
@@ -39,6 +40,12 @@ ui: setup ## the MLflow pages of all runs so far, on http://127.0.0.1:5000
 
 doctor: setup ## what is here: torch, GPU, data, services
 	$(BIN)/python -m splitsem.workflows.doctor
+
+federated: setup ## federated training, 8 clients, compressed updates: make federated ARGS='task=disaster codec=quant4'
+	$(BIN)/python run.py workflow=federated codec=quant8 $(ARGS)
+
+federated-deploy: setup ## a real Flower deployment on this machine: a SuperLink, three SuperNodes, and the same run in one process
+	PATH="$(abspath $(BIN)):$$PATH" scripts/federated-deploy $(ARGS)
 
 loopback: setup ## server and device on this machine over gRPC: make loopback ARGS='task=disaster codec=quant4'
 	PATH="$(abspath $(BIN)):$$PATH" scripts/loopback $(ARGS)

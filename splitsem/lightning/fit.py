@@ -1,18 +1,21 @@
 """Fit: how a network is trained — epochs, batches, learning rate — and the call that does it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.tasks.task import Task
 
 if TYPE_CHECKING:
     from lightning import LightningModule
+    from lightning.pytorch.callbacks import Callback
 
     from splitsem.training.head_trainer import HeadTrainer
 
@@ -30,6 +33,7 @@ class Fit:
         num_workers: processes that load data; 0 loads in this one.
         weights: a .safetensors file to use instead of training, as written by an earlier run.
         limit_train_batches: share (float) or number (int) of batches an epoch, to shrink a trial run.
+        gradient_codec: what every step's gradients go through, with error feedback; None leaves them as they are.
     """
 
     max_epochs: int
@@ -40,6 +44,7 @@ class Fit:
     num_workers: int = 0
     weights: str | None = None
     limit_train_batches: float | int = 1.0
+    gradient_codec: Codec | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "learning_rate", "gradient_clip_norm"):
@@ -48,6 +53,8 @@ class Fit:
         for name in ("max_epochs", "weight_decay", "num_workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not isinstance(self.gradient_codec, Codec | None):
+            raise ValueError(f"gradient_codec must be a codec or null, got {self.gradient_codec!r}")
 
     def run(self, network: nn.Module, task: Task, device: torch.device, seed: int) -> list[dict[str, float]]:
         """Train ``network`` in place on ``task``; returns the metrics of each epoch."""
@@ -57,17 +64,64 @@ class Fit:
 
         module = TaskModule(task, network, self.learning_rate, self.weight_decay)
         network.train()
-        epochs = self._fit(module, task, device, seed, "val_score", self.gradient_clip_norm)
+        if self.gradient_codec is None:
+            epochs = self._fit(module, task, device, seed, "val_score", self.gradient_clip_norm)
+        else:
+            from splitsem.lightning.gradient_codec import CompressedGradients
+
+            compressed = CompressedGradients(self.gradient_codec)
+            epochs = self._fit(module, task, device, seed, "val_score", self.gradient_clip_norm, [compressed])
+            epochs = [epoch | facts for epoch, facts in zip(epochs, compressed.epochs, strict=True)]
         network.to(device).eval()
         return epochs
 
     def run_split(self, trainer: "HeadTrainer", task: Task, seed: int) -> list[dict[str, float]]:
         """Train the head here and the tail on the server, as ``run`` trains the whole; returns the same metrics."""
+        if self.gradient_codec is not None:
+            raise ConfigError("trainer.gradient_codec is workflow=train's; here: codec@workflow.gradient_codec=")
         from splitsem.lightning.split_module import SplitTaskModule
 
         epochs = self._fit(SplitTaskModule(task, trainer), task, trainer.device, seed)
         trainer.finish()
         return epochs
+
+    def run_local(
+        self, network: nn.Module, task: Task, samples: Dataset, device: torch.device, seed: int, proximal_mu: float
+    ) -> float:
+        """Train a federated client's copy in place on its own samples; returns the last epoch's mean loss.
+
+        All ``max_epochs`` are trained, and no samples are held out: a client neither chooses nor scores.
+        """
+        import lightning
+
+        from splitsem.lightning.local_module import LocalModule
+        from splitsem.lightning.loop import run_loop
+
+        num_samples = len(samples)  # type: ignore[arg-type]
+        train: DataLoader = DataLoader(
+            samples,
+            batch_size=self.batch_size,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(seed),
+            # batch normalisation cannot learn from one sample alone
+            drop_last=num_samples > 1 and num_samples % self.batch_size == 1,
+            num_workers=self.num_workers,
+        )
+        lightning.seed_everything(seed, workers=True, verbose=False)
+        module = LocalModule(task, network, self.learning_rate, self.weight_decay, proximal_mu)
+        network.train()
+        epochs = run_loop(
+            module,
+            train,
+            device=device,
+            max_epochs=self.max_epochs,
+            gradient_clip_norm=self.gradient_clip_norm,
+            monitor=None,
+            limit_train_batches=self.limit_train_batches,
+            quiet=True,
+        )
+        network.to(device).eval()
+        return epochs[-1]["train_loss"]
 
     def total_steps(self, task: Task) -> int:
         """Steps of the whole training. Raises ConfigError when there are none."""
@@ -89,6 +143,7 @@ class Fit:
         seed: int,
         monitor: str | None = None,
         gradient_clip_norm: float | None = None,
+        callbacks: "Sequence[Callback]" = (),
     ) -> list[dict[str, float]]:
         """One fit with the project's data order and seeds."""
         import lightning  # seconds, which a run with trained weights does not pay
@@ -115,4 +170,5 @@ class Fit:
             gradient_clip_norm=gradient_clip_norm,
             monitor=monitor,
             limit_train_batches=self.limit_train_batches,
+            callbacks=callbacks,
         )

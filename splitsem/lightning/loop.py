@@ -3,12 +3,13 @@
 import logging
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from splitsem.lightning.history import History
 
@@ -16,7 +17,7 @@ from splitsem.lightning.history import History
 def run_loop(
     module: lightning.LightningModule,
     train: Any,
-    val: Any,
+    val: Any = None,
     *,
     device: torch.device,
     max_epochs: int,
@@ -24,22 +25,26 @@ def run_loop(
     monitor: str | None = "val_score",
     mode: Literal["min", "max"] = "max",
     limit_train_batches: float | int = 1.0,
+    quiet: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> list[dict[str, float]]:
     """Train ``module`` in place, give it the weights of its best epoch, and return the metrics of each epoch.
 
     Args:
         module: logs ``train_loss``, ``val_score`` and ``monitor``.
         train: batches to learn from.
-        val: batches that choose the epoch; never those of the test split.
+        val: batches that choose the epoch; never those of the test split. None goes without, for ``monitor=None``.
         device: where to train.
         max_epochs: passes over ``train``.
         gradient_clip_norm: largest gradient norm; None does not clip.
         monitor: metric that says which epoch is best; None keeps the last one, for weights that lie elsewhere.
         mode: whether the largest or the least of it is.
         limit_train_batches: share (float) or number (int) of batches an epoch.
+        quiet: neither progress bar nor log.
+        callbacks: what else happens in the loop.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings and advertisements
-    history = History()
+    history = History(quiet)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # lightning 2.6 against torch 2.14
@@ -56,7 +61,7 @@ def run_loop(
             enable_checkpointing=bool(best),
             enable_model_summary=False,
             enable_progress_bar=history.has_bar,
-            callbacks=[*best, history],
+            callbacks=[*callbacks, *best, history],
         )
         trainer.fit(module, train, val)
         if trainer.interrupted:

@@ -173,12 +173,14 @@ class TailEngine:
             "granularity": "give both ends the same split.granularity=",
             "precision": "give both ends the same device.precision=",
         }
+        if plan.is_without_network:
+            remedies = {name: remedy for name, remedy in remedies.items() if name.endswith("_version")}
         lines = [
             f"{name}: the server has {getattr(self.offer, name)}, the device {getattr(plan, name)}; {remedy}"
             for name, remedy in remedies.items()
             if getattr(self.offer, name) != getattr(plan, name)
         ]
-        if plan.codec not in self.codec_labels:
+        if plan.codec not in self.codec_labels and not plan.is_without_network:
             lines.append(
                 f"codec: the server reads {', '.join(self.codec_labels)}, the device sends {plan.codec}; "
                 "start the server with the same codec="

@@ -47,6 +47,16 @@ class Plan:
         """
         return replace(self, point=f"{_PROBE}{answer_bytes}")
 
+    @classmethod
+    def of_probes(cls, answer_bytes: int) -> Self:
+        """As ``probe``, from a device that holds no network: nothing is computed, so no network need agree."""
+        return cls("", "", f"{_PROBE}{answer_bytes}", "", "", "")
+
+    @property
+    def is_without_network(self) -> bool:
+        """Whether it is one of ``of_probes``."""
+        return self.point.startswith(_PROBE) and not self.fingerprint
+
     def probe_bytes(self) -> int | None:
         """Size of the answers to probes; None for a plan of real frames. Raises ConfigError beyond the limit."""
         if not self.point.startswith(_PROBE):

@@ -62,6 +62,14 @@ class TraceLink(Link):
         """Seconds since the beginning of the trace at which the next payload will be offered."""
         return self._clock_ms / 1000
 
+    def wait_until(self, clock_s: float) -> None:
+        """Offer nothing before this time; opportunities until then are lost. A time in the past changes nothing."""
+        if 1000 * clock_s > self._clock_ms:
+            self._clock_ms = 1000 * clock_s
+            num_loops, rest_ms = divmod(self._clock_ms, self.period_ms)
+            place = int(num_loops) * len(self._times_ms) + int(np.searchsorted(self._times_ms, rest_ms))
+            self._next = max(self._next, place)
+
     def send(self, payload: bytes, protected_bytes: int | None = None) -> LinkReport:
         """Deliver the payload unchanged and advance the clock to the moment its last byte left."""
         last = self._next + max(1, ceil(len(payload) / OPPORTUNITY_BYTES)) - 1

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from hydra import compose
+from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -96,6 +98,23 @@ def whole(cfg: DictConfig) -> Whole:
     return _whole(_settings(cfg))
 
 
+def initial_model(cfg: DictConfig) -> tuple[Task, nn.Module, Device]:
+    """Task, network and device as training finds them, without a graph; float32, the same from the same seed.
+
+    Raises ConfigError for another precision.
+    """
+    device: Device = instantiate(cfg.device)
+    if device.precision != "float32":
+        raise ConfigError(f"{cfg.workflow['_target_']} needs device.precision=float32, got {device.precision}")
+    device.set_threads()
+    task = instantiate(cfg.task)
+    torch.manual_seed(cfg.seed)
+    model = build_model(cfg.model, task)
+    if cfg.trainer.weights:
+        weights.load(model, Path(cfg.trainer.weights))
+    return task, device.place(model).eval(), device
+
+
 def training_graph(network: Network) -> SplitGraph:
     """The same network captured in train mode, for a TrainableCut. Raises ConfigError unless it is in float32."""
     if network.device.precision != "float32":
@@ -109,7 +128,29 @@ def _settings(cfg: DictConfig) -> str:
 
 def _plain_settings(cfg: DictConfig) -> dict[str, Any]:
     chosen = {name: OmegaConf.select(cfg, name) for name in _DETERMINANTS}
-    return {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in chosen.items()}
+    settings = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in chosen.items()}
+    return settings | {"trainer": trainer_settings(cfg)}
+
+
+def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
+    """The trainer as plain values; where ``gradient_codec`` is a name, it is that option of the group ``codec``.
+
+    Raises ConfigError when there is no such option, or its codec has weights of its own.
+    """
+    settings = OmegaConf.to_container(cfg.trainer, resolve=True)
+    assert isinstance(settings, dict)
+    name = settings.get("gradient_codec")  # a user's own file of the group may not name it
+    if isinstance(name, str):
+        try:
+            settings["gradient_codec"] = OmegaConf.to_container(compose(f"codec/{name}").codec, resolve=True)
+        except HydraException as exc:
+            raise ConfigError(
+                f"trainer.gradient_codec={name}: no such codec; python run.py --help lists them, e.g. topk or quant4"
+            ) from exc
+    codec = settings.get("gradient_codec")
+    if codec is not None and _is_for_one_tensor(codec["_target_"]):
+        raise ConfigError(f"trainer.gradient_codec must have no weights (e.g. topk or quant4), got {codec['_target_']}")
+    return {str(key): value for key, value in settings.items()}
 
 
 @functools.lru_cache(maxsize=2)
@@ -161,14 +202,15 @@ def build_model(cfg: DictConfig, task: Task) -> nn.Module:
 
 
 def _train(cfg: DictConfig, task: Task, model: nn.Module, device: Device) -> tuple[weights.Trained, str]:
-    fit = instantiate(cfg.trainer)
+    fit = instantiate(trainer_settings(cfg))
     if fit.weights:
         trained = weights.load(model, Path(fit.weights))
         return trained, weights.fingerprint({"weights": weights.digest(trained.path)}, (task, model))
     facts: dict[str, Any] = {n: OmegaConf.to_container(cfg[n], resolve=True) for n in ("task", "model", "trainer")}
     if isinstance(model, Deployable):
         facts["model"] = {k: v for k, v in facts["model"].items() if k not in model.deploy_settings}
-    key = weights.fingerprint({**facts, "seed": cfg.seed}, (task, model))
+    codec = [fit.gradient_codec] if fit.gradient_codec is not None else []
+    key = weights.fingerprint({**facts, "seed": cfg.seed}, (task, model, *codec))
 
     def train() -> list[dict[str, float]]:
         if fit.max_epochs:
@@ -223,7 +265,11 @@ def check_not_learned(cfg: DictConfig) -> None:
 
 def is_learned(cfg: DictConfig) -> bool:
     """Whether the configured codec is built for one crossing tensor, whose shape its constructor names."""
-    return "tensor_shape" in inspect.signature(get_object(cfg.codec["_target_"])).parameters
+    return _is_for_one_tensor(cfg.codec["_target_"])
+
+
+def _is_for_one_tensor(target: str) -> bool:
+    return "tensor_shape" in inspect.signature(get_object(target)).parameters
 
 
 def chosen_point(cfg: DictConfig, graph: SplitGraph) -> SplitPoint:

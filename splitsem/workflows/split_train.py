@@ -35,7 +35,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     if transport.start.how is not None:
         raise ConfigError("transport.start is for workflow=offload; start the training server by hand")
     tail = transport.training_end()
-    fit: Fit = instantiate(cfg.trainer)
+    fit: Fit = instantiate(assemble.trainer_settings(cfg))
     network = assemble.initial_network(cfg)
     total_steps = fit.total_steps(network.task)
     training = assemble.training_graph(network)

@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.lightning import weights
+from splitsem.lightning.gradient_codec import compression_metrics
 from splitsem.pipeline import SplitNetwork, score
 from splitsem.workflows import assemble, split
 from splitsem.workflows.job import Result
@@ -25,11 +26,17 @@ def _plain(cfg: DictConfig, folder: Path) -> Result:
     network = assemble.network(cfg)
     batches = assemble.test_batches(network.task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
     metrics = score(network.model, network.task, batches) | {"train_s": network.trained.train_s}
+    metrics |= compression_metrics(network.trained.history)
     path = folder / "weights.safetensors"
     shutil.copyfile(network.trained.path, path)  # as trained; what was scored may be a form made from it
     choices = HydraConfig.get().runtime.choices
     labels = {group: choices[group] for group in ("task", "model")}
     headline = f"score {metrics['score']:.4f} on the test split; weights: {path}"
+    if "gradient_bytes" in metrics:
+        headline = (
+            f"gradients of {metrics['gradient_bytes']:,.0f} bytes a step, "
+            f"{metrics['gradient_compression_ratio']:.1f}× fewer than as float32; {headline}"
+        )
     return Result(metrics | labels, {}, network.trained.history, headline)
 
 
@@ -39,8 +46,8 @@ def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
     network = assemble.fresh_network(cfg)
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
     before = split.evaluate(cfg, network, cut, instantiate(cfg.codec), instantiate(cfg.codec))
-    codec, fit = instantiate(cfg.codec), instantiate(cfg.trainer, **cfg.workflow.tuning)
-    facts = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("codec", "trainer")}
+    codec, fit = instantiate(cfg.codec), instantiate(assemble.trainer_settings(cfg), **cfg.workflow.tuning)
+    facts = {"codec": OmegaConf.to_container(cfg.codec, resolve=True), "trainer": assemble.trainer_settings(cfg)}
     facts |= {"tuning": dict(cfg.workflow.tuning), "from": network.key, "point": cut.point.name, "seed": cfg.seed}
     key = weights.fingerprint(facts, (network.task, codec))
     loop = SplitNetwork(cut, codec)
@@ -53,7 +60,7 @@ def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
     after = split.evaluate(cfg, network, cut, instantiate(cfg.codec), instantiate(cfg.codec))
     path = folder / "weights.safetensors"
     weights.save(network.model, path, trained.history, trained.train_s)
-    metrics = after | split.labels(cfg)
+    metrics = after | split.labels(cfg) | compression_metrics(trained.history)
     metrics |= {"score_unsplit": before["score_unsplit"], "score_before": before["score"], "train_s": trained.train_s}
     headline = (
         f"{cut.point.name}, {metrics['codec']}: score {before['score']:.4f} → {after['score']:.4f} "

@@ -1,0 +1,151 @@
+"""The checkpoint of a round: one safetensors file, replaced at once, from which a killed server goes on."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from splitsem.errors import ConfigError
+from splitsem.federated.coded_grid import CodedGrid
+from splitsem.federated.flower import Array, ArrayRecord, Context, MetricRecord, Strategy
+from splitsem.federated.report import Row
+from splitsem.federated.state import State, from_record, to_record
+
+FILE = "federated.safetensors"
+
+
+@dataclass
+class Progress:
+    """Where a run stands after a round.
+
+    Attributes:
+        server_round: the last one that is finished; 0 before the first.
+        arrays: the global network as the strategy gave it.
+        rows: history of all rounds.
+    """
+
+    server_round: int
+    arrays: ArrayRecord
+    rows: list[Row]
+
+
+def save(
+    folder: Path, progress: Progress, strategy: Strategy, grid: CodedGrid, contexts: Mapping[int, Context]
+) -> None:
+    """Write all that the next round depends on, whole or not at all.
+
+    Args:
+        folder: the run's.
+        progress: where it stands.
+        strategy: its tensors are kept, e.g. momentum.
+        grid: what it holds back and what its clients hold.
+        contexts: of clients in this process; elsewhere they keep their own.
+    """
+    tensors = _prefixed("global", from_record(progress.arrays)) | _prefixed("held", grid.held)
+    tensors |= _strategy_tensors(strategy)
+    down = grid.downlink
+    if down.codec is not None and down.reference is not None:
+        tensors |= _prefixed("reference", down.reference)
+    versions = {}
+    for node, context in contexts.items():
+        for key, record in context.state.array_records.items():
+            tensors |= _prefixed(f"client/{node}/{key}", from_record(record))
+        versions[node] = {key: dict(record) for key, record in context.state.metric_records.items()}
+    facts = {
+        "fingerprint": grid.layout.fingerprint,
+        "round": progress.server_round,
+        "rows": progress.rows,
+        "version": down.version,
+        "holders": down.holders,
+        "clients": versions,
+        "order": list(progress.arrays),
+    }
+    part = folder / f"{FILE}.part"
+    save_file({name: t.contiguous().clone() for name, t in tensors.items()}, part, {"facts": json.dumps(facts)})
+    os.replace(part, folder / FILE)
+
+
+def load(folder: Path, strategy: Strategy, grid: CodedGrid, contexts: Mapping[int, Context]) -> Progress:
+    """Undo ``save``. Raises ConfigError when there is no such file, it is damaged or of another network."""
+    path = folder / FILE
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["facts"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError as exc:
+        raise ConfigError(f"federated.resume={folder}: there is no {FILE}; name the folder of a federated run") from exc
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as exc:
+        raise ConfigError(f"federated.resume={folder}: {FILE} is damaged ({exc})") from exc
+    if facts["fingerprint"] != grid.layout.fingerprint:
+        raise ConfigError(
+            f"federated.resume={folder} is of network {facts['fingerprint']}, this is {grid.layout.fingerprint}: "
+            "give the same model, and federated.statistics as then"
+        )
+    if contexts and (known := len(facts["clients"])) != len(contexts):
+        raise ConfigError(f"federated.resume={folder} has {known} clients, federated.num_clients={len(contexts)}")
+    grid.held = _below(tensors, "held")
+    _restore_strategy(strategy, tensors)
+    down = grid.downlink
+    if down.codec is not None:
+        down.version = facts["version"]
+        down.reference = _below(tensors, "reference") or None
+        down.holders = {int(node): version for node, version in facts["holders"].items()} if contexts else {}
+    for node, context in contexts.items():
+        prefix = f"client/{node}/"
+        for key in {name.split("/", 3)[2] for name in tensors if name.startswith(prefix)}:
+            context.state[key] = to_record(_below(tensors, prefix + key))
+        for key, record in facts["clients"][str(node)].items():
+            context.state[key] = MetricRecord(record)
+    state = _below(tensors, "global")
+    return Progress(facts["round"], to_record({name: state[name] for name in facts["order"]}), facts["rows"])
+
+
+def _strategy_tensors(strategy: Strategy) -> State:
+    """What a strategy remembers from round to round: its attributes that are arrays, or lists or dicts of them."""
+    tensors = {}
+    for attribute, value in vars(strategy).items():
+        for kind, pairs in _arrays(value).items():
+            for number, (name, array) in enumerate(pairs):
+                tensors[f"strategy/{attribute}/{kind}/{number:06}/{name}"] = torch.from_numpy(np.array(array))
+    return tensors
+
+
+def _arrays(value: Any) -> dict[str, list[tuple[str, Any]]]:
+    if isinstance(value, ArrayRecord):
+        return {"record": [(name, array.numpy()) for name, array in value.items()]}
+    if isinstance(value, dict) and value and all(isinstance(v, np.ndarray | np.generic) for v in value.values()):
+        return {"dict": list(value.items())}
+    if isinstance(value, list) and value and all(isinstance(v, np.ndarray | np.generic) for v in value):
+        return {"list": [("", array) for array in value]}
+    return {}
+
+
+def _restore_strategy(strategy: Strategy, tensors: State) -> None:
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for name in sorted(_below(tensors, "strategy")):
+        attribute, kind, number, key = name.split("/", 3)
+        pairs = found.setdefault((attribute, kind), {})
+        pairs[key if kind != "list" else number] = tensors[f"strategy/{name}"].numpy()
+    for (attribute, kind), pairs in found.items():
+        if not hasattr(strategy, attribute):
+            raise ConfigError(
+                f"federated.resume: the run's strategy had {attribute}, {type(strategy).__name__} has not"
+            )
+        record = ArrayRecord({name: Array(array) for name, array in pairs.items()}) if kind == "record" else pairs
+        setattr(strategy, attribute, list(pairs.values()) if kind == "list" else record)
+
+
+def _prefixed(prefix: str, state: Mapping[str, Tensor]) -> State:
+    return {f"{prefix}/{name}": tensor for name, tensor in state.items()}
+
+
+def _below(tensors: State, prefix: str) -> State:
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(prefix + "/")}

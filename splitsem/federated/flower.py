@@ -1,0 +1,73 @@
+"""Flower's names, imported in one place: with its telemetry off and its own log quiet."""
+
+import logging
+import os
+import warnings
+
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # read when flwr is imported
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # its command line library against a newer click
+    from flwr.app import (
+        Array,
+        ArrayRecord,
+        ConfigRecord,
+        Context,
+        Error,
+        Message,
+        MessageType,
+        MetricRecord,
+        MetricRecordValues,
+        RecordDict,
+    )
+    from flwr.clientapp import ClientApp
+    from flwr.clientapp.typing import ClientAppCallable, Mod
+    from flwr.common.constant import ErrorCode
+    from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+    from flwr.serverapp import Grid, ServerApp
+    from flwr.serverapp.exception import AggregationError
+    from flwr.serverapp.strategy import FedAvgM, Krum, MultiKrum, Strategy
+    from flwr.serverapp.strategy.fedopt import FedOpt
+    from flwr.supercore.run import Run
+    from flwr.supercore.task_identity import TaskIdentity
+
+logging.getLogger("flwr").setLevel(logging.ERROR)  # it tells each round's sampling; what matters is told by us
+
+__all__ = [
+    "AggregationError",
+    "Array",
+    "ArrayRecord",
+    "ClientApp",
+    "ClientAppCallable",
+    "ConfigRecord",
+    "Context",
+    "Error",
+    "ErrorCode",
+    "FedAvgM",
+    "FedOpt",
+    "Grid",
+    "Krum",
+    "Message",
+    "MessageType",
+    "MetricRecord",
+    "MetricRecordValues",
+    "Mod",
+    "MultiKrum",
+    "RecordDict",
+    "Run",
+    "ServerApp",
+    "Strategy",
+    "TaskIdentity",
+    "content_bytes",
+    "copy_content",
+]
+
+
+def content_bytes(content: RecordDict) -> int:
+    """Size of a message's content as Flower serialises it: payloads, their names, metrics and settings."""
+    return recorddict_to_proto(content).ByteSize()
+
+
+def copy_content(content: RecordDict) -> RecordDict:
+    """What the other end would read: the content, serialised and parsed again."""
+    return recorddict_from_proto(recorddict_to_proto(content))

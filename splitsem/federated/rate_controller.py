@@ -1,0 +1,223 @@
+"""RateController: bit width and keep ratio for each client and round, so that its update arrives by a deadline."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from math import inf, isfinite
+
+from splitsem.federated.payload_size import PayloadSizes, Rate
+from splitsem.transport.link_metrics import read_link_metrics
+
+__all__ = ["Observation", "Rate", "RateController"]
+
+_MOST_LOSS = 0.99  # a link that loses everything is planned for as one that lets every hundredth packet through
+_LEAST_TRANSFER = 0.2  # of an upload's time; where the round trip is nearly all of it, it says little about the rate
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What was seen of a client's link.
+
+    Attributes:
+        rtt_s: round-trip time of the idle link, in seconds.
+        loss: share of packets that are lost on the way up, 0…1.
+        up_bps: what the client can put on the link, bits per second; ``up_bps · (1 − loss)`` of it arrives.
+        down_bps: the same towards the client.
+    """
+
+    rtt_s: float
+    loss: float
+    up_bps: float
+    down_bps: float
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.rtt_s) and self.rtt_s >= 0):
+            raise ValueError(f"rtt_s must be finite and not negative, got {self.rtt_s}")
+        if not 0 <= self.loss <= 1:
+            raise ValueError(f"loss must be 0…1, got {self.loss}")
+        for name in ("up_bps", "down_bps"):
+            if not (isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+
+    @classmethod
+    def from_file(cls, path: str) -> "Observation":
+        """What ``workflow=measure_link`` found; rates measured as goodput hold the loss already. Raises ConfigError."""
+        link = read_link_metrics(path)
+        loss = min(link.loss or 0.0, _MOST_LOSS)
+        return cls(link.rtt_s, loss, link.up_bps / (1 - loss), link.down_bps / (1 - loss))
+
+
+@dataclass
+class _Client:
+    """What is known of one client."""
+
+    sizes: PayloadSizes
+    seen: Observation | None = None
+    rung: int | None = None  # of the ladder; None until a link was seen
+    num_better: int = 0  # rounds in a row in which a higher rate would have fitted
+    better: int = 0  # the lowest of the rates that would have
+    raw_values: int = field(default=0)
+
+
+class RateController:
+    """Chooses the highest rate at which a client's update should arrive in time, and changes it reluctantly.
+
+    Rates form a ladder: ``max_bits`` … ``min_bits`` for all values, then half, a quarter, … of the values at
+    ``min_bits``, down to ``min_keep_ratio``. An upload is expected to take
+    ``(rtt_s + 8 · payload_bytes / up_bps) / (1 − loss)``, with link and sizes smoothed per client.
+
+    Hysteresis: a rate is left for a lower one when its upload is expected after the deadline, and for a higher one when
+    that would take at most ``(1 − headroom) · deadline_s`` in ``patience`` rounds in a row; both go to the highest rate
+    that leaves the headroom. So on a steady link whose observations are wrong by a factor of at most ``1 ± x``, no rate
+    is ever lowered if ``headroom ≥ 2x / (1 + x)`` (0.25: x = 14 %), and a controller that never lowers does not
+    oscillate. (Each rate's size must be met once: one that turns out too large is left again, and remembered.)
+    A bandwidth below ``(1 − headroom)²`` of the expected one is taken for a change of the link and not smoothed.
+
+    Not safe to call from several threads. Small state for each client, kept until ``forget``.
+
+    Args:
+        deadline_s: seconds that an update may take to arrive, in SI units as all here.
+        min_bits: lowest bit width, 1…8.
+        max_bits: highest bit width, ``min_bits``…8.
+        min_keep_ratio: smallest share of the values; 1.0 never sends fewer than all.
+        headroom: share of the deadline that is left free when a rate is taken, 0…1 (exclusive).
+        patience: rounds in which a higher rate must have fitted before it is taken.
+        smoothing: weight of the newest observation, above 0 and at most 1.
+        link: a file that ``workflow=measure_link`` wrote; what is assumed of every client before its first observation.
+    """
+
+    def __init__(
+        self,
+        deadline_s: float,
+        min_bits: int = 1,
+        max_bits: int = 8,
+        min_keep_ratio: float = 1.0,
+        headroom: float = 0.25,
+        patience: int = 2,
+        smoothing: float = 0.3,
+        link: str | None = None,
+    ) -> None:
+        if not (isfinite(deadline_s) and deadline_s > 0):
+            raise ValueError(f"deadline_s must be positive and finite, got {deadline_s}")
+        if not 1 <= min_bits <= max_bits <= 8:
+            raise ValueError(f"bit widths must be 1 ≤ min_bits ≤ max_bits ≤ 8, got {min_bits} and {max_bits}")
+        if not 0 < min_keep_ratio <= 1:
+            raise ValueError(f"min_keep_ratio must be above 0 and at most 1, got {min_keep_ratio}")
+        if not 0 < headroom < 1:
+            raise ValueError(f"headroom must be above 0 and below 1, got {headroom}")
+        if patience < 1:
+            raise ValueError(f"patience must be at least 1, got {patience}")
+        if not 0 < smoothing <= 1:
+            raise ValueError(f"smoothing must be above 0 and at most 1, got {smoothing}")
+        self.deadline_s, self.headroom, self.patience, self.smoothing = deadline_s, headroom, patience, smoothing
+        self.ladder = _ladder(min_bits, max_bits, min_keep_ratio)
+        self._first = Observation.from_file(link) if link is not None else None
+        self._clients: dict[Hashable, _Client] = {}
+
+    def observe(self, client: Hashable, observation: Observation) -> None:
+        """Take what was seen of the client's link into account."""
+        state = self._client(client)
+        state.seen = observation if state.seen is None else self._smoothed(state.seen, observation)
+
+    def choose(self, client: Hashable, raw_values: int, down_bytes: int = 0) -> Rate:
+        """The rate of the client's next update; call it once a round.
+
+        The lowest one where nothing is known of the link, and where no rate fits.
+
+        Args:
+            client: any name.
+            raw_values: how many values the update has.
+            down_bytes: what the client must fetch within the same deadline first.
+        """
+        if raw_values < 1 or down_bytes < 0:
+            raise ValueError(f"raw_values must be at least 1 and down_bytes at least 0, got {raw_values}, {down_bytes}")
+        state = self._client(client)
+        state.raw_values = raw_values
+        if state.seen is None:
+            return self.ladder[-1]
+        times_s = [self._expected_s(state, state.seen, rate, raw_values, down_bytes) for rate in self.ladder]
+        goal_s = (1 - self.headroom) * self.deadline_s
+        best = next((rung for rung, time_s in enumerate(times_s) if time_s <= goal_s), len(times_s) - 1)
+        state.rung = self._next_rung(state, best, times_s)
+        return self.ladder[state.rung]
+
+    def sent(self, client: Hashable, rate: Rate, payload_bytes: int, seconds: float) -> None:
+        """Learn from an upload: its real size, and the rate at which it got through.
+
+        One that was given up counts too: its size, and the seconds that were waited.
+
+        Args:
+            client: whose.
+            rate: what ``choose`` said for it.
+            payload_bytes: bytes on the wire.
+            seconds: from the first byte offered to the last one received.
+        """
+        if payload_bytes < 1 or not (isfinite(seconds) and seconds > 0):
+            raise ValueError(f"payload_bytes and seconds must be above 0, got {payload_bytes} and {seconds}")
+        state = self._client(client)
+        if state.raw_values:
+            state.sizes.sent(rate, state.raw_values, payload_bytes)
+        seen = state.seen or Observation(0.0, 0.0, 8 * payload_bytes / seconds, 8 * payload_bytes / seconds)
+        arriving_s = seconds * (1 - min(seen.loss, _MOST_LOSS))
+        transfer_s = arriving_s - seen.rtt_s
+        if transfer_s > _LEAST_TRANSFER * arriving_s:
+            up_bps = 8 * payload_bytes / transfer_s
+            self.observe(client, Observation(seen.rtt_s, seen.loss, up_bps, seen.down_bps))
+
+    def expected_s(self, client: Hashable, rate: Rate, raw_values: int, down_bytes: int = 0) -> float:
+        """Seconds that an update should take to arrive at this rate; infinity while nothing is known of the link."""
+        state = self._client(client)
+        return inf if state.seen is None else self._expected_s(state, state.seen, rate, raw_values, down_bytes)
+
+    def forget(self, client: Hashable) -> None:
+        """Let go of a client's state."""
+        self._clients.pop(client, None)
+
+    def _client(self, client: Hashable) -> _Client:
+        if client not in self._clients:
+            self._clients[client] = _Client(PayloadSizes(self.smoothing), self._first)
+        return self._clients[client]
+
+    @staticmethod
+    def _expected_s(state: _Client, seen: Observation, rate: Rate, raw_values: int, down_bytes: int) -> float:
+        up_s = 8 * state.sizes.payload_bytes(rate, raw_values) / seen.up_bps
+        down_s = 8 * down_bytes / seen.down_bps
+        return (seen.rtt_s + up_s + down_s) / (1 - min(seen.loss, _MOST_LOSS))
+
+    def _next_rung(self, state: _Client, best: int, times_s: list[float]) -> int:
+        """Where to go from the present rung when ``best`` is the highest that leaves the headroom."""
+        if state.rung is None:
+            return best
+        if best >= state.rung:
+            state.num_better = 0
+            return best if times_s[state.rung] > self.deadline_s else state.rung
+        state.better = max(state.better, best) if state.num_better else best
+        state.num_better += 1
+        if state.num_better < self.patience:
+            return state.rung
+        state.num_better = 0
+        return state.better
+
+    def _smoothed(self, old: Observation, new: Observation) -> Observation:
+        """Rates in logarithms, so that half and double weigh the same."""
+        weight = self.smoothing
+
+        def rate(old_bps: float, new_bps: float) -> float:
+            is_break = new_bps < (1 - self.headroom) ** 2 * old_bps
+            return new_bps if is_break else old_bps * (new_bps / old_bps) ** weight
+
+        return Observation(
+            rtt_s=old.rtt_s + weight * (new.rtt_s - old.rtt_s),
+            loss=old.loss + weight * (new.loss - old.loss),
+            up_bps=rate(old.up_bps, new.up_bps),
+            down_bps=rate(old.down_bps, new.down_bps),
+        )
+
+
+def _ladder(min_bits: int, max_bits: int, min_keep_ratio: float) -> list[Rate]:
+    """All rates, the highest first."""
+    rates = [Rate(bits) for bits in range(max_bits, min_bits - 1, -1)]
+    keep = 0.5
+    while keep > min_keep_ratio:
+        rates.append(Rate(min_bits, keep))
+        keep /= 2
+    return rates if min_keep_ratio == 1 else [*rates, Rate(min_bits, min_keep_ratio)]

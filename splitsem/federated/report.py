@@ -1,0 +1,87 @@
+"""RoundReport: what one round cost and who was left out of it; and the mean over a run."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Row = dict[str, float]
+
+
+@dataclass
+class RoundReport:
+    """Filled while a round runs.
+
+    Attributes:
+        server_round: its number, from 1.
+        uplink_bytes: of each usable reply's content.
+        downlink_bytes: of each message's content.
+        bit_widths: of each usable reply, where its codec has one.
+        failed: why a client's reply was left out, by node id.
+        losses: each usable reply's mean training loss and how many samples it stands for.
+        train_s: of each usable reply.
+        codec_s: a client's encoding and decoding and the server's decoding, of each usable reply.
+        encode_s: the server's encoding of the network, once a round.
+        link_s: seconds on each client's link, where there is a model of it.
+    """
+
+    server_round: int
+    uplink_bytes: list[int] = field(default_factory=list)
+    downlink_bytes: list[int] = field(default_factory=list)
+    bit_widths: list[float] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
+    losses: list[tuple[float, float]] = field(default_factory=list)
+    train_s: list[float] = field(default_factory=list)
+    codec_s: list[float] = field(default_factory=list)
+    encode_s: float = 0.0
+    link_s: list[float] = field(default_factory=list)
+
+    def row(self, num_weights: int) -> Row:
+        """The round as history; bytes and seconds are means over its clients, ``link_s`` the slowest's.
+
+        Args:
+            num_weights: elements of the network that travel.
+        """
+        up, total = statistics.fmean(self.uplink_bytes), sum(weight for _, weight in self.losses)
+        row = {
+            "round/train_loss": sum(loss * weight for loss, weight in self.losses) / total,
+            "round/uplink_bytes": up,
+            "round/downlink_bytes": statistics.fmean(self.downlink_bytes),
+            "round/total_uplink_bytes": float(sum(self.uplink_bytes)),
+            "round/bits_per_weight": 8 * up / num_weights,
+            "round/train_s": statistics.fmean(self.train_s),
+            "round/codec_s": statistics.fmean(self.codec_s) + self.encode_s / len(self.codec_s),
+            "round/num_clients": float(len(self.uplink_bytes)),
+            "round/failed_clients": float(len(self.failed)),
+        }
+        if self.bit_widths:
+            row["round/bit_width"] = statistics.fmean(self.bit_widths)
+        if self.link_s:
+            row["round/link_s"] = max(self.link_s)
+        return row
+
+
+def run_metrics(rows: Sequence[Row], raw_bytes: int) -> dict[str, Any]:
+    """Means over all clients and rounds, as metrics.json has them.
+
+    Args:
+        rows: one a round, with ``round/s``.
+        raw_bytes: size of an update without a codec.
+    """
+    weights = [row["round/num_clients"] for row in rows]
+
+    def mean(name: str) -> float:
+        return statistics.fmean([row[f"round/{name}"] for row in rows], weights)
+
+    uplink_bytes = mean("uplink_bytes")
+    return {
+        "rounds": len(rows),
+        "uplink_bytes": uplink_bytes,
+        "downlink_bytes": mean("downlink_bytes"),
+        "uplink_raw_bytes": raw_bytes,
+        "uplink_compression_ratio": raw_bytes / uplink_bytes,
+        "round_s": statistics.median(row["round/s"] for row in rows),
+        "train_s": mean("train_s"),
+        "codec_s": mean("codec_s"),
+        "failed_clients": int(sum(row["round/failed_clients"] for row in rows)),
+    }

@@ -1,0 +1,145 @@
+"""The ServerApp: rounds of one of Flower's strategies over coded updates, checkpointed and repeatable."""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from splitsem.codecs.codec import Codec
+from splitsem.errors import ConfigError
+from splitsem.federated import checkpoint
+from splitsem.federated.checkpoint import Progress
+from splitsem.federated.coded_grid import CodedGrid
+from splitsem.federated.downlink import Downlink
+from splitsem.federated.flower import (
+    AggregationError,
+    ConfigRecord,
+    Context,
+    FedAvgM,
+    FedOpt,
+    Grid,
+    ServerApp,
+    Strategy,
+)
+from splitsem.federated.links import ClientLinks
+from splitsem.federated.rates import ChoosesRates
+from splitsem.federated.report import Row
+from splitsem.federated.state import Layout, State
+from splitsem.federated.update_mod import MakeCodec
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Server:
+    """What the server side of a run consists of.
+
+    Args:
+        strategy: one of Flower's.
+        layout: of the network.
+        initial: the network of the first round, what travels of it.
+        make_codec: codec of updates at a rate.
+        score: metrics of a network, added to its round's row; called after each round.
+        num_rounds: of the whole run, those before a resume included.
+        seed: of the sampling of clients.
+        downlink: codec of the way down; None sends whole networks.
+        min_clients: least number of usable replies in a round.
+        timeout_s: how long a client may take; None waits.
+        rates: chooses how finely clients send; None leaves it to the codec's settings.
+        links: model of the clients' uplinks; None takes the seconds as they pass here.
+        folder: where the checkpoint of each round is kept; None keeps none.
+        resume: folder of a run to go on with.
+        contexts: of clients in this process, by node id; they are part of the checkpoint.
+        on_round: called with each finished round's row.
+    """
+
+    strategy: Strategy
+    layout: Layout
+    initial: State
+    make_codec: MakeCodec
+    score: Callable[[State], Row]
+    num_rounds: int
+    seed: int = 0
+    downlink: Codec | None = None
+    min_clients: int = 1
+    timeout_s: float | None = None
+    rates: ChoosesRates | None = None
+    links: ClientLinks | None = None
+    folder: Path | None = None
+    resume: Path | None = None
+    contexts: Mapping[int, Context] = field(default_factory=dict)
+    on_round: Callable[[Row], None] = lambda row: None
+
+    def __post_init__(self) -> None:
+        if self.num_rounds < 1:
+            raise ValueError(f"num_rounds must be at least 1, got {self.num_rounds}")
+        self.final: State = self.initial
+        self.rows: list[Row] = []
+        self.grid: CodedGrid | None = None
+
+    def app(self) -> ServerApp:
+        """For Flower to run, or to be called with a grid and a Context; leaves ``final``, ``rows`` and ``grid``."""
+        app = ServerApp()
+
+        @app.main()
+        def main(grid: Grid, context: Context) -> None:
+            self.run(grid)
+
+        return app
+
+    def run(self, grid: Grid) -> None:
+        """All rounds that are left. Raises LinkError when too few clients answer, ConfigError for a bad resume."""
+        self.grid = coded = CodedGrid(
+            grid,
+            Downlink(self.layout, self.downlink),
+            self.make_codec,
+            {name: self.initial[name] for name in _held_back(self.strategy, self.layout)},
+            min_clients=self.min_clients,
+            rates=self.rates,
+            links=self.links,
+        )
+        progress = Progress(0, coded.for_strategy(self.initial), [])
+        if self.resume is not None:
+            progress = checkpoint.load(self.resume, self.strategy, coded, self.contexts)
+            log.info("Going on after round %d of %d", progress.server_round, self.num_rounds)
+        while progress.server_round < self.num_rounds:
+            self._round(progress, coded)
+            self.on_round(progress.rows[-1])
+            if self.folder is not None:
+                checkpoint.save(self.folder, progress, self.strategy, coded, self.contexts)
+        self.final, self.rows = coded.whole(progress.arrays), progress.rows
+
+    def _round(self, progress: Progress, grid: CodedGrid) -> None:
+        """What Flower's ``Strategy.start`` does in a round, with its seed, its report and its score."""
+        server_round, began = progress.server_round + 1, time.perf_counter()
+        random.seed(f"{self.seed} {server_round}")  # Flower samples clients with Python's own generator
+        grid.start_round(server_round)
+        messages = self.strategy.configure_train(server_round, progress.arrays, ConfigRecord(), grid)
+        replies = grid.send_and_receive(messages, timeout=self.timeout_s)
+        try:
+            arrays, _ = self.strategy.aggregate_train(server_round, replies)
+        except AggregationError as exc:
+            raise ConfigError(f"round {server_round}: {type(self.strategy).__name__}: {exc}") from exc
+        if arrays is None:
+            raise ConfigError(f"round {server_round}: {type(self.strategy).__name__} trained no client")
+        row = {
+            "round/number": float(server_round),
+            "round/s": time.perf_counter() - began,
+            **grid.report.row(self.layout.num_weights),
+        }
+        messages = list(self.strategy.configure_evaluate(server_round, arrays, ConfigRecord(), grid))
+        if messages:
+            answers = grid.send_and_receive(messages, timeout=self.timeout_s)
+            if measured := self.strategy.aggregate_evaluate(server_round, answers):
+                row |= {f"round/client_{name}": v for name, v in measured.items() if isinstance(v, int | float)}
+        row |= {f"round/{name}": value for name, value in self.score(grid.whole(arrays)).items()}
+        progress.server_round, progress.arrays = server_round, arrays
+        progress.rows.append(row)
+
+
+def _held_back(strategy: Strategy, layout: Layout) -> frozenset[str]:
+    """Tensors that this strategy must not see: counters; for a server optimiser, running statistics as well."""
+    steps_along_updates = isinstance(strategy, FedOpt | FedAvgM)
+    return layout.counters | (layout.statistics if steps_along_updates else frozenset())

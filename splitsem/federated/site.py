@@ -1,0 +1,100 @@
+"""Site: what a client trains with — one network instance for all clients of a process, and each one's samples."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+
+from splitsem.errors import ConfigError
+from splitsem.federated.state import Layout, State
+from splitsem.lightning.fit import Fit
+from splitsem.tasks.task import Task
+
+
+class Trained(NamedTuple):
+    """A client's work in one round.
+
+    Attributes:
+        state: the network's tensors that travel.
+        num_examples: samples it was trained on.
+        train_loss: mean loss of the last epoch.
+        train_s: seconds it took.
+    """
+
+    state: State
+    num_examples: int
+    train_loss: float
+    train_s: float
+
+
+@dataclass
+class Site:
+    """The same for all clients of a process.
+
+    Args:
+        task: gives samples, loss and score.
+        model: the one network instance; its weights are overwritten for each client.
+        layout: of the network.
+        fit: how a client trains; ``max_epochs`` are the local epochs.
+        parts: indices into the training split, one array a client.
+        device: where to train.
+        seed: of the run.
+    """
+
+    task: Task
+    model: nn.Module
+    layout: Layout
+    fit: Fit
+    parts: Sequence[NDArray[np.int64]]
+    device: torch.device
+    seed: int
+
+    def __post_init__(self) -> None:
+        self._first_own = self.own()
+
+    def train(self, state: State, own: State, client: int, server_round: int, proximal_mu: float) -> Trained:
+        """Train ``state`` on a client's samples.
+
+        Args:
+            state: the network as received.
+            own: its tensors that do not travel, as this client has them; empty for a client that has none yet.
+            client: number of the client, from 0.
+            server_round: counts with ``seed`` and ``client`` for the order of samples and for dropout.
+            proximal_mu: FedProx's μ.
+        """
+        self._load(state, own)
+        samples = Subset(self.task.splits().train, self._part(client).tolist())
+        seed = int(np.random.SeedSequence([self.seed, server_round, client]).generate_state(1)[0])
+        began = time.perf_counter()
+        loss = self.fit.run_local(self.model, self.task, samples, self.device, seed, proximal_mu)
+        return Trained(self.layout.of(self.model), len(samples), loss, time.perf_counter() - began)
+
+    def own(self) -> State:
+        """The tensors of the network that do not travel, as the last training left them."""
+        state = self.model.state_dict()
+        return {name: state[name].detach().to("cpu", copy=True) for name in sorted(self.layout.own)}
+
+    @torch.no_grad()
+    def evaluate(self, state: State, own: State, client: int) -> tuple[float, int]:
+        """Mean loss of a network on a client's samples, and how many they are."""
+        self._load(state, own)
+        self.model.to(self.device).eval()
+        samples = Subset(self.task.splits().train, self._part(client).tolist())
+        total = 0.0
+        for x, y in DataLoader(samples, batch_size=self.fit.batch_size):
+            total += float(self.task.loss(self.model(x.to(self.device)), y.to(self.device))) * len(x)
+        return total / len(samples), len(samples)
+
+    def _load(self, state: State, own: State) -> None:
+        self.model.load_state_dict({**state, **(own or self._first_own)})
+
+    def _part(self, client: int) -> NDArray[np.int64]:
+        if not 0 <= client < len(self.parts):
+            raise ConfigError(f"partition-id must be 0…{len(self.parts) - 1} (federated.num_clients), got {client}")
+        return self.parts[client]

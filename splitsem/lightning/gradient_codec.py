@@ -1,0 +1,89 @@
+"""CompressedGradients: every step's gradients go through a codec's real bytes before the optimiser sees them."""
+
+import time
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from splitsem.codecs.codec import Codec
+from splitsem.errors import ConfigError
+
+
+class CompressedGradients(Callback):
+    """Trains with ``ĝ = decode(encode(g + e))`` in place of the gradient g, and keeps the rest: ``e ← g + e − ĝ``.
+
+    Error feedback (Seide et al. 2014; Karimireddy et al. 2019, arXiv 1901.09847): what a step's bytes leave out is not
+    lost but comes with a later step. With TopK it is gradient sparsification (Stich et al. 2018, arXiv 1809.07599).
+    What a machine that averages gradients would get is what the optimiser gets; clipping comes afterwards.
+
+    Each parameter's gradient travels as one row of its own, so a share of values or a range is a parameter's; all of a
+    step's make one payload. A parameter that has no gradient in a step sends nothing then, and keeps what it owes.
+
+    Args:
+        codec: any without weights of its own, e.g. TopK or Quantise.
+
+    Attributes:
+        epochs: for each epoch, a step's means: ``gradient_bytes`` (the payload), ``gradient_raw_bytes`` (as float32)
+            and ``gradient_codec_s`` (seconds of encoding and decoding).
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self.epochs: list[dict[str, float]] = []
+        self._errors: dict[nn.Parameter, Tensor] = {}
+        self._num_steps, self._payload_bytes, self._raw_bytes, self._codec_s = 0, 0, 0, 0.0
+
+    def on_before_optimizer_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Called by Lightning after the backward pass and before clipping."""
+        self.step([p for group in optimizer.param_groups for p in group["params"]])
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Close the epoch's means."""
+        num = max(1, self._num_steps)
+        self.epochs.append(
+            {
+                "gradient_bytes": self._payload_bytes / num,
+                "gradient_raw_bytes": self._raw_bytes / num,
+                "gradient_codec_s": self._codec_s / num,
+            }
+        )
+        self._num_steps, self._payload_bytes, self._raw_bytes, self._codec_s = 0, 0, 0, 0.0
+
+    @torch.no_grad()
+    def step(self, parameters: list[nn.Parameter]) -> None:
+        """Replace the gradients of ``parameters`` by what their payload holds.
+
+        Raises:
+            ConfigError: the codec cannot take them, e.g. since they are no finite numbers.
+        """
+        began = time.perf_counter()
+        wanted = {p: p.grad + self._errors.get(p, 0) for p in parameters if p.grad is not None}
+        try:
+            payload = self.codec.encode(tuple(gradient.reshape(1, -1) for gradient in wanted.values()))
+        except ValueError as exc:
+            raise ConfigError(
+                f"the gradients cannot be sent by trainer.gradient_codec: {exc}; lower trainer.learning_rate, "
+                "or take quant or topk"
+            ) from exc
+        arrived = self.codec.decode(payload)
+        for (parameter, gradient), row in zip(wanted.items(), arrived, strict=True):
+            parameter.grad = row.reshape(gradient.shape).to(gradient.device, gradient.dtype)
+            self._errors[parameter] = gradient - parameter.grad
+        self._num_steps += 1
+        self._raw_bytes += sum(4 * gradient.numel() for gradient in wanted.values())
+        self._payload_bytes += len(payload)
+        self._codec_s += time.perf_counter() - began
+
+
+def compression_metrics(history: list[dict[str, float]]) -> dict[str, float]:
+    """Means over a training of what its epochs say of their gradients; empty when these went uncompressed."""
+    names = ("gradient_bytes", "gradient_raw_bytes", "gradient_codec_s")
+    if not (history and names[0] in history[0]):
+        return {}
+    means = {name: sum(epoch[name] for epoch in history) / len(history) for name in names}
+    return means | {"gradient_compression_ratio": means["gradient_raw_bytes"] / means["gradient_bytes"]}

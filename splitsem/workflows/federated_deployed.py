@@ -1,0 +1,111 @@
+"""Federated training as a deployment: what Flower's processes run, and how run.py submits it to a SuperLink.
+
+The resolved configuration travels as text in Flower's run configuration, so server and clients build exactly what a
+run in one process builds; the server leaves its results in the run's folder.
+"""
+
+import functools
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from splitsem.errors import ConfigError, LinkError, SplitSemError
+from splitsem.federated.flower import ClientApp, Context, Grid, Message, ServerApp
+from splitsem.lightning import weights
+from splitsem.workflows.federated_ends import Ends, build
+
+log = logging.getLogger(__name__)
+APP = Path(__file__).parents[2] / "flower_app"
+FAILED = "failed.txt"
+_GROUPS = ("task", "model", "trainer", "codec", "device", "seed", "federated", "workflow")
+_POLL_S = 0.5
+
+
+def submit(cfg: DictConfig, folder: Path) -> Path:
+    """Have the SuperLink named ``federated.superlink`` in Flower's configuration run this; returns the weights' path.
+
+    Raises LinkError when it is not there or the run fails; says why.
+    """
+    if not APP.is_dir():
+        raise ConfigError(f"federated.superlink needs a checkout of this repository: there is no {APP}")
+    flwr = shutil.which("flwr", path=str(Path(sys.executable).parent)) or "flwr"
+    settings = {name: OmegaConf.select(cfg, name) for name in _GROUPS}
+    text = OmegaConf.to_yaml(OmegaConf.create(settings), resolve=True)
+    path = folder.absolute() / "weights.safetensors"
+    for left_over in (path, folder / FAILED):
+        left_over.unlink(missing_ok=True)
+    config = folder / "flower.toml"  # JSON's strings are TOML's
+    config.write_text(f"config = {json.dumps(text)}\nfolder = {json.dumps(str(folder.absolute()))}\n")
+    name = str(cfg.federated.superlink)
+    log.info("Submitted to Flower's SuperLink %s; its log: %s", name, folder / "flower.log")
+    with (folder / "flower.log").open("w") as output:
+        command = [flwr, "run", str(APP), name, "--stream", "--run-config", str(config)]
+        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    if (folder / FAILED).exists():
+        raise LinkError((folder / FAILED).read_text())
+    if not path.exists():
+        lines = [line.strip() for line in (folder / "flower.log").read_text().splitlines() if line.strip()]
+        said = lines[-1] if lines else "nothing"
+        raise LinkError(f"flwr run {name} left no weights in {folder} (status {done.returncode}); it said: {said}")
+    return path
+
+
+def make_server_app() -> ServerApp:
+    """For Flower's ServerApp process: waits for all clients, runs the rounds, writes the weights."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        folder = Path(str(context.run_config["folder"]))
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            _serve(_ends(str(context.run_config["config"])), grid, context, folder)
+        except SplitSemError as exc:
+            (folder / FAILED).write_text(str(exc))
+            raise
+
+    return app
+
+
+def make_client_app() -> ClientApp:
+    """For Flower's ClientApp processes; ``partition-id`` in the SuperNode's ``--node-config`` says whose samples."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return _ends(str(context.run_config["config"])).client_app(message, context)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return _ends(str(context.run_config["config"])).client_app(message, context)
+
+    return app
+
+
+@functools.lru_cache(maxsize=1)
+def _ends(config: str) -> Ends:
+    cfg = OmegaConf.create(config)
+    assert isinstance(cfg, DictConfig)
+    return build(cfg)
+
+
+def _serve(ends: Ends, grid: Grid, context: Context, folder: Path) -> None:
+    deadline, num_clients = time.monotonic() + ends.connect_timeout_s, len(ends.parts)
+    while (num_connected := len(list(grid.get_node_ids()))) < num_clients:
+        if time.monotonic() > deadline:
+            raise LinkError(
+                f"{num_connected} of federated.num_clients={num_clients} clients have connected within "
+                f"federated.connect_timeout_s={ends.connect_timeout_s:g}"
+            )
+        time.sleep(_POLL_S)
+    server, began = ends.server, time.perf_counter()
+    server.folder = folder
+    server.app()(grid, context)
+    ends.install(server.final)
+    weights.save(ends.model, folder / "weights.safetensors", server.rows, time.perf_counter() - began)
