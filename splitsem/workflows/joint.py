@@ -29,7 +29,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     unknown = [name for name in cfg.workflow.steps if name not in STEPS]
     if unknown or not cfg.workflow.steps:
         raise ConfigError(f"workflow.steps must be some of {', '.join(STEPS)}, got {', '.join(unknown) or 'none'}")
-    joint = JointRun(cfg)
+    joint = JointRun(cfg, folder)
     metrics: Metrics = dict.fromkeys(cfg.workflow.objective)
     for name, step in STEPS.items():
         if name in cfg.workflow.steps:
@@ -124,8 +124,8 @@ def _joint(joint: JointRun, folder: Path) -> Metrics:
 
 def _deploy(joint: JointRun, folder: Path) -> Metrics:
     """The test scores; ``domain_X_joint.json`` has them too."""
-    deployed = joint.deployed
-    write_text(as_text(joint.joint | {"deployed": deployed}), folder / joint.file_name)
+    deployed, measured = joint.deployed, joint.measured
+    write_text(as_text(joint.joint | {"deployed": deployed, "measured": measured}), folder / joint.file_name)
     if not deployed["feasible"]:
         log.warning(
             "On the test split the chosen network misses ε by ξ = %.4f; on the validation split, which chose it, "
@@ -134,7 +134,7 @@ def _deploy(joint: JointRun, folder: Path) -> Metrics:
             deployed["accuracy_ref_val"] - deployed["accuracy_val"],
             joint.joint["margin"],
         )
-    return deployed | {"epsilon": joint.joint["epsilon"]}
+    return deployed | measured | {"epsilon": joint.joint["epsilon"]}
 
 
 def _baselines(joint: JointRun) -> Metrics:

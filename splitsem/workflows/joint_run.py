@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from splitsem.cost.hardware_lut import HardwareLut, hardware_lut_json
+from splitsem.device import Device
 from splitsem.errors import ConfigError
 from splitsem.models.branches import whole_gamma
 from splitsem.models.repvgg import HyperRepVgg
@@ -26,9 +28,10 @@ from splitsem.optimise.problem import Mask, Problem
 from splitsem.optimise.solution import Solver, check_epsilon
 from splitsem.optimise.validated import Scored, Validation
 from splitsem.tasks.domains import Domains
-from splitsem.workflows import assemble, joint_tables
+from splitsem.workflows import assemble, joint_measured, joint_tables
 from splitsem.workflows.assemble import Whole
 from splitsem.workflows.joint_gap import optimality_gap
+from splitsem.workflows.joint_real import RealPair
 from splitsem.workflows.joint_store import Document, Store, solution_object, solution_of, unit_objects
 
 log = logging.getLogger(__name__)
@@ -40,12 +43,13 @@ class JointRun:
 
     Args:
         cfg: the configuration.
+        folder: of the run.
 
     Raises:
         ConfigError: a setting makes no sense, or the model has no branches.
     """
 
-    def __init__(self, cfg: DictConfig) -> None:
+    def __init__(self, cfg: DictConfig, folder: Path) -> None:
         self.cfg, self.settings = cfg, cfg.workflow
         self.model = HydraConfig.get().runtime.choices["model"]
         _check(cfg, self.model)
@@ -55,6 +59,7 @@ class JointRun:
         except ValueError as exc:
             raise ConfigError(f"workflow: {exc}") from exc
         self.store = Store(Path(cfg.cache_dir) / "joint")
+        self.pair = RealPair(cfg, folder) if self.settings.mode == "real" else None
         self._scores: dict[tuple[str, tuple[int, ...]], float] = {}
 
     @cached_property
@@ -84,11 +89,26 @@ class JointRun:
 
     @cached_property
     def hardware(self) -> HardwareLut:
-        """Both machines and the link. Times do not depend on weights, so that nothing is trained for it."""
-        task = instantiate(self.cfg.task)
-        untrained = assemble.build_model(self.cfg.model, task)
-        assert isinstance(untrained, HyperRepVgg)
-        return joint_tables.hardware_lut(self.cfg, self.model, untrained.eval(), instantiate(self.cfg.device))
+        """Both machines and the link. In pseudo mode nothing is trained for it: times do not depend on weights."""
+        if self.pair is not None:
+            return joint_measured.hardware(self, self.pair)
+        network = self.untrained
+        link = joint_tables.simulated_link(self.cfg, network)
+        factor, server = self.settings.edge_slowdown, self.settings.server_lut
+        return replace(joint_tables.tables(self.cfg, self.model, network, self.device, server, factor), link=link)
+
+    @cached_property
+    def untrained(self) -> HyperRepVgg:
+        """The network as its constructor leaves it."""
+        model = assemble.build_model(self.cfg.model, instantiate(self.cfg.task))
+        assert isinstance(model, HyperRepVgg)
+        return model.eval()
+
+    @cached_property
+    def device(self) -> Device:
+        """Where torch runs here."""
+        device: Device = instantiate(self.cfg.device)
+        return device
 
     @cached_property
     def problem(self) -> Problem:
@@ -107,7 +127,7 @@ class JointRun:
     def joint(self) -> Document:
         """The best configuration whose accuracy on the validation split keeps ε, the front and all that was scored."""
         names = ("epsilon", "margin", "num_best", "max_rounds", "num_samples")
-        facts = self._speed_facts() | self._network_facts() | {name: self.settings[name] for name in names}
+        facts = self._speed_facts() | self.network_facts() | {name: self.settings[name] for name in names}
         rival = self.settings.get("rival") and OmegaConf.to_container(self.settings.rival, resolve=True)
         return self.store.get("joint", facts | {"rival": rival}, self._joint)
 
@@ -116,7 +136,7 @@ class JointRun:
         """Test scores of the chosen network, the reference and the fastest one, and the chosen one's times here."""
         facts = {"joint": self.joint["best"], "throughput": self.throughput["solutions"]}
         names = ("epsilon", "num_samples")
-        facts |= self._network_facts() | {name: self.settings[name] for name in names}
+        facts |= self.network_facts() | {name: self.settings[name] for name in names}
         return self.store.get("deployed", facts, self._deploy)
 
     def allowed(self) -> Mask:
@@ -251,6 +271,11 @@ class JointRun:
         }
 
     @cached_property
+    def measured(self) -> Document:
+        """What the chosen network and both baselines took on the wire; empty in pseudo mode."""
+        return {} if self.pair is None else joint_measured.measured(self, self.pair)
+
+    @cached_property
     def branches(self) -> pd.DataFrame:
         """Of every branch ``unit``, ``branch``, ``alpha`` and ``importance``."""
         rows = [
@@ -295,7 +320,8 @@ class JointRun:
         optimise = OmegaConf.to_container(self.cfg.optimise, resolve=True)
         return facts | {"hardware": joint_tables.digest(hardware_lut_json(self.hardware)), "optimise": optimise}
 
-    def _network_facts(self) -> Document:
+    def network_facts(self) -> Document:
+        """What determines the network that is deployed."""
         return {"trained": self.trained.key, "alpha_keep": self.hyper.alpha_keep, "domain": self.domain}
 
 
@@ -308,5 +334,5 @@ def _check(cfg: DictConfig, model: str) -> None:
         )
     if cfg.model.gamma is not None:
         raise ConfigError("workflow=joint chooses γ itself: leave model.gamma=null")
-    if cfg.workflow.mode != "pseudo":
-        raise ConfigError(f"workflow.mode must be pseudo, got {cfg.workflow.mode}")
+    if cfg.workflow.mode not in ("pseudo", "real"):
+        raise ConfigError(f"workflow.mode must be pseudo or real, got {cfg.workflow.mode}")

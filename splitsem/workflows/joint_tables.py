@@ -24,29 +24,46 @@ from splitsem.transport.link import Link
 log = logging.getLogger(__name__)
 
 
-def hardware_lut(cfg: DictConfig, model: str, network: HyperRepVgg, device: Device) -> HardwareLut:
-    """Tables of edge and server with the fitted link.
+def tables(
+    cfg: DictConfig, model: str, network: HyperRepVgg, device: Device, server: str | None, edge_slowdown: float
+) -> HardwareLut:
+    """Tables of edge and server, without a link.
 
-    A file that is given is that machine; else the server is this machine, and the edge is this machine slowed by
-    ``workflow.edge_slowdown``.
+    A file that is given is that machine; else the server is this machine, and the edge is this machine slowed.
 
     Args:
         cfg: the configuration.
         model: its name.
         network: all branches; trained or not, the times are the same.
         device: where this machine's units run.
+        server: the file of the server's table, if there is one.
+        edge_slowdown: the edge takes so many times as long as this machine, if it has no file.
 
     Raises:
-        ConfigError: a file is of another model or γ set, or the transport has no times without its other end.
+        ConfigError: a file is of another model or γ set, or the factor cannot be.
     """
-    link = _link(cfg, network)
-    edge, server = cfg.workflow.edge_lut, cfg.workflow.server_lut
+    edge = cfg.workflow.edge_lut
     try:
         own = None if edge and server else _this_machine(cfg, model, network, device)
-        edge_lut = _read(edge, model, network) if own is None or edge else slowed(own, cfg.workflow.edge_slowdown)
+        edge_lut = slowed(own, edge_slowdown) if own and not edge else _read(edge, model, network)
     except ValueError as exc:
         raise ConfigError(f"workflow.edge_slowdown: {exc}") from exc
-    return merge(edge_lut, _read(server, model, network) if own is None or server else own, link)
+    return merge(edge_lut, own if own and not server else _read(str(server), model, network))
+
+
+def simulated_link(cfg: DictConfig, network: HyperRepVgg) -> LinkFit:
+    """The line through the configured link's own times for what crosses at each cut.
+
+    Raises:
+        ConfigError: the transport has no times without its other end.
+    """
+    link = instantiate(cfg.transport)
+    if not isinstance(link, Link):
+        raise ConfigError("workflow.mode=pseudo needs a simulated link, e.g. transport=wifi")
+    facts = network.facts()
+    shapes = [facts[0].input_shape, *(fact.output_shape for fact in facts)]
+    sizes = sorted({4 * torch.Size(shape).numel() for shape in shapes})
+    return fit_link([(size, link.send(bytes(size)).link_s) for size in sizes])
 
 
 def _read(path: str, model: str, network: HyperRepVgg) -> BranchLut:
@@ -82,17 +99,6 @@ def _key(cfg: DictConfig, model: str, network: HyperRepVgg, device: Device) -> s
         "rates_s": cfg.workflow.rates_s,
     }
     return weights.fingerprint(facts, (instantiate(cfg.workflow.meter), network), folders=())
-
-
-def _link(cfg: DictConfig, network: HyperRepVgg) -> LinkFit:
-    """The line through the configured link's times for what crosses at each cut."""
-    link = instantiate(cfg.transport)
-    if not isinstance(link, Link):
-        raise ConfigError("workflow.mode=pseudo needs a simulated link, e.g. transport=wifi")
-    facts = network.facts()
-    shapes = [facts[0].input_shape, *(fact.output_shape for fact in facts)]
-    sizes = sorted({4 * torch.Size(shape).numel() for shape in shapes})
-    return fit_link([(size, link.send(bytes(size)).link_s) for size in sizes])
 
 
 def digest(text: str) -> str:

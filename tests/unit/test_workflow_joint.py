@@ -191,6 +191,7 @@ def test_a_lut_of_another_model_or_with_fewer_ways_is_refused(done, cache, tmp_p
         ("transport=grpc", "needs a simulated link"),
         ("workflow.undisturbed=true", "exclude each other"),
         ("workflow.mode=maybe", "workflow.mode must be"),
+        ("workflow.mode=real", "needs transport=grpc or transport=udp, got ethernet"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_in_one_line(done, cache, tmp_path, override, message):
