@@ -1,13 +1,15 @@
-"""The whole path of a sample: head → encode → send → decode → tail. Read this file first."""
+"""The whole path of a sample: head → encode → send → decode → tail (→ back, for few codecs). Read this file first."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from splitsem.codecs.codec import Codec, Tensors
+from splitsem.codecs.identity import Identity
 from splitsem.errors import PayloadError
 from splitsem.split.partition import Cut
 from splitsem.tasks.task import Task
@@ -37,6 +39,7 @@ class Frames:
     decode_s: list[float] = field(default_factory=list)
     wire_bytes: list[int] = field(default_factory=list)
     snr_db: list[float] = field(default_factory=list)
+    answer_bytes: list[int] = field(default_factory=list)
     num_lost: int = 0
     num_resends: int = 0
     bit_errors: int = 0
@@ -61,12 +64,28 @@ class Frames:
         self.link_s.append(report.link_s)
         self.link_j.append(report.energy_j)
         self.wire_bytes.append(report.wire_bytes)
-        self.num_resends += report.num_resends
+        self._add_air(report)
         self.bit_errors += report.bit_errors
-        self.air_bits += report.air_bits
-        self.air_errors += report.air_errors
         if report.snr_db is not None:
             self.snr_db.append(report.snr_db)
+
+    def add_answer(self, sample: int, answer: bytes, report: LinkReport) -> None:
+        """Count the way back of one sample's output: its time and bytes on the wire, but the server's energy not."""
+        self.answer_bytes.append(len(answer))
+        self.link_s[sample] += report.link_s
+        self.wire_bytes[sample] += report.wire_bytes
+        self._add_air(report)
+
+    def _add_air(self, report: LinkReport) -> None:
+        self.num_resends += report.num_resends
+        self.air_bits += report.air_bits
+        self.air_errors += report.air_errors
+
+
+class _Sent(NamedTuple):
+    z_hat: Tensors  # zeros where it is lost
+    is_lost: bool
+    local: Tensor | None
 
 
 class Pipeline:
@@ -75,12 +94,13 @@ class Pipeline:
     Args:
         cut: head and tail.
         codec: encodes on the edge.
-        decoder: decodes on the server; knows nothing of ``codec`` but the bytes.
+        decoder: decodes on the server, and brings the tail that was tuned with it, if one was; knows nothing of
+            ``codec`` but the bytes.
         link: carries the payloads.
     """
 
     def __init__(self, cut: Cut, codec: Codec, decoder: Codec, link: Link) -> None:
-        self.cut, self.codec, self.decoder, self.link = cut, codec, decoder, link
+        self.cut, self.codec, self.decoder, self.link = cut.with_tail(decoder.tail), codec, decoder, link
 
     @torch.inference_mode()
     def run(self, x: Tensor, frames: Frames) -> Tensor:
@@ -95,13 +115,17 @@ class Pipeline:
 
     def _run_group(self, x: Tensor, frames: Frames) -> Tensor:
         z = self.cut.head(x)
-        received = [self._send(sample, frames) for sample in samples(z, len(x), self.cut.point.is_batched)]
-        z_hat = tuple(torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in zip(*received, strict=True))
-        return self.cut.tail(*(tensor.to(x.device) for tensor in z_hat))
+        sent = [self._send(sample, frames) for sample in samples(z, len(x), self.cut.point.is_batched)]
+        received = zip(*(sample.z_hat for sample in sent), strict=True)
+        z_hat = tuple(torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in received)
+        output = self.cut.tail(*(tensor.to(x.device) for tensor in z_hat))
+        local, is_lost = [sample.local for sample in sent], [sample.is_lost for sample in sent]
+        return come_back(self.codec, local, is_lost, output, self.link, frames)
 
-    def _send(self, z: Tensors, frames: Frames) -> Tensors:
+    def _send(self, z: Tensors, frames: Frames) -> _Sent:
         began = time.perf_counter()
         payload = self.codec.encode(z)
+        local = self.codec.local_output(z)
         encoded = time.perf_counter()
         report = self.link.send(payload, self.codec.protected_bytes(payload))
         sent = time.perf_counter()
@@ -112,6 +136,7 @@ class Pipeline:
         frames.decode_s.append(time.perf_counter() - sent)
         frames.encode_s.append(encoded - began)
         frames.add(payload, report)
+        is_lost = z_hat is None
         if z_hat is None:
             frames.num_lost += 1
             z_hat = tuple(torch.zeros_like(tensor) for tensor in z)
@@ -119,7 +144,7 @@ class Pipeline:
             if clean.is_floating_point():
                 frames.squared_error += (clean.float() - received.to(clean.device).float()).square().sum().item()
                 frames.num_values += clean.numel()
-        return z_hat
+        return _Sent(z_hat, is_lost, local)
 
     def _decode(self, sent: bytes, arrived: bytes | None) -> Tensors | None:
         """The decoded tensors, or None when the link lost or damaged the payload beyond reading."""
@@ -131,6 +156,52 @@ class Pipeline:
             if arrived == sent:  # the link is innocent: the codec cannot read what it wrote
                 raise
             return None
+
+
+def come_back(
+    codec: Codec,
+    local: Sequence[Tensor | None],
+    is_lost: Sequence[bool],
+    output: Tensor,
+    link: Link,
+    frames: Frames,
+) -> Tensor:
+    """The results: the tail's output as it is, or, for a codec with local outputs, combined with these on the device.
+
+    Each output then travels back over ``link`` as a payload of its own. Where it or the payload before it was lost,
+    the local output is the result.
+
+    Args:
+        codec: the device's.
+        local: of each sample, all of them None or none.
+        is_lost: of each sample, whether its payload was lost.
+        output: the tail's, a row a sample.
+        link: carries the answers.
+        frames: the samples are the last that were added.
+    """
+    own = [tensor for tensor in local if tensor is not None]
+    if not own:
+        return output
+    rows, first = output.split(1), len(frames.link_s) - len(own)
+    answers = [
+        None if lost else _answer(row, link, frames, first + number)
+        for number, (row, lost) in enumerate(zip(rows, is_lost, strict=True))
+    ]
+    return torch.cat([codec.combine(*pair) for pair in zip(own, answers, strict=True)])
+
+
+def _answer(output: Tensor, link: Link, frames: Frames, sample: int) -> Tensor | None:
+    """The output of one sample as it arrives back on the device; None when it is lost."""
+    answer = Identity().encode((output,))
+    report = link.send(answer)
+    frames.add_answer(sample, answer, report)
+    if report.payload is not None:
+        try:
+            return Identity().decode(report.payload)[0]
+        except PayloadError:
+            pass
+    frames.num_lost += 1
+    return None
 
 
 def is_like(z: Tensors, z_hat: Tensors) -> bool:

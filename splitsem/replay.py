@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import torch
 from scipy import special
-from torch import Tensor
+from torch import Tensor, nn
 
 from splitsem.codecs.codec import Codec, Tensors
-from splitsem.pipeline import Frames, is_like, samples
+from splitsem.pipeline import Frames, come_back, is_like, samples
 from splitsem.split.partition import Cut
 from splitsem.tasks.task import Task
 from splitsem.transport.link import Link
@@ -20,6 +20,7 @@ Row = dict[str, float | str | None]
 class _Batch(NamedTuple):
     payloads: list[bytes]
     protected_bytes: list[int]
+    local: list[Tensor | None]
     y: Tensor
 
 
@@ -37,14 +38,16 @@ class Recording:
 
     @torch.inference_mode()
     def __init__(self, cut: Cut, codec: Codec, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        self.cut = cut
+        self.cut, self.codec = cut, codec
         self._batches: list[_Batch] = []
         self._like: Tensors = ()
         for x, y in batches:
             groups = [x] if cut.point.is_batched else x.split(1)
             z = [sample for group in groups for sample in samples(cut.head(group), len(group), cut.point.is_batched)]
             payloads = [codec.encode(sample) for sample in z]
-            self._batches.append(_Batch(payloads, [codec.protected_bytes(p) for p in payloads], y))
+            protected_bytes = [codec.protected_bytes(payload) for payload in payloads]
+            local = [codec.local_output(sample) for sample in z]
+            self._batches.append(_Batch(payloads, protected_bytes, local, y))
             self._device = x.device
             self._like = tuple(torch.zeros_like(tensor, device="cpu") for tensor in z[0])
 
@@ -52,15 +55,19 @@ class Recording:
     def play(self, decoder: Codec, link: Link, task: Task) -> tuple[dict[str, float], Frames]:
         """Carry every payload over ``link``, decode, run the tail; returns the task's metrics and the link's counts.
 
-        What is lost or cannot be read arrives as zeros, as in ``Pipeline``.
+        The tail is the decoder's own where it brings one. What is lost or cannot be read arrives as zeros, as in
+        ``Pipeline``.
         """
         metrics, frames = task.metrics(), Frames()
+        tail = self.cut.with_tail(decoder.tail).tail
         for batch in self._batches:
-            z_hat = self._receive(batch, decoder, link, frames)
-            metrics.update(self._tail(z_hat).float().cpu(), batch.y)
+            z_hat, is_lost = self._receive(batch, decoder, link, frames)
+            output = come_back(self.codec, batch.local, is_lost, self._run(tail, z_hat), link, frames)
+            metrics.update(output.float().cpu(), batch.y)
         return {name: float(value) for name, value in metrics.compute().items()}, frames
 
-    def _receive(self, batch: _Batch, decoder: Codec, link: Link, frames: Frames) -> list[Tensors]:
+    def _receive(self, batch: _Batch, decoder: Codec, link: Link, frames: Frames) -> tuple[list[Tensors], list[bool]]:
+        """What the tail receives of each sample, zeros where it is lost, and whether it is."""
         arrived: list[bytes] = []
         snr_db: list[float | None] = []
         places: list[int] = []
@@ -72,18 +79,17 @@ class Recording:
                 snr_db.append(report.snr_db)
                 places.append(place)
         z_hat = [self._like] * len(batch.payloads)
-        frames.num_lost += len(batch.payloads) - len(arrived)
+        is_lost = [True] * len(batch.payloads)
         for place, tensors in zip(places, decoder.decode_all(arrived, snr_db), strict=True):
-            if tensors is None or not is_like(self._like, tensors):
-                frames.num_lost += 1
-            else:
-                z_hat[place] = tensors
-        return z_hat
+            if tensors is not None and is_like(self._like, tensors):
+                z_hat[place], is_lost[place] = tensors, False
+        frames.num_lost += sum(is_lost)
+        return z_hat, is_lost
 
-    def _tail(self, z_hat: list[Tensors]) -> Tensor:
+    def _run(self, tail: nn.Module, z_hat: list[Tensors]) -> Tensor:
         if not self.cut.point.is_batched:
-            return torch.cat([self.cut.tail(*(t.to(self._device) for t in sample)) for sample in z_hat])
-        return self.cut.tail(*(torch.cat(tensors).to(self._device) for tensors in zip(*z_hat, strict=True)))
+            return torch.cat([tail(*(t.to(self._device) for t in sample)) for sample in z_hat])
+        return tail(*(torch.cat(tensors).to(self._device) for tensors in zip(*z_hat, strict=True)))
 
 
 def play_all(

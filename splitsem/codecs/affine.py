@@ -33,10 +33,9 @@ def choose_range(x_GN: Tensor, bit_width: int, clipping: Clipping, percentile: f
     """The range to represent: all values, all but the outermost, or the one of least squared error."""
     low, high = x_GN.amin(1, keepdim=True).clamp(max=0), x_GN.amax(1, keepdim=True).clamp(min=0)
     if clipping == "percentile":
-        num = x_GN.shape[1]
-        outside = int(num * (1 - percentile / 100))
-        clipped_low = x_GN.kthvalue(1 + outside, 1, keepdim=True).values.clamp(max=0)
-        clipped_high = x_GN.kthvalue(num - outside, 1, keepdim=True).values.clamp(min=0)
+        outside = int(x_GN.shape[1] * (1 - percentile / 100))
+        clipped_low = x_GN.topk(1 + outside, 1, largest=False).values[:, -1:].clamp(max=0)
+        clipped_high = x_GN.topk(1 + outside, 1).values[:, -1:].clamp(min=0)
         nothing_left = (clipped_low == 0) & (clipped_high == 0)  # fewer outliers than activity: keep them
         low, high = torch.where(nothing_left, low, clipped_low), torch.where(nothing_left, high, clipped_high)
     elif clipping == "mse":
@@ -80,9 +79,15 @@ def _best_fraction(x_GN: Tensor, low: Tensor, high: Tensor, bit_width: int) -> T
     width = ((high - low) / num_bins).clamp(min=_TINY)
     bins = ((x_GN - low) / width).long().clamp(0, num_bins - 1)
     bins += torch.arange(num_groups, device=x_GN.device)[:, None] * num_bins
-    counts = torch.bincount(bins.reshape(-1), minlength=num_groups * num_bins).reshape(num_groups, 1, num_bins)
+    counts = _counts(bins.reshape(-1), num_groups * num_bins).reshape(num_groups, 1, num_bins)
     middles = (low + width * (torch.arange(num_bins, device=x_GN.device) + 0.5))[:, None, :]
     fractions = torch.arange(1, _NUM_FRACTIONS + 1, device=x_GN.device)[None, :, None] / _NUM_FRACTIONS
     affine = affine_for(Range(low[:, None] * fractions, high[:, None] * fractions), bit_width)
     errors = from_integers(to_integers(middles, affine, bit_width), affine, torch.float32) - middles
     return fractions[0, (counts * errors.square()).sum(2).argmin(1)]
+
+
+def _counts(bins: Tensor, num_bins: int) -> Tensor:
+    if torch.compiler.is_compiling():  # an exported graph needs a shape that does not depend on the values
+        return torch.zeros(num_bins, dtype=torch.int64, device=bins.device).scatter_add(0, bins, torch.ones_like(bins))
+    return torch.bincount(bins, minlength=num_bins)  # four times as fast

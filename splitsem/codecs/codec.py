@@ -20,9 +20,16 @@ class Codec(nn.Module, ABC):
     Attributes:
         snr_db: signal-to-noise ratio of the link, as the receiver sees it (Eb/N0 of a bit on the air); set before
             ``decode`` where it is known.
+        tail: the server's half of the network as it was tuned together with this codec, to be run in place of the
+            network's own (``Cut.with_tail``); None where the network stayed as it was. Its weights are the codec's.
     """
 
     snr_db: float | None = None
+    tail: nn.Module | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_module("tail", None)
 
     @property
     def encoder_bytes(self) -> int:
@@ -40,6 +47,21 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def decode(self, payload: bytes) -> Tensors:
         """The tensors, of their original shapes and dtypes, on the CPU. Raises PayloadError on any damage."""
+
+    def local_output(self, z: Tensors) -> Tensor | None:
+        """What the device itself makes of ``z``, to be combined with the tail's output; it never travels.
+
+        None, as here, for codecs whose result is the tail's output. For the others that output is sent back to the
+        device, as a payload of the identity codec, and its bytes and time are counted.
+        """
+        return None
+
+    def combine(self, local: Tensor, output: Tensor | None) -> Tensor:
+        """The result, on the device, of ``local_output`` and the tail's output for the same samples; here the sum.
+
+        Where the payload or the answer was lost, ``output`` is None and the local output is all there is.
+        """
+        return local if output is None else local + output.to(local.device)
 
     def protected_bytes(self, payload: bytes) -> int:
         """How many leading bytes of a payload must arrive undamaged for the rest to be of use; here all of them.

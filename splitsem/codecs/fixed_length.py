@@ -2,18 +2,17 @@
 
 from typing import Literal, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from splitsem.codecs import entropy, tolerant, wire
+from splitsem.codecs import tolerant, wire
+from splitsem.codecs.affine_bytes import GRAY_FLAG, PLANES_FLAG, affine_bytes
 from splitsem.codecs.codec import Tensors
-from splitsem.codecs.quantise import Quantise, read_affine, write_affine
+from splitsem.codecs.entropy.bits import from_gray, pack_symbols, to_gray, unpack_symbols
+from splitsem.codecs.quantise import Quantise, read_affine
 from splitsem.errors import PayloadError
 
 Mapping = Literal["natural", "gray"]
 Order = Literal["symbols", "planes"]
-_GRAY_FLAG, _PLANES_FLAG = 0x40, 0x80  # beside the quantiser's own
 
 
 class FixedLength(Quantise):
@@ -61,11 +60,12 @@ class FixedLength(Quantise):
                 parts.append(tolerant.TolerantPart(t.dtype, tuple(t.shape), wire.raw_body(t), b""))
                 continue
             symbols, affine = self.symbols(t)
-            settings = bytearray(write_affine(affine, self.bit_width, self._is_channelwise(tuple(t.shape))))
-            settings[0] |= (_GRAY_FLAG if self.mapping == "gray" else 0) | (_PLANES_FLAG if self._is_planes else 0)
-            mapped = symbols ^ (symbols >> 1) if self.mapping == "gray" else symbols
+            shape = tuple(t.shape)
+            scales, zeros = affine.scale.numpy(), affine.zero_point.numpy()
+            settings = affine_bytes(scales, zeros, self.bit_width, self.is_channelwise(shape), self.flags)
+            mapped = to_gray(symbols) if self.mapping == "gray" else symbols
             body = pack_symbols(mapped, self.bit_width, self._is_planes)
-            parts.append(tolerant.TolerantPart(t.dtype, tuple(t.shape), bytes(settings), body))
+            parts.append(tolerant.TolerantPart(t.dtype, shape, settings, body))
         return tolerant.pack(self.codec_id, parts)
 
     @torch.no_grad()
@@ -86,47 +86,19 @@ class FixedLength(Quantise):
         if not part.settings:
             raise PayloadError("expected a quantiser's settings, got none")
         flags = part.settings[0]
-        reader = wire.Reader(bytes((flags & ~(_GRAY_FLAG | _PLANES_FLAG),)) + bytes(part.settings[1:]))
+        reader = wire.Reader(bytes((flags & ~(GRAY_FLAG | PLANES_FLAG),)) + bytes(part.settings[1:]))
         affine, bit_width = read_affine(reader, part.shape)
         reader.finish()
-        symbols = unpack_symbols(part.body, wire.Part(*part[:2], b"").numel, bit_width, bool(flags & _PLANES_FLAG))
-        if flags & _GRAY_FLAG:
-            symbols = _from_gray(symbols)
+        symbols = unpack_symbols(part.body, wire.Part(*part[:2], b"").numel, bit_width, bool(flags & PLANES_FLAG))
+        if flags & GRAY_FLAG:
+            symbols = from_gray(symbols)
         return self.values(symbols, affine, part.dtype, part.shape)
+
+    @property
+    def flags(self) -> int:
+        """Mapping and order as they stand in the settings' first byte."""
+        return (GRAY_FLAG if self.mapping == "gray" else 0) | (PLANES_FLAG if self._is_planes else 0)
 
     @property
     def _is_planes(self) -> bool:
         return self.order == "planes"
-
-
-def pack_symbols(symbols: NDArray[np.integer], bit_width: int, as_planes: bool = False) -> bytes:
-    """The low ``bit_width`` bits of each symbol, most significant first: symbol by symbol, or plane by plane.
-
-    >>> pack_symbols(np.array([0b10, 0b11, 0b00, 0b01], np.uint16), 2).hex()
-    'b1'
-    >>> pack_symbols(np.array([0b10, 0b11, 0b00, 0b01], np.uint16), 2, as_planes=True).hex()
-    'c5'
-    """
-    bits = (symbols[:, None] >> np.arange(bit_width - 1, -1, -1, dtype=np.uint16) & 1).astype(np.uint8)
-    return np.packbits(bits.T if as_planes else bits).tobytes()
-
-
-def unpack_symbols(
-    body: bytes | memoryview, num_symbols: int, bit_width: int, as_planes: bool = False
-) -> entropy.Symbols:
-    """Undo ``pack_symbols``. Raises PayloadError when the body has not the size that so many symbols need."""
-    expected = -(-num_symbols * bit_width // 8)
-    if len(body) != expected:
-        raise PayloadError(f"expected {expected} bytes of {bit_width}-bit symbols, got {len(body)}")
-    flat = np.unpackbits(np.frombuffer(body, np.uint8), count=num_symbols * bit_width)
-    bits_NB = flat.reshape(bit_width, num_symbols).T if as_planes else flat.reshape(num_symbols, bit_width)
-    symbols = np.zeros(num_symbols, np.uint16)
-    for k in range(bit_width):
-        symbols |= bits_NB[:, k].astype(np.uint16) << np.uint16(bit_width - 1 - k)
-    return symbols
-
-
-def _from_gray(symbols: entropy.Symbols) -> entropy.Symbols:
-    for shift in (8, 4, 2, 1):
-        symbols = (symbols ^ symbols >> shift).astype(np.uint16)
-    return symbols

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from splitsem.codecs import entropy, wire
 from splitsem.codecs.affine import Affine, Clipping, Range, affine_for, choose_range, from_integers, to_integers
+from splitsem.codecs.affine_bytes import CHANNEL_FLAG, ZEROS_FLAG, affine_bytes, zero_dtype
 from splitsem.codecs.entropy import check_entropy
 from splitsem.codecs.tensorwise import StraightThrough, TensorwiseCodec
 from splitsem.errors import PayloadError
@@ -15,7 +16,6 @@ from splitsem.errors import PayloadError
 Granularity = Literal["tensor", "channel"]
 _CLIPPINGS = ("auto", *get_args(Clipping))
 _MSE_BELOW_BITS = 6  # where clipping outliers starts to pay in accuracy at a given bit width
-_CHANNEL_FLAG, _ZEROS_FLAG = 0x10, 0x20
 
 
 def check_bit_width(bit_width: int) -> int:
@@ -90,7 +90,7 @@ class Quantise(TensorwiseCodec):
         symbols, affine = self.symbols(z)
         fill = int(affine.zero_point[0, 0])
         coded = entropy.encode(symbols, shape, self.bit_width, fill, self.entropy)
-        return write_affine(affine, self.bit_width, self._is_channelwise(shape)) + coded
+        return write_affine(affine, self.bit_width, self.is_channelwise(shape)) + coded
 
     def decode_tensor(self, part: wire.Part) -> Tensor:
         """See TensorwiseCodec; every setting is read from the bytes."""
@@ -101,10 +101,15 @@ class Quantise(TensorwiseCodec):
 
     def symbols(self, z: Tensor) -> tuple[entropy.Symbols, Affine]:
         """The integers of one tensor, row-major, uint8 or, above 8 bits, uint16; and what they mean."""
-        x_GN = as_finite_float32(z).reshape(self._num_groups(tuple(z.shape)), -1)
-        _, affine = self._fit(x_GN, tuple(z.shape))
-        integers = to_integers(x_GN, affine, self.bit_width).reshape(-1).numpy()
+        q_GN, affine = self.integers(as_finite_float32(z))
+        integers = q_GN.reshape(-1).numpy()
         return (integers.astype(np.uint8) if self.bit_width <= 8 else integers.astype(np.uint16)), affine
+
+    def integers(self, z: Tensor) -> tuple[Tensor, Affine]:
+        """The integers of a finite tensor as float32, ``(groups, values)``, and what they mean; can be exported."""
+        x_GN = z.float().reshape(self._num_groups(tuple(z.shape)), -1)
+        _, affine = self._fit(x_GN, tuple(z.shape))
+        return to_integers(x_GN, affine, self.bit_width), affine
 
     @staticmethod
     def values(symbols: entropy.Symbols, affine: Affine, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
@@ -114,13 +119,14 @@ class Quantise(TensorwiseCodec):
 
     def _fit(self, x_GN: Tensor, shape: tuple[int, ...]) -> tuple[Range, Affine]:
         range_ = choose_range(x_GN, self.bit_width, self.clipping, self.percentile)
-        return range_, affine_for(range_, self.bit_width, short_scale=self._is_channelwise(shape))
+        return range_, affine_for(range_, self.bit_width, short_scale=self.is_channelwise(shape))
 
-    def _is_channelwise(self, shape: tuple[int, ...]) -> bool:
+    def is_channelwise(self, shape: tuple[int, ...]) -> bool:
+        """Whether each channel of a tensor of this shape has a range of its own."""
         return self.granularity == "channel" and len(shape) >= 4
 
     def _num_groups(self, shape: tuple[int, ...]) -> int:
-        return num_groups(shape, self._is_channelwise(shape))
+        return num_groups(shape, self.is_channelwise(shape))
 
 
 def num_groups(shape: tuple[int, ...], channelwise: bool) -> int:
@@ -131,21 +137,15 @@ def num_groups(shape: tuple[int, ...], channelwise: bool) -> int:
 
 
 def write_affine(affine: Affine, bit_width: int, channelwise: bool) -> bytes:
-    """Bit width, scales (float32, or bfloat16 for channels) and, unless all are zero, zero points."""
-    scales = affine.scale.numpy().reshape(-1).astype("<f4")
-    zeros = affine.zero_point.numpy().reshape(-1)
-    has_zeros = bool(zeros.any())
-    flags = bit_width - 1 | (_CHANNEL_FLAG if channelwise else 0) | (_ZEROS_FLAG if has_zeros else 0)
-    coded = (scales.view("<u4") >> 16).astype("<u2") if channelwise else scales
-    zero_bytes = zeros.astype(_zero_dtype(bit_width)).tobytes() if has_zeros else b""
-    return bytes((flags,)) + coded.tobytes() + zero_bytes
+    """See ``affine_bytes``."""
+    return affine_bytes(affine.scale.numpy(), affine.zero_point.numpy(), bit_width, channelwise)
 
 
 def read_affine(reader: wire.Reader, shape: tuple[int, ...]) -> tuple[Affine, int]:
     """Undo ``write_affine``; returns the parameters and the bit width."""
     flags = reader.byte("quantiser flags")
-    bit_width, channelwise = (flags & 15) + 1, bool(flags & _CHANNEL_FLAG)
-    if flags > _CHANNEL_FLAG | _ZEROS_FLAG | 15 or (channelwise and len(shape) < 4):
+    bit_width, channelwise = (flags & 15) + 1, bool(flags & CHANNEL_FLAG)
+    if flags > CHANNEL_FLAG | ZEROS_FLAG | 15 or (channelwise and len(shape) < 4):
         raise PayloadError(f"expected quantiser flags that fit shape {shape}, got {flags:#x}")
     groups = num_groups(shape, channelwise)
     if channelwise:
@@ -154,13 +154,9 @@ def read_affine(reader: wire.Reader, shape: tuple[int, ...]) -> tuple[Affine, in
     else:
         scales = np.frombuffer(reader.take(4 * groups, "scales"), "<f4").astype(np.float32)
     zeros = np.zeros(groups, np.float32)
-    if flags & _ZEROS_FLAG:
-        dtype = np.dtype(_zero_dtype(bit_width))
+    if flags & ZEROS_FLAG:
+        dtype = np.dtype(zero_dtype(bit_width))
         zeros = np.frombuffer(reader.take(dtype.itemsize * groups, "zero points"), dtype).astype(np.float32)
     if not (np.isfinite(scales).all() and (scales > 0).all() and (zeros < 1 << bit_width).all()):
         raise PayloadError(f"expected positive scales and zero points below {1 << bit_width}, got others")
     return Affine(torch.from_numpy(scales)[:, None], torch.from_numpy(zeros)[:, None]), bit_width
-
-
-def _zero_dtype(bit_width: int) -> str:
-    return "u1" if bit_width <= 8 else "<u2"

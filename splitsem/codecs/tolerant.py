@@ -6,7 +6,6 @@ decoder must know exactly stands in the header, whose length is ``header_bytes(p
 bodies hold symbols of fixed length. Version and codec stand where they stand in every payload.
 """
 
-import binascii
 import math
 import sys
 from collections.abc import Sequence
@@ -15,10 +14,11 @@ from typing import NamedTuple
 import torch
 
 from splitsem.codecs import wire
+from splitsem.codecs.fields import TOLERANT_CRC_BYTES as _CRC_BYTES
+from splitsem.codecs.fields import TOLERANT_MAGIC as MAGIC
+from splitsem.codecs.fields import Field, header_checksum, join_tolerant
 from splitsem.errors import PayloadError
 
-MAGIC = b"sT"
-_CRC_BYTES = 2
 _FIXED_BYTES = 4  # magic, version, codec
 
 
@@ -48,17 +48,15 @@ def pack(codec_id: int, parts: Sequence[TolerantPart]) -> bytes:
     """
     if (total := sum(math.prod(part.shape) for part in parts)) > wire.MAX_ELEMENTS:
         raise ValueError(f"a payload carries at most {wire.MAX_ELEMENTS} elements, got {total}")
-    fields: list[bytes | memoryview] = [MAGIC, bytes((wire.VERSION, codec_id)), wire.varint(len(parts))]
+    fields = []
     for dtype, shape, settings, body in parts:
         if len(settings) + len(body) < wire.least_body_bytes(math.prod(shape)):
             raise ValueError(
                 f"a payload needs a byte for each {wire.ELEMENTS_PER_BYTE} elements, got shape {shape} in "
                 f"{len(settings) + len(body)}: give the shape of the code instead"
             )
-        fields.append(wire.tensor_head(dtype, shape))
-        fields.extend((wire.varint(len(settings)), settings, wire.varint(len(body))))
-    header = b"".join(fields)
-    return b"".join((header, _checksum(header), *(part.body for part in parts)))
+        fields.append(Field(wire.tensor_head(dtype, shape), math.prod(shape), body, settings))
+    return join_tolerant(codec_id, fields)
 
 
 def unpack(payload: bytes | memoryview, codec_id: int) -> list[TolerantPart]:
@@ -98,11 +96,6 @@ def _read_header(payload: bytes | memoryview) -> tuple[int, list[int], list[Tole
             raise PayloadError(f"expected more than {len(settings) + sizes[-1]} bytes for shape {shape}")
         parts.append(TolerantPart(dtype, shape, settings, b""))
     content = view[: _FIXED_BYTES + reader.position]
-    if (got := bytes(reader.take(_CRC_BYTES, "checksum"))) != (expected := _checksum(content)):
+    if (got := bytes(reader.take(_CRC_BYTES, "checksum"))) != (expected := header_checksum(content)):
         raise PayloadError(f"expected a header with checksum {expected.hex()}, got {got.hex()}: it is damaged")
     return len(content) + _CRC_BYTES, sizes, parts
-
-
-def _checksum(header: bytes | memoryview) -> bytes:
-    """CRC-16/CCITT (XMODEM), little-endian."""
-    return binascii.crc_hqx(header, 0).to_bytes(_CRC_BYTES, "little")

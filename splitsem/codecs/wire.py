@@ -15,15 +15,19 @@ import torch
 from torch import Tensor
 from zlib_ng import zlib_ng  # the checksum of zlib, an order of magnitude faster
 
+from splitsem.codecs.fields import CRC_BYTES as _CRC_BYTES
+from splitsem.codecs.fields import ELEMENTS_PER_BYTE as ELEMENTS_PER_BYTE
+from splitsem.codecs.fields import MAGIC as MAGIC
+from splitsem.codecs.fields import VERSION as VERSION
+from splitsem.codecs.fields import Field, join
+from splitsem.codecs.fields import Reader as Reader
+from splitsem.codecs.fields import least_body_bytes as least_body_bytes
+from splitsem.codecs.fields import varint as varint
 from splitsem.codecs.pieces import Payload, Pieces
 from splitsem.errors import PayloadError
 
-MAGIC = b"sS"
-VERSION = 1
 MAX_ELEMENTS = 1 << 28
-ELEMENTS_PER_BYTE = 1024
 MAX_DIMS = 15
-_CRC_BYTES = 4
 # position = code on the wire; append only
 _DTYPES = (
     torch.float32,
@@ -64,62 +68,6 @@ class Part(NamedTuple):
         return math.prod(self.shape)
 
 
-class Reader:
-    """Takes fields off the front of received bytes, from ``start`` up to ``end``; every shortage is a PayloadError."""
-
-    def __init__(self, data: Payload, start: int = 0, end: int | None = None) -> None:
-        self._data = data if isinstance(data, Pieces) else memoryview(data).toreadonly()
-        self._start = self._pos = start
-        self._end = len(data) if end is None else end
-
-    def take(self, size: int, what: str) -> memoryview:
-        """The next ``size`` bytes: read-only, or a writable copy where they lie in several pieces."""
-        if size > self._end - self._pos:
-            raise PayloadError(f"expected {size} bytes of {what}, got {self._end - self._pos}")
-        self._pos += size
-        return self._data[self._pos - size : self._pos]
-
-    def byte(self, what: str) -> int:
-        """The next byte as a number."""
-        return self.take(1, what)[0]
-
-    def varint(self, what: str, most: int) -> int:
-        """The next varint, at most ``most``."""
-        value = shift = 0
-        while True:
-            octet = self.byte(what)
-            value |= (octet & 0x7F) << shift
-            if value > most or shift > 63:
-                raise PayloadError(f"expected {what} of at most {most}, got {value} or more")
-            if octet < 0x80:
-                return value
-            shift += 7
-
-    @property
-    def position(self) -> int:
-        """How many bytes were taken."""
-        return self._pos - self._start
-
-    def rest(self) -> memoryview:
-        """Everything that is left."""
-        return self.take(self._end - self._pos, "rest")
-
-    def finish(self) -> None:
-        """Raise unless everything was read."""
-        if self._pos != self._end:
-            raise PayloadError(f"expected {self._pos} bytes, got {self._end}")
-
-
-def varint(value: int) -> bytes:
-    """LEB128: seven bits a byte, lowest first, the top bit set on all but the last."""
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def pack(codec_id: int, parts: Sequence[Part]) -> bytes:
     """Frame coded tensors as one payload.
 
@@ -128,15 +76,7 @@ def pack(codec_id: int, parts: Sequence[Part]) -> bytes:
     """
     if (total := sum(part.numel for part in parts)) > MAX_ELEMENTS:
         raise ValueError(f"a payload carries at most {MAX_ELEMENTS} elements, got {total}")
-    fields: list[bytes | memoryview] = [MAGIC, bytes((VERSION, codec_id)), varint(len(parts))]
-    for dtype, shape, body in parts:
-        padding = least_body_bytes(math.prod(shape)) - len(body)
-        fields.append(tensor_head(dtype, shape))
-        fields.extend((varint(len(body)), body, bytes(max(padding, 0))))
-    crc = 0
-    for piece in fields:  # not over the joined bytes: that would copy a large body once more
-        crc = zlib_ng.crc32(piece, crc)
-    return b"".join((*fields, crc.to_bytes(_CRC_BYTES, "little")))
+    return join(codec_id, [Field(tensor_head(part.dtype, part.shape), part.numel, part.body) for part in parts])
 
 
 def unpack(payload: Payload, codec_id: int) -> list[Part]:
@@ -240,11 +180,6 @@ def _checksum(payload: Payload, end: int) -> int:
     for view in payload.views(0, end) if isinstance(payload, Pieces) else (memoryview(payload)[:end],):
         crc = zlib_ng.crc32(view, crc)
     return crc
-
-
-def least_body_bytes(numel: int) -> int:
-    """The fewest bytes that justify so many elements."""
-    return -(-numel // ELEMENTS_PER_BYTE)
 
 
 def _name(codec_id: int) -> str:

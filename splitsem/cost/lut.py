@@ -14,6 +14,16 @@ from typing import Any, Literal
 
 import torch
 
+from splitsem.cost.lut_file import (
+    as_object,
+    as_text,
+    as_texts,
+    as_timing,
+    parse_document,
+    read_text,
+    timing_object,
+    write_text,
+)
 from splitsem.cost.machine import Half
 from splitsem.cost.measure import Timing, measure
 from splitsem.device import describe_machine
@@ -85,10 +95,7 @@ def measure_lut(
 def lut_json(lut: Lut) -> str:
     """``lut`` as the text of its file."""
     points = {
-        point: {
-            f"{side}_s": {"median": timing.median_s, "p10": timing.p10_s, "p90": timing.p90_s}
-            for side, timing in sides.items()
-        }
+        point: {f"{side}_s": timing_object(timing) for side, timing in sides.items()}
         for point, sides in lut.times.items()
     }
     document = {
@@ -104,11 +111,7 @@ def lut_json(lut: Lut) -> str:
 
 def write_lut(lut: Lut, path: str | Path) -> None:
     """Write ``lut`` as JSON, whole or not at all; missing folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".part")
-    scratch.write_text(lut_json(lut), encoding="utf-8")
-    scratch.replace(path)
+    write_text(lut_json(lut), path)
 
 
 def read_lut(path: str | Path) -> Lut:
@@ -117,62 +120,24 @@ def read_lut(path: str | Path) -> Lut:
     Raises:
         ConfigError: the file is missing, is not JSON, has another schema, or a time that cannot be (and where).
     """
-    try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"cannot read the LUT {str(path)!r}: {exc}") from exc
-    return parse_lut(text, str(path))
+    return parse_lut(read_text(path, "LUT"), str(path))
 
 
 def parse_lut(text: str, source: str) -> Lut:
     """A LUT from the text of its file, all of it checked; ``source`` names it in messages. Raises ConfigError."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as exc:
-        raise ConfigError(f"cannot read the LUT {source!r}: {exc}") from exc
-    try:
-        return _parse(document, source)
-    except (KeyError, TypeError, ValueError) as exc:
-        what = f"{exc.args[0]!r} is missing" if isinstance(exc, KeyError) else str(exc)
-        raise ConfigError(f"{source} is not a whole LUT of schema {SCHEMA!r}: {what}") from exc
+    return parse_document(text, source, "LUT", SCHEMA, lambda document: _parse(document, source))
 
 
-def _parse(document: Any, source: str) -> Lut:
-    document = _object(document, "the file")
-    if document["schema"] != SCHEMA:
-        raise ValueError(f"its schema is {document['schema']!r}")
-    if document["unit"] != "s":
-        raise ValueError(f"its unit must be 's', got {document['unit']!r}")
-    if not isinstance(document["fingerprint"], str):
-        raise TypeError(f"fingerprint must be text, got {document['fingerprint']!r}")
+def _parse(document: dict[str, Any], source: str) -> Lut:
+    fingerprint = as_text(document["fingerprint"], "fingerprint")
     times = {}
-    for point, sides in _object(document["points"], "points").items():
+    for point, sides in as_object(document["points"], "points").items():
         where = f"point {point!r}"
-        sides = _object(sides, where)
+        sides = as_object(sides, where)
         unknown = sides.keys() - {f"{side}_s" for side in _SIDES}
         if unknown:
             raise ValueError(f"{where}: unknown {sorted(unknown)}, expected head_s and tail_s")
         times[point] = {
-            side: _timing(sides[f"{side}_s"], f"{where}, {side}_s") for side in _SIDES if f"{side}_s" in sides
+            side: as_timing(sides[f"{side}_s"], f"{where}, {side}_s") for side in _SIDES if f"{side}_s" in sides
         }
-    machine = {str(key): str(value) for key, value in _object(document["machine"], "machine").items()}
-    return Lut(document["fingerprint"], times, machine, str(document["torch"]), source)
-
-
-def _timing(values: Any, where: str) -> Timing:
-    values = _object(values, where)
-    for name in ("median", "p10", "p90"):
-        if name not in values:
-            raise ValueError(f"{where}: {name!r} is missing")
-        if isinstance(values[name], bool) or not isinstance(values[name], int | float):
-            raise TypeError(f"{where}: {name} must be a number, got {values[name]!r}")
-    try:
-        return Timing(values["median"], values["p10"], values["p90"])
-    except ValueError as exc:
-        raise ValueError(f"{where}: {exc}") from exc
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"{where} must be a JSON object, got {type(value).__name__}")
-    return value
+    return Lut(fingerprint, times, as_texts(document["machine"], "machine"), str(document["torch"]), source)

@@ -1,6 +1,7 @@
 """Measured time of one half on this machine: warm-up, repeats, synchronised, median and spread."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,17 @@ def measure(half: Half, repeats: int, warmup: int, budget_s: float, pause_s: flo
         _synchronise(half.example)
         times_s.append(time.perf_counter() - start_s)
     return Timing.of(times_s)
+
+
+def timed_s(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call whose work is on ``device``, synchronised at both ends."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start_s = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start_s
 
 
 def _synchronise(tensors: tuple[Tensor, ...]) -> None:

@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.export import ExportedProgram
 
-INPUT, OUTPUT = "x", "symbols"
+INPUT = "x"
 _QUANTISED = ["Conv", "MatMul", "Gemm"]  # norms, levels and what chooses among them stay in float32
 
 
@@ -24,9 +24,9 @@ def is_available() -> bool:
     return all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
 
 
-def write(program: ExportedProgram, path: Path) -> None:
-    """Write the program as one ONNX file, weights included, with the input ``x`` and the output ``symbols``."""
-    names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT]}
+def write(program: ExportedProgram, path: Path, outputs: Sequence[str]) -> None:
+    """Write the program as one ONNX file, weights included, with the input ``x`` and these names of its outputs."""
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(outputs)}
     with _quiet():
         made = torch.onnx.export(program, dynamo=True, verbose=False, **names)
     assert made is not None
@@ -86,6 +86,6 @@ class OnnxDevice:
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def symbols(self, x: Tensor) -> NDArray[np.uint8]:
-        """Symbols ``(1, N)`` of one sample ``(1, *input_shape)``."""
-        return self._session.run([OUTPUT], {INPUT: x.numpy()})[0]
+    def outputs(self, x: Tensor) -> list[NDArray[Any]]:
+        """What the file puts out for one sample ``(1, *input_shape)``, e.g. symbols ``(1, N)``; for a framing."""
+        return self._session.run(None, {INPUT: x.numpy()})

@@ -27,7 +27,9 @@ _EVALUATION_BATCH = 256
 def fit_codec(
     codec: LearnedCodec, graph: SplitGraph, point: SplitPoint, task: Task, seed: int, feature_cache_bytes: int = 1 << 30
 ) -> list[dict[str, float]]:
-    """Train ``codec`` in place for the cut at ``point``, the network frozen; returns the metrics of each epoch.
+    """Train ``codec`` in place for the cut at ``point``; returns the metrics of each epoch.
+
+    The network stays as it is; a stage that tunes the tail tunes the codec's own copy of it.
 
     The epoch that is kept is chosen on the validation split.
 
@@ -42,6 +44,7 @@ def fit_codec(
     """
     cut = graph.cut(point)
     device = cut.example.device
+    codec.adopt_tail(cut.tail)
     codec.to(device)
     lightning.seed_everything(seed, workers=True, verbose=False)
     splits = task.splits()
@@ -75,7 +78,9 @@ def _run(
     train = _loader(sources[0], stage.batch_size, seed)
     val = _loader(sources[1], _EVALUATION_BATCH)
     codec.train()
-    frozen = codec.device_modules() if stage.is_encoder_frozen else ()
+    frozen = list(codec.device_modules()) if stage.is_encoder_frozen else []
+    if codec.tail is not None and not stage.is_tail_tuned:
+        frozen.append(codec.tail)
     with _frozen(*frozen):
         return run_loop(
             CodecModule(codec, stage, teacher, task),

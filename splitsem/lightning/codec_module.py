@@ -1,4 +1,4 @@
-"""CodecModule: one stage of a learned codec's training around a frozen network."""
+"""CodecModule: one stage of a learned codec's training, with the uncoded network as its teacher."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,12 +6,15 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
+from splitsem.codecs.learned.agilenn import AgileNN
 from splitsem.codecs.learned.learned import Coded, LearnedCodec
 from splitsem.codecs.learned.stage import Stage
 from splitsem.codecs.learned.symbol_codec import SymbolCodec
 from splitsem.lightning.attribution import integrated_gradients
+from splitsem.lightning.skewness import skewness
 from splitsem.tasks.task import Task
 
 _TEMPERATURE = 2.0
@@ -35,7 +38,7 @@ class CodecModule(lightning.LightningModule):
     """Trains ``codec`` with the loss of ``stage``; validates over the noise that it is trained for.
 
     Args:
-        codec: the only thing that learns.
+        codec: what learns, and with it the tail that it brings.
         stage: terms of the loss, and settings of the optimiser.
         teacher: gives the crossing tensor and the targets, and carries gradients from its output to ``z_hat``.
         task: gives the task's loss and metrics.
@@ -56,6 +59,9 @@ class CodecModule(lightning.LightningModule):
         terms, _ = self._terms(coded, z, y)
         if self.stage.importance_weight and coded.damage is not None:
             terms["importance"] = self._importance_term(coded, y, snr_db, batch_idx)
+        if self.stage.skewness_weight and isinstance(self.codec, AgileNN):
+            few = slice(_IMPORTANCE_SAMPLES)
+            terms["skewness"] = skewness(self.codec, lambda z_hat: self._tail(z_hat)[0], self.task, z[few], y[few])
         loss = self._weigh(terms)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
         return loss
@@ -93,10 +99,19 @@ class CodecModule(lightning.LightningModule):
         with torch.no_grad():
             return teacher.head(x)[0], y
 
+    def _tail(self, z_hat: Tensor) -> tuple[Tensor, ...]:
+        """Output and layers behind the codec: of the codec's own tail, where it brings one."""
+        (teacher,) = self._teacher
+        if self.codec.tail is None:
+            return teacher.tail(z_hat)
+        return functional_call(teacher.tail, dict(self.codec.tail.named_parameters()), (z_hat,))
+
     def _terms(self, coded: Coded, z: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The terms that the stage asks for, and the network's output with the codec in it."""
         stage, (teacher,) = self.stage, self._teacher
-        output, *layers = teacher.tail(coded.z_hat)
+        output, *layers = self._tail(coded.z_hat)
+        if coded.local is not None:
+            output = self.codec.combine(coded.local, output)
         terms = {}
         if stage.feature_weight:
             terms["feature"] = (coded.z_hat - z).square().mean() / self.codec.deviation.square().mean()
@@ -119,6 +134,8 @@ class CodecModule(lightning.LightningModule):
             )
         if stage.task_weight:
             terms["task"] = self.task.loss(output, y)
+        if stage.local_weight and coded.local is not None:
+            terms["local"] = self.task.loss(coded.local, y)
         if stage.rate_weight and coded.rate_bits is not None:
             terms["rate"] = coded.rate_bits
         return terms, output
@@ -139,12 +156,12 @@ class CodecModule(lightning.LightningModule):
 
     def _importance(self, code: Tensor, y: Tensor, snr_db: float | None) -> Tensor:
         """Importance of each position of the code to the task's loss ``(N,)``, of mean 1."""
-        codec, (teacher,) = self.codec, self._teacher
+        codec = self.codec
         assert isinstance(codec, SymbolCodec)
 
         def loss(values: Tensor) -> Tensor:
             return len(y) * self.task.loss(
-                teacher.tail(codec.reconstruct(values, [snr_db] * len(values), torch.float32))[0], y
+                self._tail(codec.reconstruct(values, [snr_db] * len(values), torch.float32))[0], y
             )
 
         magnitude = integrated_gradients(loss, code).abs().mean(0)

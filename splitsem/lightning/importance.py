@@ -29,10 +29,11 @@ def code_importance(
     with torch.no_grad():
         (z,) = cut.head(x)
         coded = codec.code(z, None)
-    y = y.to(x.device)
+    y, tail = y.to(x.device), cut.with_tail(codec.tail).tail
 
     def task_loss(z_hat: Tensor) -> Tensor:
-        return len(y) * task.loss(cut.tail(z_hat), y)
+        output = tail(z_hat)
+        return len(y) * task.loss(output if coded.local is None else codec.combine(coded.local, output), y)
 
     shape: tuple[int, ...]
     if isinstance(codec, SymbolCodec) and coded.code is not None:

@@ -6,6 +6,7 @@ import lightning
 from torch import Tensor, nn
 
 from splitsem.lightning.optimiser import adamw_one_cycle
+from splitsem.models.capabilities import Regularised
 from splitsem.tasks.task import Task
 
 
@@ -15,7 +16,7 @@ class TaskModule(lightning.LightningModule):
     Args:
         task: gives loss and metrics.
         network: any module from ``(batch, *input_shape)`` to ``(batch, *output_shape)``; a SplitNetwork trains
-            with the codec in the loop.
+            with the codec in the loop, a Regularised one adds a term of its own to what is minimised.
         learning_rate: the peak of the cycle.
         weight_decay: AdamW's.
     """
@@ -27,11 +28,11 @@ class TaskModule(lightning.LightningModule):
         self.val_metrics = task.metrics()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """What is minimised on one batch; logs the task's part of it, which networks can be compared by."""
         x, y = batch
         loss = self.task.loss(self.network(x), y)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
-        return loss
+        return loss + self.network.regularisation() if isinstance(self.network, Regularised) else loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Add one batch to the validation metrics."""

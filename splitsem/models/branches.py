@@ -63,6 +63,13 @@ GAMMAS: tuple[Gamma, ...] = (
 )
 
 
+def gamma_at(index: int) -> Gamma:
+    """The way of this number. Raises ValueError when there is none."""
+    if not 0 <= index < len(GAMMAS):
+        raise ValueError(f"γ must be 0…{len(GAMMAS) - 1}, got {index}")
+    return GAMMAS[index]
+
+
 def equivalents(gamma: Gamma, offered: tuple[Gamma, ...] = GAMMAS) -> tuple[Gamma, ...]:
     """Those of ``offered`` that compute the same function as ``gamma``.
 
@@ -79,3 +86,13 @@ def offered(has_identity: bool) -> tuple[Gamma, ...]:
     [0, 1, 3, 4]
     """
     return tuple(g for g in GAMMAS if has_identity or Branch.I not in g.branches)
+
+
+def without_identity(gamma: Gamma) -> Gamma | None:
+    """The same way without the branch I, for a block that has none; None where nothing is left.
+
+    >>> [way.label for way in map(without_identity, GAMMAS) if way]
+    ['D', 'K', 'D/K', 'D+K', 'D', 'D', 'K', 'K', 'D/K', 'D+K', 'D/K', 'D/K', 'D+K']
+    """
+    groups = {group - {Branch.I} for group in gamma.groups} - {frozenset()}
+    return next((way for way in GAMMAS if set(way.groups) == groups), None)

@@ -61,6 +61,12 @@ def attach(front: ImageFront, network: nn.Module) -> None:
     network.register_forward_pre_hook(_through_front)
 
 
+def front_of(network: nn.Module) -> ImageFront | None:
+    """The front that was attached to ``network``; None where there is none."""
+    front = dict(network.named_children()).get("front")
+    return front if isinstance(front, ImageFront) else None
+
+
 def _through_front(network: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
     front = network.get_submodule("front")
     return (front(*args),)

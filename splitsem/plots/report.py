@@ -75,6 +75,7 @@ def report(
     )
     split = rs.splits(frame)
     several = split["series"].nunique() > 1
+    best_shown = [*_PARETO[:2], "encoder_bytes", *_PARETO[2:]] if rs.has_encoders(frame) else list(_PARETO)
     return environment.get_template("report.html.j2").render(
         title=title,
         subtitle=rs.describe(frame),
@@ -84,7 +85,9 @@ def report(
         unsplit=", ".join(dict.fromkeys(format_score(score) for score in frame["score_unsplit"].dropna().unique())),
         answers=best(results),
         figures=[(name, _CAPTIONS.get(name, ""), _png(figure)) for name, figure in figures.items()],
-        pareto=_table(split[split["pareto"]].sort_values("throughput_hz", ascending=False), _PARETO, several=several),
+        pareto=_table(
+            split[split["pareto"]].sort_values("throughput_hz", ascending=False), best_shown, several=several
+        ),
         everything=_table(frame[frame["is_ok"]], _wide(frame), several=several or bool(frame["is_reference"].any())),
         rates=_rates(frame),
         delta_rates=delta_rates(frame),
@@ -114,7 +117,8 @@ def _facts(results: pd.DataFrame, frame: pd.DataFrame, details: Mapping[str, str
 
 def _wide(frame: pd.DataFrame) -> list[str]:
     """The columns of the complete table: the known metrics that have values, then the task's own."""
-    known = [name for name in METRICS if name not in _HIDDEN and frame[name].notna().any()]
+    hidden = _HIDDEN if rs.has_encoders(frame) else (*_HIDDEN, "encoder_bytes")
+    known = [name for name in METRICS if name not in hidden and frame[name].notna().any()]
     added = ("is_ok", "is_reference", "is_bottleneck", "pareto", "num_runs", "score_std")
     own = [
         c

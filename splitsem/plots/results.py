@@ -62,6 +62,11 @@ def references_for(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
+def has_encoders(frame: pd.DataFrame) -> bool:
+    """Whether any configuration has a learned codec, whose encoder takes memory on the device."""
+    return bool((splits(frame)["encoder_bytes"] > 0).any())
+
+
 def failures(frame: pd.DataFrame) -> pd.DataFrame:
     """The jobs that failed."""
     return frame[~frame["is_ok"]]

@@ -44,7 +44,10 @@ def table(results: pd.DataFrame) -> Table:
     if several:
         header = "codec" if frame["codec"].nunique() > 1 else "setting"
         grid.add_column(header, overflow="fold", min_width=6)
-    for name in _SHOWN:
+    shown = list(_SHOWN)
+    if rs.has_encoders(frame):  # there is no room for one more: the ratio follows from the payload
+        shown[shown.index("compression_ratio")] = "encoder_bytes"
+    for name in shown:
         column = METRICS[name]
         header = _HEADERS.get(name, f"{column.title}\n{column.unit}".strip())
         grid.add_column(header, justify="right", no_wrap=True)
@@ -52,7 +55,7 @@ def table(results: pd.DataFrame) -> Table:
     for _, row in frame[frame["is_ok"]].iterrows():
         marks = ("★" if row["pareto"] else " ") + ("▼" if row["is_bottleneck"] else "")
         name = f"{row['split_point']} ({row['series']})" if row["is_reference"] and not several else row["split_point"]
-        cells = [METRICS[metric].show(row[metric]) for metric in _SHOWN]
+        cells = [METRICS[metric].show(row[metric]) for metric in shown]
         label = [row["series"]] if several else []
         look = "dim" if row["is_reference"] else "bold" if row["pareto"] else ""
         grid.add_row(_plain(name), *map(_plain, label), *cells, marks, style=look)

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from splitsem.errors import SplitPointError
 from splitsem.split.capture import capture, home_of
 from splitsem.split.flow import Flow
-from splitsem.split.layers import Candidate, layer_cuts
+from splitsem.split.layers import Candidate, HasUnits, layer_cuts, unit_cuts
 from splitsem.split.naming import modules_ending, node_names
 from splitsem.split.partition import Cut, build_head, build_tail
 from splitsem.split.point import SplitPoint, TensorSpec
@@ -29,7 +29,8 @@ class SplitGraph:
     Args:
         model: takes one tensor ``(batch, *input_shape)``, returns one tensor (or a mapping whose ``"out"`` is taken).
         input_shape: shape of one sample, without the batch.
-        granularity: ``"layer"`` offers a point for each layer (see ``layer_cuts``), ``"op"`` one after every operation.
+        granularity: ``"layer"`` offers a point for each layer (see ``layer_cuts``), or for each unit where the model
+            names its units (``unit_names``); ``"op"`` one after every operation.
         training: whether the halves compute as in train mode (see ``trainable``); the model itself stays in eval mode.
 
     Attributes:
@@ -62,7 +63,7 @@ class SplitGraph:
         self.operations = tuple(self._names[1:])
         self.refused = {name: why for name, why in zip(self._names, self._flow.refused, strict=True) if why}
         self.fingerprint = _fingerprint(self._flow)
-        self._cuts = self._chosen(granularity)
+        self._cuts = self._chosen(granularity, model.unit_names if isinstance(model, HasUnits) else None)
         self.points = self._points()
 
     def point(self, point: str | int) -> SplitPoint:
@@ -96,7 +97,7 @@ class SplitGraph:
         layers = [node for k in later for node in self._flow.live[k] if node.meta["val"].is_floating_point()]
         return build_tail(self._flow, self._cuts[chosen.index].k, layers)
 
-    def _chosen(self, granularity: Granularity) -> list[Candidate]:
+    def _chosen(self, granularity: Granularity, units: tuple[str, ...] | None) -> list[Candidate]:
         flow = self._flow
         ending = modules_ending(flow.data)
         flops = [0.0, *accumulate(op.flops for op in flow.ops)]
@@ -111,7 +112,11 @@ class SplitGraph:
             for k in range(len(flow.data))
             if flow.refused[k] is None
         ]
-        return candidates if granularity == "op" else layer_cuts(flow.data, candidates, flops[-1])
+        if granularity == "op":
+            return candidates
+        if units is not None:
+            return unit_cuts(self._names, candidates, units)
+        return layer_cuts(flow.data, candidates, flops[-1])
 
     def _points(self) -> tuple[SplitPoint, ...]:
         flow = self._flow

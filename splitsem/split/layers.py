@@ -1,10 +1,12 @@
-"""layer_cuts: the few cuts of a graph that a user wants to see, out of all that are possible."""
+"""layer_cuts, unit_cuts: the few cuts of a graph that a user wants to see, out of all that are possible."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import fx
 
+from splitsem.errors import ConfigError
 from splitsem.split.capture import op_name
 from splitsem.split.flops import CONVOLUTIONS, PRODUCTS, RECURRENT
 
@@ -22,6 +24,17 @@ class Candidate:
     head_flops: float
     is_batched: bool
     ends_module: bool
+
+
+@runtime_checkable
+class HasUnits(Protocol):
+    """A model that is a chain of named modules and shall be cut between them only.
+
+    Attributes:
+        unit_names: the paths of the modules, in the order in which they run; the last one makes the output.
+    """
+
+    unit_names: tuple[str, ...]
 
 
 def is_heavy(node: fx.Node) -> bool:
@@ -65,6 +78,25 @@ def layer_cuts(nodes: Sequence[fx.Node], candidates: Sequence[Candidate], total_
     if len(kept) > 1 and layer_of[kept[-1].k] == layer_of[last.k] and kept[-1].raw_bytes >= last.raw_bytes:
         kept.pop()
     return [*kept, last]
+
+
+def unit_cuts(names: Sequence[str], candidates: Sequence[Candidate], units: Sequence[str]) -> list[Candidate]:
+    """``input``, then the cut after each of ``units``: cut λ leaves λ units to the head.
+
+    Args:
+        names: of all data nodes of the graph; a module's is that of the node that ends it.
+        candidates: the possible cuts in order, ``input`` first and ``output`` last.
+        units: paths of modules, in order; the last one makes the output.
+
+    Raises:
+        ConfigError: the model cannot be cut after one of them.
+    """
+    first, *middle, last = candidates
+    after = {names[candidate.k]: candidate for candidate in middle}
+    for unit in units[:-1]:
+        if unit not in after:
+            raise ConfigError(f"the model names {unit!r} as a unit, but cannot be cut after it")
+    return [first, *(after[unit] for unit in units[:-1]), last]
 
 
 def _rank(candidate: Candidate) -> tuple[int, bool, bool]:

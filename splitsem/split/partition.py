@@ -2,12 +2,13 @@
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx, nn
 
 from splitsem.cost.machine import Half
+from splitsem.errors import ConfigError
 from splitsem.split.flow import Flow
 from splitsem.split.point import SplitPoint
 
@@ -33,6 +34,21 @@ class Cut:
     example: Tensor
     fingerprint: str
 
+    def with_tail(self, tail: nn.Module | None) -> "Cut":
+        """This cut with other weights behind it: a tail that was tuned with a codec; None keeps the network's own.
+
+        Raises:
+            ConfigError: the tail does not compute what the network does behind this point.
+        """
+        if tail is None or tail is self.tail:
+            return self
+        if _program(tail) != _program(self.tail):
+            raise ConfigError(
+                f"the codec brings a tail that was tuned for another cut than {self.point.name}: "
+                "give both ends the split.point that the codec was trained for"
+            )
+        return replace(self, tail=tail)
+
     def halves(self) -> tuple[Half, Half]:
         """Both sides as a machine sees them, with inputs of real shapes for one sample."""
         with torch.no_grad():
@@ -41,6 +57,11 @@ class Cut:
             Half("head", self.point.name, self.head, (self.example,), self.point.head_ops, self.fingerprint),
             Half("tail", self.point.name, self.tail, z, self.point.tail_ops, self.fingerprint),
         )
+
+
+def _program(half: nn.Module) -> str | None:
+    """What a half computes, its weights' values aside."""
+    return half.code if isinstance(half, fx.GraphModule) else None
 
 
 def build_head(flow: Flow, k: int) -> nn.Module:

@@ -42,7 +42,8 @@ class TailEngine:
         weights: ``weights_digest`` of its model.
         granularity: the graph's.
         precision: the network's.
-        codecs: decoders beyond the built-in ones, each with a ``codec_id`` of its own (128…255).
+        codecs: decoders beyond the built-in ones, each with a ``codec_id`` of its own (128…255); a plan for one that
+            brings a tail of its own is answered from that.
         max_sessions: tails kept; the one unused for longest makes room, and its users open their plan again.
         max_batch: samples in one payload.
         micro_batch: samples of several devices' frames that may run together, see ``Batcher``; 1 runs each by itself.
@@ -73,7 +74,8 @@ class TailEngine:
         self.device = graph.cut("output").example.device
         self.max_sessions, self.max_batch, self.micro_batch = max_sessions, max_batch, micro_batch
         self._decoders = {int(codec.codec_id): codec for codec in (*builtin_decoders(), *codecs)}  # type: ignore[arg-type]
-        self.codec_labels = tuple(codec_label(codec) for codec in self._decoders.values())
+        self._by_label = {codec_label(codec): codec for codec in self._decoders.values()}
+        self.codec_labels = tuple(self._by_label)
         self._identity = Identity()
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._lock = threading.Lock()
@@ -84,8 +86,8 @@ class TailEngine:
     def open(self, plan: Plan) -> str:
         """Agree on a plan, make its tail ready, and return the key of the session that answers its frames.
 
-        Equal plans share a session. Raises ConfigError with one line for each disagreement, SplitPointError when the
-        network has no such point.
+        Equal plans share a session. Raises ConfigError with one line for each disagreement, or where the codec's tail
+        is of another cut, SplitPointError when the network has no such point.
         """
         lines = self.disagreements(plan)
         if lines:
@@ -96,7 +98,8 @@ class TailEngine:
         key = hashlib.sha256(plan.to_json().encode()).hexdigest()[:16]
         with self._lock:
             if key not in self._sessions:
-                tail = self.graph.cut(point).tail
+                own_tail = self._by_label[plan.codec].tail if probe_bytes is None else None
+                tail = self.graph.cut(point).with_tail(own_tail).tail
                 is_shared = self.micro_batch > 1 and point.is_batched
                 self._sessions[key] = _Session(
                     point, Batcher(tail, self.micro_batch) if is_shared else tail, probe_bytes

@@ -8,7 +8,7 @@ import functools
 import inspect
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +20,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+from splitsem.codecs.codec import Codec
 from splitsem.device import Device
 from splitsem.errors import ConfigError
 from splitsem.lightning import weights
+from splitsem.models.capabilities import Deployable
 from splitsem.models.network_checks import check_output
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
+from splitsem.tasks.classification import ClassificationTask
 from splitsem.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -37,7 +40,7 @@ class Network(NamedTuple):
 
     Attributes:
         task: what it was trained for.
-        model: the whole network, on the device and in the precision that it is scored in.
+        model: the whole network, on the device and in the precision that it is scored in; a Deployable one deployed.
         graph: the same network as a graph that can be cut; it shares the weights.
         device: where it runs.
         trained: how its weights came to be.
@@ -63,10 +66,13 @@ def fresh_network(cfg: DictConfig) -> Network:
 
 
 def initial_network(cfg: DictConfig) -> Network:
-    """The network as training finds it: as its constructor leaves it, or with ``trainer.weights``; its own weights."""
+    """The network as training finds it: as its constructor leaves it, or with ``trainer.weights``; its own weights.
+
+    A Deployable one is in the form that it trains in.
+    """
     settings = _plain_settings(cfg)
     settings["trainer"]["max_epochs"] = 0
-    return _network.__wrapped__(json.dumps(settings, sort_keys=True))
+    return _network.__wrapped__(json.dumps(settings, sort_keys=True), is_deployed=False)
 
 
 def initial_model(cfg: DictConfig) -> tuple[Task, nn.Module, Device]:
@@ -122,7 +128,7 @@ def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=2)
-def _network(settings: str) -> Network:
+def _network(settings: str, is_deployed: bool = True) -> Network:
     cfg = OmegaConf.create(json.loads(settings))
     task = instantiate(cfg.task)
     device: Device = instantiate(cfg.device)
@@ -130,9 +136,18 @@ def _network(settings: str) -> Network:
     torch.manual_seed(cfg.seed)
     model = build_model(cfg.model, task)
     trained, key = _train(cfg, task, model, device)
+    if is_deployed and isinstance(model, Deployable):
+        key = f"{key}-{weights.fingerprint(_deployment(cfg, model), (), folders=())}"
+        model = model.deployed()
     device.place(model).eval()
     graph = SplitGraph(model, task.input_shape, granularity=cfg["split.granularity"])
     return Network(task, model, graph, device, trained, f"{key}-{device.torch_device.type}-{device.precision}")
+
+
+def _deployment(cfg: DictConfig, model: Deployable) -> dict[str, Any]:
+    """The model's settings that make no other training."""
+    settings: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
+    return {name: value for name, value in settings.items() if name in model.deploy_settings}
 
 
 def build_model(cfg: DictConfig, task: Task) -> nn.Module:
@@ -153,7 +168,9 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, device: Device) -> tup
     if fit.weights:
         trained = weights.load(model, Path(fit.weights))
         return trained, weights.fingerprint({"weights": weights.digest(trained.path)}, (task, model))
-    facts = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("task", "model", "trainer")}
+    facts: dict[str, Any] = {n: OmegaConf.to_container(cfg[n], resolve=True) for n in ("task", "model", "trainer")}
+    if isinstance(model, Deployable):
+        facts["model"] = {k: v for k, v in facts["model"].items() if k not in model.deploy_settings}
     key = weights.fingerprint(
         {**facts, "seed": cfg.seed}, [x for x in (task, model, fit.gradient_codec) if x is not None]
     )
@@ -179,9 +196,25 @@ def check_settings(cfg: DictConfig) -> None:
     name, index = cfg.split.point, cfg.split.index
     if name is not None and index is not None:
         raise ConfigError(f"split.point={name} and split.index={index} are both given; give one of them")
-    any_shape = {"tensor_shape": (1, 1, 1)} if is_learned(cfg) else {}  # what crosses is not known yet
-    instantiate(cfg.codec, **any_shape, _convert_="all")
+    build_codec(cfg, (1, 1, 1))  # what crosses is not known yet
     instantiate(cfg.transport)
+
+
+def build_codec(cfg: DictConfig, tensor_shape: Sequence[int], task: Task | None = None) -> Codec:
+    """The untrained codec; ``tensor_shape`` and ``num_classes`` are given to a constructor that names them.
+
+    Raises ConfigError when the codec is for classification and the task is another.
+    """
+    named = inspect.signature(get_object(cfg.codec["_target_"])).parameters
+    facts: dict[str, Any] = {"tensor_shape": tuple(tensor_shape)} if "tensor_shape" in named else {}
+    if "num_classes" in named:
+        task = task or instantiate(cfg.task)
+        if not isinstance(task, ClassificationTask):
+            name = cfg.codec["_target_"].rpartition(".")[2]
+            raise ConfigError(f"{name} adds up the logits of classes, but {type(task).__name__} is no classification")
+        facts["num_classes"] = len(task.class_names)
+    codec: Codec = instantiate(cfg.codec, **facts, _convert_="all")
+    return codec
 
 
 def check_not_learned(cfg: DictConfig) -> None:

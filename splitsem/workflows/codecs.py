@@ -13,7 +13,7 @@ from splitsem.errors import ConfigError
 from splitsem.lightning import weights
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
-from splitsem.workflows.assemble import Network, is_learned
+from splitsem.workflows.assemble import Network, build_codec, is_learned
 
 log = logging.getLogger(__name__)
 _FOLDERS = ("tasks", "models", "lightning", "codecs/learned")
@@ -36,7 +36,9 @@ def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple
         raise ConfigError(f"{cfg.codec['_target_']} has nothing to learn: choose a learned one, e.g. codec=semanticnn")
     check_point(network.graph, point, cfg.codec["_target_"])
     torch.manual_seed(cfg.seed)
-    made: LearnedCodec = instantiate(cfg.codec, tensor_shape=point.tensors[0].shape[1:], _convert_="all")
+    made = build_codec(cfg, point.tensors[0].shape[1:], network.task)
+    assert isinstance(made, LearnedCodec)
+    made.adopt_tail(network.graph.cut(point).tail)
     made.to(network.device.torch_device).eval()
     if made.weights:
         return made, weights.load(made, Path(made.weights))

@@ -1,11 +1,10 @@
-"""Workflow export: head and encoder as files that run without this package, and what these files score."""
+"""Workflow export: head and encoder as files that other runtimes run, and what these files score."""
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from hydra.utils import get_object
 from numpy.typing import NDArray
@@ -15,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
-from splitsem.export import device_net, onnx_file
-from splitsem.export.device_net import Framing
+from splitsem.export import coders, device_net, framing, onnx_file
 from splitsem.export.footprint import footprint
+from splitsem.export.framing import Framing
 from splitsem.plots.run_breakdown import run_breakdown
 from splitsem.split.partition import Cut
 from splitsem.tasks.task import Task
@@ -25,7 +24,7 @@ from splitsem.workflows import assemble, codecs, split
 from splitsem.workflows.job import Metrics, Result
 
 log = logging.getLogger(__name__)
-Runner = Callable[[Tensor], NDArray[np.uint8]]
+Runner = Callable[[Tensor], list[NDArray[Any]]]
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
@@ -33,7 +32,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 
     The int8 file is kept where its score on the validation split is within ``workflow.margin`` of the float32 file's.
     """
-    device_net.check(get_object(cfg.codec["_target_"]))
+    coders.check(get_object(cfg.codec["_target_"]))
     assemble.check_settings(cfg)
     network = assemble.network(cfg)
     if network.device.torch_device.type != "cpu" or network.device.precision != "float32":
@@ -41,9 +40,9 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     point = assemble.chosen_point(cfg, network.graph)
     cut = network.graph.cut(point)
     codec = codecs.codec(cfg, network, point)
-    program, framing = device_net.export(cut, codec)
+    program, packing = device_net.export(cut, codec)
     torch.export.save(program, folder / "device.pt2")
-    (folder / "device.json").write_text(json.dumps(framing._asdict(), indent=2) + "\n")
+    framing.write(packing, folder / "device.json")
     needs = footprint(program)
     metrics = split.evaluate(cfg, network, cut, codec, codec, cfg.workflow.channel_seeds)
     metrics |= split.labels(cfg) | {
@@ -52,22 +51,22 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         "pt2_bytes": (folder / "device.pt2").stat().st_size,
     }
     if onnx_file.is_available():
-        onnx_file.write(program, folder / "device.onnx")
-        metrics |= _onnx(cfg, network.task, cut, codec, framing, folder)
+        onnx_file.write(program, folder / "device.onnx", packing.outputs)
+        metrics |= _onnx(cfg, network.task, cut, codec, packing, folder)
     else:
         log.info("No ONNX file: pip install 'splitsem[export]' brings what writes it")
     return Result(metrics, {"breakdown": run_breakdown(metrics)}, [], _headline(metrics, folder))
 
 
-def _onnx(cfg: DictConfig, task: Task, cut: Cut, codec: Codec, framing: Framing, folder: Path) -> Metrics:
+def _onnx(cfg: DictConfig, task: Task, cut: Cut, codec: Codec, packing: Framing, folder: Path) -> Metrics:
     """Sizes and scores of the ONNX files; the int8 one is judged on the validation split, and may be removed."""
     splits, num = task.splits(), cfg.workflow.num_samples
     path, int8_path = folder / "device.onnx", folder / "device.int8.onnx"
     plain = onnx_file.OnnxDevice(path)
     onnx_file.write_int8(path, int8_path, (x for x, _ in _samples(splits.train, cfg.workflow.calibration_samples)))
     small = onnx_file.OnnxDevice(int8_path)
-    same = [framing.payload(plain.symbols(x)) == codec.encode(cut.head(x)) for x, _ in _samples(splits.test, num)]
-    val, int8_val = (_score(d.symbols, framing, cut, codec, task, splits.val, num) for d in (plain, small))
+    same = [packing.payload(*plain.outputs(x)) == codec.encode(cut.head(x)) for x, _ in _samples(splits.test, num)]
+    val, int8_val = (_score(d.outputs, packing, cut, codec, task, splits.val, num) for d in (plain, small))
     is_kept = val - int8_val <= cfg.workflow.margin
     metrics: Metrics = {
         "onnx_bytes": path.stat().st_size,
@@ -78,7 +77,7 @@ def _onnx(cfg: DictConfig, task: Task, cut: Cut, codec: Codec, framing: Framing,
     }
     if is_kept:
         metrics["int8_bytes"] = int8_path.stat().st_size
-        metrics["score_int8"] = _score(small.symbols, framing, cut, codec, task, splits.test, num)
+        metrics["score_int8"] = _score(small.outputs, packing, cut, codec, task, splits.test, num)
     else:
         int8_path.unlink()
     return metrics
@@ -86,13 +85,13 @@ def _onnx(cfg: DictConfig, task: Task, cut: Cut, codec: Codec, framing: Framing,
 
 @torch.no_grad()
 def _score(
-    run: Runner, framing: Framing, cut: Cut, decoder: Codec, task: Task, source: Dataset, num: int | None
+    run: Runner, packing: Framing, cut: Cut, decoder: Codec, task: Task, source: Dataset, num: int | None
 ) -> float:
     """The task's score of what an exported file sends over a clean link."""
-    metrics = task.metrics()
+    metrics, tail = task.metrics(), cut.with_tail(decoder.tail).tail
     for x, y in _samples(source, num):
-        z_hat = decoder.decode(framing.payload(run(x)))
-        metrics.update(cut.tail(*z_hat).float(), y)
+        z_hat = decoder.decode(packing.payload(*run(x)))
+        metrics.update(tail(*z_hat).float(), y)
     return float(metrics.compute()["score"])
 
 

@@ -20,6 +20,8 @@ def is_federated(results: pd.DataFrame) -> bool:
 def summarise_federated(folder: Path, results: pd.DataFrame, console: Console) -> None:
     """Draw and print; failed jobs are in results.csv only."""
     done = results[results["status"] == "ok"].copy()
+    if len(done) < len(results):
+        console.print(f"{len(results) - len(done)} jobs failed: see results.csv", highlight=False)
     done["label"] = _labels(done)
     score_by_update(done).savefig(folder / "score_by_update.png")
     table = Table(box=None, header_style="bold")
@@ -45,7 +47,6 @@ def _labels(done: pd.DataFrame) -> pd.Series:
     differing = [c for c in (*_NAMED, *swept) if c in done and done[c].astype(str).nunique() > 1]
     if not differing:
         return done["codec"].astype(str)
-    texts = [
-        done[c].astype(str).map(lambda v, c=c: v if c in _NAMED else f"{c.rpartition('.')[2]}={v}") for c in differing
-    ]
+    prefixes = {c: "" if c in _NAMED else f"{c.rpartition('.')[2]}=" for c in differing}
+    texts = [prefix + done[c].astype(str) for c, prefix in prefixes.items()]
     return pd.concat(texts, axis=1).agg(" · ".join, axis=1)

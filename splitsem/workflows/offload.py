@@ -86,9 +86,9 @@ def _measure(cfg: DictConfig, network: Network, device: DeviceEnd, remote: Remot
     answers = remote.stream(device.payload(x) for x in chain(ready, (x for x, _ in samples)))
     arrivals, outputs = [], []
     for answer in islice(answers, len(ready)):
-        outputs.append(answer.output())
+        outputs.append(device.result(answer))
         arrivals.append(time.perf_counter())
-    rest = chain(outputs, (answer.output() for answer in answers))
+    rest = chain(outputs, (device.result(answer) for answer in answers))
     scores = score(lambda _: next(rest), network.task, _samples(cfg, network, cfg.workflow.num_samples))
     answers.close()  # type: ignore[attr-defined]
     stages = _alone(cfg, network, DeviceEnd(device.cut, device.codec), remote)

@@ -59,10 +59,11 @@ def evaluate(
 ) -> Metrics:
     """Run the test split through ``cut`` and price it: the contract's metrics of a split run.
 
+    A tail that was tuned with the codec takes the place of the network's own, in the score and in the times.
     The link is the configured one, or one that was ``measured``. Over a lossy one, scores are means over
     ``channel_seeds`` runs of its channel, see ``channel.repeat``.
     """
-    task, point = network.task, cut.point
+    task, point, cut = network.task, cut.point, cut.with_tail(decoder.tail)
     frames = Frames()
     link = measured or instantiate(cfg.transport)
     pipeline = Pipeline(cut, encoder, decoder, link)
@@ -86,6 +87,7 @@ def evaluate(
         link_j=statistics.fmean(frames.link_j),
     )
     payload_bytes = statistics.fmean(frames.payload_bytes)
+    answers = {"answer_bytes": statistics.fmean(frames.answer_bytes)} if frames.answer_bytes else {}
     return {
         **scores,
         "score_unsplit": _score_unsplit(network, cfg.trainer.batch_size, cfg.workflow.num_samples),
@@ -107,6 +109,7 @@ def evaluate(
         "link_timing": "measured" if measured else "simulated",
         "server_timing": server.timing,
         **cost.to_metrics(),
+        **answers,
         **repeated,
     }
 

@@ -1,9 +1,11 @@
-"""The small network that both ends of a test hold, each its own."""
+"""The small network that both ends of a test hold, each its own; and a codec with a tail and an output of its own."""
 
 import functools
 
 import torch
 
+from splitsem.codecs.learned.agilenn import AgileNN
+from splitsem.codecs.learned.stage import Stage
 from splitsem.models.cnn import StagedCnn
 from splitsem.split.graph import SplitGraph
 from splitsem.transport.plan import Plan, weights_digest
@@ -22,3 +24,16 @@ def small_network(seed: int = 0) -> tuple[StagedCnn, SplitGraph]:
 def small_plan(model: StagedCnn, graph: SplitGraph, point: str = "stage1") -> Plan:
     """What the tests' servers agree to."""
     return Plan(graph.fingerprint, weights_digest(model), point, "layer", "float32", "Identity")
+
+
+def small_agilenn(graph: SplitGraph) -> AgileNN:
+    """For the cut at ``stem``; its tail is no longer the network's."""
+    torch.manual_seed(1)
+    stages = {"task": Stage(0, task_weight=1.0, is_tail_tuned=True)}
+    sizes = {"feature_channels": 6, "local_channels": 2, "code_channels": 3, "decoder_width": 4}
+    codec = AgileNN((4, 8, 8), num_classes=10, stages=stages, **sizes)
+    codec.adopt_tail(graph.cut("stem").tail)
+    assert codec.tail is not None
+    with torch.no_grad():
+        next(codec.tail.parameters()).mul_(2)
+    return codec.eval()

@@ -12,7 +12,7 @@ from splitsem.transport.grpc.security import Security
 from splitsem.transport.grpc.server import GrpcServer
 from splitsem.transport.plan import weights_digest
 from splitsem.workflows.serve import serve
-from tests.integration.network import INPUT_SHAPE, small_network
+from tests.integration.network import INPUT_SHAPE, small_agilenn, small_network
 
 
 def main(settings: dict, folder: Path) -> None:
@@ -22,7 +22,8 @@ def main(settings: dict, folder: Path) -> None:
     """
     torch.set_num_threads(1)
     model, graph = small_network()
-    engine = TailEngine(graph, weights_digest(model), micro_batch=settings.get("micro_batch", 1))
+    micro_batch = settings.get("micro_batch", 1)
+    engine = TailEngine(graph, weights_digest(model), codecs=[small_agilenn(graph)], micro_batch=micro_batch)
     if settings.get("training"):
         from splitsem.tasks.digits import Digits  # sklearn and torchmetrics, which the other tests' servers do without
         from splitsem.training.engine import TrainingEngine, TrainingLimits

@@ -12,9 +12,15 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from splitsem.codecs.identity import Identity
 from splitsem.codecs.quantise import Quantise
 from splitsem.errors import ConfigError, LinkError, PayloadError, SplitPointError
+from splitsem.pipeline import Frames, Pipeline
 from splitsem.transport.grpc import tail_pb2
 from splitsem.transport.grpc.frames import Frame, Reply
 from splitsem.transport.grpc.server import SERVICE
+from splitsem.transport.plan import codec_label
+from splitsem.transport.remote import Answer
+from splitsem.transport.simulated import SimulatedLink
+from splitsem.workflows.device_end import DeviceEnd
+from tests.integration.network import INPUT_SHAPE, small_agilenn
 
 
 def outputs_of(answers):
@@ -56,6 +62,26 @@ def test_every_point_and_codec_works_over_one_server(server, connect, plan, netw
                 expected = cut.tail(*codec.decode(payload))
             (answer,) = tail.stream([payload])
             assert torch.equal(answer.output(), expected)
+
+
+def test_offloaded_results_are_those_of_the_pipeline_and_a_lost_frame_leaves_the_local_one(
+    server, connect, plan, network
+):
+    model, graph = network
+    codec, cut = small_agilenn(graph), graph.cut("stem")
+    tail = connect(server.address)
+    tail.open(dataclasses.replace(plan, point="stem", codec=codec_label(codec)))
+    x = torch.rand(20, *INPUT_SHAPE, generator=torch.Generator().manual_seed(2))
+    device = DeviceEnd(cut, codec)
+    results = [device.result(answer) for answer in tail.stream(device.payload(sample) for sample in x.split(1))]
+    pipeline = Pipeline(cut, codec, small_agilenn(graph), SimulatedLink(1e6, 0.01, 0.0))
+    expected = [pipeline.run(sample, Frames()) for sample in x.split(1)]
+    assert all(map(torch.equal, results, expected))
+    assert not torch.equal(torch.cat(results), model(x))
+    device.payload(x[:1])
+    with torch.inference_mode():
+        local = codec.local_output(cut.head(x[:1]))
+    assert torch.equal(device.result(Answer(0, b"", 0.0, 0.0)), local)  # as a datagram that was lost
 
 
 def test_no_more_frames_than_the_window_are_unanswered(server, connect, plan, frames):

@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import safetensors
 
-STAGES = ("codec.stages.features.max_epochs=0", "codec.stages.task.max_epochs=1")
+STAGES = (
+    *("codec.stages.features.max_epochs=0", "codec.stages.task.max_epochs=1"),
+    "codec.stages.task.is_tail_tuned=true",  # its tail must be found by other workflows, too
+)
 QUICK = ("task=digits", "tracking=none", "trainer.max_epochs=0", "workflow.num_samples=6", "cache_dir=cache")
 
 
@@ -28,6 +32,8 @@ def test_a_codec_is_trained_once_scored_with_real_bytes_and_used_by_other_workfl
     assert metrics["snr_db"] == pytest.approx(0.0)
     assert {"score_clean", "score_ci95"} <= metrics.keys()
     assert metrics["train_s"] > 0
+    with safetensors.safe_open(tmp_path / "run" / "codec.safetensors", framework="pt") as file:
+        assert any(name.startswith("tail.") for name in file.keys())  # noqa: SIM118 (not a dict)
     assert (tmp_path / "run" / "importance.png").stat().st_size > 0
     split = run_py("workflow=split", "codec=semanticnn", *chosen, *noise, "hydra.run.dir=split")
     assert split.returncode == 0, split.stderr

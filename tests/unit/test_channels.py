@@ -26,6 +26,8 @@ CORRELATED = {  # bits that share a symbol or a gain: σ comes from independent 
     **{f"qam16 {db} dB": Awgn(db, modulation="qam16") for db in (-3.0, 3.0, 8.0)},
     **{f"rayleigh {m} {db}": Rayleigh(db, modulation=m) for m in ("bpsk", "qpsk", "qam16") for db in (0.0, 10.0)},
     "rayleigh, a gain each symbol": Rayleigh(5.0, modulation="qpsk", block_symbols=1),
+    "rayleigh, blocks within bytes": Rayleigh(5.0, modulation="bpsk", block_symbols=3),
+    **{f"rayleigh qam16, blocks of {n}": Rayleigh(5.0, modulation="qam16", block_symbols=n) for n in (1, 2, 3, 7)},
     "gilbert-elliott": GilbertElliott(1e-4, 0.2, 2e-3, 2e-2),
 }
 

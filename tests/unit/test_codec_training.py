@@ -1,5 +1,7 @@
 """Training a learned codec in its stages: what learns, what stays, and what it is judged on."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,9 +10,12 @@ from torch.utils.data import Dataset, TensorDataset
 from splitsem.codecs.learned.semanticnn import SemanticNN
 from splitsem.codecs.learned.stage import Stage
 from splitsem.lightning.codec_fit import fit_codec
+from splitsem.pipeline import Frames, Pipeline
+from splitsem.replay import Recording
 from splitsem.split.graph import SplitGraph
 from splitsem.tasks.classification import ClassificationTask
 from splitsem.tasks.task import Splits
+from splitsem.transport.simulated import SimulatedLink
 
 
 class Untouchable(Dataset):
@@ -44,7 +49,8 @@ class Corners(ClassificationTask):
 def network() -> nn.Module:
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 4, 4), nn.Flatten(), nn.Linear(16, 4)
+        *(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(4, 4, 4, 4), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 4)),
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     x, y = Corners().splits().train.tensors  # type: ignore[attr-defined]
@@ -52,7 +58,7 @@ def network() -> nn.Module:
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
-    return model
+    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +147,59 @@ def test_the_tail_with_layers_gives_the_output_and_what_crosses_later(graph):
     output, *layers = graph.tail_with_layers(graph.points[1])(z)
     assert torch.equal(output, graph.cut(graph.points[1]).tail(z))
     assert [tuple(layer.shape[1:]) for layer in layers] == [p.tensors[0].shape[1:] for p in graph.points[2:-1]]
+
+
+TUNED = {
+    "features": Stage(1, learning_rate=1e-2, batch_size=64, feature_weight=1.0),
+    "task": Stage(2, learning_rate=1e-2, batch_size=32, layers_weight=0.1, task_weight=1.0, is_tail_tuned=True),
+}
+
+
+@pytest.fixture(scope="module")
+def with_tail(graph: SplitGraph) -> tuple[SemanticNN, list[dict[str, float]]]:
+    return trained(graph, TUNED)
+
+
+def test_a_tuned_tail_belongs_to_the_codec_and_the_network_stays_as_it_was(with_tail, graph):
+    codec, _ = with_tail
+    own = graph.cut(graph.points[1]).tail.state_dict()
+    before = SplitGraph(network(), (1, 8, 8)).cut(graph.points[1]).tail.state_dict()
+    tuned = codec.tail.state_dict()
+    assert tuned.keys() == own.keys()
+    for name, value in tuned.items():
+        assert torch.equal(own[name], before[name]), name
+        is_statistic = "running" in name or "num_batches" in name
+        assert torch.equal(value, own[name]) == is_statistic, name
+    assert {f"tail.{name}" for name in tuned} < set(codec.state_dict())
+
+
+def test_a_tuned_tail_makes_the_loss_lower_than_the_frozen_one(with_tail, graph):
+    frozen = {name: dataclasses.replace(stage, is_tail_tuned=False) for name, stage in TUNED.items()}
+    _, history = trained(graph, frozen)
+    assert history[0] == with_tail[1][0]  # nothing is tuned yet
+    assert with_tail[1][-1]["train_loss"] < 0.95 * history[-1]["train_loss"]
+
+
+def test_a_stage_that_does_not_tune_keeps_what_an_earlier_one_tuned(graph):
+    tuning = Stage(1, batch_size=64, task_weight=1.0, is_tail_tuned=True)
+    after = Stage(1, batch_size=64, task_weight=1.0)
+    one, _ = trained(graph, {"task": tuning})
+    two, _ = trained(graph, {"task": tuning, "after": after})
+    for name, value in two.tail.state_dict().items():
+        assert torch.equal(value, one.tail.state_dict()[name]), name
+    assert all(parameter.requires_grad for parameter in two.tail.parameters())
+    assert not torch.equal(two.decoder.last.weight, one.decoder.last.weight)
+
+
+def test_what_is_scored_is_the_tail_that_was_tuned(with_tail, graph):
+    codec, _ = with_tail
+    cut, task = graph.cut(graph.points[1]), Corners()
+    x, y = task.splits().val.tensors  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        codes = [codec.decode(codec.encode(cut.head(sample)))[0] for sample in x.split(1)]
+        expected = codec.tail(torch.cat(codes))
+    link = SimulatedLink(1e6, 0.01, 0.0)
+    assert torch.equal(Pipeline(cut, codec, codec, link).run(x, Frames()), expected)
+    scores, _ = Recording(cut, codec, [(x, y)]).play(codec, link, task)
+    assert scores["score"] == pytest.approx((expected.argmax(1) == y).float().mean().item())
+    assert not torch.equal(cut.tail(torch.cat(codes)), expected)

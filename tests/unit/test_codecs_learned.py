@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from splitsem.codecs.learned.adjscc import Adjscc
+from splitsem.codecs.learned.agilenn import AgileNN
 from splitsem.codecs.learned.bottleneck import Bottleneck
 from splitsem.codecs.learned.crbq import CrBq
 from splitsem.codecs.learned.deepcod import DeepCod
@@ -27,6 +28,11 @@ SYMBOL_CODECS: dict[str, tuple[type[SymbolCodec], dict, int]] = {  # with the bi
     "deepcod": (DeepCod, {"decoder_width": 8, "snr_range_db": (-6.0, 7.0)}, 3 * 4 * 4 * 5),
     "deepcod coarse": (DeepCod, {"decoder_width": 4, "stride": 4, "code_channels": 5}, 3 * 5 * 2 * 3),
     "adjscc": (Adjscc, {"width": 4, "code_channels": 5}, 4 * 5 * 1 * 2),
+    "agilenn": (
+        AgileNN,
+        {"num_classes": 4, "feature_channels": 5, "local_channels": 2, "code_channels": 3, "decoder_width": 4},
+        3 * 3 * 2 * 3,
+    ),
 }
 CODECS: dict[str, tuple[type[LearnedCodec], dict]] = {
     name: (cls, settings) for name, (cls, settings, _) in SYMBOL_CODECS.items()
@@ -81,6 +87,8 @@ def test_training_sends_gradients_to_every_weight_on_the_device(name):
     codec = build(name).train()
     coded = codec.code(features(), codec.draw_snr_db())
     loss = coded.z_hat.square().mean()
+    if coded.local is not None:
+        loss = loss + codec.combine(coded.local, torch.ones_like(coded.local)).square().mean()
     (loss if coded.rate_bits is None else loss + coded.rate_bits).backward()
     for module in codec.device_modules():
         for parameter_name, parameter in module.named_parameters():

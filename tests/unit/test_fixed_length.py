@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitsem.codecs import tolerant
-from splitsem.codecs.fixed_length import FixedLength, pack_symbols, unpack_symbols
+from splitsem.codecs.entropy.bits import pack_symbols, unpack_symbols
+from splitsem.codecs.fixed_length import FixedLength
 from splitsem.codecs.quantise import Quantise
 from splitsem.errors import PayloadError
 

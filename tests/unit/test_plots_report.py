@@ -55,6 +55,14 @@ def test_every_split_point_every_score_and_the_command_are_on_the_page():
     assert COMMAND in texts
 
 
+@pytest.mark.parametrize("encoder_bytes", [61_234, 0])
+def test_the_encoders_size_is_in_both_tables_where_a_codec_has_learned_weights(encoder_bytes):
+    results = sample_results(UNET[:3]).assign(encoder_bytes=encoder_bytes)
+    html = page(results)
+    heads = re.findall(r"<thead>.*?</thead>", html, re.DOTALL)
+    assert sum("encoder" in head for head in heads) == (2 if encoder_bytes else 0)
+
+
 def test_page_is_well_formed_and_needs_nothing_from_elsewhere():
     results = sample_results()
     html = page(results, figures={"accuracy_throughput": accuracy_throughput(results)})

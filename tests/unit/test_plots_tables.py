@@ -30,6 +30,18 @@ def test_table_fits_a_hundred_columns_and_cuts_no_number(codecs):
         assert f"{score:.4f}" in numbers
 
 
+@pytest.mark.parametrize(("encoder_bytes", "is_shown"), [(61_234, True), (0, False)])
+def test_the_encoders_size_is_a_column_where_a_codec_has_learned_weights(encoder_bytes, is_shown):
+    results = sample_results(UNET, ("identity", "quant8", "quant2"))
+    results["encoder_bytes"] = (results["codec"] == "quant2") * encoder_bytes
+    results["link_s"] *= 1000
+    lines = printed(table(results), width=200)
+    assert max(map(len, lines)) <= 100
+    assert "…" not in "".join(lines)
+    assert any("encoder" in line for line in lines[:5]) == is_shown
+    assert sum("61.2" in line for line in lines) == len(UNET) * is_shown
+
+
 def test_long_names_are_folded_not_lost():
     results = sample_results(["features.12.block.3.some_very_long_module_name.conv_depthwise"])
     lines = printed(table(results))

@@ -1,5 +1,6 @@
 """Head and tail: exact, sharing the model's weights, each with its own only."""
 
+import copy
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from splitsem.errors import ConfigError
 from splitsem.split.graph import SplitGraph
 from splitsem.split.partition import Cut
 
@@ -276,6 +278,22 @@ def test_other_precisions_work(dtype: torch.dtype) -> None:
         cut = graph.cut(point)
         assert torch.equal(cut.tail(*cut.head(x)), model(x))
         assert all(spec.dtype == dtype for spec in point.tensors)
+
+
+def test_a_cut_takes_another_tail_of_the_same_computation_only() -> None:
+    graph = SplitGraph(TinyUNet(), (3, 8, 8))
+    cut = graph.cut("enc2")
+    other = copy.deepcopy(cut.tail)
+    with torch.no_grad():
+        next(other.parameters()).mul_(2)
+    tuned = cut.with_tail(other)
+    z = cut.head(torch.rand(2, 3, 8, 8))
+    assert torch.equal(tuned.tail(*z), other(*z))
+    assert not torch.equal(tuned.tail(*z), cut.tail(*z))
+    assert tuned.halves()[1].module is other
+    assert cut.with_tail(None) is cut
+    with pytest.raises(ConfigError, match="tuned for another cut than enc1: give both ends"):
+        graph.cut("enc1").with_tail(other)
 
 
 def test_the_halves_come_with_examples_for_one_sample() -> None:

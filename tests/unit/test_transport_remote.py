@@ -1,5 +1,6 @@
 """The remote tail's contract without a network: plans, agreement, answers, replies."""
 
+import copy
 import dataclasses
 import time
 
@@ -10,6 +11,7 @@ from torch import nn
 from splitsem.codecs.decoders import builtin_decoders
 from splitsem.codecs.half import HalfPrecision
 from splitsem.codecs.identity import Identity
+from splitsem.codecs.learned.bottleneck import Bottleneck
 from splitsem.codecs.pieces import Pieces
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.topk import TopK
@@ -82,6 +84,25 @@ def test_any_built_in_codec_is_decoded_from_its_bytes_alone(engine, graph, codec
     for received in (payload, memoryview(payload), Pieces([payload[:50], payload[50:]])):
         answer, _ = engine.answer(session, received)
         assert torch.equal(Answer(0, answer, 0.0, 0.0).output(), expected)
+
+
+def test_a_codec_with_a_tail_of_its_own_is_answered_from_that_at_its_own_cut_only(graph, model):
+    codec, cut = Bottleneck((4, 8, 8)).eval(), graph.cut("stem")
+    codec.tail = copy.deepcopy(cut.tail)
+    with torch.no_grad():
+        next(codec.tail.parameters()).mul_(2)
+    engine = TailEngine(graph, weights_digest(model), codecs=[codec])
+    with torch.inference_mode():
+        payload = codec.encode(cut.head(torch.rand(1, 1, 8, 8)))
+        expected, other = (tail(*codec.decode(payload)) for tail in (codec.tail, cut.tail))
+    plan = plan_for(engine, "stem", codec_label(codec))
+    output = Answer(0, engine.answer(engine.open(plan), payload)[0], 0.0, 0.0).output()
+    assert torch.equal(output, expected)
+    assert not torch.equal(output, other)
+    assert engine.answer(engine.open(plan.probe(10)), payload)[0] == bytes(10)
+    with pytest.raises(ConfigError, match="tuned for another cut than stage1"):
+        engine.open(dataclasses.replace(plan, point="stage1"))
+    engine.open(plan_for(engine, "stage1"))  # other codecs have the network's own tails
 
 
 def test_every_disagreement_is_a_line_of_its_own(engine):

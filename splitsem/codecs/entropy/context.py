@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitsem.codecs.entropy import adaptive, static
-from splitsem.codecs.wire import Reader
+from splitsem.codecs.fields import Reader
 from splitsem.errors import PayloadError
 
 ADAPTIVE_UP_TO = 32_768  # symbols; above, tables cost less than the adaptive coder's time

@@ -49,6 +49,13 @@ def encode(symbols: Sequence[int], rows: Sequence[int], tables: Tables) -> bytes
     return (head + bytes(reversed(out))).rstrip(b"\0")
 
 
+def encode_rows(integers_KP: NDArray[np.generic], tables: Tables) -> bytes:
+    """Code integers around zero, row k with table k, whose middle entry is zero's."""
+    num_rows, num_positions = integers_KP.shape
+    symbols = integers_KP.reshape(-1).astype(np.int64) + (tables.shape[1] // 2 - 1)
+    return encode(symbols.tolist(), np.repeat(np.arange(num_rows), num_positions).tolist(), tables)
+
+
 def decode(data: bytes | memoryview, rows: Sequence[int], tables: Tables) -> list[int]:
     """Undo ``encode``. Raises PayloadError unless the data are a whole code of these rows."""
     ends = np.cumsum(tables, 1)

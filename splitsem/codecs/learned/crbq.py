@@ -93,11 +93,15 @@ class CrBq(LearnedCodec):
         values = StraightThrough.apply(code_BN, rounded, torch.ones_like(code_BN, dtype=torch.bool))
         return Coded(self._from_code(values, z.dtype), values)
 
+    def integers(self, z: Tensor) -> tuple[Tensor, Affine]:
+        """The device's half: integers ``(B, N)`` as float32 of the tensor ``(B, C, H, W)``, and what they mean."""
+        return self._quantise(self._to_code(z))
+
     @torch.no_grad()
     def encode(self, z: Tensors) -> bytes:
         """See Codec. Raises ConfigError for other tensors than the one it was built for."""
         tensor = self._only(z)
-        symbols, affine = self._quantise(self._to_code(tensor))
+        symbols, affine = self.integers(tensor)
         settings = write_affine(Affine(*(t.cpu() for t in affine)), self.bit_width, channelwise=False)
         body = pack_bits(symbols.reshape(-1).cpu().numpy().astype(np.uint8), self.bit_width)
         part = tolerant.TolerantPart(tensor.dtype, (len(tensor), self.num_values), settings, body)

@@ -86,12 +86,15 @@ class EntropicStudent(LearnedCodec):
         rate_bits = self.prior.bits(noisy).sum((1, 2)).mean()
         return Coded(self._from_code(rounded, z.dtype), rounded.flatten(1), rate_bits=rate_bits)
 
+    def integers(self, z: Tensor) -> Tensor:
+        """The device's half: integers ``(B, K, P)`` as float32 of the crossing tensor ``(B, C, H, W)``."""
+        return self._to_code(z).round().clamp(-_MOST, _MOST)
+
     @torch.no_grad()
     def encode(self, z: Tensors) -> bytes:
         """See Codec. Raises ConfigError for other tensors than the one it was built for."""
         tensor = self._only(z)
-        integers = self._to_code(tensor).round().clamp(-_MOST, _MOST)
-        codes = [self.prior.encode(sample) for sample in integers]
+        codes = [self.prior.encode(sample) for sample in self.integers(tensor)]
         body = b"".join([*(wire.varint(len(code)) + code for code in codes[:-1]), codes[-1]])
         return wire.pack(self.codec_id, [wire.Part(tensor.dtype, (len(tensor),), body)])
 

@@ -3,6 +3,7 @@
 Shapes: B samples, C channels, H × W positions of the crossing tensor.
 """
 
+import copy
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from math import isfinite, prod
@@ -24,12 +25,14 @@ class Coded(NamedTuple):
         code: the values that the decoder was given, one row a sample ``(B, N)``; None where there is no such thing.
         damage: expected squared error of each value of the code ``(B, N)``, or None.
         rate_bits: estimated bits of a sample's code, a scalar, or None where its length is fixed.
+        local: what the device makes of it without the link, see ``Codec.local_output``.
     """
 
     z_hat: Tensor
     code: Tensor | None = None
     damage: Tensor | None = None
     rate_bits: Tensor | None = None
+    local: Tensor | None = None
 
 
 class LearnedCodec(Codec):
@@ -83,6 +86,11 @@ class LearnedCodec(Codec):
     @abstractmethod
     def device_modules(self) -> Sequence[nn.Module]:
         """What runs on the device; the rest is the server's."""
+
+    def adopt_tail(self, tail: nn.Module) -> None:
+        """Take a copy of the network's tail, to be tuned or loaded, where a stage of the training tunes it."""
+        if any(stage.is_tail_tuned for stage in self.stages.values()):
+            self.tail = copy.deepcopy(tail)
 
     def finish_training(self) -> None:
         """Fix what is derived from the learned weights and must be the same on both ends."""

@@ -57,9 +57,7 @@ class FactorisedPrior(nn.Module):
 
     def encode(self, integers_KP: Tensor) -> bytes:
         """One sample's integers as bytes."""
-        num_positions = integers_KP.shape[1]
-        symbols = (integers_KP.reshape(-1).cpu().long() + self.largest).tolist()
-        return shared.encode(symbols, self._rows(num_positions), self.tables.cpu().numpy().astype(np.int64))
+        return shared.encode_rows(integers_KP.cpu().numpy(), self.tables.cpu().numpy().astype(np.int64))
 
     def decode(self, data: bytes | memoryview, num_positions: int) -> Tensor:
         """Undo ``encode``: ``(K, P)``, float32. Raises PayloadError."""

@@ -18,6 +18,7 @@ from splitsem.codecs.learned.stage import Stage
 from splitsem.codecs.learned.symbol_codec import SymbolCodec
 
 _STRIDE = 4
+_MOST_CHANNELS = 128
 CentresKind = Literal["learned", "even", "random"]
 
 
@@ -29,7 +30,8 @@ class SemanticNN(SymbolCodec):
 
     Args:
         tensor_shape: ``(C, H, W)`` of the crossing tensor.
-        code_channels: K; None is half of C, as published.
+        code_channels: K; None is half of C, as published, and at most 128: half of a deep layer's 2,048 would make an
+            encoder of 134 MB.
         bits_per_symbol: b; 3 as published.
         encoder_widths: channels of convolutions before the code: two that halve height and width, then any that do
             not. Empty as published: a single 4×4 convolution of stride 4.
@@ -58,7 +60,7 @@ class SemanticNN(SymbolCodec):
     ) -> None:
         super().__init__(tensor_shape, stages, weights, snr_range_db)
         channels, height, width = self.tensor_shape
-        code_channels = max(1, channels // 2) if code_channels is None else code_channels
+        code_channels = min(max(1, channels // 2), _MOST_CHANNELS) if code_channels is None else code_channels
         for name, value in {"code_channels": code_channels, "decoder_width": decoder_width}.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

@@ -20,7 +20,11 @@ class Stage:
         task_weight: of the task's own loss.
         rate_weight: of the estimated bits of a sample's code.
         importance_weight: of the expected damage of the code's symbols, each weighted by its importance to the task.
-        is_encoder_frozen: whether only the decoder learns.
+        local_weight: of the task's loss of the local output alone, for codecs that make one.
+        skewness_weight: of AgileNN's loss for features whose importance is not concentrated in the local ones.
+        is_encoder_frozen: whether only the decoder learns, and the tail where it is tuned.
+        is_tail_tuned: whether the server's half of the network learns too, in a copy that belongs to the codec; its
+            batch normalisation keeps its statistics. The uncoded network stays as it is, and the teacher.
         limit_train_batches: share (float) or number (int) of batches an epoch, to shrink a trial run.
     """
 
@@ -35,7 +39,10 @@ class Stage:
     task_weight: float = 0.0
     rate_weight: float = 0.0
     importance_weight: float = 0.0
+    local_weight: float = 0.0
+    skewness_weight: float = 0.0
     is_encoder_frozen: bool = False
+    is_tail_tuned: bool = False
     limit_train_batches: float | int = 1.0
 
     def __post_init__(self) -> None:
@@ -46,7 +53,7 @@ class Stage:
         for name in ("max_epochs", "weight_decay", *weights):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        if not any(getattr(self, name) for name in weights if name not in ("rate_weight", "importance_weight")):
+        if not any(getattr(self, f"{name}_weight") for name in ("feature", "layers", "logits", "distill", "task")):
             raise ValueError(
                 "a stage needs one of feature_weight, layers_weight, logits_weight, distill_weight and task_weight"
             )

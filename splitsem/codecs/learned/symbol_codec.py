@@ -64,11 +64,15 @@ class SymbolCodec(LearnedCodec):
         """``z_hat`` from received levels, and the signal-to-noise ratio that each sample's receiver saw."""
         return self.restore(self.from_code(values_BN, self.known_snr_db(seen_db)), dtype)
 
+    def words(self, z: Tensor) -> Tensor:
+        """The device's half: symbols ``(B, N)``, uint8, of the crossing tensor ``(B, C, H, W)``."""
+        return self.centres.words(self.to_code(self.standardise(z)))
+
     @torch.no_grad()
     def encode(self, z: Tensors) -> bytes:
         """See Codec. Raises ConfigError for other tensors than the one it was built for."""
         tensor = self._only(z)
-        words = self.centres.words(self.to_code(self.standardise(tensor)))
+        words = self.words(tensor)
         body = pack_bits(words.reshape(-1).cpu().numpy(), self.centres.bits_per_symbol)
         return tolerant.pack(self.codec_id, [tolerant.TolerantPart(tensor.dtype, (len(tensor),), b"", body)])
 

@@ -5,9 +5,8 @@ import numpy as np
 from splitsem.transport.channels import modulation as modulations
 from splitsem.transport.channels.bernoulli import packed_bits
 from splitsem.transport.channels.channel import Bits, Channel, Hard, Llrs, Octets, Soft
+from splitsem.transport.channels.pairs import errors_of_tails
 from splitsem.transport.channels.snr import from_db
-
-_CHUNK_BYTES = 1 << 13  # what stays in a processor's cache is several times as fast
 
 
 class Awgn(Channel):
@@ -30,14 +29,11 @@ class Awgn(Channel):
         return self.scheme.ber(from_db(self.snr_db))
 
     def hard(self, octets: Octets, rng: np.random.Generator) -> Hard:
-        """See Channel. With one bit an axis, deciding is a binary symmetric channel: its flips are drawn directly."""
+        """See Channel. No symbols are made: wrong bits are drawn directly, as often as deciding would make them."""
         if self.scheme.bits_per_axis == 1:
             return Hard(octets ^ packed_bits(len(octets), self.ber_theory, rng), self.snr_db)
-        pieces = []
-        for start in range(0, len(octets), _CHUNK_BYTES):
-            bits = np.unpackbits(octets[start : start + _CHUNK_BYTES])
-            pieces.append(np.packbits(self.scheme.decide(self._levels(bits, rng), 1.0, len(bits))))
-        return Hard(np.concatenate(pieces) if pieces else octets, self.snr_db)
+        tails = self.scheme.tails(np.array([from_db(self.snr_db)]))
+        return Hard(octets ^ errors_of_tails(octets, tails, 1, rng), self.snr_db)
 
     def soft(self, bits: Bits, rng: np.random.Generator) -> Soft:
         """See Channel."""

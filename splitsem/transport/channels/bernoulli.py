@@ -53,11 +53,17 @@ def _by_gaps(num_bits: int, p: float, rng: np.random.Generator) -> Octets:
 
 def packed_bits_by_run(probabilities: NDArray[np.float64], run: int, num_bits: int, rng: np.random.Generator) -> Octets:
     """Packed bits, each ``run`` of them with a probability of their own, ``(runs,)``; the last run may be cut off."""
+    run = min(run, max(num_bits, 1))
     thresholds = np.minimum(probabilities * 2.0**32, 2.0**32 - 1).astype(np.uint32)
     at_once = 8 * max(1, _CHUNK_BITS // (8 * run))  # runs; a multiple of 8, so that each chunk fills its bytes
     pieces = []
     for start in range(0, len(thresholds), at_once):
-        chunk = np.repeat(thresholds[start : start + at_once], run)[: num_bits - start * run]
-        uniform = np.frombuffer(rng.bytes(4 * len(chunk)), np.uint32)
-        pieces.append(np.packbits(uniform < chunk))
+        chunk = thresholds[start : start + at_once, None]
+        is_one = uniform32(len(chunk) * run, rng).reshape(-1, run) < chunk
+        pieces.append(np.packbits(is_one.reshape(-1)[: num_bits - start * run]))
     return np.concatenate(pieces) if pieces else np.empty(0, np.uint8)
+
+
+def uniform32(num: int, rng: np.random.Generator) -> NDArray[np.uint32]:
+    """Uniform 32-bit integers, two of each 64-bit word that the generator makes: several times as fast as one each."""
+    return rng.integers(0, 2**64, -(-num // 2), np.uint64).view(np.uint32)[:num]

@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import special
 
 from splitsem.transport.channels.channel import Bits, Llrs
 from splitsem.transport.channels.snr import check_db, from_db, to_db
@@ -39,29 +41,31 @@ class Modulation:
     def levels(self, bits: Bits) -> Llrs:
         """Amplitudes on consecutive axes, ``(ceil(bits / bits_per_axis),)``; a missing last bit counts as 0."""
         if self.bits_per_axis == 1:
-            return (self.unit * (1 - 2 * bits.astype(np.float32))).astype(np.float32)
-        pairs = np.zeros((-(-len(bits) // 2), 2), np.float32)
+            return np.array([self.unit, -self.unit], np.float32).take(bits)
+        pairs = np.zeros((-(-len(bits) // 2), 2), np.uint8)
         pairs.reshape(-1)[: len(bits)] = bits
-        return (self.unit * (1 - 2 * pairs[:, 0]) * (1 + 2 * pairs[:, 1])).astype(np.float32)
-
-    def decide(self, levels: Llrs, gains: Llrs | float, num_bits: int) -> Bits:
-        """The likeliest bits for received levels, ``gains`` known."""
-        if self.bits_per_axis == 1:
-            return (levels < 0).astype(np.uint8)
-        pairs = np.stack([levels < 0, np.abs(levels) > 2 * self.unit * gains], 1)
-        return pairs.reshape(-1)[:num_bits].astype(np.uint8)
+        levels = self.unit * np.array([1, 3, -1, -3], np.float32)
+        return levels.take(2 * pairs[:, 0] + pairs[:, 1])
 
     def llrs(self, levels: Llrs, gains: Llrs | float, n0: float, num_bits: int) -> Llrs:
         """Exact log-likelihood ratios ln P(0)/P(1) of the bits for received levels, ``gains`` known."""
         if self.bits_per_axis == 1:
-            return (4 * self.unit / n0 * gains * levels).astype(np.float32)
-        # unsaid common terms of the squared distances cancel: what is left is (2·y·g·s − g²·s²) / n0
-        inner = 2 * self.unit / n0 * gains * levels
-        inner_energy = self.unit**2 / n0 * gains * gains
-        metrics = {k: k * inner - k * k * inner_energy for k in (1, -1, 3, -3)}
-        sign = np.logaddexp(metrics[1], metrics[3]) - np.logaddexp(metrics[-1], metrics[-3])
-        outer = np.logaddexp(metrics[1], metrics[-1]) - np.logaddexp(metrics[3], metrics[-3])
-        return np.stack([sign, outer], 1).reshape(-1)[:num_bits].astype(np.float32)
+            return (4 * self.unit / n0 * gains * levels).astype(np.float32, copy=False)
+        # common terms of the squared distances cancel: with x and e below, a level k·unit has the metric k·x − k²·e,
+        # and what is left of logarithms of sums of their exponentials has terms of 2·x and 8·e only
+        pairs = np.empty((len(levels), 2), np.float32)
+        twice_x = (4 * self.unit / n0 * gains * levels).astype(np.float32, copy=False)
+        eight_e = np.float32(8 * self.unit**2 / n0) * np.square(gains, dtype=np.float32)
+        pairs[:, 0] = twice_x + _softplus(twice_x - eight_e) - _softplus(-twice_x - eight_e)
+        size = np.abs(twice_x)
+        pairs[:, 1] = eight_e - size + _softplus(-size) - _softplus(-3 * size)
+        return pairs.reshape(-1)[:num_bits]
+
+    def tails(self, ebn0: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probability that the noise of an axis exceeds 1, 3 and 5 times the inner level (with one bit an axis: the
+        level): a row for each of ``ber_terms``, a column for each Eb/N0."""
+        halves = np.array([[c / 2] for _, c in self.ber_terms])
+        return 0.5 * special.erfc(np.sqrt(halves * ebn0))
 
     def ber(self, ebn0: float) -> float:
         """Bit error rate in white Gaussian noise at this Eb/N0 (a ratio, not dB)."""
@@ -72,6 +76,13 @@ class Modulation:
         m = c·γ/2 (Proakis, Digital Communications, section on fading multipath channels)."""
         halves = ((w, c * ebn0 / 2) for w, c in self.ber_terms)
         return sum(w * 0.5 * (1 - math.sqrt(m / (1 + m))) for w, m in halves)
+
+
+def _softplus(t: Llrs) -> Llrs:
+    """``ln(1 + e^t)``, in single precision, whose exponentials and logarithms numpy vectorises."""
+    grown = np.exp(-np.abs(t))
+    grown += np.float32(1)
+    return np.maximum(t, np.float32(0)) + np.log(grown, out=grown)
 
 
 _ALL = {

@@ -1,12 +1,15 @@
 """Rayleigh: modulated symbols through flat fading and white Gaussian noise."""
 
 import numpy as np
-from scipy import special
 
 from splitsem.transport.channels import modulation as modulations
 from splitsem.transport.channels.bernoulli import packed_bits_by_run
 from splitsem.transport.channels.channel import Bits, Channel, Hard, Llrs, Octets, Soft
+from splitsem.transport.channels.pairs import errors_of_noise, errors_of_tails
 from splitsem.transport.channels.snr import from_db, to_db
+
+_SHORT_RUN = 8  # axes of a block
+_CHUNK_BITS = 16 * 3 * 5 * 7 * 8  # a multiple of all short runs, so that pieces begin with a block
 
 
 class Rayleigh(Channel):
@@ -42,15 +45,21 @@ class Rayleigh(Channel):
         return self.scheme.ber_rayleigh(from_db(self.mean_snr_db))
 
     def hard(self, octets: Octets, rng: np.random.Generator) -> Hard:
-        """See Channel. With one bit an axis, the noise enters as the error rate that each block's gain leaves."""
-        num_bits = 8 * len(octets)
+        """See Channel. No symbols are made: wrong bits are drawn directly, as often as each block's gain makes them."""
+        num_bits, is_single = 8 * len(octets), self.scheme.bits_per_axis == 1
         powers = self._powers(num_bits, rng)
-        if self.scheme.bits_per_axis == 1:
-            rates = 0.5 * special.erfc(np.sqrt(powers * from_db(self.mean_snr_db)))
-            run = self.scheme.num_axes * self.block_symbols if self.block_symbols else max(num_bits, 1)
-            return Hard(octets ^ packed_bits_by_run(rates, run, num_bits, rng), self._snr_db(powers))
-        levels, gains = self._levels(np.unpackbits(octets), powers, rng)
-        return Hard(np.packbits(self.scheme.decide(levels, gains, num_bits)), self._snr_db(powers))
+        run = self.scheme.num_axes * self.block_symbols if self.block_symbols else max(num_bits, 1)
+        if run < _SHORT_RUN:  # a deviation of noise for each axis costs less than three error rates for each block
+            levels = np.sqrt(powers * np.float32(self.scheme.unit**2 * 2 / self.n0))
+            wrong = self._flips(levels, run, num_bits, rng) if is_single else errors_of_noise(octets, levels, run, rng)
+        else:
+            tails = self.scheme.tails(powers * from_db(self.mean_snr_db))
+            wrong = (
+                packed_bits_by_run(tails[0], run, num_bits, rng)
+                if is_single
+                else errors_of_tails(octets, tails, run, rng)
+            )
+        return Hard(octets ^ wrong, self._snr_db(powers))
 
     def soft(self, bits: Bits, rng: np.random.Generator) -> Soft:
         """See Channel."""
@@ -61,7 +70,17 @@ class Rayleigh(Channel):
     def _powers(self, num_bits: int, rng: np.random.Generator) -> np.ndarray:
         num_symbols = -(-num_bits // self.scheme.bits_per_symbol)
         num_blocks = -(-num_symbols // self.block_symbols) if self.block_symbols else 1
-        return rng.standard_exponential(num_blocks)
+        return rng.standard_exponential(num_blocks, np.float32)
+
+    def _flips(self, levels: Llrs, run: int, num_bits: int, rng: np.random.Generator) -> Octets:
+        """Errors of one bit an axis, packed: where the noise is below minus the level of the axis."""
+        pieces = []
+        for start in range(0, num_bits, _CHUNK_BITS):
+            num = min(_CHUNK_BITS, num_bits - start)
+            first, last = start // run, (start + num - 1) // run
+            of_axes = self._spread(levels[first : last + 1], num)
+            pieces.append(np.packbits(rng.standard_normal(num, np.float32) < -of_axes))
+        return np.concatenate(pieces) if pieces else np.empty(0, np.uint8)
 
     def _spread(self, blocks: np.ndarray, num_axes: int) -> np.ndarray:
         """A block's value for each of its axes, of which there are ``num_axes`` in all."""
@@ -71,9 +90,13 @@ class Rayleigh(Channel):
 
     def _levels(self, bits: Bits, powers: np.ndarray, rng: np.random.Generator) -> tuple[Llrs, Llrs]:
         levels = self.scheme.levels(bits)
-        gains = self._spread(np.sqrt(powers).astype(np.float32), len(levels))
-        noise = np.float32((self.n0 / 2) ** 0.5) * rng.standard_normal(len(levels), np.float32)
-        return levels * gains + noise, gains
+        gains = self._spread(np.sqrt(powers), len(levels))
+        noise = rng.standard_normal(len(levels), np.float32)
+        noise *= np.float32((self.n0 / 2) ** 0.5)
+        levels *= gains
+        levels += noise
+        return levels, gains
 
     def _snr_db(self, powers: np.ndarray) -> float:
-        return self.mean_snr_db + to_db(max(float(powers.mean()), 1e-9)) if len(powers) else self.mean_snr_db
+        mean_power = float(powers.mean(dtype=np.float64)) if len(powers) else 1.0
+        return self.mean_snr_db + to_db(max(mean_power, 1e-9))

@@ -1,0 +1,216 @@
+"""BranchLut: what one machine needs for each unit of a network, in each way γ to run it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitsem.cost.branch_chain import UnitSpec, whole_gamma
+from splitsem.cost.calibration import Calibration
+from splitsem.cost.machine_rates import MachineRates
+from splitsem.cost.measure import Timing
+from splitsem.errors import ConfigError
+from splitsem.models.branches import GAMMAS, Branch
+
+Origin = Literal["measured", "published", "assumed"]
+ORIGINS: tuple[Origin, ...] = get_args(Origin)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A unit, run with one γ, one sample.
+
+    Attributes:
+        time: median and spread.
+        repeats: timed runs; 0 where it is not known how many (a published figure).
+        flops: a multiply-add counting two.
+        bytes: read and written: inputs, outputs and weights.
+    """
+
+    time: Timing
+    repeats: int
+    flops: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class UnitLut:
+    """One unit.
+
+    Attributes:
+        name: as in the network.
+        input_shape: of one sample.
+        output_shape: of one sample.
+        output_bytes: of the tensor that crosses at a cut behind it.
+        ways: γ → what it takes; empty where this machine has no time for the unit.
+        origin: ``measured`` by splitsem, ``published`` by others, or ``assumed`` from a stated model.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    output_bytes: int
+    ways: Mapping[int, Way]
+    origin: Origin = "measured"
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.ways) - set(range(len(GAMMAS))))
+        if unknown:
+            raise ValueError(f"unit {self.name!r}: γ must be 0…{len(GAMMAS) - 1}, got {unknown[0]}")
+        if self.origin not in ORIGINS:
+            raise ValueError(f"unit {self.name!r}: origin must be one of {', '.join(ORIGINS)}, got {self.origin!r}")
+
+    @property
+    def branches(self) -> str:
+        """The letters of its branches, such as ``DKI``; empty for a unit that has none, which knows γ 0 only."""
+        if set(self.ways) <= {0}:
+            return ""
+        return "".join(branch for branch in Branch if any(branch in GAMMAS[gamma].branches for gamma in self.ways))
+
+    def label(self, gamma: int) -> str:
+        """γ in words; empty for a unit without branches."""
+        return GAMMAS[gamma].label if self.branches else ""
+
+
+class BranchArrays(NamedTuple):
+    """A table as numbers: U units × 14 γ, ``inf`` where a way is not offered.
+
+    Attributes:
+        time_s: seconds, medians unless asked for otherwise.
+        flops: floating-point operations.
+        bytes: memory traffic, weights included.
+        link_bytes: of the tensor that crosses at λ = 0…U, so U + 1 of them; at U, of the output.
+    """
+
+    time_s: NDArray[np.float64]
+    flops: NDArray[np.float64]
+    bytes: NDArray[np.float64]
+    link_bytes: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BranchLut:
+    """A machine's table of one network.
+
+    Attributes:
+        model: the network's name.
+        input_bytes: of one sample, as the first unit takes it.
+        units: in the order in which they run, at least one.
+        machine: what was measured on, in words.
+        packages: their versions.
+        rates: the machine's measured roofline; None where it was not measured.
+        calibration: isolated units against whole networks; None where it was not measured.
+        source: the file it was read from, for messages.
+    """
+
+    model: str
+    input_bytes: int
+    units: Sequence[UnitLut]
+    machine: Mapping[str, str]
+    packages: Mapping[str, str]
+    rates: MachineRates | None = None
+    calibration: Calibration | None = None
+    source: str = "this LUT"
+
+    def __post_init__(self) -> None:
+        names = [unit.name for unit in self.units]
+        if not names:
+            raise ValueError("units must hold at least one unit, got none")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"units must have names of their own, got {twice[0]!r} twice")
+        if self.calibration is not None:
+            for chain in self.calibration.chains:
+                self.sum_s(chain.gammas)
+
+    def sum_s(self, gammas: Sequence[int]) -> float:
+        """Sum of the units' median times with these γ. Raises ValueError for one that is not offered."""
+        if len(gammas) != len(self.units):
+            raise ValueError(f"gammas must be {len(self.units)}, one a unit, got {len(gammas)}")
+        for unit, gamma in zip(self.units, gammas, strict=True):
+            if gamma not in unit.ways:
+                raise ValueError(f"unit {unit.name!r} has no time for γ {gamma}, only for: {_listed(unit.ways)}")
+        return sum(unit.ways[gamma].time.median_s for unit, gamma in zip(self.units, gammas, strict=True))
+
+    def whole_gammas(self, folded: bool) -> tuple[int, ...]:
+        """γ of each unit with all its branches, folded into one or beside each other."""
+        return tuple(whole_gamma(tuple(unit.ways), folded) for unit in self.units)
+
+    def to_arrays(self, calibrated: bool = False, undisturbed: bool = False) -> BranchArrays:
+        """The table as arrays.
+
+        Args:
+            calibrated: multiply times by the calibration's factor, if the table has one.
+            undisturbed: 10th percentiles instead of medians: what units take where nothing else runs. On a busy machine
+                the medians hold waiting for the processor, which hits long units and can turn their order around.
+
+        Raises:
+            ValueError: both at once; the factor belongs to medians.
+        """
+        if calibrated and undisturbed:
+            raise ValueError("calibrated and undisturbed exclude each other: the factor belongs to medians")
+        shape = (len(self.units), len(GAMMAS))
+        time_s, flops, num_bytes = (np.full(shape, np.inf) for _ in range(3))
+        for row, unit in enumerate(self.units):
+            for gamma, way in unit.ways.items():
+                time_s[row, gamma] = way.time.p10_s if undisturbed else way.time.median_s
+                flops[row, gamma], num_bytes[row, gamma] = way.flops, way.bytes
+        if calibrated and self.calibration is not None:
+            time_s *= self.calibration.factor
+        link_bytes = np.array([self.input_bytes, *(unit.output_bytes for unit in self.units)], dtype=np.float64)
+        return BranchArrays(time_s, flops, num_bytes, link_bytes)
+
+    def with_calibration(self, calibration: Calibration) -> "BranchLut":
+        """The same table with another calibration. Raises ValueError when that has a γ that the table has not."""
+        return replace(self, calibration=calibration)
+
+    def select(self, names: Iterable[str]) -> "BranchLut":
+        """The table of these units only, as a network of its own: they must follow each other. Raises ConfigError."""
+        wanted = set(names)
+        rows = [row for row, unit in enumerate(self.units) if unit.name in wanted]
+        if len(rows) != len(wanted) or rows != list(range(rows[0], rows[-1] + 1)):
+            raise ConfigError(
+                f"{self.source}: select units that follow each other, of: {', '.join(u.name for u in self.units)}"
+            )
+        input_bytes = self.units[rows[0] - 1].output_bytes if rows[0] else self.input_bytes
+        units = [self.units[row] for row in rows]
+        return replace(self, units=units, input_bytes=input_bytes, calibration=None)
+
+    def check_fits(self, model: str, units: Sequence[UnitSpec]) -> None:
+        """Raise ConfigError, saying what differs, unless this is a table of all units and ways of that model.
+
+        A table may have more ways than the model offers: pruned branches take theirs away.
+        """
+        remake = "measure this model: python run.py workflow=joint steps=[lut]"
+        if self.model != model:
+            raise ConfigError(f"{self.source} is a LUT of the model {self.model!r}, not of {model!r}; {remake}")
+        names, own = [unit.name for unit in units], [unit.name for unit in self.units]
+        if names != own:
+            missing = [name for name in names if name not in own]
+            strange = [name for name in own if name not in names]
+            what = f"it lacks {', '.join(missing)}" if missing else f"it has {', '.join(strange) or 'another order'}"
+            raise ConfigError(f"{self.source} has other units than {model}: {what}; {remake}")
+        for unit, mine in zip(units, self.units, strict=True):
+            shapes = tuple(unit.input_shape), tuple(unit.output_shape)
+            if shapes != (mine.input_shape, mine.output_shape):
+                raise ConfigError(
+                    f"{self.source}: unit {unit.name!r} takes {list(mine.input_shape)} and makes "
+                    f"{list(mine.output_shape)}, that of {model} {list(shapes[0])} and {list(shapes[1])}; {remake}"
+                )
+            if not set(unit.gammas) <= mine.ways.keys():
+                raise ConfigError(
+                    f"{self.source} has another γ set: unit {unit.name!r} was measured with γ {_listed(mine.ways)}, "
+                    f"that of {model} offers {_listed(unit.gammas)}; {remake}"
+                )
+            for gamma in unit.gammas:
+                if abs(unit.flops[gamma] - mine.ways[gamma].flops) > 1e-6 * unit.flops[gamma]:
+                    raise ConfigError(
+                        f"{self.source}: unit {unit.name!r} with γ {gamma} has {mine.ways[gamma].flops:.0f} FLOPs, "
+                        f"that of {model} {unit.flops[gamma]:.0f}; {remake}"
+                    )
+
+
+def _listed(gammas: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(gammas))) or "none"

@@ -1,0 +1,107 @@
+"""HardwareLut: the tables of two machines and the link between them, of one model: ``hardware_lut_complete.json``."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from splitsem.cost.branch_lut import BranchLut, UnitLut
+from splitsem.cost.branch_lut_file import SCHEMA as TABLE_SCHEMA
+from splitsem.cost.branch_lut_file import branch_lut_object, branch_lut_of
+from splitsem.cost.link_fit import LinkFit
+from splitsem.cost.lut_file import as_amount, as_count, as_object, parse_document, read_text, write_text
+from splitsem.errors import ConfigError
+
+SCHEMA = "splitsem.hardware_lut/1"
+_WHAT = "hardware LUT"
+
+
+@dataclass(frozen=True)
+class HardwareLut:
+    """Two machines' tables of one model; made by ``merge``, which checks that they are.
+
+    Attributes:
+        edge: of the machine that has the sensor and runs the first λ units.
+        server: of the machine that runs the rest.
+        link: fitted to measured transfers between them; None where no link was measured.
+    """
+
+    edge: BranchLut
+    server: BranchLut
+    link: LinkFit | None = None
+
+
+def merge(edge: BranchLut, server: BranchLut, link: LinkFit | None = None) -> HardwareLut:
+    """Put two machines' tables of the same model together.
+
+    A unit may have no times on one of the machines, which then never runs it, but not on both.
+
+    Raises:
+        ConfigError: the tables are of different models, units, crossing bytes or γ sets; says which and where.
+    """
+    pair = f"{edge.source} and {server.source}"
+    if edge.model != server.model:
+        raise ConfigError(f"{pair} are LUTs of two models, {edge.model!r} and {server.model!r}")
+    names = [[unit.name for unit in lut.units] for lut in (edge, server)]
+    if names[0] != names[1]:
+        differing = sorted(set(names[0]) ^ set(names[1])) or ["in another order"]
+        raise ConfigError(f"{pair} have different units: {', '.join(differing)}")
+    if edge.input_bytes != server.input_bytes:
+        raise ConfigError(f"{pair} have inputs of {edge.input_bytes} and {server.input_bytes} bytes")
+    for ours, theirs in zip(edge.units, server.units, strict=True):
+        where = f"unit {ours.name!r} of {pair}"
+        if _facts(ours) != _facts(theirs):
+            raise ConfigError(f"{where}: its shapes or crossing bytes differ, {_facts(ours)} and {_facts(theirs)}")
+        if not ours.ways and not theirs.ways:
+            raise ConfigError(f"{where} has no time on either machine")
+        if ours.ways and theirs.ways and ours.ways.keys() != theirs.ways.keys():
+            raise ConfigError(f"{where}: the γ sets differ, {sorted(ours.ways)} and {sorted(theirs.ways)}")
+    return HardwareLut(edge, server, link)
+
+
+def write_hardware_lut(lut: HardwareLut, path: str | Path) -> None:
+    """Write ``lut`` as JSON, whole or not at all; missing folders are made."""
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "unit": "s",
+        "edge": branch_lut_object(lut.edge),
+        "server": branch_lut_object(lut.server),
+    }
+    if lut.link is not None:
+        document["link"] = asdict(lut.link)
+    write_text(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n", path)
+
+
+def read_hardware_lut(path: str | Path) -> HardwareLut:
+    """Read both tables and the link and check all, as ``read_branch_lut`` and ``merge`` do. Raises ConfigError."""
+    return parse_document(read_text(path, _WHAT), str(path), _WHAT, SCHEMA, lambda d: _parse(d, str(path)))
+
+
+def _parse(document: dict[str, Any], source: str) -> HardwareLut:
+    edge, server = _table(document, "edge", source), _table(document, "server", source)
+    return merge(edge, server, None if document.get("link") is None else _link(document["link"]))
+
+
+def _table(document: dict[str, Any], side: str, source: str) -> BranchLut:
+    table = as_object(document[side], side, "schema", "unit", "packages", "machine", "model", "units")
+    schema, unit = table["schema"], table["unit"]
+    if (schema, unit) != (TABLE_SCHEMA, "s"):
+        raise ValueError(f"{side}: expected schema {TABLE_SCHEMA!r} and unit 's', got {schema!r} and {unit!r}")
+    try:
+        return branch_lut_of(table, f"{source} ({side})")
+    except (TypeError, ValueError) as exc:
+        raise ValueError(f"{side}: {exc}") from exc
+
+
+def _link(value: Any) -> LinkFit:
+    link = as_object(value, "link", "s_per_byte", "base_s", "residual_s", "num_transfers")
+    return LinkFit(
+        s_per_byte=as_amount(link["s_per_byte"], "link, s_per_byte"),
+        base_s=as_amount(link["base_s"], "link, base_s"),
+        residual_s=as_amount(link["residual_s"], "link, residual_s"),
+        num_transfers=as_count(link["num_transfers"], "link, num_transfers"),
+    )
+
+
+def _facts(unit: UnitLut) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    return unit.input_shape, unit.output_shape, unit.output_bytes

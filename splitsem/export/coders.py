@@ -1,0 +1,167 @@
+"""Coders: the part of each codec that becomes a graph, and how its outputs become the codec's payload."""
+
+import copy
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from splitsem.codecs import wire
+from splitsem.codecs.affine import Affine
+from splitsem.codecs.codec import Codec, Tensors
+from splitsem.codecs.fixed_length import FixedLength
+from splitsem.codecs.half import HalfPrecision
+from splitsem.codecs.identity import Identity
+from splitsem.codecs.learned.crbq import CrBq
+from splitsem.codecs.learned.entropic_student import EntropicStudent
+from splitsem.codecs.learned.learned import LearnedCodec
+from splitsem.codecs.learned.symbol_codec import SymbolCodec
+from splitsem.codecs.picture import PictureCodec
+from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.topk import TopK
+from splitsem.errors import ConfigError
+from splitsem.export.framing import AffineFraming, Framing, PriorFraming, SymbolFraming
+
+AnyLearned = TypeVar("AnyLearned", bound=LearnedCodec)
+
+
+class Coder(nn.Module):
+    """From the crossing tensors of one sample to what its payload is packed from; can be exported."""
+
+    @abstractmethod
+    def forward(self, z: Tensors) -> Tensors:
+        """The outputs, in the order of ``framing(...).outputs``."""
+
+    @abstractmethod
+    def framing(self, input_shape: list[int], z: Tensors) -> Framing:
+        """How the outputs become the payload; ``z``: the crossing tensors of a sample, which tell their shapes."""
+
+
+class SymbolCoder(Coder):
+    """Of a codec whose payload is a constant header and symbols of fixed length."""
+
+    def __init__(self, codec: SymbolCodec) -> None:
+        super().__init__()
+        self.codec = _devices_half(codec, codec.device_modules())
+
+    def forward(self, z: Tensors) -> Tensors:
+        """See Coder."""
+        return (self.codec.words(*z),)
+
+    def framing(self, input_shape: list[int], z: Tensors) -> Framing:
+        """See Coder."""
+        payload = self.codec.encode(z)
+        header = payload[: self.codec.protected_bytes(payload)]
+        return SymbolFraming(input_shape, self.codec.num_symbols, self.codec.centres.bits_per_symbol, header.hex())
+
+
+class QuantiseCoder(Coder):
+    """Of ``quant`` and ``fixed``, which quantise the crossing tensors themselves."""
+
+    def __init__(self, codec: Quantise) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, z: Tensors) -> Tensors:
+        """See Coder."""
+        return tuple(out for t in z for out in _affine_outputs(*self.codec.integers(t), self.codec.bit_width))
+
+    def framing(self, input_shape: list[int], z: Tensors) -> Framing:
+        """See Coder."""
+        codec, shapes = self.codec, [tuple(t.shape) for t in z]
+        if not all(t.is_floating_point() for t in z):
+            kinds = ", ".join(str(t.dtype).removeprefix("torch.") for t in z)
+            raise ConfigError(f"only cuts where floating-point tensors cross can be exported, got {kinds}")
+        is_fixed = isinstance(codec, FixedLength)
+        return AffineFraming(
+            input_shape,
+            codec.codec_id,
+            [wire.tensor_head(t.dtype, shape).hex() for t, shape in zip(z, shapes, strict=True)],
+            [list(shape) for shape in shapes],
+            codec.bit_width,
+            [codec.is_channelwise(shape) for shape in shapes],
+            codec.flags if isinstance(codec, FixedLength) else 0,
+            None if is_fixed else codec.entropy,
+        )
+
+
+class CrBqCoder(Coder):
+    """Of ``crbq``, which quantises a code with each sample's own range."""
+
+    def __init__(self, codec: CrBq) -> None:
+        super().__init__()
+        self.codec = _devices_half(codec, codec.device_modules())
+
+    def forward(self, z: Tensors) -> Tensors:
+        """See Coder."""
+        return _affine_outputs(*self.codec.integers(*z), self.codec.bit_width)
+
+    def framing(self, input_shape: list[int], z: Tensors) -> Framing:
+        """See Coder."""
+        shape = (1, self.codec.num_values)
+        head = wire.tensor_head(z[0].dtype, shape).hex()
+        codec = self.codec
+        return AffineFraming(input_shape, codec.codec_id, [head], [list(shape)], codec.bit_width, [False], 0, None)
+
+
+class PriorCoder(Coder):
+    """Of ``entropic_student``: integers; the prior's tables go into the framing, not into the graph."""
+
+    def __init__(self, codec: EntropicStudent) -> None:
+        super().__init__()
+        self.codec = _devices_half(codec, [codec.encoder])
+        self.tables: list[list[int]] = codec.prior.tables.tolist()
+
+    def forward(self, z: Tensors) -> Tensors:
+        """See Coder."""
+        return (self.codec.integers(*z).to(torch.int16),)
+
+    def framing(self, input_shape: list[int], z: Tensors) -> Framing:
+        """See Coder."""
+        head = wire.tensor_head(z[0].dtype, (1,)).hex()
+        return PriorFraming(input_shape, self.codec.codec_id, head, self.tables)
+
+
+_CODERS = {SymbolCodec: SymbolCoder, Quantise: QuantiseCoder, CrBq: CrBqCoder, EntropicStudent: PriorCoder}
+_REASONS: tuple[tuple[type, str], ...] = (
+    (Identity, "it has no encoder: what it sends are the features"),
+    (HalfPrecision, "it has no encoder: what it sends are the features in 16 bits"),
+    (TopK, "how many values it sends depends on the sample, and a device's file has outputs of fixed shapes"),
+    (PictureCodec, "its encoder is an image library, not a network"),
+)
+
+
+def check(kind: type[Codec]) -> None:
+    """Raise ConfigError unless codecs of this class have an encoder that can be exported; says why not."""
+    makes_output = kind.local_output is not Codec.local_output
+    if makes_output or not issubclass(kind, tuple(_CODERS)):
+        reasons = (reason for known, reason in _REASONS if issubclass(kind, known))
+        reason = next(reasons, "nothing here knows which part of it is the device's")
+        if makes_output:
+            reason = "its device makes an output of its own beside the payload, which the file would lack"
+        raise ConfigError(
+            f"{kind.__name__} cannot be exported: {reason}; choose codec=semanticnn, deepcod, adjscc, "
+            "bottleneck, crbq, entropic_student, fixed or quant"
+        )
+
+
+def coder(codec: Codec) -> Coder:
+    """The coder of a codec in eval mode. Raises ConfigError, see ``check``."""
+    check(type(codec))
+    made: type[Coder] = next(made for known, made in _CODERS.items() if isinstance(codec, known))
+    return made(codec)
+
+
+def _devices_half(codec: AnyLearned, kept: Sequence[nn.Module]) -> AnyLearned:
+    """A copy without the server's networks, which does not follow a later training."""
+    half = copy.deepcopy(codec)
+    kept_names = {name for name, child in codec.named_children() if child in set(kept)}
+    for name in [name for name, _ in half.named_children() if name not in kept_names]:
+        delattr(half, name)
+    return half
+
+
+def _affine_outputs(integers: Tensor, affine: Affine, bit_width: int) -> Tensors:
+    return integers.to(torch.uint8 if bit_width <= 8 else torch.int32), affine.scale, affine.zero_point

@@ -1,0 +1,139 @@
+"""The exact front of value and damage over cuts and γ: tier fronts, merged at each cut.
+
+The objective never falls when a stage takes longer, so a solution that no other one beats has a head and a tail that
+no other head and tail beat in time and damage. At each cut only these need to be paired.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitsem.optimise.objective import Objective
+from splitsem.optimise.problem import Floats, Problem
+from splitsem.optimise.solution import ROUNDING, Front
+from splitsem.optimise.tiers import TierFront, gammas_of, staircase, tier_fronts
+
+BLOCK = 32  # neighbours on a front that are set aside together
+PAIRS_AT_ONCE = 1 << 19
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Paired heads and tails: value and damage, the cut, and the two points; unbeaten ones by rising value."""
+
+    value: Floats
+    damage: Floats
+    split_index: NDArray[np.intp]
+    head: NDArray[np.intp]
+    tail: NDArray[np.intp]
+
+    def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> "_Pairs":
+        return _Pairs(
+            self.value[index], self.damage[index], self.split_index[index], self.head[index], self.tail[index]
+        )
+
+    def unbeaten_with(self, *others: "_Pairs") -> "_Pairs":
+        everyone = (self, *others)
+        names = ("value", "damage", "split_index", "head", "tail")
+        merged = _Pairs(*(np.concatenate([getattr(pairs, name) for pairs in everyone]) for name in names))
+        return merged.take(staircase(merged.value, merged.damage))
+
+    def beats(self, value: Floats, damage: Floats) -> NDArray[np.bool_]:
+        """Whether one of these is no worse in both."""
+        place = np.searchsorted(self.value, value, side="right") - 1
+        least = np.concatenate([self.damage, [np.inf]])  # -1, nothing as good, finds inf
+        return least[place] <= damage
+
+
+def joint_front(
+    problem: Problem, objective: Objective, edge_s: Floats, server_s: Floats, damage: Floats, limit: float
+) -> Front:
+    """All solutions that no other one beats in both value and damage, up to ``limit``; of equals, one.
+
+    Args:
+        problem: gives bytes and link times by cut.
+        objective: gives the value.
+        edge_s: by unit and γ, inf where not allowed, ``(U, 14)``.
+        server_s: the same on the server.
+        damage: by unit and γ, inf for what is never chosen, ``(U, 14)``.
+        limit: the largest damage of interest; inf for the whole front.
+    """
+    can_run = np.isfinite(edge_s) | np.isfinite(server_s)
+    least = np.where(can_run, damage, np.inf).min(axis=1)  # damage that each unit adds at least
+    upto = np.concatenate([[0.0], np.cumsum(least)])
+    spare = limit + 2 * ROUNDING
+    heads = tier_fronts(edge_s, damage, spare - (upto[-1] - upto))
+    tails = tier_fronts(server_s[::-1], damage[::-1], spare - upto[::-1])
+    pairs = _merged(problem, objective, heads, tails, limit + ROUNDING)
+    return _front(problem, pairs, heads, tails)
+
+
+def _merged(
+    problem: Problem, objective: Objective, heads: list[TierFront], tails: list[TierFront], limit: float
+) -> _Pairs:
+    """The unbeaten pairs of all cuts: a coarse front first, which then rules out most blocks of pairs unseen."""
+    num_units = problem.num_units
+    cuts = [cut for cut in range(num_units + 1) if len(heads[cut].time_s) and len(tails[num_units - cut].time_s)]
+
+    def paired(cut: int, head: NDArray[np.intp], tail: NDArray[np.intp]) -> _Pairs:
+        one, other = heads[cut], tails[num_units - cut]
+        value = objective(one.time_s[head], problem.link_s[cut], other.time_s[tail], problem.link_bytes[cut])
+        return _Pairs(value, one.damage[head] + other.damage[tail], np.full(len(head), cut), head, tail)
+
+    none = np.empty(0, np.intp)
+    found = _Pairs(np.empty(0), np.empty(0), none, none, none)
+    for cut in cuts:  # coarse: the ends of the blocks, which are solutions too
+        grid = np.meshgrid(_ends(heads[cut]), _ends(tails[num_units - cut]), indexing="ij")
+        coarse = paired(cut, grid[0].ravel(), grid[1].ravel())
+        found = found.unbeaten_with(coarse.take(coarse.damage <= limit))
+    for cut in cuts:
+        one, other = heads[cut], tails[num_units - cut]
+        (fast_1, mild_1), (fast_2, mild_2) = _corners(one), _corners(other)
+        value = objective(fast_1[:, None], problem.link_s[cut], fast_2[None, :], problem.link_bytes[cut])
+        mildest = mild_1[:, None] + mild_2[None, :]  # no pair of the two blocks is faster, none does less damage
+        blocks = np.argwhere((mildest <= limit) & ~found.beats(value, mildest))
+        for start in range(0, len(blocks), PAIRS_AT_ONCE // BLOCK**2):
+            some = blocks[start : start + PAIRS_AT_ONCE // BLOCK**2]
+            head, tail = _within(some, len(one.time_s), len(other.time_s))
+            pairs = paired(cut, head, tail)
+            found = found.unbeaten_with(pairs.take((pairs.damage <= limit) & ~found.beats(pairs.value, pairs.damage)))
+    return found
+
+
+def _ends(front: TierFront) -> NDArray[np.intp]:
+    """The first point of each block, and the last of all."""
+    last = len(front.time_s) - 1
+    return np.append(np.arange(0, last, BLOCK), last)
+
+
+def _corners(front: TierFront) -> tuple[Floats, Floats]:
+    """Of each block the least time and the least damage: those of its first and of its last point."""
+    first = np.arange(0, len(front.time_s), BLOCK)
+    last = np.minimum(first + BLOCK, len(front.time_s)) - 1
+    return front.time_s[first], front.damage[last]
+
+
+def _within(blocks: NDArray[np.intp], num_heads: int, num_tails: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """All pairs of points in the given pairs of blocks."""
+    head = (blocks[:, :1] * BLOCK + np.arange(BLOCK))[:, :, None]
+    tail = (blocks[:, 1:] * BLOCK + np.arange(BLOCK))[:, None, :]
+    head, tail = (values.ravel() for values in np.broadcast_arrays(head, tail))
+    exists = (head < num_heads) & (tail < num_tails)
+    return head[exists], tail[exists]
+
+
+def _front(problem: Problem, pairs: _Pairs, heads: list[TierFront], tails: list[TierFront]) -> Front:
+    """The pairs with their γ, by walking back through the fronts."""
+    num_units = problem.num_units
+    gammas = np.empty((len(pairs.value), num_units), np.int8)
+    times_s = np.empty((len(pairs.value), 3))
+    for cut in np.unique(pairs.split_index):
+        rows = np.flatnonzero(pairs.split_index == cut)
+        head, tail = pairs.head[rows], pairs.tail[rows]
+        gammas[rows, :cut] = gammas_of(heads, cut, head)
+        gammas[rows, cut:] = gammas_of(tails, num_units - cut, tail)[:, ::-1]
+        times_s[rows, 0] = heads[cut].time_s[head]
+        times_s[rows, 1] = problem.link_s[cut]
+        times_s[rows, 2] = tails[num_units - cut].time_s[tail]
+    return Front(pairs.value, pairs.damage, pairs.split_index, gammas, times_s)

@@ -1,0 +1,196 @@
+"""Problem: all that a solver sees of a network, two machines and a link: times by unit and γ, bytes by cut λ."""
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from splitsem.models.branches import GAMMAS
+from splitsem.optimise.roofline import TierWork
+
+NUM_GAMMAS = len(GAMMAS)
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LinkCost:
+    """``T = fixed_s + s_per_byte · bytes``, fitted from measured transfers; a cut that sends no byte takes no time.
+
+    Attributes:
+        fixed_s: seconds that any transfer takes.
+        s_per_byte: seconds that each byte adds.
+    """
+
+    fixed_s: float
+    s_per_byte: float
+
+    def __post_init__(self) -> None:
+        for name in ("fixed_s", "s_per_byte"):
+            if not (isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
+
+    def time_s(self, num_bytes: ArrayLike) -> Floats:
+        """Seconds for each number of bytes."""
+        num_bytes = np.asarray(num_bytes, dtype=float)
+        return np.where(num_bytes > 0, self.fixed_s + self.s_per_byte * num_bytes, 0.0)
+
+
+class StageTimes(NamedTuple):
+    """Seconds of the three stages of one sample: head, payload on its way, tail."""
+
+    edge_s: float
+    link_s: float
+    server_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A chain of units, of which the first λ run on the edge.
+
+    The branches of a unit are summed before the cut, so that the bytes that cross depend on λ alone.
+
+    Attributes:
+        units: their names, in the order of execution; U of them.
+        edge_s: seconds of each unit and γ on the edge, ``(U, 14)``; inf where the γ is not offered. A unit without
+            branches offers γ 0 only.
+        server_s: the same on the server.
+        link_bytes: bytes that cross, by λ, ``(U + 1,)``: the input at 0, the output at U.
+        link: what they take.
+        edge_work: FLOPs and bytes on the edge, for the roofline term.
+        server_work: the same on the server.
+
+    Raises:
+        ValueError: a shape, a time or a number of bytes cannot be, or there is no cut at which every unit is offered.
+    """
+
+    units: tuple[str, ...]
+    edge_s: Floats
+    server_s: Floats
+    link_bytes: Floats
+    link: LinkCost
+    edge_work: TierWork | None = None
+    server_work: TierWork | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "units", tuple(self.units))
+        if not self.units:
+            raise ValueError("units must name at least one unit, got none")
+        if len(set(self.units)) < len(self.units):
+            raise ValueError(f"every unit needs a name of its own, got {', '.join(self.units)}")
+        shape = (len(self.units), NUM_GAMMAS)
+        for name in ("edge_s", "server_s"):
+            object.__setattr__(self, name, _checked(name, getattr(self, name), shape, self.units))
+        link_bytes = _frozen("link_bytes", self.link_bytes, (len(self.units) + 1,))
+        if not (np.isfinite(link_bytes).all() and (link_bytes >= 0).all()):
+            raise ValueError(f"link_bytes must be finite and not negative, got {link_bytes.tolist()}")
+        object.__setattr__(self, "link_bytes", link_bytes)
+        for name in ("edge_work", "server_work"):
+            work = getattr(self, name)
+            if work is not None and work.flops.shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {work.flops.shape}")
+        nowhere = np.logical_not(self.offered.any(axis=1))
+        if nowhere.any():
+            raise ValueError(f"no γ is offered for {self._names(nowhere)}: give a time on the edge or on the server")
+        self.cuts(self.offered)
+
+    @property
+    def num_units(self) -> int:
+        """U; λ goes from 0 to U."""
+        return len(self.units)
+
+    @property
+    def offered(self) -> Mask:
+        """Which γ each unit can run in, on one machine at least, ``(U, 14)``."""
+        return np.isfinite(self.edge_s) | np.isfinite(self.server_s)
+
+    @property
+    def link_s(self) -> Floats:
+        """Seconds on the link by λ, ``(U + 1,)``."""
+        return self.link.time_s(self.link_bytes)
+
+    def tiers(self, allowed: Mask | None = None) -> tuple[Floats, Floats]:
+        """``edge_s`` and ``server_s`` with inf for what is not allowed; without ``allowed``, everything offered is.
+
+        Raises:
+            ValueError: the mask has another shape, or leaves a unit no γ.
+        """
+        if allowed is None:
+            return self.edge_s, self.server_s
+        allowed = np.asarray(allowed, dtype=bool)
+        if allowed.shape != self.edge_s.shape:
+            raise ValueError(f"allowed must have shape {self.edge_s.shape}, got {allowed.shape}")
+        nothing = np.logical_not((allowed & self.offered).any(axis=1))
+        if nothing.any():
+            raise ValueError(f"no γ that is offered is allowed for {self._names(nothing)}; a block needs a branch")
+        return np.where(allowed, self.edge_s, np.inf), np.where(allowed, self.server_s, np.inf)
+
+    def cuts(self, allowed: Mask | None = None) -> NDArray[np.intp]:
+        """The λ at which every unit can run in an allowed γ on the machine that it is on.
+
+        Raises:
+            ValueError: there is none.
+        """
+        edge_s, server_s = self.tiers(allowed)
+        cuts = np.flatnonzero(can_cut(edge_s, server_s))
+        if not len(cuts):
+            not_edge, not_server = (np.isinf(times).all(axis=1) for times in (edge_s, server_s))
+            raise ValueError(
+                f"no cut has every unit where it can run: the edge cannot run {self._names(np.asarray(not_edge))}, "
+                f"the server cannot run {self._names(np.asarray(not_server))}"
+            )
+        return cuts
+
+    def times(self, split_index: int, gammas: tuple[int, ...]) -> StageTimes:
+        """The three stages with the first ``split_index`` units on the edge and each unit run in its γ.
+
+        Raises:
+            ValueError: λ or the number of γ does not fit, or a unit is not offered in its γ where it is to run.
+        """
+        if not 0 <= split_index <= self.num_units:
+            raise ValueError(f"split_index must be 0…{self.num_units}, got {split_index}")
+        if len(gammas) != self.num_units:
+            raise ValueError(f"gammas must have one γ for each of {self.num_units} units, got {len(gammas)}")
+        if not all(0 <= gamma < NUM_GAMMAS for gamma in gammas):
+            raise ValueError(f"each γ must be 0…{NUM_GAMMAS - 1}, got {list(gammas)}")
+        on_edge = np.arange(self.num_units) < split_index
+        rows = np.arange(self.num_units)
+        taken = np.where(on_edge, self.edge_s[rows, list(gammas)], self.server_s[rows, list(gammas)])
+        if not np.isfinite(taken).all():
+            unit = int(np.flatnonzero(~np.isfinite(taken))[0])
+            side = "edge" if on_edge[unit] else "server"
+            raise ValueError(f"unit {self.units[unit]!r} is not offered in γ {gammas[unit]} on the {side}")
+        return StageTimes(float(taken[on_edge].sum()), float(self.link_s[split_index]), float(taken[~on_edge].sum()))
+
+    def _names(self, mask: Mask) -> str:
+        return ", ".join(repr(self.units[u]) for u in np.flatnonzero(mask)) or "none"
+
+
+def can_cut(edge_s: Floats, server_s: Floats) -> Mask:
+    """At which λ each unit has a finite time on the machine that it is on, ``(U + 1,)``."""
+    on_edge, on_server = np.isfinite(edge_s).any(axis=1), np.isfinite(server_s).any(axis=1)
+    heads = np.append(True, np.logical_and.accumulate(on_edge))
+    tails = np.append(True, np.logical_and.accumulate(np.flip(on_server)))[::-1]
+    return heads & tails
+
+
+def _checked(name: str, values: ArrayLike, shape: tuple[int, ...], units: tuple[str, ...]) -> Floats:
+    values = _frozen(name, values, shape)
+    wrong = np.logical_or(np.isnan(values), values < 0)
+    if wrong.any():
+        unit, gamma = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"{name} of unit {units[unit]!r}, γ {gamma}, must be a time of 0 s or more, or inf where the γ is not "
+            f"offered, got {values[unit, gamma]}"
+        )
+    return values
+
+
+def _frozen(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Floats:
+    values = np.array(values, dtype=float)
+    if values.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {values.shape}")
+    values.flags.writeable = False
+    return values

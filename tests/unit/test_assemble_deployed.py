@@ -1,0 +1,55 @@
+"""A model that is deployed after training: one training for all its forms; the one asked for is scored and cut."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from splitsem.models.repvgg import DeployedRepVgg, HyperRepVgg
+from splitsem.workflows import assemble
+from tests.conftest import ROOT
+from tests.repvgg_samples import assert_same_function
+
+SHRUNK = ["task=digits", "model=repvgg_tiny", "device=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=2"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def settings(cache: Path, *overrides: str):
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        return compose("config", [*SHRUNK, f"cache_dir={cache}", *overrides])
+
+
+def test_all_ways_and_shares_come_from_one_training(cache):
+    plain = assemble.network(settings(cache))
+    assert isinstance(plain.model, HyperRepVgg)
+    x, keys = torch.rand(3, 1, 8, 8), {plain.key}
+    for overrides in (
+        ["model.gamma=13"],
+        ["model.gamma=[0,1,9,3,2,4,10,0]"],
+        ["model.gamma=9", "model.alpha_keep=0.6"],
+    ):
+        network = assemble.network(settings(cache, *overrides))
+        assert network.trained.from_cache
+        assert isinstance(network.model, DeployedRepVgg)
+        assert [p.name for p in network.graph.points] == [p.name for p in plain.graph.points]
+        keys.add(network.key)
+    assert len(keys) == 4
+    assert len(list(cache.rglob("*.safetensors"))) == 1
+    assert_same_function(assemble.network(settings(cache, "model.gamma=13")).model, plain.model, x)
+
+
+def test_what_changes_the_training_is_trained_again(cache):
+    assemble.network(settings(cache))
+    before = len(list(cache.rglob("*.safetensors")))
+    assert not assemble.network(settings(cache, "model.alpha_l1=0.5")).trained.from_cache
+    assert len(list(cache.rglob("*.safetensors"))) == before + 1
+
+
+def test_training_over_a_link_starts_from_the_form_that_trains(cache):
+    network = assemble.initial_network(settings(cache, "model.gamma=4"))
+    assert isinstance(network.model, HyperRepVgg)

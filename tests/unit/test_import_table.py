@@ -1,0 +1,127 @@
+"""Tables of other projects: a small one made here, and the published Jetson-TX2 one where its file is given."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from splitsem.cost.branch_lut import BranchLut
+from splitsem.cost.import_table import import_pair, import_table
+from splitsem.cost.link_fit import LinkFit
+from splitsem.errors import ConfigError
+from splitsem.models.branches import GAMMAS, equivalents
+from tests.unit.toy_chain import ToySpec, block_spec
+
+SPECS = [block_spec("stage1.0", 4, 4, 8, 1), block_spec("stage1.1", 4, 4, 8, 1), block_spec("stage2.0", 4, 8, 8, 2)]
+PUBLISHED = os.environ.get("SPLITSEM_TX2_LUT")
+
+
+def small_table() -> dict[str, Any]:
+    """Two blocks of the edge and one of the server; times grow with γ."""
+    full = {str(g.index): 1.0 + g.index for g in GAMMAS}
+    narrow = {gamma: time if gamma in ("0", "1", "3", "4") else None for gamma, time in full.items()}
+    return {"blocks": {"stage1.0@CLIENT": full, "stage1.1@CLIENT": full, "stage2.0@SERVER": narrow}}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(small_table()))
+    return path
+
+
+def test_times_are_in_the_unit_that_was_said(path: Path) -> None:
+    for unit, seconds in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        lut = import_table(path, "toy", SPECS, unit, "CLIENT")  # type: ignore[arg-type]
+        assert lut.to_arrays().time_s[1, 13] == pytest.approx(14 * seconds)
+    assert lut.units[0].origin == "published"
+    assert lut.units[0].ways[0].repeats == 0
+    assert not lut.units[2].ways
+
+
+def test_a_server_without_times_is_assumed_only_when_a_factor_is_stated(path: Path) -> None:
+    link = LinkFit(1e-6, 0.001, 0.0, 2)
+    unstated = import_pair(path, "toy", SPECS, "ms", link=link)
+    assert [unit.origin for unit in unstated.server.units] == ["published"] * 3
+    assert np.isinf(unstated.server.to_arrays().time_s[:2]).all()
+    stated = import_pair(path, "toy", SPECS, "ms", server_speedup=4, link=link)
+    assert [unit.origin for unit in stated.server.units] == ["assumed", "assumed", "published"]
+    edge_s, server_s = stated.edge.to_arrays().time_s, stated.server.to_arrays().time_s
+    np.testing.assert_allclose(edge_s[:2], 4 * server_s[:2])
+    assert server_s[2, 0] == pytest.approx(1e-3)
+    assert np.isinf(edge_s[2]).all()
+    assert "divided by 4" in stated.server.machine["assumed"]
+    assert stated.link == link
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"stage1.0@CLIENT": {"0": -1.0}}, "block 'stage1.0': γ 0 must be finite and not negative, got -1.0"),
+        ({"stage1.0@CLIENT": {"0": float("nan")}}, "γ 0 must be finite"),
+        ({"stage1.0@CLIENT": {"0": "fast"}}, "γ 0 must be a number, got 'fast'"),
+        ({"stage1.0@CLIENT": {"14": 1.0}}, "γ must be 0…13, got '14'"),
+        ({"stage1.0@CLIENT": {"0": 1.0}}, r"has times for γ \[0\], the model's block offers \[0, 1, 2"),
+        ({"stage1.0@CLIENT": 3}, "it must be a JSON object, got int"),
+        ({"stage9.0@CLIENT": {}}, "has blocks that toy has not, or that were not asked for: stage9.0"),
+        ({"stage1.0": {}}, "expected blocks named BLOCK@TIER, got 'stage1.0'"),
+    ],
+)
+def test_a_damaged_table_says_where(path: Path, change: dict[str, Any], why: str) -> None:
+    document = small_table()
+    document["blocks"] |= change
+    path.write_text(json.dumps(document))
+    with pytest.raises(ConfigError, match=why):
+        import_table(path, "toy", SPECS, "ms", "CLIENT")
+
+
+def test_what_is_no_table_is_refused(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no block of the tier 'GPU', only of: CLIENT, SERVER"):
+        import_table(path, "toy", SPECS, "ms", "GPU")
+    with pytest.raises(ValueError, match="unit must be one of s, ms, us, got 'min'"):
+        import_table(path, "toy", SPECS, "min", "CLIENT")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="speedup must be positive"):
+        import_pair(path, "toy", SPECS, "ms", server_speedup=0)
+    with pytest.raises(ConfigError, match="cannot read the table"):
+        import_table(tmp_path / "none.json", "toy", SPECS, "ms", "CLIENT")
+    for text in ("{", "[]", '{"blocks": {}}', "{}"):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="is not a table of block@tier"):
+            import_table(path, "toy", SPECS, "ms", "CLIENT")
+
+
+def repvgg_b3_blocks() -> list[ToySpec]:
+    specs, width, size = [], 64, 112
+    for stage, (depth, out) in enumerate(zip((4, 6, 16, 1), (192, 384, 768, 2560), strict=True), 1):
+        for place in range(depth):
+            specs.append(block_spec(f"stage{stage}.{place}", width, out, size, 1 if place else 2))
+            width, size = out, size if place else size // 2
+    return specs
+
+
+def best_s(lut: BranchLut, equivalent: bool) -> float:
+    total_s = 0.0
+    for unit in lut.units:
+        full = max((GAMMAS[gamma] for gamma in unit.ways), key=lambda g: len(g.branches))
+        allowed = [g.index for g in equivalents(full)] if equivalent else list(unit.ways)
+        total_s += min(unit.ways[gamma].time.median_s for gamma in allowed)
+    return total_s
+
+
+@pytest.mark.skipif(not PUBLISHED, reason="SPLITSEM_TX2_LUT names no file")
+def test_the_published_jetson_tx2_table_has_its_known_totals() -> None:
+    assert PUBLISHED
+    specs = repvgg_b3_blocks()
+    whole = import_pair(PUBLISHED, "repvgg_b3", specs, "ms", server_speedup=10)
+    assert [unit.origin for unit in whole.server.units] == ["assumed"] * 26 + ["published"]
+    client = whole.edge.select(spec.name for spec in specs[:26])
+    totals_s = [
+        client.sum_s(client.whole_gammas(folded=False)),
+        client.sum_s(client.whole_gammas(folded=True)),
+        best_s(client, equivalent=True),
+        best_s(client, equivalent=False),
+    ]
+    assert [round(1e3 * total_s, 1) for total_s in totals_s] == [180.1, 151.1, 150.6, 39.7]
