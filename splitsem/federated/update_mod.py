@@ -14,6 +14,7 @@ from splitsem.federated.flower import (
     ArrayRecord,
     ClientAppCallable,
     ConfigRecord,
+    ConfigRecordValues,
     Context,
     Message,
     MessageType,
@@ -71,7 +72,10 @@ class UpdateMod:
         codec_s += time.perf_counter() - began
         stype = f"splitsem.{type(codec).__name__}"
         reply.content[ARRAYS] = ArrayRecord({UPDATE: Array("uint8", (len(payload),), stype, payload)})
-        facts = {"fingerprint": self.layout.fingerprint, "client": int(context.node_config["partition-id"])}
+        facts: dict[str, ConfigRecordValues] = {
+            "fingerprint": self.layout.fingerprint,
+            "client": int(context.node_config["partition-id"]),
+        }
         reply.content[CONFIG] = ConfigRecord(facts)
         reply.content.metric_records[METRICS]["codec-s"] = codec_s
         return reply

@@ -231,6 +231,16 @@ def test_a_checkpoint_of_another_network_or_a_damaged_one_is_refused(tmp_path):
         Federation(fedavg(), resume=tmp_path).run()
 
 
+def test_statistics_keep_up_with_the_weights_whatever_the_codec():
+    exact, sparse = Federation(fedavg()), Federation(fedavg(), TopK(keep_ratio=0.01))
+    exact.run(), sparse.run()
+    of_first_round = "stem.bn.running_mean"
+    moved = (exact.server.final[of_first_round] - exact.server.initial[of_first_round]).abs()
+    apart = (exact.server.final[of_first_round] - sparse.server.final[of_first_round]).abs()
+    assert (moved > 0).all()
+    assert apart.max() < 0.2 * moved.max()
+
+
 def test_local_statistics_stay_on_their_client():
     run = Federation(fedavg(), statistics="local")
     final = run.run()
