@@ -14,7 +14,6 @@ from splitsem.federated.flower import (
     ArrayRecord,
     ClientAppCallable,
     ConfigRecord,
-    ConfigRecordValues,
     Context,
     Message,
     MessageType,
@@ -72,11 +71,9 @@ class UpdateMod:
         codec_s += time.perf_counter() - began
         stype = f"splitsem.{type(codec).__name__}"
         reply.content[ARRAYS] = ArrayRecord({UPDATE: Array("uint8", (len(payload),), stype, payload)})
-        facts: dict[str, ConfigRecordValues] = {
-            "fingerprint": self.layout.fingerprint,
-            "client": int(context.node_config["partition-id"]),
-        }
-        reply.content[CONFIG] = ConfigRecord(facts)
+        reply.content[CONFIG] = ConfigRecord(
+            {"fingerprint": self.layout.fingerprint, "client": int(context.node_config["partition-id"])}
+        )
         reply.content.metric_records[METRICS]["codec-s"] = codec_s
         return reply
 

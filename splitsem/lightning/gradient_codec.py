@@ -20,7 +20,7 @@ class CompressedGradients(Callback):
     What a machine that averages gradients would get is what the optimiser gets; clipping comes afterwards.
 
     Each parameter's gradient travels as one row of its own, so a share of values or a range is a parameter's; all of a
-    step's make one payload. A parameter without a gradient in the first step never has one.
+    step's make one payload. A parameter that has no gradient in a step sends nothing then, and keeps what it owes.
 
     Args:
         codec: any without weights of its own, e.g. TopK or Quantise.
@@ -33,9 +33,8 @@ class CompressedGradients(Callback):
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self.epochs: list[dict[str, float]] = []
-        self._parameters: list[nn.Parameter] = []
-        self._errors: list[Tensor] = []
-        self._num_steps, self._payload_bytes, self._codec_s = 0, 0, 0.0
+        self._errors: dict[nn.Parameter, Tensor] = {}
+        self._num_steps, self._payload_bytes, self._raw_bytes, self._codec_s = 0, 0, 0, 0.0
 
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
@@ -49,11 +48,11 @@ class CompressedGradients(Callback):
         self.epochs.append(
             {
                 "gradient_bytes": self._payload_bytes / num,
-                "gradient_raw_bytes": float(sum(4 * p.numel() for p in self._parameters)),
+                "gradient_raw_bytes": self._raw_bytes / num,
                 "gradient_codec_s": self._codec_s / num,
             }
         )
-        self._num_steps, self._payload_bytes, self._codec_s = 0, 0, 0.0
+        self._num_steps, self._payload_bytes, self._raw_bytes, self._codec_s = 0, 0, 0, 0.0
 
     @torch.no_grad()
     def step(self, parameters: list[nn.Parameter]) -> None:
@@ -62,23 +61,21 @@ class CompressedGradients(Callback):
         Raises:
             ConfigError: the codec cannot take them, e.g. since they are no finite numbers.
         """
-        if not self._parameters:
-            self._parameters = [p for p in parameters if p.grad is not None]
-            self._errors = [torch.zeros_like(p) for p in self._parameters]
         began = time.perf_counter()
-        wanted = [error + p.grad for error, p in zip(self._errors, self._parameters, strict=True)]  # type: ignore[operator]
+        wanted = {p: p.grad + self._errors.get(p, 0) for p in parameters if p.grad is not None}
         try:
-            payload = self.codec.encode(tuple(gradient.reshape(1, -1) for gradient in wanted))
+            payload = self.codec.encode(tuple(gradient.reshape(1, -1) for gradient in wanted.values()))
         except ValueError as exc:
             raise ConfigError(
                 f"the gradients cannot be sent by trainer.gradient_codec: {exc}; lower trainer.learning_rate, "
                 "or take quant or topk"
             ) from exc
         arrived = self.codec.decode(payload)
-        for index, (parameter, gradient, row) in enumerate(zip(self._parameters, wanted, arrived, strict=True)):
+        for (parameter, gradient), row in zip(wanted.items(), arrived, strict=True):
             parameter.grad = row.reshape(gradient.shape).to(gradient.device, gradient.dtype)
-            self._errors[index] = gradient - parameter.grad
+            self._errors[parameter] = gradient - parameter.grad
         self._num_steps += 1
+        self._raw_bytes += sum(4 * gradient.numel() for gradient in wanted.values())
         self._payload_bytes += len(payload)
         self._codec_s += time.perf_counter() - began
 

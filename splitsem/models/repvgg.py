@@ -53,7 +53,8 @@ class HyperRepVgg(UnitChain):
             identity, the closest way without it, see ``closest``), or one γ a block, the stem first.
         alpha_keep: share of all branches that ``deployed`` keeps, the most important ones, one a block at least.
         is_alpha_trained: whether every α is learned; else it stays 1.
-        alpha_l1: β, weight of Σ|α| in the training loss.
+        alpha_l1: β, weight of Σ|α| in the training loss; 0.01 as published, where α learns alone (``learn``). While the
+            weights learn too it says little: the next batch norm makes up for a smaller α.
 
     Raises:
         ValueError: an argument makes no sense, or a γ is not possible for its block.
@@ -75,7 +76,7 @@ class HyperRepVgg(UnitChain):
         gamma: int | Sequence[int] | None = None,
         alpha_keep: float = 1.0,
         is_alpha_trained: bool = True,
-        alpha_l1: float = 0.01,
+        alpha_l1: float = 0.0,
     ) -> None:
         check_layout(input_shape, output_shape, blocks, widths, groups, stem_stride)
         if weights is not None and image_size is None:

@@ -112,11 +112,11 @@ def _plain_settings(cfg: DictConfig) -> dict[str, Any]:
 def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
     """The trainer as plain values; where ``gradient_codec`` is a name, it is that option of the group ``codec``.
 
-    Raises ConfigError when there is no such option.
+    Raises ConfigError when there is no such option, or its codec has weights of its own.
     """
     settings = OmegaConf.to_container(cfg.trainer, resolve=True)
     assert isinstance(settings, dict)
-    name = settings["gradient_codec"]
+    name = settings.get("gradient_codec")  # a user's own file of the group may not name it
     if isinstance(name, str):
         try:
             settings["gradient_codec"] = OmegaConf.to_container(compose(f"codec/{name}").codec, resolve=True)
@@ -124,6 +124,9 @@ def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
             raise ConfigError(
                 f"trainer.gradient_codec={name}: no such codec; python run.py --help lists them, e.g. topk or quant4"
             ) from exc
+    codec = settings.get("gradient_codec")
+    if codec is not None and _is_for_one_tensor(codec["_target_"]):
+        raise ConfigError(f"trainer.gradient_codec must have no weights (e.g. topk or quant4), got {codec['_target_']}")
     return {str(key): value for key, value in settings.items()}
 
 
@@ -171,9 +174,8 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, device: Device) -> tup
     facts: dict[str, Any] = {n: OmegaConf.to_container(cfg[n], resolve=True) for n in ("task", "model", "trainer")}
     if isinstance(model, Deployable):
         facts["model"] = {k: v for k, v in facts["model"].items() if k not in model.deploy_settings}
-    key = weights.fingerprint(
-        {**facts, "seed": cfg.seed}, [x for x in (task, model, fit.gradient_codec) if x is not None]
-    )
+    codec = [fit.gradient_codec] if fit.gradient_codec is not None else []
+    key = weights.fingerprint({**facts, "seed": cfg.seed}, (task, model, *codec))
 
     def train() -> list[dict[str, float]]:
         if fit.max_epochs:
@@ -228,7 +230,11 @@ def check_not_learned(cfg: DictConfig) -> None:
 
 def is_learned(cfg: DictConfig) -> bool:
     """Whether the configured codec is built for one crossing tensor, whose shape its constructor names."""
-    return "tensor_shape" in inspect.signature(get_object(cfg.codec["_target_"])).parameters
+    return _is_for_one_tensor(cfg.codec["_target_"])
+
+
+def _is_for_one_tensor(target: str) -> bool:
+    return "tensor_shape" in inspect.signature(get_object(target)).parameters
 
 
 def chosen_point(cfg: DictConfig, graph: SplitGraph) -> SplitPoint:

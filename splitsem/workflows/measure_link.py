@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from splitsem.errors import ConfigError
 from splitsem.tracking import versions
 from splitsem.transport.link_metrics import LinkMetrics, write_link_metrics
 from splitsem.transport.link_probe import ProbeSettings, measure_down, measure_loss, measure_rtt, measure_up
@@ -32,6 +33,8 @@ _PROBING = (
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Measure the link to ``transport.target``; leaves ``link.json`` in the run's folder. No network is needed here."""
     transport = remote_transport(cfg)
+    if transport.start.how is not None:
+        raise ConfigError("transport.start is for workflow=offload; measure the link to a server that runs already")
     settings = ProbeSettings(**{name: cfg.workflow[name] for name in _PROBING})
     link = measure(transport, HydraConfig.get().runtime.choices["transport"], settings)
     path = (folder / "link.json").absolute()

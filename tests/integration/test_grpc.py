@@ -1,6 +1,8 @@
 """The gRPC link between two processes: answers, agreement, windows, bad input."""
 
 import dataclasses
+import subprocess
+import sys
 import threading
 
 import grpc
@@ -20,6 +22,7 @@ from splitsem.transport.plan import codec_label
 from splitsem.transport.remote import Answer
 from splitsem.transport.simulated import SimulatedLink
 from splitsem.workflows.device_end import DeviceEnd
+from tests.conftest import ROOT
 from tests.integration.network import INPUT_SHAPE, small_agilenn
 
 
@@ -304,3 +307,11 @@ def test_probes_go_the_way_of_frames_and_are_answered_uncomputed(server, connect
     tail.open(plan.probe(1000))
     answers = list(tail.stream([bytes(n) for n in (0, 5, 9_000_000)], window=1))
     assert [(len(answer.payload), answer.server_s) for answer in answers] == [(1000, 0.0)] * 3
+
+
+def test_the_health_script_says_whether_a_server_answers(server):
+    script = str(ROOT / "scripts" / "grpc-health")
+    assert subprocess.run([sys.executable, script, server.address], timeout=60).returncode == 0
+    nobody = subprocess.run([sys.executable, script, "127.0.0.1:9"], capture_output=True, text=True, timeout=60)
+    assert nobody.returncode == 1
+    assert nobody.stderr.strip() == "127.0.0.1:9: UNAVAILABLE"

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 
 from benchmarks.harness.line import SERVER_ADDRESS, NoNamespacesError, rate_limited_line
 from splitsem.errors import ConfigError, LinkError
@@ -20,6 +23,7 @@ from splitsem.transport.link_probe import ProbeSettings
 from splitsem.transport.plan import Plan
 from splitsem.transport.udp.server import UdpServer
 from splitsem.transport.udp.transport import UdpTransport
+from splitsem.workflows import measure_link
 from splitsem.workflows.measure_link import measure
 from tests.conftest import ENVIRONMENT, ROOT
 from tests.integration.conftest import QUICK
@@ -102,14 +106,20 @@ def test_a_file_that_is_not_one_is_refused_with_the_reason(change, trouble, tmp_
         read_link_metrics(tmp_path / "none.json")
 
 
-def test_the_command_leaves_the_file_and_the_simulated_link_takes_it(server, run_py, tmp_path):
+def test_the_workflow_leaves_the_file_that_the_transport_takes(server, tmp_path):
     brief = ("workflow.num_rtts=10", "workflow.enough_s=0.02", "workflow.most_bytes=1048576")
-    done = run_py("workflow=measure_link", f"transport.target={server.address}", *brief, "hydra.run.dir=run")
-    assert done.returncode == 0, done.stderr
-    found = read_link_metrics(tmp_path / "run" / "link.json")
-    assert found.target == server.address
+    chosen = ["workflow=measure_link", f"transport.target={server.address}", *brief]
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        cfg = compose("config", chosen, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        result = measure_link.run(cfg, tmp_path)
+        path = tmp_path / "link.json"
+        link = instantiate(compose("config", ["transport=measured", f"transport.path={path}"]).transport)
+    found = read_link_metrics(path)
+    assert (found.target, found.transport) == (server.address, "grpc")
     assert found.versions["torch"]
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["up_bps"] == found.up_bps
+    assert result.metrics["up_bps"] == found.up_bps == link.bandwidth_bps
+    assert str(path) in result.headline
 
 
 @pytest.mark.slow  # network namespaces, a process that imports torch in each, and seconds of a slow line

@@ -48,6 +48,7 @@ def test_learned_codecs_attach_to_a_backbone_and_send_what_their_size_says(name,
         assert tuple(point.tensors[0].shape[1:]) == (channels, height, width)
         torch.manual_seed(0)
         untrained = instantiate(cfg.codec, tensor_shape=(channels, height, width), _convert_="all")
+        untrained.adopt_tail(network.graph.cut(point).tail)
         weights.save(untrained, tmp_path / f"{codec}.safetensors", [], 0.0)
         cfg.codec.weights = str(tmp_path / f"{codec}.safetensors")
         sender, receiver = (codecs.codec(cfg, network, point) for _ in range(2))

@@ -44,6 +44,7 @@ def test_what_is_not_sent_is_sent_later(codec):
     """Over all steps, what the optimiser saw and what is still owed add up to the gradients (error feedback)."""
     generator = torch.Generator().manual_seed(0)
     parameters = [nn.Parameter(torch.zeros(shape)) for shape in [(8, 3, 3), (8,), (10, 40)]]
+    unused = nn.Parameter(torch.zeros(3))
     compressed = CompressedGradients(codec)
     true = [torch.zeros_like(p) for p in parameters]
     seen = [torch.zeros_like(p) for p in parameters]
@@ -51,12 +52,13 @@ def test_what_is_not_sent_is_sent_later(codec):
         for p, total in zip(parameters, true, strict=True):
             p.grad = torch.randn(p.shape, generator=generator)
             total += p.grad
-        compressed.step(parameters)
+        compressed.step([*parameters, unused])
         for p, total in zip(parameters, seen, strict=True):
             total += p.grad
-    for whole, arrived, owed in zip(true, seen, compressed._errors, strict=True):
+    for whole, arrived, owed in zip(true, seen, compressed._errors.values(), strict=True):
         torch.testing.assert_close(arrived + owed, whole, rtol=1e-4, atol=1e-4)
         assert owed.abs().max() > 0
+    assert unused.grad is None
 
 
 def test_the_identity_codec_trains_the_same_weights_bit_for_bit():
@@ -103,6 +105,8 @@ def test_the_command_counts_the_bytes_and_remembers_them_with_the_weights(tmp_pa
     assert less["gradient_bytes"] < metrics["gradient_bytes"] / 3
 
 
-def test_a_codec_that_there_is_not_is_refused_in_one_line(tmp_path):
-    with pytest.raises(ConfigError, match="no such codec"):
-        workflow_metrics(tmp_path, "trainer.gradient_codec=topq")
+@pytest.mark.parametrize(("name", "trouble"), [("topq", "no such codec"), ("deepcod", "must have no weights")])
+def test_a_codec_that_cannot_carry_gradients_is_refused_in_one_line(name, trouble, tmp_path):
+    with pytest.raises(ConfigError, match=trouble) as failure:
+        workflow_metrics(tmp_path, f"trainer.gradient_codec={name}")
+    assert "\n" not in str(failure.value)

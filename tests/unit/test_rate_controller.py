@@ -1,6 +1,5 @@
 """RateController: within its bounds, steady on a steady link, and behind a changing one by a few rounds at most."""
 
-from itertools import pairwise
 from math import inf
 
 import numpy as np
@@ -86,8 +85,7 @@ def test_on_a_steady_link_with_measurement_noise_the_rate_settles(up_mbps, noise
         for _ in range(300)
     ]
     widths = widths_for(RateController(1.0), observations)
-    changes = [after - before for before, after in pairwise(widths[20:])]
-    assert sum(change < 0 for change in changes) <= (0 if noise < 0.1 else 2)
+    assert widths == sorted(widths)  # never lowered, so never to and fro
     assert max(widths[20:]) - min(widths[20:]) <= 1
 
 
