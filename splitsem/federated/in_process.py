@@ -3,7 +3,7 @@
 import itertools
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from splitsem.errors import SplitSemError
 from splitsem.federated.flower import (
@@ -31,14 +31,15 @@ class InProcessGrid(Grid):
     Args:
         client_app: with its mods; one object serves all clients.
         num_clients: their node ids are 1…num_clients, their ``partition-id`` one less.
+        clock: seconds since any moment; what timeouts go by.
     """
 
-    def __init__(self, client_app: ClientApp, num_clients: int) -> None:
+    def __init__(self, client_app: ClientApp, num_clients: int, clock: Callable[[], float] = time.perf_counter) -> None:
         if num_clients < 1:
             raise ValueError(f"num_clients must be at least 1, got {num_clients}")
         # Messages take their sender from this class-wide identity, which a Flower process sets when it starts.
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 1
-        self._client_app = client_app
+        self._client_app, self._clock = client_app, clock
         self.contexts = {
             node: Context(1, node, {"partition-id": node - 1, "num-partitions": num_clients}, RecordDict(), {})
             for node in range(1, num_clients + 1)
@@ -86,9 +87,9 @@ class InProcessGrid(Grid):
         """
         replies = []
         for message in messages:
-            began = time.perf_counter()
+            began = self._clock()
             (reply,) = self.pull_messages(self.push_messages([message]))
-            if timeout is None or time.perf_counter() - began <= timeout:
+            if timeout is None or self._clock() - began <= timeout:
                 replies.append(reply)
         return replies
 

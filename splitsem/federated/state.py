@@ -9,12 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from splitsem.codecs import wire
 from splitsem.codecs.codec import Codec
+from splitsem.codecs.half import HalfPrecision
+from splitsem.codecs.identity import Identity
+from splitsem.codecs.quantise import Quantise
 from splitsem.errors import PayloadError
 from splitsem.federated.flower import Array, ArrayRecord
 
 State = dict[str, Tensor]
 Statistics = Literal["shared", "local"]
+_FINE = Quantise(8, entropy="rans")
 
 
 class Layout:
@@ -62,17 +67,36 @@ class Layout:
         return {name: state[name].detach().to("cpu", copy=True) for name in self.names}
 
     def encode(self, codec: Codec, state: State) -> bytes:
-        """One payload for all tensors, each as one sample. Raises ValueError for what the codec cannot represent."""
-        return codec.encode(tuple(state[name].unsqueeze(0) for name in self.names))
+        """The size of one payload, it, and the payload of the statistics if they have their own.
+
+        Every tensor is one sample of its payload. A network is of no use while its statistics lag behind its weights,
+        so a coarse or sparse codec is not for them: they travel in 8 bits. Raises ValueError for what the codec cannot
+        represent.
+        """
+        fine = self._sent_in_8_bits(codec)
+        main = codec.encode(tuple(state[name].unsqueeze(0) for name in self.names if name not in fine))
+        rest = _FINE.encode(tuple(state[name].unsqueeze(0) for name in self.names if name in fine)) if fine else b""
+        return wire.varint(len(main)) + main + rest
 
     def decode(self, codec: Codec, payload: bytes) -> State:
         """Undo ``encode``. Raises PayloadError for damage, another network's tensors, NaN and infinities."""
-        tensors = codec.decode(payload)
-        if len(tensors) != len(self.names):
-            raise PayloadError(f"expected {len(self.names)} tensors, got {len(tensors)}")
-        state = {name: tensor.squeeze(0) for name, tensor in zip(self.names, tensors, strict=True)}
+        fine = self._sent_in_8_bits(codec)
+        reader = wire.Reader(payload)
+        tensors = list(codec.decode(bytes(reader.take(reader.varint("payload size", len(payload)), "payload"))))
+        names = [name for name in self.names if name not in fine]
+        if fine:
+            tensors += _FINE.decode(bytes(reader.rest()))
+            names += [name for name in self.names if name in fine]
+        reader.finish()
+        if len(tensors) != len(names):
+            raise PayloadError(f"expected {len(names)} tensors, got {len(tensors)}")
+        by_name = {name: tensor.squeeze(0) for name, tensor in zip(names, tensors, strict=True)}
+        state = {name: by_name[name] for name in self.names}
         self.check(state)
         return state
+
+    def _sent_in_8_bits(self, codec: Codec) -> frozenset[str]:
+        return frozenset() if isinstance(codec, Identity | HalfPrecision) else self.statistics
 
     def check(self, state: State) -> None:
         """Raise PayloadError unless these are finite tensors of this network."""

@@ -99,11 +99,12 @@ class UpdateMod:
     def _encode(self, codec: Codec, update: State, context: Context) -> bytes:
         """The payload of an update; what it drops is kept for the next one."""
         floats = [name for name in self.layout.names if name not in self.layout.counters]
-        if self.error_feedback and RESIDUAL in context.state.array_records:
+        has_feedback = self.error_feedback and not isinstance(codec, Identity)
+        if has_feedback and RESIDUAL in context.state.array_records:
             residual = from_record(context.state.array_records[RESIDUAL])
             update |= {name: update[name] + residual[name] for name in floats}
         payload = self.layout.encode(codec, update)
-        if self.error_feedback:
+        if has_feedback:
             with torch.no_grad():
                 sent = self.layout.decode(codec, payload)
                 context.state[RESIDUAL] = to_record({name: update[name] - sent[name] for name in floats})

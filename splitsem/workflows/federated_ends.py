@@ -48,6 +48,7 @@ class Ends:
         model: the network instance that clients train and the server scores, in turn.
         device: where it runs.
         layout: of the network.
+        site: what clients train with.
         client_app: of every client.
         server: whose app runs the rounds.
         parts: each client's samples, as indices into the training split.
@@ -59,6 +60,7 @@ class Ends:
     model: nn.Module
     device: Device
     layout: Layout
+    site: Site
     client_app: ClientApp
     server: Server
     parts: Sequence[NDArray[np.int64]]
@@ -105,6 +107,7 @@ def build(cfg: DictConfig) -> Ends:
         model,
         device,
         layout,
+        site,
         make_client_app(site, [mod]),
         parts=parts,
         labels=labels,

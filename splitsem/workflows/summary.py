@@ -20,6 +20,7 @@ from splitsem.plots.tables import table as results_table
 from splitsem.plots.tables import terminal
 from splitsem.tracking import versions
 from splitsem.workflows.codec_summary import codec_figures, print_codecs
+from splitsem.workflows.federated_summary import is_federated, summarise_federated
 from splitsem.workflows.joint_summary import is_joint, summarise_joint
 
 
@@ -61,6 +62,10 @@ def summarise(folder: Path, seconds: float) -> pd.DataFrame:
         return results
     if "score" not in results:  # jobs of a workflow that does not split, or none that succeeded
         console.print(f"{len(results)} jobs: {folder / 'results.csv'}", highlight=False, soft_wrap=True)
+        return results
+    if is_federated(results):
+        summarise_federated(folder, results, console)
+        console.print(f"\n{(folder / 'results.csv').absolute()}", highlight=False, soft_wrap=True)
         return results
     figures = {draw.__name__: draw(results) for draw in (accuracy_throughput, latency_breakdown, rate_accuracy)}
     if (over_channel := _over_channel(results)) is not None:

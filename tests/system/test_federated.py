@@ -1,8 +1,15 @@
 """Workflow federated through the real entry point; its network is used by workflow=split; bad settings are one line."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
+
+from tests.conftest import ENVIRONMENT, ROOT
 
 pytest.importorskip("flwr", reason="the extra federated is not installed")
 COMMON = ("task=digits", "device=cpu", "tracking=none", "split.point=stage1")
@@ -30,7 +37,6 @@ def test_bad_settings_are_said_before_training():
 
     from splitsem.errors import ConfigError
     from splitsem.workflows.federated_ends import build
-    from tests.conftest import ROOT
 
     cases = {
         "federated.min_clients=9": "federated.min_clients must be 1…2",
@@ -45,3 +51,24 @@ def test_bad_settings_are_said_before_training():
         for override, message in cases.items():
             with pytest.raises(ConfigError, match=message):
                 build(compose("config", [*FEDERATED, *COMMON, override]))
+
+
+@pytest.mark.slow  # three processes one after the other, each with all its imports
+def test_a_run_that_was_killed_goes_on_after_its_last_round(run_py, tmp_path):
+    settings = (*FEDERATED, *COMMON, "codec=topk", "codec@federated.downlink_codec=quant8", "federated.rounds=40")
+    command = [sys.executable, str(ROOT / "run.py"), *settings, "hydra.run.dir=killed"]
+    with subprocess.Popen(command, cwd=tmp_path, env=os.environ | ENVIRONMENT, stderr=subprocess.PIPE) as process:
+        checkpoint = tmp_path / "killed" / "federated.safetensors"
+        while not checkpoint.exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+    resumed = run_py(*settings, "federated.resume=killed", "hydra.run.dir=resumed")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Going on after round" in resumed.stdout
+    whole = run_py(*settings, "hydra.run.dir=whole")
+    assert whole.returncode == 0, whole.stderr
+    scores = [json.loads((tmp_path / name / "metrics.json").read_text())["score"] for name in ("resumed", "whole")]
+    assert scores[0] == scores[1]

@@ -54,7 +54,9 @@ class Federation:
         mod = UpdateMod(
             layout, settings.pop("make_codec", lambda rate: codec), down, settings.pop("error_feedback", True)
         )
-        self.grid = InProcessGrid(make_client_app(self.site, [*outer, mod, *mods]), NUM_CLIENTS)
+        self.now_s = 0.0
+        app = make_client_app(self.site, [*outer, mod, *mods])
+        self.grid = InProcessGrid(app, NUM_CLIENTS, clock=lambda: self.now_s)
         server = Server(
             strategy, layout, layout.of(self.site.model), mod.make_codec, lambda state: {"val_score": 0.0}, num_rounds
         )

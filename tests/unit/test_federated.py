@@ -1,7 +1,6 @@
 """Federated training in one process: equal to plain Flower, repeatable, coded both ways, and it bears faults."""
 
 import random
-import time
 
 import pytest
 import torch
@@ -173,12 +172,11 @@ def not_a_number(reply):
         (plain_arrays, "outer", "expected one array"),
         (not_a_number, "mods", "NaN"),
         (lambda reply: 1 / 0, "mods", "ZeroDivisionError"),
-        (lambda reply: time.sleep(1.5), "outer", "no reply in time"),
     ],
-    ids=["damaged", "foreign", "other model", "no metrics", "plain", "NaN", "raises", "late"],
+    ids=["damaged", "foreign", "other model", "no metrics", "plain", "NaN", "raises"],
 )
 def test_a_bad_reply_is_left_out_with_a_warning(caplog, spoil, where, reason):
-    run = Federation(fedavg(), Quantise(8), 1, **{where: [Faulty(1, None, spoil)]}, min_clients=2, timeout_s=1.4)
+    run = Federation(fedavg(), Quantise(8), 1, **{where: [Faulty(1, None, spoil)]}, min_clients=2)
     run.run()
     (row,) = run.server.rows
     assert row["round/failed_clients"] == 1
@@ -187,6 +185,16 @@ def test_a_bad_reply_is_left_out_with_a_warning(caplog, spoil, where, reason):
     assert len(warnings) == 1
     assert "client 2 is left out" in warnings[0]
     assert reason in warnings[0]
+
+
+def test_a_reply_that_comes_too_late_is_left_out():
+    def take_a_minute(reply):
+        run.now_s += 60
+
+    late = Faulty(1, 1, take_a_minute)
+    run = Federation(fedavg(), num_rounds=2, outer=[late], timeout_s=59.0)
+    run.run()
+    assert [row["round/failed_clients"] for row in run.server.rows] == [1, 0]
 
 
 def test_too_few_usable_updates_end_the_run_with_one_line():
@@ -221,6 +229,16 @@ def test_a_checkpoint_of_another_network_or_a_damaged_one_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ConfigError, match="damaged"):
         Federation(fedavg(), resume=tmp_path).run()
+
+
+def test_statistics_keep_up_with_the_weights_whatever_the_codec():
+    exact, sparse = Federation(fedavg()), Federation(fedavg(), TopK(keep_ratio=0.01))
+    exact.run(), sparse.run()
+    of_first_round = "stem.bn.running_mean"
+    moved = (exact.server.final[of_first_round] - exact.server.initial[of_first_round]).abs()
+    apart = (exact.server.final[of_first_round] - sparse.server.final[of_first_round]).abs()
+    assert (moved > 0).all()
+    assert apart.max() < 0.2 * moved.max()
 
 
 def test_local_statistics_stay_on_their_client():

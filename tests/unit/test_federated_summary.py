@@ -1,0 +1,25 @@
+"""What a sweep of federated runs prints and draws."""
+
+import pandas as pd
+from rich.console import Console
+
+from splitsem.workflows.federated_summary import is_federated, summarise_federated
+
+
+def test_a_sweep_of_federated_runs_names_them_by_what_differs(tmp_path):
+    same = {"status": "ok", "task": "digits", "strategy": "fedavg", "federated.rounds": "2", "downlink_bytes": 2e5}
+    same |= {"round_s": 1.0, "failed_clients": 0, "uplink_raw_bytes": 176000}
+    runs = [
+        {"codec": "quant8", "federated.partition.beta": "0.1", "score": 0.9, "uplink_bytes": 27000.0},
+        {"codec": "quant4", "federated.partition.beta": "1", "score": 0.8, "uplink_bytes": 14000.0},
+    ]
+    rows = [same | run | {"uplink_compression_ratio": 176000 / run["uplink_bytes"]} for run in runs]
+    results = pd.DataFrame([*rows, {"status": "failed", "codec": "quant2", "error": "a reason"}])
+    assert is_federated(results)
+    console = Console(record=True, width=120)
+    summarise_federated(tmp_path, results, console)
+    text = console.export_text()
+    assert "1 jobs failed" in text
+    assert text.index("quant8 · beta=0.1") < text.index("quant4 · beta=1")
+    assert "fedavg" not in text
+    assert (tmp_path / "score_by_update.png").stat().st_size > 5_000
