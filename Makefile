@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export FLWR_TELEMETRY_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sweep profile ui doctor loopback certs proto test test-slow bench federated federated-deploy lint format data clean
+.PHONY: help setup demo joint sweep profile ui doctor loopback certs proto test test-slow bench federated federated-deploy lint format data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -23,6 +23,10 @@ $(READY): pyproject.toml constraints.txt
 
 demo: setup ## the main job: train once, sweep all split points, report
 	$(BIN)/python run.py task=disaster codec=quant8 -m
+
+joint: setup ## cut and branches chosen together, small: two domains of digits, a minute or two
+	$(BIN)/python run.py workflow=joint task=domains task@task.base=digits task.domain=0,3 trainer.max_epochs=15 \
+	  trainer.batch_size=16 transport=ethernet $(ARGS) -m
 
 sweep: setup ## any sweep: make sweep ARGS='task=digits codec=quant2,quant4,quant8'
 	$(BIN)/python run.py $(ARGS) -m

@@ -5,8 +5,6 @@ from typing import Protocol
 
 from torch import nn
 
-from splitsem.models.branches import GAMMAS
-
 
 class UnitSpec(Protocol):
     """One part of the row: the stem, a block, or what comes after the blocks; figures are for one sample."""
@@ -44,12 +42,3 @@ class Chain(Protocol):
 
     def unit(self, index: int, gamma: int) -> nn.Module:
         """A unit as it is deployed with this γ, new and in evaluation mode."""
-
-
-def whole_gamma(gammas: Sequence[int], folded: bool) -> int:
-    """Of the offered γ, the one with all branches, folded into one or beside each other.
-
-    >>> whole_gamma(range(14), folded=True), whole_gamma((0, 1, 3, 4), folded=False), whole_gamma((0,), folded=True)
-    (13, 3, 0)
-    """
-    return max(gammas, key=lambda g: (len(GAMMAS[g].branches), (-1 if folded else 1) * len(GAMMAS[g].groups)))

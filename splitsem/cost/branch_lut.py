@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from splitsem.cost.branch_chain import UnitSpec, whole_gamma
+from splitsem.cost.branch_chain import UnitSpec
 from splitsem.cost.calibration import Calibration
 from splitsem.cost.machine_rates import MachineRates
 from splitsem.cost.measure import Timing
@@ -133,10 +133,6 @@ class BranchLut:
             if gamma not in unit.ways:
                 raise ValueError(f"unit {unit.name!r} has no time for γ {gamma}, only for: {_listed(unit.ways)}")
         return sum(unit.ways[gamma].time.median_s for unit, gamma in zip(self.units, gammas, strict=True))
-
-    def whole_gammas(self, folded: bool) -> tuple[int, ...]:
-        """γ of each unit with all its branches, folded into one or beside each other."""
-        return tuple(whole_gamma(tuple(unit.ways), folded) for unit in self.units)
 
     def to_arrays(self, calibrated: bool = False, undisturbed: bool = False) -> BranchArrays:
         """The table as arrays.

@@ -61,6 +61,11 @@ def merge(edge: BranchLut, server: BranchLut, link: LinkFit | None = None) -> Ha
 
 def write_hardware_lut(lut: HardwareLut, path: str | Path) -> None:
     """Write ``lut`` as JSON, whole or not at all; missing folders are made."""
+    write_text(hardware_lut_json(lut), path)
+
+
+def hardware_lut_json(lut: HardwareLut) -> str:
+    """``lut`` as the text of its file."""
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "unit": "s",
@@ -69,7 +74,7 @@ def write_hardware_lut(lut: HardwareLut, path: str | Path) -> None:
     }
     if lut.link is not None:
         document["link"] = asdict(lut.link)
-    write_text(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n", path)
+    return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def read_hardware_lut(path: str | Path) -> HardwareLut:

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from splitsem.cost.branch_chain import Chain, UnitSpec, whole_gamma
+from splitsem.cost.branch_chain import Chain, UnitSpec
 from splitsem.cost.branch_lut import BranchLut, UnitLut, Way
 from splitsem.cost.calibration import Calibration, ChainTime
 from splitsem.cost.machine_rates import MachineRates
 from splitsem.cost.measure import Timing, timed_s
 from splitsem.device import Device, describe_machine
 from splitsem.errors import ConfigError
+from splitsem.models.branches import whole_gamma
 
 log = logging.getLogger(__name__)
 _FLOAT32_BYTES = 4

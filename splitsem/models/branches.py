@@ -4,6 +4,7 @@ A block sums up to three branches: D, a 3×3 convolution; K, a 1×1 convolution;
 are folded into one convolution; groups run one after the other and their outputs are added.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
@@ -96,3 +97,12 @@ def without_identity(gamma: Gamma) -> Gamma | None:
     """
     groups = {group - {Branch.I} for group in gamma.groups} - {frozenset()}
     return next((way for way in GAMMAS if set(way.groups) == groups), None)
+
+
+def whole_gamma(gammas: Iterable[int], folded: bool) -> int:
+    """Of the offered γ, the one with all branches, folded into one or beside each other.
+
+    >>> whole_gamma(range(14), folded=True), whole_gamma((0, 1, 3, 4), folded=False), whole_gamma((0,), folded=True)
+    (13, 3, 0)
+    """
+    return max(gammas, key=lambda g: (len(GAMMAS[g].branches), (-1 if folded else 1) * len(GAMMAS[g].groups)))

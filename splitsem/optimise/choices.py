@@ -1,21 +1,21 @@
 """Which γ a solver may choose: all, those that compute the same function, or one given γ a unit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from splitsem.models.branches import GAMMAS, Gamma
+from splitsem.models.branches import GAMMAS, whole_gamma
 from splitsem.optimise.problem import NUM_GAMMAS, Mask, Problem
 
 
 def parallel_gammas(problem: Problem) -> tuple[int, ...]:
     """Of each unit the γ with all its branches beside each other: the usual baseline."""
-    return _pick(problem, lambda gamma: (len(gamma.branches), len(gamma.groups)))
+    return _whole(problem, folded=False)
 
 
 def fused_gammas(problem: Problem) -> tuple[int, ...]:
     """Of each unit the γ with all its branches folded into one: the stronger baseline."""
-    return _pick(problem, lambda gamma: (len(gamma.branches), -len(gamma.groups)))
+    return _whole(problem, folded=True)
 
 
 def only(gammas: Sequence[int]) -> Mask:
@@ -37,9 +37,8 @@ def function_equivalent(gammas: Sequence[int]) -> Mask:
     return same[_column(gammas)[:, 0]]
 
 
-def _pick(problem: Problem, rank: Callable[[Gamma], tuple[int, int]]) -> tuple[int, ...]:
-    rows = (np.flatnonzero(row) for row in problem.offered)
-    return tuple(int(max(row, key=lambda index: rank(GAMMAS[index]))) for row in rows)
+def _whole(problem: Problem, folded: bool) -> tuple[int, ...]:
+    return tuple(whole_gamma(np.flatnonzero(row).tolist(), folded) for row in problem.offered)
 
 
 def _column(gammas: Sequence[int]) -> np.ndarray:

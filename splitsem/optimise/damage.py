@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from splitsem.models.branches import GAMMAS, Branch
-from splitsem.optimise.problem import Floats, Problem
+from splitsem.optimise.problem import Floats, Mask, Problem
 
 SUBSETS: tuple[frozenset[Branch], ...] = tuple(dict.fromkeys(gamma.branches for gamma in GAMMAS))
 """The seven sets of branches that a block can run with: D, K, I, D K, D I, K I, D K I."""
@@ -58,7 +58,11 @@ class DamageTable:
 
 
 def ablation(
-    problem: Problem, reference: Sequence[int], score: Callable[[tuple[int, ...]], float], score_ref: float
+    problem: Problem,
+    reference: Sequence[int],
+    score: Callable[[tuple[int, ...]], float],
+    score_ref: float,
+    allowed: Mask | None = None,
 ) -> DamageTable:
     """Measure the damage of each unit and subset alone, every other unit staying in its reference γ.
 
@@ -67,6 +71,7 @@ def ablation(
         reference: the γ of the reference network.
         score: the true score, on the validation split, of the network with the given γ.
         score_ref: the score A_ref of the reference network.
+        allowed: ``(U, 14)``, which γ may be chosen; by default all that are offered.
 
     Raises:
         ValueError: ``reference`` does not have a γ for each unit.
@@ -74,7 +79,7 @@ def ablation(
     if len(reference) != problem.num_units:
         raise ValueError(f"reference must have one γ for each of {problem.num_units} units, got {len(reference)}")
     values = np.full((problem.num_units, len(SUBSETS)), np.inf)
-    for unit, offered in enumerate(problem.offered):
+    for unit, offered in enumerate(problem.offered if allowed is None else problem.offered & allowed):
         for gamma in np.flatnonzero(offered)[::-1]:  # of γ with one function the first one is scored
             values[unit, SUBSET_OF[gamma]] = gamma
         for subset in np.flatnonzero(np.isfinite(values[unit])):

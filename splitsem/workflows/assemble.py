@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from splitsem.codecs.codec import Codec
 from splitsem.device import Device
@@ -33,6 +33,24 @@ from splitsem.tasks.task import Task
 
 log = logging.getLogger(__name__)
 _DETERMINANTS = ("task", "model", "trainer", "device", "seed", "split.granularity", "cache_dir")
+
+
+class Whole(NamedTuple):
+    """A trained network in the form that it trained in, where its constructor put it and in float32.
+
+    Attributes:
+        task: what it was trained for.
+        model: the network, in eval mode.
+        device: where whatever is made of it shall run.
+        trained: how its weights came to be.
+        key: names everything that determines the weights.
+    """
+
+    task: Task
+    model: nn.Module
+    device: Device
+    trained: weights.Trained
+    key: str
 
 
 class Network(NamedTuple):
@@ -73,6 +91,11 @@ def initial_network(cfg: DictConfig) -> Network:
     settings = _plain_settings(cfg)
     settings["trainer"]["max_epochs"] = 0
     return _network.__wrapped__(json.dumps(settings, sort_keys=True), is_deployed=False)
+
+
+def whole(cfg: DictConfig) -> Whole:
+    """The trained network as it trained, for a workflow that deploys it in many ways; kept for equal settings."""
+    return _whole(_settings(cfg))
 
 
 def initial_model(cfg: DictConfig) -> tuple[Task, nn.Module, Device]:
@@ -133,18 +156,30 @@ def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
 @functools.lru_cache(maxsize=2)
 def _network(settings: str, is_deployed: bool = True) -> Network:
     cfg = OmegaConf.create(json.loads(settings))
-    task = instantiate(cfg.task)
-    device: Device = instantiate(cfg.device)
-    device.set_threads()
-    torch.manual_seed(cfg.seed)
-    model = build_model(cfg.model, task)
-    trained, key = _train(cfg, task, model, device)
+    task, model, device, trained, key = _trained(cfg)
     if is_deployed and isinstance(model, Deployable):
         key = f"{key}-{weights.fingerprint(_deployment(cfg, model), (), folders=())}"
         model = model.deployed()
     device.place(model).eval()
     graph = SplitGraph(model, task.input_shape, granularity=cfg["split.granularity"])
     return Network(task, model, graph, device, trained, f"{key}-{device.torch_device.type}-{device.precision}")
+
+
+@functools.lru_cache(maxsize=2)
+def _whole(settings: str) -> Whole:
+    found = _trained(OmegaConf.create(json.loads(settings)))
+    found.model.eval()
+    return found
+
+
+def _trained(cfg: DictConfig) -> Whole:
+    task = instantiate(cfg.task)
+    device: Device = instantiate(cfg.device)
+    device.set_threads()
+    torch.manual_seed(cfg.seed)
+    model = build_model(cfg.model, task)
+    trained, key = _train(cfg, task, model, device)
+    return Whole(task, model, device, trained, key)
 
 
 def _deployment(cfg: DictConfig, model: Deployable) -> dict[str, Any]:
@@ -257,7 +292,13 @@ def test_batches(
     task: Task, device: Device, batch_size: int, num_samples: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The test split in batches on the device, or its first ``num_samples`` samples."""
-    test = task.splits().test
+    return batches(task.splits().test, device, batch_size, num_samples)
+
+
+def batches(
+    samples: Dataset, device: Device, batch_size: int, num_samples: int | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One split in batches on the device, or its first ``num_samples`` samples."""
     if num_samples is not None:
-        test = Subset(test, range(min(num_samples, len(test))))  # type: ignore[arg-type]
-    return ((device.place_tensor(x), y) for x, y in DataLoader(test, batch_size=batch_size))
+        samples = Subset(samples, range(min(num_samples, len(samples))))  # type: ignore[arg-type]
+    return ((device.place_tensor(x), y) for x, y in DataLoader(samples, batch_size=batch_size))

@@ -60,7 +60,8 @@ def run_job(cfg: DictConfig) -> list[float]:
             tracker.end(run_id, ok)
     if trouble:
         raise LinkError(f"{trouble}. The results are in {folder}")
-    return [float(result.metrics[name]) for name in cfg.workflow.objective]
+    values = (result.metrics[name] for name in cfg.workflow.objective)
+    return [float("nan") if value is None else float(value) for value in values]  # None: this run did not seek it
 
 
 def _start(tracker: Mlflow | None, hydra_cfg: HydraConf) -> tuple[str | None, LinkError | None]:

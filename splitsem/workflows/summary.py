@@ -21,6 +21,7 @@ from splitsem.plots.tables import terminal
 from splitsem.tracking import versions
 from splitsem.workflows.codec_summary import codec_figures, print_codecs
 from splitsem.workflows.federated_summary import is_federated, summarise_federated
+from splitsem.workflows.joint_summary import is_joint, summarise_joint
 
 
 def gather(folder: Path) -> pd.DataFrame:
@@ -56,6 +57,9 @@ def summarise(folder: Path, seconds: float) -> pd.DataFrame:
         console.print(f"No job was started: {folder}", highlight=False, soft_wrap=True)
         return results
     results.to_csv(folder / "results.csv", index=False)
+    if is_joint(results):
+        summarise_joint(folder, results, console)
+        return results
     if "score" not in results:  # jobs of a workflow that does not split, or none that succeeded
         console.print(f"{len(results)} jobs: {folder / 'results.csv'}", highlight=False, soft_wrap=True)
         return results

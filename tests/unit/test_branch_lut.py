@@ -17,7 +17,7 @@ from splitsem.cost.link_fit import LinkFit, fit_link
 from splitsem.cost.machine_rates import MachineRates
 from splitsem.cost.measure import Timing
 from splitsem.errors import ConfigError
-from tests.unit.toy_chain import ToyChain, block_spec
+from tests.unit.toy_chain import ToyChain, block_spec, whole_gammas
 
 CHAIN = ToyChain()
 
@@ -38,7 +38,7 @@ def table(factor: float = 1.0, **changes: Any) -> BranchLut:
 
 def calibrated() -> BranchLut:
     lut = table()
-    choices = lut.whole_gammas(folded=True), lut.whole_gammas(folded=False)
+    choices = whole_gammas(lut, folded=True), whole_gammas(lut, folded=False)
     chains = [ChainTime(gammas, Timing(*[1.5 * lut.sum_s(gammas)] * 3), lut.sum_s(gammas)) for gammas in choices]
     return replace(lut, calibration=Calibration(chains))
 
@@ -70,8 +70,8 @@ def test_whole_networks_calibrate_the_times() -> None:
     assert lut.calibration.factor == pytest.approx(1.5)
     assert lut.calibration.worst_error == pytest.approx(0, abs=1e-12)
     np.testing.assert_allclose(lut.to_arrays(calibrated=True).time_s, 1.5 * lut.to_arrays().time_s)
-    assert lut.whole_gammas(folded=True) == (0, 13, 4, 0)
-    assert lut.whole_gammas(folded=False) == (0, 9, 3, 0)
+    assert whole_gammas(lut, folded=True) == (0, 13, 4, 0)
+    assert whole_gammas(lut, folded=False) == (0, 9, 3, 0)
 
 
 def test_undisturbed_times_are_the_tenth_percentiles() -> None:

@@ -13,7 +13,7 @@ from splitsem.cost.import_table import import_pair, import_table
 from splitsem.cost.link_fit import LinkFit
 from splitsem.errors import ConfigError
 from splitsem.models.branches import GAMMAS, equivalents
-from tests.unit.toy_chain import ToySpec, block_spec
+from tests.unit.toy_chain import ToySpec, block_spec, whole_gammas
 
 SPECS = [block_spec("stage1.0", 4, 4, 8, 1), block_spec("stage1.1", 4, 4, 8, 1), block_spec("stage2.0", 4, 8, 8, 2)]
 PUBLISHED = os.environ.get("SPLITSEM_TX2_LUT")
@@ -119,8 +119,8 @@ def test_the_published_jetson_tx2_table_has_its_known_totals() -> None:
     assert [unit.origin for unit in whole.server.units] == ["assumed"] * 26 + ["published"]
     client = whole.edge.select(spec.name for spec in specs[:26])
     totals_s = [
-        client.sum_s(client.whole_gammas(folded=False)),
-        client.sum_s(client.whole_gammas(folded=True)),
+        client.sum_s(whole_gammas(client, folded=False)),
+        client.sum_s(whole_gammas(client, folded=True)),
         best_s(client, equivalent=True),
         best_s(client, equivalent=False),
     ]

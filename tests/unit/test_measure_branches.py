@@ -9,7 +9,7 @@ from splitsem.cost.machine_rates import MachineRates, measure_rates
 from splitsem.cost.measure_branches import BranchMeter, describe_now
 from splitsem.device import Device
 from splitsem.errors import ConfigError
-from tests.unit.toy_chain import ToyChain
+from tests.unit.toy_chain import ToyChain, whole_gammas
 
 CPU = Device("cpu")
 
@@ -19,7 +19,7 @@ def test_every_unit_is_measured_in_every_way_and_ways_take_turns() -> None:
     lut = BranchMeter(budget_s=30, repeats=4).measure("toy", chain, CPU, MachineRates(1e11, 1e10))
     lut.check_fits("toy", chain.facts())
     ways = [(row, g) for row, spec in enumerate(chain.specs) for g in spec.gammas]
-    whole = [pair for folded in (False, True) for pair in enumerate(lut.whole_gammas(folded))]
+    whole = [pair for folded in (False, True) for pair in enumerate(whole_gammas(lut, folded))]
     assert sorted(chain.made) == sorted([*ways, *whole])
     assert {way.repeats for way in lut.units[1].ways.values()} == {4}  # the richest unit: once a round
     assert sum(way.repeats for way in lut.units[2].ways.values()) == 4 * 14  # the others as often in all
@@ -64,7 +64,10 @@ def test_whole_networks_take_turns_with_the_units_and_are_held_against_their_sum
     meter = BranchMeter(budget_s=30, repeats=4)
     lut = meter.measure("toy", chain, CPU)
     assert lut.calibration is not None
-    assert [c.gammas for c in lut.calibration.chains] == [lut.whole_gammas(False), lut.whole_gammas(True)]
+    assert [c.gammas for c in lut.calibration.chains] == [
+        whole_gammas(lut, folded=False),
+        whole_gammas(lut, folded=True),
+    ]
     assert all(c.sum_s == lut.sum_s(c.gammas) for c in lut.calibration.chains)
     assert 0.02 < lut.calibration.factor < 50  # a sanity bound: this machine is shared
     chosen = meter.measure("toy", chain, CPU, choices=[[0, 2, 1, 0]]).calibration

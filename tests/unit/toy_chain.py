@@ -5,7 +5,8 @@ from math import prod
 
 from torch import Tensor, nn
 
-from splitsem.models.branches import GAMMAS, Branch, Gamma, offered
+from splitsem.cost.branch_lut import BranchLut
+from splitsem.models.branches import GAMMAS, Branch, Gamma, offered, whole_gamma
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,7 @@ class ToyChain:
         if index == 3:
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
         return ToyBlock(4, *((4, 1) if index == 1 else (8, 2)), GAMMAS[gamma])
+
+
+def whole_gammas(lut: BranchLut, folded: bool) -> tuple[int, ...]:
+    return tuple(whole_gamma(unit.ways, folded) for unit in lut.units)

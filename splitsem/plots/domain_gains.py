@@ -1,0 +1,65 @@
+"""Joint optima of several domains beside each other: what accuracy they keep, and what throughput they gain."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from splitsem.plots import style
+
+_KEPT, _MISSED, _FUSED = style.COLOURS[0], style.COLOURS[1], style.COLOURS[4]
+
+
+def domain_gains(domains: pd.DataFrame, subtitle: str = "") -> Figure:
+    """Above, accuracy on the test split against that of all branches; below, throughput against both baselines.
+
+    Args:
+        domains: a row a domain: ``label``, ``accuracy``, ``accuracy_ref``, ``epsilon``, ``feasible``,
+            ``gain_over_baseline`` and ``gain_over_fused`` (0.2 is 20 % more).
+        subtitle: model, link, solver.
+    """
+    figure = style.new_figure(max(6.5, 0.62 * len(domains) + 3.4), 4.8, "Joint optima by domain", subtitle)
+    if domains.empty:
+        style.empty(figure.add_subplot())
+        return figure
+    above, below = figure.subplots(2, 1, sharex=True)
+    x = np.arange(len(domains))
+    _accuracies(above, x, domains)
+    _gains(below, x, domains)
+    below.set_xticks(x, labels=[str(label) for label in domains["label"]])
+    if domains["label"].astype(str).str.len().max() > 6:
+        below.tick_params(axis="x", labelrotation=90)
+    below.set_xlim(-0.6, len(domains) - 0.4)
+    return figure
+
+
+def _accuracies(ax: Axes, x: np.ndarray, domains: pd.DataFrame) -> None:
+    style.style_axes(ax, "", "Test accuracy", grid="y")
+    reference, limit = domains["accuracy_ref"], domains["accuracy_ref"] - domains["epsilon"]
+    whole = ax.hlines(reference, x - 0.32, x + 0.32, color=style.INK, linewidth=1.6, label="all branches, A_ref")
+    least = ax.hlines(
+        limit, x - 0.32, x + 0.32, color=style.MUTED, linestyle=(0, (2, 2)), linewidth=1.2, label="A_ref − ε"
+    )
+    handles: list[Any] = [whole, least]
+    for is_kept, colour, label in ((True, _KEPT, "joint optimum"), (False, _MISSED, "joint optimum, ε missed")):
+        rows = domains["feasible"].astype(bool) == is_kept
+        if rows.any():
+            look: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 7, "label": label}
+            handles += ax.plot(x[rows], domains["accuracy"][rows], color=colour, gid="accuracy", **look)
+    style.score_axis(ax, [*domains["accuracy"], *reference, *limit])
+    style.legend_outside(ax, handles)
+
+
+def _gains(ax: Axes, x: np.ndarray, domains: pd.DataFrame) -> None:
+    style.style_axes(ax, "", "Throughput gained", grid="y")
+    wide = 0.36
+    over_all = ax.bar(
+        x - wide / 2, domains["gain_over_baseline"], wide, color=_KEPT, label="over all branches\nbeside each other"
+    )
+    over_fused = ax.bar(x + wide / 2, domains["gain_over_fused"], wide, color=_FUSED, label="over all branches\nfolded")
+    ax.axhline(0, color=style.FAINT, linewidth=0.8)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.0f} %" if value else "0"))
+    style.legend_outside(ax, [over_all, over_fused])

@@ -1,0 +1,88 @@
+"""Accuracy against throughput of a joint optimisation: the predicted front, what was scored, baselines, the choice."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from splitsem.plots import style
+
+_BASELINES = {"all_parallel": ("all branches beside each other", "s"), "all_fused": ("all branches folded", "D")}
+
+
+def joint_front(
+    front: pd.DataFrame,
+    scored: pd.DataFrame,
+    baselines: pd.DataFrame,
+    accuracy_ref: float,
+    epsilon: float,
+    subtitle: str,
+) -> Figure:
+    """One dot a configuration; up and to the right is better.
+
+    Args:
+        front: the predicted Pareto front of time and damage: ``throughput_hz`` and ``accuracy_val``.
+        scored: deployed and scored networks, the chosen one where ``is_best``: the same columns.
+        baselines: a row each for ``all_parallel``, ``all_fused`` and ``fastest`` (``name``), and the same columns.
+        accuracy_ref: A_ref, of all branches.
+        epsilon: ε.
+        subtitle: task, model, link, split of the data.
+    """
+    figure = style.new_figure(8.4, 4.4, "Accuracy against throughput of the joint optimum", subtitle)
+    ax = figure.add_subplot()
+    style.style_axes(ax, "Throughput (samples per second, Hz)", "Accuracy on the validation split (0 to 1)")
+    ax.axhspan(-1, accuracy_ref - epsilon, color=style.GRID, alpha=0.45, zorder=0, gid="forbidden")
+    ax.axhline(accuracy_ref, color=style.MUTED, linestyle=(0, (5, 3)), linewidth=1.1, zorder=1, gid="reference")
+    near = front[front["accuracy_val"] > _floor(scored, baselines, accuracy_ref, epsilon)]
+    faint, blue, orange = style.FAINT, style.COLOURS[0], style.COLOURS[1]
+    dots: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 0}
+    ax.plot(
+        near["throughput_hz"],
+        near["accuracy_val"],
+        marker=".",
+        color=faint,
+        markersize=4,
+        zorder=2,
+        gid="front",
+        **dots,
+    )
+    ax.plot(
+        scored["throughput_hz"],
+        scored["accuracy_val"],
+        marker="o",
+        color=blue,
+        markersize=5.5,
+        zorder=3,
+        gid="scored",
+        **dots,
+    )
+    handles = [
+        Line2D([], [], linestyle="none", marker="o", color=blue, markersize=6, label="deployed and scored"),
+        Line2D([], [], linestyle="none", marker=".", color=faint, markersize=7, label="front, as predicted"),
+    ]
+    for row in baselines.itertuples():
+        label, marker = _BASELINES.get(str(row.name), ("fastest, whatever the accuracy", "X"))
+        ax.plot(row.throughput_hz, row.accuracy_val, marker=marker, color=orange, markersize=7, zorder=4, gid=row.name)  # type: ignore[arg-type]
+        handles.append(Line2D([], [], linestyle="none", marker=marker, color=orange, markersize=7, label=label))
+    best = scored[scored["is_best"]]
+    ring: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": style.INK}
+    ax.plot(best["throughput_hz"], best["accuracy_val"], linestyle="none", zorder=5, gid="best", **ring)
+    handles += [
+        Line2D(
+            [], [], linestyle="none", marker="o", markerfacecolor="none", color=style.INK, markersize=10, label="chosen"
+        ),
+        Line2D([], [], color=style.MUTED, linestyle=(0, (5, 3)), label="all branches, A_ref"),
+        Line2D([], [], color=style.GRID, linewidth=7, label=f"more than ε = {100 * epsilon:g} points below"),
+    ]
+    rates = [*near["throughput_hz"], *scored["throughput_hz"], *baselines["throughput_hz"]]
+    scores = [*near["accuracy_val"], *scored["accuracy_val"], *baselines["accuracy_val"], accuracy_ref]
+    style.unit_axis(ax, "Hz", rates)
+    style.score_axis(ax, [*scores, accuracy_ref - epsilon])
+    style.legend_outside(ax, handles)
+    return figure
+
+
+def _floor(scored: pd.DataFrame, baselines: pd.DataFrame, accuracy_ref: float, epsilon: float) -> float:
+    """Below what was really scored the front goes down to guesses that nobody wants to see."""
+    return min(scored["accuracy_val"].min(), baselines["accuracy_val"].min(), accuracy_ref - 2 * epsilon) - 0.01

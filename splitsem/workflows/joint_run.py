@@ -1,0 +1,338 @@
+"""JointRun: what the steps of a joint optimisation make, each when it is first asked for, from what the others made."""
+
+import logging
+import time
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from tqdm import tqdm
+
+from splitsem.cost.hardware_lut import HardwareLut, hardware_lut_json
+from splitsem.device import Device
+from splitsem.errors import ConfigError
+from splitsem.models.branches import whole_gamma
+from splitsem.models.repvgg import HyperRepVgg
+from splitsem.models.repvgg_pruning import most_important
+from splitsem.optimise.choices import function_equivalent, fused_gammas, only, parallel_gammas
+from splitsem.optimise.damage import ablation
+from splitsem.optimise.deployed import DeployedSplit
+from splitsem.optimise.measured import measured_problem, offered_by
+from splitsem.optimise.problem import Mask, Problem
+from splitsem.optimise.solution import Solver, check_epsilon
+from splitsem.optimise.validated import Scored, Validation
+from splitsem.tasks.domains import Domains
+from splitsem.workflows import assemble, joint_measured, joint_tables
+from splitsem.workflows.assemble import Whole
+from splitsem.workflows.joint_gap import optimality_gap
+from splitsem.workflows.joint_real import RealPair
+from splitsem.workflows.joint_store import Document, Store, solution_object, solution_of, unit_objects
+
+log = logging.getLogger(__name__)
+Batches = list[tuple[Tensor, Tensor]]
+
+
+class JointRun:
+    """One run's artefacts.
+
+    Args:
+        cfg: the configuration.
+        folder: of the run.
+
+    Raises:
+        ConfigError: a setting makes no sense, or the model has no branches.
+    """
+
+    def __init__(self, cfg: DictConfig, folder: Path) -> None:
+        self.cfg, self.settings = cfg, cfg.workflow
+        self.model = HydraConfig.get().runtime.choices["model"]
+        _check(cfg, self.model)
+        try:
+            check_epsilon(self.settings.epsilon)
+            self._validation(self.settings.margin or 0.0)
+        except ValueError as exc:
+            raise ConfigError(f"workflow: {exc}") from exc
+        self.store = Store(Path(cfg.cache_dir) / "joint")
+        self.pair = RealPair(cfg, folder) if self.settings.mode == "real" else None
+        self._scores: dict[tuple[str, tuple[int, ...]], float] = {}
+
+    @cached_property
+    def solver(self) -> Solver:
+        """The configured one."""
+        solver: Solver = instantiate(self.cfg.optimise)
+        return solver
+
+    @cached_property
+    def trained(self) -> Whole:
+        """The trained network, all branches beside each other."""
+        return assemble.whole(self.cfg)
+
+    @cached_property
+    def hyper(self) -> HyperRepVgg:
+        """Its model, none of its branches pruned."""
+        assert isinstance(self.trained.model, HyperRepVgg)
+        return self.trained.model
+
+    @cached_property
+    def kept(self) -> HyperRepVgg:
+        """Its model with the branches that ``model.alpha_keep`` leaves."""
+        hyper = self.hyper
+        if hyper.alpha_keep == 1:
+            return hyper
+        return hyper.with_branches(most_important(hyper.importance(), hyper.alpha_keep)).eval()
+
+    @cached_property
+    def hardware(self) -> HardwareLut:
+        """Both machines and the link. In pseudo mode nothing is trained for it: times do not depend on weights."""
+        if self.pair is not None:
+            return joint_measured.hardware(self, self.pair)
+        network = self.untrained
+        link = joint_tables.simulated_link(self.cfg, network)
+        factor, server = self.settings.edge_slowdown, self.settings.server_lut
+        return replace(joint_tables.tables(self.cfg, self.model, network, self.device, server, factor), link=link)
+
+    @cached_property
+    def untrained(self) -> HyperRepVgg:
+        """The network as its constructor leaves it."""
+        model = assemble.build_model(self.cfg.model, instantiate(self.cfg.task))
+        assert isinstance(model, HyperRepVgg)
+        return model.eval()
+
+    @cached_property
+    def device(self) -> Device:
+        """Where torch runs here."""
+        device: Device = instantiate(self.cfg.device)
+        return device
+
+    @cached_property
+    def problem(self) -> Problem:
+        """What the solver sees."""
+        try:
+            return measured_problem(self.hardware, self.settings.calibrated, self.settings.undisturbed)
+        except ValueError as exc:
+            raise ConfigError(f"workflow: {exc}") from exc
+
+    @cached_property
+    def throughput(self) -> Document:
+        """The fastest configurations whatever the accuracy, and the two baselines at their best cuts."""
+        return self.store.get("throughput", self._speed_facts(), self._throughput)
+
+    @cached_property
+    def joint(self) -> Document:
+        """The best configuration whose accuracy on the validation split keeps ε, the front and all that was scored."""
+        names = ("epsilon", "margin", "num_best", "max_rounds", "num_samples")
+        facts = self._speed_facts() | self.network_facts() | {name: self.settings[name] for name in names}
+        rival = self.settings.get("rival") and OmegaConf.to_container(self.settings.rival, resolve=True)
+        return self.store.get("joint", facts | {"rival": rival}, self._joint)
+
+    @cached_property
+    def deployed(self) -> Document:
+        """Test scores of the chosen network, the reference and the fastest one, and the chosen one's times here."""
+        facts = {"joint": self.joint["best"], "throughput": self.throughput["solutions"]}
+        names = ("epsilon", "num_samples")
+        facts |= self.network_facts() | {name: self.settings[name] for name in names}
+        return self.store.get("deployed", facts, self._deploy)
+
+    def allowed(self) -> Mask:
+        """The γ that the network still offers, pruned branches gone."""
+        return offered_by([fact.gammas for fact in self.kept.facts()])
+
+    def score(self, gammas: tuple[int, ...], split: str, network: HyperRepVgg | None = None) -> float:
+        """The score of the deployed network with these γ on ``val`` or ``test``."""
+        chosen = self.kept if network is None else network
+        key = (f"{split} {id(chosen)}", gammas)
+        if key not in self._scores:
+            made = DeployedSplit(chosen, gammas, 0, self.trained.device)
+            self._scores[key] = made.score(self.trained.task, self._batches[split])
+        return self._scores[key]
+
+    @cached_property
+    def _batches(self) -> dict[str, Batches]:
+        """Val and test, on the device once: they are scored again and again."""
+        task, num = self.trained.task, self.settings.num_samples
+        splits = task.splits()
+        return {
+            name: list(assemble.batches(split, self.trained.device, self.cfg.trainer.batch_size, num))
+            for name, split in (("val", splits.val), ("test", splits.test))
+        }
+
+    def _throughput(self) -> Document:
+        problem = self.problem
+        began = time.perf_counter()
+        fastest = self.solver.throughput(problem)
+        solver_s = time.perf_counter() - began
+        solutions = {
+            "any_branches": fastest,
+            "function_equivalent": self.solver.throughput(problem, function_equivalent(fused_gammas(problem))),
+            "all_parallel": self.solver.throughput(problem, only(parallel_gammas(problem))),
+            "all_fused": self.solver.throughput(problem, only(fused_gammas(problem))),
+        }
+        return {
+            "schema": "splitsem.throughput/1",
+            "unit": "s",
+            "model": self.model,
+            "units": unit_objects(problem),
+            "solver_s": solver_s,
+            "solutions": {name: solution_object(found, problem.units) for name, found in solutions.items()},
+        }
+
+    def _joint(self) -> Document:
+        problem, allowed, epsilon = self.problem, self.allowed(), self.settings.epsilon
+        reference = fused_gammas(problem)
+        score_ref = self.score(reference, "val", self.hyper)
+        began = time.perf_counter()
+        damage = self._ablation(allowed, score_ref)
+        ablation_s = time.perf_counter() - began
+        began = time.perf_counter()
+        first = self.solver.joint(problem, damage, epsilon, allowed)
+        solver_s = time.perf_counter() - began
+        margin = self._margin(score_ref)
+        found = self._validation(margin).run(
+            problem, damage, epsilon, lambda one: self.score(one.gammas, "val"), score_ref, allowed
+        )
+        rival = instantiate(self.settings.rival) if self.settings.get("rival") else None
+        gap = optimality_gap(self.solver, rival, first, problem, damage, allowed)
+        return {
+            "schema": "splitsem.joint/1",
+            "unit": "s",
+            "model": self.model,
+            "domain": self.domain,
+            "units": unit_objects(problem),
+            "epsilon": epsilon,
+            "margin": margin,
+            "accuracy_ref_val": score_ref,
+            "best": self._scored_object(found.best),
+            "feasible_val": found.feasible,
+            "converged": found.converged,
+            "num_scored": found.num_scored,
+            "solver_s": solver_s,
+            "ablation_s": ablation_s,
+            "optimality_gap": gap,
+            "scored": [self._scored_object(one) for entry in found.rounds for one in entry.scored],
+            "damage": [[None if value == float("inf") else value for value in row] for row in damage.values.tolist()],
+            "front": [solution_object(one, problem.units) for one in found.last.front],
+        }
+
+    def _validation(self, margin: float) -> Validation:
+        return Validation(self.solver, self.settings.num_best, self.settings.max_rounds, margin)
+
+    def _margin(self, score_ref: float) -> float:
+        """As given, else the standard error of A_ref on the validation split; never so much that A_ref fails."""
+        if self.settings.margin is not None:
+            margin: float = self.settings.margin
+            return margin
+        num_samples = sum(len(y) for _, y in self._batches["val"])
+        return min(float(self.settings.epsilon), (score_ref * (1 - score_ref) / num_samples) ** 0.5)
+
+    def _ablation(self, allowed: Mask, score_ref: float) -> Any:
+        bar = tqdm(desc="Scoring each unit with fewer branches", unit="network")
+
+        def scored(gammas: tuple[int, ...]) -> float:
+            bar.update()
+            return self.score(gammas, "val")
+
+        try:
+            return ablation(self.problem, self._reference(), scored, score_ref, allowed)
+        finally:
+            bar.close()
+
+    def _reference(self) -> tuple[int, ...]:
+        """The γ with all branches that are left, folded."""
+        return tuple(whole_gamma(fact.gammas, folded=True) for fact in self.kept.facts())
+
+    def _deploy(self) -> Document:
+        best = solution_of(self.joint["best"])
+        fastest = solution_of(self.throughput["solutions"]["any_branches"])
+        chosen = DeployedSplit(self.kept, best.gammas, best.split_index, self.trained.device)
+        task = self.trained.task
+        reference = fused_gammas(self.problem)
+        accuracy = chosen.score(task, self._batches["test"])
+        accuracy_ref = self.score(reference, "test", self.hyper)
+        x = self._batches["test"][0][0][:1]
+        head, tail = chosen.time(x)
+        slack = max(0.0, accuracy_ref - self.settings.epsilon - accuracy - 1e-12)
+        return {
+            "accuracy": accuracy,
+            "accuracy_ref": accuracy_ref,
+            "slack": slack,
+            "feasible": slack == 0.0,
+            "accuracy_val": chosen.score(task, self._batches["val"]),
+            "accuracy_ref_val": self.score(reference, "val", self.hyper),
+            "accuracy_fastest": self.score(fastest.gammas, "test", self.hyper),
+            "accuracy_fastest_val": self.score(fastest.gammas, "val", self.hyper),
+            "local_head_s": head.median_s,
+            "local_tail_s": tail.median_s,
+        }
+
+    @cached_property
+    def measured(self) -> Document:
+        """What the chosen network and both baselines took on the wire; empty in pseudo mode."""
+        return {} if self.pair is None else joint_measured.measured(self, self.pair)
+
+    @cached_property
+    def branches(self) -> pd.DataFrame:
+        """Of every branch ``unit``, ``branch``, ``alpha`` and ``importance``."""
+        rows = [
+            {"unit": name, "branch": branch.value, "alpha": block.alpha[branch].item(), "importance": importance}
+            for name, block, row in zip(self.hyper.block_names, self.hyper.blocks, self.hyper.importance(), strict=True)
+            for branch, importance in row.items()
+        ]
+        return pd.DataFrame(rows)
+
+    @property
+    def described(self) -> str:
+        """Task and model, for a figure's header."""
+        domain = "" if self.domain is None else f" · domain {self.domain}"
+        return f"{HydraConfig.get().runtime.choices['task']}{domain} · {self.model}"
+
+    @property
+    def described_fully(self) -> str:
+        """With link and machines."""
+        edge, server = (lut.units[0].origin for lut in (self.hardware.edge, self.hardware.server))
+        link = HydraConfig.get().runtime.choices["transport"]
+        return f"{self.described} · {link} · edge {edge}, server {server}"
+
+    @property
+    def file_name(self) -> str:
+        """Of the joint optimum."""
+        task = HydraConfig.get().runtime.choices["task"]
+        return f"{task if self.domain is None else f'domain_{self.domain}'}_joint.json"
+
+    @property
+    def domain(self) -> int | str | None:
+        """The number of the domain, ``all``, or None for a task without domains."""
+        if not issubclass(get_object(self.cfg.task["_target_"]), Domains):
+            return None
+        number: int | None = self.cfg.task.domain
+        return "all" if number is None else number
+
+    def _scored_object(self, one: Scored) -> Document:
+        return solution_object(one.solution, self.problem.units) | {"accuracy_val": one.score, "slack_val": one.slack}
+
+    def _speed_facts(self) -> Document:
+        facts = {name: self.settings[name] for name in ("calibrated", "undisturbed")}
+        optimise = OmegaConf.to_container(self.cfg.optimise, resolve=True)
+        return facts | {"hardware": joint_tables.digest(hardware_lut_json(self.hardware)), "optimise": optimise}
+
+    def network_facts(self) -> Document:
+        """What determines the network that is deployed."""
+        return {"trained": self.trained.key, "alpha_keep": self.hyper.alpha_keep, "domain": self.domain}
+
+
+def _check(cfg: DictConfig, model: str) -> None:
+    target = get_object(cfg.model["_target_"])
+    if not (isinstance(target, type) and issubclass(target, HyperRepVgg)):
+        raise ConfigError(
+            f"workflow=joint needs a model whose blocks have branches, model=repvgg_tiny or repvgg_a0…b3g4, got "
+            f"model={model}"
+        )
+    if cfg.model.gamma is not None:
+        raise ConfigError("workflow=joint chooses γ itself: leave model.gamma=null")
+    if cfg.workflow.mode not in ("pseudo", "real"):
+        raise ConfigError(f"workflow.mode must be pseudo or real, got {cfg.workflow.mode}")

@@ -1,0 +1,96 @@
+"""The end of a sweep of joint optimisations: the domains (or whatever was swept) in one table and figure."""
+
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from splitsem.plots.domain_gains import domain_gains
+from splitsem.plots.units import format_hz, format_score
+
+TABLE = "domains.csv"
+_COLUMNS = [
+    "label",
+    "accuracy",
+    "accuracy_ref",
+    "epsilon",
+    "slack",
+    "feasible",
+    "throughput_hz",
+    "baseline_throughput_hz",
+    "fused_throughput_hz",
+    "gain_over_baseline",
+    "gain_over_fused",
+    "predicted_t_eff_s",
+    "baseline_t_eff_s",
+    "fused_t_eff_s",
+    "lambda",
+    "split_point",
+    "gammas",
+    "accuracy_val",
+    "accuracy_ref_val",
+    "num_scored",
+]
+_GROUPS = ("domain", "model", "transport", "optimise")
+
+
+def is_joint(results: pd.DataFrame) -> bool:
+    """Whether jobs of the sweep chose and scored joint optima."""
+    return {"accuracy_ref", "gain_over_fused"} <= set(results)
+
+
+def summarise_joint(folder: Path, results: pd.DataFrame, console: Console) -> pd.DataFrame:
+    """Write ``domains.csv`` and ``domains.png``, print the table, and return it: a row for each job that succeeded."""
+    table = domain_table(results)
+    table.to_csv(folder / TABLE, index=False)
+    subtitle = " · ".join(str(results[g].dropna().iloc[0]) for g in ("task", *_GROUPS[1:]) if results[g].nunique() == 1)
+    domain_gains(table, subtitle).savefig(folder / "domains.png")
+    console.print(_terminal(table, subtitle))
+    kept = int(table["feasible"].sum())
+    console.print(
+        f"• The accuracy constraint holds on the test split in {kept} of {len(table)}; throughput "
+        f"{_span(table['gain_over_baseline'])} over all branches in parallel, {_span(table['gain_over_fused'])} "
+        "over all fused, both at their best cut.",
+        highlight=False,
+    )
+    console.print(f"\n{(folder / 'domains.png').absolute()}", highlight=False, soft_wrap=True)
+    return table
+
+
+def domain_table(results: pd.DataFrame) -> pd.DataFrame:
+    """The jobs that found something, named by what they differ in, by domain."""
+    found = results[(results["status"] == "ok") & results["accuracy"].notna()]
+    swept = [str(c) for c in found if "." in str(c) and c != "task.domain"]
+    differing = [c for c in (*_GROUPS, *swept) if c in found and found[c].nunique() > 1]
+    shown = found[differing].map(_plain) if differing else found[["job"]].map(_plain)
+    return found.assign(label=shown.agg(" · ".join, axis=1))[_COLUMNS].reset_index(drop=True)
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _span(gains: pd.Series) -> str:
+    low, high = f"{gains.min():+.1%}", f"{gains.max():+.1%}"
+    return low if low == high else f"{low} … {high}"
+
+
+def _terminal(table: pd.DataFrame, title: str) -> Table:
+    drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    for name in ("domain", "accuracy", "A_ref", "ε kept", "rate", "over parallel", "over fused", "λ", "split point"):
+        drawn.add_column(name, justify="left" if name in ("domain", "split point") else "right")
+    for row in table.to_dict("records"):
+        drawn.add_row(
+            str(row["label"]),
+            format_score(row["accuracy"]),
+            format_score(row["accuracy_ref"]),
+            "yes" if row["feasible"] else f"ξ {row['slack']:.4f}",
+            format_hz(row["throughput_hz"]),
+            f"{row['gain_over_baseline']:+.1%}",
+            f"{row['gain_over_fused']:+.1%}",
+            f"{row['lambda']:.0f}",
+            str(row["split_point"]),
+        )
+    return drawn
