@@ -101,7 +101,7 @@ class InProcessGrid(Grid):
             reply = self._client_app(received, self.contexts[node])
         except SplitSemError as exc:
             return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(exc)), reply_to=received)
-        except Exception as exc:
+        except Exception as exc:  # the client's app stands for a process of its own: however it ends, the round goes on
             log.debug("client %d failed", node, exc_info=True)
             reason = f"{type(exc).__name__}: {exc}"
             return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=received)
