@@ -36,27 +36,9 @@ def joint_front(
     ax.axhline(accuracy_ref, color=style.MUTED, linestyle=(0, (5, 3)), linewidth=1.1, zorder=1, gid="reference")
     near = front[front["accuracy_val"] > _floor(scored, baselines, accuracy_ref, epsilon)]
     faint, blue, orange = style.FAINT, style.COLOURS[0], style.COLOURS[1]
-    dots: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 0}
-    ax.plot(
-        near["throughput_hz"],
-        near["accuracy_val"],
-        marker=".",
-        color=faint,
-        markersize=4,
-        zorder=2,
-        gid="front",
-        **dots,
-    )
-    ax.plot(
-        scored["throughput_hz"],
-        scored["accuracy_val"],
-        marker="o",
-        color=blue,
-        markersize=5.5,
-        zorder=3,
-        gid="scored",
-        **dots,
-    )
+    for gid, rows, marker, color, size in (("front", near, ".", faint, 4), ("scored", scored, "o", blue, 5.5)):
+        dots: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 0, "marker": marker, "markersize": size}
+        ax.plot(rows["throughput_hz"], rows["accuracy_val"], color=color, zorder=2 + (gid == "scored"), gid=gid, **dots)
     handles = [
         Line2D([], [], linestyle="none", marker="o", color=blue, markersize=6, label="deployed and scored"),
         Line2D([], [], linestyle="none", marker=".", color=faint, markersize=7, label="front, as predicted"),

@@ -1,5 +1,6 @@
 """Corruption: what a poor sensor, link or weather does to a picture; a function of the picture and of who it is."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import inf
 from typing import ClassVar
@@ -13,7 +14,7 @@ NUM_SEVERITIES = 5
 _INDEX_BITS = 56
 
 
-class Corruption:
+class Corruption(ABC):
     """One family of corruptions at one strength, for images in [0, 1].
 
     What is random in it is drawn for each image from a generator of its own and apart from the arithmetic, which
@@ -62,9 +63,9 @@ class Corruption:
         """What is random for one image ``(channels, height, width)``: an array of the same shape for all images."""
         return np.zeros(0, np.float32)
 
+    @abstractmethod
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
         """Corrupt a batch ``(batch, channels, height, width)`` with what was drawn for each; it is clipped later."""
-        raise NotImplementedError
 
     def __call__(self, x: Tensor, keys: Sequence[tuple[int, int, int]]) -> Tensor:
         """The corrupted batch, again in the 256 levels of a uint8 picture.
