@@ -20,7 +20,7 @@ class _TowardsQuantile(DifferentialPrivacyAdaptiveBase):
     noise. The norm is an array, because those are in a checkpoint.
     """
 
-    @property  # type: ignore[override]
+    @property
     def clipping_norm(self) -> float:
         """Of the coming round."""
         return float(self._norm[0])

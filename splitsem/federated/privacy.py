@@ -72,7 +72,7 @@ class Privacy:
         _check_tensors(layout)
         if self.wrapper is None:
             return strategy  # whatever is done to a noised update, by codec, feedback or strategy, needs no more noise
-        if type(strategy).aggregate_train is not FedAvg.aggregate_train:  # type: ignore[attr-defined]
+        if type(strategy).aggregate_train is not FedAvg.aggregate_train:
             raise ConfigError(
                 f"federated/privacy: the noise is for a mean of clipped updates, which {type(strategy).__name__} does "
                 "not take: federated/strategy=fedavg or fedprox, or federated/privacy=local"
@@ -122,9 +122,9 @@ class Privacy:
 
     def _seed_after_training(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         reply = call_next(message, context)
-        server_round, client = message.content.config_records["config"]["server-round"], context.node_config
+        server_round = message.content.config_records["config"]["server-round"]
         assert isinstance(server_round, int)
-        self.seed_noise(server_round, 1 + int(client["partition-id"]))
+        self.seed_noise(server_round, 1 + int(context.node_config["partition-id"]))
         return reply
 
 

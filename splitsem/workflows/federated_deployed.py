@@ -56,10 +56,16 @@ def submit(cfg: DictConfig, folder: Path) -> Path:
     if (folder / FAILED).exists():
         raise LinkError((folder / FAILED).read_text())
     if not path.exists():
-        lines = [line.strip() for line in (folder / "flower.log").read_text().splitlines() if line.strip()]
-        said = lines[-1] if lines else "nothing"
+        said = _said((folder / "flower.log").read_text())
         raise LinkError(f"flwr run {name} left no weights in {folder} (status {done.returncode}); it said: {said}")
     return path
+
+
+def _said(output: str) -> str:
+    """What Flower's command line ended with: the text in the box that it draws around an error, else the last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    boxed = [line.strip("│ ") for line in lines if line.startswith("│")]
+    return " ".join(boxed) or (lines[-1] if lines else "nothing")
 
 
 def make_server_app() -> ServerApp:
