@@ -98,7 +98,7 @@ def _labels(cfg: DictConfig) -> Metrics:
     names: dict[str, Any] = {group: choices[group] for group in ("task", "model", "codec")}
     names["strategy"] = choices["federated/strategy"]
     names["partition"] = choices["partition@federated.partition"]
-    names["privacy"] = choices.get("federated/privacy") or "none"
+    names["privacy"] = "none" if cfg.federated.privacy is None else choices["federated/privacy"]
     names["downlink_codec"] = choices["codec@federated.downlink_codec"]
     return names
 
