@@ -1,10 +1,11 @@
 """JointCuts: any network, of which cut λ, codec and the codec's settings are chosen together, by its measured table."""
 
+import logging
 import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
@@ -35,6 +36,7 @@ from splitsem.workflows.joint_tiers import Tier
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+log = logging.getLogger(__name__)
 _CODE = ("", "optimise", "models", "tasks", "split", "codecs", "codecs/entropy", "transport")
 _TIMES = ("edge_s", "link_s", "server_s", "latency_s", "cycle_s", "throughput_hz")
 
@@ -102,17 +104,8 @@ class JointCuts(JointBase):
     @cached_property
     def rates(self) -> Document:
         """The rate–accuracy table: each split point with each codec, on the validation split."""
-        cfg = self.cfg
-        facts: dict[str, Any] = {
-            "network": self.trained.key,
-            "granularity": cfg.split.granularity,
-            "transport": OmegaConf.to_container(cfg.transport, resolve=True),
-            "codecs": [list(offer) for offer in self.offers],
-            "batches": [cfg.trainer.batch_size, self.settings.num_samples],
-            "machine": describe_machine() | {"num_threads": str(cfg.device.num_threads)},
-        }
-        made = [offer.make() for offer in self.offers]
-        return self.store.get("rates", facts, self._rates, (self.trained.task, *made), _CODE)
+        facts = self._facts() | {"codecs": [list(offer) for offer in self.offers]}
+        return self.store.get("rates", facts, self._rates, self._code(), _CODE)
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -177,8 +170,8 @@ class JointCuts(JointBase):
     @cached_property
     def deployed(self) -> Document:
         """Scores on the test split of the pipeline that is timed and of the network that is not split."""
-        facts = {"rates": self.rates, "best": self.joint["best"], "epsilon": self.settings.epsilon}
-        return self.store.get("deployed", facts, self._deploy, folders=_CODE)
+        facts = self._facts() | {"best": self.joint["best"], "epsilon": self.settings.epsilon}
+        return self.store.get("deployed", facts, self._deploy, self._code(), _CODE)
 
     def write_lut(self) -> Metrics:
         """``cut_times.csv``, and each machine's table as a LUT file where it has one."""
@@ -194,8 +187,10 @@ class JointCuts(JointBase):
     def write_rates(self) -> Metrics:
         """``rate_accuracy.csv``: a row for each split point and codec."""
         self.rows.to_csv(self.folder / "rate_accuracy.csv", index=False)
-        num_left_out = int(self.rows["left_out"].notna().sum())
-        return {"table_s": self.rates["table_s"], "num_rates": len(self.rows), "num_left_out": num_left_out}
+        left_out = self.rows[self.rows["left_out"].notna()]
+        for codec, rows in left_out.groupby("codec", sort=False):
+            log.info("%s is left out at %s: %s", codec, ", ".join(rows["split_point"]), rows["left_out"].iloc[0])
+        return {"table_s": self.rates["table_s"], "num_rates": len(self.rows), "num_left_out": len(left_out)}
 
     def draw(self, steps: Sequence[str]) -> dict[str, "Figure"]:
         """See JointBase."""
@@ -248,6 +243,21 @@ class JointCuts(JointBase):
         edge, server = self.tiers
         link = HydraConfig.get().runtime.choices["transport"]
         return f"{self.described} · {link} · edge {edge.timing}, server {server.timing}"
+
+    def _facts(self) -> Document:
+        """What determines the scores of any cut and codec, and their times here."""
+        cfg = self.cfg
+        return {
+            "network": self.trained.key,
+            "granularity": cfg.split.granularity,
+            "transport": OmegaConf.to_container(cfg.transport, resolve=True),
+            "batches": [cfg.trainer.batch_size, self.settings.num_samples],
+            "machine": describe_machine() | {"num_threads": str(cfg.device.num_threads)},
+        }
+
+    def _code(self) -> list[object]:
+        """Whose classes' source counts, beside this package's own."""
+        return [self.trained.task, *(offer.make() for offer in self.offers)]
 
     def _rates(self) -> Document:
         network, val = self.trained, self.batches("val")

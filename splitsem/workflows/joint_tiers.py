@@ -67,7 +67,7 @@ def tiers(cfg: DictConfig, model: str, graph: SplitGraph, device: Device) -> tup
 
 
 def check_settings(settings: DictConfig) -> None:
-    """Raise ConfigError for settings of ``workflow`` that cannot be, as far as that shows before anything is measured."""
+    """Raise ConfigError for settings of ``workflow`` that cannot be, before anything is measured."""
     if settings.times not in ("measured", "hardware"):
         raise ConfigError(f"workflow.times must be measured or hardware, got {settings.times}")
     try:
