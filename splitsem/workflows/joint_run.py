@@ -178,7 +178,7 @@ class JointRun(JointBase):
         began = time.perf_counter()
         first = self.solver.joint(problem, damage, epsilon, allowed)
         solver_s = time.perf_counter() - began
-        margin = self.margin(score_ref)
+        margin = self._margin(score_ref)
         found = self._validation(margin).run(
             problem, damage, epsilon, lambda one: self.score(one.gammas, "val"), score_ref, allowed
         )
@@ -207,6 +207,14 @@ class JointRun(JointBase):
 
     def _validation(self, margin: float) -> Validation:
         return Validation(self.solver, self.settings.num_best, self.settings.max_rounds, margin)
+
+    def _margin(self, score_ref: float) -> float:
+        """As given, else the standard error of A_ref on the validation split; never so much that A_ref fails."""
+        if self.settings.margin is not None:
+            margin: float = self.settings.margin
+            return margin
+        num_samples = sum(len(y) for _, y in self.batches("val"))
+        return min(float(self.settings.epsilon), (score_ref * (1 - score_ref) / num_samples) ** 0.5)
 
     def _ablation(self, allowed: Mask, score_ref: float) -> Any:
         bar = tqdm(desc="Scoring each unit with fewer branches", unit="network")
