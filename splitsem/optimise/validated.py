@@ -9,7 +9,7 @@ import numpy as np
 from splitsem.optimise.calibration import recalibrated
 from splitsem.optimise.damage import DamageTable
 from splitsem.optimise.problem import Mask, Problem
-from splitsem.optimise.solution import ROUNDING, JointResult, Solution, Solver, check_epsilon
+from splitsem.optimise.solution import JointResult, Solution, Solver, check_epsilon, smallest_slack
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,6 @@ class Validation:
             ValueError: an argument does not fit, or ``score`` returned no finite number.
         """
         check_epsilon(epsilon)
-        needed = score_ref - epsilon + self.margin
         known: dict[tuple[int, ...], float] = {}
 
         def judged(solution: Solution) -> Scored:
@@ -132,7 +131,7 @@ class Validation:
             true = known[solution.gammas]
             if not isfinite(true):
                 raise ValueError(f"score must return a finite number, got {true} for γ {list(solution.gammas)}")
-            return Scored(solution, true, max(0.0, needed - true - ROUNDING))
+            return Scored(solution, true, smallest_slack(score_ref - true, budget))
 
         budget = epsilon - self.margin
         result = self.solver.joint(problem, damage, max(budget, 0.0), allowed)
