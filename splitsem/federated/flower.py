@@ -26,7 +26,7 @@ with warnings.catch_warnings():
     from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
     from flwr.serverapp import Grid, ServerApp
     from flwr.serverapp.exception import AggregationError
-    from flwr.serverapp.strategy import FedAvgM, Krum, MultiKrum, Strategy
+    from flwr.serverapp.strategy import FedAvgM, FedProx, Krum, MultiKrum, Strategy
     from flwr.serverapp.strategy.fedopt import FedOpt
     from flwr.supercore.run import Run
     from flwr.supercore.task_identity import TaskIdentity
@@ -45,6 +45,7 @@ __all__ = [
     "ErrorCode",
     "FedAvgM",
     "FedOpt",
+    "FedProx",
     "Grid",
     "Krum",
     "Message",

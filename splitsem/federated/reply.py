@@ -9,6 +9,7 @@ from splitsem.federated.flower import Message, MetricRecord, content_bytes
 from splitsem.federated.state import Layout, State
 from splitsem.federated.update_mod import ARRAYS, CONFIG, METRICS, UPDATE
 
+STEP_MEASURES = ("steps-uplink-bytes", "steps-downlink-bytes", "steps-label-bytes", "steps-raw-bytes")  # may be there
 MEASURES = ("num-examples", "train-loss", "train-s", "codec-s")  # what every reply's metrics must have
 
 
@@ -19,7 +20,7 @@ class Reply(NamedTuple):
         message: as it came.
         client: the client's own number, its ``partition-id``.
         update: what was in its payload.
-        metrics: the measures of ``MEASURES``, finite.
+        metrics: the measures of ``MEASURES``, and of ``STEP_MEASURES`` where they are there; finite.
         uplink_bytes: size of its content.
     """
 
@@ -61,7 +62,7 @@ def read_reply(message: Message | None, layout: Layout, codec: Codec) -> Reply:
 
 def _measures(record: MetricRecord) -> dict[str, float]:
     measures = {}
-    for name in MEASURES:
+    for name in (*MEASURES, *(name for name in STEP_MEASURES if name in record)):
         value = record.get(name)
         if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise PayloadError(f"expected {name} of 0 or more, got {value}")

@@ -9,7 +9,7 @@ from rich.table import Table
 from splitsem.plots.federated import score_by_update
 from splitsem.plots.units import format_bytes, format_seconds
 
-_NAMED = ("task", "model", "codec", "strategy", "partition", "downlink_codec")
+_NAMED = ("task", "model", "codec", "strategy", "split_point", "partition", "downlink_codec", "head_codec")
 
 
 def is_federated(results: pd.DataFrame) -> bool:
@@ -38,7 +38,7 @@ def summarise_federated(folder: Path, results: pd.DataFrame, console: Console) -
             str(int(row["failed_clients"])),
         )
     console.print(table)
-    console.print("up, down: a client and round · ratio: to the network's tensors as they are", highlight=False)
+    console.print("up, down: a client and round · ratio: to the same without a codec", highlight=False)
 
 
 def _labels(done: pd.DataFrame) -> pd.Series:
@@ -48,5 +48,5 @@ def _labels(done: pd.DataFrame) -> pd.Series:
     if not differing:
         return done["codec"].astype(str)
     prefixes = {c: "" if c in _NAMED else f"{c.rpartition('.')[2]}=" for c in differing}
-    texts = [prefix + done[c].astype(str) for c, prefix in prefixes.items()]
-    return pd.concat(texts, axis=1).agg(" · ".join, axis=1)
+    texts = [(prefix + done[c].astype(str)).where(done[c].notna(), "") for c, prefix in prefixes.items()]
+    return pd.concat(texts, axis=1).agg(lambda row: " · ".join(filter(None, row)), axis=1)
