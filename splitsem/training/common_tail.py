@@ -37,6 +37,11 @@ class CommonTail:
         self._num_samples = 0
         self._lock = threading.Lock()
 
+    def start(self) -> tuple[State, int]:
+        """The tail that a device starts from, and its version."""
+        with self._lock:
+            return self.state, self.version
+
     def commit(self, state: Mapping[str, Tensor], num_samples: int, version: int) -> None:
         """Hand in a trained copy of the tail.
 

@@ -55,8 +55,8 @@ class _Session:
     cut: TrainableCut
     opened_s: float
     used_s: float
-    common: CommonTail | None
-    version: int  # of the common tail from which it started
+    common: CommonTail | None = None
+    version: int = 0  # of the common tail from which it started
     lock: threading.Lock = field(default_factory=threading.Lock)
     num_requests: int = 0
     reply: tuple[bytes | memoryview, float] | None = None
@@ -162,10 +162,9 @@ class TrainingEngine:
         trainer = TailTrainer(
             cut, self.task.loss, plan.optimiser(), plan.make_gradient_codec(), plan.seed, self.engine.device
         )
-        if common is not None:
-            trainer.load(common.state)
-        now = self._clock()
-        return _Session(plan, trainer, cut, now, now, common, common.version if common else 0)
+        session = _Session(plan, trainer, cut, opened_s=self._clock(), used_s=self._clock(), common=common)
+        self._load_common(session)
+        return session
 
     def _carry_out(self, key: str, session: _Session, request: Request) -> bytes | memoryview:
         """Do what is asked; whatever can be wrong with the request is found before anything changes."""
@@ -205,11 +204,17 @@ class TrainingEngine:
             session.common.commit(session.trainer.tail.state(), session.plan.num_samples, session.version)
         elif kind is Kind.END_ROUND:
             session.common.end_round()
-            session.trainer.load(session.common.state)
-            session.version = session.common.version
+            self._load_common(session)
         else:
             with self._lock:
                 self._commons.disband(session.plan.group)
+
+    @staticmethod
+    def _load_common(session: _Session) -> None:
+        """Let the session go on from its group's common tail, if it has a group."""
+        if session.common is not None:
+            state, session.version = session.common.start()
+            session.trainer.load(state)
 
     def _forget_old(self) -> None:
         """Drop sessions that are idle or over their time; called with the lock held."""

@@ -44,9 +44,10 @@ def summarise_federated(folder: Path, results: pd.DataFrame, console: Console) -
 def _labels(done: pd.DataFrame) -> pd.Series:
     """Each run by what differs between them: names of choices, and swept settings."""
     swept = [column for column in map(str, done) if "." in column and "@" not in column]
-    differing = [c for c in (*_NAMED, *swept) if c in done and done[c].astype(str).nunique() > 1]
+    differing = [c for c in (*_NAMED, *swept) if c in done and done[c].dropna().astype(str).nunique() > 1]
     if not differing:
         return done["codec"].astype(str)
     prefixes = {c: "" if c in _NAMED else f"{c.rpartition('.')[2]}=" for c in differing}
+    prefixes |= {"head_codec": "heads "} if "head_codec" in differing else {}
     texts = [(prefix + done[c].astype(str)).where(done[c].notna(), "") for c, prefix in prefixes.items()]
     return pd.concat(texts, axis=1).agg(lambda row: " · ".join(filter(None, row)), axis=1)
