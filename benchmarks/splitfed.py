@@ -1,7 +1,7 @@
 """Split-federated training beside FedAvg on digits: score on the test split, and a client's bytes in a round.
 
-``python benchmarks/splitfed.py [rounds]``: 10 clients, Dirichlet(0.3), all in this process; one seed, so scores are
-only a first look.
+``python benchmarks/splitfed.py [rounds [case …]]``: 10 clients, Dirichlet(0.3), all in this process; one seed, so
+scores are only a first look.
 """
 
 import sys
@@ -62,7 +62,8 @@ def main() -> None:
     """Print the figures."""
     rounds = f"federated.rounds={sys.argv[1] if len(sys.argv) > 1 else 25}"
     print(f"{'':28}{'score':>8}{'bytes up':>10}{'head':>9}{'bytes down':>12}{'round s':>9}")
-    for name, overrides in CASES.items():
+    for name in sys.argv[2:] or CASES:
+        overrides = CASES[name]
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
             cfg = compose("config", [*overrides, *BASE, rounds])
         got = run(cfg)

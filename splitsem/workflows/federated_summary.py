@@ -50,4 +50,5 @@ def _labels(done: pd.DataFrame) -> pd.Series:
     prefixes = {c: "" if c in _NAMED else f"{c.rpartition('.')[2]}=" for c in differing}
     prefixes |= {"head_codec": "heads "} if "head_codec" in differing else {}
     texts = [(prefix + done[c].astype(str)).where(done[c].notna(), "") for c, prefix in prefixes.items()]
-    return pd.concat(texts, axis=1).agg(lambda row: " · ".join(filter(None, row)), axis=1)
+    labels = [" · ".join(filter(None, row)) for row in zip(*texts, strict=True)]
+    return pd.Series(labels, index=done.index)

@@ -31,7 +31,7 @@ from splitsem.workflows.assemble import Network
 from splitsem.workflows.federated_ends import check_codecs, divide, make_strategy
 from splitsem.workflows.serve import engine_for
 from splitsem.workflows.split_train import training_plan
-from splitsem.workflows.tail_server import reach
+from splitsem.workflows.tail_server import checked_transport, reach
 
 _TAILS = {"averaged": True, "in_turn": False}
 _BATCH_SIZE = 256  # of scoring
@@ -113,6 +113,7 @@ def _checked(cfg: DictConfig) -> tuple[Strategy, Fit]:
     if isinstance(strategy, FedProx):
         raise ConfigError("federated/strategy=fedprox pulls whole networks, and a client has a head only: take fedavg")
     assemble.check_not_learned(cfg)
+    checked_transport(cfg)
     fit: Fit = instantiate(assemble.trainer_settings(cfg))
     if fit.gradient_codec is not None:
         raise ConfigError("trainer.gradient_codec is workflow=train's; here: codec@workflow.gradient_codec=")

@@ -10,10 +10,26 @@ from omegaconf import DictConfig, OmegaConf
 from splitsem.errors import ConfigError
 from splitsem.training.engine import TrainingEngine
 from splitsem.training.tail import LocalTrainingTail, TrainingTail
+from splitsem.transport.remote import RemoteTransport
 from splitsem.workflows.serve import training_transport
 
 log = logging.getLogger(__name__)
 _GRACE_S = 1.0
+
+
+def checked_transport(cfg: DictConfig) -> RemoteTransport | None:
+    """The configured transport; None for training in this process.
+
+    Raises ConfigError when it carries no training, or when there is none and a server to be reached over it.
+    """
+    if OmegaConf.select(cfg, "transport") is None:
+        if cfg.workflow.own_server:
+            raise ConfigError("workflow.own_server needs a transport that reaches it: transport=grpc")
+        return None
+    transport = training_transport(cfg)
+    if transport.start.how is not None:
+        raise ConfigError("transport.start is for workflow=offload; start the training server by hand")
+    return transport
 
 
 @contextlib.contextmanager
@@ -28,17 +44,13 @@ def reach(cfg: DictConfig, make_engine: Callable[[], TrainingEngine]) -> Iterato
         make_engine: makes the engine of a server that is not elsewhere.
 
     Raises:
-        ConfigError: the transport carries no training, or there is none for the server.
+        ConfigError: see ``checked_transport``.
     """
-    if OmegaConf.select(cfg, "transport") is None:
-        if cfg.workflow.own_server:
-            raise ConfigError("workflow.own_server needs a transport that reaches it: transport=grpc")
+    transport = checked_transport(cfg)
+    if transport is None:
         engine = make_engine()
         yield lambda: LocalTrainingTail(engine)
         return
-    transport = training_transport(cfg)
-    if transport.start.how is not None:
-        raise ConfigError("transport.start is for workflow=offload; start the training server by hand")
     if not cfg.workflow.own_server:
         yield transport.training_end
         return
