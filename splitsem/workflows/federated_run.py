@@ -3,15 +3,18 @@
 import logging
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.progress import Progress
 
+from splitsem.errors import ConfigError
 from splitsem.federated.flower import ClientApp, Context, RecordDict
 from splitsem.federated.in_process import InProcessGrid
 from splitsem.federated.report import Row, run_metrics
@@ -30,9 +33,12 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig, folder: Path) -> Result:
     """See workflows/federated.py."""
+    settings = cfg.federated
+    if settings.engine is not None and settings.superlink is not None:
+        raise ConfigError("federated.superlink and federated/engine name two places to run: give one of them")
     ends = build(cfg)
-    num_clients = cfg.federated.num_clients
-    path = _in_process(cfg, ends, folder) if cfg.federated.superlink is None else submit(cfg, folder)
+    num_clients = settings.num_clients
+    path = _train(cfg, ends, folder) if settings.superlink is None else submit(cfg, folder)
     trained = weights.load(ends.model, path)
     ends.model.eval()
     rows = trained.history
@@ -50,8 +56,25 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     return Result(metrics, figures, rows, headline)
 
 
+def _train(cfg: DictConfig, ends: Ends, folder: Path) -> Path:
+    """Train on this machine; returns where the weights are."""
+    with shown(ends.server):
+        if cfg.federated.engine is None:
+            return _in_process(cfg, ends, folder)
+        path: Path = instantiate(cfg.federated.engine)(cfg, ends, folder)
+        return path
+
+
+@contextmanager
+def shown(server: Server) -> Iterator[None]:
+    """Give a sign of each round: a progress bar where somebody looks, else a line in the log."""
+    with _bar(server.num_rounds) as bar:
+        server.on_round = partial(_show, bar, server.num_rounds)
+        yield
+
+
 def _in_process(cfg: DictConfig, ends: Ends, folder: Path) -> Path:
-    """Train with all clients here; returns where the weights are."""
+    """All clients here, one after the other."""
     ends.server.folder = folder if cfg.federated.checkpoint else None
     train_s = run_rounds(ends.server, ends.client_app, cfg.federated.num_clients)
     path = folder / "weights.safetensors"
@@ -61,13 +84,11 @@ def _in_process(cfg: DictConfig, ends: Ends, folder: Path) -> Path:
 
 
 def run_rounds(server: Server, client_app: ClientApp, num_clients: int) -> float:
-    """All rounds with all clients in this process, and a sign of each; returns the seconds they took."""
+    """All rounds with all clients in this process; returns the seconds they took."""
     grid = InProcessGrid(client_app, num_clients)
     server.contexts = grid.contexts
     began = time.perf_counter()
-    with _bar(server.num_rounds) as bar:
-        server.on_round = partial(_show, bar, server.num_rounds)
-        server.app()(grid, Context(1, 0, {}, RecordDict(), {}))
+    server.app()(grid, Context(1, 0, {}, RecordDict(), {}))
     return time.perf_counter() - began
 
 
@@ -81,6 +102,7 @@ def _labels(cfg: DictConfig) -> Metrics:
     names: dict[str, Any] = {group: choices[group] for group in ("task", "model", "codec")}
     names["strategy"] = choices["federated/strategy"]
     names["partition"] = choices["partition@federated.partition"]
+    names["privacy"] = "none" if cfg.federated.privacy is None else choices["federated/privacy"]
     names["downlink_codec"] = choices["codec@federated.downlink_codec"]
     return names
 
