@@ -74,6 +74,7 @@ def run_metrics(rows: Sequence[Row], raw_bytes: int) -> dict[str, Any]:
         return statistics.fmean([row[f"round/{name}"] for row in rows], weights)
 
     uplink_bytes = mean("uplink_bytes")
+    in_rounds_s = sum(row["round/s"] for row in rows)
     return {
         "rounds": len(rows),
         "uplink_bytes": uplink_bytes,
@@ -83,5 +84,6 @@ def run_metrics(rows: Sequence[Row], raw_bytes: int) -> dict[str, Any]:
         "round_s": statistics.median(row["round/s"] for row in rows),
         "train_s": mean("train_s"),
         "codec_s": mean("codec_s"),
+        "codec_share": sum(row["round/num_clients"] * row["round/codec_s"] for row in rows) / in_rounds_s,
         "failed_clients": int(sum(row["round/failed_clients"] for row in rows)),
     }

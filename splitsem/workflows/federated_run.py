@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.progress import Progress
@@ -24,6 +25,7 @@ from splitsem.tasks.dealing import class_counts
 from splitsem.workflows import assemble
 from splitsem.workflows.federated_deployed import submit
 from splitsem.workflows.federated_ends import Ends, build
+from splitsem.workflows.federated_summary import ROUNDS
 from splitsem.workflows.job import Metrics, Result
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     trained = weights.load(ends.model, path)
     ends.model.eval()
     rows = trained.history
+    pd.DataFrame(rows).to_csv(folder / ROUNDS, index=False)
     metrics = _score(cfg, ends) | run_metrics(rows, ends.layout.raw_bytes)
     metrics |= {"num_clients": num_clients, "train_total_s": trained.train_s} | _labels(cfg)
     headline = (
