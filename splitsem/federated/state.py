@@ -44,7 +44,7 @@ class Layout:
         raw_bytes: size of what travels as it lies in memory.
     """
 
-    def __init__(self, model: nn.Module, statistics: Statistics = "shared", block_values: int = 512) -> None:
+    def __init__(self, model: nn.Module, statistics: Statistics = "shared", block_values: int = 2048) -> None:
         if block_values < 1:
             raise ValueError(f"block_values must be at least 1, got {block_values}")
         if statistics not in get_args(Statistics):
@@ -91,7 +91,7 @@ class Layout:
 
     def split(self, values: Sequence[Tensor]) -> State:
         """Undo ``join``."""
-        by_name = {}
+        by_name: State = {}
         for joined, part in zip(self._joined, values, strict=True):
             by_name |= joined.split(part)
         return {name: by_name[name] for name in self.names}

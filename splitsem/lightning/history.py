@@ -10,11 +10,16 @@ log = logging.getLogger(__name__)
 
 
 class History(Callback):
-    """Keeps the epoch's metrics as plain numbers, a dict an epoch; logs them where no progress bar is drawn."""
+    """Keeps the epoch's metrics as plain numbers, a dict an epoch; logs them where no progress bar is drawn.
 
-    def __init__(self) -> None:
+    Args:
+        quiet: neither bar nor log, for one of many short trainings.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
         self.epochs: list[dict[str, float]] = []
-        self.has_bar = sys.stderr.isatty()
+        self.quiet = quiet
+        self.has_bar = sys.stderr.isatty() and not quiet
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Keep the validation metrics of this epoch."""
@@ -27,7 +32,7 @@ class History(Callback):
             self.epochs.append({})
         row = self.epochs[-1]
         row["train_loss"] = float(trainer.callback_metrics["train_loss"])
-        if not self.has_bar:
+        if not self.has_bar and not self.quiet:
             log.info(
                 "epoch %d/%d: loss %.4f, validation score %.4f",
                 *(len(self.epochs), trainer.max_epochs, row["train_loss"], row["val_score"]),

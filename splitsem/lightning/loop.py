@@ -26,6 +26,7 @@ def run_loop(
     monitor: str | None = "val_score",
     mode: Literal["min", "max"] = "max",
     limit_train_batches: float | int = 1.0,
+    quiet: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> list[dict[str, float]]:
     """Train ``module`` in place, give it the weights of its best epoch, and return the metrics of each epoch.
@@ -40,9 +41,10 @@ def run_loop(
         monitor: metric that says which epoch is best; None keeps the last one, for weights that lie elsewhere.
         mode: whether the largest or the least of it is.
         limit_train_batches: share (float) or number (int) of batches an epoch.
+        quiet: neither progress bar nor log.
         callbacks: what else happens in the loop.
     """
-    history = History()
+    history = History(quiet)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         best = [ModelCheckpoint(folder, monitor=monitor, mode=mode, save_weights_only=True)] if monitor else []
         trainer = lightning.Trainer(
@@ -72,7 +74,7 @@ def run_bare(
     *,
     device: torch.device,
     max_epochs: int,
-    gradient_clip_norm: float,
+    gradient_clip_norm: float | None = None,
     limit_train_batches: float | int = 1.0,
 ) -> None:
     """Train ``module`` in place without validation, log, bar and choice of an epoch: for many short trainings."""

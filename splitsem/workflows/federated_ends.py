@@ -92,7 +92,7 @@ def build(cfg: DictConfig) -> Ends:
         raise ConfigError("codec: updates are coded by codecs without weights, e.g. codec=quant8")
     task, model, device = assemble.initial_model(cfg)
     settings = cfg.federated
-    layout = Layout(model, settings.statistics, settings.block_values)
+    layout = Layout(model, settings.statistics, block_values=settings.block_values)
     initial = layout.of(model)
     make_codec = _make_codec(cfg)
     downlink: Codec | None = instantiate(settings.downlink_codec)
