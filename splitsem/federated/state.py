@@ -40,6 +40,7 @@ class Layout:
         own: of those that stay at each end.
         counters: of the travelling tensors that hold integers.
         statistics: of the travelling tensors that are running statistics.
+        scalars: of the travelling tensors that have no dimension.
         fingerprint: of names, shapes and dtypes of what travels.
         raw_bytes: size of what travels as it lies in memory.
     """
@@ -58,6 +59,7 @@ class Layout:
         self.statistics = frozenset(running) - self.own - self.counters
         self.block_values = block_values
         self._joined, self._num_of_weights = self._in_order()
+        self.scalars = frozenset(name for name in self.names if state[name].ndim == 0)
         self.fingerprint = hashlib.sha256(repr(sorted(self._like.items())).encode()).hexdigest()[:16]
         self.raw_bytes = sum(state[name].nbytes for name in self.names)
 

@@ -23,6 +23,7 @@ from splitsem.federated.client_app import make_client_app
 from splitsem.federated.flower import ClientApp, Krum, MultiKrum, Strategy
 from splitsem.federated.links import ClientLinks
 from splitsem.federated.payload_size import Rate
+from splitsem.federated.privacy import Privacy
 from splitsem.federated.rates import ChoosesRates
 from splitsem.federated.report import Row
 from splitsem.federated.server_app import Server
@@ -108,6 +109,10 @@ def build(cfg: DictConfig) -> Ends:
     share = partial(falling_share, num_rounds=settings.rounds, last=settings.last_learning_rate)
     optimizer = instantiate(settings.optimizer)
     site = Site(task, model, layout, fit, parts, device.torch_device, cfg.seed, share, optimizer)
+    privacy = _privacy(cfg)
+    if privacy is not None:
+        has_feedback = settings.error_feedback and not isinstance(make_codec(None), Identity)
+        strategy = privacy.around(strategy, layout, settings.min_clients, has_feedback)
     mod = UpdateMod(layout, make_codec, downlink, settings.error_feedback)
     ends = Ends(
         task,
@@ -115,7 +120,7 @@ def build(cfg: DictConfig) -> Ends:
         device,
         layout,
         site,
-        make_client_app(site, [mod]),
+        make_client_app(site, [mod], privacy.mods if privacy else ()),
         parts=parts,
         labels=labels,
         connect_timeout_s=settings.connect_timeout_s,
@@ -132,6 +137,7 @@ def build(cfg: DictConfig) -> Ends:
             timeout_s=settings.client_timeout_s,
             rates=_rates(cfg),
             links=_links(settings),
+            privacy=privacy,
             resume=Path(settings.resume) if settings.resume else None,
         ),
     )
@@ -162,6 +168,13 @@ def _strategy(cfg: DictConfig) -> Strategy:
             f"{2 * strategy.num_malicious_nodes + 3} clients a round, got {num_sampled}"
         )
     return strategy
+
+
+def _privacy(cfg: DictConfig) -> Privacy | None:
+    """Its noise is repeatable where all clients are in one place, and from the operating system in a deployment."""
+    settings = cfg.federated
+    privacy: Privacy | None = instantiate(settings.privacy, seed=cfg.seed if settings.superlink is None else None)
+    return privacy
 
 
 def _make_codec(cfg: DictConfig) -> MakeCodec:

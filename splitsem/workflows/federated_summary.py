@@ -11,7 +11,7 @@ from splitsem.plots.federated_sweep import over_seeds, score_by_update, score_ov
 from splitsem.plots.units import format_bytes, format_seconds
 
 ROUNDS = "rounds.csv"  # in a job's folder: its history
-_NAMED = ("task", "model", "codec", "strategy", "partition", "downlink_codec")
+_NAMED = ("task", "model", "codec", "strategy", "partition", "privacy", "downlink_codec")
 
 
 def is_federated(results: pd.DataFrame) -> bool:
