@@ -109,6 +109,8 @@ class CodedGrid(Grid):
     def start_round(self, server_round: int) -> None:
         """Begin a new report."""
         self.report = RoundReport(server_round)
+        if self.rates is not None:
+            self.rates.start_round(server_round)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """See Grid. Replies to training come back decoded, in the order of their clients' numbers: sums are repeatable.

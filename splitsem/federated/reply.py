@@ -59,7 +59,8 @@ def read_reply(message: Message | None, layout: Layout, codec: Codec, measures: 
     if arrays[UPDATE].stype != expected:
         raise PayloadError(f"expected an update of {expected}, got {arrays[UPDATE].stype}")
     metrics = _measures(content.metric_records[METRICS], (*MEASURES, *measures))
-    return Reply(message, client, layout.decode(codec, arrays[UPDATE].data), metrics, content_bytes(content))
+    update = layout.split(layout.decode(codec, arrays[UPDATE].data))
+    return Reply(message, client, update, metrics, content_bytes(content))
 
 
 def _measures(record: MetricRecord, names: Sequence[str]) -> dict[str, float]:

@@ -93,6 +93,7 @@ def run_metrics(rows: Sequence[Row], raw_bytes: int) -> dict[str, Any]:
     uplink_bytes = mean("uplink_bytes")
     parts = {name: mean(name) for name in _OF_STEPS if f"round/{name}" in rows[0]}
     raw_bytes += round(parts.pop("steps_raw_bytes", 0))
+    in_rounds_s = sum(row["round/s"] for row in rows)
     return {
         "rounds": len(rows),
         "uplink_bytes": uplink_bytes,
@@ -102,6 +103,7 @@ def run_metrics(rows: Sequence[Row], raw_bytes: int) -> dict[str, Any]:
         "round_s": statistics.median(row["round/s"] for row in rows),
         "train_s": mean("train_s"),
         "codec_s": mean("codec_s"),
+        "codec_share": sum(row["round/num_clients"] * row["round/codec_s"] for row in rows) / in_rounds_s,
         "failed_clients": int(sum(row["round/failed_clients"] for row in rows)),
         **parts,
     }

@@ -13,7 +13,7 @@ from splitsem.split.trainable import TrainableCut
 from splitsem.training.head_trainer import HeadTrainer
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SplitSite(Site):
     """As ``Site``, but only the head of ``model`` is a client's: ``layout`` is the head's, and the samples stay here.
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lightning import LightningModule
     from lightning.pytorch.callbacks import Callback
 
+    from splitsem.lightning.local_module import KeepsLoss, MakeOptimizer
     from splitsem.training.head_trainer import HeadTrainer
 
 
@@ -103,16 +104,26 @@ class Fit:
         return epochs
 
     def run_local(
-        self, network: nn.Module, task: Task, samples: Dataset, device: torch.device, seed: int, proximal_mu: float
+        self,
+        network: nn.Module,
+        task: Task,
+        samples: Dataset,
+        device: torch.device,
+        seed: int,
+        make_optimizer: "MakeOptimizer",
+        learning_rate_share: float = 1.0,
+        proximal_mu: float = 0.0,
     ) -> float:
         """Train a federated client's copy in place on its own samples; returns the last epoch's mean loss.
 
-        All ``max_epochs`` are trained, and no samples are held out: a client neither chooses nor scores.
+        All ``max_epochs`` are trained, and no samples are held out: a client neither chooses nor scores. The learning
+        rate is constant: ``learning_rate · learning_rate_share``; the optimiser's other settings are its own.
         """
         from splitsem.lightning.local_module import LocalModule
 
         network.train()
-        module = LocalModule(task, network, self.learning_rate, self.weight_decay, proximal_mu)
+        learning_rate = self.learning_rate * learning_rate_share
+        module = LocalModule(task, network, make_optimizer, learning_rate, proximal_mu)
         loss = self._fit_local(module, samples, device, seed, self.gradient_clip_norm)
         network.to(device).eval()
         return loss
@@ -148,7 +159,7 @@ class Fit:
 
     def _fit_local(
         self,
-        module: "LightningModule",
+        module: "KeepsLoss",
         samples: Dataset,
         device: torch.device,
         seed: int,
@@ -157,7 +168,7 @@ class Fit:
         """All epochs on a client's samples; returns the last one's mean loss."""
         import lightning
 
-        from splitsem.lightning.loop import run_loop
+        from splitsem.lightning.loop import run_bare
 
         train: DataLoader = DataLoader(
             samples,
@@ -168,17 +179,15 @@ class Fit:
             num_workers=self.num_workers,
         )
         lightning.seed_everything(seed, workers=True, verbose=False)
-        epochs = run_loop(
+        run_bare(
             module,
             train,
             device=device,
             max_epochs=self.max_epochs,
             gradient_clip_norm=gradient_clip_norm,
-            monitor=None,
             limit_train_batches=self.limit_train_batches,
-            quiet=True,
         )
-        return epochs[-1]["train_loss"]
+        return module.train_loss
 
     def _fit(
         self,

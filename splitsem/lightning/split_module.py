@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import lightning
 import torch
 from torch import Tensor, nn
 
+from splitsem.lightning.local_module import KeepsLoss
 from splitsem.lightning.task_module import TaskModule
 from splitsem.tasks.task import Task
 from splitsem.training.head_trainer import HeadTrainer
@@ -29,7 +29,10 @@ class SplitTaskModule(TaskModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """One round trip of split training."""
-        return _logged_step(self, self.halves, batch)
+        x, y = batch
+        loss = torch.tensor(self.halves.step(x, y))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(x))
+        return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Add one batch to the validation metrics, through the link."""
@@ -49,7 +52,7 @@ class SplitTaskModule(TaskModule):
         return None
 
 
-class LocalSplitModule(lightning.LightningModule):
+class LocalSplitModule(KeepsLoss):
     """Runs a HeadTrainer's steps on a federated client's samples; nothing is held out, so nothing is scored or kept.
 
     Args:
@@ -63,15 +66,11 @@ class LocalSplitModule(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """One round trip of split training."""
-        return _logged_step(self, self.halves, batch)
+        x, y = batch
+        loss = torch.tensor(self.halves.step(x, y))
+        self.count(loss, len(x))
+        return loss
 
     def configure_optimizers(self) -> Any:
         """None: the trainer has its own."""
         return None
-
-
-def _logged_step(module: lightning.LightningModule, halves: HeadTrainer, batch: tuple[Tensor, Tensor]) -> Tensor:
-    x, y = batch
-    loss = torch.tensor(halves.step(x, y))
-    module.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(x))
-    return loss

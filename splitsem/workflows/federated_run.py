@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -25,6 +26,7 @@ from splitsem.plots.federated import score_by_round, score_by_uplink
 from splitsem.workflows import assemble
 from splitsem.workflows.federated_deployed import submit
 from splitsem.workflows.federated_ends import Ends, build
+from splitsem.workflows.federated_summary import ROUNDS
 from splitsem.workflows.job import Metrics, Result
 from splitsem.workflows.who_has_what import who_has_what
 
@@ -42,6 +44,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     trained = weights.load(ends.model, path)
     ends.model.eval()
     rows = trained.history
+    pd.DataFrame(rows).to_csv(folder / ROUNDS, index=False)
     metrics = _score(cfg, ends) | run_metrics(rows, ends.layout.raw_bytes)
     metrics |= {"num_clients": num_clients, "train_total_s": trained.train_s} | _labels(cfg)
     headline = (

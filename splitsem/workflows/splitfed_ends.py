@@ -97,7 +97,9 @@ def open_ends(cfg: DictConfig) -> Iterator[SplitEnds]:
         group.check()
         layout = Layout(network.model, only=frozenset(cut.head.state()))
         device = network.device.torch_device
-        site = SplitSite(network.task, network.model, layout, fit, parts, device, cfg.seed, cut, codec, group)
+        site = SplitSite(
+            network.task, network.model, layout, fit, parts, device, cfg.seed, cut=cut, codec=codec, group=group
+        )
         try:
             yield _ends(cfg, network, site, strategy, labels)
         finally:

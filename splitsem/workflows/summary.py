@@ -76,7 +76,7 @@ def summarise(folder: Path, seconds: float) -> pd.DataFrame:
     if is_joint(results):
         labels = summarise_joint(folder, results, console)["label"].astype(str).tolist()
         done = results[(results["status"] == "ok") & results["accuracy"].notna()]
-        pictures = _pictures(folder, "domains", dict(zip(labels, done["job"], strict=True)), _JOINT_PICTURES)
+        pictures = _pictures(folder, ("domains",), dict(zip(labels, done["job"], strict=True)), _JOINT_PICTURES)
         page.write_text(joint_report(results, labels, pictures, *origin))
         console.print(f"\n{page.absolute()}", highlight=False, soft_wrap=True)
         return results
@@ -86,9 +86,8 @@ def summarise(folder: Path, seconds: float) -> pd.DataFrame:
     if is_federated(results):
         labels = summarise_federated(folder, results, console)
         done = results[results["status"] == "ok"]
-        pictures = _pictures(
-            folder, "score_by_update", dict(zip(labels, done["job"], strict=True)), ("score_by_round",)
-        )
+        whole = ("score_by_update", "score_over_rounds")
+        pictures = _pictures(folder, whole, dict(zip(labels, done["job"], strict=True)), ("score_by_round",))
         page.write_text(federated_report(results, labels, pictures, *origin))
         console.print(f"\n{page.absolute()}", highlight=False, soft_wrap=True)
         return results
@@ -119,9 +118,11 @@ def _origin(results: pd.DataFrame, seconds: float) -> Origin:
     return Origin(" ".join(sys.argv[1:]) or "sweep", shlex.join(["python", *sys.argv]), details)
 
 
-def _pictures(folder: Path, whole: str, jobs: Mapping[str, int], names: Sequence[str]) -> dict[tuple[str, str], bytes]:
+def _pictures(
+    folder: Path, whole: Sequence[str], jobs: Mapping[str, int], names: Sequence[str]
+) -> dict[tuple[str, str], bytes]:
     """PNG files by label (empty for the whole sweep's) and name: ``whole``, and of a few jobs those of ``names``."""
-    files = {("", whole): folder / f"{whole}.png"}
+    files = {("", name): folder / f"{name}.png" for name in whole}
     if len(jobs) <= _MOST_PICTURED_JOBS:
         files |= {(label, name): folder / f"{job:.0f}" / f"{name}.png" for label, job in jobs.items() for name in names}
     return {key: path.read_bytes() for key, path in files.items() if path.exists()}

@@ -60,7 +60,7 @@ class SplitFederation:
             lambda: make_tail(self.engine), side.plan(POINT, codec, **settings, total_steps=1), is_averaged
         )
         self.layout = Layout(self.model, only=frozenset(cut.head.state()))
-        site = SplitSite(TASK, self.model, self.layout, FIT, parts, CPU, 0, cut, codec, self.group)
+        site = SplitSite(TASK, self.model, self.layout, FIT, parts, CPU, 0, cut=cut, codec=codec, group=self.group)
         mod = UpdateMod(self.layout, lambda rate: head_codec or Identity(), head_codec)
         self.grid = InProcessGrid(make_client_app(site, [mod]), len(parts))
         self.server = Server(
