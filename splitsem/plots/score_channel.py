@@ -85,7 +85,8 @@ def _what_bands_say(shown: pd.DataFrame) -> str:
     num = shown["training_seed"].nunique() if "training_seed" in shown else 0
     channel = shown["seed"].nunique() if "seed" in shown else 0
     if num > 1:
-        return f"95 % interval over {num} trainings,\neach the mean of {channel} channel seeds"
+        each = "" if channel == 1 else f",\neach the mean of {channel} channel seeds"
+        return f"95 % interval over {num} trainings{each}"
     if num == 1:
         return f"95 % interval over {channel} channel\nseeds of one training"
     return "95 % interval over seeds"

@@ -57,8 +57,8 @@ def score_over(
     """Score the codec over all of ``links`` and leave a row for each and channel seed in ``folder``.
 
     Returns:
-        ``score_at_<value>``, means over the channel's seeds, and ``score_over_link``, the area under the curve of these
-        divided by the range of values; and the rows, as from ``replay.play_all``.
+        ``score_at_<value>`` (-1.5: ``score_at_-1_5``), means over the channel's seeds, and ``score_over_link``, the
+        area under the curve of these divided by the range of values; and the rows, as from ``replay.play_all``.
     """
     batches = assemble.test_batches(network.task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
     seeds = range(cfg.transport.seed, cfg.transport.seed + cfg.workflow.channel_seeds)
@@ -66,7 +66,8 @@ def score_over(
     rows = pd.DataFrame(play_all(Recording(cut, encoder, batches), decoder, network.task, made, seeds))
     rows.rename(columns={"link": cfg.workflow.over.setting}).to_csv(folder / SCORES, index=False)
     scores = {float(value): statistics.fmean(rows.loc[rows["link"] == value, "score"]) for value in made}
-    at = {f"score_at_{value:g}": score for value, score in scores.items()}
+    # a dot would make it a setting in the tables of a sweep
+    at = {f"score_at_{value:g}".replace(".", "_"): score for value, score in scores.items()}
     return {**at, "score_over_link": area(scores)}, rows
 
 

@@ -33,7 +33,7 @@ def test_runs_with_heads_on_the_clients_share_the_table(tmp_path):
     whole = same | {"strategy": "fedavg", "uplink_bytes": 27000.0, "uplink_raw_bytes": 176000}
     split = same | {"strategy": "splitfed averaged", "split_point": "stage2", "uplink_bytes": 9000.0}
     split |= {"score": 0.8, "uplink_raw_bytes": 60000, "head_codec": "identity"}
-    results = pd.DataFrame([row | {"uplink_compression_ratio": 6.5} for row in (whole, split)])
+    results = pd.DataFrame([row | {"job": i, "uplink_compression_ratio": 6.5} for i, row in enumerate((whole, split))])
     console = Console(record=True, width=120)
     summarise_federated(tmp_path, results, console)
     lines = console.export_text().splitlines()
