@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from splitsem.cost.measure import Timing, timed_s
@@ -45,6 +47,11 @@ class DeployedSplit:
     def score(self, task: Task, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
         """The task's score over batches on the device."""
         return score(self, task, batches)["score"]
+
+    @torch.inference_mode()
+    def right(self, batches: Iterable[tuple[Tensor, Tensor]]) -> NDArray[np.bool_]:
+        """Of each sample of a classification, whether the class of the highest output is its own, ``(n,)``."""
+        return np.concatenate([(self(x).float().argmax(1).cpu() == y.cpu()).numpy() for x, y in batches])
 
     @torch.inference_mode()
     def time(self, x: Tensor, repeats: int = 50) -> tuple[Timing, Timing]:

@@ -28,6 +28,7 @@ class Solution:
         server_s: tail.
         value: of the objective that was minimised, in its unit.
         damage: predicted loss of score against A_ref, as a fraction; 0.0 where no damage was given.
+        delay_s: what the latency holds beyond the three stages, see ``LinkCost``.
     """
 
     split_index: int
@@ -37,6 +38,7 @@ class Solution:
     server_s: float
     value: float
     damage: float = 0.0
+    delay_s: float = 0.0
 
     @classmethod
     def of(
@@ -44,13 +46,13 @@ class Solution:
     ) -> "Solution":
         """Evaluate a configuration. Raises ValueError where the problem does not offer it."""
         times = problem.times(split_index, gammas)
-        value = float(objective(*times, problem.link_bytes[split_index]))
-        return cls(split_index, gammas, *times, value, damage)
+        value = float(problem.value(objective, split_index, times.edge_s, times.server_s))
+        return cls(split_index, gammas, *times, value, damage, float(problem.delay_s[split_index]))
 
     @property
     def latency_s(self) -> float:
-        """The sum of the three stages."""
-        return self.edge_s + self.link_s + self.server_s
+        """The sum of the three stages and the delay."""
+        return self.edge_s + self.link_s + self.server_s + self.delay_s
 
     @property
     def cycle_s(self) -> float:
@@ -80,6 +82,7 @@ class Front:
         split_index: λ, ``(n,)``.
         gammas: ``(n, U)``.
         times_s: edge, link and server, ``(n, 3)``.
+        delay_s: what their latencies hold beyond the three stages, see ``LinkCost``, ``(n,)``.
     """
 
     value: Floats
@@ -87,6 +90,7 @@ class Front:
     split_index: NDArray[np.intp]
     gammas: NDArray[np.int8]
     times_s: Floats
+    delay_s: Floats
 
     def __len__(self) -> int:
         return len(self.value)
@@ -101,6 +105,7 @@ class Front:
             server_s,
             float(self.value[index]),
             float(self.damage[index]),
+            float(self.delay_s[index]),
         )
 
     def __iter__(self) -> Iterator[Solution]:
@@ -118,6 +123,7 @@ class Front:
             self.split_index[index],
             self.gammas[index],
             self.times_s[index],
+            self.delay_s[index],
         )
 
 

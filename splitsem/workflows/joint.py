@@ -170,6 +170,14 @@ def _headline(metrics: Metrics, joint: JointRun, folder: Path) -> str:
         parts.append(
             f"this network in other workflows: model.gamma=[{gammas}] split.index={joint.joint['best']['lambda']}"
         )
+    if "measured_throughput_hz" in metrics:
+        predicted_s = t_eff_s(joint.joint["best"])
+        parts.append(
+            f"on the wire {format_hz(metrics['measured_throughput_hz'])}: "
+            f"{metrics['measured_gain_over_baseline']:+.1%} over all branches in parallel, "
+            f"{metrics['measured_gain_over_fused']:+.1%} over all fused; T_eff predicted "
+            f"{1e3 * predicted_s:.2f} ms, measured {1e3 * metrics['measured_t_eff_s']:.2f} ms"
+        )
     return "\n".join([*parts, str(folder)])
 
 
