@@ -1,7 +1,7 @@
 """Fit: how a network is trained — epochs, batches, learning rate — and the call that does it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
+from splitsem.models.capabilities import HyperWeighted
 from splitsem.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -57,20 +58,36 @@ class Fit:
             raise ValueError(f"gradient_codec must be a codec or null, got {self.gradient_codec!r}")
 
     def run(self, network: nn.Module, task: Task, device: torch.device, seed: int) -> list[dict[str, float]]:
-        """Train ``network`` in place on ``task``; returns the metrics of each epoch."""
-        if self.max_epochs == 0:
-            return []
+        """Train ``network`` in place on ``task``; returns the metrics of each epoch.
+
+        A network whose hyper-weights learn alone (``alpha_epochs``) has further epochs for that, of which the last one
+        is kept: the term on α makes them smaller step by step, and the best score would be that of the first.
+
+        Raises:
+            ConfigError: there is no whole batch to train on.
+        """
+        epochs = self._run(network, task, device, seed, "val_score") if self.max_epochs else []
+        if isinstance(network, HyperWeighted) and network.alpha_epochs:
+            network.learn(weights=False, alpha=True)
+            epochs += replace(self, max_epochs=network.alpha_epochs)._run(network, task, device, seed + 1, None)
+            network.learn(weights=True, alpha=False)  # as it was made
+        return epochs
+
+    def _run(
+        self, network: nn.Module, task: Task, device: torch.device, seed: int, monitor: str | None
+    ) -> list[dict[str, float]]:
+        """Train what learns of the network; keeps the best epoch by ``monitor``, or the last."""
         from splitsem.lightning.task_module import TaskModule
 
         module = TaskModule(task, network, self.learning_rate, self.weight_decay)
         network.train()
         if self.gradient_codec is None:
-            epochs = self._fit(module, task, device, seed, "val_score", self.gradient_clip_norm)
+            epochs = self._fit(module, task, device, seed, monitor, self.gradient_clip_norm)
         else:
             from splitsem.lightning.gradient_codec import CompressedGradients
 
             compressed = CompressedGradients(self.gradient_codec)
-            epochs = self._fit(module, task, device, seed, "val_score", self.gradient_clip_norm, [compressed])
+            epochs = self._fit(module, task, device, seed, monitor, self.gradient_clip_norm, [compressed])
             epochs = [epoch | facts for epoch, facts in zip(epochs, compressed.epochs, strict=True)]
         network.to(device).eval()
         return epochs
@@ -151,6 +168,7 @@ class Fit:
         from splitsem.lightning.loop import run_loop
 
         splits = task.splits()
+        self._check_one_batch(len(splits.train))  # type: ignore[arg-type]
         generator = torch.Generator().manual_seed(seed)
         loader = partial(
             DataLoader,
@@ -172,3 +190,14 @@ class Fit:
             limit_train_batches=self.limit_train_batches,
             callbacks=callbacks,
         )
+
+    def _check_one_batch(self, num_samples: int) -> None:
+        """Raise ConfigError where an epoch has no whole batch, for which there is no learning rate."""
+        if self.batch_size > num_samples:
+            raise ConfigError(
+                f"trainer.batch_size={self.batch_size} is more than the {num_samples} samples to train on: there is no "
+                f"whole batch; give at most {num_samples}"
+            )
+        num_batches, limit = num_samples // self.batch_size, self.limit_train_batches
+        if not (limit if isinstance(limit, int) else int(num_batches * limit)):
+            raise ConfigError(f"trainer.limit_train_batches={limit} of {num_batches} batches leaves none to train on")

@@ -49,6 +49,7 @@ def run_loop(
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # lightning 2.6 against torch 2.14
         warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None.*")  # split training has its own
+        warnings.filterwarnings("ignore", r".*module\(s\) in eval mode")  # frozen parts are: batch norm, a codec's tail
         best = [ModelCheckpoint(folder, monitor=monitor, mode=mode, save_weights_only=True)] if monitor else []
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,

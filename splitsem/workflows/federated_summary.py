@@ -17,8 +17,8 @@ def is_federated(results: pd.DataFrame) -> bool:
     return "uplink_compression_ratio" in results
 
 
-def summarise_federated(folder: Path, results: pd.DataFrame, console: Console) -> None:
-    """Draw and print; failed jobs are in results.csv only."""
+def summarise_federated(folder: Path, results: pd.DataFrame, console: Console) -> list[str]:
+    """Draw and print; returns the label of each job that succeeded."""
     done = results[results["status"] == "ok"].copy()
     if len(done) < len(results):
         console.print(f"{len(results) - len(done)} jobs failed: see results.csv", highlight=False)
@@ -39,6 +39,7 @@ def summarise_federated(folder: Path, results: pd.DataFrame, console: Console) -
         )
     console.print(table)
     console.print("up, down: a client and round · ratio: to the network's tensors as they are", highlight=False)
+    return done["label"].tolist()
 
 
 def _labels(done: pd.DataFrame) -> pd.Series:
