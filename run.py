@@ -7,12 +7,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make a 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from splitsem import sweep
+from splitsem import resolvers, sweep
 from splitsem.errors import SplitSemError
 
-OmegaConf.register_new_resolver("split_points", sweep.split_points, replace=True)
+resolvers.register()
 # Hydra deep-copies this singleton for every group that it lists, and its loads copy what they take anyway: --help
 # takes a third of the time without.
 ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]

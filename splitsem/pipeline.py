@@ -82,6 +82,30 @@ class Frames:
         self.air_errors += report.air_errors
 
 
+class Features(NamedTuple):
+    """What a head made of some samples.
+
+    Attributes:
+        z: the crossing tensors.
+        num_samples: how many samples they are of.
+        device: where the tail runs.
+    """
+
+    z: Tensors
+    num_samples: int
+    device: torch.device
+
+
+@torch.inference_mode()
+def features(cut: Cut, x: Tensor) -> list[Features]:
+    """The head's work for a batch ``(batch, *input_shape)``.
+
+    The whole batch at once where every crossing tensor can be taken apart along the batch, else sample by sample.
+    """
+    groups = [x] if cut.point.is_batched else x.split(1)
+    return [Features(cut.head(group), len(group), x.device) for group in groups]
+
+
 class _Sent(NamedTuple):
     z_hat: Tensors  # zeros where it is lost
     is_lost: bool
@@ -102,23 +126,25 @@ class Pipeline:
     def __init__(self, cut: Cut, codec: Codec, decoder: Codec, link: Link) -> None:
         self.cut, self.codec, self.decoder, self.link = cut.with_tail(decoder.tail), codec, decoder, link
 
-    @torch.inference_mode()
     def run(self, x: Tensor, frames: Frames) -> Tensor:
         """The tail's output for a batch ``(batch, *input_shape)``, sample by sample over the link.
 
         The head and the tail compute a whole batch at once where every crossing tensor can be taken apart along the
         batch; the payloads are one a sample all the same.
         """
-        if not self.cut.point.is_batched:
-            return torch.cat([self._run_group(sample, frames) for sample in x.split(1)])
-        return self._run_group(x, frames)
+        return self.finish(features(self.cut, x), frames)
 
-    def _run_group(self, x: Tensor, frames: Frames) -> Tensor:
-        z = self.cut.head(x)
-        sent = [self._send(sample, frames) for sample in samples(z, len(x), self.cut.point.is_batched)]
+    @torch.inference_mode()
+    def finish(self, made: Sequence[Features], frames: Frames) -> Tensor:
+        """What ``run`` does after the head, for features that several codecs may share."""
+        outputs = [self._finish(group, frames) for group in made]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _finish(self, made: Features, frames: Frames) -> Tensor:
+        sent = [self._send(z, frames) for z in samples(made.z, made.num_samples, self.cut.point.is_batched)]
         received = zip(*(sample.z_hat for sample in sent), strict=True)
         z_hat = tuple(torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in received)
-        output = self.cut.tail(*(tensor.to(x.device) for tensor in z_hat))
+        output = self.cut.tail(*(tensor.to(made.device) for tensor in z_hat))
         local, is_lost = [sample.local for sample in sent], [sample.is_lost for sample in sent]
         return come_back(self.codec, local, is_lost, output, self.link, frames)
 

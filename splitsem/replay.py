@@ -9,7 +9,7 @@ from scipy import special
 from torch import Tensor, nn
 
 from splitsem.codecs.codec import Codec, Tensors
-from splitsem.pipeline import Frames, come_back, is_like, samples
+from splitsem.pipeline import Frames, come_back, features, is_like, samples
 from splitsem.split.partition import Cut
 from splitsem.tasks.task import Task
 from splitsem.transport.link import Link
@@ -42,8 +42,8 @@ class Recording:
         self._batches: list[_Batch] = []
         self._like: Tensors = ()
         for x, y in batches:
-            groups = [x] if cut.point.is_batched else x.split(1)
-            z = [sample for group in groups for sample in samples(cut.head(group), len(group), cut.point.is_batched)]
+            made = features(cut, x)
+            z = [sample for group in made for sample in samples(group.z, group.num_samples, cut.point.is_batched)]
             payloads = [codec.encode(sample) for sample in z]
             protected_bytes = [codec.protected_bytes(payload) for payload in payloads]
             local = [codec.local_output(sample) for sample in z]

@@ -6,6 +6,7 @@ from math import isfinite
 
 from splitsem.cost.branch_lut import BranchLut, Way
 from splitsem.cost.calibration import Calibration
+from splitsem.cost.lut import Lut
 from splitsem.cost.machine_rates import MachineRates
 from splitsem.cost.measure import Timing
 
@@ -18,8 +19,7 @@ def slowed(lut: BranchLut, factor: float) -> BranchLut:
     Raises:
         ValueError: the factor is not positive and finite.
     """
-    if not (isfinite(factor) and factor > 0):
-        raise ValueError(f"factor must be positive and finite, got {factor}")
+    check_factor(factor)
     if factor == 1:
         return lut
     rates, calibration = lut.rates, lut.calibration
@@ -31,8 +31,30 @@ def slowed(lut: BranchLut, factor: float) -> BranchLut:
         ]
         calibration = Calibration(chains)
     units = [replace(unit, ways=_slower(unit.ways, factor), origin="assumed") for unit in lut.units]
-    machine = dict(lut.machine) | {"assumed": f"the times of this machine × {factor:g}"}
-    return replace(lut, units=units, machine=machine, rates=rates, calibration=calibration)
+    return replace(lut, units=units, machine=_assumed(lut.machine, factor), rates=rates, calibration=calibration)
+
+
+def slowed_halves(lut: Lut, factor: float) -> Lut:
+    """The same for a table of heads and tails.
+
+    Raises:
+        ValueError: the factor is not positive and finite.
+    """
+    check_factor(factor)
+    if factor == 1:
+        return lut
+    times = {point: {side: _longer(time, factor) for side, time in sides.items()} for point, sides in lut.times.items()}
+    return replace(lut, times=times, machine=_assumed(lut.machine, factor))
+
+
+def check_factor(factor: float) -> None:
+    """Raise ValueError unless the factor is positive and finite."""
+    if not (isfinite(factor) and factor > 0):
+        raise ValueError(f"factor must be positive and finite, got {factor}")
+
+
+def _assumed(machine: Mapping[str, str], factor: float) -> dict[str, str]:
+    return dict(machine) | {"assumed": f"the times of this machine × {factor:g}"}
 
 
 def _slower(ways: Mapping[int, Way], factor: float) -> dict[int, Way]:

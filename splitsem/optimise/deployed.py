@@ -1,6 +1,8 @@
-"""DeployedSplit: one solution as a network on a device; what is scored and what is timed are the same modules."""
+"""Deployed: one solution as it runs on a device; what is scored and what is timed are the same modules."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +12,55 @@ from torch import Tensor, nn
 from splitsem.cost.measure import Timing, timed_s
 from splitsem.device import Device
 from splitsem.models.repvgg import HyperRepVgg
-from splitsem.pipeline import score
+from splitsem.pipeline import Frames, Pipeline, features, score
 from splitsem.tasks.task import Task
 
 
-class DeployedSplit:
+class Deployed(ABC):
+    """A network in two parts.
+
+    Attributes:
+        device: where it runs.
+    """
+
+    device: Device
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """The output for a batch on the device, ``(batch, *input_shape)``."""
+
+    @abstractmethod
+    def edge(self, x: Tensor) -> Any:
+        """What the edge sends for one sample ``(1, *input_shape)``."""
+
+    @abstractmethod
+    def server(self, sent: Any) -> Tensor:
+        """The output for what ``edge`` sent."""
+
+    def score(self, task: Task, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+        """The task's score over batches on the device."""
+        return score(self, task, batches)["score"]
+
+    @torch.inference_mode()
+    def right(self, batches: Iterable[tuple[Tensor, Tensor]]) -> NDArray[np.bool_]:
+        """Of each sample of a classification, whether the class of the highest output is its own, ``(n,)``."""
+        return np.concatenate([(self(x).float().argmax(1).cpu() == y.cpu()).numpy() for x, y in batches])
+
+    @torch.inference_mode()
+    def time(self, x: Tensor, repeats: int = 50) -> tuple[Timing, Timing]:
+        """Seconds of edge and server here for one sample ``x``, ``(1, *input_shape)``; the two take turns."""
+        where = self.device.torch_device
+        sent = self.edge(x)
+        edge_s, server_s = [], []
+        for number in range(-3, repeats):  # the first ones are to warm up
+            times = timed_s(lambda: self.edge(x), where), timed_s(lambda: self.server(sent), where)
+            if number >= 0:
+                edge_s.append(times[0])
+                server_s.append(times[1])
+        return Timing.of(edge_s), Timing.of(server_s)
+
+
+class DeployedSplit(Deployed):
     """A trained network, deployed with the γ of a solution and cut at its λ.
 
     Args:
@@ -44,24 +90,40 @@ class DeployedSplit:
         """The tail's output for what the head makes of a batch on the device."""
         return self.tail(self.head(x))
 
-    def score(self, task: Task, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-        """The task's score over batches on the device."""
-        return score(self, task, batches)["score"]
+    def edge(self, x: Tensor) -> Tensor:
+        """The head."""
+        return self.head(x)
 
-    @torch.inference_mode()
-    def right(self, batches: Iterable[tuple[Tensor, Tensor]]) -> NDArray[np.bool_]:
-        """Of each sample of a classification, whether the class of the highest output is its own, ``(n,)``."""
-        return np.concatenate([(self(x).float().argmax(1).cpu() == y.cpu()).numpy() for x, y in batches])
+    def server(self, sent: Tensor) -> Tensor:
+        """The tail."""
+        return self.tail(sent)
 
-    @torch.inference_mode()
-    def time(self, x: Tensor, repeats: int = 50) -> tuple[Timing, Timing]:
-        """Seconds of head and tail here for one sample ``x``, ``(1, *input_shape)``; the halves take turns."""
+
+class DeployedCodec(Deployed):
+    """A network cut at a point, with a codec between its halves: scored over the link, timed without it.
+
+    Args:
+        pipeline: head, codec, link, decoder and tail.
+        device: where they run.
+
+    Attributes:
+        frames: what was seen of all payloads that were scored.
+    """
+
+    def __init__(self, pipeline: Pipeline, device: Device) -> None:
+        self.pipeline, self.device = pipeline, device
+        self.frames = Frames()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The pipeline's output: every sample's payload is encoded, carried and decoded."""
+        return self.pipeline.run(x, self.frames)
+
+    def edge(self, x: Tensor) -> bytes:
+        """Head and encoding."""
+        (made,) = features(self.pipeline.cut, x)
+        return self.pipeline.codec.encode(made.z)
+
+    def server(self, sent: bytes) -> Tensor:
+        """Decoding and tail."""
         where = self.device.torch_device
-        z = self.head(x)
-        head_s, tail_s = [], []
-        for number in range(-3, repeats):  # the first ones are to warm up
-            times = timed_s(lambda: self.head(x), where), timed_s(lambda: self.tail(z), where)
-            if number >= 0:
-                head_s.append(times[0])
-                tail_s.append(times[1])
-        return Timing.of(head_s), Timing.of(tail_s)
+        return self.pipeline.cut.tail(*(tensor.to(where) for tensor in self.pipeline.decoder.decode(sent)))

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitsem.optimise.damage import DamageTable
+from splitsem.optimise.goals import choose, fastest
 from splitsem.optimise.joint import joint_front
 from splitsem.optimise.objective import Objective
 from splitsem.optimise.problem import Floats, Mask, Problem
@@ -16,7 +17,6 @@ from splitsem.optimise.solution import (
     JointResult,
     Solution,
     check_epsilon,
-    smallest_slack,
 )
 from splitsem.optimise.tiers import staircase
 
@@ -64,7 +64,7 @@ class Exact:
         tails = problem.server_base_s + np.concatenate([[0.0], np.cumsum(server_s.min(axis=1)[::-1])])[::-1][cuts]
         value = problem.value(self.objective, cuts, heads, tails)
         latency_s = heads + problem.link_s[cuts] + tails + problem.delay_s[cuts]
-        cut = int(cuts[np.lexsort((cuts, latency_s, value))[0]])
+        cut = int(cuts[fastest(value, latency_s)])
         gammas = (*edge_s[:cut].argmin(axis=1), *server_s[cut:].argmin(axis=1))
         return Solution.of(problem, self.objective, cut, tuple(map(int, gammas)))
 
@@ -95,8 +95,8 @@ class Exact:
         front = joint_front(problem, self.objective, edge_s, server_s, table, limit)
         if self.damage_step:
             front = _as_given(front, by_gamma)
-        slack = smallest_slack(float(front.damage.min()), epsilon)
-        return JointResult(front.within(epsilon + slack)[0], front, epsilon, slack, self.damage_step)
+        chosen = choose(front.value, front.damage, epsilon)
+        return JointResult(front[chosen.best], front, epsilon, chosen.slack, self.damage_step)
 
 
 def _least_damage(cuts: NDArray[np.intp], edge_s: Floats, server_s: Floats, damage: Floats) -> float:

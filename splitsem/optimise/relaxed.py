@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from splitsem.optimise.damage import DamageTable
+from splitsem.optimise.goals import choose
 from splitsem.optimise.objective import Objective
 from splitsem.optimise.problem import Floats, Mask, Problem
 from splitsem.optimise.relaxation import Choices, Relaxation, Soft, roofline_term
-from splitsem.optimise.solution import Front, JointResult, Solution, check_epsilon, smallest_slack
-from splitsem.optimise.tiers import staircase
+from splitsem.optimise.solution import Front, JointResult, Solution, check_epsilon
 
 CLAMP = 8.0  # of all logits, so that a choice never loses its gradient for good
 
@@ -83,9 +83,8 @@ class Relaxed:
         by_gamma = damage.by_gamma
         allowed = np.isfinite(by_gamma) & (problem.offered if allowed is None else allowed)
         visited = self._visited(problem, *problem.tiers(allowed), by_gamma, epsilon)
-        front = visited.take(staircase(visited.value, visited.damage))
-        slack = smallest_slack(float(front.damage.min()), epsilon)
-        return JointResult(front.within(epsilon + slack)[0], front, epsilon, slack)
+        chosen = choose(visited.value, visited.damage, epsilon)
+        return JointResult(visited[chosen.best], visited.take(chosen.front), epsilon, chosen.slack)
 
     def _visited(self, problem: Problem, edge_s: Floats, server_s: Floats, damage: Floats, epsilon: float) -> Front:
         """Every choice that the descent passed by, once each and evaluated."""

@@ -16,8 +16,36 @@ ROUNDING = 1e-12
 """Of a score: damage above ε by no more than this is rounding, not a violation."""
 
 
+class Stages:
+    """What follows from the times of the three stages of a sample: head, payload on its way, tail.
+
+    Attributes:
+        delay_s: what the latency holds beyond the three, see ``LinkCost``.
+    """
+
+    edge_s: float
+    link_s: float
+    server_s: float
+    delay_s: float = 0.0
+
+    @property
+    def latency_s(self) -> float:
+        """The sum of the three stages and the delay."""
+        return self.edge_s + self.link_s + self.server_s + self.delay_s
+
+    @property
+    def cycle_s(self) -> float:
+        """The slowest of the three."""
+        return max(self.edge_s, self.link_s, self.server_s)
+
+    @property
+    def throughput_hz(self) -> float:
+        """Samples a second when the stages of consecutive samples overlap."""
+        return 1 / self.cycle_s if self.cycle_s else float("inf")
+
+
 @dataclass(frozen=True)
-class Solution:
+class Solution(Stages):
     """One configuration, with what it takes.
 
     Attributes:
@@ -48,21 +76,6 @@ class Solution:
         times = problem.times(split_index, gammas)
         value = float(problem.value(objective, split_index, times.edge_s, times.server_s))
         return cls(split_index, gammas, *times, value, damage, float(problem.delay_s[split_index]))
-
-    @property
-    def latency_s(self) -> float:
-        """The sum of the three stages and the delay."""
-        return self.edge_s + self.link_s + self.server_s + self.delay_s
-
-    @property
-    def cycle_s(self) -> float:
-        """The slowest of the three."""
-        return max(self.edge_s, self.link_s, self.server_s)
-
-    @property
-    def throughput_hz(self) -> float:
-        """Samples a second when the stages of consecutive samples overlap."""
-        return 1 / self.cycle_s if self.cycle_s else float("inf")
 
     @property
     def labels(self) -> tuple[str, ...]:

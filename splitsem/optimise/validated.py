@@ -9,7 +9,7 @@ import numpy as np
 from splitsem.optimise.calibration import recalibrated
 from splitsem.optimise.damage import DamageTable
 from splitsem.optimise.problem import Mask, Problem
-from splitsem.optimise.solution import ROUNDING, JointResult, Solution, Solver, check_epsilon
+from splitsem.optimise.solution import JointResult, Solution, Solver, check_epsilon, smallest_slack
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Validation:
             if solution.gammas not in margins:
                 margins[solution.gammas] = 0.0 if margin_of is None else margin_of(solution)
             margin = margins[solution.gammas] if margin_of is not None else self.margin
-            return Scored(solution, true, max(0.0, score_ref - epsilon + margin - true - ROUNDING), margin)
+            return Scored(solution, true, smallest_slack(score_ref - true, epsilon - margin), margin)
 
         budget = epsilon - (self.margin if margin_of is None else 0.0)
         result = self.solver.joint(problem, damage, max(budget, 0.0), allowed)

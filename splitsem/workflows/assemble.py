@@ -149,12 +149,7 @@ def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
     assert isinstance(settings, dict)
     name = settings.get("gradient_codec")  # a user's own file of the group may not name it
     if isinstance(name, str):
-        try:
-            settings["gradient_codec"] = OmegaConf.to_container(compose(f"codec/{name}").codec, resolve=True)
-        except HydraException as exc:
-            raise ConfigError(
-                f"trainer.gradient_codec={name}: no such codec; python run.py --help lists them, e.g. topk or quant4"
-            ) from exc
+        settings["gradient_codec"] = codec_option(name, f"trainer.gradient_codec={name}")
     codec = settings.get("gradient_codec")
     if codec is not None and _is_for_one_tensor(codec["_target_"]):
         raise ConfigError(f"trainer.gradient_codec must have no weights (e.g. topk or quant4), got {codec['_target_']}")
@@ -169,6 +164,19 @@ def _check_one_stage(cfg: DictConfig) -> None:
             f"{cfg.workflow['_target_']} has no further epochs for α: leave model.alpha_epochs=0, or train by "
             "workflow=train and give its weights"
         )
+
+
+def codec_option(name: str, where: str) -> dict[str, Any]:
+    """The settings of an option of the group ``codec``.
+
+    Raises ConfigError when there is none of this name; ``where`` says who asked.
+    """
+    try:
+        settings = OmegaConf.to_container(compose(f"codec/{name}").codec, resolve=True)
+    except HydraException as exc:
+        raise ConfigError(f"{where}: no such codec; python run.py --help lists them, e.g. topk or quant4") from exc
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}
 
 
 def _network(settings: str, is_deployed: bool = True) -> Network:

@@ -1,22 +1,19 @@
-"""JointRun: what the steps of a joint optimisation make, each when it is first asked for, from what the others made."""
+"""JointRun: a network whose blocks have branches, of which cut λ and branch configurations γ are chosen together."""
 
-import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 from tqdm import tqdm
 
 from splitsem.cost.hardware_lut import HardwareLut, hardware_lut_json
-from splitsem.device import Device
 from splitsem.errors import ConfigError
 from splitsem.models.branches import whole_gamma
 from splitsem.models.repvgg import HyperRepVgg
@@ -27,20 +24,21 @@ from splitsem.optimise.deployed import DeployedSplit
 from splitsem.optimise.measured import measured_problem, offered_by
 from splitsem.optimise.paired import check_confidence, paired_margin
 from splitsem.optimise.problem import Mask, Problem
-from splitsem.optimise.solution import Solution, Solver, check_epsilon
+from splitsem.optimise.solution import Solution
 from splitsem.optimise.validated import Scored, Validation
-from splitsem.tasks.domains import Domains
-from splitsem.workflows import assemble, joint_measured, joint_tables, joint_trained
+from splitsem.workflows import assemble, joint_figures, joint_measured, joint_tables, joint_trained
 from splitsem.workflows.assemble import Whole
+from splitsem.workflows.job import Metrics
+from splitsem.workflows.joint_base import Baseline, JointBase
 from splitsem.workflows.joint_gap import optimality_gap
 from splitsem.workflows.joint_real import RealPair
-from splitsem.workflows.joint_store import Document, Store, solution_object, solution_of, unit_objects
+from splitsem.workflows.joint_store import Document, solution_object, solution_of, unit_objects
 
-log = logging.getLogger(__name__)
-Batches = list[tuple[Tensor, Tensor]]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-class JointRun:
+class JointRun(JointBase):
     """One run's artefacts.
 
     Args:
@@ -48,30 +46,32 @@ class JointRun:
         folder: of the run.
 
     Raises:
-        ConfigError: a setting makes no sense, or the model has no branches.
+        ConfigError: a setting makes no sense.
     """
 
+    reference = "all branches"
+    steps = ("train", "importance", "lut", "throughput", "joint", "deploy", "plots")
+    fastest = "any_branches"
+    baselines: ClassVar[dict[str, Baseline]] = {
+        "baseline": Baseline("all_parallel", "all branches in parallel"),
+        "fused": Baseline("all_fused", "all fused"),
+    }
+
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
-        self.cfg, self.settings = cfg, cfg.workflow
-        self.model = HydraConfig.get().runtime.choices["model"]
-        _check(cfg, self.model)
+        super().__init__(cfg, folder)
+        if cfg.model.gamma is not None:
+            raise ConfigError("workflow=joint chooses γ itself: leave model.gamma=null")
+        if self.settings.times != "measured":
+            raise ConfigError("workflow.times=hardware is for networks without branches; give workflow.edge_lut= here")
         try:
-            check_epsilon(self.settings.epsilon)
             check_confidence(self.settings.confidence)
             self._validation(self.settings.margin or 0.0)
         except ValueError as exc:
             raise ConfigError(f"workflow: {exc}") from exc
-        self.store = Store(Path(cfg.cache_dir) / "joint")
         self.pair = RealPair(cfg, folder) if self.settings.mode == "real" else None
         if self.settings.trains_split is not None and self.pair is None:
             raise ConfigError("workflow.trains_split needs workflow.mode=real: two processes")
         self._scores: dict[tuple[str, tuple[int, ...]], float] = {}
-
-    @cached_property
-    def solver(self) -> Solver:
-        """The configured one."""
-        solver: Solver = instantiate(self.cfg.optimise)
-        return solver
 
     @cached_property
     def trained(self) -> Whole:
@@ -110,12 +110,6 @@ class JointRun:
         return model.eval()
 
     @cached_property
-    def device(self) -> Device:
-        """Where torch runs here."""
-        device: Device = instantiate(self.cfg.device)
-        return device
-
-    @cached_property
     def problem(self) -> Problem:
         """What the solver sees."""
         try:
@@ -148,24 +142,16 @@ class JointRun:
         """The γ that the network still offers, pruned branches gone."""
         return offered_by([fact.gammas for fact in self.kept.facts()])
 
-    def score(self, gammas: tuple[int, ...], split: str, network: HyperRepVgg | None = None) -> float:
+    def score(
+        self, gammas: tuple[int, ...], split: Literal["val", "test"], network: HyperRepVgg | None = None
+    ) -> float:
         """The score of the deployed network with these γ on ``val`` or ``test``."""
         chosen = self.kept if network is None else network
         key = (f"{split} {id(chosen)}", gammas)
         if key not in self._scores:
             made = DeployedSplit(chosen, gammas, 0, self.trained.device)
-            self._scores[key] = made.score(self.trained.task, self._batches[split])
+            self._scores[key] = made.score(self.trained.task, self.batches(split))
         return self._scores[key]
-
-    @cached_property
-    def _batches(self) -> dict[str, Batches]:
-        """Val and test, on the device once: they are scored again and again."""
-        task, num = self.trained.task, self.settings.num_samples
-        splits = task.splits()
-        return {
-            name: list(assemble.batches(split, self.trained.device, self.cfg.trainer.batch_size, num))
-            for name, split in (("val", splits.val), ("test", splits.test))
-        }
 
     def _throughput(self) -> Document:
         problem = self.problem
@@ -235,10 +221,10 @@ class JointRun:
 
     def _paired_margin(self, reference: tuple[int, ...]) -> Callable[[Solution], float]:
         """What a solution's loss against the reference may be off by, from the samples on which the two differ."""
-        right_ref = DeployedSplit(self.hyper, reference, 0, self.trained.device).right(self._batches["val"])
+        right_ref = DeployedSplit(self.hyper, reference, 0, self.trained.device).right(self.batches["val"])
 
         def margin_of(solution: Solution) -> float:
-            right = DeployedSplit(self.kept, solution.gammas, 0, self.trained.device).right(self._batches["val"])
+            right = DeployedSplit(self.kept, solution.gammas, 0, self.trained.device).right(self.batches["val"])
             return paired_margin(right, right_ref, self.settings.confidence)
 
         return margin_of
@@ -265,17 +251,11 @@ class JointRun:
         chosen = DeployedSplit(self.kept, best.gammas, best.split_index, self.trained.device)
         task = self.trained.task
         reference = fused_gammas(self.problem)
-        accuracy = chosen.score(task, self._batches["test"])
-        accuracy_ref = self.score(reference, "test", self.hyper)
-        x = self._batches["test"][0][0][:1]
-        head, tail = chosen.time(x)
-        slack = max(0.0, accuracy_ref - self.settings.epsilon - accuracy - 1e-12)
+        accuracy = chosen.score(task, self.batches("test"))
+        head, tail = chosen.time(self.batches("test")[0][0][:1])
         return {
-            "accuracy": accuracy,
-            "accuracy_ref": accuracy_ref,
-            "slack": slack,
-            "feasible": slack == 0.0,
-            "accuracy_val": chosen.score(task, self._batches["val"]),
+            **self.verdict(accuracy, self.score(reference, "test", self.hyper)),
+            "accuracy_val": chosen.score(task, self.batches("val")),
             "accuracy_ref_val": self.score(reference, "val", self.hyper),
             "accuracy_fastest": self.score(fastest.gammas, "test", self.hyper),
             "accuracy_fastest_val": self.score(fastest.gammas, "val", self.hyper),
@@ -298,11 +278,34 @@ class JointRun:
         ]
         return pd.DataFrame(rows)
 
+    def write_importance(self) -> Metrics:
+        """``importance.csv``: α and |α| per GFLOP of every branch."""
+        self.branches.to_csv(self.folder / "importance.csv", index=False)
+        return {"num_branches": len(self.branches)}
+
+    def write_lut(self) -> Metrics:
+        """``hardware_lut_complete.json``, and both tables as CSV."""
+        return joint_tables.write(self.hardware, self.folder)
+
+    def draw(self, steps: Sequence[str]) -> dict[str, "Figure"]:
+        """See JointBase."""
+        return joint_figures.draw(self, steps, self.folder)
+
     @property
-    def described(self) -> str:
-        """Task and model, for a figure's header."""
-        domain = "" if self.domain is None else f" · domain {self.domain}"
-        return f"{HydraConfig.get().runtime.choices['task']}{domain} · {self.model}"
+    def found_metrics(self) -> Metrics:
+        """γ and how they were found."""
+        found = self.joint
+        return {
+            "ablation_s": found["ablation_s"],
+            "optimality_gap": found["optimality_gap"],
+            "gammas": " ".join(map(str, found["best"]["gammas"])),
+        }
+
+    @property
+    def recipe(self) -> str:
+        """See JointBase."""
+        best = self.joint["best"]
+        return f"model.gamma=[{','.join(map(str, best['gammas']))}] split.index={best['lambda']}"
 
     @property
     def described_fully(self) -> str:
@@ -310,20 +313,6 @@ class JointRun:
         edge, server = (lut.units[0].origin for lut in (self.hardware.edge, self.hardware.server))
         link = HydraConfig.get().runtime.choices["transport"]
         return f"{self.described} · {link} · edge {edge}, server {server}"
-
-    @property
-    def file_name(self) -> str:
-        """Of the joint optimum."""
-        task = HydraConfig.get().runtime.choices["task"]
-        return f"{task if self.domain is None else f'domain_{self.domain}'}_joint.json"
-
-    @property
-    def domain(self) -> int | str | None:
-        """The number of the domain, ``all``, or None for a task without domains."""
-        if not issubclass(get_object(self.cfg.task["_target_"]), Domains):
-            return None
-        number: int | None = self.cfg.task.domain
-        return "all" if number is None else number
 
     def _scored_object(self, one: Scored) -> Document:
         return solution_object(one.solution, self.problem.units) | {"accuracy_val": one.score, "slack_val": one.slack}
@@ -336,16 +325,3 @@ class JointRun:
     def network_facts(self) -> Document:
         """What determines the network that is deployed."""
         return {"trained": self.trained.key, "alpha_keep": self.hyper.alpha_keep, "domain": self.domain}
-
-
-def _check(cfg: DictConfig, model: str) -> None:
-    target = get_object(cfg.model["_target_"])
-    if not (isinstance(target, type) and issubclass(target, HyperRepVgg)):
-        raise ConfigError(
-            f"workflow=joint needs a model whose blocks have branches, model=repvgg_tiny or repvgg_a0…b3g4, got "
-            f"model={model}"
-        )
-    if cfg.model.gamma is not None:
-        raise ConfigError("workflow=joint chooses γ itself: leave model.gamma=null")
-    if cfg.workflow.mode not in ("pseudo", "real"):
-        raise ConfigError(f"workflow.mode must be pseudo or real, got {cfg.workflow.mode}")

@@ -29,9 +29,19 @@ class Store:
 
     folder: Path
 
-    def get(self, step: str, facts: Mapping[str, Any], make: Callable[[], Document]) -> Document:
-        """The document of ``step`` for these facts (settings, and keys of what it started from), made if need be."""
-        key = weights.fingerprint(dict(facts), (), folders=("optimise", "models"))
+    def get(
+        self,
+        step: str,
+        facts: Mapping[str, Any],
+        make: Callable[[], Document],
+        objects: Sequence[object] = (),
+        folders: Sequence[str] = ("optimise", "models"),
+    ) -> Document:
+        """The document of ``step`` for these facts (settings, and keys of what it started from), made if need be.
+
+        The code of ``folders`` and of the classes of ``objects`` counts too.
+        """
+        key = weights.fingerprint(dict(facts), objects, folders)
         path = self.folder / f"{step}-{key}.json"
         self.folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):

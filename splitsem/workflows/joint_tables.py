@@ -5,13 +5,15 @@ import logging
 from pathlib import Path
 
 import filelock
+import pandas as pd
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from splitsem.cost.branch_frame import branch_frame
 from splitsem.cost.branch_lut import BranchLut
 from splitsem.cost.branch_lut_file import read_branch_lut, write_branch_lut
-from splitsem.cost.hardware_lut import HardwareLut, merge
+from splitsem.cost.hardware_lut import HardwareLut, merge, write_hardware_lut
 from splitsem.cost.link_fit import LinkFit, fit_link
 from splitsem.cost.machine_rates import measure_rates
 from splitsem.cost.slowed import slowed
@@ -20,6 +22,7 @@ from splitsem.errors import ConfigError
 from splitsem.lightning import weights
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.transport.link import Link
+from splitsem.workflows.job import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +54,34 @@ def tables(
     return merge(edge_lut, own if own and not server else _read(str(server), model, network))
 
 
+def write(hardware: HardwareLut, folder: Path) -> Metrics:
+    """Leave ``hardware_lut_complete.json`` and both tables as CSV in ``folder``."""
+    write_hardware_lut(hardware, folder / "hardware_lut_complete.json")
+    tables = [
+        branch_frame(lut).assign(tier=tier) for tier, lut in (("edge", hardware.edge), ("server", hardware.server))
+    ]
+    pd.concat(tables).to_csv(folder / "hardware_lut.csv", index=False)
+    assert hardware.link is not None
+    return {
+        "num_units": len(hardware.edge.units),
+        "edge_timing": hardware.edge.units[0].origin,
+        "server_timing": hardware.server.units[0].origin,
+        "link_base_s": hardware.link.base_s,
+        "link_s_per_byte": hardware.link.s_per_byte,
+    }
+
+
 def simulated_link(cfg: DictConfig, network: HyperRepVgg) -> LinkFit:
-    """The line through the configured link's own times for what crosses at each cut.
+    """The line through the configured link's own times for what crosses at each cut. Raises as ``simulated``."""
+    link = simulated(cfg)
+    facts = network.facts()
+    shapes = [facts[0].input_shape, *(fact.output_shape for fact in facts)]
+    sizes = sorted({4 * torch.Size(shape).numel() for shape in shapes})
+    return fit_link([(size, link.send(bytes(size)).link_s) for size in sizes])
+
+
+def simulated(cfg: DictConfig) -> Link:
+    """The configured link, fresh.
 
     Raises:
         ConfigError: the transport has no times without its other end.
@@ -60,10 +89,7 @@ def simulated_link(cfg: DictConfig, network: HyperRepVgg) -> LinkFit:
     link = instantiate(cfg.transport)
     if not isinstance(link, Link):
         raise ConfigError("workflow.mode=pseudo needs a simulated link, e.g. transport=wifi")
-    facts = network.facts()
-    shapes = [facts[0].input_shape, *(fact.output_shape for fact in facts)]
-    sizes = sorted({4 * torch.Size(shape).numel() for shape in shapes})
-    return fit_link([(size, link.send(bytes(size)).link_s) for size in sizes])
+    return link
 
 
 def _read(path: str, model: str, network: HyperRepVgg) -> BranchLut:

@@ -29,6 +29,22 @@ def test_a_sweep_over_domains_measures_the_machine_once_and_compares_the_domains
     assert len(list((tmp_path / "cache" / "weights").glob("*.safetensors"))) == 2
 
 
+def test_cut_and_codec_of_a_network_without_branches_are_chosen_for_several_epsilons_from_one_table(run_py, tmp_path):
+    few = ("workflow.codecs=[fp16,quant1]", "workflow.num_samples=30", "workflow.half_s=0.002", "model.widths=[4,4]")
+    short = ("trainer.max_epochs=1", "trainer.limit_train_batches=4", "tracking=none", "transport=ble")
+    fixed = ("workflow=joint", "task=digits", "model=cnn", "hydra.sweep.dir=sweep", "cache_dir=cache")
+    done = run_py(*fixed, *few, *short, "workflow.epsilon=0,1", "-m")
+    assert done.returncode == 0, done.stderr
+    careful, careless = (json.loads((tmp_path / "sweep" / str(job) / "metrics.json").read_text()) for job in (0, 1))
+    assert careful["slack_val"] == careless["slack_val"] == 0
+    assert careless["predicted_t_eff_s"] <= careful["predicted_t_eff_s"]
+    assert "this choice in other workflows: split.point=" in done.stdout
+    assert "over one machine alone" in done.stdout
+    rows = list(csv.DictReader((tmp_path / "sweep" / "domains.csv").read_text().splitlines()))
+    assert [row["codec"] for row in rows] == [careful["codec"], careless["codec"]]
+    assert len(list((tmp_path / "cache" / "joint").glob("rates-*.json"))) == 1
+
+
 @pytest.mark.slow  # fourteen processes, minutes: training, two tables, a server and a device for each network
 def test_real_mode_trains_split_and_measures_the_chosen_network_and_both_baselines_on_the_wire(run_py, tmp_path):
     given = ["workflow.mode=real", "transport=grpc", "workflow.num_samples=20", "workflow.num_timed=10"]

@@ -6,6 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from splitsem.models.branches import GAMMAS
+from splitsem.plots.cut_front import cut_front
 from splitsem.plots.gamma_map import gamma_map
 from splitsem.plots.hyper_weights import branch_importance, hyper_weights
 from splitsem.plots.roofline import roofline
@@ -102,3 +103,30 @@ def test_the_cut_stands_behind_the_last_unit_of_the_edge(on_edge: int) -> None:
     assert sum(patch.get_gid() == "edge" for patch in ax.patches) == on_edge
     assert ax.get_xlim()[0] < on_edge - 0.5 < ax.get_xlim()[1]
     assert sum(line.get_gid() == "plain" for line in ax.get_lines()) == 1
+
+
+def test_cuts_and_codecs_near_the_constraint_are_dots_the_front_is_named_and_the_choice_ringed() -> None:
+    rates = pd.DataFrame(
+        {
+            "split_point": ["input", "stage1", "stage1", "stage2"],
+            "codec": ["fp16", "quant4", "quant1", "topk keep_ratio=0.1"],
+            "throughput_hz": [100.0, 200.0, 400.0, 300.0],
+            "accuracy_val": [0.9, 0.89, 0.3, 0.91],
+            "value": [4.0, 2.0, 1.0, 3.0],
+            "is_front": [False, True, True, True],
+            "is_best": [False, True, False, False],
+        }
+    )
+    names = ("baseline", "edge_only", "server_only")
+    baselines = pd.DataFrame({"name": names, "throughput_hz": [150.0, 90.0, 100.0], "accuracy_val": [0.9] * 3})
+    ax = drawn(cut_front(rates, baselines, 0.9, 0.02, "")).axes[0]
+    lines = {str(line.get_gid()): line for line in ax.get_lines()}
+    dots = [tuple(spot) for line in ax.get_lines() if line.get_gid() == "rate" for spot in line.get_xydata()]  # type: ignore
+    assert sorted(dots) == [(100.0, 0.9), (200.0, 0.89), (300.0, 0.91)]
+    assert set(names) <= lines.keys()
+    assert lines["best"].get_xydata().tolist() == [[200.0, 0.89]]  # type: ignore[union-attr]
+    assert lines["front"].get_xdata().tolist() == [200.0, 300.0]  # type: ignore[union-attr]
+    assert {text.get_text() for text in ax.texts} == {"stage1 · quant4", "stage2 · topk keep_ratio=0.1"}
+    legend = ax.get_legend()
+    assert legend is not None
+    assert "1 below 0.74 not shown" in [text.get_text() for text in legend.get_texts()]

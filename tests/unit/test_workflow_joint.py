@@ -194,22 +194,13 @@ def test_a_lut_of_another_model_or_with_fewer_ways_is_refused(done, cache, tmp_p
         ("workflow.confidence=1", "confidence must be above 0.5 and below 1"),
         ("workflow.trains_split=stage1.0", "trains_split needs workflow.mode=real"),
         ("workflow.mode=real", "needs transport=grpc or transport=udp, got ethernet"),
+        ("workflow.times=hardware", "for networks without branches"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_in_one_line(done, cache, tmp_path, override, message):
     with pytest.raises(ConfigError, match=message) as refused:
         run(cache, tmp_path / "run", "workflow.steps=[throughput]", override)
     assert "\n" not in str(refused.value)
-
-
-def test_a_model_without_branches_is_refused_before_anything_is_done(tmp_path):
-    settings = [entry for entry in FIXED if not entry.startswith("model.")]
-    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
-        cfg = compose("config", [*settings, f"cache_dir={tmp_path}", "model=cnn"], return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with pytest.raises(ConfigError, match="got model=cnn"):
-        joint.run(cfg, tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("split_index", [0, 3, 9])

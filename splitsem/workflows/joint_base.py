@@ -1,0 +1,181 @@
+"""JointBase: what the steps of every joint optimisation share, whatever there is to choose from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig
+from torch import Tensor
+
+from splitsem.device import Device
+from splitsem.errors import ConfigError
+from splitsem.optimise.solution import Solver, check_epsilon, smallest_slack
+from splitsem.tasks.domains import Domains
+from splitsem.workflows import assemble
+from splitsem.workflows.assemble import Network, Whole
+from splitsem.workflows.job import Metrics
+from splitsem.workflows.joint_store import Document, Store
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Batches = list[tuple[Tensor, Tensor]]
+
+
+class Baseline(NamedTuple):
+    """What the choice is compared with.
+
+    Attributes:
+        name: among the solutions of the step ``throughput``.
+        words: for people: "+12 % over …".
+    """
+
+    name: str
+    words: str
+
+
+class JointBase(ABC):
+    """One run's artefacts, each made when it is first asked for, from what the others made.
+
+    Args:
+        cfg: the configuration.
+        folder: of the run.
+
+    Attributes:
+        reference: what A_ref is the accuracy of, in words.
+        steps: those of ``workflow.steps`` that this kind of network has.
+        fastest: the name of the fastest, whatever the accuracy, among the solutions of the step ``throughput``.
+        baselines: by the prefix of their metrics.
+
+    Raises:
+        ConfigError: a setting makes no sense.
+    """
+
+    reference: ClassVar[str]
+    steps: ClassVar[tuple[str, ...]]
+    fastest: ClassVar[str]
+    baselines: ClassVar[dict[str, Baseline]]
+
+    def __init__(self, cfg: DictConfig, folder: Path) -> None:
+        self.cfg, self.settings, self.folder = cfg, cfg.workflow, folder
+        self.model = HydraConfig.get().runtime.choices["model"]
+        if self.settings.mode not in ("pseudo", "real"):
+            raise ConfigError(f"workflow.mode must be pseudo or real, got {self.settings.mode}")
+        try:
+            check_epsilon(self.settings.epsilon)
+        except ValueError as exc:
+            raise ConfigError(f"workflow: {exc}") from exc
+        self.store = Store(Path(cfg.cache_dir) / "joint")
+        self._batches: dict[str, Batches] = {}
+
+    @property
+    @abstractmethod
+    def trained(self) -> Whole | Network:
+        """The trained network, with its task and device."""
+
+    @property
+    @abstractmethod
+    def throughput(self) -> Document:
+        """The fastest configuration whatever the accuracy, and the baselines: ``solutions`` and ``solver_s``."""
+
+    @property
+    @abstractmethod
+    def joint(self) -> Document:
+        """The best configuration whose accuracy on the validation split keeps ε, and the front."""
+
+    @property
+    @abstractmethod
+    def deployed(self) -> Document:
+        """Test scores of the chosen network and of the reference, and the chosen one's times here."""
+
+    @property
+    def measured(self) -> Document:
+        """What was measured on the wire; empty in pseudo mode."""
+        return {}
+
+    @abstractmethod
+    def write_lut(self) -> Metrics:
+        """Leave what was measured of both machines in the run's folder."""
+
+    @abstractmethod
+    def draw(self, steps: Sequence[str]) -> dict[str, "Figure"]:
+        """The figures of these steps, by file name."""
+
+    @property
+    @abstractmethod
+    def found_metrics(self) -> Metrics:
+        """Of the step ``joint``, beyond those that every network has."""
+
+    def side_by_side(self) -> list[str]:
+        """What was chosen and what it is compared with, as lines for the terminal."""
+        return []
+
+    @property
+    @abstractmethod
+    def recipe(self) -> str:
+        """Overrides that make other workflows run what was chosen."""
+
+    @property
+    @abstractmethod
+    def described_fully(self) -> str:
+        """Task, model, link and machines, for a figure's header."""
+
+    @cached_property
+    def solver(self) -> Solver:
+        """The configured one."""
+        solver: Solver = instantiate(self.cfg.optimise)
+        return solver
+
+    @cached_property
+    def device(self) -> Device:
+        """Where torch runs here."""
+        device: Device = instantiate(self.cfg.device)
+        return device
+
+    def batches(self, split: Literal["val", "test"]) -> Batches:
+        """One split, on the device once: it is scored again and again. Nothing is chosen by ``test``."""
+        if split not in self._batches:
+            samples, num = getattr(self.trained.task.splits(), split), self.settings.num_samples
+            batches = assemble.batches(samples, self.trained.device, self.cfg.trainer.batch_size, num)
+            self._batches[split] = list(batches)
+        return self._batches[split]
+
+    def margin(self, score_ref: float) -> float:
+        """As given, else the standard error of A_ref on the validation split; never so much that A_ref fails.
+
+        √(A(1 − A)/n) is that of a share of n samples, and the most that any mean of scores in [0, 1] can have.
+        """
+        if self.settings.margin is not None:
+            margin: float = self.settings.margin
+            return margin
+        num_samples = sum(len(y) for _, y in self.batches("val"))
+        return min(float(self.settings.epsilon), (score_ref * (1 - score_ref) / num_samples) ** 0.5)
+
+    def verdict(self, accuracy: float, accuracy_ref: float) -> Document:
+        """What the test split says of the choice, with its true slack ξ."""
+        slack = smallest_slack(accuracy_ref - accuracy, self.settings.epsilon)
+        return {"accuracy": accuracy, "accuracy_ref": accuracy_ref, "slack": slack, "feasible": slack == 0.0}
+
+    @property
+    def described(self) -> str:
+        """Task and model, for a figure's header."""
+        domain = "" if self.domain is None else f" · domain {self.domain}"
+        return f"{HydraConfig.get().runtime.choices['task']}{domain} · {self.model}"
+
+    @property
+    def file_name(self) -> str:
+        """Of the joint optimum."""
+        task = HydraConfig.get().runtime.choices["task"]
+        return f"{task if self.domain is None else f'domain_{self.domain}'}_joint.json"
+
+    @property
+    def domain(self) -> int | str | None:
+        """The number of the domain, ``all``, or None for a task without domains."""
+        if not issubclass(get_object(self.cfg.task["_target_"]), Domains):
+            return None
+        number: int | None = self.cfg.task.domain
+        return "all" if number is None else number

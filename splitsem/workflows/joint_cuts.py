@@ -1,0 +1,320 @@
+"""JointCuts: any network, of which cut λ, codec and the codec's settings are chosen together, by its measured table."""
+
+import logging
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from splitsem.cost.lut import write_lut
+from splitsem.device import describe_machine
+from splitsem.errors import ConfigError
+from splitsem.models.capabilities import Deployable
+from splitsem.optimise.deployed import DeployedCodec
+from splitsem.optimise.exact import Exact
+from splitsem.optimise.objective import Objective
+from splitsem.optimise.rates import Rate, RateTable
+from splitsem.pipeline import Pipeline, score
+from splitsem.plots.units import format_bytes, format_hz, format_score, format_seconds
+from splitsem.split.graph import SplitGraph
+from splitsem.workflows import assemble, joint_cut_figures, joint_tiers
+from splitsem.workflows.assemble import Network
+from splitsem.workflows.job import Metrics
+from splitsem.workflows.joint_base import Baseline, JointBase
+from splitsem.workflows.joint_codecs import REFERENCE, offers
+from splitsem.workflows.joint_rates import measure_rates
+from splitsem.workflows.joint_store import Document, t_eff_s
+from splitsem.workflows.joint_tables import simulated
+from splitsem.workflows.joint_tiers import Tier
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+_CODE = ("", "optimise", "models", "tasks", "split", "codecs", "codecs/entropy", "transport")
+_TIMES = ("edge_s", "link_s", "server_s", "latency_s", "cycle_s", "throughput_hz")
+
+
+class JointCuts(JointBase):
+    """One run's artefacts.
+
+    Args:
+        cfg: the configuration.
+        folder: of the run.
+
+    Raises:
+        ConfigError: a setting makes no sense, or is none that is chosen here.
+    """
+
+    reference = "unsplit"
+    steps = ("train", "lut", "rates", "throughput", "joint", "deploy", "plots")
+    fastest = "any_codec"
+    baselines: ClassVar[dict[str, Baseline]] = {
+        "baseline": Baseline("float32", "float32 at its best cut"),
+        "edge_only": Baseline("edge_only", "all on the edge"),
+        "server_only": Baseline("server_only", "all on the server"),
+    }
+
+    def __init__(self, cfg: DictConfig, folder: Path) -> None:
+        super().__init__(cfg, folder)
+        if self.settings.mode == "real":
+            raise ConfigError(
+                f"workflow.mode=real is for networks with branches, not for model={self.model}: choose by tables of "
+                "workflow=profile (workflow.edge_lut=, workflow.server_lut=), then run what was chosen by "
+                "workflow=serve and workflow=offload"
+            )
+        if not isinstance(self.solver, Exact):
+            raise ConfigError(f"optimise=exact is all there is for model={self.model}: each row of its table is tried")
+        given = [entry.lstrip("+~") for entry in HydraConfig.get().overrides.task]
+        for entry in given:
+            if entry.startswith(("codec=", "codec.", "split.point=", "split.index=")):
+                raise ConfigError(
+                    f"workflow=joint chooses cut and codec itself, from workflow.codecs: leave out {entry}"
+                )
+        self.offers = offers(self.settings.codecs)
+        joint_tiers.check_settings(self.settings)
+        simulated(cfg)
+
+    @cached_property
+    def trained(self) -> Network:
+        """The trained network."""
+        return assemble.network(self.cfg)
+
+    @cached_property
+    def graph(self) -> SplitGraph:
+        """Of the trained network if this run has one, else of one that is not: times do not depend on weights."""
+        if "trained" in vars(self):
+            return self.trained.graph
+        task = instantiate(self.cfg.task)
+        model = assemble.build_model(self.cfg.model, task)
+        model = model.deployed() if isinstance(model, Deployable) else model
+        return SplitGraph(self.device.place(model).eval(), task.input_shape, self.cfg.split.granularity)
+
+    @cached_property
+    def tiers(self) -> tuple[Tier, Tier]:
+        """What heads take on the edge and tails on the server."""
+        return joint_tiers.tiers(self.cfg, self.model, self.graph, self.device)
+
+    @cached_property
+    def rates(self) -> Document:
+        """The rate–accuracy table: each split point with each codec, on the validation split."""
+        facts = self._facts() | {"codecs": [list(offer) for offer in self.offers]}
+        return self.store.get("rates", facts, self._rates, self._code(), _CODE)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """The table with times, values and damages; NaN in rows whose codec cannot carry what crosses there."""
+        rows = pd.DataFrame(self.rates["rows"])
+        edge, server = self.tiers
+        rows["edge_s"] = rows["split_point"].map(edge.time_s) + edge.coding * rows["encode_s"].astype(float)
+        rows["server_s"] = rows["split_point"].map(server.time_s) + server.coding * rows["decode_s"].astype(float)
+        carried = rows["left_out"].isna()
+        table = self._table(rows[carried])
+        times = [{name: getattr(rate, name) for name in _TIMES} for rate in table.rates]
+        more = pd.DataFrame(times, rows.index[carried]).assign(value=table.value, damage=table.damage)
+        return rows.drop(columns=["edge_s", "link_s", "server_s"]).join(more)
+
+    @cached_property
+    def choosable(self) -> pd.DataFrame:
+        """The rows that may be chosen. Raises ConfigError when there are none."""
+        rows = self.rows[self.rows["left_out"].isna() & self.rows["offered"]]
+        if rows.empty:
+            raise ConfigError("workflow.codecs: none of them can carry what crosses at any split point of the network")
+        return rows
+
+    @cached_property
+    def throughput(self) -> Document:
+        """The fastest row whatever its accuracy, and float32 at its best cut, at the last and at the first."""
+        rows = self.rows[self.rows["left_out"].isna()]
+        plain = rows[rows["codec"] == REFERENCE]
+        last = len(self.trained.graph.points) - 1
+        among = {
+            self.fastest: self.choosable,
+            "float32": plain,
+            "edge_only": plain[plain["lambda"] == last],
+            "server_only": plain[plain["lambda"] == 0],
+        }
+        began = time.perf_counter()
+        solutions = {name: _object(some.iloc[self._table(some).fastest()]) for name, some in among.items()}
+        return {"solver_s": time.perf_counter() - began, "solutions": solutions} | self._said()
+
+    @cached_property
+    def joint(self) -> Document:
+        """The best row whose accuracy on the validation split keeps ε, and the front of value and damage."""
+        rows = self.choosable
+        accuracy_ref, epsilon = self.rates["accuracy_ref_val"], self.settings.epsilon
+        margin = self.margin(accuracy_ref)
+        began = time.perf_counter()
+        chosen = self._table(rows).choose(epsilon - margin)
+        solver_s = time.perf_counter() - began
+        return self._said() | {
+            "domain": self.domain,
+            "epsilon": epsilon,
+            "margin": margin,
+            "accuracy_ref_val": accuracy_ref,
+            "best": _object(rows.iloc[chosen.best]) | {"slack_val": chosen.slack},
+            "feasible_val": chosen.slack == 0.0,
+            "num_scored": len(rows),
+            "num_left_out": int(self.rows["left_out"].notna().sum()),
+            "solver_s": solver_s,
+            "table_s": self.rates["table_s"],
+            "front": [_object(rows.iloc[place]) for place in chosen.front],
+        }
+
+    @cached_property
+    def deployed(self) -> Document:
+        """Scores on the test split of the pipeline that is timed and of the network that is not split."""
+        facts = self._facts() | {"best": self.joint["best"], "epsilon": self.settings.epsilon}
+        return self.store.get("deployed", facts, self._deploy, self._code(), _CODE)
+
+    def write_lut(self) -> Metrics:
+        """``cut_times.csv``, and each machine's table as a LUT file where it has one."""
+        edge, server = self.tiers
+        for name, tier in (("edge", edge), ("server", server)):
+            if tier.lut is not None:
+                write_lut(tier.lut, self.folder / f"{name}_lut.json")
+        times = {"head_s": edge.time_s.values(), "tail_s": server.time_s.values()}
+        table = pd.DataFrame({"lambda": range(len(edge.time_s)), "split_point": list(edge.time_s), **times})
+        table.to_csv(self.folder / "cut_times.csv", index=False)
+        return {"num_points": len(table), "edge_timing": edge.timing, "server_timing": server.timing}
+
+    def write_rates(self) -> Metrics:
+        """``rate_accuracy.csv``: a row for each split point and codec."""
+        self.rows.to_csv(self.folder / "rate_accuracy.csv", index=False)
+        left_out = self.rows[self.rows["left_out"].notna()]
+        for codec, rows in left_out.groupby("codec", sort=False):
+            log.info("%s is left out at %s: %s", codec, ", ".join(rows["split_point"]), rows["left_out"].iloc[0])
+        return {"table_s": self.rates["table_s"], "num_rates": len(self.rows), "num_left_out": len(left_out)}
+
+    def draw(self, steps: Sequence[str]) -> dict[str, "Figure"]:
+        """See JointBase."""
+        return joint_cut_figures.draw(self, steps)
+
+    @property
+    def found_metrics(self) -> Metrics:
+        """What was chosen beside the cut, and how far it is from one machine alone."""
+        best = self.joint["best"]
+        alone_hz = max(self.throughput["solutions"][name]["throughput_hz"] for name in ("edge_only", "server_only"))
+        names = ("codec", "payload_bytes", "raw_bytes", "encode_s", "decode_s")
+        return {
+            **{name: best[name] for name in names},
+            "compression_ratio": best["raw_bytes"] / best["payload_bytes"],
+            "gain_over_unsplit": best["throughput_hz"] / alone_hz - 1,
+        }
+
+    def side_by_side(self) -> list[str]:
+        """See JointBase."""
+        solutions = self.throughput["solutions"]
+        shown = {"chosen": self.joint["best"]}
+        shown |= {words: solutions[name] for name, words in self.baselines.values()}
+        shown |= {"fastest, any accuracy": solutions[self.fastest]}
+        head = ("", "cut", "codec", "payload", "edge", "link", "server", "rate", "T_eff", "val")
+        rows = [head]
+        for words, one in shown.items():
+            stages = (format_seconds(one[name]) for name in ("edge_s", "link_s", "server_s"))
+            rate, took, accuracy = format_hz(one["throughput_hz"]), format_seconds(t_eff_s(one)), one["accuracy_val"]
+            payload = format_bytes(one["payload_bytes"])
+            rows.append((words, one["split_point"], one["codec"], payload, *stages, rate, took, format_score(accuracy)))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        left = 3  # columns of words; numbers stand to the right
+        return [
+            "  ".join(
+                cell.ljust(width) if place < left else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+
+    @property
+    def recipe(self) -> str:
+        """See JointBase."""
+        overrides: str = self.joint["best"]["overrides"]
+        return overrides
+
+    @property
+    def described_fully(self) -> str:
+        """With link and machines."""
+        edge, server = self.tiers
+        link = HydraConfig.get().runtime.choices["transport"]
+        return f"{self.described} · {link} · edge {edge.timing}, server {server.timing}"
+
+    def _facts(self) -> Document:
+        """What determines the scores of any cut and codec, and their times here."""
+        cfg = self.cfg
+        return {
+            "network": self.trained.key,
+            "granularity": cfg.split.granularity,
+            "transport": OmegaConf.to_container(cfg.transport, resolve=True),
+            "batches": [cfg.trainer.batch_size, self.settings.num_samples],
+            "machine": describe_machine() | {"num_threads": str(cfg.device.num_threads)},
+        }
+
+    def _code(self) -> list[object]:
+        """Whose classes' source counts, beside this package's own."""
+        return [self.trained.task, *(offer.make() for offer in self.offers)]
+
+    def _rates(self) -> Document:
+        network, val = self.trained, self.batches("val")
+        began = time.perf_counter()
+        rows = measure_rates(network, self.offers, lambda: simulated(self.cfg), val)
+        return {
+            "schema": "splitsem.rates/1",
+            "unit": "s",
+            "accuracy_ref_val": score(network.model, network.task, val)["score"],
+            "num_samples": sum(len(y) for _, y in val),
+            "table_s": time.perf_counter() - began,
+            "rows": rows,
+        }
+
+    def _table(self, rows: pd.DataFrame) -> RateTable:
+        rates = [
+            Rate(
+                int(row["lambda"]),
+                row["split_point"],
+                row["codec"],
+                *(row[name] for name in ("payload_bytes", "edge_s", "link_s", "server_s", "score")),
+            )
+            for row in rows.to_dict("records")
+        ]
+        objective: Objective = self.solver.objective
+        return RateTable(rates, objective, self.rates["accuracy_ref_val"])
+
+    def _deploy(self) -> Document:
+        best, network = self.joint["best"], self.trained
+        offer = next(offer for offer in self.offers if offer.label == best["codec"])
+        cut = network.graph.cut(best["split_point"])
+        chosen = DeployedCodec(Pipeline(cut, offer.make(), offer.make(), simulated(self.cfg)), network.device)
+        accuracy = chosen.score(network.task, self.batches("test"))
+        payload_bytes = chosen.frames.payload_bytes
+        edge, server = chosen.time(self.batches("test")[0][0][:1])
+        return {
+            **self.verdict(accuracy, score(network.model, network.task, self.batches("test"))["score"]),
+            "accuracy_val": best["accuracy_val"],
+            "accuracy_ref_val": self.rates["accuracy_ref_val"],
+            "test_payload_bytes": sum(payload_bytes) / len(payload_bytes),
+            "local_head_s": edge.median_s,
+            "local_tail_s": server.median_s,
+        }
+
+    def _said(self) -> Document:
+        """What every document begins with."""
+        points = [{"name": point.name, "raw_bytes": point.raw_bytes} for point in self.trained.graph.points]
+        return {"schema": "splitsem.joint_cut/1", "unit": "s", "model": self.model, "points": points}
+
+
+def _object(row: pd.Series) -> Document:
+    """A row of the table as JSON."""
+    names = ("split_point", "codec", "overrides")
+    numbers = ("raw_bytes", "payload_bytes", "encode_s", "decode_s", *_TIMES, "value", "damage")
+    return {
+        "lambda": int(row["lambda"]),
+        **{name: str(row[name]) for name in names},
+        **{name: float(row[name]) for name in numbers},
+        "accuracy_val": float(row["score"]),
+    }

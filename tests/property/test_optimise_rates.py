@@ -1,0 +1,84 @@
+"""The choice from a table of cuts and codecs equals trying every row, by the same goals as the branch solvers'."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from splitsem.optimise.damage import DamageTable
+from splitsem.optimise.exact import Exact
+from splitsem.optimise.objective import Objective, cycle, energy, latency, t_eff
+from splitsem.optimise.problem import LinkCost, Problem
+from splitsem.optimise.rates import Rate, RateTable
+
+OBJECTIVES = (t_eff(0.5), latency(), cycle(), energy(5.0, 2.0, 1e-6))
+SCORE_REF = 0.9
+
+
+def table(seed: int, objective: Objective) -> RateTable:
+    """Few distinct numbers, so that ties in value and in score are common."""
+    rng = np.random.default_rng(seed)
+    times_s = rng.integers(0, 4, (int(rng.integers(1, 25)), 3)) * 1e-3
+    sizes = rng.choice([100.0, 1000.0, 4000.0], len(times_s))
+    scores = rng.choice([0.5, 0.86, 0.88, 0.89, 0.9, 0.91], len(times_s))
+    rates = [
+        Rate(place // 3, f"p{place // 3}", f"c{place % 3}", float(size), *map(float, times), float(score))
+        for place, (times, size, score) in enumerate(zip(times_s, sizes, scores, strict=True))
+    ]
+    return RateTable(rates, objective, SCORE_REF)
+
+
+def test_choice_front_and_fastest_equal_brute_force():
+    for seed, objective in itertools.product(range(150), OBJECTIVES):
+        some = table(seed, objective)
+        epsilon = float(np.random.default_rng(seed).choice([-0.05, 0.0, 0.02, 0.05]))
+        values = [
+            float(objective(r.edge_s, r.link_s, r.server_s, r.payload_bytes)) for r in some.rates
+        ]  # one by one, with no arrays
+        damages = [SCORE_REF - r.score for r in some.rates]
+        rows = range(len(values))
+        slack = max(0.0, min(damages) - epsilon)
+        allowed = [row for row in rows if damages[row] <= epsilon + slack + 1e-12]
+        best = min(allowed, key=lambda row: (values[row], damages[row], row))
+        chosen = some.choose(epsilon)
+        assert (chosen.best, chosen.slack) == (best, pytest.approx(slack, abs=1e-12)), (seed, objective)
+        unbeaten = {
+            (values[row], damages[row])
+            for row in rows
+            if not any(
+                values[o] <= values[row]
+                and damages[o] <= damages[row]
+                and (values[o], damages[o]) != (values[row], damages[row])
+                for o in rows
+            )
+        }
+        assert [(values[row], damages[row]) for row in chosen.front] == sorted(unbeaten), (seed, objective)
+        assert some.fastest() == min(rows, key=lambda row: (values[row], some.rates[row].latency_s, row))
+
+
+def test_a_network_without_branches_is_chosen_as_by_the_branch_solver():
+    """One way a unit, one codec: the table's choice and the exact solver's are the same cut with the same slack."""
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        times_s = np.full((4, 14), np.inf)
+        times_s[:, 0] = rng.uniform(1e-3, 5e-3, 4)
+        problem = Problem(tuple("abcd"), 4 * times_s, times_s, rng.uniform(1e3, 1e5, 5), LinkCost(1e-3, 1e-7))
+        damage = np.full((4, 7), np.inf)
+        damage[:, 0] = 0.01
+        found = Exact(t_eff()).joint(problem, DamageTable(damage), 0.02)
+        rates = []
+        for cut in range(5):
+            size = float(problem.link_bytes[cut])
+            rates.append(Rate(cut, f"p{cut}", "identity", size, *problem.times(cut, (0, 0, 0, 0)), SCORE_REF - 0.04))
+        chosen = RateTable(rates, t_eff(), SCORE_REF).choose(0.02)
+        assert chosen.best == found.best.split_index
+        assert chosen.slack == pytest.approx(found.slack, abs=1e-12)
+        assert RateTable(rates, t_eff(), SCORE_REF).fastest() == Exact(t_eff()).throughput(problem).split_index
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -1.0, float("inf")])
+def test_times_bytes_and_scores_that_cannot_be_are_refused(bad):
+    with pytest.raises(ValueError, match="payload_bytes at p, c, must be finite and not negative"):
+        Rate(0, "p", "c", bad, 0.0, 0.0, 0.0, 0.5)
+    with pytest.raises(ValueError, match="at least one row"):
+        RateTable([], t_eff(), 0.5)
