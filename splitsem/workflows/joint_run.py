@@ -221,10 +221,10 @@ class JointRun(JointBase):
 
     def _paired_margin(self, reference: tuple[int, ...]) -> Callable[[Solution], float]:
         """What a solution's loss against the reference may be off by, from the samples on which the two differ."""
-        right_ref = DeployedSplit(self.hyper, reference, 0, self.trained.device).right(self.batches["val"])
+        right_ref = DeployedSplit(self.hyper, reference, 0, self.trained.device).right(self.batches("val"))
 
         def margin_of(solution: Solution) -> float:
-            right = DeployedSplit(self.kept, solution.gammas, 0, self.trained.device).right(self.batches["val"])
+            right = DeployedSplit(self.kept, solution.gammas, 0, self.trained.device).right(self.batches("val"))
             return paired_margin(right, right_ref, self.settings.confidence)
 
         return margin_of
