@@ -25,8 +25,8 @@ COLUMNS: Mapping[str, Column | str] = {
     "failed_clients": Column("left out", "", "Replies that no round could use.", 1, whole),
     "strategy": "strategy",
     "partition": "partition",
-    "codec": "up",
-    "downlink_codec": "down",
+    "codec": "codec up",
+    "downlink_codec": "codec down",
 }
 _CAPTIONS = {
     "score_by_update": "Up and to the left is better. Dotted: an update without a codec.",
@@ -49,8 +49,9 @@ def federated_report(
     chosen = _smallest(done)
     marked = [index == chosen for index in done.index]
     note = f"Coloured: fewest bytes up within {100 * SCORE_MARGIN:g} point of the best score."
-    table = jobs_table(done, done["label"].tolist(), COLUMNS, marked, note)
     same = {name: str(done[name].iloc[0]) for name in _FACTS if name in done and done[name].nunique() == 1}
+    columns = {name: column for name, column in COLUMNS.items() if name not in same}  # which the facts have
+    table = jobs_table(done, done["label"].tolist(), columns, marked, note)
     return render(
         Page(
             title=title,
