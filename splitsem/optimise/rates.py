@@ -69,8 +69,9 @@ class RateTable:
     @property
     def value(self) -> Floats:
         """Of the objective, ``(n,)``."""
-        names = ("edge_s", "link_s", "server_s", "payload_bytes")
-        return np.asarray(self.objective(*(self._column(name) for name in names)), dtype=float)
+        edge_s, link_s, server_s = (self._column(name) for name in ("edge_s", "link_s", "server_s"))
+        value: Floats = self.objective(edge_s, link_s, server_s, self._column("payload_bytes"))
+        return value
 
     @property
     def damage(self) -> Floats:

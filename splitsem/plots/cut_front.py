@@ -62,9 +62,8 @@ def cut_front(
     style.score_axis(ax, [*shown["accuracy_val"], accuracy_ref, accuracy_ref - epsilon])
     style.legend_outside(ax, handles)
     texts = [f"{row['split_point']} · {row['codec']}" for row in front.to_dict("records")]
-    spots = [tuple(map(float, spot)) for spot in front[["throughput_hz", "accuracy_val"]].to_numpy()]
-    avoid = [tuple(map(float, spot)) for spot in shown[["throughput_hz", "accuracy_val"]].to_numpy()]
-    place_labels(ax, spots, texts, avoid, lines=ax.get_lines(), size=7.5)
+    spots, others = (list(zip(rows["throughput_hz"], rows["accuracy_val"], strict=True)) for rows in (front, shown))
+    place_labels(ax, spots, texts, others, lines=ax.get_lines(), size=7.5)
     return figure
 
 
