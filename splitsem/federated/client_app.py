@@ -1,5 +1,7 @@
 """The ClientApp: trains the global network on a client's samples, wherever Flower runs it."""
 
+from collections.abc import Sequence
+
 from splitsem.federated.flower import (
     ArrayRecord,
     ClientApp,
@@ -17,16 +19,17 @@ from splitsem.federated.update_mod import ARRAYS, CONFIG, METRICS
 OWN = "own"  # key in Context.state of the tensors that do not travel
 
 
-def make_client_app(site: Site, mods: list[Mod]) -> ClientApp:
+def make_client_app(site: Site, mods: list[Mod], training_mods: Sequence[Mod] = ()) -> ClientApp:
     """An app whose clients train at ``site``; its contexts name them by ``partition-id``.
 
     Args:
         site: what they train with.
         mods: around training and evaluation, the outermost first: an UpdateMod, then those that look at weights.
+        training_mods: inside them, around training only: those that look at the network that comes back.
     """
     app = ClientApp()
 
-    @app.train(mods=mods)
+    @app.train(mods=[*mods, *training_mods])
     def train(message: Message, context: Context) -> Message:
         config = message.content.config_records[CONFIG]
         server_round, proximal_mu = config["server-round"], config.get("proximal-mu", 0.0)

@@ -20,6 +20,7 @@ from splitsem.federated.flower import (
 )
 from splitsem.federated.links import ClientLinks
 from splitsem.federated.payload_size import Rate
+from splitsem.federated.privacy import Privacy
 from splitsem.federated.rates import ChoosesRates
 from splitsem.federated.reply import Reply, read_reply
 from splitsem.federated.report import RoundReport
@@ -43,6 +44,7 @@ class CodedGrid(Grid):
         min_clients: least number of usable replies in a round.
         rates: chooses how finely clients send; None leaves it to the codec's settings.
         links: model of the clients' uplinks; None takes the seconds as they pass here.
+        privacy: keeps updates within the norm that the strategy's noise is for.
 
     Attributes:
         report: of the round so far, see ``start_round``.
@@ -58,13 +60,14 @@ class CodedGrid(Grid):
         min_clients: int = 1,
         rates: ChoosesRates | None = None,
         links: ClientLinks | None = None,
+        privacy: Privacy | None = None,
     ) -> None:
         if min_clients < 1:
             raise ValueError(f"min_clients must be at least 1, got {min_clients}")
         self.grid, self.downlink, self.make_codec = grid, downlink, make_codec
         self.layout: Layout = downlink.layout
         self.held, self.min_clients = held, min_clients
-        self.rates, self.links = rates, links
+        self.rates, self.links, self.privacy = rates, links, privacy
         self.report = RoundReport(0)
 
     def set_run(self, run: Run) -> None:
@@ -132,7 +135,7 @@ class CodedGrid(Grid):
             for node in sent:
                 self.downlink.note(node, node in replies and not replies[node].has_error())
             return received
-        read = [self._read(node, replies.get(node), rates[node], elapsed_s) for node in sent]
+        read = [self._read(message, replies.get(node), rates[node], elapsed_s) for node, message in sent.items()]
         usable = sorted((reply for reply in read if reply is not None), key=lambda reply: reply.client)
         if len(usable) < self.min_clients:
             reasons = "; ".join(f"client {node}: {why}" for node, why in list(self.report.failed.items())[:3])
@@ -157,13 +160,15 @@ class CodedGrid(Grid):
         message.content = RecordDict({**message.content, ARRAYS: ArrayRecord({MODEL: array}), CONFIG: config})
         return rate
 
-    def _read(self, node: int, message: Message | None, rate: Rate | None, elapsed_s: float) -> Reply | None:
+    def _read(self, sent: Message, received: Message | None, rate: Rate | None, elapsed_s: float) -> Reply | None:
         """A usable reply, or None with a warning; either way it is in the report."""
-        report = self.report
+        report, node = self.report, sent.metadata.dst_node_id
         codec = self.make_codec(rate)
         began = time.perf_counter()
         try:
-            reply = read_reply(message, self.layout, codec)
+            reply = read_reply(received, self.layout, codec, self.privacy.measures if self.privacy else ())
+            if self.privacy is not None:
+                reply = reply._replace(update=self.privacy.admit(reply.update, sent.content.config_records[CONFIG]))
         except PayloadError as exc:
             log.warning("round %d: client %d is left out: %s", report.server_round, node, exc)
             report.failed[node] = str(exc)
@@ -192,7 +197,6 @@ class CodedGrid(Grid):
             held = [{name: state[name] for name in self.held} for state in states]
             self.held = weighted_mean(held, [reply.metrics["num-examples"] for reply in replies])
         for reply, state in zip(replies, states, strict=True):
-            reply.message.content = RecordDict(
-                {ARRAYS: self.for_strategy(state), METRICS: MetricRecord(dict(reply.metrics))}
-            )
+            metrics = self.privacy.metrics(reply.metrics) if self.privacy else reply.metrics
+            reply.message.content = RecordDict({ARRAYS: self.for_strategy(state), METRICS: MetricRecord(dict(metrics))})
         return [reply.message for reply in replies]

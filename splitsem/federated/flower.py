@@ -21,12 +21,23 @@ with warnings.catch_warnings():
         RecordDict,
     )
     from flwr.clientapp import ClientApp
+    from flwr.clientapp.mod import LocalDpMod
     from flwr.clientapp.typing import ClientAppCallable, Mod
     from flwr.common.constant import ErrorCode
     from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
     from flwr.serverapp import Grid, ServerApp
     from flwr.serverapp.exception import AggregationError
-    from flwr.serverapp.strategy import FedAvgM, Krum, MultiKrum, Strategy
+    from flwr.serverapp.strategy import (
+        DifferentialPrivacyClientSideAdaptiveClipping,
+        DifferentialPrivacyServerSideAdaptiveClipping,
+        FedAvg,
+        FedAvgM,
+        Krum,
+        MultiKrum,
+        Strategy,
+    )
+    from flwr.serverapp.strategy.dp_adaptive_clipping import DifferentialPrivacyAdaptiveBase
+    from flwr.serverapp.strategy.dp_fixed_clipping import DifferentialPrivacyFixedClippingBase
     from flwr.serverapp.strategy.fedopt import FedOpt
     from flwr.supercore.run import Run
     from flwr.supercore.task_identity import TaskIdentity
@@ -41,12 +52,18 @@ __all__ = [
     "ClientAppCallable",
     "ConfigRecord",
     "Context",
+    "DifferentialPrivacyAdaptiveBase",
+    "DifferentialPrivacyClientSideAdaptiveClipping",
+    "DifferentialPrivacyFixedClippingBase",
+    "DifferentialPrivacyServerSideAdaptiveClipping",
     "Error",
     "ErrorCode",
+    "FedAvg",
     "FedAvgM",
     "FedOpt",
     "Grid",
     "Krum",
+    "LocalDpMod",
     "Message",
     "MessageType",
     "MetricRecord",

@@ -1,6 +1,7 @@
 """Reading a client's reply: a whole update of this network, or the reason why it is left out."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from splitsem.codecs.codec import Codec
@@ -19,7 +20,7 @@ class Reply(NamedTuple):
         message: as it came.
         client: the client's own number, its ``partition-id``.
         update: what was in its payload.
-        metrics: the measures of ``MEASURES``, finite.
+        metrics: the measures of ``MEASURES`` and those that were asked for, finite.
         uplink_bytes: size of its content.
     """
 
@@ -30,8 +31,8 @@ class Reply(NamedTuple):
     uplink_bytes: int
 
 
-def read_reply(message: Message | None, layout: Layout, codec: Codec) -> Reply:
-    """Check and decode a reply. Raises PayloadError with what is wrong with it."""
+def read_reply(message: Message | None, layout: Layout, codec: Codec, measures: Sequence[str] = ()) -> Reply:
+    """Check and decode a reply, which has these ``measures`` too. Raises PayloadError with what is wrong with it."""
     if message is None:
         raise PayloadError("no reply in time")
     if message.has_error():
@@ -55,13 +56,13 @@ def read_reply(message: Message | None, layout: Layout, codec: Codec) -> Reply:
     expected = f"splitsem.{type(codec).__name__}"
     if arrays[UPDATE].stype != expected:
         raise PayloadError(f"expected an update of {expected}, got {arrays[UPDATE].stype}")
-    metrics = _measures(content.metric_records[METRICS])
+    metrics = _measures(content.metric_records[METRICS], (*MEASURES, *measures))
     return Reply(message, client, layout.decode(codec, arrays[UPDATE].data), metrics, content_bytes(content))
 
 
-def _measures(record: MetricRecord) -> dict[str, float]:
+def _measures(record: MetricRecord, names: Sequence[str]) -> dict[str, float]:
     measures = {}
-    for name in MEASURES:
+    for name in names:
         value = record.get(name)
         if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise PayloadError(f"expected {name} of 0 or more, got {value}")

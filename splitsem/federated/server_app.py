@@ -24,6 +24,7 @@ from splitsem.federated.flower import (
     Strategy,
 )
 from splitsem.federated.links import ClientLinks
+from splitsem.federated.privacy import Privacy
 from splitsem.federated.rates import ChoosesRates
 from splitsem.federated.report import Row
 from splitsem.federated.state import Layout, State
@@ -37,7 +38,7 @@ class Server:
     """What the server side of a run consists of.
 
     Args:
-        strategy: one of Flower's.
+        strategy: one of Flower's; with privacy, as ``Privacy.around`` gives it.
         layout: of the network.
         initial: the network of the first round, what travels of it.
         make_codec: codec of updates at a rate.
@@ -49,6 +50,7 @@ class Server:
         timeout_s: how long a client may take; None waits.
         rates: chooses how finely clients send; None leaves it to the codec's settings.
         links: model of the clients' uplinks; None takes the seconds as they pass here.
+        privacy: that the strategy is for; None for a strategy without.
         folder: where the checkpoint of each round is kept; None keeps none.
         resume: folder of a run to go on with.
         contexts: of clients in this process, by node id; they are part of the checkpoint.
@@ -67,6 +69,7 @@ class Server:
     timeout_s: float | None = None
     rates: ChoosesRates | None = None
     links: ClientLinks | None = None
+    privacy: Privacy | None = None
     folder: Path | None = None
     resume: Path | None = None
     contexts: Mapping[int, Context] = field(default_factory=dict)
@@ -99,6 +102,7 @@ class Server:
             min_clients=self.min_clients,
             rates=self.rates,
             links=self.links,
+            privacy=self.privacy,
         )
         progress = Progress(0, coded.for_strategy(self.initial), [])
         if self.resume is not None:
@@ -118,6 +122,8 @@ class Server:
         grid.start_round(server_round)
         messages = self.strategy.configure_train(server_round, progress.arrays, ConfigRecord(), grid)
         replies = grid.send_and_receive(messages, timeout=self.timeout_s)
+        if self.privacy is not None:
+            self.privacy.seed_noise(server_round, 0)
         try:
             arrays, _ = self.strategy.aggregate_train(server_round, replies)
         except AggregationError as exc:

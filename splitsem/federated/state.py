@@ -35,6 +35,7 @@ class Layout:
         own: of those that stay at each end.
         counters: of the travelling tensors that hold integers.
         statistics: of the travelling tensors that are running statistics.
+        scalars: of the travelling tensors that have no dimension.
         fingerprint: of names, shapes and dtypes of what travels.
         raw_bytes: size of what travels as it lies in memory.
     """
@@ -49,6 +50,7 @@ class Layout:
         self._like = {name: (tuple(state[name].shape), state[name].dtype) for name in self.names}
         self.counters = frozenset(name for name in self.names if not state[name].is_floating_point())
         self.statistics = frozenset(running) - self.own - self.counters
+        self.scalars = frozenset(name for name in self.names if state[name].ndim == 0)
         self.fingerprint = hashlib.sha256(repr(sorted(self._like.items())).encode()).hexdigest()[:16]
         self.raw_bytes = sum(state[name].nbytes for name in self.names)
 

@@ -27,6 +27,14 @@ _GROUPS = ("task", "model", "trainer", "codec", "device", "seed", "federated", "
 _POLL_S = 0.5
 
 
+def as_text(cfg: DictConfig) -> str:
+    """All that either end is built from, resolved: what another process needs to build the same."""
+    settings = OmegaConf.create({name: OmegaConf.select(cfg, name) for name in _GROUPS})
+    if settings.federated.resume is not None:
+        settings.federated.resume = str(Path(settings.federated.resume).absolute())
+    return OmegaConf.to_yaml(settings, resolve=True)
+
+
 def submit(cfg: DictConfig, folder: Path) -> Path:
     """Have the SuperLink named ``federated.superlink`` in Flower's configuration run this; returns the weights' path.
 
@@ -35,13 +43,11 @@ def submit(cfg: DictConfig, folder: Path) -> Path:
     if not APP.is_dir():
         raise ConfigError(f"federated.superlink needs a checkout of this repository: there is no {APP}")
     flwr = shutil.which("flwr", path=str(Path(sys.executable).parent)) or "flwr"
-    settings = {name: OmegaConf.select(cfg, name) for name in _GROUPS}
-    text = OmegaConf.to_yaml(OmegaConf.create(settings), resolve=True)
     path = folder.absolute() / "weights.safetensors"
     for left_over in (path, folder / FAILED):
         left_over.unlink(missing_ok=True)
     config = folder / "flower.toml"  # JSON's strings are TOML's
-    config.write_text(f"config = {json.dumps(text)}\nfolder = {json.dumps(str(folder.absolute()))}\n")
+    config.write_text(f"config = {json.dumps(as_text(cfg))}\nfolder = {json.dumps(str(folder.absolute()))}\n")
     name = str(cfg.federated.superlink)
     log.info("Submitted to Flower's SuperLink %s; its log: %s", name, folder / "flower.log")
     with (folder / "flower.log").open("w") as output:
@@ -50,10 +56,16 @@ def submit(cfg: DictConfig, folder: Path) -> Path:
     if (folder / FAILED).exists():
         raise LinkError((folder / FAILED).read_text())
     if not path.exists():
-        lines = [line.strip() for line in (folder / "flower.log").read_text().splitlines() if line.strip()]
-        said = lines[-1] if lines else "nothing"
+        said = _said((folder / "flower.log").read_text())
         raise LinkError(f"flwr run {name} left no weights in {folder} (status {done.returncode}); it said: {said}")
     return path
+
+
+def _said(output: str) -> str:
+    """What Flower's command line ended with: the text in the box that it draws around an error, else the last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    boxed = [line.strip("│ ") for line in lines if line.startswith("│")]
+    return " ".join(boxed) or (lines[-1] if lines else "nothing")
 
 
 def make_server_app() -> ServerApp:
@@ -65,7 +77,7 @@ def make_server_app() -> ServerApp:
         folder = Path(str(context.run_config["folder"]))
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            _serve(_ends(str(context.run_config["config"])), grid, context, folder)
+            serve(_ends(str(context.run_config["config"])), grid, context, folder)
         except SplitSemError as exc:
             (folder / FAILED).write_text(str(exc))
             raise
@@ -73,17 +85,21 @@ def make_server_app() -> ServerApp:
     return app
 
 
-def make_client_app() -> ClientApp:
-    """For Flower's ClientApp processes; ``partition-id`` in the SuperNode's ``--node-config`` says whose samples."""
+def make_client_app(config: str | None = None) -> ClientApp:
+    """For processes of Flower's; ``partition-id`` in a node's settings says whose samples.
+
+    Args:
+        config: ``as_text`` of the configuration; None: it comes with the run.
+    """
     app = ClientApp()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        return _ends(str(context.run_config["config"])).client_app(message, context)
+        return _ends(config or str(context.run_config["config"])).client_app(message, context)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        return _ends(str(context.run_config["config"])).client_app(message, context)
+        return _ends(config or str(context.run_config["config"])).client_app(message, context)
 
     return app
 
@@ -95,7 +111,8 @@ def _ends(config: str) -> Ends:
     return build(cfg)
 
 
-def _serve(ends: Ends, grid: Grid, context: Context, folder: Path) -> None:
+def serve(ends: Ends, grid: Grid, context: Context, folder: Path) -> None:
+    """Wait for all clients, run the rounds, leave the weights in ``folder``. Raises LinkError when too few connect."""
     deadline, num_clients = time.monotonic() + ends.connect_timeout_s, len(ends.parts)
     while (num_connected := len(list(grid.get_node_ids()))) < num_clients:
         if time.monotonic() > deadline:

@@ -22,6 +22,7 @@ from splitsem.federated.client_app import make_client_app
 from splitsem.federated.flower import ClientApp, Krum, MultiKrum, Strategy
 from splitsem.federated.links import ClientLinks
 from splitsem.federated.payload_size import Rate
+from splitsem.federated.privacy import Privacy
 from splitsem.federated.report import Row
 from splitsem.federated.server_app import Server
 from splitsem.federated.site import Site
@@ -101,6 +102,10 @@ def build(cfg: DictConfig) -> Ends:
     if fit.max_epochs < 1:
         raise ConfigError(f"federated.local_epochs must be at least 1, got {fit.max_epochs}")
     site = Site(task, model, layout, fit, parts, device.torch_device, cfg.seed)
+    privacy = _privacy(cfg)
+    if privacy is not None:
+        has_feedback = settings.error_feedback and not isinstance(make_codec(None), Identity)
+        strategy = privacy.around(strategy, layout, settings.min_clients, has_feedback)
     mod = UpdateMod(layout, make_codec, downlink, settings.error_feedback)
     ends = Ends(
         task,
@@ -108,7 +113,7 @@ def build(cfg: DictConfig) -> Ends:
         device,
         layout,
         site,
-        make_client_app(site, [mod]),
+        make_client_app(site, [mod], privacy.mods if privacy else ()),
         parts=parts,
         labels=labels,
         connect_timeout_s=settings.connect_timeout_s,
@@ -125,6 +130,7 @@ def build(cfg: DictConfig) -> Ends:
             timeout_s=settings.client_timeout_s,
             rates=instantiate(settings.rate_controller),
             links=_links(settings),
+            privacy=privacy,
             resume=Path(settings.resume) if settings.resume else None,
         ),
     )
@@ -155,6 +161,13 @@ def _strategy(cfg: DictConfig) -> Strategy:
             f"{2 * strategy.num_malicious_nodes + 3} clients a round, got {num_sampled}"
         )
     return strategy
+
+
+def _privacy(cfg: DictConfig) -> Privacy | None:
+    """Its noise is repeatable where all clients are in one place, and from the operating system in a deployment."""
+    settings = cfg.federated
+    privacy: Privacy | None = instantiate(settings.privacy, seed=cfg.seed if settings.superlink is None else None)
+    return privacy
 
 
 def _make_codec(cfg: DictConfig) -> MakeCodec:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.progress import Progress
 
+from splitsem.errors import ConfigError
 from splitsem.federated.flower import Context, RecordDict
 from splitsem.federated.in_process import InProcessGrid
 from splitsem.federated.report import Row, run_metrics
@@ -31,9 +33,12 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig, folder: Path) -> Result:
     """See workflows/federated.py."""
+    settings = cfg.federated
+    if settings.engine is not None and settings.superlink is not None:
+        raise ConfigError("federated.superlink and federated/engine name two places to run: give one of them")
     ends = build(cfg)
-    num_clients = cfg.federated.num_clients
-    path = _in_process(cfg, ends, folder) if cfg.federated.superlink is None else submit(cfg, folder)
+    num_clients = settings.num_clients
+    path = _train(cfg, ends, folder) if settings.superlink is None else submit(cfg, folder)
     trained = weights.load(ends.model, path)
     ends.model.eval()
     rows = trained.history
@@ -53,16 +58,25 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     return Result(metrics, figures, rows, headline)
 
 
+def _train(cfg: DictConfig, ends: Ends, folder: Path) -> Path:
+    """Train on this machine; returns where the weights are."""
+    server = ends.server
+    with _bar(server.num_rounds) as bar:
+        server.on_round = partial(_show, bar, server.num_rounds)
+        if cfg.federated.engine is None:
+            return _in_process(cfg, ends, folder)
+        path: Path = instantiate(cfg.federated.engine)(cfg, ends, folder)
+        return path
+
+
 def _in_process(cfg: DictConfig, ends: Ends, folder: Path) -> Path:
-    """Train with all clients here; returns where the weights are."""
+    """All clients here, one after the other."""
     server = ends.server
     grid = InProcessGrid(ends.client_app, cfg.federated.num_clients)
     server.contexts = grid.contexts
     server.folder = folder if cfg.federated.checkpoint else None
     began = time.perf_counter()
-    with _bar(server.num_rounds) as bar:
-        server.on_round = partial(_show, bar, server.num_rounds)
-        server.app()(grid, Context(1, 0, {}, RecordDict(), {}))
+    server.app()(grid, Context(1, 0, {}, RecordDict(), {}))
     path = folder / "weights.safetensors"
     ends.install(server.final)
     weights.save(ends.model, path, server.rows, time.perf_counter() - began)
@@ -84,6 +98,7 @@ def _labels(cfg: DictConfig) -> Metrics:
     names: dict[str, Any] = {group: choices[group] for group in ("task", "model", "codec")}
     names["strategy"] = choices["federated/strategy"]
     names["partition"] = choices["partition@federated.partition"]
+    names["privacy"] = "none" if cfg.federated.privacy is None else choices["federated/privacy"]
     names["downlink_codec"] = choices["codec@federated.downlink_codec"]
     return names
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from splitsem.plots.federated import score_by_update
 from splitsem.plots.units import format_bytes, format_seconds
 
-_NAMED = ("task", "model", "codec", "strategy", "partition", "downlink_codec")
+_NAMED = ("task", "model", "codec", "strategy", "partition", "privacy", "downlink_codec")
 
 
 def is_federated(results: pd.DataFrame) -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -46,11 +47,43 @@ def test_bad_settings_are_said_before_training():
         "federated.local_epochs=0": "federated.local_epochs must be at least 1",
         "device.precision=bfloat16": "needs device.precision=float32",
         "federated.num_clients=2000": "gets none of",
+        "federated/privacy=server_fixed": "add federated.statistics=local",
     }
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
         for override, message in cases.items():
             with pytest.raises(ConfigError, match=message):
                 build(compose("config", [*FEDERATED, *COMMON, override]))
+
+
+def test_an_unknown_strategy_is_answered_by_those_that_there_are():
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import MissingConfigException
+
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        for group, known in (("strategy", "fedtrimmedavg"), ("privacy", "server_adaptive"), ("engine", "simulation")):
+            with pytest.raises(MissingConfigException, match=rf"(?s)federated/{group}/guess'.*{known}"):
+                compose("config", [*FEDERATED, f"federated/{group}=guess"])
+
+
+def test_a_superlink_that_is_not_there_is_said_by_flower_in_one_line(monkeypatch, tmp_path):
+    from hydra import compose, initialize_config_dir
+
+    from splitsem.errors import LinkError
+    from splitsem.workflows.federated_deployed import as_text, submit
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    connection = f'[superlink.gone]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    (tmp_path / "config.toml").write_text(connection)
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        cfg = compose("config", [*FEDERATED, "federated.superlink=gone", "federated.resume=before"])
+    assert f"resume: {tmp_path / 'before'}" in as_text(cfg)  # Flower's processes run in folders of their own
+    with pytest.raises(LinkError, match=r"flwr run gone left no weights .* it said: .*SuperLink") as caught:
+        submit(cfg, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "│" not in str(caught.value)
 
 
 @pytest.mark.slow  # three processes one after the other, each with all its imports

@@ -51,11 +51,14 @@ class Federation:
         self.site = small_site(settings.pop("statistics", "shared"))
         layout = self.site.layout
         down = settings.get("downlink")
-        mod = UpdateMod(
-            layout, settings.pop("make_codec", lambda rate: codec), down, settings.pop("error_feedback", True)
-        )
+        has_feedback = settings.pop("error_feedback", True)
+        mod = UpdateMod(layout, settings.pop("make_codec", lambda rate: codec), down, has_feedback)
         self.now_s = 0.0
-        app = make_client_app(self.site, [*outer, mod, *mods])
+        privacy = settings.get("privacy")
+        if privacy is not None:
+            has_feedback = has_feedback and not isinstance(codec, Identity)
+            strategy = privacy.around(strategy, layout, settings.setdefault("min_clients", NUM_CLIENTS), has_feedback)
+        app = make_client_app(self.site, [*outer, mod, *mods], privacy.mods if privacy else ())
         self.grid = InProcessGrid(app, NUM_CLIENTS, clock=lambda: self.now_s)
         server = Server(
             strategy, layout, layout.of(self.site.model), mod.make_codec, lambda state: {"val_score": 0.0}, num_rounds

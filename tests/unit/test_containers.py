@@ -5,6 +5,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,41 @@ def test_the_images_install_steps_are_the_readmes():
     for target in targets:
         assert target in readme
     assert not re.search(r"\bpip3? install|\bconda\b|https?://", DOCKERFILE)
+
+
+def test_what_is_copied_before_the_install_step_is_enough_for_it(tmp_path):
+    """In a fresh folder: make knows its commands, and the package is built with the extras that they name."""
+    before = DOCKERFILE.partition("RUN make setup")[0]
+    for line in re.findall(r"^COPY (.+)$", before, re.MULTILINE):
+        *sources, to = line.split()
+        (tmp_path / to).mkdir(exist_ok=True)
+        for source in sources:
+            shutil.copy(ROOT / source, tmp_path / to)
+    (extras,) = [value.partition("=")[2] for value in instructions("ARG") if value.startswith("EXTRAS=")]
+    make = ["make", "--dry-run", "setup", f"EXTRAS={extras}", f"PYTHON={sys.executable}"]
+    shown = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert re.search(rf"pip install .*--constraint constraints.txt --editable '\.\[{extras}\]'", shown)
+    build = "from setuptools import build_meta; build_meta.prepare_metadata_for_build_editable('built')"
+    (tmp_path / "built").mkdir()
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, check=True, timeout=60)
+    (metadata,) = (tmp_path / "built").glob("*.dist-info/METADATA")
+    assert set(extras.split(",")) <= set(re.findall(r"^Provides-Extra: (.+)$", metadata.read_text(), re.MULTILINE))
+
+
+def test_a_clean_checkout_is_set_up_by_the_same_steps():
+    """``.ci/run`` does on a new machine what the image does; nothing else installs Python packages there."""
+    steps = (ROOT / ".ci" / "run").read_text()
+    assert re.findall(r"^make (setup|data)$", steps, re.MULTILINE) == ["data", "setup"]
+    assert "pip install" not in steps
+
+
+def test_the_service_that_submits_a_run_knows_its_superlink():
+    service, home = SERVICES["federate"], ROOT / "flower_home"
+    assert service["environment"]["FLWR_HOME"].endswith(str(home.relative_to(ROOT)))
+    connections = tomllib.loads((home / "config.toml").read_text())["superlink"]
+    (name,) = [a.partition("=")[2] for a in service["command"] if a.startswith("federated.superlink=")]
+    host, port = connections[name]["address"].split(":")
+    assert port in SERVICES[host]["command"]
 
 
 def test_the_image_gets_a_version_that_the_package_takes_and_runs_as_nobody_special():

@@ -1,0 +1,142 @@
+"""Differential privacy by Flower's own mods and strategy wrappers, around updates that a codec carries.
+
+On its way an update is clipped (local privacy: and noised) by its client, encoded, sent, decoded, clipped by the
+server, averaged; the server's noise comes last. So what travels is what a client's guarantee speaks of, and what the
+server adds noise to is within the norm whatever the codec has done.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from splitsem.errors import ConfigError, PayloadError
+from splitsem.federated.flower import (
+    ClientAppCallable,
+    Context,
+    DifferentialPrivacyAdaptiveBase,
+    DifferentialPrivacyFixedClippingBase,
+    FedAvg,
+    LocalDpMod,
+    Message,
+    Mod,
+    Strategy,
+)
+from splitsem.federated.state import Layout, State
+
+Wrapper = DifferentialPrivacyFixedClippingBase | DifferentialPrivacyAdaptiveBase
+NORM = "clipping_norm"  # in the settings that Flower's wrappers send to clients that clip
+
+
+class Privacy:
+    """One mechanism: what a client does after its training, and what surrounds the server's strategy.
+
+    Args:
+        mod: Flower's client mod, between training and encoding; None where clients do nothing.
+        wrapper: makes Flower's strategy wrapper of a strategy; None where the mod adds the noise.
+        measures: what clients' metrics have to tell the wrapper.
+        seed: makes the noise repeatable, which protects nobody who knows it: for studies. None draws it from the
+            operating system.
+    """
+
+    def __init__(
+        self,
+        mod: Mod | None = None,
+        wrapper: Callable[[Strategy], Wrapper] | None = None,
+        measures: Sequence[str] = (),
+        seed: int | None = None,
+    ) -> None:
+        if mod is None and wrapper is None:
+            raise ValueError("privacy needs a mod, a wrapper or both, got neither")
+        if isinstance(mod, LocalDpMod) and not (mod.epsilon > 0 and 0 < mod.delta < 1):
+            raise ValueError(f"epsilon must be above 0 and delta in 0…1, got {mod.epsilon} and {mod.delta}")
+        self.mod, self.wrapper, self.measures, self.seed = mod, wrapper, tuple(measures), seed
+
+    @property
+    def mods(self) -> list[Mod]:
+        """For the ClientApp, around training only: these look at the network that a reply brings."""
+        return [] if self.mod is None else [self.mod, self._seed_after_training]
+
+    def around(self, strategy: Strategy, layout: Layout, min_clients: int, has_feedback: bool) -> Strategy:
+        """The strategy as the server is to run it.
+
+        Args:
+            strategy: one of Flower's.
+            layout: of the network.
+            min_clients: least number of updates with which a round closes.
+            has_feedback: whether clients add what the codec dropped to their next update.
+
+        Raises:
+            ConfigError: the guarantee would not hold with these.
+        """
+        _check_tensors(layout)
+        if self.wrapper is None:
+            return strategy  # whatever is done to a noised update, by codec, feedback or strategy, needs no more noise
+        if type(strategy).aggregate_train is not FedAvg.aggregate_train:
+            raise ConfigError(
+                f"federated/privacy: the noise is for a mean of clipped updates, which {type(strategy).__name__} does "
+                "not take: federated/strategy=fedavg or fedprox, or federated/privacy=local"
+            )
+        if self.mod is not None and has_feedback:
+            raise ConfigError(
+                "federated/privacy: feedback makes a clipped update longer than the clipping norm again: add "
+                "federated.error_feedback=false, or clip on the server (federated/privacy=server_fixed)"
+            )
+        wrapped = self.wrapper(strategy)
+        if wrapped.num_sampled_clients > min_clients:
+            raise ConfigError(
+                f"federated/privacy: noise for a mean of {wrapped.num_sampled_clients} updates is too little for a "
+                f"round that closes with federated.min_clients={min_clients}: make that as large"
+            )
+        return wrapped
+
+    def admit(self, update: State, config: Mapping[str, object]) -> State:
+        """A decoded update as the strategy may see it: within the norm that ``config`` told its client.
+
+        Raises PayloadError for one that changes nothing: Flower divides by its length.
+        """
+        if self.wrapper is None:
+            return update
+        length = math.sqrt(sum(float(tensor.double().square().sum()) for tensor in update.values()))
+        if length == 0:
+            raise PayloadError("expected an update that changes something, got zeros")
+        norm = config.get(NORM)  # not there where the wrapper clips by itself
+        if not isinstance(norm, float) or length <= norm:
+            return update
+        return {name: tensor * (norm / length) for name, tensor in update.items()}
+
+    def metrics(self, metrics: dict[str, float]) -> dict[str, float]:
+        """A reply's metrics as the strategy may see them: the noise is for a mean in which all count alike."""
+        if self.wrapper is None:
+            return metrics
+        return {"num-examples": 1.0} | {name: metrics[name] for name in self.measures}
+
+    def seed_noise(self, *where: int) -> None:
+        """Before Flower draws noise, by NumPy's global generator: training has seeded that with the run's seed.
+
+        Args:
+            where: round, and client if it is one's; the same again gives the same noise, if there is a seed.
+        """
+        seed = None if self.seed is None else np.random.SeedSequence([self.seed, *where]).generate_state(4)
+        np.random.seed(seed)
+
+    def _seed_after_training(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        reply = call_next(message, context)
+        server_round = message.content.config_records["config"]["server-round"]
+        assert isinstance(server_round, int)
+        self.seed_noise(server_round, 1 + int(context.node_config["partition-id"]))
+        return reply
+
+
+def _check_tensors(layout: Layout) -> None:
+    """Raise ConfigError for tensors that would travel beside the guarantee."""
+    if layout.statistics:
+        raise ConfigError(
+            f"federated/privacy is for weights: running statistics ({min(layout.statistics)} …) are made of a client's "
+            "samples too and cannot be clipped with them: add federated.statistics=local"
+        )
+    if bare := sorted({*layout.counters, *layout.scalars}):
+        raise ConfigError(
+            f"federated/privacy: Flower neither clips nor noises {bare[0]}, which holds integers or has no dimension: "
+            "take another model"
+        )
