@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import filelock
 from hydra.utils import instantiate
@@ -46,8 +46,8 @@ def whole(joint: JointRun, pair: RealPair | None) -> Whole:
 
 
 def _kept(joint: JointRun, pair: RealPair, point: str) -> Path:
-    names = ("task", "model", "trainer", "transport")
-    facts = {name: OmegaConf.to_container(joint.cfg[name], resolve=True) for name in names}
+    names = ("task", "model", "trainer")
+    facts: dict[str, Any] = {name: OmegaConf.to_container(joint.cfg[name], resolve=True) for name in names}
     for name in joint.untrained.deploy_settings:
         del facts["model"][name]
     transport = joint.cfg.transport["_target_"]  # its settings change no number
