@@ -1,8 +1,9 @@
 """Site: what a client trains with — one network instance for all clients of a process, and each one's samples."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -25,12 +26,14 @@ class Trained(NamedTuple):
         num_examples: samples it was trained on.
         train_loss: mean loss of the last epoch.
         train_s: seconds it took.
+        steps: what was exchanged with another server meanwhile, see ``STEP_MEASURES``; empty where there is none.
     """
 
     state: State
     num_examples: int
     train_loss: float
     train_s: float
+    steps: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass
@@ -70,7 +73,7 @@ class Site:
         """
         self._load(state, own)
         samples = Subset(self.task.splits().train, self._part(client).tolist())
-        seed = int(np.random.SeedSequence([self.seed, server_round, client]).generate_state(1)[0])
+        seed = self._seed(client, server_round)
         began = time.perf_counter()
         loss = self.fit.run_local(self.model, self.task, samples, self.device, seed, proximal_mu)
         return Trained(self.layout.of(self.model), len(samples), loss, time.perf_counter() - began)
@@ -93,6 +96,10 @@ class Site:
 
     def _load(self, state: State, own: State) -> None:
         self.model.load_state_dict({**state, **(own or self._first_own)})
+
+    def _seed(self, client: int, server_round: int) -> int:
+        """Of the order of samples and of dropout."""
+        return int(np.random.SeedSequence([self.seed, server_round, client]).generate_state(1)[0])
 
     def _part(self, client: int) -> NDArray[np.int64]:
         if not 0 <= client < len(self.parts):

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, get_args
 
 import torch
@@ -29,6 +29,7 @@ class Layout:
         model: the network; only names, shapes and dtypes of its state matter.
         statistics: ``shared`` sends the running statistics of normalisation layers as weights are sent; ``local``
             leaves them, and the layers' counters, where they are.
+        only: names of a part of the network, whose other tensors are nobody's business here; None for all of it.
 
     Attributes:
         names: of the tensors that travel, in the network's order.
@@ -40,11 +41,13 @@ class Layout:
         raw_bytes: size of what travels as it lies in memory.
     """
 
-    def __init__(self, model: nn.Module, statistics: Statistics = "shared") -> None:
+    def __init__(
+        self, model: nn.Module, statistics: Statistics = "shared", only: Collection[str] | None = None
+    ) -> None:
         if statistics not in get_args(Statistics):
             raise ValueError(f"statistics must be one of {', '.join(get_args(Statistics))}, got {statistics!r}")
-        state = model.state_dict()
-        running = _running_statistics(model)
+        state = {name: t for name, t in model.state_dict().items() if only is None or name in only}
+        running = [name for name in _running_statistics(model) if name in state]
         self.own = frozenset(running if statistics == "local" else ())
         self.names = tuple(name for name in state if name not in self.own)
         self._like = {name: (tuple(state[name].shape), state[name].dtype) for name in self.names}

@@ -109,40 +109,30 @@ class Fit:
 
         All ``max_epochs`` are trained, and no samples are held out: a client neither chooses nor scores.
         """
-        import lightning
-
         from splitsem.lightning.local_module import LocalModule
-        from splitsem.lightning.loop import run_loop
 
-        num_samples = len(samples)  # type: ignore[arg-type]
-        train: DataLoader = DataLoader(
-            samples,
-            batch_size=self.batch_size,
-            shuffle=True,
-            generator=torch.Generator().manual_seed(seed),
-            # batch normalisation cannot learn from one sample alone
-            drop_last=num_samples > 1 and num_samples % self.batch_size == 1,
-            num_workers=self.num_workers,
-        )
-        lightning.seed_everything(seed, workers=True, verbose=False)
-        module = LocalModule(task, network, self.learning_rate, self.weight_decay, proximal_mu)
         network.train()
-        epochs = run_loop(
-            module,
-            train,
-            device=device,
-            max_epochs=self.max_epochs,
-            gradient_clip_norm=self.gradient_clip_norm,
-            monitor=None,
-            limit_train_batches=self.limit_train_batches,
-            quiet=True,
-        )
+        module = LocalModule(task, network, self.learning_rate, self.weight_decay, proximal_mu)
+        loss = self._fit_local(module, samples, device, seed, self.gradient_clip_norm)
         network.to(device).eval()
-        return epochs[-1]["train_loss"]
+        return loss
+
+    def run_local_split(self, trainer: "HeadTrainer", samples: Dataset, seed: int) -> float:
+        """As ``run_local``, but the head learns here and the tail on the server; ``local_steps`` are its steps."""
+        from splitsem.lightning.split_module import LocalSplitModule
+
+        return self._fit_local(LocalSplitModule(trainer), samples, trainer.device, seed)
+
+    def local_steps(self, num_samples: int) -> int:
+        """Steps of ``run_local`` on so many samples. Raises ConfigError when there are none."""
+        num_batches = (num_samples - self._is_last_dropped(num_samples) - 1) // self.batch_size + 1
+        return self._steps(num_batches)
 
     def total_steps(self, task: Task) -> int:
         """Steps of the whole training. Raises ConfigError when there are none."""
-        num_batches = len(task.splits().train) // self.batch_size  # type: ignore[arg-type]
+        return self._steps(len(task.splits().train) // self.batch_size)  # type: ignore[arg-type]
+
+    def _steps(self, num_batches: int) -> int:
         limit = self.limit_train_batches
         per_epoch = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
         if per_epoch * self.max_epochs == 0:
@@ -151,6 +141,44 @@ class Fit:
                 f"limit_train_batches={limit}, max_epochs={self.max_epochs}"
             )
         return per_epoch * self.max_epochs
+
+    def _is_last_dropped(self, num_samples: int) -> bool:
+        """Whether a last sample would be alone in its batch, from which batch normalisation cannot learn."""
+        return num_samples > 1 and num_samples % self.batch_size == 1
+
+    def _fit_local(
+        self,
+        module: "LightningModule",
+        samples: Dataset,
+        device: torch.device,
+        seed: int,
+        gradient_clip_norm: float | None = None,
+    ) -> float:
+        """All epochs on a client's samples; returns the last one's mean loss."""
+        import lightning
+
+        from splitsem.lightning.loop import run_loop
+
+        train: DataLoader = DataLoader(
+            samples,
+            batch_size=self.batch_size,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(seed),
+            drop_last=self._is_last_dropped(len(samples)),  # type: ignore[arg-type]
+            num_workers=self.num_workers,
+        )
+        lightning.seed_everything(seed, workers=True, verbose=False)
+        epochs = run_loop(
+            module,
+            train,
+            device=device,
+            max_epochs=self.max_epochs,
+            gradient_clip_norm=gradient_clip_norm,
+            monitor=None,
+            limit_train_batches=self.limit_train_batches,
+            quiet=True,
+        )
+        return epochs[-1]["train_loss"]
 
     def _fit(
         self,

@@ -1,7 +1,8 @@
-"""SplitTaskModule: a task's training where the network's tail learns on another machine."""
+"""Training where the network's tail learns on another machine: of a task (SplitTaskModule), of a client's samples."""
 
 from typing import Any
 
+import lightning
 import torch
 from torch import Tensor, nn
 
@@ -28,10 +29,7 @@ class SplitTaskModule(TaskModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """One round trip of split training."""
-        x, y = batch
-        loss = torch.tensor(self.halves.step(x, y))
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(x))
-        return loss
+        return _logged_step(self, self.halves, batch)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Add one batch to the validation metrics, through the link."""
@@ -49,3 +47,31 @@ class SplitTaskModule(TaskModule):
     def configure_optimizers(self) -> Any:
         """None: the trainer has its own."""
         return None
+
+
+class LocalSplitModule(lightning.LightningModule):
+    """Runs a HeadTrainer's steps on a federated client's samples; nothing is held out, so nothing is scored or kept.
+
+    Args:
+        trainer: does the steps.
+    """
+
+    def __init__(self, trainer: HeadTrainer) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.halves = trainer
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """One round trip of split training."""
+        return _logged_step(self, self.halves, batch)
+
+    def configure_optimizers(self) -> Any:
+        """None: the trainer has its own."""
+        return None
+
+
+def _logged_step(module: lightning.LightningModule, halves: HeadTrainer, batch: tuple[Tensor, Tensor]) -> Tensor:
+    x, y = batch
+    loss = torch.tensor(halves.step(x, y))
+    module.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(x))
+    return loss

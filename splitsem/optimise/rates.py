@@ -25,6 +25,7 @@ class Rate(Stages):
         link_s: payload on its way.
         server_s: decoding and tail.
         score: on the validation split.
+        margin: distance from ε that is asked of its damage.
 
     Raises:
         ValueError: a number is negative or not finite.
@@ -38,6 +39,7 @@ class Rate(Stages):
     link_s: float
     server_s: float
     score: float
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):
@@ -79,8 +81,13 @@ class RateTable:
         return self.score_ref - self._column("score")
 
     def choose(self, epsilon: float) -> Choice:
-        """Least slack against ε, then least value, then least damage, and the front; see ``goals.choose``."""
-        return choose(self.value, self.damage, epsilon)
+        """Least slack in ``damage + margin ≤ ε + ξ``, then least value, then least damage; see ``goals.choose``.
+
+        The front is that of value and damage, whatever the margins.
+        """
+        value, damage = self.value, self.damage
+        chosen = choose(value, damage + self._column("margin"), epsilon)
+        return chosen._replace(front=choose(value, damage, epsilon).front)
 
     def fastest(self) -> int:
         """The row of least value, whatever becomes of the score."""

@@ -46,8 +46,8 @@ def federated_report(
     """Write the report; arguments and result as those of ``joint_report``."""
     done = results[results["status"] == "ok"].assign(label=list(labels))
     done = done.sort_values("score", ascending=False, kind="stable")
-    chosen = _smallest(done)
-    marked = [index == chosen for index in done.index]
+    chosen = _smallest(done) if len(done) else None
+    marked = [chosen is not None and job == chosen["job"] for job in done["job"]]
     note = f"Coloured: fewest bytes up within {100 * SCORE_MARGIN:g} point of the best score."
     same = {name: str(done[name].iloc[0]) for name in _FACTS if name in done and done[name].nunique() == 1}
     columns = {name: column for name, column in COLUMNS.items() if name not in same}  # which the facts have
@@ -58,7 +58,7 @@ def federated_report(
             subtitle=" · ".join(same.values()),
             summary=f"{len(done)} federated run{'' if len(done) == 1 else 's'}",
             command=command,
-            cards=_cards(done, chosen),
+            cards=[] if chosen is None else _cards(done.iloc[0], chosen),
             pictures=jobs_pictures(pictures, _CAPTIONS),
             sections=[Section("Runs", [table], instead="No run ended.")],
             failures=jobs_failed(results),
@@ -68,18 +68,13 @@ def federated_report(
     )
 
 
-def _smallest(done: pd.DataFrame) -> object:
-    """The index of the run that sends least among those that are as good as the best; None without runs."""
-    if done.empty:
-        return None
+def _smallest(done: pd.DataFrame) -> pd.Series:
+    """The run that sends least up among those that are as good as the best."""
     good = done[done["score"] >= done["score"].max() - SCORE_MARGIN - 1e-9]
-    return good["uplink_bytes"].idxmin()
+    return good.iloc[int(good["uplink_bytes"].argmin())]
 
 
-def _cards(done: pd.DataFrame, chosen: object) -> list[Card]:
-    if done.empty:
-        return []
-    best, small = done.iloc[0], done.loc[chosen]  # type: ignore[index]
+def _cards(best: pd.Series, small: pd.Series) -> list[Card]:
     up, down = (format_bytes(best[name]) for name in ("uplink_bytes", "downlink_bytes"))
     return [
         Card(

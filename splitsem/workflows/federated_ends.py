@@ -31,8 +31,8 @@ from splitsem.federated.statistics import estimate_statistics
 from splitsem.federated.update_mod import MakeCodec, UpdateMod
 from splitsem.lightning.fit import Fit
 from splitsem.pipeline import score
-from splitsem.tasks.labels import labels_of
-from splitsem.tasks.partitions import Iid, Partition
+from splitsem.tasks.labels import domains_of, labels_of
+from splitsem.tasks.partitions import ByDomain, Iid, Partition
 from splitsem.tasks.task import Task
 from splitsem.transport.link import Link
 from splitsem.workflows import assemble
@@ -85,7 +85,7 @@ class Ends:
 
 def build(cfg: DictConfig) -> Ends:
     """Everything, checked as far as that shows before training. Raises ConfigError."""
-    strategy = _strategy(cfg)
+    strategy = make_strategy(cfg)
     if assemble.is_learned(cfg):
         raise ConfigError("codec: updates are coded by codecs without weights, e.g. codec=quant8")
     task, model, device = assemble.initial_model(cfg)
@@ -96,8 +96,8 @@ def build(cfg: DictConfig) -> Ends:
     downlink: Codec | None = instantiate(settings.downlink_codec)
     if isinstance(downlink, Identity):
         downlink = None
-    _check_codecs(layout, initial, make_codec(None), downlink)
-    labels, parts = _parts(instantiate(settings.partition, _convert_="all"), task, settings.num_clients)
+    check_codecs(layout, initial, make_codec(None), downlink)
+    labels, parts = divide(instantiate(settings.partition, _convert_="all"), task, settings.num_clients)
     fit: Fit = instantiate(cfg.trainer)
     if fit.max_epochs < 1:
         raise ConfigError(f"federated.local_epochs must be at least 1, got {fit.max_epochs}")
@@ -137,7 +137,7 @@ def build(cfg: DictConfig) -> Ends:
     return ends
 
 
-def _strategy(cfg: DictConfig) -> Strategy:
+def make_strategy(cfg: DictConfig) -> Strategy:
     """One of Flower's, with the numbers of clients. Raises ConfigError when they are too few for it."""
     settings = cfg.federated
     num_clients, fraction, least = settings.num_clients, settings.fraction, settings.min_clients
@@ -200,7 +200,7 @@ def _links(settings: DictConfig) -> ClientLinks | None:
     return ClientLinks(make)
 
 
-def _check_codecs(layout: Layout, initial: State, *codecs: Codec | None) -> None:
+def check_codecs(layout: Layout, initial: State, *codecs: Codec | None) -> None:
     """Raise ConfigError unless each codec can carry this network's tensors; found out by doing it."""
     for codec in filter(None, codecs):
         try:
@@ -209,11 +209,16 @@ def _check_codecs(layout: Layout, initial: State, *codecs: Codec | None) -> None
             raise ConfigError(f"{type(codec).__name__} cannot carry this network's updates: {exc}") from exc
 
 
-def _parts(
+def divide(
     partition: Partition, task: Task, num_clients: int
 ) -> tuple[NDArray[np.int64] | None, list[NDArray[np.int64]]]:
-    """The labels of the training split, where there are any, and each client's samples of it."""
+    """The labels of the training split, where there are any, and each client's samples of it.
+
+    Raises ConfigError where the samples have no labels, or no domains, that the rule could go by.
+    """
     train = task.splits().train
+    if isinstance(partition, ByDomain):
+        return labels_of(train), partition.split(domains_of(train), num_clients)
     try:
         labels = labels_of(train)
     except ConfigError:

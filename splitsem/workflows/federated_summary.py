@@ -9,7 +9,7 @@ from rich.table import Table
 from splitsem.plots.federated import score_by_update
 from splitsem.plots.units import format_bytes, format_seconds
 
-_NAMED = ("task", "model", "codec", "strategy", "partition", "privacy", "downlink_codec")
+_NAMED = ("task", "model", "codec", "strategy", "split_point", "partition", "privacy", "downlink_codec", "head_codec")
 
 
 def is_federated(results: pd.DataFrame) -> bool:
@@ -38,16 +38,18 @@ def summarise_federated(folder: Path, results: pd.DataFrame, console: Console) -
             str(int(row["failed_clients"])),
         )
     console.print(table)
-    console.print("up, down: a client and round · ratio: to the network's tensors as they are", highlight=False)
+    console.print("up, down: a client and round · ratio: to the same without a codec", highlight=False)
     return done["label"].tolist()
 
 
 def _labels(done: pd.DataFrame) -> pd.Series:
     """Each run by what differs between them: names of choices, and swept settings."""
     swept = [column for column in map(str, done) if "." in column and "@" not in column]
-    differing = [c for c in (*_NAMED, *swept) if c in done and done[c].astype(str).nunique() > 1]
+    differing = [c for c in (*_NAMED, *swept) if c in done and done[c].dropna().astype(str).nunique() > 1]
     if not differing:
         return done["codec"].astype(str)
     prefixes = {c: "" if c in _NAMED else f"{c.rpartition('.')[2]}=" for c in differing}
-    texts = [prefix + done[c].astype(str) for c, prefix in prefixes.items()]
-    return pd.concat(texts, axis=1).agg(" · ".join, axis=1)
+    prefixes |= {"head_codec": "heads "} if "head_codec" in differing else {}
+    texts = [(prefix + done[c].astype(str)).where(done[c].notna(), "") for c, prefix in prefixes.items()]
+    labels = [" · ".join(filter(None, row)) for row in zip(*texts, strict=True)]
+    return pd.Series(labels, index=done.index)

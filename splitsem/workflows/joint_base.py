@@ -144,17 +144,6 @@ class JointBase(ABC):
             self._batches[split] = list(batches)
         return self._batches[split]
 
-    def margin(self, score_ref: float) -> float:
-        """As given, else the standard error of A_ref on the validation split; never so much that A_ref fails.
-
-        √(A(1 − A)/n) is that of a share of n samples, and the most that any mean of scores in [0, 1] can have.
-        """
-        if self.settings.margin is not None:
-            margin: float = self.settings.margin
-            return margin
-        num_samples = sum(len(y) for _, y in self.batches("val"))
-        return min(float(self.settings.epsilon), (score_ref * (1 - score_ref) / num_samples) ** 0.5)
-
     def verdict(self, accuracy: float, accuracy_ref: float) -> Document:
         """What the test split says of the choice, with its true slack ξ."""
         slack = smallest_slack(accuracy_ref - accuracy, self.settings.epsilon)

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -78,6 +79,9 @@ class JointCuts(JointBase):
                     f"workflow=joint chooses cut and codec itself, from workflow.codecs: leave out {entry}"
                 )
         self.offers = offers(self.settings.codecs)
+        margin = self.settings.margin
+        if margin is not None and not (isfinite(margin) and margin >= 0):
+            raise ConfigError(f"workflow.margin must be finite and not negative, or null, got {margin}")
         joint_tiers.check_settings(self.settings)
         simulated(cfg)
 
@@ -149,14 +153,14 @@ class JointCuts(JointBase):
         """The best row whose accuracy on the validation split keeps ε, and the front of value and damage."""
         rows = self.choosable
         accuracy_ref, epsilon = self.rates["accuracy_ref_val"], self.settings.epsilon
-        margin = self.margin(accuracy_ref)
         began = time.perf_counter()
-        chosen = self._table(rows).choose(epsilon - margin)
+        table = self._table(rows)
+        chosen = table.choose(epsilon)
         solver_s = time.perf_counter() - began
         return self._said() | {
             "domain": self.domain,
             "epsilon": epsilon,
-            "margin": margin,
+            "margin": table.rates[chosen.best].margin,
             "accuracy_ref_val": accuracy_ref,
             "best": _object(rows.iloc[chosen.best]) | {"slack_val": chosen.slack},
             "feasible_val": chosen.slack == 0.0,
@@ -260,25 +264,26 @@ class JointCuts(JointBase):
         return [self.trained.task, *(offer.make() for offer in self.offers)]
 
     def _rates(self) -> Document:
-        network, val = self.trained, self.batches("val")
-        began = time.perf_counter()
-        rows = measure_rates(network, self.offers, lambda: simulated(self.cfg), val)
+        val, began = self.batches("val"), time.perf_counter()
+        accuracy_ref, rows = measure_rates(self.trained, self.offers, lambda: simulated(self.cfg), val)
         return {
             "schema": "splitsem.rates/1",
             "unit": "s",
-            "accuracy_ref_val": score(network.model, network.task, val)["score"],
+            "accuracy_ref_val": accuracy_ref,
             "num_samples": sum(len(y) for _, y in val),
             "table_s": time.perf_counter() - began,
             "rows": rows,
         }
 
     def _table(self, rows: pd.DataFrame) -> RateTable:
+        margin = self.settings.margin
         rates = [
             Rate(
                 int(row["lambda"]),
                 row["split_point"],
                 row["codec"],
                 *(row[name] for name in ("payload_bytes", "edge_s", "link_s", "server_s", "score")),
+                row["damage_error"] if margin is None else margin,
             )
             for row in rows.to_dict("records")
         ]

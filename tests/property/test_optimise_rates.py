@@ -1,6 +1,7 @@
 """The choice from a table of cuts and codecs equals trying every row, by the same goals as the branch solvers'."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,6 +75,20 @@ def test_a_network_without_branches_is_chosen_as_by_the_branch_solver():
         assert chosen.best == found.best.split_index
         assert chosen.slack == pytest.approx(found.slack, abs=1e-12)
         assert RateTable(rates, t_eff(), SCORE_REF).fastest() == Exact(t_eff()).throughput(problem).split_index
+
+
+def test_a_margin_is_asked_of_its_row_alone_and_leaves_the_front_as_it_is():
+    for seed in range(100):
+        some = table(seed, t_eff())
+        rng = np.random.default_rng(seed)
+        margins = rng.choice([0.0, 0.01, 0.05], len(some.rates))
+        careful = RateTable(
+            [replace(rate, margin=float(m)) for rate, m in zip(some.rates, margins, strict=True)], t_eff(), SCORE_REF
+        )
+        chosen, asked = careful.choose(0.02), some.damage + margins
+        assert asked[chosen.best] <= 0.02 + chosen.slack + 1e-12
+        assert some.value[chosen.best] == some.value[asked <= 0.02 + chosen.slack + 1e-12].min()
+        assert chosen.front.tolist() == some.choose(0.02).front.tolist()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), -1.0, float("inf")])

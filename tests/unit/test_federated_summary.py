@@ -23,3 +23,16 @@ def test_a_sweep_of_federated_runs_names_them_by_what_differs(tmp_path):
     assert text.index("quant8 · beta=0.1") < text.index("quant4 · beta=1")
     assert "fedavg" not in text
     assert (tmp_path / "score_by_update.png").stat().st_size > 5_000
+
+
+def test_runs_with_heads_on_the_clients_share_the_table(tmp_path):
+    same = {"status": "ok", "task": "digits", "codec": "quant8", "downlink_codec": "identity", "downlink_bytes": 2e5}
+    same |= {"round_s": 1.0, "failed_clients": 0, "score": 0.9}
+    whole = same | {"strategy": "fedavg", "uplink_bytes": 27000.0, "uplink_raw_bytes": 176000}
+    split = same | {"strategy": "splitfed averaged", "split_point": "stage2", "uplink_bytes": 9000.0}
+    split |= {"score": 0.8, "uplink_raw_bytes": 60000, "head_codec": "identity"}
+    results = pd.DataFrame([row | {"uplink_compression_ratio": 6.5} for row in (whole, split)])
+    console = Console(record=True, width=120)
+    summarise_federated(tmp_path, results, console)
+    lines = console.export_text().splitlines()
+    assert [line.split("  ")[0].strip() for line in lines[1:3]] == ["fedavg", "splitfed averaged"]

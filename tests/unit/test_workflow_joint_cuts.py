@@ -108,7 +108,7 @@ def test_what_is_reported_is_the_best_row_of_the_table(done):
     rows, found = table(folder), json.loads((folder / "digits_joint.json").read_text())
     rows = rows[rows["left_out"].isna()]
     assert (rows["value"] - (0.5 * rows["latency_s"] + 0.5 * rows["cycle_s"])).abs().max() < 1e-12
-    allowed = rows[rows["offered"] & (rows["damage"] <= found["epsilon"] - found["margin"] + 1e-12)]
+    allowed = rows[rows["offered"] & (rows["damage"] + rows["damage_error"] <= found["epsilon"] + 1e-12)]
     best = allowed.sort_values(["value", "damage"], kind="stable").iloc[0]
     assert (result.metrics["split_point"], result.metrics["codec"]) == (best["split_point"], best["codec"])
     assert result.metrics["predicted_t_eff_s"] == pytest.approx(best["value"])
@@ -122,6 +122,7 @@ def test_identity_is_exact_and_only_measured_where_it_is_not_listed(done):
     folder, _ = done
     plain = table(folder).query("codec == 'identity'")
     assert (plain["damage"] == 0).all()
+    assert (plain["damage_error"] == 0).all()  # however few the samples
     assert (plain["distortion_mse"] == 0).all()
     assert not plain["offered"].any()
     assert "identity" not in set(pd.read_csv(folder / "front.csv")["codec"])
@@ -217,6 +218,7 @@ def test_steps_that_need_no_weights_train_nothing(tmp_path):
         ("codec=quant4", "chooses cut and codec itself, from workflow.codecs: leave out codec=quant4"),
         ("split.point=stage1", "leave out split.point=stage1"),
         ("workflow.mode=real", "for networks with branches, not for model=cnn"),
+        ("workflow.margin=-1", "workflow.margin must be finite and not negative"),
         ("workflow.times=guessed", "workflow.times must be measured or hardware"),
         ("workflow.edge_slowdown=0", "workflow.edge_slowdown: factor must be positive"),
         ("workflow.steps=[importance]", "is for other networks; for model=cnn: train, lut"),
