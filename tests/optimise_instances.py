@@ -40,9 +40,13 @@ def instance(seed: int) -> Instance:
             num_offered = int(rng.integers(1 if has_to else 0, 5))
             times[unit, rng.permutation(14)[num_offered:]] = np.inf
     link_bytes = rng.integers(0, 9, num_units + 1)
-    problem = Problem(
-        tuple(f"u{i}" for i in range(num_units)), edge_s, server_s, link_bytes, LinkCost(2 * SECOND, SECOND)
-    )
+    names = tuple(f"u{i}" for i in range(num_units))
+    if seed % 5 == 1:  # as frames between two processes: work at the ends, a delay, a bucket
+        link = LinkCost(0.0, SECOND, delay_s=-SECOND, free_bytes=3)
+        bases = {"edge_base_s": 3 * SECOND, "server_base_s": 2 * SECOND}
+    else:
+        link, bases = LinkCost(2 * SECOND, SECOND), {}
+    problem = Problem(names, edge_s, server_s, link_bytes, link, **bases)
     damage = drawn(0.05, (num_units, 7)) - (0.01 if seed % 3 == 0 and not on_grid else 0.0)
     kind = KINDS[seed // 2 % 4]
     objective = {"mix": t_eff(0.5), "latency": latency(), "cycle": cycle(), "energy": energy(5.0, 2.0, SECOND)}[kind]
@@ -62,8 +66,12 @@ def everything(case: Instance) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for cut in range(problem.num_units + 1):
         t_e, t_s = edge[:, :cut].sum(axis=1), server[:, cut:].sum(axis=1)
         sent = problem.link_bytes[cut]
-        t_l = np.full(len(combos), 0.0 if sent == 0 else 2 * SECOND + SECOND * sent)
-        lat, cyc = t_e + t_s + t_l, np.max([t_e, t_s, t_l], axis=0)
+        if problem.edge_base_s:
+            t_e, t_s = t_e + 3 * SECOND, t_s + 2 * SECOND
+            t_l, more = np.full(len(combos), SECOND * sent), 0.0 if sent == 0 else -SECOND - SECOND * min(sent, 3)
+        else:
+            t_l, more = np.full(len(combos), 0.0 if sent == 0 else 2 * SECOND + SECOND * sent), 0.0
+        lat, cyc = t_e + t_s + t_l + more, np.max([t_e, t_s, t_l], axis=0)
         with np.errstate(invalid="ignore"):  # inf - inf, of what cannot run
             value = {
                 "mix": 0.5 * lat + 0.5 * cyc,

@@ -1,8 +1,11 @@
 """A small network, its training engine and plans for it, for the tests of split training."""
 
 import copy
+import functools
+from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from splitsem.codecs.identity import Identity
 from splitsem.lightning.fit import Fit
@@ -25,11 +28,13 @@ class Side:
 
     Args:
         dropout: the network's.
+        make: makes another network than the usual one.
     """
 
-    def __init__(self, dropout: float = 0.0) -> None:
+    def __init__(self, dropout: float = 0.0, make: Callable[[], nn.Module] | None = None) -> None:
         torch.manual_seed(0)
-        self.model = StagedCnn(SHAPE, (10,), widths=[4, 8], stem_width=4, dropout=dropout).eval()
+        usual = functools.partial(StagedCnn, SHAPE, (10,), widths=[4, 8], stem_width=4, dropout=dropout)
+        self.model = (make or usual)().eval()
         self.graph = SplitGraph(self.model, SHAPE)
         self.training = SplitGraph(self.model, SHAPE, granularity="op", training=True)
         self.initial = copy.deepcopy(self.model.state_dict())

@@ -1,15 +1,16 @@
 """HardwareLut: the tables of two machines and the link between them, of one model: ``hardware_lut_complete.json``."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from splitsem.cost.branch_lut import BranchLut, UnitLut
 from splitsem.cost.branch_lut_file import SCHEMA as TABLE_SCHEMA
 from splitsem.cost.branch_lut_file import branch_lut_object, branch_lut_of
+from splitsem.cost.frame_fit import FrameFit
 from splitsem.cost.link_fit import LinkFit
-from splitsem.cost.lut_file import as_amount, as_count, as_object, parse_document, read_text, write_text
+from splitsem.cost.lut_file import as_amount, as_count, as_number, as_object, parse_document, read_text, write_text
 from splitsem.errors import ConfigError
 
 SCHEMA = "splitsem.hardware_lut/1"
@@ -24,11 +25,14 @@ class HardwareLut:
         edge: of the machine that has the sensor and runs the first λ units.
         server: of the machine that runs the rest.
         link: fitted to measured transfers between them; None where no link was measured.
+        frames: fitted to frames of whole networks between them: what they take beyond the tables, end by end; None
+            where none were run.
     """
 
     edge: BranchLut
     server: BranchLut
     link: LinkFit | None = None
+    frames: FrameFit | None = None
 
 
 def merge(edge: BranchLut, server: BranchLut, link: LinkFit | None = None) -> HardwareLut:
@@ -74,6 +78,8 @@ def hardware_lut_json(lut: HardwareLut) -> str:
     }
     if lut.link is not None:
         document["link"] = asdict(lut.link)
+    if lut.frames is not None:
+        document["frames"] = asdict(lut.frames)
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
@@ -84,7 +90,9 @@ def read_hardware_lut(path: str | Path) -> HardwareLut:
 
 def _parse(document: dict[str, Any], source: str) -> HardwareLut:
     edge, server = _table(document, "edge", source), _table(document, "server", source)
-    return merge(edge, server, None if document.get("link") is None else _link(document["link"]))
+    link, frames = document.get("link"), document.get("frames")
+    both = merge(edge, server, None if link is None else _link(link))
+    return both if frames is None else replace(both, frames=_frames(frames))
 
 
 def _table(document: dict[str, Any], side: str, source: str) -> BranchLut:
@@ -106,6 +114,13 @@ def _link(value: Any) -> LinkFit:
         residual_s=as_amount(link["residual_s"], "link, residual_s"),
         num_transfers=as_count(link["num_transfers"], "link, num_transfers"),
     )
+
+
+def _frames(value: Any) -> FrameFit:
+    names = [field.name for field in fields(FrameFit)]
+    found = as_object(value, "frames", *names)
+    numbers: dict[str, Any] = {name: as_number(found[name], f"frames, {name}") for name in names[:-1]}
+    return FrameFit(**numbers, num_jobs=as_count(found["num_jobs"], "frames, num_jobs"))
 
 
 def _facts(unit: UnitLut) -> tuple[tuple[int, ...], tuple[int, ...], int]:

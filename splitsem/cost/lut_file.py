@@ -78,13 +78,19 @@ def as_text(value: Any, where: str) -> str:
     return value
 
 
-def as_amount(value: Any, where: str) -> float:
-    """``value``, which must be a number, finite and not negative."""
+def as_number(value: Any, where: str) -> float:
+    """``value``, which must be a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{where} must be a number, got {value!r}")
-    if not (isfinite(value) and value >= 0):
-        raise ValueError(f"{where} must be finite and not negative, got {value}")
     return float(value)
+
+
+def as_amount(value: Any, where: str) -> float:
+    """``value``, which must be a number, finite and not negative."""
+    number = as_number(value, where)
+    if not (isfinite(number) and number >= 0):
+        raise ValueError(f"{where} must be finite and not negative, got {value}")
+    return number
 
 
 def as_count(value: Any, where: str) -> int:

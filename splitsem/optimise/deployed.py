@@ -4,7 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from splitsem.cost.measure import Timing, timed_s
@@ -38,6 +40,11 @@ class Deployed(ABC):
     def score(self, task: Task, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
         """The task's score over batches on the device."""
         return score(self, task, batches)["score"]
+
+    @torch.inference_mode()
+    def right(self, batches: Iterable[tuple[Tensor, Tensor]]) -> NDArray[np.bool_]:
+        """Of each sample of a classification, whether the class of the highest output is its own, ``(n,)``."""
+        return np.concatenate([(self(x).float().argmax(1).cpu() == y.cpu()).numpy() for x, y in batches])
 
     @torch.inference_mode()
     def time(self, x: Tensor, repeats: int = 50) -> tuple[Timing, Timing]:

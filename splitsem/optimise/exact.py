@@ -60,11 +60,11 @@ class Exact:
         """
         edge_s, server_s = problem.tiers(allowed)
         cuts = problem.cuts(allowed)
-        heads = np.concatenate([[0.0], np.cumsum(edge_s.min(axis=1))])[cuts]
-        tails = np.concatenate([[0.0], np.cumsum(server_s.min(axis=1)[::-1])])[::-1][cuts]
-        link_s = problem.link_s[cuts]
-        value = self.objective(heads, link_s, tails, problem.link_bytes[cuts])
-        cut = int(cuts[fastest(value, heads + link_s + tails)])
+        heads = problem.edge_base_s + np.concatenate([[0.0], np.cumsum(edge_s.min(axis=1))])[cuts]
+        tails = problem.server_base_s + np.concatenate([[0.0], np.cumsum(server_s.min(axis=1)[::-1])])[::-1][cuts]
+        value = problem.value(self.objective, cuts, heads, tails)
+        latency_s = heads + problem.link_s[cuts] + tails + problem.delay_s[cuts]
+        cut = int(cuts[fastest(value, latency_s)])
         gammas = (*edge_s[:cut].argmin(axis=1), *server_s[cut:].argmin(axis=1))
         return Solution.of(problem, self.objective, cut, tuple(map(int, gammas)))
 

@@ -63,8 +63,8 @@ def joint_front(
     least = np.where(can_run, damage, np.inf).min(axis=1)  # damage that each unit adds at least
     upto = np.concatenate([[0.0], np.cumsum(least)])
     spare = limit + 2 * ROUNDING
-    heads = tier_fronts(edge_s, damage, spare - (upto[-1] - upto))
-    tails = tier_fronts(server_s[::-1], damage[::-1], spare - upto[::-1])
+    heads = tier_fronts(edge_s, damage, spare - (upto[-1] - upto), problem.edge_base_s)
+    tails = tier_fronts(server_s[::-1], damage[::-1], spare - upto[::-1], problem.server_base_s)
     pairs = _merged(problem, objective, heads, tails, limit + ROUNDING)
     return _front(problem, pairs, heads, tails)
 
@@ -78,7 +78,7 @@ def _merged(
 
     def paired(cut: int, head: NDArray[np.intp], tail: NDArray[np.intp]) -> _Pairs:
         one, other = heads[cut], tails[num_units - cut]
-        value = objective(one.time_s[head], problem.link_s[cut], other.time_s[tail], problem.link_bytes[cut])
+        value = problem.value(objective, cut, one.time_s[head], other.time_s[tail])
         return _Pairs(value, one.damage[head] + other.damage[tail], np.full(len(head), cut), head, tail)
 
     none = np.empty(0, np.intp)
@@ -90,7 +90,7 @@ def _merged(
     for cut in cuts:
         one, other = heads[cut], tails[num_units - cut]
         (fast_1, mild_1), (fast_2, mild_2) = _corners(one), _corners(other)
-        value = objective(fast_1[:, None], problem.link_s[cut], fast_2[None, :], problem.link_bytes[cut])
+        value = problem.value(objective, cut, fast_1[:, None], fast_2[None, :])
         mildest = mild_1[:, None] + mild_2[None, :]  # no pair of the two blocks is faster, none does less damage
         blocks = np.argwhere((mildest <= limit) & ~found.beats(value, mildest))
         for start in range(0, len(blocks), PAIRS_AT_ONCE // BLOCK**2):
@@ -136,4 +136,4 @@ def _front(problem: Problem, pairs: _Pairs, heads: list[TierFront], tails: list[
         times_s[rows, 0] = heads[cut].time_s[head]
         times_s[rows, 1] = problem.link_s[cut]
         times_s[rows, 2] = tails[num_units - cut].time_s[tail]
-    return Front(pairs.value, pairs.damage, pairs.split_index, gammas, times_s)
+    return Front(pairs.value, pairs.damage, pairs.split_index, gammas, times_s, problem.delay_s[pairs.split_index])

@@ -11,6 +11,9 @@ from splitsem.optimise.roofline import TierWork
 def measured_problem(lut: HardwareLut, calibrated: bool = True, undisturbed: bool = False) -> Problem:
     """What a solver sees of ``lut``.
 
+    Where frames were fitted, units take the tables' times by that fit's factors, each end has its share of a frame's
+    other work, the link is the wire alone, and what keeps nobody busy is a delay.
+
     Args:
         lut: both machines and the link.
         calibrated: multiply each machine's times by its calibration's factor, where it has one.
@@ -22,14 +25,22 @@ def measured_problem(lut: HardwareLut, calibrated: bool = True, undisturbed: boo
     if lut.link is None:
         raise ValueError("lut must have a link, got none")
     edge, server = (table.to_arrays(calibrated, undisturbed) for table in (lut.edge, lut.server))
+    units = tuple(unit.name for unit in lut.edge.units)
+    works = _work(lut.edge, edge), _work(lut.server, server)
+    frames = lut.frames
+    if frames is None:
+        link = LinkCost(fixed_s=lut.link.base_s, s_per_byte=lut.link.s_per_byte)
+        return Problem(units, edge.time_s, server.time_s, edge.link_bytes, link, *works)
     return Problem(
-        units=tuple(unit.name for unit in lut.edge.units),
-        edge_s=edge.time_s,
-        server_s=server.time_s,
+        units=units,
+        edge_s=frames.edge_factor * edge.time_s,
+        server_s=frames.server_factor * server.time_s,
         link_bytes=edge.link_bytes,
-        link=LinkCost(fixed_s=lut.link.base_s, s_per_byte=lut.link.s_per_byte),
-        edge_work=_work(lut.edge, edge),
-        server_work=_work(lut.server, server),
+        link=LinkCost(fixed_s=0.0, s_per_byte=frames.s_per_byte, delay_s=frames.delay_s, free_bytes=frames.free_bytes),
+        edge_work=works[0],
+        server_work=works[1],
+        edge_base_s=frames.edge_base_s,
+        server_base_s=frames.server_base_s,
     )
 
 

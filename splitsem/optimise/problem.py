@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from splitsem.models.branches import GAMMAS
+from splitsem.optimise.objective import Objective
 from splitsem.optimise.roofline import TierWork
 
 NUM_GAMMAS = len(GAMMAS)
@@ -20,15 +21,23 @@ class LinkCost:
     """``T = fixed_s + s_per_byte · bytes``, fitted from measured transfers; a cut that sends no byte takes no time.
 
     Attributes:
-        fixed_s: seconds that any transfer takes.
+        fixed_s: seconds that any transfer keeps the link from the next one.
         s_per_byte: seconds that each byte adds.
+        delay_s: seconds that a sample spends beyond the three stages, while they are free for others: it is in the
+            latency and not in the cycle. Below 0 where a stage's time holds work that its own sample does not wait for.
+        free_bytes: of a sample that is alone the link takes so many at once, as a token bucket does: they take time in
+            the cycle only.
     """
 
     fixed_s: float
     s_per_byte: float
+    delay_s: float = 0.0
+    free_bytes: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("fixed_s", "s_per_byte"):
+        if not isfinite(self.delay_s):
+            raise ValueError(f"delay_s must be finite, got {self.delay_s}")
+        for name in ("fixed_s", "s_per_byte", "free_bytes"):
             if not (isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
 
@@ -36,6 +45,11 @@ class LinkCost:
         """Seconds for each number of bytes."""
         num_bytes = np.asarray(num_bytes, dtype=float)
         return np.where(num_bytes > 0, self.fixed_s + self.s_per_byte * num_bytes, 0.0)
+
+    def beyond_stages_s(self, num_bytes: ArrayLike) -> Floats:
+        """Seconds that the latency of a lone sample is above the sum of the stages, for each number of bytes."""
+        num_bytes = np.asarray(num_bytes, dtype=float)
+        return np.where(num_bytes > 0, self.delay_s - self.s_per_byte * np.minimum(num_bytes, self.free_bytes), 0.0)
 
 
 class StageTimes(NamedTuple):
@@ -59,6 +73,8 @@ class Problem:
         server_s: the same on the server.
         link_bytes: bytes that cross, by λ, ``(U + 1,)``: the input at 0, the output at U.
         link: what they take.
+        edge_base_s: seconds of the edge for any sample, wherever the cut is: what sending and receiving cost it.
+        server_base_s: the same of the server.
         edge_work: FLOPs and bytes on the edge, for the roofline term.
         server_work: the same on the server.
 
@@ -73,8 +89,13 @@ class Problem:
     link: LinkCost
     edge_work: TierWork | None = None
     server_work: TierWork | None = None
+    edge_base_s: float = 0.0
+    server_base_s: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("edge_base_s", "server_base_s"):
+            if not (isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
         object.__setattr__(self, "units", tuple(self.units))
         if not self.units:
             raise ValueError("units must name at least one unit, got none")
@@ -110,6 +131,11 @@ class Problem:
     def link_s(self) -> Floats:
         """Seconds on the link by λ, ``(U + 1,)``."""
         return self.link.time_s(self.link_bytes)
+
+    @property
+    def delay_s(self) -> Floats:
+        """Seconds of the latency beyond the three stages by λ, ``(U + 1,)``."""
+        return self.link.beyond_stages_s(self.link_bytes)
 
     def tiers(self, allowed: Mask | None = None) -> tuple[Floats, Floats]:
         """``edge_s`` and ``server_s`` with inf for what is not allowed; without ``allowed``, everything offered is.
@@ -162,7 +188,20 @@ class Problem:
             unit = int(np.flatnonzero(~np.isfinite(taken))[0])
             side = "edge" if on_edge[unit] else "server"
             raise ValueError(f"unit {self.units[unit]!r} is not offered in γ {gammas[unit]} on the {side}")
-        return StageTimes(float(taken[on_edge].sum()), float(self.link_s[split_index]), float(taken[~on_edge].sum()))
+        edge_s, server_s = self.edge_base_s + taken[on_edge].sum(), self.server_base_s + taken[~on_edge].sum()
+        return StageTimes(float(edge_s), float(self.link_s[split_index]), float(server_s))
+
+    def value(self, objective: Objective, split_index: Any, edge_s: Any, server_s: Any) -> Any:
+        """The objective's value, for numbers or arrays that broadcast.
+
+        Args:
+            objective: gives it.
+            split_index: λ.
+            edge_s: seconds of the whole stage, ``edge_base_s`` included.
+            server_s: the same on the server.
+        """
+        stages = objective(edge_s, self.link_s[split_index], server_s, self.link_bytes[split_index])
+        return stages + objective.latency * self.delay_s[split_index]
 
     def _names(self, mask: Mask) -> str:
         return ", ".join(repr(self.units[u]) for u in np.flatnonzero(mask)) or "none"

@@ -141,7 +141,11 @@ class _Pruning:
         tail_CL = np.hstack([server_CU[:, ::-1].cumsum(axis=1)[:, ::-1], none_C1])
         can_run = np.isfinite(head_CL) & np.isfinite(tail_CL)
         head_CL, tail_CL = np.where(can_run, head_CL, 0.0), np.where(can_run, tail_CL, 0.0)
-        value_CL = self.exact.objective(head_CL, self.problem.link_s, tail_CL, self.problem.link_bytes)
+        problem = self.problem
+        every_cut = np.arange(problem.num_units + 1)
+        value_CL = problem.value(
+            self.exact.objective, every_cut, problem.edge_base_s + head_CL, problem.server_base_s + tail_CL
+        )
         return np.where(can_run, value_CL, np.inf)
 
     def _mildest(self, cut: int) -> _Subsets:
@@ -160,5 +164,6 @@ def _front(visited: Sequence[Solution]) -> Front:
         np.array([one.split_index for one in visited], np.intp),
         np.array([one.gammas for one in visited], np.int8),
         np.array([(one.edge_s, one.link_s, one.server_s) for one in visited]),
+        np.array([one.delay_s for one in visited]),
     )
     return front.take(staircase(value, damage))

@@ -41,6 +41,8 @@ class Relaxation:
         link_s: L.
         link_bytes: L.
         damage: UG.
+        bases_s: of edge and server, for any sample.
+        delay_s: of the latency alone, L.
         masked: what neither machine offers, UG.
     """
 
@@ -49,6 +51,8 @@ class Relaxation:
     link_s: Tensor
     link_bytes: Tensor
     damage: Tensor
+    bases_s: tuple[float, float]
+    delay_s: Tensor
     masked: Tensor
 
     @classmethod
@@ -67,6 +71,8 @@ class Relaxation:
             link_s=tensor(problem.link_s),
             link_bytes=tensor(problem.link_bytes),
             damage=tensor(np.where(offered, damage, 0.0)),
+            bases_s=(problem.edge_base_s, problem.server_base_s),
+            delay_s=tensor(problem.delay_s),
             masked=torch.from_numpy(~offered),
         )
 
@@ -86,7 +92,9 @@ class Relaxation:
         edge_s = ((soft.gamma * self.edge_s).sum(2) * soft.on_edge).sum(1)
         server_s = ((soft.gamma * self.server_s).sum(2) * (1 - soft.on_edge)).sum(1)
         link_s, link_bytes = soft.cut @ self.link_s, soft.cut @ self.link_bytes
-        return objective(edge_s, link_s, server_s, link_bytes, torch.maximum)
+        edge_s, server_s = edge_s + self.bases_s[0], server_s + self.bases_s[1]
+        delay_s = soft.cut @ self.delay_s
+        return objective(edge_s, link_s, server_s, link_bytes, torch.maximum) + objective.latency * delay_s
 
     def scale(self, objective: Objective) -> float:
         """The size of a value: every unit in its faster machine's fastest γ, on both machines; 1 where that is 0."""
@@ -125,9 +133,10 @@ class Choices:
         cuts, gammas = rows[:, 0].astype(np.intp), rows[:, 1:].astype(np.int8)
         units = np.arange(self.problem.num_units)
         on_edge = units < cuts[:, None]
-        edge_s = np.where(on_edge, self.edge_s[units, gammas], 0.0).sum(axis=1)
-        server_s = np.where(on_edge, 0.0, self.server_s[units, gammas]).sum(axis=1)
-        link_s = self.problem.link_s[cuts]
-        value = objective(edge_s, link_s, server_s, self.problem.link_bytes[cuts])
-        times_s = np.column_stack([edge_s, link_s, server_s])
-        return Front(value, damage[units, gammas].sum(axis=1), cuts, gammas, times_s)
+        problem = self.problem
+        edge_s = problem.edge_base_s + np.where(on_edge, self.edge_s[units, gammas], 0.0).sum(axis=1)
+        server_s = problem.server_base_s + np.where(on_edge, 0.0, self.server_s[units, gammas]).sum(axis=1)
+        value = problem.value(objective, cuts, edge_s, server_s)
+        times_s = np.column_stack([edge_s, problem.link_s[cuts], server_s])
+        hurt = damage[units, gammas].sum(axis=1)
+        return Front(value, hurt, cuts, gammas, times_s, problem.delay_s[cuts])

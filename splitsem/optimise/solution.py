@@ -17,16 +17,21 @@ ROUNDING = 1e-12
 
 
 class Stages:
-    """What follows from the times of the three stages of a sample: head, payload on its way, tail."""
+    """What follows from the times of the three stages of a sample: head, payload on its way, tail.
+
+    Attributes:
+        delay_s: what the latency holds beyond the three, see ``LinkCost``.
+    """
 
     edge_s: float
     link_s: float
     server_s: float
+    delay_s: float = 0.0
 
     @property
     def latency_s(self) -> float:
-        """The sum of the three stages."""
-        return self.edge_s + self.link_s + self.server_s
+        """The sum of the three stages and the delay."""
+        return self.edge_s + self.link_s + self.server_s + self.delay_s
 
     @property
     def cycle_s(self) -> float:
@@ -51,6 +56,7 @@ class Solution(Stages):
         server_s: tail.
         value: of the objective that was minimised, in its unit.
         damage: predicted loss of score against A_ref, as a fraction; 0.0 where no damage was given.
+        delay_s: what the latency holds beyond the three stages, see ``LinkCost``.
     """
 
     split_index: int
@@ -60,6 +66,7 @@ class Solution(Stages):
     server_s: float
     value: float
     damage: float = 0.0
+    delay_s: float = 0.0
 
     @classmethod
     def of(
@@ -67,8 +74,8 @@ class Solution(Stages):
     ) -> "Solution":
         """Evaluate a configuration. Raises ValueError where the problem does not offer it."""
         times = problem.times(split_index, gammas)
-        value = float(objective(*times, problem.link_bytes[split_index]))
-        return cls(split_index, gammas, *times, value, damage)
+        value = float(problem.value(objective, split_index, times.edge_s, times.server_s))
+        return cls(split_index, gammas, *times, value, damage, float(problem.delay_s[split_index]))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -88,6 +95,7 @@ class Front:
         split_index: λ, ``(n,)``.
         gammas: ``(n, U)``.
         times_s: edge, link and server, ``(n, 3)``.
+        delay_s: what their latencies hold beyond the three stages, see ``LinkCost``, ``(n,)``.
     """
 
     value: Floats
@@ -95,6 +103,7 @@ class Front:
     split_index: NDArray[np.intp]
     gammas: NDArray[np.int8]
     times_s: Floats
+    delay_s: Floats
 
     def __len__(self) -> int:
         return len(self.value)
@@ -109,6 +118,7 @@ class Front:
             server_s,
             float(self.value[index]),
             float(self.damage[index]),
+            float(self.delay_s[index]),
         )
 
     def __iter__(self) -> Iterator[Solution]:
@@ -126,6 +136,7 @@ class Front:
             self.split_index[index],
             self.gammas[index],
             self.times_s[index],
+            self.delay_s[index],
         )
 
 

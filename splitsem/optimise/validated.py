@@ -20,11 +20,13 @@ class Scored:
         solution: its ``damage`` is what was predicted when it was chosen.
         score: of the deployed network.
         slack: ξ, how far the score is below A_ref − ε + margin; 0 where it is not.
+        margin: the distance that was asked of it.
     """
 
     solution: Solution
     score: float
     slack: float
+    margin: float = 0.0
 
     @property
     def rank(self) -> tuple[float, float, float]:
@@ -107,6 +109,7 @@ class Validation:
         score: Callable[[Solution], float],
         score_ref: float,
         allowed: Mask | None = None,
+        margin_of: Callable[[Solution], float] | None = None,
     ) -> Validated:
         """The best solution whose true score keeps ε, or that with the least true slack when none of those scored does.
 
@@ -118,12 +121,15 @@ class Validation:
                 same γ are the same network, which is scored once.
             score_ref: A_ref.
             allowed: ``(U, 14)``, which γ may be chosen.
+            margin_of: the distance from A_ref − ε to ask of a solution that was scored, in place of the same for all.
+                Corrected damages then hold it, since what is sought keeps ε with it.
 
         Raises:
             ValueError: an argument does not fit, or ``score`` returned no finite number.
         """
         check_epsilon(epsilon)
         known: dict[tuple[int, ...], float] = {}
+        margins: dict[tuple[int, ...], float] = {}
 
         def judged(solution: Solution) -> Scored:
             if solution.gammas not in known:
@@ -131,9 +137,12 @@ class Validation:
             true = known[solution.gammas]
             if not isfinite(true):
                 raise ValueError(f"score must return a finite number, got {true} for γ {list(solution.gammas)}")
-            return Scored(solution, true, smallest_slack(score_ref - true, budget))
+            if solution.gammas not in margins:
+                margins[solution.gammas] = 0.0 if margin_of is None else margin_of(solution)
+            margin = margins[solution.gammas] if margin_of is not None else self.margin
+            return Scored(solution, true, smallest_slack(score_ref - true, epsilon - margin), margin)
 
-        budget = epsilon - self.margin
+        budget = epsilon - (self.margin if margin_of is None else 0.0)
         result = self.solver.joint(problem, damage, max(budget, 0.0), allowed)
         first = judged(result.front[len(result.front) - 1])
         seen = {(first.solution.split_index, first.solution.gammas)}
@@ -144,7 +153,8 @@ class Validation:
             scored = tuple(judged(solution) for solution in chosen)
             seen.update((solution.split_index, solution.gammas) for solution in chosen)
             rounds.append(Round(scored, min((rounds[-1].best, *scored), key=lambda one: one.rank)))
-            table = recalibrated(damage, np.array(list(known), np.int8), score_ref - np.array(list(known.values())))
+            lost = score_ref - np.array(list(known.values())) + np.array([margins[gammas] for gammas in known])
+            table = recalibrated(damage, np.array(list(known), np.int8), lost)
             result = self.solver.joint(problem, table, max(budget, 0.0), allowed)
         return Validated(rounds[-1].best, not chosen, tuple(rounds), table, result)
 

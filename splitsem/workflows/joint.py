@@ -156,6 +156,14 @@ def _headline(metrics: Metrics, joint: JointBase, folder: Path) -> str:
             f"ε = {metrics['epsilon']:g} {'kept' if metrics['feasible'] else 'missed'}"
         )
         parts.append(f"this choice in other workflows: {joint.recipe}")
+    if "measured_throughput_hz" in metrics:
+        predicted_s = t_eff_s(joint.joint["best"])
+        parts.append(
+            f"on the wire {format_hz(metrics['measured_throughput_hz'])}: "
+            f"{metrics['measured_gain_over_baseline']:+.1%} over all branches in parallel, "
+            f"{metrics['measured_gain_over_fused']:+.1%} over all fused; T_eff predicted "
+            f"{1e3 * predicted_s:.2f} ms, measured {1e3 * metrics['measured_t_eff_s']:.2f} ms"
+        )
     return "\n".join([*parts, str(folder)])
 
 

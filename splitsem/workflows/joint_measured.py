@@ -1,17 +1,23 @@
-"""mode=real: tables of both processes, a link fitted to frames, and what the chosen networks take on the wire."""
+"""mode=real: tables of both ends, what frames take beyond them, and what the chosen networks take on the wire."""
 
 from __future__ import annotations
 
+import json
 import logging
+import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from omegaconf import OmegaConf
 
+from splitsem.cost.frame_fit import FrameFit, TimedFrames, fit_frames
 from splitsem.cost.hardware_lut import HardwareLut, hardware_lut_json
-from splitsem.cost.link_fit import LinkFit, fit_link
+from splitsem.errors import ConfigError
 from splitsem.models.branches import whole_gamma
+from splitsem.optimise.problem import Problem
 from splitsem.workflows import joint_tables
 from splitsem.workflows.joint_store import Document, t_eff_s
 
@@ -21,67 +27,155 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _MOST_SIZES = 6
+_MOST_SAMPLES = 400  # of a job whose score is of no interest
+_NUM_PACED = 1000
 
 
 def hardware(joint: JointRun, pair: RealPair) -> HardwareLut:
-    """This machine as the edge, the server's process by its own measurement, and the link between the two."""
+    """Both ends by their own measurements, and what frames of the reference networks took between them.
+
+    The domains of a sweep share all of it: no time depends on weights or data.
+    """
+    lut = _tables(joint, pair)
+    facts = _facts(joint) | {"tables": joint_tables.digest(hardware_lut_json(lut)), "model": joint.model}
+    found = joint.store.get("frames", facts, lambda: {"jobs": _jobs(joint, pair, lut)})
+    fit = fit_frames([TimedFrames(**one["frames"]) for one in found["jobs"]])
+    log.info(
+        "Frames: edge %.2f ms, server %.2f ms beside their units (table × %.2f and × %.2f), delay %.2f ms, "
+        "%.1f Mbit/s; errors left: latency %.1f %%, cycle %.1f %%",
+        *(1e3 * fit.edge_base_s, 1e3 * fit.server_base_s, fit.edge_factor, fit.server_factor, 1e3 * fit.delay_s),
+        *(8e-6 / max(fit.s_per_byte, 1e-12), 100 * fit.latency_error, 100 * fit.cycle_error),
+    )
+    return replace(lut, link=fit.line(), frames=fit)
+
+
+def _tables(joint: JointRun, pair: RealPair) -> HardwareLut:
+    """Each end's table: a file that is given, or what a process there measures; the edge without a prefix is here."""
+    cfg = joint.cfg.copy()
+    for end in ("edge", "server"):
+        given = cfg.workflow[f"{end}_lut"]
+        if given or (end == "edge" and not pair.prefixes["edge"]):
+            continue
+        names = ("meter", "rates_s", f"{end}_prefix")
+        facts = {name: _plain(joint)[name] for name in names} | {"end": end, "model": joint.model}
+        facts |= {name: OmegaConf.to_container(joint.cfg[name], resolve=True) for name in ("model", "device")}
+        facts["shapes"] = [unit.input_shape for unit in joint.untrained.facts()]
+        table = joint.store.get("table", facts, lambda end=end: pair.table(end))  # type: ignore[misc]
+        path = Path(pair.folder) / f"{end}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(table), encoding="utf-8")
+        cfg.workflow[f"{end}_lut"] = str(path)
+    server = cfg.workflow.server_lut
+    return joint_tables.tables(cfg, joint.model, joint.untrained, joint.device, server, edge_slowdown=1.0)
+
+
+def _jobs(joint: JointRun, pair: RealPair, lut: HardwareLut) -> list[Document]:
+    """Frames of all branches folded at cuts of up to six sizes, and of all branches in parallel at both ends.
+
+    At ``input`` the server is likely to be the slowest stage, at ``output`` the edge, at the largest size the line.
+    """
     joint.trained  # noqa: B018 (before the processes ask for it)
-    server = joint.settings.server_lut or str(pair.server_table())
-    lut = joint_tables.tables(joint.cfg, joint.model, joint.untrained, joint.device, server, edge_slowdown=1.0)
-    facts = _facts(joint) | {"tables": joint_tables.digest(hardware_lut_json(lut)), "trained": joint.trained.key}
-    found = joint.store.get("link", facts, lambda: asdict(_fit(joint, pair, lut)))
-    return replace(lut, link=LinkFit(**found))
-
-
-def _fit(joint: JointRun, pair: RealPair, lut: HardwareLut) -> LinkFit:
-    """The line through all that is neither head nor tail, coding included, of frames alone on the link."""
     settings = joint.settings
     edge, server = (table.to_arrays(settings.calibrated, settings.undisturbed) for table in (lut.edge, lut.server))
-    gammas = [whole_gamma(unit.ways, folded=True) for unit in lut.edge.units]
-    rows = np.arange(len(gammas))
-    heads = np.concatenate([[0.0], np.cumsum(edge.time_s[rows, gammas])])
-    tails = np.concatenate([np.cumsum(server.time_s[rows, gammas][::-1])[::-1], [0.0]])
+    rows = np.arange(len(lut.edge.units))
     _, cuts = np.unique(edge.link_bytes, return_index=True)
     cuts = cuts[np.unique(np.linspace(0, len(cuts) - 1, _MOST_SIZES).round().astype(int))]
-    log.info("Frames of %d sizes over the link", len(cuts))
-    jobs = pair.offload(gammas, [int(cut) for cut in cuts])
-    pairs = zip(cuts, jobs, strict=True)
-    return fit_link(
-        [(edge.link_bytes[cut], max(0.0, job["measured_latency_s"] - heads[cut] - tails[cut])) for cut, job in pairs]
-    )
+    ends = [0, len(rows)]
+    asked = {True: sorted({*map(int, cuts), *ends}), False: sorted({*ends, len(rows) // 2})}
+    jobs = []
+    for is_folded, split_indices in asked.items():
+        gammas = [whole_gamma(unit.ways, folded=is_folded) for unit in lut.edge.units]
+        edge_s, server_s = (table.time_s[rows, gammas] for table in (edge, server))
+        log.info("Frames of %d cuts, all branches %s", len(split_indices), "folded" if is_folded else "in parallel")
+        num_samples = min(settings.num_samples or _MOST_SAMPLES, _MOST_SAMPLES)
+        for cut, job in zip(split_indices, pair.offload(gammas, split_indices, num_samples, _NUM_PACED), strict=True):
+            frames = TimedFrames(
+                edge_s=float(edge_s[:cut].sum()),
+                server_s=float(server_s[cut:].sum()),
+                payload_bytes=float(edge.link_bytes[cut]),
+                latency_s=job["measured_latency_s"],
+                cycle_s=1 / job["measured_throughput_hz"],
+            )
+            told = {name: value for name, value in job.items() if name.startswith(("measured_", "paced_"))}
+            jobs.append({"gammas": gammas, "lambda": cut, "frames": asdict(frames), "job": told})
+    return jobs
 
 
 def measured(joint: JointRun, pair: RealPair) -> Document:
-    """``measured_*`` of the chosen network, of both baselines at their cuts, and errors of the predictions."""
-    chosen = {"": joint.joint["best"]}
+    """``measured_*`` of the chosen network, of both baselines at their cuts, and errors of the predictions.
+
+    Medians of ``workflow.num_repeats`` runs. A baseline's throughput is the better one of its cut with the least T_eff
+    and its cut with the least cycle.
+    """
+    solutions = {"": joint.joint["best"]}
     for label, name in (("baseline_", "all_parallel"), ("fused_", "all_fused")):
-        chosen[label] = joint.throughput["solutions"][name]
-    facts = _facts(joint) | joint.network_facts() | {"solutions": chosen}
-    return joint.store.get("measured", facts, lambda: _measured(pair, chosen))
+        solutions[label] = joint.throughput["solutions"][name]
+    cuts = {label: [found["lambda"]] for label, found in solutions.items()}
+    for label in ("baseline_", "fused_"):
+        other = _fastest_cut(joint.problem, solutions[label]["gammas"])
+        cuts[label] += [other] if other not in cuts[label] else []
+    facts = _facts(joint) | joint.network_facts() | {"solutions": solutions, "cuts": cuts}
+    found = joint.store.get("measured", facts, lambda: _measured(joint, pair, solutions, cuts))
+    frames = joint.hardware.frames
+    return found | ({} if frames is None else _fit_metrics(frames))
 
 
-def _measured(pair: RealPair, chosen: dict[str, Document]) -> Document:
+def _measured(joint: JointRun, pair: RealPair, solutions: dict[str, Document], cuts: dict[str, list[int]]) -> Document:
     found: Document = {}
-    for label, solution in chosen.items():
-        (job,) = pair.offload(solution["gammas"], [solution["lambda"]])
-        latency_s, throughput_hz = job["measured_latency_s"], job["measured_throughput_hz"]
-        took_s = t_eff_s({"latency_s": latency_s, "cycle_s": 1 / throughput_hz})
+    for label, solution in solutions.items():
+        num, repeats = len(cuts[label]), joint.settings.num_repeats
+        jobs = pair.offload(solution["gammas"], cuts[label] * repeats, joint.settings.num_samples, _NUM_PACED)
+        runs = [jobs[cut::num] for cut in range(num)]  # in turns, so that a drift hits all cuts alike
+        rates_hz = [_median(of_cut, "measured_throughput_hz") for of_cut in runs]
+        latency_s = _median(runs[0], "measured_latency_s")
+        took_s = t_eff_s({"latency_s": latency_s, "cycle_s": 1 / rates_hz[0]})
         found |= {
             f"measured_{label}latency_s": latency_s,
-            f"measured_{label}throughput_hz": throughput_hz,
+            f"measured_{label}throughput_hz": max(rates_hz),
             f"measured_{label}t_eff_s": took_s,
             f"{label}t_eff_prediction_error": abs(t_eff_s(solution) - took_s) / took_s,
-            f"wire_{label}accuracy": job["score"],
+            f"{label}latency_prediction_error": abs(solution["latency_s"] - latency_s) / latency_s,
+            f"{label}cycle_prediction_error": abs(solution["cycle_s"] * rates_hz[0] - 1),
+            f"wire_{label}accuracy": jobs[0]["score"],
         }
+        if label:
+            found[f"measured_{label}lambda"] = cuts[label][int(np.argmax(rates_hz))]
+        found |= {f"{label}{name}": _median(runs[0], name) for name in ("paced_edge_s", "paced_server_s")}
     own_hz = found["measured_throughput_hz"]
     for label in ("baseline", "fused"):
         found[f"measured_gain_over_{label}"] = own_hz / found[f"measured_{label}_throughput_hz"] - 1
     return found
 
 
-def _facts(joint: JointRun) -> Document:
-    names = ("server_prefix", "num_timed", "num_samples", "calibrated", "undisturbed")
+def _median(jobs: Sequence[Document], name: str) -> float:
+    return statistics.median(float(job[name]) for job in jobs)
+
+
+def _fastest_cut(problem: Problem, gammas: Sequence[int]) -> int:
+    """Where the slowest stage of a network with these γ takes least."""
+    able = []
+    for cut in range(problem.num_units + 1):
+        try:
+            able.append((max(problem.times(cut, tuple(gammas))), cut))
+        except ValueError:  # a unit has no time on that side
+            continue
+    if not able:
+        raise ConfigError("no cut has every unit where it can run")
+    return min(able)[1]
+
+
+def _fit_metrics(frames: FrameFit) -> Document:
+    return {f"frames_{name}": value for name, value in asdict(frames).items()}
+
+
+def _plain(joint: JointRun) -> Document:
     settings = OmegaConf.to_container(joint.settings, resolve=True)
     assert isinstance(settings, dict)
+    return {str(name): value for name, value in settings.items()}
+
+
+def _facts(joint: JointRun) -> Document:
+    names = ("edge_prefix", "server_prefix", "num_timed", "num_repeats", "num_samples", "calibrated", "undisturbed")
+    settings = _plain(joint)
     transport = OmegaConf.to_container(joint.cfg.transport, resolve=True)
     return {name: settings[name] for name in names} | {"transport": transport}

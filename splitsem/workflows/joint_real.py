@@ -1,6 +1,6 @@
 """mode=real: head here and tail in a process that is started for it, over a real link; tables and times measured there.
 
-Server and device are ``run.py`` themselves (workflow=serve, workflow=offload), with the overrides of this run.
+All ends are ``run.py`` themselves (workflow=serve, offload, split_train), with this run's task, model and training.
 """
 
 import contextlib
@@ -13,9 +13,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import splitsem
 from splitsem.errors import ConfigError, LinkError
@@ -23,16 +24,18 @@ from splitsem.workflows.joint_store import Document
 
 log = logging.getLogger(__name__)
 _RUN_PY = Path(splitsem.__file__).parent.parent / "run.py"
-_OWN = ("workflow", "optimise", "transport", "codec", "split.", "model.gamma", "tracking", "hydra", "cache_dir")
+_SHARED = ("task", "model", "trainer", "device")
 _START_S, _STOP_S = 180.0, 30.0
 
 
 class RealPair:
-    """A server process and this machine as its device.
+    """A process as the server and one as its device, on this machine or wherever the prefixes lead.
+
+    The processes get this run's settings as a file: what was composed, from wherever it came.
 
     Args:
-        cfg: the configuration; ``workflow.server_prefix`` comes before the server's command, such as
-            ``[ip, netns, exec, far]`` or ``[taskset, -c, "1"]``; it must see the same folders.
+        cfg: the configuration; ``workflow.server_prefix`` and ``edge_prefix`` come before the commands of the two ends,
+            such as ``[ip, netns, exec, far]`` or ``[taskset, -c, "1"]``; both must see the same folders.
         folder: of this run; what the processes write lies in ``folder/real``.
 
     Raises:
@@ -40,59 +43,72 @@ class RealPair:
     """
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
-        choices = HydraConfig.get().runtime.choices
-        self.transport = choices["transport"]
+        self.choices = HydraConfig.get().runtime.choices
+        self.transport = self.choices["transport"]
         if "target" not in cfg.transport or "bind" not in cfg.transport:
             raise ConfigError(f"workflow.mode=real needs transport=grpc or transport=udp, got {self.transport}")
         self.cfg, self.folder = cfg, (folder / "real").absolute()
-        self.prefix = [str(word) for word in cfg.workflow.server_prefix]
-        given = HydraConfig.get().overrides.task
-        shared = [entry for entry in given if not entry.lstrip("+~").startswith((*_OWN, "model="))]
-        self.shared = [*shared, f"model={choices['model']}"]
-        links = [entry for entry in given if entry.startswith("transport.")]
-        self.links = [e for e in links if not e.startswith(("transport.target=", "transport.bind="))]
+        self.prefixes = {end: [str(word) for word in cfg.workflow[f"{end}_prefix"]] for end in ("edge", "server")}
+        self.weights: str | None = None
         self._numbers = itertools.count()
 
-    def server_table(self) -> Path:
-        """The LUT that the server process measures of its own machine."""
-        folder = self.folder / "server_lut"
-        lut = ["workflow=joint", "workflow.steps=[lut]", "workflow.edge_slowdown=1", "transport=ethernet"]
-        joint = [e for e in HydraConfig.get().overrides.task if e.startswith(("workflow.meter", "workflow.rates_s"))]
-        own_cache = f"cache_dir={Path(self.cfg.cache_dir).absolute() / 'server'}"
-        log.info("The server's process measures its machine")
-        self._call([*self.prefix, *self._command(*self.shared, *lut, *joint, own_cache, f"hydra.run.dir={folder}")])
+    def table(self, end: str) -> Document:
+        """The LUT that a process at that end, ``edge`` or ``server``, measures of its machine."""
+        folder = self.folder / f"{end}_lut"
+        workflow = {name: _plain(self.cfg.workflow[name]) for name in ("meter", "rates_s")}
+        own = ["workflow=joint", "workflow.steps=[lut]", "workflow.edge_slowdown=1", "transport=ethernet"]
+        own += [
+            f"cache_dir={folder / 'cache'}",
+            f"hydra.run.dir={folder}",
+        ]  # who asks keeps it
+        log.info("A process at the %s measures its machine", end)
+        self._call(end, own, {"workflow": workflow})
         document = json.loads((folder / "hardware_lut_complete.json").read_text(encoding="utf-8"))
-        path = folder / "server.json"
-        path.write_text(json.dumps(document["server"]), encoding="utf-8")
-        return path
+        table: Document = document[end]
+        return table
 
-    def offload(self, gammas: Sequence[int], split_indices: Sequence[int]) -> list[Document]:
+    def offload(
+        self, gammas: Sequence[int], split_indices: Sequence[int], num_samples: int | None, num_paced: int
+    ) -> list[Document]:
         """Metrics of ``workflow=offload``, float32 features, of the network with these γ at each cut; one server."""
         form = f"model.gamma=[{','.join(map(str, gammas))}]"
         with self._serving(form) as address:
             folder = self.folder / f"offload{next(self._numbers)}"
-            given = [f"transport={self.transport}", *self.links, f"transport.target={address}", "workflow=offload"]
-            given += [f"workflow.num_timed={self.cfg.workflow.num_timed}"]
-            given += [f"split.index={','.join(map(str, split_indices))}", f"hydra.sweep.dir={folder}"]
-            if self.cfg.workflow.num_samples is not None:
-                given.append(f"workflow.num_samples={self.cfg.workflow.num_samples}")
-            self._call(self._command("-m", *self.shared, *given, form, "codec=identity", self._cache))
+            own = [f"transport={self.transport}", f"transport.target={address}", "workflow=offload", form, self._cache]
+            own += [f"workflow.num_timed={self.cfg.workflow.num_timed}", f"workflow.num_paced={num_paced}"]
+            own += ["workflow.num_probes=5"]  # its own prediction is not used
+            own += [f"workflow.num_samples={'null' if num_samples is None else num_samples}", "codec=identity"]
+            own += [f"split.index={','.join(map(str, split_indices))}", f"hydra.sweep.dir={folder}", "-m"]
+            self._call("edge", own, self._link)
         paths = [folder / str(job) / "metrics.json" for job in range(len(split_indices))]
         return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+    def split_train(self, point: str) -> Path:
+        """The weights after ``workflow=split_train``, float32 features, gradients and labels: head here, tail there."""
+        with self._serving("workflow.training=true") as address:
+            folder = self.folder / f"trained{next(self._numbers)}"
+            own = [f"transport={self.transport}", f"transport.target={address}", "workflow=split_train", self._cache]
+            self._call("edge", [*own, f"split.point={point}", "codec=identity", f"hydra.run.dir={folder}"], self._link)
+        return folder / "weights.safetensors"
 
     @property
     def _cache(self) -> str:
         return f"cache_dir={Path(self.cfg.cache_dir).absolute()}"
 
+    @property
+    def _link(self) -> Document:
+        """The transport's settings; the addresses are given each time."""
+        return {"transport": _plain(self.cfg.transport)}
+
     @contextlib.contextmanager
     def _serving(self, form: str) -> Iterator[str]:
         folder = self.folder / f"serve{next(self._numbers)}"
         host = self.cfg.transport.bind.rpartition(":")[0]
-        given = [f"transport={self.transport}", *self.links, f"transport.bind={host}:0", "workflow=serve"]
-        command = self._command(*self.shared, *given, form, "codec=identity", f"hydra.run.dir={folder}", self._cache)
+        own = [f"transport={self.transport}", f"transport.bind={host}:0", "workflow=serve", form, "codec=identity"]
+        command = self._command("server", [*own, f"hydra.run.dir={folder}", self._cache], self._link)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "output.txt").open("w") as output:
-            process = subprocess.Popen([*self.prefix, *command], stdout=output, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
             try:
                 yield self._address(process, folder)
             finally:
@@ -112,17 +128,41 @@ class RealPair:
             time.sleep(0.05)
         return path.read_text().strip()
 
-    @staticmethod
-    def _command(*overrides: str) -> list[str]:
-        return [sys.executable, str(_RUN_PY), *dict.fromkeys(overrides), "tracking=none"]
+    def _command(self, end: str, own: Sequence[str], settings: Document) -> list[str]:
+        """``run.py`` at that end with ``own`` overrides on top of this run's settings and the given ones."""
+        conf = self.folder / "conf"
+        name = f"settings{next(self._numbers)}"
+        (conf / "experiment").mkdir(parents=True, exist_ok=True)
+        text = "# @package _global_\n" + OmegaConf.to_yaml(OmegaConf.create(self._settings | settings))
+        (conf / "experiment" / f"{name}.yaml").write_text(text, encoding="utf-8")
+        groups = [f"{group}={option}" for group, option in self.choices.items() if _is_shared(group) and option]
+        fixed = [f"--config-dir={conf}", f"experiment={name}", *groups, "tracking=none"]
+        return [*self.prefixes[end], sys.executable, str(_RUN_PY), *fixed, *own]
 
-    def _call(self, command: Sequence[str]) -> None:
+    @property
+    def _settings(self) -> Document:
+        shared: Document = {name: _plain(self.cfg[name]) for name in _SHARED}
+        if self.weights is not None:
+            shared["trainer"]["weights"] = self.weights
+        return shared | {"seed": self.cfg.seed, "split": {"granularity": self.cfg.split.granularity}}
+
+    def _call(self, end: str, own: Sequence[str], settings: Document) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"output{next(self._numbers)}.txt"
+        command = self._command(end, own, settings)
         with path.open("w") as output:
             done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             raise LinkError(f"a process of mode=real failed: {_last_line(path)}")
+
+
+def _is_shared(group: str) -> bool:
+    """Whether a group of the configuration, ``task`` or ``task@task.base``, belongs to what both ends share."""
+    return group.rpartition("@")[2].partition(".")[0] in _SHARED
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _last_line(path: Path) -> str:

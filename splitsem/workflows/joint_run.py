@@ -1,7 +1,7 @@
 """JointRun: a network whose blocks have branches, of which cut λ and branch configurations γ are chosen together."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +22,11 @@ from splitsem.optimise.choices import function_equivalent, fused_gammas, only, p
 from splitsem.optimise.damage import ablation
 from splitsem.optimise.deployed import DeployedSplit
 from splitsem.optimise.measured import measured_problem, offered_by
+from splitsem.optimise.paired import check_confidence, paired_margin
 from splitsem.optimise.problem import Mask, Problem
+from splitsem.optimise.solution import Solution
 from splitsem.optimise.validated import Scored, Validation
-from splitsem.workflows import assemble, joint_figures, joint_measured, joint_tables
+from splitsem.workflows import assemble, joint_figures, joint_measured, joint_tables, joint_trained
 from splitsem.workflows.assemble import Whole
 from splitsem.workflows.job import Metrics
 from splitsem.workflows.joint_base import Baseline, JointBase
@@ -62,16 +64,19 @@ class JointRun(JointBase):
         if self.settings.times != "measured":
             raise ConfigError("workflow.times=hardware is for networks without branches; give workflow.edge_lut= here")
         try:
+            check_confidence(self.settings.confidence)
             self._validation(self.settings.margin or 0.0)
         except ValueError as exc:
             raise ConfigError(f"workflow: {exc}") from exc
         self.pair = RealPair(cfg, folder) if self.settings.mode == "real" else None
+        if self.settings.trains_split is not None and self.pair is None:
+            raise ConfigError("workflow.trains_split needs workflow.mode=real: two processes")
         self._scores: dict[tuple[str, tuple[int, ...]], float] = {}
 
     @cached_property
     def trained(self) -> Whole:
         """The trained network, all branches beside each other."""
-        return assemble.whole(self.cfg)
+        return joint_trained.whole(self, self.pair)
 
     @cached_property
     def hyper(self) -> HyperRepVgg:
@@ -120,7 +125,7 @@ class JointRun(JointBase):
     @cached_property
     def joint(self) -> Document:
         """The best configuration whose accuracy on the validation split keeps ε, the front and all that was scored."""
-        names = ("epsilon", "margin", "num_best", "max_rounds", "num_samples")
+        names = ("epsilon", "margin", "confidence", "num_best", "max_rounds", "num_samples")
         facts = self._speed_facts() | self.network_facts() | {name: self.settings[name] for name in names}
         rival = self.settings.get("rival") and OmegaConf.to_container(self.settings.rival, resolve=True)
         return self.store.get("joint", facts | {"rival": rival}, self._joint)
@@ -178,9 +183,15 @@ class JointRun(JointBase):
         began = time.perf_counter()
         first = self.solver.joint(problem, damage, epsilon, allowed)
         solver_s = time.perf_counter() - began
-        margin = self._margin(score_ref)
-        found = self._validation(margin).run(
-            problem, damage, epsilon, lambda one: self.score(one.gammas, "val"), score_ref, allowed
+        fixed = self.settings.margin
+        found = self._validation(fixed or 0.0).run(
+            problem,
+            damage,
+            epsilon,
+            lambda one: self.score(one.gammas, "val"),
+            score_ref,
+            allowed,
+            self._paired_margin(reference) if fixed is None else None,
         )
         rival = instantiate(self.settings.rival) if self.settings.get("rival") else None
         gap = optimality_gap(self.solver, rival, first, problem, damage, allowed)
@@ -191,7 +202,7 @@ class JointRun(JointBase):
             "domain": self.domain,
             "units": unit_objects(problem),
             "epsilon": epsilon,
-            "margin": margin,
+            "margin": found.best.margin,
             "accuracy_ref_val": score_ref,
             "best": self._scored_object(found.best),
             "feasible_val": found.feasible,
@@ -208,13 +219,15 @@ class JointRun(JointBase):
     def _validation(self, margin: float) -> Validation:
         return Validation(self.solver, self.settings.num_best, self.settings.max_rounds, margin)
 
-    def _margin(self, score_ref: float) -> float:
-        """As given, else the standard error of A_ref on the validation split; never so much that A_ref fails."""
-        if self.settings.margin is not None:
-            margin: float = self.settings.margin
-            return margin
-        num_samples = sum(len(y) for _, y in self.batches("val"))
-        return min(float(self.settings.epsilon), (score_ref * (1 - score_ref) / num_samples) ** 0.5)
+    def _paired_margin(self, reference: tuple[int, ...]) -> Callable[[Solution], float]:
+        """What a solution's loss against the reference may be off by, from the samples on which the two differ."""
+        right_ref = DeployedSplit(self.hyper, reference, 0, self.trained.device).right(self.batches("val"))
+
+        def margin_of(solution: Solution) -> float:
+            right = DeployedSplit(self.kept, solution.gammas, 0, self.trained.device).right(self.batches("val"))
+            return paired_margin(right, right_ref, self.settings.confidence)
+
+        return margin_of
 
     def _ablation(self, allowed: Mask, score_ref: float) -> Any:
         bar = tqdm(desc="Scoring each unit with fewer branches", unit="network")

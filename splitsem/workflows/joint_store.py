@@ -77,12 +77,13 @@ def solution_object(solution: Solution, units: Sequence[str]) -> Document:
         "throughput_hz": solution.throughput_hz,
         "value": solution.value,
         "damage": solution.damage,
+        "delay_s": solution.delay_s,
     }
 
 
 def solution_of(document: Document) -> Solution:
     """The other way round."""
-    names = ("edge_s", "link_s", "server_s", "value", "damage")
+    names = ("edge_s", "link_s", "server_s", "value", "damage", "delay_s")
     return Solution(document["lambda"], tuple(document["gammas"]), **{name: document[name] for name in names})
 
 

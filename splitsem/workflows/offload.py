@@ -25,7 +25,6 @@ from splitsem.workflows.job import Metrics, Result
 from splitsem.workflows.serve import engine_for, remote_transport
 
 _NUM_WARM_UP = 5
-_NUM_PIPELINED = 200
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
@@ -82,12 +81,14 @@ def _plan(cfg: DictConfig, network: Network, cut: Cut, codec: Codec) -> Plan:
 def _measure(cfg: DictConfig, network: Network, device: DeviceEnd, remote: RemoteTail) -> tuple[Metrics, Metrics]:
     """The score through the link with all stages at work, then the times of frames that have the link to themselves."""
     samples = _samples(cfg, network, cfg.workflow.num_samples)
-    ready = [x for x, _ in islice(samples, _NUM_PIPELINED)]  # neither loading nor scoring takes part in the pace
+    ready = [x for x, _ in islice(samples, cfg.workflow.num_paced)]  # loading and scoring take no part in the pace
     answers = remote.stream(device.payload(x) for x in chain(ready, (x for x, _ in samples)))
-    arrivals, outputs = [], []
+    arrivals, outputs, server_s = [], [], []
     for answer in islice(answers, len(ready)):
         outputs.append(device.result(answer))
+        server_s.append(answer.server_s)
         arrivals.append(time.perf_counter())
+    paced = {"edge": device.edge_s[: len(ready)], "server": server_s}
     rest = chain(outputs, (device.result(answer) for answer in answers))
     scores = score(lambda _: next(rest), network.task, _samples(cfg, network, cfg.workflow.num_samples))
     answers.close()  # type: ignore[attr-defined]
@@ -99,6 +100,7 @@ def _measure(cfg: DictConfig, network: Network, device: DeviceEnd, remote: Remot
         **{f"measured_{stage}_s": statistics.median(times_s) for stage, times_s in stages.items()},
         **percentiles(stages),
         "measured_throughput_hz": num / (arrivals[-1] - first),
+        **{f"paced_{end}_s": statistics.median(times_s) for end, times_s in paced.items()},
     }
     return scores, measured
 

@@ -45,9 +45,11 @@ def test_cut_and_codec_of_a_network_without_branches_are_chosen_for_several_epsi
     assert len(list((tmp_path / "cache" / "joint").glob("rates-*.json"))) == 1
 
 
-@pytest.mark.slow  # ten processes, one to three minutes: a table, and a server and a device for each network
-def test_real_mode_times_and_scores_the_chosen_network_and_both_baselines_on_the_wire(run_py, tmp_path):
-    given = ("workflow.mode=real", "transport=grpc", "workflow.num_samples=20", "workflow.num_timed=10")
+@pytest.mark.slow  # fourteen processes, minutes: training, two tables, a server and a device for each network
+def test_real_mode_trains_split_and_measures_the_chosen_network_and_both_baselines_on_the_wire(run_py, tmp_path):
+    given = ["workflow.mode=real", "transport=grpc", "workflow.num_samples=20", "workflow.num_timed=10"]
+    given += ["workflow.num_repeats=1"]
+    given += ["workflow.trains_split=stage2.1", "workflow.edge_prefix=[env]"]  # what nothing comes of
     joint = [entry for entry in JOINT if not entry.startswith("transport=")]
     done = run_py(*joint, *SMALL, *SHORT, *given, "hydra.run.dir=run", "cache_dir=cache")
     assert done.returncode == 0, done.stderr
@@ -58,4 +60,8 @@ def test_real_mode_times_and_scores_the_chosen_network_and_both_baselines_on_the
     assert metrics["measured_t_eff_s"] == pytest.approx(
         0.5 * metrics["measured_latency_s"] + 0.5 / metrics["measured_throughput_hz"]
     )
-    assert len(list((tmp_path / "cache" / "server" / "lut").glob("*.json"))) == 1
+    assert metrics["frames_num_jobs"] >= 8
+    assert metrics["frames_edge_base_s"] + metrics["frames_server_base_s"] > 0
+    assert len(list((tmp_path / "cache" / "joint").glob("table-*.json"))) == 2
+    (weights,) = (tmp_path / "cache" / "weights").glob("*.safetensors")
+    assert weights.name.startswith("split-")

@@ -12,6 +12,7 @@ from splitsem.cost.branch_frame import branch_frame, choice_frame
 from splitsem.cost.branch_lut import BranchLut, UnitLut, Way
 from splitsem.cost.branch_lut_file import read_branch_lut, write_branch_lut
 from splitsem.cost.calibration import Calibration, ChainTime
+from splitsem.cost.frame_fit import FrameFit
 from splitsem.cost.hardware_lut import merge, read_hardware_lut, write_hardware_lut
 from splitsem.cost.link_fit import LinkFit, fit_link
 from splitsem.cost.machine_rates import MachineRates
@@ -191,10 +192,11 @@ def test_a_table_of_another_name_or_length_is_refused() -> None:
 
 
 def test_two_machines_and_a_link_survive_their_file(tmp_path: Path) -> None:
-    whole = merge(table(3.0), calibrated(), LinkFit(1e-6, 0.002, 1e-4, 12))
+    frames = FrameFit(1.1, 1.3, 1e-3, 2e-3, -1e-4, 1e-7, 3000.0, 0.02, 0.03, 9)
+    whole = replace(merge(table(3.0), calibrated(), LinkFit(1e-6, 0.002, 1e-4, 12)), frames=frames)
     write_hardware_lut(whole, tmp_path / "hardware_lut_complete.json")
     read = read_hardware_lut(tmp_path / "hardware_lut_complete.json")
-    assert read.link == whole.link
+    assert (read.link, read.frames) == (whole.link, frames)
     assert (read.edge.units, read.server.units) == (whole.edge.units, whole.server.units)
     assert read.server.calibration == whole.server.calibration
     np.testing.assert_allclose(read.edge.to_arrays().time_s, 3 * read.server.to_arrays().time_s)

@@ -12,6 +12,7 @@ from splitsem.optimise.damage import SUBSETS, DamageTable, ablation
 from splitsem.optimise.objective import Objective, cycle, energy, latency, t_eff
 from splitsem.optimise.problem import LinkCost, Problem
 from splitsem.optimise.roofline import TierWork
+from splitsem.optimise.solution import Solution
 
 INF = np.inf
 
@@ -37,6 +38,20 @@ def test_times_are_those_of_the_units_on_each_side_and_a_cut_that_sends_nothing_
     assert two.times(1, (0, 4)) == pytest.approx((0.004, 0.0015, 0.003))
     assert two.times(0, (0, 1)) == pytest.approx((0.0, 0.002, 0.003))
     assert two.times(2, (0, 3)) == pytest.approx((0.013, 0.0, 0.0))
+
+
+def test_work_at_the_ends_counts_in_the_pace_and_a_delay_only_in_the_latency():
+    link = LinkCost(0.0, 1e-6, delay_s=0.0005, free_bytes=300)
+    both = times(STEM, BLOCK)
+    two = Problem(("a", "b"), both, both / 2, [1000, 200, 0], link, edge_base_s=0.01, server_base_s=0.002)
+    assert two.times(1, (0, 4)) == pytest.approx((0.014, 0.0002, 0.005))
+    assert two.delay_s == pytest.approx([0.0002, 0.0003, 0.0])
+    found = Solution.of(two, t_eff(), 0, (0, 4))
+    assert found.cycle_s == pytest.approx(0.01)
+    assert found.latency_s == pytest.approx(0.01 + 0.001 + 0.007 + 0.0002)
+    assert found.value == pytest.approx((found.latency_s + found.cycle_s) / 2)
+    with pytest.raises(ValueError, match="edge_base_s must be finite and not negative"):
+        Problem(("a", "b"), both, both, [1, 1, 1], link, edge_base_s=-1.0)
 
 
 def test_a_unit_that_only_the_server_runs_keeps_the_cut_before_it():

@@ -96,6 +96,23 @@ def test_a_margin_is_kept_on_top():
     assert found.best.score >= SCORE_REF - EPSILON + 0.01 - 1e-12
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_margin_of_each_solution_is_kept_and_nothing_better_is_overlooked(seed):
+    truth = Truth(seed, 1.0)
+
+    def margin_of(one: Solution) -> float:
+        return 0.003 * sum(gamma != 13 for gamma in one.gammas)
+
+    found = Validation(EXACT).run(truth.problem, truth.damage, EPSILON, truth.score, SCORE_REF, margin_of=margin_of)
+    best = found.best
+    assert found.feasible
+    assert best.margin == margin_of(best.solution)
+    assert best.score >= SCORE_REF - EPSILON + best.margin - 1e-12
+    unasked = truth.validated(Validation(EXACT)).best.solution.value
+    whole = truth.problem.times(best.solution.split_index, (13,) * UNITS)
+    assert unasked <= best.solution.value <= t_eff()(*whole, 0)
+
+
 def test_one_round_too_few_is_said():
     assert not Truth(0, 2.0).validated(Validation(EXACT, num_best=1, max_rounds=1)).converged
 

@@ -191,6 +191,8 @@ def test_a_lut_of_another_model_or_with_fewer_ways_is_refused(done, cache, tmp_p
         ("transport=grpc", "needs a simulated link"),
         ("workflow.undisturbed=true", "exclude each other"),
         ("workflow.mode=maybe", "workflow.mode must be"),
+        ("workflow.confidence=1", "confidence must be above 0.5 and below 1"),
+        ("workflow.trains_split=stage1.0", "trains_split needs workflow.mode=real"),
         ("workflow.mode=real", "needs transport=grpc or transport=udp, got ethernet"),
         ("workflow.times=hardware", "for networks without branches"),
     ],
@@ -224,8 +226,8 @@ def test_the_tables_of_a_run_are_csv_that_others_can_read(done):
     assert all(float(row["median_s"]) > 0 for row in rows)
 
 
-def test_without_a_margin_it_is_a_standard_error_and_never_forbids_the_reference(done):
+def test_without_a_margin_a_network_keeps_what_its_loss_may_be_off_by_and_the_reference_is_never_forbidden(done):
     found = json.loads((done[0] / "domain_0_joint.json").read_text())
-    assert found["margin"] == 0.02  # 36 digits: the standard error is far more than ε
     assert found["feasible_val"]
-    assert found["best"]["accuracy_val"] >= found["accuracy_ref_val"]
+    lost = found["accuracy_ref_val"] - found["best"]["accuracy_val"]
+    assert lost + found["margin"] <= 0.02 + 1e-9
