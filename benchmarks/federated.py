@@ -1,39 +1,33 @@
-"""Federated updates on digits: bytes against float32 and scores of several codecs; the time of plain Flower; memory.
+"""Federated training beside plain Flower, the codec's share of a round, and a hundred clients in one process.
 
-``python benchmarks/federated.py [rounds]``: 10 clients, Dirichlet(0.3), all in this process; one seed, so scores are
-only a first look (experiments/federated has the study).
+    python benchmarks/federated.py
+
+Digits, all clients in this process; scores are the study's (experiments/federated).
 """
 
 import resource
-import sys
+import statistics
 import time
 from pathlib import Path
 
+from harness.ends import state_of_the_machine
 from hydra import compose, initialize_config_dir
 
 from splitsem.federated.flower import ClientApp, Context, Message, MetricRecord, RecordDict
 from splitsem.federated.in_process import InProcessGrid
 from splitsem.federated.report import run_metrics
-from splitsem.federated.state import to_record
-from splitsem.pipeline import score
-from splitsem.workflows import assemble
+from splitsem.federated.state import State, to_record
 from splitsem.workflows.federated_ends import Ends, build
 
 CONF = Path(__file__).parents[1] / "conf"
-BASE = ("workflow=federated", "task=digits", "device=cpu", "federated.local_epochs=2")
+BASE = ("workflow=federated", "task=digits", "device=cpu", "device.num_threads=1")
 UNEVEN = (
     "partition@federated.partition=dirichlet",
     "federated.partition.beta=0.3",
     "federated.partition.min_samples=2",
 )
-CASES = {
-    "identity": ("codec=identity",),
-    "quant8": ("codec=quant8",),
-    "quant4, error feedback": ("codec=quant4",),
-    "quant4, none": ("codec=quant4", "federated.error_feedback=false"),
-    "top 1 %, error feedback": ("codec=topk", "codec.keep_ratio=0.01"),
-    "top 1 % in 8 bits, error feedback": ("codec=topk_quant", "codec.keep_ratio=0.01"),
-}
+REPEATS = 4
+ROUNDS = 20
 
 
 def made(*overrides: str) -> Ends:
@@ -50,8 +44,8 @@ def run(ends: Ends) -> float:
     return time.perf_counter() - began
 
 
-def plain(ends: Ends) -> float:
-    """The same clients under Flower's own FedAvg and loop, whole networks as numpy arrays; returns the seconds."""
+def plain(ends: Ends) -> tuple[float, State]:
+    """The same clients under Flower's own FedAvg and loop, whole networks as numpy arrays: seconds, and the network."""
     site, app = ends.site, ClientApp()
 
     @app.train()
@@ -65,35 +59,50 @@ def plain(ends: Ends) -> float:
 
     grid = InProcessGrid(app, len(ends.parts))
     began = time.perf_counter()
-    ends.server.strategy.start(grid, to_record(ends.server.initial), num_rounds=ends.server.num_rounds)
-    return time.perf_counter() - began
+    done = ends.server.strategy.start(grid, to_record(ends.server.initial), num_rounds=ends.server.num_rounds)
+    return time.perf_counter() - began, dict(done.arrays.to_torch_state_dict())
+
+
+def beside_plain_flower() -> None:
+    """FedAvg with identity, and Flower's own."""
+    few = ("federated.num_clients=3", "federated.rounds=5", "codec=identity")
+    ratios, apart = [], 0.0
+    for _ in range(REPEATS):
+        ends = made(*few)
+        ours_s = run(ends)
+        theirs_s, theirs = plain(made(*few))
+        ratios.append(ours_s / theirs_s)
+        apart = max(float((ends.server.final[name].double() - theirs[name].double()).abs().max()) for name in theirs)
+    print(
+        f"FedAvg, identity, 3 clients, 5 rounds: {statistics.median(ratios):.2f} times plain Flower "
+        f"({min(ratios):.2f} to {max(ratios):.2f}); largest difference of a weight {apart:.1e}"
+    )
 
 
 def main() -> None:
     """Print the figures."""
-    rounds = f"federated.rounds={sys.argv[1] if len(sys.argv) > 1 else 25}"
-    run(made(*UNEVEN, rounds, "federated.num_clients=2", "federated.rounds=1"))  # everything is imported and compiled
-    print(f"{'codec':36}{'score':>8}{'bytes up':>10}{'fewer':>8}{'round s':>9}{'codec s':>9}")
-    for name, overrides in CASES.items():
-        ends = made(*UNEVEN, rounds, "federated.num_clients=10", *overrides)
+    print(state_of_the_machine())
+    for codec in ("identity", "quant8", "quant4", "topk1"):  # everything is imported and compiled
+        run(made("federated.num_clients=2", "federated.rounds=1", f"codec={codec}"))
+    beside_plain_flower()
+    print(f"{'10 clients, Dirichlet(0.3)':28}{'bytes up':>10}{'fewer':>8}{'round s':>9}{'codec':>9}")
+    for codec in ("identity", "quant8", "quant4", "topk1"):
+        ends = made(*UNEVEN, "federated.rounds=5", "federated.num_clients=10", f"codec={codec}")
         run(ends)
         metrics = run_metrics(ends.server.rows, ends.layout.raw_bytes)
-        ends.install(ends.server.final)
-        reached = score(ends.model, ends.task, assemble.test_batches(ends.task, ends.device, 256, None))["score"]
         print(
-            f"{name:36}{reached:8.4f}{metrics['uplink_bytes']:10,.0f}{metrics['uplink_compression_ratio']:8.1f}"
-            f"{metrics['round_s']:9.2f}{10 * metrics['codec_s']:9.2f}"
+            f"{codec:28}{metrics['uplink_bytes']:10,.0f}{metrics['uplink_compression_ratio']:8.1f}"
+            f"{metrics['round_s']:9.2f}{100 * metrics['codec_share']:7.1f} %"
         )
-    few = ("federated.num_clients=3", "federated.rounds=5", "codec=identity")
-    times = [(run(made(*few)), plain(made(*few))) for _ in range(3)]
-    ours, theirs = (min(column) for column in zip(*times, strict=True))
+    peaks_mb: list[float] = []
+    ends = made("federated.num_clients=100", f"federated.rounds={ROUNDS}", "codec=quant8")
+    ends.server.on_round = lambda row: peaks_mb.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    seconds = run(ends)
+    share = run_metrics(ends.server.rows, ends.layout.raw_bytes)["codec_share"]
     print(
-        f"FedAvg, identity, 3 clients, 5 rounds: {ours:.2f} s, plain Flower {theirs:.2f} s: {ours / theirs:.2f} times"
+        f"100 clients, {ROUNDS} rounds, quant8: {seconds:.0f} s, {100 * share:.1f} % of it the codec's; peak memory "
+        f"{peaks_mb[0]:.0f} MB after the first round, {peaks_mb[-1]:.0f} MB after the last"
     )
-    for num_rounds in (1, 3):
-        seconds = run(made("federated.num_clients=100", f"federated.rounds={num_rounds}", "codec=quant8"))
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"100 clients, {num_rounds} rounds: {seconds:.1f} s; peak memory of this process {peak_mb:.0f} MB")
 
 
 if __name__ == "__main__":

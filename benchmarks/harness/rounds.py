@@ -33,6 +33,9 @@ class Fixed(NamedTuple):
 
     rate: Rate
 
+    def start_round(self, server_round: int) -> None:
+        """See ChoosesRates; every round is alike."""
+
     def choose(self, client: Hashable, raw_values: int) -> Rate:
         """See Policy."""
         return self.rate

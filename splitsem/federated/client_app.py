@@ -43,6 +43,7 @@ def make_client_app(site: Site, mods: list[Mod], training_mods: Sequence[Mod] = 
             "num-examples": trained.num_examples,
             "train-loss": trained.train_loss,
             "train-s": trained.train_s,
+            **trained.steps,
         }
         return Message(RecordDict({ARRAYS: to_record(trained.state), METRICS: MetricRecord(metrics)}), reply_to=message)
 

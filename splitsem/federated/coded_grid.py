@@ -22,7 +22,7 @@ from splitsem.federated.links import ClientLinks
 from splitsem.federated.payload_size import Rate
 from splitsem.federated.privacy import Privacy
 from splitsem.federated.rates import ChoosesRates
-from splitsem.federated.reply import Reply, read_reply
+from splitsem.federated.reply import STEP_MEASURES, Reply, read_reply
 from splitsem.federated.report import RoundReport
 from splitsem.federated.state import Layout, State, from_record, to_record, weighted_mean
 from splitsem.federated.update_mod import ARRAYS, CONFIG, METRICS, MODEL, MakeCodec
@@ -109,6 +109,8 @@ class CodedGrid(Grid):
     def start_round(self, server_round: int) -> None:
         """Begin a new report."""
         self.report = RoundReport(server_round)
+        if self.rates is not None:
+            self.rates.start_round(server_round)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """See Grid. Replies to training come back decoded, in the order of their clients' numbers: sums are repeatable.
@@ -180,6 +182,8 @@ class CodedGrid(Grid):
         report.uplink_bytes.append(up_bytes)
         report.train_s.append(train_s)
         report.losses.append((reply.metrics["train-loss"], reply.metrics["num-examples"]))
+        if steps := {name: reply.metrics[name] for name in STEP_MEASURES if name in reply.metrics}:
+            report.steps.append(steps)
         if (bit_width := getattr(codec, "bit_width", None)) is not None:
             report.bit_widths.append(bit_width)
         link_s = max(elapsed_s - train_s, 1e-3)

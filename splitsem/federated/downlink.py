@@ -51,9 +51,10 @@ class Downlink:
         if self.codec is None or self.reference is None:
             self.reference = target
         else:
-            payload = self.layout.encode(self.codec, self.layout.difference(target, self.reference))
+            difference = self.layout.difference(target, self.reference)
+            payload = self.layout.encode(self.codec, self.layout.join(difference))
             self._difference = Sent(payload, type(self.codec).__name__, self.version)
-            self.reference = self.layout.add(self.reference, self.layout.decode(self.codec, payload))
+            self.reference = self.layout.add(self.reference, self.layout.split(self.layout.decode(self.codec, payload)))
         self.version += 1
 
     def sent_to(self, node: int) -> Sent:
@@ -62,7 +63,7 @@ class Downlink:
             return self._difference
         if self._whole is None:
             assert self.reference is not None
-            self._whole = Sent(self.layout.encode(Identity(), self.reference), "Identity", 0)
+            self._whole = Sent(self.layout.encode(Identity(), self.layout.join(self.reference)), "Identity", 0)
         return self._whole
 
     def note(self, node: int, has_answered: bool) -> None:

@@ -118,6 +118,9 @@ class RateController:
         state = self._client(client)
         state.seen = observation if state.seen is None else self._smoothed(state.seen, observation)
 
+    def start_round(self, server_round: int) -> None:
+        """See ChoosesRates; rates depend on what was seen of the links only."""
+
     def choose(self, client: Hashable, raw_values: int, down_bytes: int = 0) -> Rate:
         """The rate of the client's next update; call it once a round.
 

@@ -1,4 +1,4 @@
-"""What the server needs of whoever chooses how finely each client sends; ``RateController`` is one."""
+"""What the server needs of whoever chooses how finely each client sends; ``RateController`` and ``WarmUp``."""
 
 from typing import Protocol
 
@@ -7,6 +7,9 @@ from splitsem.federated.payload_size import Rate
 
 class ChoosesRates(Protocol):
     """Asked for each client and round, by the server only; one object for a whole run."""
+
+    def start_round(self, server_round: int) -> None:
+        """Hear that a round begins, counted from 1; a resumed run goes on with its number."""
 
     def choose(self, client: int, raw_values: int) -> Rate:
         """How the client (Flower's node id) is to send an update of so many values."""

@@ -10,6 +10,7 @@ from splitsem.federated.flower import Message, MetricRecord, content_bytes
 from splitsem.federated.state import Layout, State
 from splitsem.federated.update_mod import ARRAYS, CONFIG, METRICS, UPDATE
 
+STEP_MEASURES = ("steps-uplink-bytes", "steps-downlink-bytes", "steps-label-bytes", "steps-raw-bytes")  # may be there
 MEASURES = ("num-examples", "train-loss", "train-s", "codec-s")  # what every reply's metrics must have
 
 
@@ -20,7 +21,8 @@ class Reply(NamedTuple):
         message: as it came.
         client: the client's own number, its ``partition-id``.
         update: what was in its payload.
-        metrics: the measures of ``MEASURES`` and those that were asked for, finite.
+        metrics: the measures of ``MEASURES``, those that were asked for, and of ``STEP_MEASURES`` where they are there;
+            finite.
         uplink_bytes: size of its content.
     """
 
@@ -57,12 +59,13 @@ def read_reply(message: Message | None, layout: Layout, codec: Codec, measures: 
     if arrays[UPDATE].stype != expected:
         raise PayloadError(f"expected an update of {expected}, got {arrays[UPDATE].stype}")
     metrics = _measures(content.metric_records[METRICS], (*MEASURES, *measures))
-    return Reply(message, client, layout.decode(codec, arrays[UPDATE].data), metrics, content_bytes(content))
+    update = layout.split(layout.decode(codec, arrays[UPDATE].data))
+    return Reply(message, client, update, metrics, content_bytes(content))
 
 
 def _measures(record: MetricRecord, names: Sequence[str]) -> dict[str, float]:
     measures = {}
-    for name in names:
+    for name in (*names, *(name for name in STEP_MEASURES if name in record)):
         value = record.get(name)
         if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise PayloadError(f"expected {name} of 0 or more, got {value}")

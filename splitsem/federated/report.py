@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Row = dict[str, float]
+_OF_STEPS = ("head_uplink_bytes", "head_downlink_bytes", "label_bytes", "steps_raw_bytes")
 
 
 @dataclass
@@ -23,6 +24,7 @@ class RoundReport:
         codec_s: a client's encoding and decoding and the server's decoding, of each usable reply.
         encode_s: the server's encoding of the network, once a round.
         link_s: seconds on each client's link, where there is a model of it.
+        steps: what each usable client exchanged with the server of its tail (split-federated training only).
     """
 
     server_round: int
@@ -35,6 +37,7 @@ class RoundReport:
     codec_s: list[float] = field(default_factory=list)
     encode_s: float = 0.0
     link_s: list[float] = field(default_factory=list)
+    steps: list[dict[str, float]] = field(default_factory=list)
 
     def row(self, num_weights: int) -> Row:
         """The round as history; bytes and seconds are means over its clients, ``link_s`` the slowest's.
@@ -58,7 +61,21 @@ class RoundReport:
             row["round/bit_width"] = statistics.fmean(self.bit_widths)
         if self.link_s:
             row["round/link_s"] = max(self.link_s)
-        return row
+        return row | self._with_steps(row) if self.steps else row
+
+    def _with_steps(self, row: Row) -> Row:
+        """Both ways' bytes, those of training steps included, and their parts."""
+        part = {name: statistics.fmean(steps[name] for steps in self.steps) for name in self.steps[0]}
+        changed = {
+            "head_uplink_bytes": row["round/uplink_bytes"],
+            "head_downlink_bytes": row["round/downlink_bytes"],
+            "label_bytes": part["steps-label-bytes"],
+            "steps_raw_bytes": part["steps-raw-bytes"],
+            "uplink_bytes": row["round/uplink_bytes"] + part["steps-uplink-bytes"],
+            "downlink_bytes": row["round/downlink_bytes"] + part["steps-downlink-bytes"],
+            "total_uplink_bytes": row["round/total_uplink_bytes"] + sum(s["steps-uplink-bytes"] for s in self.steps),
+        }
+        return {f"round/{name}": value for name, value in changed.items()}
 
 
 def run_metrics(rows: Sequence[Row], raw_bytes: int) -> dict[str, Any]:
@@ -66,7 +83,7 @@ def run_metrics(rows: Sequence[Row], raw_bytes: int) -> dict[str, Any]:
 
     Args:
         rows: one a round, with ``round/s``.
-        raw_bytes: size of an update without a codec.
+        raw_bytes: size of an update without a codec; features and labels of training steps are added.
     """
     weights = [row["round/num_clients"] for row in rows]
 
@@ -74,6 +91,9 @@ def run_metrics(rows: Sequence[Row], raw_bytes: int) -> dict[str, Any]:
         return statistics.fmean([row[f"round/{name}"] for row in rows], weights)
 
     uplink_bytes = mean("uplink_bytes")
+    parts = {name: mean(name) for name in _OF_STEPS if f"round/{name}" in rows[0]}
+    raw_bytes += round(parts.pop("steps_raw_bytes", 0))
+    in_rounds_s = sum(row["round/s"] for row in rows)
     return {
         "rounds": len(rows),
         "uplink_bytes": uplink_bytes,
@@ -83,5 +103,7 @@ def run_metrics(rows: Sequence[Row], raw_bytes: int) -> dict[str, Any]:
         "round_s": statistics.median(row["round/s"] for row in rows),
         "train_s": mean("train_s"),
         "codec_s": mean("codec_s"),
+        "codec_share": sum(row["round/num_clients"] * row["round/codec_s"] for row in rows) / in_rounds_s,
         "failed_clients": int(sum(row["round/failed_clients"] for row in rows)),
+        **parts,
     }

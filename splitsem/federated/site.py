@@ -1,14 +1,17 @@
 """Site: what a client trains with — one network instance for all clients of a process, and each one's samples."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader, Subset
 
 from splitsem.errors import ConfigError
@@ -25,12 +28,27 @@ class Trained(NamedTuple):
         num_examples: samples it was trained on.
         train_loss: mean loss of the last epoch.
         train_s: seconds it took.
+        steps: what was exchanged with another server meanwhile, see ``STEP_MEASURES``; empty where there is none.
     """
 
     state: State
     num_examples: int
     train_loss: float
     train_s: float
+    steps: Mapping[str, float] = MappingProxyType({})
+
+
+def falling_share(server_round: int, num_rounds: int, last: float) -> float:
+    """Share of the learning rate in a round: 1 in the first, ``last`` in the last, half a cosine between them.
+
+    On uneven data FedAvg's local steps keep it away from the optimum unless they shrink (Li et al., ICLR 2020, arXiv
+    1907.02189).
+
+    >>> [round(falling_share(r, 5, 0.1), 3) for r in (1, 2, 3, 4, 5)]
+    [1.0, 0.868, 0.55, 0.232, 0.1]
+    """
+    done = (server_round - 1) / max(num_rounds - 1, 1)
+    return last + (1 - last) * (1 + math.cos(math.pi * min(done, 1))) / 2
 
 
 @dataclass
@@ -45,6 +63,8 @@ class Site:
         parts: indices into the training split, one array a client.
         device: where to train.
         seed: of the run.
+        learning_rate_share: of ``fit.learning_rate``, by round.
+        make_optimizer: of a client's weights, and ``lr``.
     """
 
     task: Task
@@ -54,6 +74,8 @@ class Site:
     parts: Sequence[NDArray[np.int64]]
     device: torch.device
     seed: int
+    learning_rate_share: Callable[[int], float] = lambda server_round: 1.0
+    make_optimizer: Callable[..., Optimizer] = AdamW
 
     def __post_init__(self) -> None:
         self._first_own = self.own()
@@ -70,9 +92,12 @@ class Site:
         """
         self._load(state, own)
         samples = Subset(self.task.splits().train, self._part(client).tolist())
-        seed = int(np.random.SeedSequence([self.seed, server_round, client]).generate_state(1)[0])
+        seed = self._seed(client, server_round)
         began = time.perf_counter()
-        loss = self.fit.run_local(self.model, self.task, samples, self.device, seed, proximal_mu)
+        share = self.learning_rate_share(server_round)
+        loss = self.fit.run_local(
+            self.model, self.task, samples, self.device, seed, self.make_optimizer, share, proximal_mu
+        )
         return Trained(self.layout.of(self.model), len(samples), loss, time.perf_counter() - began)
 
     def own(self) -> State:
@@ -93,6 +118,10 @@ class Site:
 
     def _load(self, state: State, own: State) -> None:
         self.model.load_state_dict({**state, **(own or self._first_own)})
+
+    def _seed(self, client: int, server_round: int) -> int:
+        """Of the order of samples and of dropout."""
+        return int(np.random.SeedSequence([self.seed, server_round, client]).generate_state(1)[0])
 
     def _part(self, client: int) -> NDArray[np.int64]:
         if not 0 <= client < len(self.parts):

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -13,22 +13,28 @@ from splitsem.codecs import wire
 from splitsem.codecs.codec import Codec
 from splitsem.codecs.half import HalfPrecision
 from splitsem.codecs.identity import Identity
-from splitsem.codecs.quantise import Quantise
 from splitsem.errors import PayloadError
 from splitsem.federated.flower import Array, ArrayRecord
+from splitsem.federated.joined import Joined, from_blocks, to_blocks
 
 State = dict[str, Tensor]
 Statistics = Literal["shared", "local"]
-_FINE = Quantise(8, entropy="rans")
+_FINE = HalfPrecision()
 
 
 class Layout:
     """What both ends know about a network's state without sending it.
 
+    The tensors travel joined end to end: first the *weights* (floating-point tensors of two or more dimensions), then
+    the rest (biases, normalisation layers and their running statistics, counters), each by dtype.
+
     Args:
         model: the network; only names, shapes and dtypes of its state matter.
-        statistics: ``shared`` sends the running statistics of normalisation layers as weights are sent; ``local``
-            leaves them, and the layers' counters, where they are.
+        statistics: ``shared`` sends the running statistics of normalisation layers; ``local`` leaves them, and the
+            layers' counters, where they are.
+        block_values: at most so many consecutive weights are one sample of the codec, with a range or a share of kept
+            values of their own (the buckets of QSGD: Alistarh et al., NeurIPS 2017, arXiv 1610.02132).
+        only: names of a part of the network, whose other tensors are nobody's business here; None for all of it.
 
     Attributes:
         names: of the tensors that travel, in the network's order.
@@ -40,19 +46,39 @@ class Layout:
         raw_bytes: size of what travels as it lies in memory.
     """
 
-    def __init__(self, model: nn.Module, statistics: Statistics = "shared") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        statistics: Statistics = "shared",
+        block_values: int = 2048,
+        only: Collection[str] | None = None,
+    ) -> None:
+        if block_values < 1:
+            raise ValueError(f"block_values must be at least 1, got {block_values}")
         if statistics not in get_args(Statistics):
             raise ValueError(f"statistics must be one of {', '.join(get_args(Statistics))}, got {statistics!r}")
-        state = model.state_dict()
-        running = _running_statistics(model)
+        state = {name: t for name, t in model.state_dict().items() if only is None or name in only}
+        running = [name for name in _running_statistics(model) if name in state]
         self.own = frozenset(running if statistics == "local" else ())
         self.names = tuple(name for name in state if name not in self.own)
         self._like = {name: (tuple(state[name].shape), state[name].dtype) for name in self.names}
         self.counters = frozenset(name for name in self.names if not state[name].is_floating_point())
         self.statistics = frozenset(running) - self.own - self.counters
+        self.block_values = block_values
+        self._joined, self._num_of_weights = self._in_order()
         self.scalars = frozenset(name for name in self.names if state[name].ndim == 0)
         self.fingerprint = hashlib.sha256(repr(sorted(self._like.items())).encode()).hexdigest()[:16]
         self.raw_bytes = sum(state[name].nbytes for name in self.names)
+
+    def _in_order(self) -> tuple[list[Joined], int]:
+        """What is joined, the weights first, and how many of them there are."""
+        not_weights = self.counters | self.statistics
+        is_weight = {name: name not in not_weights and len(shape) > 1 for name, (shape, _) in self._like.items()}
+        weights, rest = (
+            Joined.by_dtype({name: like for name, like in self._like.items() if is_weight[name] is of_weights})
+            for of_weights in (True, False)
+        )
+        return [*weights, *rest], len(weights)
 
     @property
     def num_weights(self) -> int:
@@ -68,37 +94,46 @@ class Layout:
         state = model.state_dict()
         return {name: state[name].detach().to("cpu", copy=True) for name in self.names}
 
-    def encode(self, codec: Codec, state: State) -> bytes:
-        """The size of one payload, it, and the payload of the statistics if they have their own.
+    def join(self, state: State) -> list[Tensor]:
+        """The tensors end to end, as few long ones."""
+        return [joined.join(state) for joined in self._joined]
 
-        Every tensor is one sample of its payload. A network is of no use while its statistics lag behind its weights,
-        so a coarse or sparse codec is not for them: they travel in 8 bits. Raises ValueError for what the codec cannot
+    def split(self, values: Sequence[Tensor]) -> State:
+        """Undo ``join``."""
+        by_name: State = {}
+        for joined, part in zip(self._joined, values, strict=True):
+            by_name |= joined.split(part)
+        return {name: by_name[name] for name in self.names}
+
+    def encode(self, codec: Codec, values: Sequence[Tensor]) -> bytes:
+        """The size of the payload of the weights, it, and the payload of the rest.
+
+        The rest is a few percent of a network at most, and the network is of no use while its statistics lag behind its
+        weights: it travels as float16, or as it is with ``identity``. Raises ValueError for what the codec cannot
         represent.
+
+        Args:
+            codec: of the weights.
+            values: joined tensors.
         """
-        fine = self._sent_in_8_bits(codec)
-        main = codec.encode(tuple(state[name].unsqueeze(0) for name in self.names if name not in fine))
-        rest = _FINE.encode(tuple(state[name].unsqueeze(0) for name in self.names if name in fine)) if fine else b""
-        return wire.varint(len(main)) + main + rest
+        weights, rest = values[: self._num_of_weights], values[self._num_of_weights :]
+        main = codec.encode(tuple(to_blocks(part, self._most(codec, part)) for part in weights))
+        return wire.varint(len(main)) + main + _for_rest(codec).encode(tuple(part[None] for part in rest))
 
-    def decode(self, codec: Codec, payload: bytes) -> State:
+    def decode(self, codec: Codec, payload: bytes) -> list[Tensor]:
         """Undo ``encode``. Raises PayloadError for damage, another network's tensors, NaN and infinities."""
-        fine = self._sent_in_8_bits(codec)
         reader = wire.Reader(payload)
-        tensors = list(codec.decode(bytes(reader.take(reader.varint("payload size", len(payload)), "payload"))))
-        names = [name for name in self.names if name not in fine]
-        if fine:
-            tensors += _FINE.decode(bytes(reader.rest()))
-            names += [name for name in self.names if name in fine]
-        reader.finish()
-        if len(tensors) != len(names):
-            raise PayloadError(f"expected {len(names)} tensors, got {len(tensors)}")
-        by_name = {name: tensor.squeeze(0) for name, tensor in zip(names, tensors, strict=True)}
-        state = {name: by_name[name] for name in self.names}
-        self.check(state)
-        return state
+        weights = codec.decode(bytes(reader.take(reader.varint("payload size", len(payload)), "payload")))
+        blocks = [*weights, *_for_rest(codec).decode(bytes(reader.rest()))]
+        if len(weights) != self._num_of_weights or len(blocks) != len(self._joined):
+            raise PayloadError(f"expected {len(self._joined)} joined tensors, got {len(blocks)}")
+        values = [from_blocks(part, joined.num_values) for part, joined in zip(blocks, self._joined, strict=True)]
+        for joined, part in zip(self._joined, values, strict=True):
+            joined.check(part)
+        return values
 
-    def _sent_in_8_bits(self, codec: Codec) -> frozenset[str]:
-        return frozenset() if isinstance(codec, Identity | HalfPrecision) else self.statistics
+    def _most(self, codec: Codec, weights: Tensor) -> int:
+        return len(weights) if isinstance(codec, Identity | HalfPrecision) else self.block_values
 
     def check(self, state: State) -> None:
         """Raise PayloadError unless these are finite tensors of this network."""
@@ -108,8 +143,8 @@ class Layout:
             tensor = state[name]
             if tuple(tensor.shape) != shape or tensor.dtype is not dtype:
                 raise PayloadError(f"expected {name} {shape} {dtype}, got {tuple(tensor.shape)} {tensor.dtype}")
-            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                raise PayloadError(f"expected finite values in {name}, got NaN or infinity")
+        for joined, values in zip(self._joined, self.join(state), strict=True):
+            joined.check(values)
 
     def difference(self, new: State, old: State) -> State:
         """What has to be sent for ``new`` to one who has ``old``: deltas; the new values of counters."""
@@ -143,6 +178,10 @@ def weighted_mean(states: Iterable[State], weights: Iterable[float]) -> State:
         assert isinstance(summed, Tensor)
         mean[name] = summed.to(like.dtype) if like.is_floating_point() else summed.round().to(like.dtype)
     return mean
+
+
+def _for_rest(codec: Codec) -> Codec:
+    return codec if isinstance(codec, Identity) else _FINE
 
 
 def _running_statistics(model: nn.Module) -> list[str]:

@@ -4,8 +4,6 @@ import logging
 import time
 from collections.abc import Callable
 
-import torch
-
 from splitsem.codecs.codec import Codec
 from splitsem.codecs.identity import Identity
 from splitsem.errors import PayloadError
@@ -81,33 +79,36 @@ class UpdateMod:
         """The global network as this client now knows it."""
         payload = message.content.array_records[ARRAYS][MODEL].data
         if self.downlink is None:
-            return self.layout.decode(Identity(), payload)
+            return self._decode(Identity(), payload)
         base, version = config["base"], config["version"]
         if base == 0:
-            received = self.layout.decode(Identity(), payload)
+            received = self._decode(Identity(), payload)
         else:
             held = context.state.metric_records.get(REFERENCE, MetricRecord({"version": 0}))["version"]
             if held != base:
                 raise PayloadError(f"this client holds version {held} of the network, and the update is for {base!r}")
             old = from_record(context.state.array_records[REFERENCE + "-arrays"])
-            received = self.layout.add(old, self.layout.decode(self.downlink, payload))
+            received = self.layout.add(old, self._decode(self.downlink, payload))
         context.state[REFERENCE + "-arrays"] = to_record(received)
         assert isinstance(version, int)
         context.state[REFERENCE] = MetricRecord({"version": version})
         return received
 
+    def _decode(self, codec: Codec, payload: bytes) -> State:
+        return self.layout.split(self.layout.decode(codec, payload))
+
     def _encode(self, codec: Codec, update: State, context: Context) -> bytes:
         """The payload of an update; what it drops is kept for the next one."""
-        floats = [name for name in self.layout.names if name not in self.layout.counters]
+        values = self.layout.join(update)
         has_feedback = self.error_feedback and not isinstance(codec, Identity)
         if has_feedback and RESIDUAL in context.state.array_records:
             residual = from_record(context.state.array_records[RESIDUAL])
-            update |= {name: update[name] + residual[name] for name in floats}
-        payload = self.layout.encode(codec, update)
+            values = [part + residual[str(k)] if str(k) in residual else part for k, part in enumerate(values)]
+        payload = self.layout.encode(codec, values)
         if has_feedback:
-            with torch.no_grad():
-                sent = self.layout.decode(codec, payload)
-                context.state[RESIDUAL] = to_record({name: update[name] - sent[name] for name in floats})
+            pairs = enumerate(zip(values, self.layout.decode(codec, payload), strict=True))
+            dropped = {str(k): part - sent for k, (part, sent) in pairs if part.is_floating_point()}
+            context.state[RESIDUAL] = to_record(dropped)
         return payload
 
 

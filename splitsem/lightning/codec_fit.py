@@ -12,6 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 
 from splitsem.codecs.learned.learned import LearnedCodec
 from splitsem.codecs.learned.stage import Stage
+from splitsem.errors import ConfigError
 from splitsem.lightning.codec_module import CodecModule, Teacher
 from splitsem.lightning.loop import run_loop
 from splitsem.split.graph import SplitGraph
@@ -41,6 +42,9 @@ def fit_codec(
         seed: of the order of the samples, the noise and what else is drawn.
         feature_cache_bytes: features of the head are kept in memory up to this size, and made anew each epoch above
             it, or where the data are augmented.
+
+    Raises:
+        ConfigError: a stage's batch is larger than the data.
     """
     cut = graph.cut(point)
     device = cut.example.device
@@ -59,6 +63,11 @@ def fit_codec(
         codec.calibrate(list(_some(_loader(sources[0], _EVALUATION_BATCH, seed), teacher, device)))
         for number, (name, stage) in enumerate(codec.stages.items()):
             if stage.max_epochs:
+                if stage.batch_size > _size(splits.train):
+                    raise ConfigError(
+                        f"codec.stages.{name}.batch_size={stage.batch_size} is more than the {_size(splits.train)} "
+                        f"samples to train on: there is no whole batch; give at most {_size(splits.train)}"
+                    )
                 log.info("Stage %s: %d epochs", name, stage.max_epochs)
                 history += _run(codec, stage, teacher, task, sources, device, seed + number)
     codec.finish_training()

@@ -1,7 +1,7 @@
 """Fit: how a network is trained — epochs, batches, learning rate — and the call that does it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
+from splitsem.models.capabilities import HyperWeighted
 from splitsem.tasks.task import Task
 
 if TYPE_CHECKING:
     from lightning import LightningModule
     from lightning.pytorch.callbacks import Callback
 
+    from splitsem.lightning.local_module import KeepsLoss, MakeOptimizer
     from splitsem.training.head_trainer import HeadTrainer
 
 
@@ -57,20 +59,36 @@ class Fit:
             raise ValueError(f"gradient_codec must be a codec or null, got {self.gradient_codec!r}")
 
     def run(self, network: nn.Module, task: Task, device: torch.device, seed: int) -> list[dict[str, float]]:
-        """Train ``network`` in place on ``task``; returns the metrics of each epoch."""
-        if self.max_epochs == 0:
-            return []
+        """Train ``network`` in place on ``task``; returns the metrics of each epoch.
+
+        A network whose hyper-weights learn alone (``alpha_epochs``) has further epochs for that, of which the last one
+        is kept: the term on α makes them smaller step by step, and the best score would be that of the first.
+
+        Raises:
+            ConfigError: there is no whole batch to train on.
+        """
+        epochs = self._run(network, task, device, seed, "val_score") if self.max_epochs else []
+        if isinstance(network, HyperWeighted) and network.alpha_epochs:
+            network.learn(weights=False, alpha=True)
+            epochs += replace(self, max_epochs=network.alpha_epochs)._run(network, task, device, seed + 1, None)
+            network.learn(weights=True, alpha=False)  # as it was made
+        return epochs
+
+    def _run(
+        self, network: nn.Module, task: Task, device: torch.device, seed: int, monitor: str | None
+    ) -> list[dict[str, float]]:
+        """Train what learns of the network; keeps the best epoch by ``monitor``, or the last."""
         from splitsem.lightning.task_module import TaskModule
 
         module = TaskModule(task, network, self.learning_rate, self.weight_decay)
         network.train()
         if self.gradient_codec is None:
-            epochs = self._fit(module, task, device, seed, "val_score", self.gradient_clip_norm)
+            epochs = self._fit(module, task, device, seed, monitor, self.gradient_clip_norm)
         else:
             from splitsem.lightning.gradient_codec import CompressedGradients
 
             compressed = CompressedGradients(self.gradient_codec)
-            epochs = self._fit(module, task, device, seed, "val_score", self.gradient_clip_norm, [compressed])
+            epochs = self._fit(module, task, device, seed, monitor, self.gradient_clip_norm, [compressed])
             epochs = [epoch | facts for epoch, facts in zip(epochs, compressed.epochs, strict=True)]
         network.to(device).eval()
         return epochs
@@ -86,46 +104,46 @@ class Fit:
         return epochs
 
     def run_local(
-        self, network: nn.Module, task: Task, samples: Dataset, device: torch.device, seed: int, proximal_mu: float
+        self,
+        network: nn.Module,
+        task: Task,
+        samples: Dataset,
+        device: torch.device,
+        seed: int,
+        make_optimizer: "MakeOptimizer",
+        learning_rate_share: float = 1.0,
+        proximal_mu: float = 0.0,
     ) -> float:
         """Train a federated client's copy in place on its own samples; returns the last epoch's mean loss.
 
-        All ``max_epochs`` are trained, and no samples are held out: a client neither chooses nor scores.
+        All ``max_epochs`` are trained, and no samples are held out: a client neither chooses nor scores. The learning
+        rate is constant: ``learning_rate · learning_rate_share``; the optimiser's other settings are its own.
         """
-        import lightning
-
         from splitsem.lightning.local_module import LocalModule
-        from splitsem.lightning.loop import run_loop
 
-        num_samples = len(samples)  # type: ignore[arg-type]
-        train: DataLoader = DataLoader(
-            samples,
-            batch_size=self.batch_size,
-            shuffle=True,
-            generator=torch.Generator().manual_seed(seed),
-            # batch normalisation cannot learn from one sample alone
-            drop_last=num_samples > 1 and num_samples % self.batch_size == 1,
-            num_workers=self.num_workers,
-        )
-        lightning.seed_everything(seed, workers=True, verbose=False)
-        module = LocalModule(task, network, self.learning_rate, self.weight_decay, proximal_mu)
         network.train()
-        epochs = run_loop(
-            module,
-            train,
-            device=device,
-            max_epochs=self.max_epochs,
-            gradient_clip_norm=self.gradient_clip_norm,
-            monitor=None,
-            limit_train_batches=self.limit_train_batches,
-            quiet=True,
-        )
+        learning_rate = self.learning_rate * learning_rate_share
+        module = LocalModule(task, network, make_optimizer, learning_rate, proximal_mu)
+        loss = self._fit_local(module, samples, device, seed, self.gradient_clip_norm)
         network.to(device).eval()
-        return epochs[-1]["train_loss"]
+        return loss
+
+    def run_local_split(self, trainer: "HeadTrainer", samples: Dataset, seed: int) -> float:
+        """As ``run_local``, but the head learns here and the tail on the server; ``local_steps`` are its steps."""
+        from splitsem.lightning.split_module import LocalSplitModule
+
+        return self._fit_local(LocalSplitModule(trainer), samples, trainer.device, seed)
+
+    def local_steps(self, num_samples: int) -> int:
+        """Steps of ``run_local`` on so many samples. Raises ConfigError when there are none."""
+        num_batches = (num_samples - self._is_last_dropped(num_samples) - 1) // self.batch_size + 1
+        return self._steps(num_batches)
 
     def total_steps(self, task: Task) -> int:
         """Steps of the whole training. Raises ConfigError when there are none."""
-        num_batches = len(task.splits().train) // self.batch_size  # type: ignore[arg-type]
+        return self._steps(len(task.splits().train) // self.batch_size)  # type: ignore[arg-type]
+
+    def _steps(self, num_batches: int) -> int:
         limit = self.limit_train_batches
         per_epoch = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
         if per_epoch * self.max_epochs == 0:
@@ -134,6 +152,42 @@ class Fit:
                 f"limit_train_batches={limit}, max_epochs={self.max_epochs}"
             )
         return per_epoch * self.max_epochs
+
+    def _is_last_dropped(self, num_samples: int) -> bool:
+        """Whether a last sample would be alone in its batch, from which batch normalisation cannot learn."""
+        return num_samples > 1 and num_samples % self.batch_size == 1
+
+    def _fit_local(
+        self,
+        module: "KeepsLoss",
+        samples: Dataset,
+        device: torch.device,
+        seed: int,
+        gradient_clip_norm: float | None = None,
+    ) -> float:
+        """All epochs on a client's samples; returns the last one's mean loss."""
+        import lightning
+
+        from splitsem.lightning.loop import run_bare
+
+        train: DataLoader = DataLoader(
+            samples,
+            batch_size=self.batch_size,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(seed),
+            drop_last=self._is_last_dropped(len(samples)),  # type: ignore[arg-type]
+            num_workers=self.num_workers,
+        )
+        lightning.seed_everything(seed, workers=True, verbose=False)
+        run_bare(
+            module,
+            train,
+            device=device,
+            max_epochs=self.max_epochs,
+            gradient_clip_norm=gradient_clip_norm,
+            limit_train_batches=self.limit_train_batches,
+        )
+        return module.train_loss
 
     def _fit(
         self,
@@ -151,6 +205,7 @@ class Fit:
         from splitsem.lightning.loop import run_loop
 
         splits = task.splits()
+        self._check_one_batch(len(splits.train))  # type: ignore[arg-type]
         generator = torch.Generator().manual_seed(seed)
         loader = partial(
             DataLoader,
@@ -172,3 +227,14 @@ class Fit:
             limit_train_batches=self.limit_train_batches,
             callbacks=callbacks,
         )
+
+    def _check_one_batch(self, num_samples: int) -> None:
+        """Raise ConfigError where an epoch has no whole batch, for which there is no learning rate."""
+        if self.batch_size > num_samples:
+            raise ConfigError(
+                f"trainer.batch_size={self.batch_size} is more than the {num_samples} samples to train on: there is no "
+                f"whole batch; give at most {num_samples}"
+            )
+        num_batches, limit = num_samples // self.batch_size, self.limit_train_batches
+        if not (limit if isinstance(limit, int) else int(num_batches * limit)):
+            raise ConfigError(f"trainer.limit_train_batches={limit} of {num_batches} batches leaves none to train on")

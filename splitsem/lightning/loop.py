@@ -3,7 +3,8 @@
 import logging
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,15 +44,11 @@ def run_loop(
         quiet: neither progress bar nor log.
         callbacks: what else happens in the loop.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings and advertisements
     history = History(quiet)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # lightning 2.6 against torch 2.14
-        warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None.*")  # split training has its own
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         best = [ModelCheckpoint(folder, monitor=monitor, mode=mode, save_weights_only=True)] if monitor else []
         trainer = lightning.Trainer(
-            accelerator="gpu" if device.type == "cuda" else device.type,
+            accelerator=_accelerator(device),
             devices=1,
             max_epochs=max_epochs,
             limit_train_batches=limit_train_batches,
@@ -69,3 +66,43 @@ def run_loop(
         for checkpoint in best:
             module.load_state_dict(torch.load(Path(checkpoint.best_model_path), weights_only=True)["state_dict"])
     return history.epochs
+
+
+def run_bare(
+    module: lightning.LightningModule,
+    train: Any,
+    *,
+    device: torch.device,
+    max_epochs: int,
+    gradient_clip_norm: float | None = None,
+    limit_train_batches: float | int = 1.0,
+) -> None:
+    """Train ``module`` in place without validation, log, bar and choice of an epoch: for many short trainings."""
+    with _quiet():
+        trainer = lightning.Trainer(
+            accelerator=_accelerator(device),
+            devices=1,
+            max_epochs=max_epochs,
+            limit_train_batches=limit_train_batches,
+            gradient_clip_val=gradient_clip_norm,
+            barebones=True,
+        )
+        trainer.fit(module, train)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+
+
+def _accelerator(device: torch.device) -> str:
+    return "gpu" if device.type == "cuda" else device.type
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's greetings and advertisements, and warnings about what is meant to be so."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # lightning 2.6 against torch 2.14
+        warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None.*")  # split training has its own
+        warnings.filterwarnings("ignore", r".*module\(s\) in eval mode")  # frozen parts are: batch norm, a codec's tail
+        yield

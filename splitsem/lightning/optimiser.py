@@ -19,12 +19,14 @@ class OptimiserSettings:
         weight_decay: AdamW's.
         gradient_clip_norm: largest norm of the gradients of both halves together.
         total_steps: length of the cycle.
+        constant_rate: no cycle but ``learning_rate`` in every step, as a federated client's training has it.
     """
 
     learning_rate: float
     weight_decay: float
     gradient_clip_norm: float
     total_steps: int
+    constant_rate: bool = False
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "gradient_clip_norm", "total_steps"):
@@ -57,9 +59,12 @@ class HalfOptimiser:
         self.parameters, self.settings = list(parameters), settings
         self.num_steps = 0
         if self.parameters:
-            self._optimizer, self._schedule = adamw_one_cycle(
-                self.parameters, settings.learning_rate, settings.weight_decay, settings.total_steps
-            )
+            rate, decay = settings.learning_rate, settings.weight_decay
+            self._schedule: OneCycleLR | None = None
+            if settings.constant_rate:
+                self._optimizer = AdamW(self.parameters, lr=rate, weight_decay=decay)
+            else:
+                self._optimizer, self._schedule = adamw_one_cycle(self.parameters, rate, decay, settings.total_steps)
 
     def norm(self) -> float:
         """Norm of this half's gradients, 0 when it has none."""
@@ -72,6 +77,7 @@ class HalfOptimiser:
             total = torch.tensor(math.hypot(self.norm(), other_norm))
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.gradient_clip_norm, total)
             self._optimizer.step()
-            self._schedule.step()
+            if self._schedule is not None:
+                self._schedule.step()
             self._optimizer.zero_grad()
         self.num_steps += 1

@@ -1,10 +1,11 @@
-"""SplitTaskModule: a task's training where the network's tail learns on another machine."""
+"""Training where the network's tail learns on another machine: of a task (SplitTaskModule), of a client's samples."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from splitsem.lightning.local_module import KeepsLoss
 from splitsem.lightning.task_module import TaskModule
 from splitsem.tasks.task import Task
 from splitsem.training.head_trainer import HeadTrainer
@@ -45,6 +46,30 @@ class SplitTaskModule(TaskModule):
         if score > self._best_score:
             self._best_score = score
             self.halves.keep()
+
+    def configure_optimizers(self) -> Any:
+        """None: the trainer has its own."""
+        return None
+
+
+class LocalSplitModule(KeepsLoss):
+    """Runs a HeadTrainer's steps on a federated client's samples; nothing is held out, so nothing is scored or kept.
+
+    Args:
+        trainer: does the steps.
+    """
+
+    def __init__(self, trainer: HeadTrainer) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.halves = trainer
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """One round trip of split training."""
+        x, y = batch
+        loss = torch.tensor(self.halves.step(x, y))
+        self.count(loss, len(x))
+        return loss
 
     def configure_optimizers(self) -> Any:
         """None: the trainer has its own."""

@@ -109,6 +109,11 @@ def load(network: nn.Module, path: Path) -> Trained:
     return Trained(path, json.loads(facts["history"]), float(facts["train_s"]), from_cache=True)
 
 
+def num_bytes(network: nn.Module) -> int:
+    """Bytes of all parameters and buffers."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

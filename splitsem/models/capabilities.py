@@ -26,3 +26,17 @@ class Regularised(Protocol):
 
     def regularisation(self) -> Tensor:
         """The term, a scalar that gradients flow through."""
+
+
+@runtime_checkable
+class HyperWeighted(Protocol):
+    """Has hyper-weights α that may learn alone, after the weights.
+
+    Attributes:
+        alpha_epochs: for how many epochs they do; 0: not at all.
+    """
+
+    alpha_epochs: int
+
+    def learn(self, weights: bool, alpha: bool) -> None:
+        """Say what training changes: the weights, every α, or both."""

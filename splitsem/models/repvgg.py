@@ -53,7 +53,10 @@ class HyperRepVgg(UnitChain):
             identity, the closest way without it, see ``closest``), or one γ a block, the stem first.
         alpha_keep: share of all branches that ``deployed`` keeps, the most important ones, one a block at least.
         is_alpha_trained: whether every α is learned; else it stays 1.
-        alpha_l1: β, weight of Σ|α| in the training loss; 0.01 as published, where α learns alone (``learn``). While the
+        alpha_epochs: 0: α learns with the weights. Else the weights learn with every α = 1, and for so many epochs more
+            every α learns alone, weights and batch norm's statistics being frozen: as published, and what makes α
+            comparable between blocks. ``lightning.fit.Fit`` does so.
+        alpha_l1: β, weight of Σ|α| in the training loss; 0.01 as published, where α learns alone. While the
             weights learn too it says little: the next batch norm makes up for a smaller α.
 
     Raises:
@@ -76,6 +79,7 @@ class HyperRepVgg(UnitChain):
         gamma: int | Sequence[int] | None = None,
         alpha_keep: float = 1.0,
         is_alpha_trained: bool = True,
+        alpha_epochs: int = 0,
         alpha_l1: float = 0.0,
     ) -> None:
         check_layout(input_shape, output_shape, blocks, widths, groups, stem_stride)
@@ -85,6 +89,10 @@ class HyperRepVgg(UnitChain):
             raise ValueError(f"alpha_keep must be in (0, 1], got {alpha_keep}")
         if not 0 <= alpha_l1 < math.inf:
             raise ValueError(f"alpha_l1 must be 0 or more, got {alpha_l1}")
+        if alpha_epochs < 0:
+            raise ValueError(f"alpha_epochs must be 0 or more, got {alpha_epochs}")
+        if alpha_epochs and not is_alpha_trained:
+            raise ValueError(f"alpha_epochs must be 0 with is_alpha_trained=false, got {alpha_epochs}")
         in_channels = input_shape[0] if image_size is None else 3
         super().__init__(
             trunk(in_channels, blocks, widths, groups, stem_stride) | {"head": head(widths[-1], output_shape[0])}
@@ -92,9 +100,9 @@ class HyperRepVgg(UnitChain):
         if image_size is not None:
             attach(ImageFront(input_shape, image_size=image_size), self.units[0])
         self.input_shape, self.num_classes = tuple(input_shape), output_shape[0]
-        self.alpha_keep, self.alpha_l1 = alpha_keep, alpha_l1
+        self.alpha_keep, self.alpha_l1, self.alpha_epochs = alpha_keep, alpha_l1, alpha_epochs
         self._are_weights_frozen = False
-        self.learn(weights=True, alpha=is_alpha_trained)
+        self.learn(weights=True, alpha=is_alpha_trained and not alpha_epochs)
         self.gamma = None if gamma is None else self.closest(gamma) if isinstance(gamma, int) else self._checked(gamma)
         if weights is not None:
             load_official(self, read_weights(weights), weights)

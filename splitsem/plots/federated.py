@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -53,27 +52,3 @@ def _about(metrics: Mapping[str, Any]) -> str:
         f"({metrics['uplink_compression_ratio']:.1f} times fewer), {format_bytes(metrics['downlink_bytes'])} down, "
         f"{format_seconds(metrics['train_s'])} of training"
     )
-
-
-def score_by_update(results: pd.DataFrame) -> Figure:
-    """Score of each run over the bytes of one client's update; up and to the left is better.
-
-    Args:
-        results: one row a run: ``score``, ``uplink_bytes``, ``uplink_raw_bytes`` and ``label``.
-    """
-    figure = style.new_figure(7.2, 3.6, "Score against bytes of an update", "a point a run · dotted: without a codec")
-    ax = figure.add_subplot()
-    style.style_axes(ax, "Sent by a client in a round", "Score on the test split")
-    handles = []
-    for number, (label, rows) in enumerate(results.groupby("label", sort=False)):
-        marker = style.MARKERS[number // len(style.COLOURS) % len(style.MARKERS)]
-        color = style.COLOURS[number % len(style.COLOURS)]
-        handles += ax.plot(
-            rows["uplink_bytes"], rows["score"], color=color, marker=marker, linestyle="none", label=str(label)
-        )
-    for raw_bytes in results["uplink_raw_bytes"].unique():
-        ax.axvline(raw_bytes, color=style.MUTED, linestyle=(0, (1, 2)), linewidth=1.3)
-    style.unit_axis(ax, "B", [*results["uplink_bytes"], *results["uplink_raw_bytes"]])
-    style.score_axis(ax, results["score"].tolist())
-    style.legend_outside(ax, handles)
-    return figure

@@ -15,7 +15,11 @@ _FULL_BAR = 0.86  # of a row
 
 
 def partition(
-    counts: NDArray[np.integer], class_names: Sequence[str], subtitle: str = "", holder: str = "client"
+    counts: NDArray[np.integer],
+    class_names: Sequence[str],
+    subtitle: str = "",
+    holder: str = "client",
+    kinds: str = "classes",
 ) -> Figure:
     """Clients from left to right, a row of bars for each class, all on one scale; above, the clients' totals.
 
@@ -24,12 +28,13 @@ def partition(
         class_names: one a class.
         subtitle: how the samples were divided.
         holder: what holds samples, ``client`` or ``domain``.
+        kinds: what the rows are, ``classes`` or ``domains``.
     """
     num_clients, num_classes = counts.shape
     tallest = max(int(counts.max()), 1)
     column_in = float(np.clip(9.0 / num_clients, 0.06, 0.5))
     row_in = float(np.clip(5.0 / num_classes, 0.07, 0.32))
-    title = f"Who has what: {int(counts.sum()):,} samples, {num_clients} {holder}s, {num_classes} classes"
+    title = f"Who has what: {int(counts.sum()):,} samples, {num_clients} {holder}s, {num_classes} {kinds}"
     scale = f"tallest bar: {tallest:,} samples"
     size_in = (max(num_clients * column_in + 1.9, 5.4), num_classes * row_in + 1.6)
     figure = style.new_figure(*size_in, title, " · ".join(filter(None, (subtitle, scale))))
@@ -51,6 +56,6 @@ def partition(
     main.set_xlim(-0.6, num_clients - 0.4)
     main.set_xticks(range(0, num_clients, -(-num_clients // _MAX_NUMBERS)))
     named = range(0, num_classes, -(-num_classes // _MAX_NAMES))
-    main.set_yticks(named, [str(class_names[i])[:18] for i in named])
+    main.set_yticks(named, [str(class_names[i])[:24] for i in named])
     main.tick_params(axis="y", labelsize=8.5 if num_classes <= 15 else 6.5)
     return figure

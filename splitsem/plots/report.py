@@ -1,19 +1,15 @@
-"""The HTML report of a sweep: one self-contained page that needs no network, no script and no other file."""
+"""The HTML report of a sweep over cuts, codecs and links."""
 
-import base64
-import io
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from splitsem.plots import results as rs
-from splitsem.plots.best import best
+from splitsem.plots.best import Best, best
 from splitsem.plots.columns import METRICS, WORDS
+from splitsem.plots.page import Card, Cell, Failures, Header, Page, PageTable, Picture, Section, render
 from splitsem.plots.rates import delta_rates, equal_score
-from splitsem.plots.style import DPI
 from splitsem.plots.units import format_number, format_ratio, format_score
 
 _PARETO = ("score", "payload_bytes", "compression_ratio", "latency_s", "throughput_hz", "energy_j")
@@ -35,13 +31,19 @@ _CAPTIONS = {
     "score_ber": "The same over the share of wrong bits.",
     "score_channel": "How the score falls as bits go wrong. Bands are 95 % intervals over the channel's seeds.",
 }
-
-
-class Cell(NamedTuple):
-    """One table cell: its text, and the number it is sorted by (empty for words)."""
-
-    text: str
-    sort: str = ""
+_MARKS = (
+    "★ on the Pareto front · ▼ natural bottleneck · in italics: no split, the picture itself is sent. A click on a "
+    "header sorts."
+)
+_RATIOS = (
+    "How many times larger the float32 features, the sample as it is (uint8 or its file), and a picture of the same "
+    "score are than the payload. – : the picture was not sent at qualities around this score; "
+    "references.jpeg.quality=[5,10,30,90] sends it at several."
+)
+_BD_RATE = (
+    "BD-rate (Bjøntegaard, VCEG-M33): mean difference in bytes over the scores that both reach; negative is fewer "
+    "bytes."
+)
 
 
 def report(
@@ -66,35 +68,63 @@ def report(
         A complete HTML page; every value in it is escaped.
     """
     frame = rs.prepare(results)
-    environment = Environment(
-        loader=PackageLoader("splitsem.plots"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     split = rs.splits(frame)
     several = split["series"].nunique() > 1
     best_shown = [*_PARETO[:2], "encoder_bytes", *_PARETO[2:]] if rs.has_encoders(frame) else list(_PARETO)
-    return environment.get_template("report.html.j2").render(
-        title=title,
-        subtitle=rs.describe(frame),
-        command=command,
-        facts=_facts(results, frame, details),
-        counts={"ok": int(frame["is_ok"].sum()), "failed": len(rs.failures(frame)), "seeds": frame["num_runs"].max()},
-        unsplit=", ".join(dict.fromkeys(format_score(score) for score in frame["score_unsplit"].dropna().unique())),
-        answers=best(results),
-        figures=[(name, _CAPTIONS.get(name, ""), _png(figure)) for name, figure in figures.items()],
-        pareto=_table(
-            split[split["pareto"]].sort_values("throughput_hz", ascending=False), best_shown, several=several
-        ),
-        everything=_table(frame[frame["is_ok"]], _wide(frame), several=several or bool(frame["is_reference"].any())),
-        rates=_rates(frame),
-        delta_rates=delta_rates(frame),
-        failures=[(r["split_point"], r["series"], rs.one_line(r["error"])) for _, r in rs.failures(frame).iterrows()],
-        glossary=[(c.title, c.unit, c.meaning) for c in METRICS.values()],
-        words=WORDS,
+    pareto = split[split["pareto"]].sort_values("throughput_hz", ascending=False)
+    all_several = several or bool(frame["is_reference"].any())
+    return render(
+        Page(
+            title=title,
+            subtitle=rs.describe(frame),
+            summary=_summary(frame),
+            command=command,
+            cards=[_card(answer) for answer in best(results)],
+            pictures=[Picture.of(name, _CAPTIONS.get(name, ""), figure) for name, figure in figures.items()],
+            sections=[
+                Section(
+                    "Pareto front: score against throughput",
+                    [_table(pareto, best_shown, several=several)],
+                    instead="No job succeeded, so there is no front.",
+                ),
+                Section(
+                    "All configurations",
+                    [_table(frame[frame["is_ok"]], _wide(frame), several=all_several, note=_MARKS, is_sortable=True)],
+                    instead="No job succeeded.",
+                ),
+                Section("Rates at equal score", [_rates(frame), _delta_rates(frame)], anchor="rates"),
+            ],
+            failures=Failures(
+                ("split point", "setting", "error"),
+                [
+                    (r["split_point"], r["series"], rs.one_line(r["error"]) or "no reason given")
+                    for _, r in rs.failures(frame).iterrows()
+                ],
+            ),
+            facts=_facts(results, frame, details),
+            words=WORDS,
+            glossary=[(c.title, c.unit, c.meaning) for c in METRICS.values()],
+        )
     )
+
+
+def _summary(frame: pd.DataFrame) -> str:
+    num_ok, num_seeds = int(frame["is_ok"].sum()), frame["num_runs"].max()
+    unsplit = ", ".join(dict.fromkeys(format_score(score) for score in frame["score_unsplit"].dropna().unique()))
+    seeds = f", each the mean of up to {num_seeds} seeds" if num_seeds > 1 else ""
+    score = f", unsplit score {unsplit}" if unsplit else ""
+    return f"{num_ok} configuration{'' if num_ok == 1 else 's'} measured{seeds}{score}"
+
+
+def _card(answer: Best) -> Card:
+    if answer.row is None:
+        return Card(answer.goal.title, "none", "no job has a figure for it", answer.detail, is_good=answer.qualifies)
+    if not answer.qualifies:
+        return Card(
+            answer.goal.title, "none", "nothing stays within one point of the unsplit score", answer.detail, False
+        )
+    value = answer.goal.show(answer.row[answer.goal.column])
+    return Card(answer.goal.title, value, f"{answer.row['split_point']} · {answer.row['series']}", answer.detail)
 
 
 def _facts(results: pd.DataFrame, frame: pd.DataFrame, details: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -128,11 +158,13 @@ def _wide(frame: pd.DataFrame) -> list[str]:
     return known + [c for c in own if frame[c].notna().any()]
 
 
-def _table(rows: pd.DataFrame, columns: list[str] | tuple[str, ...], *, several: bool) -> dict[str, list]:
-    """Headers ``(title, unit, is a number)`` and rows of cells."""
-    headers = [("split point", "", False), *([("setting", "", False)] if several else []), ("", "", False)]
+def _table(
+    rows: pd.DataFrame, columns: list[str], *, several: bool, note: str = "", is_sortable: bool = False
+) -> PageTable:
+    headers = [Header("split point"), *([Header("setting")] if several else []), Header("")]
     for name in columns:
-        headers.append((METRICS[name].title, METRICS[name].unit, True) if name in METRICS else (name, "", True))
+        known = METRICS.get(name)
+        headers.append(Header(known.title, known.unit, is_number=True) if known else Header(name, is_number=True))
     body = []
     for _, row in rows.iterrows():
         marks = ("★" if row["pareto"] else "") + ("▼" if row["is_bottleneck"] else "")
@@ -143,24 +175,27 @@ def _table(rows: pd.DataFrame, columns: list[str] | tuple[str, ...], *, several:
             cells.append(Cell(text, repr(float(row[name]))))
         kind = "reference" if row["is_reference"] else "pareto" if row["pareto"] else ""
         body.append((kind, cells))
-    return {"headers": headers, "rows": body}
+    return PageTable(headers, body, note, is_sortable)
 
 
-def _rates(frame: pd.DataFrame) -> dict[str, list]:
-    """What each payload is a fraction of, at the same score; as a table like those of ``_table``."""
+def _rates(frame: pd.DataFrame) -> PageTable:
+    """What each payload is a fraction of, at the same score."""
     rows = equal_score(frame)
     ratios = list(rows.columns[4:])
     titles = [name if name in ("float32", "uint8") else f"{name} at this score" for name in ratios]
-    headers = [("split point", "", False), ("setting", "", False), ("score", "", True), ("payload", "kB", True)]
+    headers = [Header("split point"), Header("setting"), Header("score", "", True), Header("payload", "kB", True)]
     body = []
     for _, row in rows.iterrows():
         cells = [Cell(row["split_point"]), Cell(row["series"]), Cell(format_score(row["score"]), repr(row["score"]))]
         cells.append(Cell(format_number(row["payload_bytes"] / 1e3), repr(row["payload_bytes"])))
         body.append(("", cells + [Cell(format_ratio(row[name]), repr(row[name])) for name in ratios]))
-    return {"headers": headers + [(title, "/ payload", True) for title in titles], "rows": body}
+    headers += [Header(title, "/ payload", is_number=True) for title in titles]
+    return PageTable(headers, body, _RATIOS, is_sortable=True)
 
 
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=1.25 * DPI)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+def _delta_rates(frame: pd.DataFrame) -> PageTable:
+    headers = [Header("codec"), Header("against"), Header("BD-rate", is_number=True), Header("")]
+    rows = [
+        ("", [Cell(one.codec), Cell(one.reference), Cell(one.text), Cell(one.trouble)]) for one in delta_rates(frame)
+    ]
+    return PageTable(headers, rows, _BD_RATE)

@@ -171,6 +171,8 @@ class ClassGroups:
 class ByDomain:
     """Each client one domain, or a part of one: client j holds domain j mod (number of domains).
 
+    With fewer clients than domains each holds several: domain d is client d mod (number of clients)'s.
+
     Args:
         seed: of who gets which sample where several clients share a domain.
     """
@@ -179,7 +181,7 @@ class ByDomain:
         self.seed = seed
 
     def split(self, labels: ArrayLike, num_clients: int) -> list[Indices]:
-        """See ``Partition.split``; ``labels`` are the samples' domains. Fewer clients hold several domains each."""
+        """See ``Partition.split``; ``labels`` are the samples' domains. The error names a domain that is too small."""
         domains = checked(labels, num_clients)
         rng = np.random.default_rng(self.seed)
         _, domains = np.unique(domains, return_inverse=True)
@@ -188,9 +190,14 @@ class ByDomain:
         for domain in range(num_domains):
             holders = range(domain, num_clients, num_domains) or [domain % num_clients]
             members = rng.permutation(np.flatnonzero(domains == domain))
+            if len(members) < len(holders):
+                raise ConfigError(
+                    f"by domain: {len(members)} samples of domain {domain} cannot be shared by {len(holders)} of "
+                    f"{num_clients} clients; take fewer clients, {num_domains} for one a domain"
+                )
             for client, part in zip(holders, np.array_split(members, len(holders)), strict=True):
                 parts[client].append(part)
-        return _non_empty([np.sort(np.concatenate(part)) for part in parts], "by domain")
+        return [np.sort(np.concatenate(part)) for part in parts]
 
 
 def _non_empty(parts: list[Indices], rule: str) -> list[Indices]:

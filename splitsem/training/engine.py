@@ -13,6 +13,7 @@ from splitsem.errors import BusyError, ConfigError, PayloadError, SessionError
 from splitsem.split.graph import SplitGraph
 from splitsem.split.trainable import TrainableCut
 from splitsem.tasks.task import Task
+from splitsem.training.common_tail import CommonTail, CommonTails
 from splitsem.training.messages import Kind, Request
 from splitsem.training.plan import TrainingPlan, task_name
 from splitsem.training.tail_trainer import TailTrainer
@@ -27,7 +28,8 @@ class TrainingLimits:
     """What one server grants those who train with it.
 
     Attributes:
-        max_trainers: devices that train at one time, each with its own copy of the tail.
+        max_trainers: devices that train at one time, each with its own copy of the tail; and groups of devices, each
+            with a common one.
         max_trainer_bytes: memory of one tail's weights, gradients and optimiser.
         max_batch: samples in one step.
         idle_s: seconds without a request after which a session is forgotten.
@@ -48,10 +50,13 @@ class TrainingLimits:
 
 @dataclass(eq=False)
 class _Session:
+    plan: TrainingPlan
     trainer: TailTrainer
     cut: TrainableCut
     opened_s: float
     used_s: float
+    common: CommonTail | None = None
+    version: int = 0  # of the common tail from which it started
     lock: threading.Lock = field(default_factory=threading.Lock)
     num_requests: int = 0
     reply: tuple[bytes | memoryview, float] | None = None
@@ -82,6 +87,7 @@ class TrainingEngine:
         self.engine, self.training, self.task, self.limits = engine, training, task, limits
         self._clock = clock
         self._sessions: dict[str, _Session] = {}
+        self._commons = CommonTails(limits.max_trainers, limits.idle_s, clock)
         self._lock = threading.Lock()
         engine.metrics.watch_trainers(self.num_sessions)
 
@@ -145,7 +151,8 @@ class TrainingEngine:
             return len(self._sessions)
 
     def _session(self, plan: TrainingPlan) -> _Session:
-        cut = TrainableCut(self.engine.graph, self.training, plan.point)
+        common = self._commons.of(plan, lambda: TrainableCut(self.engine.graph, self.training, plan.point))
+        cut = common.cut if common else TrainableCut(self.engine.graph, self.training, plan.point)
         num_bytes = _COPIES * sum(t.numel() * t.element_size() for t in cut.tail.state().values())
         if num_bytes > self.limits.max_trainer_bytes:
             raise ConfigError(
@@ -155,8 +162,9 @@ class TrainingEngine:
         trainer = TailTrainer(
             cut, self.task.loss, plan.optimiser(), plan.make_gradient_codec(), plan.seed, self.engine.device
         )
-        now = self._clock()
-        return _Session(trainer, cut, now, now)
+        session = _Session(plan, trainer, cut, opened_s=self._clock(), used_s=self._clock(), common=common)
+        self._load_common(session)
+        return session
 
     def _carry_out(self, key: str, session: _Session, request: Request) -> bytes | memoryview:
         """Do what is asked; whatever can be wrong with the request is found before anything changes."""
@@ -182,8 +190,31 @@ class TrainingEngine:
         if request.kind is Kind.KEEP:
             trainer.keep()
             return b""
+        if request.kind in (Kind.COMMIT, Kind.END_ROUND, Kind.DISBAND):
+            self._for_group(session, request.kind)
+            return b""
         weights = trainer.weights()
         return memoryview(weights)[request.offset : request.offset + WEIGHTS_PART_BYTES]
+
+    def _for_group(self, session: _Session, kind: Kind) -> None:
+        """Do what concerns the common tail of the session's group."""
+        if session.common is None:
+            raise PayloadError(f"expected a session of a group for {kind.name}, this one has a tail of its own")
+        if kind is Kind.COMMIT:
+            session.common.commit(session.trainer.tail.state(), session.plan.num_samples, session.version)
+        elif kind is Kind.END_ROUND:
+            session.common.end_round()
+            self._load_common(session)
+        else:
+            with self._lock:
+                self._commons.disband(session.plan.group)
+
+    @staticmethod
+    def _load_common(session: _Session) -> None:
+        """Let the session go on from its group's common tail, if it has a group."""
+        if session.common is not None:
+            state, session.version = session.common.start()
+            session.trainer.load(state)
 
     def _forget_old(self) -> None:
         """Drop sessions that are idle or over their time; called with the lock held."""
@@ -192,6 +223,7 @@ class TrainingEngine:
             is_over = now - session.opened_s > self.limits.max_session_s
             if (now - session.used_s > self.limits.idle_s or is_over) and not session.lock.locked():
                 del self._sessions[key]
+        self._commons.forget_idle({session.plan.group for session in self._sessions.values()} - {""})
 
 
 def _labels(payload: bytes | memoryview) -> Tensor:

@@ -58,6 +58,7 @@ class HeadTrainer:
         number = self.optimiser.num_steps
         with seeded(self.plan.seed, number, "head", self.device) if self._draws else contextlib.nullcontext():
             z = self.head.train(x.to(self.device))
+        self.tail.traffic.raw_bytes += sum(t.nbytes for t in z)
         reply = self.tail.step(self._encoded(z), y)
         self._backward(z, reply.gradients)
         self.tail.settle(self.optimiser.norm())

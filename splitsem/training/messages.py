@@ -23,6 +23,9 @@ class Kind(IntEnum):
     KEEP = 3  # remember the present weights as the ones wanted
     WEIGHTS = 4  # the weights kept last (else the present ones), from a byte offset on
     CLOSE = 5  # forget the session
+    COMMIT = 6  # hand the trained tail in to the group's common one
+    END_ROUND = 7  # the group's round is over; the session's tail is the common one now
+    DISBAND = 8  # forget the group's common tail
 
 
 class Request(NamedTuple):

@@ -22,6 +22,10 @@ class TrainingPlan(Plan):
         seed: of the random numbers (dropout) that the halves draw.
         gradient_codec: class name of the built-in codec that carries the gradients back.
         gradient_settings: its constructor's arguments as a JSON object.
+        constant_rate: see ``OptimiserSettings``.
+        group: name of the devices that train one common tail, see ``CommonTail``; empty: a tail of this device's own.
+        is_averaged: how the common tail is made of theirs.
+        num_samples: the device's, its weight in a mean; 0 for one that only asks.
     """
 
     training_fingerprint: str
@@ -33,6 +37,10 @@ class TrainingPlan(Plan):
     seed: int
     gradient_codec: str = "Identity"
     gradient_settings: str = "{}"
+    constant_rate: bool = False
+    group: str = ""
+    is_averaged: bool = False
+    num_samples: int = 0
 
     def __post_init__(self) -> None:
         try:
@@ -42,7 +50,9 @@ class TrainingPlan(Plan):
 
     def optimiser(self) -> OptimiserSettings:
         """The optimiser's settings, the same on both sides."""
-        return OptimiserSettings(self.learning_rate, self.weight_decay, self.gradient_clip_norm, self.total_steps)
+        return OptimiserSettings(
+            self.learning_rate, self.weight_decay, self.gradient_clip_norm, self.total_steps, self.constant_rate
+        )
 
     def make_gradient_codec(self) -> Codec:
         """The codec of the gradients: one of this package's, never a class that the other end names freely.

@@ -31,6 +31,7 @@ class Traffic:
         server_s: seconds that the server computed.
         waited_s: seconds from sending a request to having its reply.
         step_s: seconds of whole steps, as the device sees them.
+        raw_bytes: the features as they were before the codec.
     """
 
     num_steps: int = 0
@@ -40,6 +41,7 @@ class Traffic:
     server_s: float = 0.0
     waited_s: float = 0.0
     step_s: float = 0.0
+    raw_bytes: int = 0
 
 
 class TrainingTail(ABC):
@@ -99,6 +101,18 @@ class TrainingTail(ABC):
             return safetensors.torch.load(b"".join(parts))
         except safetensors.SafetensorError as exc:
             raise PayloadError(f"expected the tail's weights as safetensors, got {offset} bytes: {exc}") from exc
+
+    def commit(self) -> None:
+        """Hand the trained tail in to the common one of the plan's group. Raises ConfigError when it comes too late."""
+        self._ask(Request(Kind.COMMIT, self._head_norm))
+
+    def end_round(self) -> None:
+        """The group's round is over: its common tail is made of what was handed in, and is this session's tail now."""
+        self._ask(Request(Kind.END_ROUND, self._head_norm))
+
+    def disband(self) -> None:
+        """Let the server forget the group's common tail."""
+        self._ask(Request(Kind.DISBAND, self._head_norm))
 
     def close(self) -> None:
         """Let the server forget the tail, if it can be reached, and let go of the connection."""

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import safetensors.torch
 import torch
@@ -79,6 +79,13 @@ class TailTrainer:
     def evaluate(self, z_hat: Tensors) -> Tensor:
         """The tail's output in eval mode, with the present weights."""
         return self.tail.evaluate(*(t.to(self.device) for t in z_hat))
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over weights and statistics, under the model's own names, and forget those that were kept."""
+        for name, tensor in self.tail.state().items():
+            tensor.copy_(state[name])
+        self._kept = None
 
     def keep(self) -> None:
         """Remember the present weights."""

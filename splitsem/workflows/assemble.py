@@ -4,7 +4,6 @@ What is costly (data, training, graph) is made once a process for equal settings
 pays only for its own evaluation.
 """
 
-import functools
 import inspect
 import json
 import logging
@@ -24,12 +23,13 @@ from splitsem.codecs.codec import Codec
 from splitsem.device import Device
 from splitsem.errors import ConfigError
 from splitsem.lightning import weights
-from splitsem.models.capabilities import Deployable
+from splitsem.models.capabilities import Deployable, HyperWeighted
 from splitsem.models.network_checks import check_output
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
 from splitsem.tasks.classification import ClassificationTask
 from splitsem.tasks.task import Task
+from splitsem.workflows.kept import Kept
 
 log = logging.getLogger(__name__)
 _DETERMINANTS = ("task", "model", "trainer", "device", "seed", "split.granularity", "cache_dir")
@@ -73,36 +73,44 @@ class Network(NamedTuple):
     key: str
 
 
+_networks: Kept[Network] = Kept(lambda found: weights.num_bytes(found.model))
+_wholes: Kept[Whole] = Kept(lambda found: weights.num_bytes(found.model))
+
+
 def network(cfg: DictConfig) -> Network:
     """The trained network that ``cfg`` asks for, kept for the next call with equal settings."""
-    return _network(_settings(cfg))
+    settings = _settings(cfg)
+    return _networks.get(settings, lambda: _network(settings))
 
 
 def fresh_network(cfg: DictConfig) -> Network:
     """The same network with weights of its own, for a workflow that trains it further."""
-    return _network.__wrapped__(_settings(cfg))
+    return _network(_settings(cfg))
 
 
 def initial_network(cfg: DictConfig) -> Network:
     """The network as training finds it: as its constructor leaves it, or with ``trainer.weights``; its own weights.
 
-    A Deployable one is in the form that it trains in.
+    A Deployable one is in the form that it trains in. Raises ConfigError where α was to learn after the weights.
     """
+    _check_one_stage(cfg)
     settings = _plain_settings(cfg)
     settings["trainer"]["max_epochs"] = 0
-    return _network.__wrapped__(json.dumps(settings, sort_keys=True), is_deployed=False)
+    return _network(json.dumps(settings, sort_keys=True), is_deployed=False)
 
 
 def whole(cfg: DictConfig) -> Whole:
     """The trained network as it trained, for a workflow that deploys it in many ways; kept for equal settings."""
-    return _whole(_settings(cfg))
+    settings = _settings(cfg)
+    return _wholes.get(settings, lambda: _whole(settings))
 
 
 def initial_model(cfg: DictConfig) -> tuple[Task, nn.Module, Device]:
     """Task, network and device as training finds them, without a graph; float32, the same from the same seed.
 
-    Raises ConfigError for another precision.
+    Raises ConfigError for another precision, or where α was to learn after the weights.
     """
+    _check_one_stage(cfg)
     device: Device = instantiate(cfg.device)
     if device.precision != "float32":
         raise ConfigError(f"{cfg.workflow['_target_']} needs device.precision=float32, got {device.precision}")
@@ -148,6 +156,16 @@ def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in settings.items()}
 
 
+def _check_one_stage(cfg: DictConfig) -> None:
+    """Raise ConfigError where the model wants a stage of training that the workflow has not."""
+    model = OmegaConf.to_container(cfg.model)
+    if isinstance(model, dict) and model.get("alpha_epochs"):  # other models have no such setting
+        raise ConfigError(
+            f"{cfg.workflow['_target_']} has no further epochs for α: leave model.alpha_epochs=0, or train by "
+            "workflow=train and give its weights"
+        )
+
+
 def codec_option(name: str, where: str) -> dict[str, Any]:
     """The settings of an option of the group ``codec``.
 
@@ -161,7 +179,6 @@ def codec_option(name: str, where: str) -> dict[str, Any]:
     return {str(key): value for key, value in settings.items()}
 
 
-@functools.lru_cache(maxsize=2)
 def _network(settings: str, is_deployed: bool = True) -> Network:
     cfg = OmegaConf.create(json.loads(settings))
     task, model, device, trained, key = _trained(cfg)
@@ -173,7 +190,6 @@ def _network(settings: str, is_deployed: bool = True) -> Network:
     return Network(task, model, graph, device, trained, f"{key}-{device.torch_device.type}-{device.precision}")
 
 
-@functools.lru_cache(maxsize=2)
 def _whole(settings: str) -> Whole:
     found = _trained(OmegaConf.create(json.loads(settings)))
     found.model.eval()
@@ -221,14 +237,15 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, device: Device) -> tup
     key = weights.fingerprint({**facts, "seed": cfg.seed}, (task, model, *codec))
 
     def train() -> list[dict[str, float]]:
-        if fit.max_epochs:
+        if num_epochs:
             name = cfg.model["_target_"]
-            log.info("Training %s for %d epochs (kept for later runs in %s)", name, fit.max_epochs, folder)
+            log.info("Training %s for %d epochs (kept for later runs in %s)", name, num_epochs, folder)
         return fit.run(model, task, device.torch_device, cfg.seed)
 
+    num_epochs = fit.max_epochs + (model.alpha_epochs if isinstance(model, HyperWeighted) else 0)
     folder = Path(cfg.cache_dir) / "weights"
     trained = weights.fit_or_load(model, key, folder, train)
-    if trained.from_cache and fit.max_epochs:
+    if trained.from_cache and num_epochs:
         log.info("Trained weights: %s", trained.path)
     return trained, key
 

@@ -4,6 +4,7 @@ import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,18 @@ from splitsem.federated.flower import ClientApp, Krum, MultiKrum, Strategy
 from splitsem.federated.links import ClientLinks
 from splitsem.federated.payload_size import Rate
 from splitsem.federated.privacy import Privacy
+from splitsem.federated.rates import ChoosesRates
 from splitsem.federated.report import Row
 from splitsem.federated.server_app import Server
-from splitsem.federated.site import Site
+from splitsem.federated.site import Site, falling_share
 from splitsem.federated.state import Layout, State
 from splitsem.federated.statistics import estimate_statistics
 from splitsem.federated.update_mod import MakeCodec, UpdateMod
+from splitsem.federated.warm_up import WarmUp
 from splitsem.lightning.fit import Fit
 from splitsem.pipeline import score
-from splitsem.tasks.labels import labels_of
-from splitsem.tasks.partitions import Iid, Partition
+from splitsem.tasks.labels import domains_of, labels_of
+from splitsem.tasks.partitions import ByDomain, Iid, Partition
 from splitsem.tasks.task import Task
 from splitsem.transport.link import Link
 from splitsem.workflows import assemble
@@ -85,23 +88,27 @@ class Ends:
 
 def build(cfg: DictConfig) -> Ends:
     """Everything, checked as far as that shows before training. Raises ConfigError."""
-    strategy = _strategy(cfg)
+    strategy = make_strategy(cfg)
     if assemble.is_learned(cfg):
         raise ConfigError("codec: updates are coded by codecs without weights, e.g. codec=quant8")
     task, model, device = assemble.initial_model(cfg)
     settings = cfg.federated
-    layout = Layout(model, settings.statistics)
+    layout = Layout(model, settings.statistics, block_values=settings.block_values)
     initial = layout.of(model)
     make_codec = _make_codec(cfg)
     downlink: Codec | None = instantiate(settings.downlink_codec)
     if isinstance(downlink, Identity):
         downlink = None
-    _check_codecs(layout, initial, make_codec(None), downlink)
-    labels, parts = _parts(instantiate(settings.partition, _convert_="all"), task, settings.num_clients)
+    check_codecs(layout, initial, make_codec(None), downlink)
+    labels, parts = divide(instantiate(settings.partition, _convert_="all"), task, settings.num_clients)
     fit: Fit = instantiate(cfg.trainer)
     if fit.max_epochs < 1:
         raise ConfigError(f"federated.local_epochs must be at least 1, got {fit.max_epochs}")
-    site = Site(task, model, layout, fit, parts, device.torch_device, cfg.seed)
+    if not 0 <= settings.last_learning_rate <= 1:
+        raise ConfigError(f"federated.last_learning_rate must be 0…1, got {settings.last_learning_rate}")
+    share = partial(falling_share, num_rounds=settings.rounds, last=settings.last_learning_rate)
+    optimizer = instantiate(settings.optimizer)
+    site = Site(task, model, layout, fit, parts, device.torch_device, cfg.seed, share, optimizer)
     privacy = _privacy(cfg)
     if privacy is not None:
         has_feedback = settings.error_feedback and not isinstance(make_codec(None), Identity)
@@ -128,7 +135,7 @@ def build(cfg: DictConfig) -> Ends:
             downlink=downlink,
             min_clients=settings.min_clients,
             timeout_s=settings.client_timeout_s,
-            rates=instantiate(settings.rate_controller),
+            rates=_rates(cfg),
             links=_links(settings),
             privacy=privacy,
             resume=Path(settings.resume) if settings.resume else None,
@@ -137,7 +144,7 @@ def build(cfg: DictConfig) -> Ends:
     return ends
 
 
-def _strategy(cfg: DictConfig) -> Strategy:
+def make_strategy(cfg: DictConfig) -> Strategy:
     """One of Flower's, with the numbers of clients. Raises ConfigError when they are too few for it."""
     settings = cfg.federated
     num_clients, fraction, least = settings.num_clients, settings.fraction, settings.min_clients
@@ -179,12 +186,24 @@ def _make_codec(cfg: DictConfig) -> MakeCodec:
             "take codec=quant8 or codec=topk_quant"
         )
 
+    @cache
     def make(rate: Rate | None) -> Codec:
         changes = rate._asdict() if rate else {}
         codec: Codec = instantiate(cfg.codec, **{name: value for name, value in changes.items() if name in known})
         return codec
 
     return make
+
+
+def _rates(cfg: DictConfig) -> ChoosesRates | None:
+    """Who chooses how finely clients send, if anybody does. Raises ConfigError when two would."""
+    settings = cfg.federated
+    if not (settings.warm_up_rounds and "keep_ratio" in cfg.codec):
+        controller: ChoosesRates | None = instantiate(settings.rate_controller)
+        return controller
+    if settings.rate_controller is not None:
+        raise ConfigError("federated.warm_up_rounds and federated.rate_controller both choose keep_ratio: take one")
+    return WarmUp(cfg.codec.keep_ratio, cfg.codec.bit_width, settings.warm_up_rounds)
 
 
 def _links(settings: DictConfig) -> ClientLinks | None:
@@ -200,20 +219,25 @@ def _links(settings: DictConfig) -> ClientLinks | None:
     return ClientLinks(make)
 
 
-def _check_codecs(layout: Layout, initial: State, *codecs: Codec | None) -> None:
+def check_codecs(layout: Layout, initial: State, *codecs: Codec | None) -> None:
     """Raise ConfigError unless each codec can carry this network's tensors; found out by doing it."""
     for codec in filter(None, codecs):
         try:
-            layout.decode(codec, layout.encode(codec, initial))
+            layout.decode(codec, layout.encode(codec, layout.join(initial)))
         except (ValueError, SplitSemError) as exc:
             raise ConfigError(f"{type(codec).__name__} cannot carry this network's updates: {exc}") from exc
 
 
-def _parts(
+def divide(
     partition: Partition, task: Task, num_clients: int
 ) -> tuple[NDArray[np.int64] | None, list[NDArray[np.int64]]]:
-    """The labels of the training split, where there are any, and each client's samples of it."""
+    """The labels of the training split, where there are any, and each client's samples of it.
+
+    Raises ConfigError where the samples have no labels, or no domains, that the rule could go by.
+    """
     train = task.splits().train
+    if isinstance(partition, ByDomain):
+        return labels_of(train), partition.split(domains_of(train), num_clients)
     try:
         labels = labels_of(train)
     except ConfigError:

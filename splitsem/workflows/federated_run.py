@@ -3,30 +3,32 @@
 import logging
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.progress import Progress
 
 from splitsem.errors import ConfigError
-from splitsem.federated.flower import Context, RecordDict
+from splitsem.federated.flower import ClientApp, Context, RecordDict
 from splitsem.federated.in_process import InProcessGrid
 from splitsem.federated.report import Row, run_metrics
+from splitsem.federated.server_app import Server
 from splitsem.lightning import weights
 from splitsem.pipeline import score
 from splitsem.plots.federated import score_by_round, score_by_uplink
-from splitsem.plots.partition import partition
-from splitsem.tasks.classification import ClassificationTask
-from splitsem.tasks.dealing import class_counts
 from splitsem.workflows import assemble
 from splitsem.workflows.federated_deployed import submit
 from splitsem.workflows.federated_ends import Ends, build
+from splitsem.workflows.federated_summary import ROUNDS
 from splitsem.workflows.job import Metrics, Result
+from splitsem.workflows.who_has_what import who_has_what
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     trained = weights.load(ends.model, path)
     ends.model.eval()
     rows = trained.history
+    pd.DataFrame(rows).to_csv(folder / ROUNDS, index=False)
     metrics = _score(cfg, ends) | run_metrics(rows, ends.layout.raw_bytes)
     metrics |= {"num_clients": num_clients, "train_total_s": trained.train_s} | _labels(cfg)
     headline = (
@@ -52,40 +55,44 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     )
     figures = {"score_by_round": score_by_round(rows, metrics)}
     figures["score_by_uplink"] = score_by_uplink(rows, metrics)
-    if ends.labels is not None:
-        counts = class_counts(ends.labels, ends.parts)
-        figures["partition"] = partition(counts, _class_names(ends, counts.shape[1]), f"{metrics['partition']} · train")
+    figures |= who_has_what(ends.task, ends.labels, ends.parts, f"{metrics['partition']} · train")
     return Result(metrics, figures, rows, headline)
 
 
 def _train(cfg: DictConfig, ends: Ends, folder: Path) -> Path:
     """Train on this machine; returns where the weights are."""
-    server = ends.server
-    with _bar(server.num_rounds) as bar:
-        server.on_round = partial(_show, bar, server.num_rounds)
+    with shown(ends.server):
         if cfg.federated.engine is None:
             return _in_process(cfg, ends, folder)
         path: Path = instantiate(cfg.federated.engine)(cfg, ends, folder)
         return path
 
 
+@contextmanager
+def shown(server: Server) -> Iterator[None]:
+    """Give a sign of each round: a progress bar where somebody looks, else a line in the log."""
+    with _bar(server.num_rounds) as bar:
+        server.on_round = partial(_show, bar, server.num_rounds)
+        yield
+
+
 def _in_process(cfg: DictConfig, ends: Ends, folder: Path) -> Path:
     """All clients here, one after the other."""
-    server = ends.server
-    grid = InProcessGrid(ends.client_app, cfg.federated.num_clients)
-    server.contexts = grid.contexts
-    server.folder = folder if cfg.federated.checkpoint else None
-    began = time.perf_counter()
-    server.app()(grid, Context(1, 0, {}, RecordDict(), {}))
+    ends.server.folder = folder if cfg.federated.checkpoint else None
+    train_s = run_rounds(ends.server, ends.client_app, cfg.federated.num_clients)
     path = folder / "weights.safetensors"
-    ends.install(server.final)
-    weights.save(ends.model, path, server.rows, time.perf_counter() - began)
+    ends.install(ends.server.final)
+    weights.save(ends.model, path, ends.server.rows, train_s)
     return path
 
 
-def _class_names(ends: Ends, num_classes: int) -> list[str]:
-    names = ends.task.class_names if isinstance(ends.task, ClassificationTask) else ()
-    return [*map(str, names[:num_classes]), *map(str, range(len(names), num_classes))]
+def run_rounds(server: Server, client_app: ClientApp, num_clients: int) -> float:
+    """All rounds with all clients in this process; returns the seconds they took."""
+    grid = InProcessGrid(client_app, num_clients)
+    server.contexts = grid.contexts
+    began = time.perf_counter()
+    server.app()(grid, Context(1, 0, {}, RecordDict(), {}))
+    return time.perf_counter() - began
 
 
 def _score(cfg: DictConfig, ends: Ends) -> Metrics:

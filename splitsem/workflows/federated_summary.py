@@ -1,15 +1,17 @@
-"""What a sweep of federated runs leaves beside results.csv: a table, and score against the bytes of an update."""
+"""What a sweep of federated runs leaves beside results.csv: a table of means over seeds, and two figures."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from splitsem.plots.federated import score_by_update
+from splitsem.plots.federated_sweep import over_seeds, score_by_update, score_over_rounds
 from splitsem.plots.units import format_bytes, format_seconds
 
-_NAMED = ("task", "model", "codec", "strategy", "partition", "privacy", "downlink_codec")
+ROUNDS = "rounds.csv"  # in a job's folder: its history
+_NAMED = ("task", "model", "codec", "strategy", "split_point", "partition", "privacy", "downlink_codec", "head_codec")
 
 
 def is_federated(results: pd.DataFrame) -> bool:
@@ -17,36 +19,65 @@ def is_federated(results: pd.DataFrame) -> bool:
     return "uplink_compression_ratio" in results
 
 
-def summarise_federated(folder: Path, results: pd.DataFrame, console: Console) -> None:
-    """Draw and print; failed jobs are in results.csv only."""
+def summarise_federated(folder: Path, results: pd.DataFrame, console: Console) -> list[str]:
+    """Draw and print; returns the label of each job that succeeded."""
     done = results[results["status"] == "ok"].copy()
     if len(done) < len(results):
         console.print(f"{len(results) - len(done)} jobs failed: see results.csv", highlight=False)
     done["label"] = _labels(done)
-    score_by_update(done).savefig(folder / "score_by_update.png")
+    means = over_seeds(done)
+    means.to_csv(folder / "means.csv", index=False)
+    score_by_update(means).savefig(folder / "score_by_update.png")
+    if len(history := _history(folder, done)):
+        score_over_rounds(history).savefig(folder / "score_over_rounds.png")
+    _print(means.sort_values("score", ascending=False), console)
+    return done["label"].tolist()
+
+
+def _print(means: pd.DataFrame, console: Console) -> None:
     table = Table(box=None, header_style="bold")
-    for heading in ("run", "score", "up", "ratio", "down", "round", "left out"):
+    for heading in ("run", "seeds", "score", "below identity", "up", "ratio", "down", "round", "codec", "left out"):
         table.add_column(heading, justify="left" if heading == "run" else "right")
-    for row in done.sort_values("score", ascending=False).to_dict("records"):
+    for row in means.to_dict("records"):
+        has_interval = row["num_runs"] > 1
+        below = row.get("points_below_identity", math.nan)
         table.add_row(
             row["label"],
-            f"{row['score']:.4f}",
+            str(row["num_runs"]),
+            f"{row['score']:.4f}" + (f" ± {row['score_ci95']:.4f}" if has_interval else ""),
+            "" if math.isnan(below) else f"{below:.2f}" + (f" ± {row['points_ci95']:.2f}" if has_interval else ""),
             format_bytes(row["uplink_bytes"]),
             f"{row['uplink_compression_ratio']:.1f}",
             format_bytes(row["downlink_bytes"]),
             format_seconds(row["round_s"]),
-            str(int(row["failed_clients"])),
+            "" if math.isnan(row["codec_share"]) else f"{100 * row['codec_share']:.1f} %",
+            str(row["failed_clients"]),
         )
     console.print(table)
-    console.print("up, down: a client and round · ratio: to the network's tensors as they are", highlight=False)
+    console.print(
+        "±: 95 % interval of the mean over seeds · below identity: in points, seed by seed · "
+        "up, down: a client and round · ratio: to the same without a codec · codec: its share of the round",
+        highlight=False,
+    )
+
+
+def _history(folder: Path, done: pd.DataFrame) -> pd.DataFrame:
+    """All rounds of the runs, as they left them, under the labels of the table."""
+    tables = []
+    for run, label in zip(done["job"], done["label"], strict=True):
+        if (path := folder / f"{run:.0f}" / ROUNDS).exists():
+            tables.append(pd.read_csv(path).assign(run=run, label=label))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _labels(done: pd.DataFrame) -> pd.Series:
     """Each run by what differs between them: names of choices, and swept settings."""
     swept = [column for column in map(str, done) if "." in column and "@" not in column]
-    differing = [c for c in (*_NAMED, *swept) if c in done and done[c].astype(str).nunique() > 1]
+    differing = [c for c in (*_NAMED, *swept) if c in done and done[c].dropna().astype(str).nunique() > 1]
     if not differing:
         return done["codec"].astype(str)
     prefixes = {c: "" if c in _NAMED else f"{c.rpartition('.')[2]}=" for c in differing}
-    texts = [prefix + done[c].astype(str) for c, prefix in prefixes.items()]
-    return pd.concat(texts, axis=1).agg(" · ".join, axis=1)
+    prefixes |= {"head_codec": "heads "} if "head_codec" in differing else {}
+    texts = [(prefix + done[c].astype(str)).where(done[c].notna(), "") for c, prefix in prefixes.items()]
+    labels = [" · ".join(filter(None, row)) for row in zip(*texts, strict=True)]
+    return pd.Series(labels, index=done.index)

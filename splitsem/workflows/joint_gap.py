@@ -1,10 +1,11 @@
-"""How far the gradient solver is above the exact optimum, on the same problem and damages."""
+"""How far a heuristic solver is above the exact optimum, on the same problem and damages."""
 
 from dataclasses import replace
 
 from splitsem.optimise.damage import DamageTable
 from splitsem.optimise.exact import Exact
 from splitsem.optimise.problem import Mask, Problem
+from splitsem.optimise.progressive import Progressive
 from splitsem.optimise.relaxed import Relaxed
 from splitsem.optimise.solution import ROUNDING, JointResult, Solver
 from splitsem.optimise.solution import optimality_gap as gap_of
@@ -12,17 +13,17 @@ from splitsem.optimise.solution import optimality_gap as gap_of
 
 def optimality_gap(
     solver: Solver,
-    rival: Relaxed | None,
+    rival: Relaxed | Progressive | None,
     found: JointResult,
     problem: Problem,
     damage: DamageTable,
     allowed: Mask,
 ) -> float | None:
-    """``relaxed / exact − 1`` of the objective's value; None where only one of the two solvers is there.
+    """``heuristic / exact − 1`` of the objective's value; None where only one of the two solvers is there.
 
     Args:
         solver: the one that is used.
-        rival: the gradient solver to compare an exact one with, in the same objective.
+        rival: the gradient solver, or progressive pruning, to compare an exact one with, in the same objective.
         found: by ``solver``, for the same arguments.
         problem: times and bytes.
         damage: by unit and branch subset.
@@ -36,9 +37,9 @@ def optimality_gap(
     return _gap(replace(rival, objective=solver.objective).joint(problem, damage, found.epsilon, allowed), found)
 
 
-def _gap(relaxed: JointResult, exact: JointResult) -> float | None:
-    """None where the relaxed one needs more slack: then it has not solved the same problem."""
-    if relaxed.slack > exact.slack:
+def _gap(heuristic: JointResult, exact: JointResult) -> float | None:
+    """None where the heuristic one needs more slack: then it has not solved the same problem."""
+    if heuristic.slack > exact.slack:
         return None
-    gap = gap_of(relaxed.best.value, exact.best.value)
+    gap = gap_of(heuristic.best.value, exact.best.value)
     return 0.0 if abs(gap) < ROUNDING else gap

@@ -41,7 +41,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     training = assemble.training_graph(network)
     cut = TrainableCut(network.graph, training, assemble.chosen_point(cfg, network.graph).name)
     codec = instantiate(cfg.codec)
-    plan = _plan(cfg, network, cut, training.fingerprint, codec, total_steps)
+    plan = training_plan(cfg, network, cut, training.fingerprint, codec, total_steps)
     began = time.perf_counter()
     try:
         trainer = HeadTrainer(network.model, cut, codec, tail, plan)
@@ -61,9 +61,10 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     return Result(metrics, {"training_curve": training_curve(history, metrics)}, history, headline)
 
 
-def _plan(
+def training_plan(
     cfg: DictConfig, network: Network, cut: TrainableCut, training: str, codec: Codec, total_steps: int
 ) -> TrainingPlan:
+    """What the device proposes to the server; ``training`` is the fingerprint of the graph in train mode."""
     gradients = OmegaConf.to_container(cfg.workflow.gradient_codec, resolve=True)
     assert isinstance(gradients, dict)
     return TrainingPlan(

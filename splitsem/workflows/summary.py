@@ -5,13 +5,17 @@ import platform
 import shlex
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from omegaconf import OmegaConf
 
 from splitsem.plots.accuracy_throughput import accuracy_throughput
 from splitsem.plots.best import best
+from splitsem.plots.federated_report import federated_report
+from splitsem.plots.joint_report import joint_report
 from splitsem.plots.latency_breakdown import latency_breakdown
 from splitsem.plots.rate_accuracy import rate_accuracy
 from splitsem.plots.report import report
@@ -22,6 +26,17 @@ from splitsem.tracking import versions
 from splitsem.workflows.codec_summary import codec_figures, print_codecs
 from splitsem.workflows.federated_summary import is_federated, summarise_federated
 from splitsem.workflows.joint_summary import is_joint, summarise_joint
+
+_JOINT_PICTURES = ("accuracy_throughput", "gamma_map")
+_MOST_PICTURED_JOBS = 12  # further ones' figures would hide the sweep's own
+
+
+class Origin(NamedTuple):
+    """What a report says of how its results came to be."""
+
+    title: str
+    command: str
+    details: dict[str, str]
 
 
 def gather(folder: Path) -> pd.DataFrame:
@@ -57,15 +72,24 @@ def summarise(folder: Path, seconds: float) -> pd.DataFrame:
         console.print(f"No job was started: {folder}", highlight=False, soft_wrap=True)
         return results
     results.to_csv(folder / "results.csv", index=False)
+    page, origin = folder / "report.html", _origin(results, seconds)
     if is_joint(results):
-        summarise_joint(folder, results, console)
+        labels = summarise_joint(folder, results, console)["label"].astype(str).tolist()
+        done = results[(results["status"] == "ok") & results["accuracy"].notna()]
+        pictures = _pictures(folder, ("domains",), dict(zip(labels, done["job"], strict=True)), _JOINT_PICTURES)
+        page.write_text(joint_report(results, labels, pictures, *origin))
+        console.print(f"\n{page.absolute()}", highlight=False, soft_wrap=True)
         return results
     if "score" not in results:  # jobs of a workflow that does not split, or none that succeeded
         console.print(f"{len(results)} jobs: {folder / 'results.csv'}", highlight=False, soft_wrap=True)
         return results
     if is_federated(results):
-        summarise_federated(folder, results, console)
-        console.print(f"\n{(folder / 'results.csv').absolute()}", highlight=False, soft_wrap=True)
+        labels = summarise_federated(folder, results, console)
+        done = results[results["status"] == "ok"]
+        whole = ("score_by_update", "score_over_rounds")
+        pictures = _pictures(folder, whole, dict(zip(labels, done["job"], strict=True)), ("score_by_round",))
+        page.write_text(federated_report(results, labels, pictures, *origin))
+        console.print(f"\n{page.absolute()}", highlight=False, soft_wrap=True)
         return results
     figures = {draw.__name__: draw(results) for draw in (accuracy_throughput, latency_breakdown, rate_accuracy)}
     if (over_channel := _over_channel(results)) is not None:
@@ -75,22 +99,33 @@ def summarise(folder: Path, seconds: float) -> pd.DataFrame:
     figures |= codec_figures(folder, results)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png")
-    command = shlex.join(["python", *sys.argv])
-    title = " ".join(sys.argv[1:]) or "sweep"
-    details = {
-        "finished": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
-        "duration": f"{seconds:.0f} s for {len(results)} rows",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
-        "machine": platform.platform(),
-    }
-    page = folder / "report.html"
-    page.write_text(report(results, figures, title, command, details))
+    page.write_text(report(results, figures, *origin))
     console.print(results_table(results))
     print_codecs(console, results)
     for answer in best(results):
         console.print(f"• {answer.sentence}", highlight=False)
     console.print(f"\n{page.absolute()}", highlight=False, soft_wrap=True)
     return results
+
+
+def _origin(results: pd.DataFrame, seconds: float) -> Origin:
+    details = {
+        "finished": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        "duration": f"{seconds:.0f} s for {len(results)} rows",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "machine": platform.platform(),
+    }
+    return Origin(" ".join(sys.argv[1:]) or "sweep", shlex.join(["python", *sys.argv]), details)
+
+
+def _pictures(
+    folder: Path, whole: Sequence[str], jobs: Mapping[str, int], names: Sequence[str]
+) -> dict[tuple[str, str], bytes]:
+    """PNG files by label (empty for the whole sweep's) and name: ``whole``, and of a few jobs those of ``names``."""
+    files = {("", name): folder / f"{name}.png" for name in whole}
+    if len(jobs) <= _MOST_PICTURED_JOBS:
+        files |= {(label, name): folder / f"{job:.0f}" / f"{name}.png" for label, job in jobs.items() for name in names}
+    return {key: path.read_bytes() for key, path in files.items() if path.exists()}
 
 
 def _over_channel(results: pd.DataFrame) -> pd.DataFrame | None:

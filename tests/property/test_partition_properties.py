@@ -125,6 +125,14 @@ def test_by_domain_gives_each_client_one_domain_or_a_part_of_one():
     assert [sorted(set(domains[part])) for part in ByDomain().split(domains, 2)] == [[0, 2], [1]]
 
 
+def test_clients_of_one_domain_share_it_evenly_and_a_domain_that_is_too_small_is_named():
+    domains = LABELS % 3
+    sizes = [len(part) for part in ByDomain().split(domains, 9)]
+    assert all(max(sizes[d::3]) - min(sizes[d::3]) <= 1 for d in range(3))
+    with pytest.raises(ConfigError, match=r"1 samples of domain 0 cannot be shared by 3 of 5 clients.* 2 for one a"):
+        ByDomain().split([7, 9, 9], 5)
+
+
 @pytest.mark.parametrize("rule", ["iid", "dirichlet", "class groups"])
 def test_other_samples_are_split_alike(rule):
     train = class_counts(LABELS, RULES[rule](0).split(LABELS, 10))
@@ -162,7 +170,7 @@ def test_bad_settings_are_refused_by_name(make, message):
         make()
 
 
-@pytest.mark.parametrize("rule", [Iid(), Shards(1), ByDomain(), ClassGroups(2)])
+@pytest.mark.parametrize("rule", [Iid(), Shards(1), ClassGroups(2)])
 def test_a_client_that_would_be_empty_is_named(rule: Partition):
     with pytest.raises(ConfigError, match=r"client \d of 5 gets none of 3 samples"):
         rule.split([0, 1, 1], 5)

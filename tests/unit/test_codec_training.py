@@ -9,6 +9,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from splitsem.codecs.learned.semanticnn import SemanticNN
 from splitsem.codecs.learned.stage import Stage
+from splitsem.errors import ConfigError
 from splitsem.lightning.codec_fit import fit_codec
 from splitsem.pipeline import Frames, Pipeline
 from splitsem.replay import Recording
@@ -203,3 +204,9 @@ def test_what_is_scored_is_the_tail_that_was_tuned(with_tail, graph):
     scores, _ = Recording(cut, codec, [(x, y)]).play(codec, link, task)
     assert scores["score"] == pytest.approx((expected.argmax(1) == y).float().mean().item())
     assert not torch.equal(cut.tail(torch.cat(codes)), expected)
+
+
+def test_a_stage_whose_batch_is_larger_than_the_data_is_refused_by_name(graph):
+    stages = {"features": Stage(1, learning_rate=1e-2, batch_size=513, feature_weight=1.0)}
+    with pytest.raises(ConfigError, match=r"codec\.stages\.features\.batch_size=513 is more than the 512 samples"):
+        trained(graph, stages)

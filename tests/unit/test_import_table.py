@@ -13,6 +13,10 @@ from splitsem.cost.import_table import import_pair, import_table
 from splitsem.cost.link_fit import LinkFit
 from splitsem.errors import ConfigError
 from splitsem.models.branches import GAMMAS, equivalents
+from splitsem.optimise.choices import function_equivalent, fused_gammas, only, parallel_gammas
+from splitsem.optimise.exact import Exact
+from splitsem.optimise.measured import measured_problem
+from splitsem.optimise.objective import latency, t_eff
 from tests.unit.toy_chain import ToySpec, block_spec, whole_gammas
 
 SPECS = [block_spec("stage1.0", 4, 4, 8, 1), block_spec("stage1.1", 4, 4, 8, 1), block_spec("stage2.0", 4, 8, 8, 2)]
@@ -125,3 +129,36 @@ def test_the_published_jetson_tx2_table_has_its_known_totals() -> None:
         best_s(client, equivalent=False),
     ]
     assert [round(1e3 * total_s, 1) for total_s in totals_s] == [180.1, 151.1, 150.6, 39.7]
+
+
+def test_an_imported_table_is_solved_where_it_has_times_and_with_a_server_that_was_stated(path: Path) -> None:
+    link = LinkFit(s_per_byte=1e-9, base_s=1e-6, residual_s=0.0, num_transfers=1)
+    edge_only = measured_problem(import_pair(path, "toy", SPECS, "ms", link=link))
+    same = function_equivalent(fused_gammas(edge_only))
+    found = Exact(latency()).throughput(edge_only, same)
+    assert found.split_index == 2  # the third block has no time on the edge, the others none on the server
+    assert found.gammas == (9, 9, 3)  # of those with all branches the least number is the fastest here
+    assert found.edge_s == pytest.approx(20e-3)
+    stated = measured_problem(import_pair(path, "toy", SPECS, "ms", server_speedup=4, link=link))
+    everywhere = Exact(latency()).throughput(stated, same)
+    assert everywhere.split_index == 0
+    assert everywhere.server_s == pytest.approx(20e-3 / 4 + 4e-3)
+
+
+@pytest.mark.skipif(not PUBLISHED, reason="SPLITSEM_TX2_LUT names no file")
+def test_on_the_published_table_the_optimum_beats_the_parallel_network_on_the_edge_and_with_a_stated_server() -> None:
+    assert PUBLISHED
+    specs, link = repvgg_b3_blocks(), LinkFit(s_per_byte=8e-8, base_s=2e-3, residual_s=0.0, num_transfers=1)
+    edge_only = measured_problem(import_pair(PUBLISHED, "repvgg_b3", specs, "ms", link=link))
+    exact, fused, parallel = Exact(latency()), fused_gammas(edge_only), parallel_gammas(edge_only)
+    same = exact.throughput(edge_only, function_equivalent(fused))
+    assert same.split_index == 26
+    assert same.edge_s <= 0.151
+    assert round(1e3 * exact.throughput(edge_only, only(parallel)).edge_s, 1) == 180.1
+    with_server = measured_problem(import_pair(PUBLISHED, "repvgg_b3", specs, "ms", server_speedup=10, link=link))
+    values = [
+        Exact(t_eff()).throughput(with_server, allowed).value
+        for allowed in (only(parallel), only(fused), function_equivalent(fused), None)
+    ]
+    assert values == sorted(values, reverse=True)
+    assert values[2] < t_eff()(same.edge_s, same.link_s, same.server_s, 0)

@@ -13,6 +13,7 @@ from splitsem.optimise.damage import DamageTable
 from splitsem.optimise.exact import Exact
 from splitsem.optimise.objective import cycle, energy, latency, t_eff
 from splitsem.optimise.problem import LinkCost, Problem
+from splitsem.optimise.progressive import Progressive
 from splitsem.optimise.relaxed import Relaxed
 from splitsem.optimise.roofline import TierWork
 from splitsem.optimise.solution import optimality_gap
@@ -107,7 +108,7 @@ def test_when_nothing_keeps_epsilon_the_smallest_slack_is_met_and_reported():
     problem = chain(3)
     values = np.full((3, 7), 0.02)
     values[:, 1] = 0.03
-    for solver in (Exact(t_eff()), Relaxed(t_eff(), steps=30, starts=2)):
+    for solver in (Exact(t_eff()), Relaxed(t_eff(), steps=30, starts=2), Progressive(t_eff())):
         result = solver.joint(problem, DamageTable(values), epsilon=0.01)
         assert not result.feasible
         assert result.slack == pytest.approx(0.05)
@@ -160,6 +161,6 @@ def test_each_preset_makes_a_solver(name):
         cfg = compose("config", [f"+optimise={name}"])
     solver = instantiate(cfg.optimise)
     assert solver.objective == t_eff(0.5)
-    if name != "exact":
+    if name in ("relaxed", "alternating"):
         assert (solver.kappa, solver.mu, solver.seed) == (100, 1, cfg.seed)
         assert bool(solver.alternate_every) == (name == "alternating")

@@ -8,6 +8,7 @@ from splitsem.optimise.damage import DamageTable
 from splitsem.optimise.exact import Exact
 from splitsem.optimise.objective import t_eff
 from splitsem.optimise.problem import LinkCost, Problem
+from splitsem.optimise.progressive import Progressive
 from splitsem.optimise.relaxed import Relaxed
 from splitsem.optimise.solution import Solution
 from splitsem.optimise.validated import Validated, Validation
@@ -99,9 +100,9 @@ def test_one_round_too_few_is_said():
     assert not Truth(0, 2.0).validated(Validation(EXACT, num_best=1, max_rounds=1)).converged
 
 
-def test_a_relaxed_solver_can_be_validated_too():
+@pytest.mark.parametrize("solver", [Relaxed(t_eff(), steps=40, starts=2), Progressive(t_eff())])
+def test_other_solvers_can_be_validated_too(solver):
     truth = Truth(3, 1.5)
-    solver = Relaxed(t_eff(), steps=40, starts=2)
     found = Validation(solver, num_best=2, max_rounds=3).run(
         truth.problem, truth.damage, EPSILON, truth.score, SCORE_REF
     )

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from splitsem.errors import ConfigError
 from splitsem.lightning.fit import Fit
 from splitsem.models.branches import Branch
 from splitsem.models.repvgg import DeployedRepVgg, HyperRepVgg
@@ -106,3 +107,40 @@ def test_the_term_is_beta_times_the_sum_of_what_takes_part():
     assert network.regularisation().item() == pytest.approx(0.5 * 2 * num)
     assert network.with_branches([{Branch.D}] * 8).regularisation().item() == pytest.approx(0.5 * 2 * 8)
     assert isinstance(network.deploy(4), nn.Module)
+
+
+def test_after_the_weights_alpha_learns_alone_for_its_own_epochs():
+    task = Digits(seed=0)
+    options = {"blocks": (1,), "widths": (4, 4), "stem_stride": 1, "alpha_l1": 10.0}
+    fit = Fit(1, 64, 0.01, 0.0, gradient_clip_norm=1e6, limit_train_batches=4)
+
+    def trained(alpha_epochs: int) -> tuple[HyperRepVgg, list[dict[str, float]]]:
+        torch.manual_seed(0)
+        network = HyperRepVgg(task.input_shape, task.output_shape, **options, alpha_epochs=alpha_epochs)
+        if not alpha_epochs:
+            network.learn(weights=True, alpha=False)
+        return network, fit.run(network, task, torch.device("cpu"), seed=0)
+
+    (without, one), (network, three) = trained(0), trained(2)
+    assert (len(one), len(three)) == (1, 3)
+    states = [(name, without.state_dict()[name], tensor) for name, tensor in network.state_dict().items()]
+    assert all(torch.equal(before, after) for name, before, after in states if ".alpha." not in name)
+    assert all(before == 1 and after < 0.99 for name, before, after in states if ".alpha." in name)
+    assert not network.training
+    assert {p.requires_grad for name, p in network.named_parameters() if ".alpha." not in name} == {True}
+
+
+def test_alpha_epochs_need_an_alpha_that_is_trained():
+    with pytest.raises(ValueError, match="alpha_epochs must be 0 or more, got -1"):
+        narrow(alpha_epochs=-1)
+    with pytest.raises(ValueError, match="alpha_epochs must be 0 with is_alpha_trained=false"):
+        narrow(alpha_epochs=1, is_alpha_trained=False)
+
+
+def test_a_batch_larger_than_the_data_is_refused_in_one_line_with_what_is_possible():
+    network, task = HyperRepVgg((1, 8, 8), (10,), (1,), (4, 4)), Digits(seed=0)
+    num = len(task.splits().train)
+    with pytest.raises(ConfigError, match=f"trainer.batch_size=4096 is more than the {num} samples.*at most {num}"):
+        Fit(1, 4096, 0.01, 0.0, 1.0).run(network, task, torch.device("cpu"), seed=0)
+    with pytest.raises(ConfigError, match=r"limit_train_batches=0.01 of 16 batches leaves none"):
+        Fit(1, num // 16, 0.01, 0.0, 1.0, limit_train_batches=0.01).run(network, task, torch.device("cpu"), seed=0)
