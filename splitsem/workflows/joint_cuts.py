@@ -282,8 +282,8 @@ class JointCuts(JointBase):
                 int(row["lambda"]),
                 row["split_point"],
                 row["codec"],
-                *(row[name] for name in ("payload_bytes", "edge_s", "link_s", "server_s", "score")),
-                row["damage_error"] if margin is None else margin,
+                **{name: row[name] for name in ("payload_bytes", "edge_s", "link_s", "server_s", "score")},
+                margin=row["damage_error"] if margin is None else margin,
             )
             for row in rows.to_dict("records")
         ]
