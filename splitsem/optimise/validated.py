@@ -75,9 +75,10 @@ class Validated:
 class Validation:
     """Solve, score the best few, correct the damages by what they scored, and again.
 
-    The solution of least predicted damage is scored first, so that something to fall back on is known; then, in each
-    round, the ``num_best`` of least value that were not scored yet, keep ε by prediction and would beat the best true
-    one. It ends when there are none. The last round's solution is never preferred to a better one.
+    The solution of least predicted damage (and the network with all branches, where it is given) is scored first, so
+    that something to fall back on is known; then, in each round, the ``num_best`` of least value that were not scored
+    yet, keep ε by prediction and would beat the best true one. It ends when there are none. The last round's solution
+    is never preferred to a better one.
 
     Attributes:
         solver: chooses by predicted damage; an exact one with ``largest_damage`` saves the part of the front not used.
@@ -110,6 +111,7 @@ class Validation:
         score_ref: float,
         allowed: Mask | None = None,
         margin_of: Callable[[Solution], float] | None = None,
+        whole: Solution | None = None,
     ) -> Validated:
         """The best solution whose true score keeps ε, or that with the least true slack when none of those scored does.
 
@@ -123,6 +125,8 @@ class Validation:
             allowed: ``(U, 14)``, which γ may be chosen.
             margin_of: the distance from A_ref − ε to ask of a solution that was scored, in place of the same for all.
                 Corrected damages then hold it, since what is sought keeps ε with it.
+            whole: the fastest with all branches, scored in any case: it keeps ε whatever is predicted, and damages that
+                are measured on few samples may say that others do no more.
 
         Raises:
             ValueError: an argument does not fit, or ``score`` returned no finite number.
@@ -145,8 +149,9 @@ class Validation:
         budget = epsilon - (self.margin if margin_of is None else 0.0)
         result = self.solver.joint(problem, damage, max(budget, 0.0), allowed)
         first = judged(result.front[len(result.front) - 1])
-        seen = {(first.solution.split_index, first.solution.gammas)}
-        rounds, table = [Round((first,), first)], damage
+        scored = (first,) if whole is None else (first, judged(whole))
+        seen = {(one.solution.split_index, one.solution.gammas) for one in scored}
+        rounds, table = [Round(scored, min(scored, key=lambda one: one.rank))], damage
         while chosen := self._chosen(result, rounds[-1].best, seen, budget):
             if len(rounds) > self.max_rounds:
                 break

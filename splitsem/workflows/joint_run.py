@@ -192,6 +192,7 @@ class JointRun(JointBase):
             score_ref,
             allowed,
             self._paired_margin(reference) if fixed is None else None,
+            self.solver.throughput(problem, only(self._reference())),
         )
         rival = instantiate(self.settings.rival) if self.settings.get("rival") else None
         gap = optimality_gap(self.solver, rival, first, problem, damage, allowed)

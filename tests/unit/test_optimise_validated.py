@@ -1,9 +1,12 @@
 """Validation: what is returned truly keeps ε, however wrong the first prediction was, and nothing better is lost."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from splitsem.optimise.calibration import recalibrated
+from splitsem.optimise.choices import only
 from splitsem.optimise.damage import DamageTable
 from splitsem.optimise.exact import Exact
 from splitsem.optimise.objective import t_eff
@@ -68,6 +71,17 @@ def test_the_solution_truly_keeps_epsilon_and_is_close_to_the_true_optimum(stren
         assert found.best.score >= SCORE_REF - EPSILON - 1e-12
         assert truth.best_value() <= found.best.solution.value * (1 + 1e-12) <= truth.best_value() * 1.03
         assert len(truth.asked) == len(set(truth.asked)) <= 80  # of 4,096 networks; none twice
+
+
+def test_the_network_with_all_branches_saves_epsilon_where_damages_seem_zero():
+    truth = Truth(0, 1.0)
+    blind = DamageTable(np.where(np.isfinite(truth.damage.values), 0.0, np.inf))
+    whole = EXACT.throughput(truth.problem, only((13,) * UNITS))  # no damage, in truth too
+    run = partial(Validation(EXACT, max_rounds=1).run, truth.problem, blind, EPSILON, truth.score, SCORE_REF)
+    assert not run().feasible
+    found = run(whole=whole)
+    assert found.feasible
+    assert found.best.solution == whole
 
 
 def test_the_best_of_all_rounds_is_returned_not_the_last():
