@@ -1,6 +1,7 @@
 """The Lightning loop that every training here runs in: epochs, the epoch that is kept, quiet, seeded."""
 
 import logging
+import signal
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -61,8 +62,7 @@ def run_loop(
             callbacks=[*callbacks, *best, history],
         )
         trainer.fit(module, train, val)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        _stop_if_asked(trainer)
         for checkpoint in best:
             module.load_state_dict(torch.load(Path(checkpoint.best_model_path), weights_only=True)["state_dict"])
     return history.epochs
@@ -88,8 +88,15 @@ def run_bare(
             barebones=True,
         )
         trainer.fit(module, train)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        _stop_if_asked(trainer)
+
+
+def _stop_if_asked(trainer: lightning.Trainer) -> None:
+    """Go on with a signal that Lightning took: of SIGTERM, it looks between two batches only, and then no more."""
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.received_sigterm:
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 def _accelerator(device: torch.device) -> str:
