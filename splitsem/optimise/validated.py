@@ -149,7 +149,7 @@ class Validation:
         budget = epsilon - (self.margin if margin_of is None else 0.0)
         result = self.solver.joint(problem, damage, max(budget, 0.0), allowed)
         first = judged(result.front[len(result.front) - 1])
-        scored = (first,) if whole is None else (first, judged(whole))
+        scored: tuple[Scored, ...] = (first,) if whole is None else (first, judged(whole))
         seen = {(one.solution.split_index, one.solution.gammas) for one in scored}
         rounds, table = [Round(scored, min(scored, key=lambda one: one.rank))], damage
         while chosen := self._chosen(result, rounds[-1].best, seen, budget):
