@@ -155,8 +155,8 @@ def _name_references(frame: pd.DataFrame) -> None:
 
 
 def _stems(codecs: pd.Series) -> dict[str, str]:
-    """``quant2, quant4 → quant``: codecs that differ in a trailing number only are one family."""
-    matches = {str(c): re.fullmatch(r"(\D*?[a-z]+)(\d+)", str(c)) for c in codecs.dropna().unique()}
+    """``quant2, quant4 → quant``: codecs that differ in a trailing number, or in _low and _high, are one family."""
+    matches = {str(c): re.fullmatch(r"(\D*?[a-z]+?)(\d+|_low|_high)", str(c)) for c in codecs.dropna().unique()}
     stems = {c: m.group(1) for c, m in matches.items() if m}
     return {c: stem for c, stem in stems.items() if list(stems.values()).count(stem) > 1}
 
