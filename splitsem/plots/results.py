@@ -155,7 +155,11 @@ def _name_references(frame: pd.DataFrame) -> None:
 
 
 def _stems(codecs: pd.Series) -> dict[str, str]:
-    """``quant2, quant4 → quant``: codecs that differ in a trailing number, or in _low and _high, are one family."""
+    """Codecs that differ in a trailing number, or in _low and _high, are one family.
+
+    >>> _stems(pd.Series(["quant2", "quant4", "student_low", "student_high", "deepcod_noise"]))
+    {'quant2': 'quant', 'quant4': 'quant', 'student_low': 'student', 'student_high': 'student'}
+    """
     matches = {str(c): re.fullmatch(r"(\D*?[a-z]+?)(\d+|_low|_high)", str(c)) for c in codecs.dropna().unique()}
     stems = {c: m.group(1) for c, m in matches.items() if m}
     return {c: stem for c, stem in stems.items() if list(stems.values()).count(stem) > 1}
