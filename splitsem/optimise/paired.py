@@ -26,16 +26,24 @@ def paired_margin(right: ArrayLike, right_ref: ArrayLike, confidence: float = 0.
     Raises:
         ValueError: the two are not of the same samples, there are fewer than two, or the confidence cannot be.
     """
-    check_confidence(confidence)
+    z = quantile(confidence)
     own, reference = np.asarray(right, dtype=float), np.asarray(right_ref, dtype=float)
     if own.ndim != 1 or own.shape != reference.shape or len(own) < 2:
         raise ValueError(
             f"right and right_ref must be of the same samples, two or more, got {own.shape} and {reference.shape}"
         )
-    return float(NormalDist().inv_cdf(confidence) * (reference - own).std(ddof=1) / len(own) ** 0.5)
+    return float(z * (reference - own).std(ddof=1) / len(own) ** 0.5)
 
 
-def check_confidence(confidence: float) -> None:
-    """Raise ValueError unless it is above one half and below 1."""
+def quantile(confidence: float) -> float:
+    """How many standard errors a one-sided bound of that confidence is away (normal approximation).
+
+    Args:
+        confidence: 0.5…1, both excluded.
+
+    Raises:
+        ValueError: it is not within these.
+    """
     if not 0.5 < confidence < 1:
         raise ValueError(f"confidence must be above 0.5 and below 1, got {confidence}")
+    return NormalDist().inv_cdf(confidence)

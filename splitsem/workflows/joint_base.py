@@ -13,6 +13,7 @@ from torch import Tensor
 
 from splitsem.device import Device
 from splitsem.errors import ConfigError
+from splitsem.optimise.paired import quantile
 from splitsem.optimise.solution import Solver, check_epsilon, smallest_slack
 from splitsem.tasks.domains import Domains
 from splitsem.workflows import assemble
@@ -67,6 +68,7 @@ class JointBase(ABC):
             raise ConfigError(f"workflow.mode must be pseudo or real, got {self.settings.mode}")
         try:
             check_epsilon(self.settings.epsilon)
+            quantile(self.settings.confidence)
         except ValueError as exc:
             raise ConfigError(f"workflow: {exc}") from exc
         self.store = Store(Path(cfg.cache_dir) / "joint")

@@ -20,6 +20,7 @@ from splitsem.models.capabilities import Deployable
 from splitsem.optimise.deployed import DeployedCodec
 from splitsem.optimise.exact import Exact
 from splitsem.optimise.objective import Objective
+from splitsem.optimise.paired import quantile
 from splitsem.optimise.rates import Rate, RateTable
 from splitsem.pipeline import Pipeline, score
 from splitsem.plots.units import format_bytes, format_hz, format_score, format_seconds
@@ -276,14 +277,14 @@ class JointCuts(JointBase):
         }
 
     def _table(self, rows: pd.DataFrame) -> RateTable:
-        margin = self.settings.margin
+        margin, z = self.settings.margin, quantile(self.settings.confidence)
         rates = [
             Rate(
                 int(row["lambda"]),
                 row["split_point"],
                 row["codec"],
                 **{name: row[name] for name in ("payload_bytes", "edge_s", "link_s", "server_s", "score")},
-                margin=row["damage_error"] if margin is None else margin,
+                margin=z * row["damage_error"] if margin is None else margin,
             )
             for row in rows.to_dict("records")
         ]

@@ -22,7 +22,7 @@ from splitsem.optimise.choices import function_equivalent, fused_gammas, only, p
 from splitsem.optimise.damage import ablation
 from splitsem.optimise.deployed import DeployedSplit
 from splitsem.optimise.measured import measured_problem, offered_by
-from splitsem.optimise.paired import check_confidence, paired_margin
+from splitsem.optimise.paired import paired_margin
 from splitsem.optimise.problem import Mask, Problem
 from splitsem.optimise.solution import Solution
 from splitsem.optimise.validated import Scored, Validation
@@ -64,7 +64,6 @@ class JointRun(JointBase):
         if self.settings.times != "measured":
             raise ConfigError("workflow.times=hardware is for networks without branches; give workflow.edge_lut= here")
         try:
-            check_confidence(self.settings.confidence)
             self._validation(self.settings.margin or 0.0)
         except ValueError as exc:
             raise ConfigError(f"workflow: {exc}") from exc

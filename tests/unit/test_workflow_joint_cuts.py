@@ -19,6 +19,7 @@ from splitsem.device import Device
 from splitsem.errors import ConfigError
 from splitsem.models.cnn import StagedCnn
 from splitsem.optimise.deployed import DeployedCodec
+from splitsem.optimise.paired import quantile
 from splitsem.pipeline import Pipeline
 from splitsem.split.graph import SplitGraph
 from splitsem.tasks.digits import Digits
@@ -108,7 +109,8 @@ def test_what_is_reported_is_the_best_row_of_the_table(done):
     rows, found = table(folder), json.loads((folder / "digits_joint.json").read_text())
     rows = rows[rows["left_out"].isna()]
     assert (rows["value"] - (0.5 * rows["latency_s"] + 0.5 * rows["cycle_s"])).abs().max() < 1e-12
-    allowed = rows[rows["offered"] & (rows["damage"] + rows["damage_error"] <= found["epsilon"] + 1e-12)]
+    loss = rows["damage"] + quantile(0.99) * rows["damage_error"]
+    allowed = rows[rows["offered"] & (loss <= found["epsilon"] + 1e-12)]
     best = allowed.sort_values(["value", "damage"], kind="stable").iloc[0]
     assert (result.metrics["split_point"], result.metrics["codec"]) == (best["split_point"], best["codec"])
     assert result.metrics["predicted_t_eff_s"] == pytest.approx(best["value"])
