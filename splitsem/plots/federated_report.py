@@ -30,7 +30,7 @@ COLUMNS: Mapping[str, Column | str] = {
 }
 _CAPTIONS = {
     "score_by_update": "Up and to the left is better. Dotted: an update without a codec.",
-    "score_over_rounds": "Validation score by round, and by the bytes that a client has sent; bands: over seeds.",
+    "score_over_rounds": "Validation score by round, and by the bytes that a client has sent; thin lines: each run.",
     "score_by_round": "training loss of the clients and validation score, round by round.",
 }
 _FACTS = ("task", "model", "strategy", "partition", "codec", "downlink_codec")

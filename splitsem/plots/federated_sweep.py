@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from splitsem.plots import style
@@ -67,35 +68,37 @@ def score_by_update(means: pd.DataFrame) -> Figure:
 
 
 def score_over_rounds(history: pd.DataFrame) -> Figure:
-    """Validation score by round, and by what a client has sent so far; the band is the 95 % interval over the runs.
+    """Validation score by round, and by what a client has sent so far: each run thin, the mean of a setting's thick.
 
     Args:
         history: a row for each round of each run: ``label``, ``run``, ``round/number``, ``round/val_score`` and
             ``round/uplink_bytes``.
     """
-    figure = style.new_figure(9.6, 3.2, "How the score rises", "mean of each setting's runs, and its 95 % interval")
-    by_round, by_bytes = figure.subplots(1, 2, sharey=True)
-    style.style_axes(by_round, "Round", "Validation score")
-    style.style_axes(by_bytes, "Sent by a client so far", "")
+    figure = style.new_figure(9.6, 3.6, "How the score rises", "thick: mean of each setting's runs · thin: each run")
+    axes = figure.subplots(1, 2, sharey=True)
+    style.style_axes(axes[0], "Round", "Validation score")
+    style.style_axes(axes[1], "Sent by a client so far", "")
     history = history.assign(sent_bytes=history.groupby("run")["round/uplink_bytes"].cumsum())
     shown = []
-    for number, (label, runs) in enumerate(history.groupby("label", sort=False)):
-        rounds = runs.groupby("round/number")
-        mean, half = rounds["round/val_score"].mean(), rounds["round/val_score"].apply(half_ci95)
-        _curve(by_round, mean.index, mean, half, number, str(label))
-        _curve(by_bytes, rounds["sent_bytes"].mean(), mean, half, number, str(label))
-        shown += mean.iloc[len(mean) // 5 :].tolist()  # the first rounds rise from chance, and would flatten the rest
-    by_round.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    style.unit_axis(by_bytes, "B", history["sent_bytes"].tolist())
-    style.score_axis(by_round, shown)
-    style.legend_outside(by_bytes, by_bytes.get_lines())
+    for number, (_, runs) in enumerate(history.groupby("label", sort=False)):
+        means = runs.groupby("round/number").mean(numeric_only=True).reset_index()
+        for ax, x in zip(axes, ("round/number", "sent_bytes"), strict=True):
+            for _, run in runs.groupby("run"):
+                _curve(ax, run[x], run["round/val_score"], number, linewidth=0.5, alpha=0.35)
+            _curve(ax, means[x], means["round/val_score"], number, linewidth=1.6)
+        settled = runs[runs["round/number"] > runs["round/number"].max() / 4]
+        shown += settled["round/val_score"].tolist()  # the first rounds rise from chance, and would flatten the rest
+    axes[0].xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    style.unit_axis(axes[1], "B", history["sent_bytes"].tolist())
+    style.score_axis(axes[0], shown)
+    labels = history["label"].unique()
+    looks = [Line2D([], [], color=_look(number)["color"], label=str(label)) for number, label in enumerate(labels)]
+    style.legend_outside(axes[1], looks)
     return figure
 
 
-def _curve(ax: Axes, x: Any, mean: pd.Series, half: pd.Series, number: int, label: str) -> None:
-    color = _look(number)["color"]
-    ax.plot(x, mean, color=color, linewidth=1.4, label=label)
-    ax.fill_between(x, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
+def _curve(ax: Axes, x: pd.Series, y: pd.Series, number: int, **look: float) -> None:
+    ax.plot(x, y, color=_look(number)["color"], **look)
 
 
 def _look(number: int) -> dict[str, Any]:
