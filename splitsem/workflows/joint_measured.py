@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import statistics
@@ -82,12 +83,13 @@ def _jobs(joint: JointRun, pair: RealPair, lut: HardwareLut) -> list[Document]:
     cuts = cuts[np.unique(np.linspace(0, len(cuts) - 1, _MOST_SIZES).round().astype(int))]
     ends = [0, len(rows)]
     asked = {True: sorted({*map(int, cuts), *ends}), False: sorted({*ends, len(rows) // 2})}
+    num_samples = min(settings.num_samples or _MOST_SAMPLES, _MOST_SAMPLES)
     jobs = []
-    for is_folded, split_indices in asked.items():
+    for turn, is_folded in itertools.product(range(settings.num_repeats), asked):
         gammas = [whole_gamma(unit.ways, folded=is_folded) for unit in lut.edge.units]
         edge_s, server_s = (table.time_s[rows, gammas] for table in (edge, server))
-        log.info("Frames of %d cuts, all branches %s", len(split_indices), "folded" if is_folded else "in parallel")
-        num_samples = min(settings.num_samples or _MOST_SAMPLES, _MOST_SAMPLES)
+        how, split_indices = "folded" if is_folded else "in parallel", asked[is_folded]
+        log.info("Frames of %d cuts, all branches %s (%d)", len(split_indices), how, turn + 1)
         for cut, job in zip(split_indices, pair.offload(gammas, split_indices, num_samples, _NUM_PACED), strict=True):
             frames = TimedFrames(
                 edge_s=float(edge_s[:cut].sum()),
@@ -121,13 +123,17 @@ def measured(joint: JointRun, pair: RealPair) -> Document:
 
 
 def _measured(joint: JointRun, pair: RealPair, solutions: dict[str, Document], cuts: dict[str, list[int]]) -> Document:
+    runs: dict[str, list[list[Document]]] = {label: [[] for _ in cuts[label]] for label in solutions}
+    for _ in range(joint.settings.num_repeats):  # in turns, so that a drift hits all networks and cuts alike
+        for label, solution in solutions.items():
+            jobs = pair.offload(solution["gammas"], cuts[label], joint.settings.num_samples, _NUM_PACED)
+            for of_cut, job in zip(runs[label], jobs, strict=True):
+                of_cut.append(job)
     found: Document = {}
     for label, solution in solutions.items():
-        num, repeats = len(cuts[label]), joint.settings.num_repeats
-        jobs = pair.offload(solution["gammas"], cuts[label] * repeats, joint.settings.num_samples, _NUM_PACED)
-        runs = [jobs[cut::num] for cut in range(num)]  # in turns, so that a drift hits all cuts alike
-        rates_hz = [_median(of_cut, "measured_throughput_hz") for of_cut in runs]
-        latency_s = _median(runs[0], "measured_latency_s")
+        first = runs[label][0]
+        rates_hz = [_median(of_cut, "measured_throughput_hz") for of_cut in runs[label]]
+        latency_s = _median(first, "measured_latency_s")
         took_s = t_eff_s({"latency_s": latency_s, "cycle_s": 1 / rates_hz[0]})
         found |= {
             f"measured_{label}latency_s": latency_s,
@@ -136,11 +142,11 @@ def _measured(joint: JointRun, pair: RealPair, solutions: dict[str, Document], c
             f"{label}t_eff_prediction_error": abs(t_eff_s(solution) - took_s) / took_s,
             f"{label}latency_prediction_error": abs(solution["latency_s"] - latency_s) / latency_s,
             f"{label}cycle_prediction_error": abs(solution["cycle_s"] * rates_hz[0] - 1),
-            f"wire_{label}accuracy": jobs[0]["score"],
+            f"wire_{label}accuracy": first[0]["score"],
         }
         if label:
             found[f"measured_{label}lambda"] = cuts[label][int(np.argmax(rates_hz))]
-        found |= {f"{label}{name}": _median(runs[0], name) for name in ("paced_edge_s", "paced_server_s")}
+        found |= {f"{label}{name}": _median(first, name) for name in ("paced_edge_s", "paced_server_s")}
     own_hz = found["measured_throughput_hz"]
     for label in ("baseline", "fused"):
         found[f"measured_gain_over_{label}"] = own_hz / found[f"measured_{label}_throughput_hz"] - 1
