@@ -1,6 +1,5 @@
 """Accuracy against throughput of all cuts and codecs of a network: the front, the baselines and the choice."""
 
-import re
 from typing import Any
 
 import pandas as pd
@@ -10,6 +9,7 @@ from matplotlib.lines import Line2D
 from splitsem.plots import style
 from splitsem.plots.joint_front import constrained_axes, constraint_handles, draw_chosen
 from splitsem.plots.labels import place_labels
+from splitsem.plots.results import codec_families
 
 _BASELINES = {
     "baseline": ("float32 at its best cut", "D"),
@@ -37,7 +37,8 @@ def cut_front(
     figure, ax = constrained_axes(accuracy_ref, epsilon, subtitle)
     low = accuracy_ref - max(_SHOWN * epsilon, 0.1)
     shown = rates[(rates["accuracy_val"] >= low) | rates["is_best"]]
-    shown = shown.assign(family=shown["codec"].map(_family))
+    names = shown["codec"].str.split(" ").str[0]  # without settings: topk keep_ratio=0.1
+    shown = shown.assign(family=names.replace(codec_families(names)))
     handles: list[Line2D] = []
     for (family, rows), colour in zip(
         shown.groupby("family", sort=False), style.palette(shown["family"].nunique()), strict=True
@@ -65,8 +66,3 @@ def cut_front(
     spots, others = (list(zip(rows["throughput_hz"], rows["accuracy_val"], strict=True)) for rows in (front, shown))
     place_labels(ax, spots, texts, others, lines=ax.get_lines(), size=7.5)
     return figure
-
-
-def _family(codec: str) -> str:
-    """``quant4`` and ``topk keep_ratio=0.1`` without their settings."""
-    return re.sub(r"(?<=[a-z])\d$", "", codec.split(" ")[0])

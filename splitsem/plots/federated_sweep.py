@@ -97,7 +97,7 @@ def score_over_rounds(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def _curve(ax: Axes, x: pd.Series, y: pd.Series, number: int, **look: float) -> None:
+def _curve(ax: Axes, x: pd.Series, y: pd.Series, number: int, **look: Any) -> None:
     ax.plot(x, y, color=_look(number)["color"], **look)
 
 

@@ -136,7 +136,7 @@ def _add_series(frame: pd.DataFrame) -> pd.DataFrame:
     known = own["codec"].dropna().unique()
     plain = frame["codec"].fillna(known[0] if len(known) == 1 else "unknown codec")
     family = [field for field in fields if field not in knobs]
-    for name, of, stems in (("family", family, _stems(own["codec"])), ("series", fields, {})):
+    for name, of, stems in (("family", family, codec_families(own["codec"])), ("series", fields, {})):
         labels = [_label(row, of, stems) for _, row in frame.iterrows()]
         frame[name] = pd.Series(labels, index=frame.index, dtype=object).replace("", None).fillna(plain)
     _name_references(frame)
@@ -154,10 +154,10 @@ def _name_references(frame: pd.DataFrame) -> None:
         frame[column] = frame[column].astype(object).where(~frame["is_reference"], values)
 
 
-def _stems(codecs: pd.Series) -> dict[str, str]:
+def codec_families(codecs: pd.Series) -> dict[str, str]:
     """Codecs that differ in a trailing number, or in _low and _high, are one family.
 
-    >>> _stems(pd.Series(["quant2", "quant4", "student_low", "student_high", "deepcod_noise"]))
+    >>> codec_families(pd.Series(["quant2", "quant4", "student_low", "student_high", "deepcod_noise"]))
     {'quant2': 'quant', 'quant4': 'quant', 'student_low': 'student', 'student_high': 'student'}
     """
     matches = {str(c): re.fullmatch(r"(\D*?[a-z]+?)(\d+|_low|_high)", str(c)) for c in codecs.dropna().unique()}

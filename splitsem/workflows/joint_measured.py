@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _MOST_SIZES = 6
-_MOST_SAMPLES = 400  # of a job whose score is of no interest
+_MOST_SAMPLES = 400
 _NUM_PACED = 1000
 
 
@@ -83,14 +83,14 @@ def _jobs(joint: JointRun, pair: RealPair, lut: HardwareLut) -> list[Document]:
     cuts = cuts[np.unique(np.linspace(0, len(cuts) - 1, _MOST_SIZES).round().astype(int))]
     ends = [0, len(rows)]
     asked = {True: sorted({*map(int, cuts), *ends}), False: sorted({*ends, len(rows) // 2})}
-    num_samples = min(settings.num_samples or _MOST_SAMPLES, _MOST_SAMPLES)
     jobs = []
     for turn, is_folded in itertools.product(range(settings.num_repeats), asked):
         gammas = [whole_gamma(unit.ways, folded=is_folded) for unit in lut.edge.units]
         edge_s, server_s = (table.time_s[rows, gammas] for table in (edge, server))
         how, split_indices = "folded" if is_folded else "in parallel", asked[is_folded]
         log.info("Frames of %d cuts, all branches %s (%d)", len(split_indices), how, turn + 1)
-        for cut, job in zip(split_indices, pair.offload(gammas, split_indices, num_samples, _NUM_PACED), strict=True):
+        done = pair.offload(gammas, split_indices, _few_samples(joint), _NUM_PACED)
+        for cut, job in zip(split_indices, done, strict=True):
             frames = TimedFrames(
                 edge_s=float(edge_s[:cut].sum()),
                 server_s=float(server_s[cut:].sum()),
@@ -124,9 +124,10 @@ def measured(joint: JointRun, pair: RealPair) -> Document:
 
 def _measured(joint: JointRun, pair: RealPair, solutions: dict[str, Document], cuts: dict[str, list[int]]) -> Document:
     runs: dict[str, list[list[Document]]] = {label: [[] for _ in cuts[label]] for label in solutions}
-    for _ in range(joint.settings.num_repeats):  # in turns, so that a drift hits all networks and cuts alike
+    for turn in range(joint.settings.num_repeats):  # so that a drift hits all networks and cuts alike
+        num_samples = joint.settings.num_samples if turn == 0 else _few_samples(joint)  # the first turn scores
         for label, solution in solutions.items():
-            jobs = pair.offload(solution["gammas"], cuts[label], joint.settings.num_samples, _NUM_PACED)
+            jobs = pair.offload(solution["gammas"], cuts[label], num_samples, _NUM_PACED)
             for of_cut, job in zip(runs[label], jobs, strict=True):
                 of_cut.append(job)
     found: Document = {}
@@ -151,6 +152,11 @@ def _measured(joint: JointRun, pair: RealPair, solutions: dict[str, Document], c
     for label in ("baseline", "fused"):
         found[f"measured_gain_over_{label}"] = own_hz / found[f"measured_{label}_throughput_hz"] - 1
     return found
+
+
+def _few_samples(joint: JointRun) -> int:
+    """Of a job whose score is of no interest."""
+    return min(joint.settings.num_samples or _MOST_SAMPLES, _MOST_SAMPLES)
 
 
 def _median(jobs: Sequence[Document], name: str) -> float:
