@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import statistics
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
 
 from splitsem.cost.frame_fit import FrameFit, TimedFrames, fit_frames
 from splitsem.cost.hardware_lut import HardwareLut, hardware_lut_json
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _MOST_SIZES = 6
-_MOST_SAMPLES = 400
+_MOST_SAMPLES = 200
 _NUM_PACED = 1000
+_TIMES = ("measured_latency_s", "measured_throughput_hz", "paced_edge_s", "paced_server_s")
+_KEPT = (*_TIMES, "score")
 
 
 def hardware(joint: JointRun, pair: RealPair) -> HardwareLut:
@@ -39,8 +41,8 @@ def hardware(joint: JointRun, pair: RealPair) -> HardwareLut:
     """
     lut = _tables(joint, pair)
     facts = _facts(joint) | {"tables": joint_tables.digest(hardware_lut_json(lut)), "model": joint.model}
-    found = joint.store.get("frames", facts, lambda: {"jobs": _jobs(joint, pair, lut)})
-    fit = fit_frames([TimedFrames(**one["frames"]) for one in found["jobs"]])
+    found = joint.store.get("frames", facts, lambda: {"networks": _references(joint, pair, lut)})
+    fit = fit_frames(_timed(joint.settings, lut, found["networks"]))
     log.info(
         "Frames: edge %.2f ms, server %.2f ms beside their units (table × %.2f and × %.2f), delay %.2f ms, "
         "%.1f Mbit/s; errors left: latency %.1f %%, cycle %.1f %%",
@@ -70,44 +72,51 @@ def _tables(joint: JointRun, pair: RealPair) -> HardwareLut:
     return joint_tables.tables(cfg, joint.model, joint.untrained, joint.device, server, edge_slowdown=1.0)
 
 
-def _jobs(joint: JointRun, pair: RealPair, lut: HardwareLut) -> list[Document]:
-    """Frames of all branches folded at cuts of up to six sizes, and of all branches in parallel at both ends.
+def _references(joint: JointRun, pair: RealPair, lut: HardwareLut) -> list[Document]:
+    """All branches folded at cuts of up to six sizes, and all branches in parallel at both ends, as run in turns.
 
     At ``input`` the server is likely to be the slowest stage, at ``output`` the edge, at the largest size the line.
     """
     joint.trained  # noqa: B018 (before the processes ask for it)
-    settings = joint.settings
-    edge, server = (table.to_arrays(settings.calibrated, settings.undisturbed) for table in (lut.edge, lut.server))
-    rows = np.arange(len(lut.edge.units))
-    _, cuts = np.unique(edge.link_bytes, return_index=True)
+    units = lut.edge.units
+    _, cuts = np.unique([lut.edge.input_bytes, *(unit.output_bytes for unit in units)], return_index=True)
     cuts = cuts[np.unique(np.linspace(0, len(cuts) - 1, _MOST_SIZES).round().astype(int))]
-    ends = [0, len(rows)]
-    asked = {True: sorted({*map(int, cuts), *ends}), False: sorted({*ends, len(rows) // 2})}
-    jobs = []
-    for turn, is_folded in itertools.product(range(settings.num_repeats), asked):
-        gammas = [whole_gamma(unit.ways, folded=is_folded) for unit in lut.edge.units]
-        edge_s, server_s = (table.time_s[rows, gammas] for table in (edge, server))
-        how, split_indices = "folded" if is_folded else "in parallel", asked[is_folded]
-        log.info("Frames of %d cuts, all branches %s (%d)", len(split_indices), how, turn + 1)
-        done = pair.offload(gammas, split_indices, _few_samples(joint), _NUM_PACED)
-        for cut, job in zip(split_indices, done, strict=True):
-            frames = TimedFrames(
-                edge_s=float(edge_s[:cut].sum()),
-                server_s=float(server_s[cut:].sum()),
-                payload_bytes=float(edge.link_bytes[cut]),
-                latency_s=job["measured_latency_s"],
-                cycle_s=1 / job["measured_throughput_hz"],
+    ends = [0, len(units)]
+    asked = {True: sorted({*map(int, cuts), *ends}), False: sorted({*ends, len(units) // 2})}
+    networks: list[Document] = [
+        {"gammas": [whole_gamma(unit.ways, folded=is_folded) for unit in units], "cuts": split_indices}
+        for is_folded, split_indices in asked.items()
+    ]
+    log.info("Frames of all branches, folded at %d cuts and in parallel at %d", *map(len, asked.values()))
+    turns = _in_turns(joint, pair, networks, _few_samples(joint))
+    return [network | {"runs": runs} for network, runs in zip(networks, turns, strict=True)]
+
+
+def _timed(settings: DictConfig, lut: HardwareLut, networks: Sequence[Document]) -> list[TimedFrames]:
+    """What the tables say of these networks at their cuts, and what was measured."""
+    edge, server = (table.to_arrays(settings.calibrated, settings.undisturbed) for table in (lut.edge, lut.server))
+    rows, frames = np.arange(len(lut.edge.units)), []
+    for network in networks:
+        edge_s, server_s = (table.time_s[rows, network["gammas"]] for table in (edge, server))
+        for cut, jobs in zip(network["cuts"], network["runs"], strict=True):
+            found = _typical(settings, jobs)
+            frames.append(
+                TimedFrames(
+                    edge_s=float(edge_s[:cut].sum()),
+                    server_s=float(server_s[cut:].sum()),
+                    payload_bytes=float(edge.link_bytes[cut]),
+                    latency_s=found["measured_latency_s"],
+                    cycle_s=1 / found["measured_throughput_hz"],
+                )
             )
-            told = {name: value for name, value in job.items() if name.startswith(("measured_", "paced_"))}
-            jobs.append({"gammas": gammas, "lambda": cut, "frames": asdict(frames), "job": told})
-    return jobs
+    return frames
 
 
 def measured(joint: JointRun, pair: RealPair) -> Document:
     """``measured_*`` of the chosen network, of both baselines at their cuts, and errors of the predictions.
 
-    Medians of ``workflow.num_repeats`` runs. A baseline's throughput is the better one of its cut with the least T_eff
-    and its cut with the least cycle.
+    Of ``workflow.num_repeats`` turns, as ``_typical`` has it. A baseline's throughput is the better one of its cut
+    with the least T_eff and its cut with the least cycle.
     """
     solutions = {"": joint.joint["best"]}
     for label, name in (("baseline_", "all_parallel"), ("fused_", "all_fused")):
@@ -116,25 +125,45 @@ def measured(joint: JointRun, pair: RealPair) -> Document:
     for label in ("baseline_", "fused_"):
         other = _fastest_cut(joint.problem, solutions[label]["gammas"])
         cuts[label] += [other] if other not in cuts[label] else []
-    facts = _facts(joint) | joint.network_facts() | {"solutions": solutions, "cuts": cuts}
-    found = joint.store.get("measured", facts, lambda: _measured(joint, pair, solutions, cuts))
+    networks = {label: {"gammas": found["gammas"], "cuts": cuts[label]} for label, found in solutions.items()}
+    facts = _facts(joint) | joint.network_facts() | {"networks": networks}
+    found = joint.store.get("measured", facts, lambda: {"runs": _runs(joint, pair, networks)})
+    metrics = _metrics(joint.settings, solutions, cuts, found["runs"])
     frames = joint.hardware.frames
-    return found | ({} if frames is None else _fit_metrics(frames))
+    return metrics | ({} if frames is None else _fit_metrics(frames))
 
 
-def _measured(joint: JointRun, pair: RealPair, solutions: dict[str, Document], cuts: dict[str, list[int]]) -> Document:
-    runs: dict[str, list[list[Document]]] = {label: [[] for _ in cuts[label]] for label in solutions}
-    for turn in range(joint.settings.num_repeats):  # so that a drift hits all networks and cuts alike
-        num_samples = joint.settings.num_samples if turn == 0 else _few_samples(joint)  # the first turn scores
-        for label, solution in solutions.items():
-            jobs = pair.offload(solution["gammas"], cuts[label], num_samples, _NUM_PACED)
-            for of_cut, job in zip(runs[label], jobs, strict=True):
-                of_cut.append(job)
+def _runs(joint: JointRun, pair: RealPair, networks: dict[str, Document]) -> Document:
+    runs = _in_turns(joint, pair, list(networks.values()), joint.settings.num_samples)
+    return dict(zip(networks, runs, strict=True))
+
+
+def _in_turns(
+    joint: JointRun, pair: RealPair, networks: Sequence[Document], num_samples: int | None
+) -> list[list[list[Document]]]:
+    """Jobs by network, cut and turn. In turns, a machine that slows down for minutes slows down all of them alike."""
+    runs: list[list[list[Document]]] = [[[] for _ in network["cuts"]] for network in networks]
+    turns = tqdm(range(joint.settings.num_repeats), desc="Frames between both processes", unit="turn")
+    for turn in turns:  # the first one scores
+        for network, of_network in zip(networks, runs, strict=True):
+            some = num_samples if turn == 0 else _few_samples(joint)
+            jobs = pair.offload(network["gammas"], network["cuts"], some, _NUM_PACED)
+            for of_cut, job in zip(of_network, jobs, strict=True):
+                of_cut.append({name: job[name] for name in _KEPT})
+    return runs
+
+
+def _metrics(
+    settings: DictConfig,
+    solutions: dict[str, Document],
+    cuts: dict[str, list[int]],
+    runs: dict[str, list[list[Document]]],
+) -> Document:
     found: Document = {}
     for label, solution in solutions.items():
-        first = runs[label][0]
-        rates_hz = [_median(of_cut, "measured_throughput_hz") for of_cut in runs[label]]
-        latency_s = _median(first, "measured_latency_s")
+        at_cuts = [_typical(settings, jobs) for jobs in runs[label]]
+        rates_hz, own = [one["measured_throughput_hz"] for one in at_cuts], at_cuts[0]
+        latency_s = own["measured_latency_s"]
         took_s = t_eff_s({"latency_s": latency_s, "cycle_s": 1 / rates_hz[0]})
         found |= {
             f"measured_{label}latency_s": latency_s,
@@ -143,24 +172,30 @@ def _measured(joint: JointRun, pair: RealPair, solutions: dict[str, Document], c
             f"{label}t_eff_prediction_error": abs(t_eff_s(solution) - took_s) / took_s,
             f"{label}latency_prediction_error": abs(solution["latency_s"] - latency_s) / latency_s,
             f"{label}cycle_prediction_error": abs(solution["cycle_s"] * rates_hz[0] - 1),
-            f"wire_{label}accuracy": first[0]["score"],
+            f"wire_{label}accuracy": runs[label][0][0]["score"],
         }
         if label:
             found[f"measured_{label}lambda"] = cuts[label][int(np.argmax(rates_hz))]
-        found |= {f"{label}{name}": _median(first, name) for name in ("paced_edge_s", "paced_server_s")}
+        found |= {f"{label}{name}": own[name] for name in ("paced_edge_s", "paced_server_s")}
     own_hz = found["measured_throughput_hz"]
     for label in ("baseline", "fused"):
         found[f"measured_gain_over_{label}"] = own_hz / found[f"measured_{label}_throughput_hz"] - 1
     return found
 
 
+def _typical(settings: DictConfig, jobs: Sequence[Document]) -> Document:
+    """Of one cut's turns the medians, or, with ``undisturbed``, the least times and the highest throughput."""
+    found = {}
+    for name in _TIMES:
+        least = max if name.endswith("_hz") else min
+        values = [float(job[name]) for job in jobs]
+        found[name] = least(values) if settings.undisturbed else statistics.median(values)
+    return found
+
+
 def _few_samples(joint: JointRun) -> int:
     """Of a job whose score is of no interest."""
     return min(joint.settings.num_samples or _MOST_SAMPLES, _MOST_SAMPLES)
-
-
-def _median(jobs: Sequence[Document], name: str) -> float:
-    return statistics.median(float(job[name]) for job in jobs)
 
 
 def _fastest_cut(problem: Problem, gammas: Sequence[int]) -> int:
@@ -187,7 +222,7 @@ def _plain(joint: JointRun) -> Document:
 
 
 def _facts(joint: JointRun) -> Document:
-    names = ("edge_prefix", "server_prefix", "num_timed", "num_repeats", "num_samples", "calibrated", "undisturbed")
+    names = ("edge_prefix", "server_prefix", "num_timed", "num_repeats", "num_samples")
     settings = _plain(joint)
     transport = OmegaConf.to_container(joint.cfg.transport, resolve=True)
     return {name: settings[name] for name in names} | {"transport": transport}
