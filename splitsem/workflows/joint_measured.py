@@ -177,6 +177,9 @@ def _metrics(
         if label:
             found[f"measured_{label}lambda"] = cuts[label][int(np.argmax(rates_hz))]
         found |= {f"{label}{name}": own[name] for name in ("paced_edge_s", "paced_server_s")}
+    of_baseline = t_eff_s(solutions[""]) / t_eff_s(solutions["baseline_"])
+    measured_of_baseline = found["measured_t_eff_s"] / found["measured_baseline_t_eff_s"]
+    found["relative_t_eff_prediction_error"] = abs(of_baseline / measured_of_baseline - 1)
     own_hz = found["measured_throughput_hz"]
     for label in ("baseline", "fused"):
         found[f"measured_gain_over_{label}"] = own_hz / found[f"measured_{label}_throughput_hz"] - 1

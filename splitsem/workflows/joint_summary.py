@@ -41,6 +41,7 @@ _COLUMNS = [
 _MEASURED = [  # of mode=real
     "measured_t_eff_s",
     "t_eff_prediction_error",
+    "relative_t_eff_prediction_error",
     "measured_throughput_hz",
     "measured_baseline_throughput_hz",
     "measured_fused_throughput_hz",
