@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from splitsem.cost.frame_fit import FrameFit, TimedFrames, fit_frames
 from splitsem.cost.hardware_lut import HardwareLut, hardware_lut_json
@@ -20,6 +19,7 @@ from splitsem.errors import ConfigError
 from splitsem.models.branches import whole_gamma
 from splitsem.optimise.problem import Problem
 from splitsem.workflows import joint_tables
+from splitsem.workflows.joint_real import FrameJob
 from splitsem.workflows.joint_store import Document, t_eff_s
 
 if TYPE_CHECKING:
@@ -142,14 +142,17 @@ def _in_turns(
     joint: JointRun, pair: RealPair, networks: Sequence[Document], num_samples: int | None
 ) -> list[list[list[Document]]]:
     """Jobs by network, cut and turn. In turns, a machine that slows down for minutes slows down all of them alike."""
-    runs: list[list[list[Document]]] = [[[] for _ in network["cuts"]] for network in networks]
-    turns = tqdm(range(joint.settings.num_repeats), desc="Frames between both processes", unit="turn")
-    for turn in turns:  # the first one scores
-        for network, of_network in zip(networks, runs, strict=True):
-            some = num_samples if turn == 0 else _few_samples(joint)
-            jobs = pair.offload(network["gammas"], network["cuts"], some, _NUM_PACED)
-            for of_cut, job in zip(of_network, jobs, strict=True):
-                of_cut.append({name: job[name] for name in _KEPT})
+    asked = [
+        FrameJob(network, cut, num_samples if turn == 0 else _few_samples(joint))  # the first turn scores
+        for turn in range(joint.settings.num_repeats)
+        for network, one in enumerate(networks)
+        for cut in one["cuts"]
+    ]
+    jobs = pair.offload([one["gammas"] for one in networks], asked, _NUM_PACED)
+    runs: list[list[list[Document]]] = [[[] for _ in one["cuts"]] for one in networks]
+    for job, found in zip(asked, jobs, strict=True):
+        place = networks[job.network]["cuts"].index(job.cut)
+        runs[job.network][place].append({name: found[name] for name in _KEPT})
     return runs
 
 

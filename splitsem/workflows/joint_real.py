@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -26,6 +26,20 @@ log = logging.getLogger(__name__)
 _RUN_PY = Path(splitsem.__file__).parent.parent / "run.py"
 _SHARED = ("task", "model", "trainer", "device")
 _START_S, _STOP_S = 180.0, 30.0
+
+
+class FrameJob(NamedTuple):
+    """Frames of one network at one cut.
+
+    Attributes:
+        network: its place among the networks that are served.
+        cut: λ.
+        num_samples: how many are scored; None for all.
+    """
+
+    network: int
+    cut: int
+    num_samples: int | None
 
 
 class RealPair:
@@ -67,25 +81,35 @@ class RealPair:
         table: Document = document[end]
         return table
 
-    def offload(
-        self, gammas: Sequence[int], split_indices: Sequence[int], num_samples: int | None, num_paced: int
-    ) -> list[Document]:
-        """Metrics of ``workflow=offload``, float32 features, of the network with these γ at each cut; one server."""
-        form = f"model.gamma=[{','.join(map(str, gammas))}]"
-        with self._serving(form) as address:
+    def offload(self, networks: Sequence[Sequence[int]], jobs: Sequence[FrameJob], num_paced: int) -> list[Document]:
+        """Metrics of ``workflow=offload`` with float32 features: the jobs one after the other, a server each network.
+
+        Args:
+            networks: γ of every unit of each.
+            jobs: what is run.
+            num_paced: most frames whose pace is taken.
+        """
+        with self._serving(*({"model": {"gamma": list(gammas)}} for gammas in networks)) as addresses:
             folder = self.folder / f"offload{next(self._numbers)}"
-            own = [f"transport={self.transport}", f"transport.target={address}", "workflow=offload", form, self._cache]
-            own += [f"workflow.num_timed={self.cfg.workflow.num_timed}", f"workflow.num_paced={num_paced}"]
-            own += ["workflow.num_probes=5"]  # its own prediction is not used
-            own += [f"workflow.num_samples={'null' if num_samples is None else num_samples}", "codec=identity"]
-            own += [f"split.index={','.join(map(str, split_indices))}", f"hydra.sweep.dir={folder}", "-m"]
-            self._call("edge", own, self._link)
-        paths = [folder / str(job) / "metrics.json" for job in range(len(split_indices))]
+            own = [f"transport={self.transport}", "workflow=offload", "codec=identity", self._cache]
+            given: Document = {"num_timed": self.cfg.workflow.num_timed, "num_paced": num_paced}
+            given["num_probes"] = 5  # its own prediction is not used
+            settings = [
+                {
+                    "transport": self._link["transport"] | {"target": addresses[job.network]},
+                    "model": {"gamma": list(networks[job.network])},
+                    "split": {"index": job.cut},
+                    "workflow": given | {"num_samples": job.num_samples},
+                }
+                for job in jobs
+            ]
+            self._call("edge", [*own, f"hydra.sweep.dir={folder}", "-m"], *settings)
+        paths = [folder / str(number) / "metrics.json" for number in range(len(jobs))]
         return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
     def split_train(self, point: str) -> Path:
         """The weights after ``workflow=split_train``, float32 features, gradients and labels: head here, tail there."""
-        with self._serving("workflow.training=true") as address:
+        with self._serving({"workflow": {"training": True}}) as [address]:
             folder = self.folder / f"trained{next(self._numbers)}"
             own = [f"transport={self.transport}", f"transport.target={address}", "workflow=split_train", self._cache]
             self._call("edge", [*own, f"split.point={point}", "codec=identity", f"hydra.run.dir={folder}"], self._link)
@@ -101,16 +125,23 @@ class RealPair:
         return {"transport": _plain(self.cfg.transport)}
 
     @contextlib.contextmanager
-    def _serving(self, form: str) -> Iterator[str]:
+    def _serving(self, *settings: Document) -> Iterator[list[str]]:
+        """A server for each of the settings, started side by side; their addresses."""
+        with contextlib.ExitStack() as stack:
+            servers = [stack.enter_context(self._server(one)) for one in settings]
+            yield [self._address(process, folder) for process, folder in servers]
+
+    @contextlib.contextmanager
+    def _server(self, settings: Document) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
         folder = self.folder / f"serve{next(self._numbers)}"
         host = self.cfg.transport.bind.rpartition(":")[0]
-        own = [f"transport={self.transport}", f"transport.bind={host}:0", "workflow=serve", form, "codec=identity"]
-        command = self._command("server", [*own, f"hydra.run.dir={folder}", self._cache], self._link)
+        own = [f"transport={self.transport}", f"transport.bind={host}:0", "workflow=serve", "codec=identity"]
+        command = self._command("server", [*own, f"hydra.run.dir={folder}", self._cache], self._link | settings)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "output.txt").open("w") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
             try:
-                yield self._address(process, folder)
+                yield process, folder
             finally:
                 process.send_signal(signal.SIGTERM)
                 try:
@@ -128,15 +159,18 @@ class RealPair:
             time.sleep(0.05)
         return path.read_text().strip()
 
-    def _command(self, end: str, own: Sequence[str], settings: Document) -> list[str]:
-        """``run.py`` at that end with ``own`` overrides on top of this run's settings and the given ones."""
+    def _command(self, end: str, own: Sequence[str], *settings: Document) -> list[str]:
+        """``run.py`` at that end with ``own`` overrides on top of this run's settings and the given ones, a job each."""
         conf = self.folder / "conf"
-        name = f"settings{next(self._numbers)}"
         (conf / "experiment").mkdir(parents=True, exist_ok=True)
-        text = "# @package _global_\n" + OmegaConf.to_yaml(OmegaConf.create(self._settings | settings))
-        (conf / "experiment" / f"{name}.yaml").write_text(text, encoding="utf-8")
+        names = []
+        for one in settings:
+            names.append(f"settings{next(self._numbers)}")
+            merged = OmegaConf.merge(OmegaConf.create(self._settings), OmegaConf.create(one))
+            text = "# @package _global_\n" + OmegaConf.to_yaml(merged)
+            (conf / "experiment" / f"{names[-1]}.yaml").write_text(text, encoding="utf-8")
         groups = [f"{group}={option}" for group, option in self.choices.items() if _is_shared(group) and option]
-        fixed = [f"--config-dir={conf}", f"experiment={name}", *groups, "tracking=none"]
+        fixed = [f"--config-dir={conf}", f"experiment={','.join(names)}", *groups, "tracking=none"]
         return [*self.prefixes[end], sys.executable, str(_RUN_PY), *fixed, *own]
 
     @property
@@ -146,10 +180,10 @@ class RealPair:
             shared["trainer"]["weights"] = self.weights
         return shared | {"seed": self.cfg.seed, "split": {"granularity": self.cfg.split.granularity}}
 
-    def _call(self, end: str, own: Sequence[str], settings: Document) -> None:
+    def _call(self, end: str, own: Sequence[str], *settings: Document) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"output{next(self._numbers)}.txt"
-        command = self._command(end, own, settings)
+        command = self._command(end, own, *settings)
         with path.open("w") as output:
             done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
