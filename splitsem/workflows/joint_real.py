@@ -92,6 +92,7 @@ class RealPair:
         with self._serving(*({"model": {"gamma": list(gammas)}} for gammas in networks)) as addresses:
             folder = self.folder / f"offload{next(self._numbers)}"
             own = [f"transport={self.transport}", "workflow=offload", "codec=identity", self._cache]
+            own.append("split.point=null")  # the jobs have an index
             given: Document = {"num_timed": self.cfg.workflow.num_timed, "num_paced": num_paced}
             given["num_probes"] = 5  # its own prediction is not used
             settings = [
@@ -160,7 +161,7 @@ class RealPair:
         return path.read_text().strip()
 
     def _command(self, end: str, own: Sequence[str], *settings: Document) -> list[str]:
-        """``run.py`` at that end with ``own`` overrides on top of this run's settings and the given ones, a job each."""
+        """``run.py`` at that end with ``own`` overrides on top of this run's settings and the given, a job each."""
         conf = self.folder / "conf"
         (conf / "experiment").mkdir(parents=True, exist_ok=True)
         names = []
