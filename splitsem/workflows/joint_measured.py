@@ -128,7 +128,7 @@ def measured(joint: JointRun, pair: RealPair) -> Document:
     networks = {label: {"gammas": found["gammas"], "cuts": cuts[label]} for label, found in solutions.items()}
     facts = _facts(joint) | joint.network_facts() | {"networks": networks}
     found = joint.store.get("measured", facts, lambda: {"runs": _runs(joint, pair, networks)})
-    metrics = _metrics(joint.settings, solutions, cuts, found["runs"])
+    metrics = wire_metrics(joint.settings, solutions, cuts, found["runs"])
     frames = joint.hardware.frames
     return metrics | ({} if frames is None else _fit_metrics(frames))
 
@@ -156,12 +156,20 @@ def _in_turns(
     return runs
 
 
-def _metrics(
+def wire_metrics(
     settings: DictConfig,
     solutions: dict[str, Document],
     cuts: dict[str, list[int]],
     runs: dict[str, list[list[Document]]],
 ) -> Document:
+    """What the turns come to.
+
+    Args:
+        settings: of the workflow.
+        solutions: as predicted; by prefix of their metrics: ``""`` is what was chosen, the others are baselines.
+        cuts: at which each was run; the first is the one that was predicted.
+        runs: of each, by cut and turn.
+    """
     found: Document = {}
     for label, solution in solutions.items():
         at_cuts = [_typical(settings, jobs) for jobs in runs[label]]
@@ -193,9 +201,9 @@ def _typical(settings: DictConfig, jobs: Sequence[Document]) -> Document:
     """Of one cut's turns the medians, or, with ``undisturbed``, the least times and the highest throughput."""
     found = {}
     for name in _TIMES:
-        least = max if name.endswith("_hz") else min
+        best = max if name.endswith("_hz") else min
         values = [float(job[name]) for job in jobs]
-        found[name] = least(values) if settings.undisturbed else statistics.median(values)
+        found[name] = best(values) if settings.undisturbed else statistics.median(values)
     return found
 
 
