@@ -137,6 +137,9 @@ class BranchLut:
     def to_arrays(self, calibrated: bool = False, undisturbed: bool = False) -> BranchArrays:
         """The table as arrays.
 
+        Ways that leave the same convolutions (D, D+K, D+I and D+K+I are one of 3 × 3) take the same time: the median of
+        what was measured of them. Else a solver would drop branches for the noise between them.
+
         Args:
             calibrated: multiply times by the calibration's factor, if the table has one.
             undisturbed: 10th percentiles instead of medians: what units take where nothing else runs. On a busy machine
@@ -153,6 +156,8 @@ class BranchLut:
             for gamma, way in unit.ways.items():
                 time_s[row, gamma] = way.time.p10_s if undisturbed else way.time.median_s
                 flops[row, gamma], num_bytes[row, gamma] = way.flops, way.bytes
+            for alike in _alike(unit.ways):
+                time_s[row, alike] = np.median(time_s[row, alike])
         if calibrated and self.calibration is not None:
             time_s *= self.calibration.factor
         link_bytes = np.array([self.input_bytes, *(unit.output_bytes for unit in self.units)], dtype=np.float64)
@@ -210,3 +215,12 @@ class BranchLut:
 
 def _listed(gammas: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(gammas))) or "none"
+
+
+def _alike(ways: Mapping[int, Way]) -> list[list[int]]:
+    """The γ that leave the same convolutions, as their FLOPs and bytes tell; published figures are left as they are."""
+    groups: dict[tuple[float, float], list[int]] = {}
+    for gamma, way in ways.items():
+        if way.repeats:
+            groups.setdefault((way.flops, way.bytes), []).append(gamma)
+    return list(groups.values())

@@ -37,6 +37,8 @@ from splitsem.workflows.joint_store import Document, solution_object, solution_o
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_CODE = ("optimise", "models", "cost")  # on which what a solver finds depends
+
 
 class JointRun(JointBase):
     """One run's artefacts.
@@ -119,7 +121,7 @@ class JointRun(JointBase):
     @cached_property
     def throughput(self) -> Document:
         """The fastest configurations whatever the accuracy, and the two baselines at their best cuts."""
-        return self.store.get("throughput", self._speed_facts(), self._throughput)
+        return self.store.get("throughput", self._speed_facts(), self._throughput, folders=_CODE)
 
     @cached_property
     def joint(self) -> Document:
@@ -127,7 +129,7 @@ class JointRun(JointBase):
         names = ("epsilon", "margin", "confidence", "num_best", "max_rounds", "num_samples")
         facts = self._speed_facts() | self.network_facts() | {name: self.settings[name] for name in names}
         rival = self.settings.get("rival") and OmegaConf.to_container(self.settings.rival, resolve=True)
-        return self.store.get("joint", facts | {"rival": rival}, self._joint)
+        return self.store.get("joint", facts | {"rival": rival}, self._joint, folders=_CODE)
 
     @cached_property
     def deployed(self) -> Document:

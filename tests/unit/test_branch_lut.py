@@ -81,6 +81,19 @@ def test_undisturbed_times_are_the_tenth_percentiles() -> None:
         table().to_arrays(calibrated=True, undisturbed=True)
 
 
+def test_ways_that_leave_the_same_convolutions_take_the_same_time() -> None:
+    """D, D+K, D+I and D+K+I are one convolution of 3 × 3, whatever noise there was between them."""
+    work, other = {"flops": 9.0, "bytes": 5.0}, {"flops": 1.0, "bytes": 4.0}
+    times = {0: (1.0, work), 4: (3.0, work), 6: (1.5, work), 13: (2.5, work), 1: (0.5, other)}
+    measured = {gamma: Way(Timing(t, t, t), 100, **of) for gamma, (t, of) in times.items()}
+    unit = replace(table().units[2], ways=measured)
+    got = replace(table(), units=[unit], calibration=None).to_arrays().time_s[0]
+    assert got[[0, 4, 6, 13, 1]].tolist() == [2.0, 2.0, 2.0, 2.0, 0.5]
+    published = {gamma: replace(way, repeats=0) for gamma, way in measured.items()}
+    got = replace(table(), units=[replace(unit, ways=published)], calibration=None).to_arrays().time_s[0]
+    assert got[[0, 4, 6, 13, 1]].tolist() == [1.0, 3.0, 1.5, 2.5, 0.5]
+
+
 def test_two_networks_that_disagree_leave_an_error() -> None:
     timing = [Timing(t, t, t) for t in (1.0, 1.21)]
     calibration = Calibration([ChainTime((0,), t, 1.0) for t in timing])
