@@ -13,6 +13,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from splitsem.device import keep_freed_memory
 from splitsem.lightning.history import History
 
 
@@ -45,6 +46,7 @@ def run_loop(
         quiet: neither progress bar nor log.
         callbacks: what else happens in the loop.
     """
+    keep_freed_memory()
     history = History(quiet)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         best = [ModelCheckpoint(folder, monitor=monitor, mode=mode, save_weights_only=True)] if monitor else []
@@ -78,6 +80,7 @@ def run_bare(
     limit_train_batches: float | int = 1.0,
 ) -> None:
     """Train ``module`` in place without validation, log, bar and choice of an epoch: for many short trainings."""
+    keep_freed_memory()
     with _quiet():
         trainer = lightning.Trainer(
             accelerator=_accelerator(device),

@@ -1,5 +1,9 @@
 """Device: where torch runs, in which precision, and what it says when that is not possible."""
 
+import platform
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import hydra
@@ -81,3 +85,27 @@ def test_machine_is_described_in_words() -> None:
     description = describe_machine()
     assert description["processor"]
     assert int(description["cores"]) >= 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps what it likes")
+def test_freed_memory_is_kept_for_the_next_step():
+    """Blocks above 32 MiB, which glibc gives back otherwise: a page fault for each 4 KiB of each of them."""
+    program = """
+        import resource, torch
+        from splitsem.device import keep_freed_memory
+
+        def num_faults():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(10):
+                torch.ones(64 << 20, dtype=torch.uint8)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        print(num_faults())
+        keep_freed_memory()
+        num_faults()  # until the free blocks have the sizes that are asked for
+        num_faults()
+        print(num_faults())
+    """
+    told = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    given_back, kept = map(int, told.stdout.split())
+    assert kept < given_back / 20
