@@ -16,8 +16,8 @@ from splitsem.federated.report import run_metrics
 from splitsem.federated.server_app import Server
 from splitsem.pipeline import score
 from splitsem.workflows import assemble
-from splitsem.workflows.federated_ends import build
-from splitsem.workflows.splitfed_ends import open_ends
+from splitsem.workflows.federated.ends import build
+from splitsem.workflows.splitfed.ends import open_ends
 
 CONF = Path(__file__).parents[1] / "conf"
 BASE = (

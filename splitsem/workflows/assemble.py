@@ -7,19 +7,16 @@ pays only for its own evaluation.
 import inspect
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from hydra import compose
-from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from splitsem.codecs.codec import Codec
 from splitsem.device import Device
 from splitsem.errors import ConfigError
 from splitsem.lightning import weights
@@ -27,8 +24,8 @@ from splitsem.models.capabilities import Deployable, HyperWeighted
 from splitsem.models.network_checks import check_output
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
-from splitsem.tasks.classification import ClassificationTask
 from splitsem.tasks.task import Task
+from splitsem.workflows.codec_options import build_codec, codec_option, is_for_one_tensor
 from splitsem.workflows.kept import Kept
 
 log = logging.getLogger(__name__)
@@ -151,7 +148,7 @@ def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
     if isinstance(name, str):
         settings["gradient_codec"] = codec_option(name, f"trainer.gradient_codec={name}")
     codec = settings.get("gradient_codec")
-    if codec is not None and _is_for_one_tensor(codec["_target_"]):
+    if codec is not None and is_for_one_tensor(codec["_target_"]):
         raise ConfigError(f"trainer.gradient_codec must have no weights (e.g. topk or quant4), got {codec['_target_']}")
     return {str(key): value for key, value in settings.items()}
 
@@ -164,19 +161,6 @@ def _check_one_stage(cfg: DictConfig) -> None:
             f"{cfg.workflow['_target_']} has no further epochs for α: leave model.alpha_epochs=0, or train by "
             "workflow=train and give its weights"
         )
-
-
-def codec_option(name: str, where: str) -> dict[str, Any]:
-    """The settings of an option of the group ``codec``.
-
-    Raises ConfigError when there is none of this name; ``where`` says who asked.
-    """
-    try:
-        settings = OmegaConf.to_container(compose(f"codec/{name}").codec, resolve=True)
-    except HydraException as exc:
-        raise ConfigError(f"{where}: no such codec; python run.py --help lists them, e.g. topk or quant4") from exc
-    assert isinstance(settings, dict)
-    return {str(key): value for key, value in settings.items()}
 
 
 def _network(settings: str, is_deployed: bool = True) -> Network:
@@ -260,41 +244,6 @@ def check_settings(cfg: DictConfig) -> None:
         raise ConfigError(f"split.point={name} and split.index={index} are both given; give one of them")
     build_codec(cfg, (1, 1, 1))  # what crosses is not known yet
     instantiate(cfg.transport)
-
-
-def build_codec(cfg: DictConfig, tensor_shape: Sequence[int], task: Task | None = None) -> Codec:
-    """The untrained codec; ``tensor_shape`` and ``num_classes`` are given to a constructor that names them.
-
-    Raises ConfigError when the codec is for classification and the task is another.
-    """
-    named = inspect.signature(get_object(cfg.codec["_target_"])).parameters
-    facts: dict[str, Any] = {"tensor_shape": tuple(tensor_shape)} if "tensor_shape" in named else {}
-    if "num_classes" in named:
-        task = task or instantiate(cfg.task)
-        if not isinstance(task, ClassificationTask):
-            name = cfg.codec["_target_"].rpartition(".")[2]
-            raise ConfigError(f"{name} adds up the logits of classes, but {type(task).__name__} is no classification")
-        facts["num_classes"] = len(task.class_names)
-    codec: Codec = instantiate(cfg.codec, **facts, _convert_="all")
-    return codec
-
-
-def check_not_learned(cfg: DictConfig) -> None:
-    """Raise ConfigError where the network is to be tuned through a codec, and the codec has weights of its own."""
-    if is_learned(cfg):
-        raise ConfigError(
-            f"{cfg.workflow['_target_']} tunes the network through a codec without weights, e.g. codec=quant4; "
-            "a learned codec is trained by workflow=codec"
-        )
-
-
-def is_learned(cfg: DictConfig) -> bool:
-    """Whether the configured codec is built for one crossing tensor, whose shape its constructor names."""
-    return _is_for_one_tensor(cfg.codec["_target_"])
-
-
-def _is_for_one_tensor(target: str) -> bool:
-    return "tensor_shape" in inspect.signature(get_object(target)).parameters
 
 
 def chosen_point(cfg: DictConfig, graph: SplitGraph) -> SplitPoint:

@@ -15,6 +15,7 @@ from splitsem.plots.run_breakdown import run_breakdown
 from splitsem.plots.score_channel import Axis, score_channel
 from splitsem.split.partition import Cut
 from splitsem.workflows import assemble, codecs, over_link, split
+from splitsem.workflows.codec_options import is_learned
 from splitsem.workflows.job import Result
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     history: list[dict[str, float]] = []
     figures: dict[str, Figure] = {}
     cut, train_s, kept = network.graph.cut(point), 0.0, ""
-    if assemble.is_learned(cfg):
+    if is_learned(cfg):
         encoder, trained = codecs.trained_codec(cfg, network, point)
         path = folder / "codec.safetensors"
         weights.save(encoder, path, trained.history, trained.train_s)

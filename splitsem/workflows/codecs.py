@@ -13,7 +13,8 @@ from splitsem.errors import ConfigError
 from splitsem.lightning import weights
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
-from splitsem.workflows.assemble import Network, build_codec, is_learned
+from splitsem.workflows.assemble import Network
+from splitsem.workflows.codec_options import build_codec, is_learned
 
 log = logging.getLogger(__name__)
 _FOLDERS = ("tasks", "models", "lightning", "codecs/learned")

@@ -20,6 +20,7 @@ from splitsem.transport.plan import weights_digest
 from splitsem.transport.remote import RemoteTransport, TailServer
 from splitsem.workflows import assemble, codecs
 from splitsem.workflows.assemble import Network
+from splitsem.workflows.codec_options import is_learned
 from splitsem.workflows.job import Result
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailE
 
     A learned codec belongs to one cut: the one that ``split.point`` names here, too.
     """
-    point = assemble.chosen_point(cfg, network.graph) if assemble.is_learned(cfg) else network.graph.points[0]
+    point = assemble.chosen_point(cfg, network.graph) if is_learned(cfg) else network.graph.points[0]
     codec = codecs.codec(cfg, network, point)
     own = [codec] if is_own(codec) else []
     return TailEngine(

@@ -24,13 +24,14 @@ from splitsem.transport.plan import codec_label, weights_digest
 from splitsem.transport.simulated import SimulatedLink
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
+from splitsem.workflows.codec_options import check_not_learned
 from splitsem.workflows.job import Metrics, Result
 from splitsem.workflows.serve import training_transport
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Train over the link; leaves the whole network's ``weights.safetensors`` in the run's folder."""
-    assemble.check_not_learned(cfg)
+    check_not_learned(cfg)
     transport = training_transport(cfg)
     if transport.start.how is not None:
         raise ConfigError("transport.start is for workflow=offload; start the training server by hand")

@@ -17,7 +17,8 @@ from splitsem.transport.grpc.security import host_port, is_loopback
 from splitsem.transport.remote import RemoteTransport
 from splitsem.transport.ssh.inventory import Host
 from splitsem.transport.ssh.server import SshServer
-from splitsem.workflows.assemble import Network, is_learned
+from splitsem.workflows.assemble import Network
+from splitsem.workflows.codec_options import is_learned
 from splitsem.workflows.job import Metrics
 from splitsem.workflows.serve import is_own
 

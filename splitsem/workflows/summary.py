@@ -24,8 +24,8 @@ from splitsem.plots.tables import table as results_table
 from splitsem.plots.tables import terminal
 from splitsem.tracking import versions
 from splitsem.workflows.codec_summary import codec_figures, print_codecs
-from splitsem.workflows.federated_summary import is_federated, summarise_federated
-from splitsem.workflows.joint_summary import is_joint, summarise_joint
+from splitsem.workflows.federated.summary import is_federated, summarise_federated
+from splitsem.workflows.joint.summary import is_joint, summarise_joint
 
 _JOINT_PICTURES = ("accuracy_throughput", "gamma_map")
 _MOST_PICTURED_JOBS = 12  # further ones' figures would hide the sweep's own

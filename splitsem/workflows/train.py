@@ -11,6 +11,7 @@ from splitsem.lightning import weights
 from splitsem.lightning.gradient_codec import compression_metrics
 from splitsem.pipeline import SplitNetwork, score
 from splitsem.workflows import assemble, split
+from splitsem.workflows.codec_options import check_not_learned
 from splitsem.workflows.job import Result
 
 
@@ -42,7 +43,7 @@ def _plain(cfg: DictConfig, folder: Path) -> Result:
 
 def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
     """Head and tail tuned through ``codec.forward`` from the trained network; real bytes score it before and after."""
-    assemble.check_not_learned(cfg)
+    check_not_learned(cfg)
     network = assemble.fresh_network(cfg)
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
     before = split.evaluate(cfg, network, cut, instantiate(cfg.codec), instantiate(cfg.codec))

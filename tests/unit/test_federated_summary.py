@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from splitsem.workflows.federated_summary import is_federated, summarise_federated
+from splitsem.workflows.federated.summary import is_federated, summarise_federated
 
 
 def test_a_sweep_of_federated_runs_names_them_by_what_differs(tmp_path):

@@ -186,7 +186,7 @@ def test_steps_of_a_client_are_known_before_it_trains(num_samples, steps):
 
 
 def test_a_partition_by_domain_wants_domains():
-    from splitsem.workflows.federated_ends import divide
+    from splitsem.workflows.federated.ends import divide
 
     with pytest.raises(ConfigError, match=r"has none: take task=domains task.domain=null"):
         divide(ByDomain(), TASK, 2)

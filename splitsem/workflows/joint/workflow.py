@@ -15,10 +15,10 @@ from splitsem.errors import ConfigError
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.plots.units import format_hz
 from splitsem.workflows.job import Metrics, Result
-from splitsem.workflows.joint_base import JointBase
-from splitsem.workflows.joint_cuts import JointCuts
-from splitsem.workflows.joint_run import JointRun
-from splitsem.workflows.joint_store import Document, as_text, t_eff_s
+from splitsem.workflows.joint.base import JointBase
+from splitsem.workflows.joint.branches import JointBranches
+from splitsem.workflows.joint.cuts import JointCuts
+from splitsem.workflows.joint.store import Document, as_text, t_eff_s
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,9 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     return Result(metrics | labels, figures, history, _headline(metrics, joint, folder))
 
 
-def _kind(cfg: DictConfig) -> type[JointRun] | type[JointCuts]:
+def _kind(cfg: DictConfig) -> type[JointBranches] | type[JointCuts]:
     target = get_object(cfg.model["_target_"])
-    return JointRun if isinstance(target, type) and issubclass(target, HyperRepVgg) else JointCuts
+    return JointBranches if isinstance(target, type) and issubclass(target, HyperRepVgg) else JointCuts
 
 
 def _throughput(joint: JointBase, folder: Path) -> Metrics:

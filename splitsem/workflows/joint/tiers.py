@@ -39,7 +39,7 @@ class Tier:
     lut: Lut | None
 
 
-def tiers(cfg: DictConfig, model: str, graph: SplitGraph, device: Device) -> tuple[Tier, Tier]:
+def of_both(cfg: DictConfig, model: str, graph: SplitGraph, device: Device) -> tuple[Tier, Tier]:
     """The edge with heads, the server with tails.
 
     By default the server is this machine and the edge this machine × ``workflow.edge_slowdown``. A LUT file

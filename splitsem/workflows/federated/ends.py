@@ -39,6 +39,7 @@ from splitsem.tasks.partitions import ByDomain, Iid, Partition
 from splitsem.tasks.task import Task
 from splitsem.transport.link import Link
 from splitsem.workflows import assemble
+from splitsem.workflows.codec_options import is_learned
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class Ends:
 def build(cfg: DictConfig) -> Ends:
     """Everything, checked as far as that shows before training. Raises ConfigError."""
     strategy = make_strategy(cfg)
-    if assemble.is_learned(cfg):
+    if is_learned(cfg):
         raise ConfigError("codec: updates are coded by codecs without weights, e.g. codec=quant8")
     task, model, device = assemble.initial_model(cfg)
     settings = cfg.federated

@@ -19,7 +19,7 @@ from splitsem.tasks.domains import Domains
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network, Whole
 from splitsem.workflows.job import Metrics
-from splitsem.workflows.joint_store import Document, Store
+from splitsem.workflows.joint.store import Document, Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

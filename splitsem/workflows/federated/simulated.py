@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 
 from splitsem.errors import ConfigError
 from splitsem.federated.flower import Context, Grid, ServerApp
-from splitsem.workflows.federated_deployed import as_text, make_client_app, serve
-from splitsem.workflows.federated_ends import Ends
+from splitsem.workflows.federated.deployed import as_text, make_client_app, serve
+from splitsem.workflows.federated.ends import Ends
 
 
 def simulate(cfg: DictConfig, ends: Ends, folder: Path, *, num_cpus: float, num_gpus: float) -> Path:

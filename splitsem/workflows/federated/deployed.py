@@ -15,13 +15,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+import splitsem
 from splitsem.errors import ConfigError, LinkError, SplitSemError
 from splitsem.federated.flower import ClientApp, Context, Grid, Message, ServerApp
 from splitsem.lightning import weights
-from splitsem.workflows.federated_ends import Ends, build
+from splitsem.workflows.federated.ends import Ends, build
 
 log = logging.getLogger(__name__)
-APP = Path(__file__).parents[2] / "flower_app"
+APP = Path(splitsem.__file__).parents[1] / "flower_app"
 FAILED = "failed.txt"
 _GROUPS = ("task", "model", "trainer", "codec", "device", "seed", "federated", "workflow")
 _POLL_S = 0.5

@@ -28,7 +28,8 @@ from splitsem.training.engine import TrainingEngine, TrainingLimits
 from splitsem.transport.simulated import SimulatedLink
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
-from splitsem.workflows.federated_ends import check_codecs, divide, make_strategy
+from splitsem.workflows.codec_options import check_not_learned
+from splitsem.workflows.federated.ends import check_codecs, divide, make_strategy
 from splitsem.workflows.serve import engine_for
 from splitsem.workflows.split_train import training_plan
 from splitsem.workflows.tail_server import checked_transport, reach
@@ -114,7 +115,7 @@ def _checked(cfg: DictConfig) -> tuple[Strategy, Fit]:
     strategy = make_strategy(cfg)
     if isinstance(strategy, FedProx):
         raise ConfigError("federated/strategy=fedprox pulls whole networks, and a client has a head only: take fedavg")
-    assemble.check_not_learned(cfg)
+    check_not_learned(cfg)
     checked_transport(cfg)
     fit: Fit = instantiate(assemble.trainer_settings(cfg))
     if fit.gradient_codec is not None:

@@ -14,8 +14,8 @@ from splitsem.split.point import SplitPoint
 from splitsem.tasks.task import Task
 from splitsem.transport.link import Link
 from splitsem.workflows.assemble import Network
-from splitsem.workflows.joint_codecs import Offer
-from splitsem.workflows.joint_store import Document
+from splitsem.workflows.joint.codecs import Offer
+from splitsem.workflows.joint.store import Document
 
 _NUM_PARTS = 20
 

@@ -25,15 +25,16 @@ from splitsem.optimise.rates import Rate, RateTable
 from splitsem.pipeline import Pipeline, score
 from splitsem.plots.units import format_bytes, format_hz, format_score, format_seconds
 from splitsem.split.graph import SplitGraph
-from splitsem.workflows import assemble, joint_cut_figures, joint_tiers
+from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.job import Metrics
-from splitsem.workflows.joint_base import Baseline, JointBase
-from splitsem.workflows.joint_codecs import REFERENCE, offers
-from splitsem.workflows.joint_rates import measure_rates
-from splitsem.workflows.joint_store import Document, t_eff_s
-from splitsem.workflows.joint_tables import simulated
-from splitsem.workflows.joint_tiers import Tier
+from splitsem.workflows.joint import cut_figures, tiers
+from splitsem.workflows.joint.base import Baseline, JointBase
+from splitsem.workflows.joint.codecs import REFERENCE, offers
+from splitsem.workflows.joint.rates import measure_rates
+from splitsem.workflows.joint.store import Document, t_eff_s
+from splitsem.workflows.joint.tables import simulated
+from splitsem.workflows.joint.tiers import Tier
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +84,7 @@ class JointCuts(JointBase):
         margin = self.settings.margin
         if margin is not None and not (isfinite(margin) and margin >= 0):
             raise ConfigError(f"workflow.margin must be finite and not negative, or null, got {margin}")
-        joint_tiers.check_settings(self.settings)
+        tiers.check_settings(self.settings)
         simulated(cfg)
 
     @cached_property
@@ -104,7 +105,7 @@ class JointCuts(JointBase):
     @cached_property
     def tiers(self) -> tuple[Tier, Tier]:
         """What heads take on the edge and tails on the server."""
-        return joint_tiers.tiers(self.cfg, self.model, self.graph, self.device)
+        return tiers.of_both(self.cfg, self.model, self.graph, self.device)
 
     @cached_property
     def rates(self) -> Document:
@@ -199,7 +200,7 @@ class JointCuts(JointBase):
 
     def draw(self, steps: Sequence[str]) -> dict[str, "Figure"]:
         """See JointBase."""
-        return joint_cut_figures.draw(self, steps)
+        return cut_figures.draw(self, steps)
 
     @property
     def found_metrics(self) -> Metrics:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import splitsem
 from splitsem.errors import ConfigError, LinkError
-from splitsem.workflows.joint_store import Document
+from splitsem.workflows.joint.store import Document
 
 log = logging.getLogger(__name__)
 _RUN_PY = Path(splitsem.__file__).parent.parent / "run.py"

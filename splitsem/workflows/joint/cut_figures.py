@@ -11,7 +11,7 @@ from splitsem.plots.rate_accuracy import rate_accuracy
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from splitsem.workflows.joint_cuts import JointCuts
+    from splitsem.workflows.joint.cuts import JointCuts
 
 
 def draw(joint: "JointCuts", steps: Sequence[str]) -> dict[str, "Figure"]:

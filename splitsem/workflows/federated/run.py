@@ -24,9 +24,9 @@ from splitsem.lightning import weights
 from splitsem.pipeline import score
 from splitsem.plots.federated import score_by_round, score_by_uplink
 from splitsem.workflows import assemble
-from splitsem.workflows.federated_deployed import submit
-from splitsem.workflows.federated_ends import Ends, build
-from splitsem.workflows.federated_summary import ROUNDS
+from splitsem.workflows.federated.deployed import submit
+from splitsem.workflows.federated.ends import Ends, build
+from splitsem.workflows.federated.summary import ROUNDS
 from splitsem.workflows.job import Metrics, Result
 from splitsem.workflows.who_has_what import who_has_what
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
-    """See workflows/federated.py."""
+    """See workflows/federated/workflow.py."""
     settings = cfg.federated
     if settings.engine is not None and settings.superlink is not None:
         raise ConfigError("federated.superlink and federated/engine name two places to run: give one of them")

@@ -13,6 +13,6 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     """Train; leaves the global network's ``weights.safetensors`` in the run's folder, for ``trainer.weights=``."""
     if find_spec("flwr") is None:
         raise ConfigError("workflow=federated needs Flower, the extra `federated`: pip install 'splitsem[federated]'")
-    from splitsem.workflows import federated_run
+    from splitsem.workflows.federated import run as training
 
-    return federated_run.run(cfg, folder)
+    return training.run(cfg, folder)

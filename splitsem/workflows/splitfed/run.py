@@ -10,14 +10,14 @@ from splitsem.lightning import weights
 from splitsem.pipeline import score
 from splitsem.plots.federated import score_by_round, score_by_uplink
 from splitsem.workflows import assemble
-from splitsem.workflows.federated_run import run_rounds, shown
+from splitsem.workflows.federated.run import run_rounds, shown
 from splitsem.workflows.job import Metrics, Result
-from splitsem.workflows.splitfed_ends import SplitEnds, open_ends
+from splitsem.workflows.splitfed.ends import SplitEnds, open_ends
 from splitsem.workflows.who_has_what import who_has_what
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
-    """See workflows/splitfed.py."""
+    """See workflows/splitfed/workflow.py."""
     num_clients = cfg.federated.num_clients
     with open_ends(cfg) as ends, shown(ends.server):
         train_s = run_rounds(ends.server, ends.client_app, num_clients)

@@ -1,38 +1,31 @@
-"""JointRun: a network whose blocks have branches, of which cut λ and branch configurations γ are chosen together."""
+"""JointBranches: a network whose blocks have branches, of which cut λ and branches γ are chosen together."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from splitsem.cost.hardware_lut import HardwareLut, hardware_lut_json
 from splitsem.errors import ConfigError
-from splitsem.models.branches import whole_gamma
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.models.repvgg_pruning import most_important
-from splitsem.optimise.choices import function_equivalent, fused_gammas, only, parallel_gammas
-from splitsem.optimise.damage import ablation
+from splitsem.optimise.choices import fused_gammas
 from splitsem.optimise.deployed import DeployedSplit
 from splitsem.optimise.measured import measured_problem, offered_by
-from splitsem.optimise.paired import paired_margin
 from splitsem.optimise.problem import Mask, Problem
-from splitsem.optimise.solution import Solution
-from splitsem.optimise.validated import Scored, Validation
-from splitsem.workflows import assemble, joint_figures, joint_measured, joint_tables, joint_trained
+from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Whole
 from splitsem.workflows.job import Metrics
-from splitsem.workflows.joint_base import Baseline, JointBase
-from splitsem.workflows.joint_gap import optimality_gap
-from splitsem.workflows.joint_real import RealPair
-from splitsem.workflows.joint_store import Document, solution_object, solution_of, unit_objects
+from splitsem.workflows.joint import branch_figures, search, tables, training, wire
+from splitsem.workflows.joint.base import Baseline, JointBase
+from splitsem.workflows.joint.real import RealPair
+from splitsem.workflows.joint.store import Document, solution_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +33,7 @@ if TYPE_CHECKING:
 _CODE = ("optimise", "models", "cost")  # on which what a solver finds depends
 
 
-class JointRun(JointBase):
+class JointBranches(JointBase):
     """One run's artefacts.
 
     Args:
@@ -66,7 +59,7 @@ class JointRun(JointBase):
         if self.settings.times != "measured":
             raise ConfigError("workflow.times=hardware is for networks without branches; give workflow.edge_lut= here")
         try:
-            self._validation(self.settings.margin or 0.0)
+            search.validation(self.settings, self.solver)
         except ValueError as exc:
             raise ConfigError(f"workflow: {exc}") from exc
         self.pair = RealPair(cfg, folder) if self.settings.mode == "real" else None
@@ -77,7 +70,7 @@ class JointRun(JointBase):
     @cached_property
     def trained(self) -> Whole:
         """The trained network, all branches beside each other."""
-        return joint_trained.whole(self, self.pair)
+        return training.whole(self, self.pair)
 
     @cached_property
     def hyper(self) -> HyperRepVgg:
@@ -97,11 +90,11 @@ class JointRun(JointBase):
     def hardware(self) -> HardwareLut:
         """Both machines and the link. In pseudo mode nothing is trained for it: times do not depend on weights."""
         if self.pair is not None:
-            return joint_measured.hardware(self, self.pair)
+            return wire.hardware(self, self.pair)
         network = self.untrained
-        link = joint_tables.simulated_link(self.cfg, network)
+        link = tables.simulated_link(self.cfg, network)
         factor, server = self.settings.edge_slowdown, self.settings.server_lut
-        return replace(joint_tables.tables(self.cfg, self.model, network, self.device, server, factor), link=link)
+        return replace(tables.of_both(self.cfg, self.model, network, self.device, server, factor), link=link)
 
     @cached_property
     def untrained(self) -> HyperRepVgg:
@@ -121,7 +114,7 @@ class JointRun(JointBase):
     @cached_property
     def throughput(self) -> Document:
         """The fastest configurations whatever the accuracy, and the two baselines at their best cuts."""
-        return self.store.get("throughput", self._speed_facts(), self._throughput, folders=_CODE)
+        return self.store.get("throughput", self._speed_facts(), lambda: search.fastest(self), folders=_CODE)
 
     @cached_property
     def joint(self) -> Document:
@@ -129,7 +122,8 @@ class JointRun(JointBase):
         names = ("epsilon", "margin", "confidence", "num_best", "max_rounds", "num_samples")
         facts = self._speed_facts() | self.network_facts() | {name: self.settings[name] for name in names}
         rival = self.settings.get("rival") and OmegaConf.to_container(self.settings.rival, resolve=True)
-        return self.store.get("joint", facts | {"rival": rival}, self._joint, folders=_CODE)
+        facts |= {"rival": rival}
+        return self.store.get("joint", facts, lambda: search.fastest_within_epsilon(self), folders=_CODE)
 
     @cached_property
     def deployed(self) -> Document:
@@ -154,99 +148,6 @@ class JointRun(JointBase):
             self._scores[key] = made.score(self.trained.task, self.batches(split))
         return self._scores[key]
 
-    def _throughput(self) -> Document:
-        problem = self.problem
-        began = time.perf_counter()
-        fastest = self.solver.throughput(problem)
-        solver_s = time.perf_counter() - began
-        solutions = {
-            "any_branches": fastest,
-            "function_equivalent": self.solver.throughput(problem, function_equivalent(fused_gammas(problem))),
-            "all_parallel": self.solver.throughput(problem, only(parallel_gammas(problem))),
-            "all_fused": self.solver.throughput(problem, only(fused_gammas(problem))),
-        }
-        return {
-            "schema": "splitsem.throughput/1",
-            "unit": "s",
-            "model": self.model,
-            "units": unit_objects(problem),
-            "solver_s": solver_s,
-            "solutions": {name: solution_object(found, problem.units) for name, found in solutions.items()},
-        }
-
-    def _joint(self) -> Document:
-        problem, allowed, epsilon = self.problem, self.allowed(), self.settings.epsilon
-        reference = fused_gammas(problem)
-        score_ref = self.score(reference, "val", self.hyper)
-        began = time.perf_counter()
-        damage = self._ablation(allowed, score_ref)
-        ablation_s = time.perf_counter() - began
-        began = time.perf_counter()
-        first = self.solver.joint(problem, damage, epsilon, allowed)
-        solver_s = time.perf_counter() - began
-        fixed = self.settings.margin
-        found = self._validation(fixed or 0.0).run(
-            problem,
-            damage,
-            epsilon,
-            lambda one: self.score(one.gammas, "val"),
-            score_ref,
-            allowed,
-            self._paired_margin(reference) if fixed is None else None,
-            self.solver.throughput(problem, only(self._reference())),
-        )
-        rival = instantiate(self.settings.rival) if self.settings.get("rival") else None
-        gap = optimality_gap(self.solver, rival, first, problem, damage, allowed)
-        return {
-            "schema": "splitsem.joint/1",
-            "unit": "s",
-            "model": self.model,
-            "domain": self.domain,
-            "units": unit_objects(problem),
-            "epsilon": epsilon,
-            "margin": found.best.margin,
-            "accuracy_ref_val": score_ref,
-            "best": self._scored_object(found.best),
-            "feasible_val": found.feasible,
-            "converged": found.converged,
-            "num_scored": found.num_scored,
-            "solver_s": solver_s,
-            "ablation_s": ablation_s,
-            "optimality_gap": gap,
-            "scored": [self._scored_object(one) for entry in found.rounds for one in entry.scored],
-            "damage": [[None if value == float("inf") else value for value in row] for row in damage.values.tolist()],
-            "front": [solution_object(one, problem.units) for one in found.last.front],
-        }
-
-    def _validation(self, margin: float) -> Validation:
-        return Validation(self.solver, self.settings.num_best, self.settings.max_rounds, margin)
-
-    def _paired_margin(self, reference: tuple[int, ...]) -> Callable[[Solution], float]:
-        """What a solution's loss against the reference may be off by, from the samples on which the two differ."""
-        right_ref = DeployedSplit(self.hyper, reference, 0, self.trained.device).right(self.batches("val"))
-
-        def margin_of(solution: Solution) -> float:
-            right = DeployedSplit(self.kept, solution.gammas, 0, self.trained.device).right(self.batches("val"))
-            return paired_margin(right, right_ref, self.settings.confidence)
-
-        return margin_of
-
-    def _ablation(self, allowed: Mask, score_ref: float) -> Any:
-        bar = tqdm(desc="Scoring each unit with fewer branches", unit="network")
-
-        def scored(gammas: tuple[int, ...]) -> float:
-            bar.update()
-            return self.score(gammas, "val")
-
-        try:
-            return ablation(self.problem, self._reference(), scored, score_ref, allowed)
-        finally:
-            bar.close()
-
-    def _reference(self) -> tuple[int, ...]:
-        """The γ with all branches that are left, folded."""
-        return tuple(whole_gamma(fact.gammas, folded=True) for fact in self.kept.facts())
-
     def _deploy(self) -> Document:
         best = solution_of(self.joint["best"])
         fastest = solution_of(self.throughput["solutions"]["any_branches"])
@@ -268,7 +169,7 @@ class JointRun(JointBase):
     @cached_property
     def measured(self) -> Document:
         """What the chosen network and both baselines took on the wire; empty in pseudo mode."""
-        return {} if self.pair is None else joint_measured.measured(self, self.pair)
+        return {} if self.pair is None else wire.measured(self, self.pair)
 
     @cached_property
     def branches(self) -> pd.DataFrame:
@@ -287,11 +188,11 @@ class JointRun(JointBase):
 
     def write_lut(self) -> Metrics:
         """``hardware_lut_complete.json``, and both tables as CSV."""
-        return joint_tables.write(self.hardware, self.folder)
+        return tables.write(self.hardware, self.folder)
 
     def draw(self, steps: Sequence[str]) -> dict[str, "Figure"]:
         """See JointBase."""
-        return joint_figures.draw(self, steps, self.folder)
+        return branch_figures.draw(self, steps, self.folder)
 
     @property
     def found_metrics(self) -> Metrics:
@@ -316,13 +217,10 @@ class JointRun(JointBase):
         link = HydraConfig.get().runtime.choices["transport"]
         return f"{self.described} · {link} · edge {edge}, server {server}"
 
-    def _scored_object(self, one: Scored) -> Document:
-        return solution_object(one.solution, self.problem.units) | {"accuracy_val": one.score, "slack_val": one.slack}
-
     def _speed_facts(self) -> Document:
         facts = {name: self.settings[name] for name in ("calibrated", "undisturbed")}
         optimise = OmegaConf.to_container(self.cfg.optimise, resolve=True)
-        return facts | {"hardware": joint_tables.digest(hardware_lut_json(self.hardware)), "optimise": optimise}
+        return facts | {"hardware": tables.digest(hardware_lut_json(self.hardware)), "optimise": optimise}
 
     def network_facts(self) -> Document:
         """What determines the network that is deployed."""

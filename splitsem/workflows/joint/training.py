@@ -17,14 +17,14 @@ from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Whole
 
 if TYPE_CHECKING:
-    from splitsem.workflows.joint_real import RealPair
-    from splitsem.workflows.joint_run import JointRun
+    from splitsem.workflows.joint.branches import JointBranches
+    from splitsem.workflows.joint.real import RealPair
 
 log = logging.getLogger(__name__)
 _CODE = ("tasks", "models", "lightning", "training", "split")
 
 
-def whole(joint: JointRun, pair: RealPair | None) -> Whole:
+def whole(joint: JointBranches, pair: RealPair | None) -> Whole:
     """The trained network: split between the two processes of ``pair`` where that is asked for, else in this one.
 
     Split-trained weights are kept beside the others, as ``split-<key>.safetensors``; the processes of ``pair`` use them
@@ -45,7 +45,7 @@ def whole(joint: JointRun, pair: RealPair | None) -> Whole:
     return assemble.whole(cfg)
 
 
-def _kept(joint: JointRun, pair: RealPair, point: str) -> Path:
+def _kept(joint: JointBranches, pair: RealPair, point: str) -> Path:
     names = ("task", "model", "trainer")
     facts: dict[str, Any] = {name: OmegaConf.to_container(joint.cfg[name], resolve=True) for name in names}
     for name in joint.untrained.deploy_settings:

@@ -15,10 +15,10 @@ from splitsem.plots.roofline import roofline
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from splitsem.workflows.joint_run import JointRun
+    from splitsem.workflows.joint.branches import JointBranches
 
 
-def draw(joint: "JointRun", steps: Sequence[str], folder: Path) -> dict[str, "Figure"]:
+def draw(joint: "JointBranches", steps: Sequence[str], folder: Path) -> dict[str, "Figure"]:
     """Figures by file name; those of the front and the γ map are left as PDF in ``folder`` too."""
     figures: dict[str, Figure] = {}
     if "importance" in steps:
@@ -36,7 +36,7 @@ def draw(joint: "JointRun", steps: Sequence[str], folder: Path) -> dict[str, "Fi
     return figures
 
 
-def _rooflines(joint: "JointRun") -> dict[str, "Figure"]:
+def _rooflines(joint: "JointBranches") -> dict[str, "Figure"]:
     """One a machine whose roofline is known; an edge that is the server, slowed, would look the same."""
     tiers = {"edge": joint.hardware.edge, "server": joint.hardware.server}
     figures = {}
@@ -50,7 +50,7 @@ def _rooflines(joint: "JointRun") -> dict[str, "Figure"]:
     return figures
 
 
-def _front(joint: "JointRun") -> "Figure":
+def _front(joint: "JointBranches") -> "Figure":
     found, solutions = joint.joint, joint.throughput["solutions"]
     columns = ["throughput_hz", "accuracy_val"]
     front = pd.DataFrame(found["front"]).assign(accuracy_val=lambda f: found["accuracy_ref_val"] - f["damage"])[columns]

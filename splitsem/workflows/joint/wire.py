@@ -18,13 +18,13 @@ from splitsem.cost.hardware_lut import HardwareLut, hardware_lut_json
 from splitsem.errors import ConfigError
 from splitsem.models.branches import whole_gamma
 from splitsem.optimise.problem import Problem
-from splitsem.workflows import joint_tables
-from splitsem.workflows.joint_real import FrameJob
-from splitsem.workflows.joint_store import Document, t_eff_s
+from splitsem.workflows.joint import tables
+from splitsem.workflows.joint.real import FrameJob
+from splitsem.workflows.joint.store import Document, t_eff_s
 
 if TYPE_CHECKING:
-    from splitsem.workflows.joint_real import RealPair
-    from splitsem.workflows.joint_run import JointRun
+    from splitsem.workflows.joint.branches import JointBranches
+    from splitsem.workflows.joint.real import RealPair
 
 log = logging.getLogger(__name__)
 _MOST_SIZES = 6
@@ -34,13 +34,13 @@ _TIMES = ("measured_latency_s", "measured_throughput_hz", "paced_edge_s", "paced
 _KEPT = (*_TIMES, "score")
 
 
-def hardware(joint: JointRun, pair: RealPair) -> HardwareLut:
+def hardware(joint: JointBranches, pair: RealPair) -> HardwareLut:
     """Both ends by their own measurements, and what frames of the reference networks took between them.
 
     The domains of a sweep share all of it: no time depends on weights or data.
     """
     lut = _tables(joint, pair)
-    facts = _facts(joint) | {"tables": joint_tables.digest(hardware_lut_json(lut)), "model": joint.model}
+    facts = _facts(joint) | {"tables": tables.digest(hardware_lut_json(lut)), "model": joint.model}
     found = joint.store.get("frames", facts, lambda: {"networks": _references(joint, pair, lut)})
     fit = fit_frames(_timed(joint.settings, lut, found["networks"]))
     log.info(
@@ -52,7 +52,7 @@ def hardware(joint: JointRun, pair: RealPair) -> HardwareLut:
     return replace(lut, link=fit.line(), frames=fit)
 
 
-def _tables(joint: JointRun, pair: RealPair) -> HardwareLut:
+def _tables(joint: JointBranches, pair: RealPair) -> HardwareLut:
     """Each end's table: a file that is given, or what a process there measures; the edge without a prefix is here."""
     cfg = joint.cfg.copy()
     for end in ("edge", "server"):
@@ -69,10 +69,10 @@ def _tables(joint: JointRun, pair: RealPair) -> HardwareLut:
         path.write_text(json.dumps(table), encoding="utf-8")
         cfg.workflow[f"{end}_lut"] = str(path)
     server = cfg.workflow.server_lut
-    return joint_tables.tables(cfg, joint.model, joint.untrained, joint.device, server, edge_slowdown=1.0)
+    return tables.of_both(cfg, joint.model, joint.untrained, joint.device, server, edge_slowdown=1.0)
 
 
-def _references(joint: JointRun, pair: RealPair, lut: HardwareLut) -> list[Document]:
+def _references(joint: JointBranches, pair: RealPair, lut: HardwareLut) -> list[Document]:
     """All branches folded at cuts of up to six sizes, and all branches in parallel at both ends, as run in turns.
 
     At ``input`` the server is likely to be the slowest stage, at ``output`` the edge, at the largest size the line.
@@ -112,7 +112,7 @@ def _timed(settings: DictConfig, lut: HardwareLut, networks: Sequence[Document])
     return frames
 
 
-def measured(joint: JointRun, pair: RealPair) -> Document:
+def measured(joint: JointBranches, pair: RealPair) -> Document:
     """``measured_*`` of the chosen network, of both baselines at their cuts, and errors of the predictions.
 
     Of ``workflow.num_repeats`` turns, as ``_typical`` has it. A baseline's throughput is the better one of its cut
@@ -133,13 +133,13 @@ def measured(joint: JointRun, pair: RealPair) -> Document:
     return metrics | ({} if frames is None else _fit_metrics(frames))
 
 
-def _runs(joint: JointRun, pair: RealPair, networks: dict[str, Document]) -> Document:
+def _runs(joint: JointBranches, pair: RealPair, networks: dict[str, Document]) -> Document:
     runs = _in_turns(joint, pair, list(networks.values()), joint.settings.num_samples)
     return dict(zip(networks, runs, strict=True))
 
 
 def _in_turns(
-    joint: JointRun, pair: RealPair, networks: Sequence[Document], num_samples: int | None
+    joint: JointBranches, pair: RealPair, networks: Sequence[Document], num_samples: int | None
 ) -> list[list[list[Document]]]:
     """Jobs by network, cut and turn. In turns, a machine that slows down for minutes slows down all of them alike."""
     asked = [
@@ -207,7 +207,7 @@ def _typical(settings: DictConfig, jobs: Sequence[Document]) -> Document:
     return found
 
 
-def _few_samples(joint: JointRun) -> int:
+def _few_samples(joint: JointBranches) -> int:
     """Of a job whose score is of no interest."""
     return min(joint.settings.num_samples or _MOST_SAMPLES, _MOST_SAMPLES)
 
@@ -229,13 +229,13 @@ def _fit_metrics(frames: FrameFit) -> Document:
     return {f"frames_{name}": value for name, value in asdict(frames).items()}
 
 
-def _plain(joint: JointRun) -> Document:
+def _plain(joint: JointBranches) -> Document:
     settings = OmegaConf.to_container(joint.settings, resolve=True)
     assert isinstance(settings, dict)
     return {str(name): value for name, value in settings.items()}
 
 
-def _facts(joint: JointRun) -> Document:
+def _facts(joint: JointBranches) -> Document:
     names = ("edge_prefix", "server_prefix", "num_timed", "num_repeats", "num_samples")
     settings = _plain(joint)
     transport = OmegaConf.to_container(joint.cfg.transport, resolve=True)

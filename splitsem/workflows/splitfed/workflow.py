@@ -13,6 +13,6 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     """Train; leaves the whole network's ``weights.safetensors`` in the run's folder, for ``trainer.weights=``."""
     if find_spec("flwr") is None:
         raise ConfigError("workflow=splitfed needs Flower, the extra `federated`: pip install 'splitsem[federated]'")
-    from splitsem.workflows import splitfed_run
+    from splitsem.workflows.splitfed import run as training
 
-    return splitfed_run.run(cfg, folder)
+    return training.run(cfg, folder)

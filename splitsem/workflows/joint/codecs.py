@@ -9,7 +9,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
-from splitsem.workflows.assemble import codec_option, is_learned
+from splitsem.workflows.codec_options import codec_option, is_learned
 
 REFERENCE = "identity"
 """The codec of the baselines, and of the network that is not split."""

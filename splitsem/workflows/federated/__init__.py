@@ -1,0 +1,1 @@
+"""Workflow federated: in this process, by Flower's simulation or by its deployment."""

@@ -1,0 +1,1 @@
+"""Workflow splitfed: clients with heads, a server with their tail."""
