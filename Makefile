@@ -69,7 +69,7 @@ proto: setup ## generate the code of tail.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. splitsem/transport/grpc/tail.proto
 
 test: setup ## the tests, in parallel
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m 'not slow' $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow' $(ARGS)
 
 test-slow: setup ## the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)
