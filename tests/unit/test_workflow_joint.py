@@ -19,8 +19,8 @@ from splitsem.device import Device
 from splitsem.errors import ConfigError
 from splitsem.optimise.deployed import DeployedSplit
 from splitsem.optimise.measured import measured_problem
-from splitsem.workflows import joint
 from splitsem.workflows.job import Result
+from splitsem.workflows.joint import workflow
 from tests.conftest import ROOT
 from tests.repvgg_samples import narrow, pictures
 
@@ -59,7 +59,7 @@ def config(cache: Path, *overrides: str) -> DictConfig:
 
 def run(cache: Path, folder: Path, *overrides: str) -> Result:
     folder.mkdir(exist_ok=True)
-    return joint.run(config(cache, *overrides), folder)
+    return workflow.run(config(cache, *overrides), folder)
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ from splitsem.split.graph import SplitGraph
 from splitsem.tasks.digits import Digits
 from splitsem.tasks.task import Splits
 from splitsem.transport.simulated import SimulatedLink
-from splitsem.workflows import joint
 from splitsem.workflows.job import Result
+from splitsem.workflows.joint import workflow
 from tests.conftest import ROOT
 
 FIXED = (
@@ -71,7 +71,7 @@ def run(cache: Path, folder: Path, *overrides: str) -> Result:
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
         cfg = compose("config", given, return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
-        return joint.run(cfg, folder)
+        return workflow.run(cfg, folder)
 
 
 @pytest.fixture(scope="module")
