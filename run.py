@@ -1,8 +1,8 @@
 """Entry point: compose the configuration, run the workflow, return its objective. See `python run.py --help`."""
 
-import os
+from splitsem.threads import spin_briefly
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make a busy machine several times slower
+spin_briefly()  # before anything loads torch
 
 import hydra
 from hydra.core.config_store import ConfigStore

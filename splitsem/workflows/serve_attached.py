@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from splitsem.errors import ConfigError, SplitSemError
+from splitsem.threads import spin_briefly
 from splitsem.transport.ssh import messages
 
 _CONF = Path(__file__).parents[2] / "conf"
@@ -123,7 +124,7 @@ def configuration(sections: dict[str, Any], settings: dict[str, Any]) -> DictCon
 def main() -> None:
     """Serve one device."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see run.py
+    spin_briefly()
     device = Device()
     hello = device.hear()
     cfg = configuration(hello["sections"], hello["settings"])

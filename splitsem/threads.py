@@ -1,0 +1,12 @@
+"""How long the idle threads of an operation look for work before they sleep; see docs/decisions/threads.md."""
+
+import os
+
+
+def spin_briefly() -> None:
+    """Have OpenMP's threads look for work for some 50 µs, unless the environment says otherwise.
+
+    Must be called before torch is imported. By itself GNU's OpenMP spins for milliseconds, and passively not at all.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
