@@ -40,6 +40,7 @@ def domain_gains(
     below.set_xticks(x, labels=[str(label) for label in domains["label"]])
     if domains["label"].astype(str).str.len().max() > 6:
         below.tick_params(axis="x", labelrotation=90)
+    below.set_xlabel("Domain")
     below.set_xlim(-0.6, len(domains) - 0.4)
     return figure
 

@@ -30,8 +30,6 @@ from splitsem.workflows.joint.store import Document, solution_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_CODE = ("optimise", "models", "cost")  # on which what a solver finds depends
-
 
 class JointBranches(JointBase):
     """One run's artefacts.
@@ -114,7 +112,7 @@ class JointBranches(JointBase):
     @cached_property
     def throughput(self) -> Document:
         """The fastest configurations whatever the accuracy, and the two baselines at their best cuts."""
-        return self.store.get("throughput", self._speed_facts(), lambda: search.fastest(self), folders=_CODE)
+        return self.store.get("throughput", self._speed_facts(), lambda: search.fastest(self))
 
     @cached_property
     def joint(self) -> Document:
@@ -123,7 +121,7 @@ class JointBranches(JointBase):
         facts = self._speed_facts() | self.network_facts() | {name: self.settings[name] for name in names}
         rival = self.settings.get("rival") and OmegaConf.to_container(self.settings.rival, resolve=True)
         facts |= {"rival": rival}
-        return self.store.get("joint", facts, lambda: search.fastest_within_epsilon(self), folders=_CODE)
+        return self.store.get("joint", facts, lambda: search.fastest_within_epsilon(self))
 
     @cached_property
     def deployed(self) -> Document:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
-_CODE = ("", "optimise", "models", "tasks", "split", "codecs", "codecs/entropy", "transport")
+_CODE = ("", "cost", "optimise", "models", "tasks", "split", "codecs", "codecs/entropy", "transport")
 _TIMES = ("edge_s", "link_s", "server_s", "latency_s", "cycle_s", "throughput_hz")
 
 

@@ -35,7 +35,7 @@ class Store:
         facts: Mapping[str, Any],
         make: Callable[[], Document],
         objects: Sequence[object] = (),
-        folders: Sequence[str] = ("optimise", "models"),
+        folders: Sequence[str] = ("optimise", "models", "cost"),
     ) -> Document:
         """The document of ``step`` for these facts (settings, and keys of what it started from), made if need be.
 
