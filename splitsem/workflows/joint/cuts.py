@@ -23,16 +23,15 @@ from splitsem.optimise.objective import Objective
 from splitsem.optimise.paired import quantile
 from splitsem.optimise.rates import Rate, RateTable
 from splitsem.pipeline import Pipeline, score
-from splitsem.plots.units import format_bytes, format_hz, format_score, format_seconds
 from splitsem.split.graph import SplitGraph
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.job import Metrics
-from splitsem.workflows.joint import cut_figures, tiers
+from splitsem.workflows.joint import cut_figures, cut_table, tiers
 from splitsem.workflows.joint.base import Baseline, JointBase
 from splitsem.workflows.joint.codecs import REFERENCE, offers
 from splitsem.workflows.joint.rates import measure_rates
-from splitsem.workflows.joint.store import Document, t_eff_s
+from splitsem.workflows.joint.store import Document
 from splitsem.workflows.joint.tables import simulated
 from splitsem.workflows.joint.tiers import Tier
 
@@ -220,22 +219,7 @@ class JointCuts(JointBase):
         shown = {"chosen": self.joint["best"]}
         shown |= {words: solutions[name] for name, words in self.baselines.values()}
         shown |= {"fastest, any accuracy": solutions[self.fastest]}
-        head = ("", "cut", "codec", "payload", "edge", "link", "server", "rate", "T_eff", "val")
-        rows = [head]
-        for words, one in shown.items():
-            stages = (format_seconds(one[name]) for name in ("edge_s", "link_s", "server_s"))
-            rate, took, accuracy = format_hz(one["throughput_hz"]), format_seconds(t_eff_s(one)), one["accuracy_val"]
-            payload = format_bytes(one["payload_bytes"])
-            rows.append((words, one["split_point"], one["codec"], payload, *stages, rate, took, format_score(accuracy)))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        left = 3  # columns of words; numbers stand to the right
-        return [
-            "  ".join(
-                cell.ljust(width) if place < left else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
-        ]
+        return cut_table.side_by_side(shown)
 
     @property
     def recipe(self) -> str:
