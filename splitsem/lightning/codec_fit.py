@@ -63,10 +63,11 @@ def fit_codec(
         codec.calibrate(list(_some(_loader(sources[0], _EVALUATION_BATCH, seed), teacher, device)))
         for number, (name, stage) in enumerate(codec.stages.items()):
             if stage.max_epochs:
-                if stage.batch_size > _size(splits.train):
+                num_samples = _size(splits.train)
+                if stage.batch_size_for(num_samples) > num_samples:
                     raise ConfigError(
-                        f"codec.stages.{name}.batch_size={stage.batch_size} is more than the {_size(splits.train)} "
-                        f"samples to train on: there is no whole batch; give at most {_size(splits.train)}"
+                        f"codec.stages.{name}.batch_size={stage.batch_size} is more than the {num_samples} samples to "
+                        f"train on: there is no whole batch; give at most {num_samples}"
                     )
                 log.info("Stage %s: %d epochs", name, stage.max_epochs)
                 history += _run(codec, stage, teacher, task, sources, device, seed + number)
@@ -84,7 +85,7 @@ def _run(
     device: torch.device,
     seed: int,
 ) -> list[dict[str, float]]:
-    train = _loader(sources[0], stage.batch_size, seed)
+    train = _loader(sources[0], stage.batch_size_for(_size(sources[0])), seed)
     val = _loader(sources[1], _EVALUATION_BATCH)
     codec.train()
     frozen = list(codec.device_modules()) if stage.is_encoder_frozen else []

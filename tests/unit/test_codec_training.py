@@ -210,3 +210,11 @@ def test_a_stage_whose_batch_is_larger_than_the_data_is_refused_by_name(graph):
     stages = {"features": Stage(1, learning_rate=1e-2, batch_size=513, feature_weight=1.0)}
     with pytest.raises(ConfigError, match=r"codec\.stages\.features\.batch_size=513 is more than the 512 samples"):
         trained(graph, stages)
+
+
+@pytest.mark.parametrize(
+    ("given", "num_samples", "size"),
+    [(None, 55_000, 128), (None, 1_078, 10), (None, 300, 8), (None, 5, 5), (64, 80, 64)],
+)
+def test_small_data_gets_smaller_batches_unless_a_size_is_given(given, num_samples, size):
+    assert Stage(1, batch_size=given, task_weight=1.0).batch_size_for(num_samples) == size

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, fields
 
+_LEAST_BATCH, _MOST_BATCH = 8, 128
+_BATCHES = 100  # of an epoch, at least, where the batch is not given
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -10,7 +13,7 @@ class Stage:
     Args:
         max_epochs: passes over the training data; 0 skips the stage.
         learning_rate: peak of the one-cycle schedule.
-        batch_size: samples a step.
+        batch_size: samples a step; None: 128, or on small data fewer, so that an epoch has 100 steps (but at least 8).
         weight_decay: AdamW's.
         feature_weight: of the squared error of ``z_hat``, as a share of the variance of ``z``.
         layers_weight: of the sum of the same share at every later split point of the tail at which one tensor crosses
@@ -30,7 +33,7 @@ class Stage:
 
     max_epochs: int
     learning_rate: float = 3e-3
-    batch_size: int = 128
+    batch_size: int | None = None
     weight_decay: float = 1e-4
     feature_weight: float = 0.0
     layers_weight: float = 0.0
@@ -46,9 +49,10 @@ class Stage:
     limit_train_batches: float | int = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "batch_size"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if self.batch_size is not None and self.batch_size <= 0:
+            raise ValueError(f"batch_size must be above 0, or null for one that suits the data, got {self.batch_size}")
         weights = [field.name for field in fields(self) if field.name.endswith("_weight")]
         for name in ("max_epochs", "weight_decay", *weights):
             if getattr(self, name) < 0:
@@ -57,6 +61,17 @@ class Stage:
             raise ValueError(
                 "a stage needs one of feature_weight, layers_weight, logits_weight, distill_weight and task_weight"
             )
+
+    def batch_size_for(self, num_samples: int) -> int:
+        """Samples a step with so much training data.
+
+        >>> stage = Stage(1, task_weight=1.0)
+        >>> [stage.batch_size_for(n) for n in (55_000, 1_078, 300, 5)]
+        [128, 10, 8, 5]
+        """
+        if self.batch_size is not None:
+            return self.batch_size
+        return min(_MOST_BATCH, max(_LEAST_BATCH, num_samples // _BATCHES), num_samples)
 
     @property
     def is_judged_by_score(self) -> bool:
