@@ -23,8 +23,9 @@ PATIENT = Retry(retries=400, first_s=0.05, most_s=0.2, deadline_s=60.0)
 SILENT_CLIENT = """
 import sys, threading, grpc
 channel = grpc.insecure_channel(sys.argv[1])
-call = channel.stream_stream("/splitsem.v1.Tail/Stream")(iter(threading.Event().wait, None))
-print(call.initial_metadata() is None, flush=True)
+while True:  # until it is refused no more: another client may be in
+    call = channel.stream_stream("/splitsem.v1.Tail/Stream")(iter(threading.Event().wait, None))
+    call.code()
 """
 
 
@@ -66,11 +67,14 @@ def test_a_frozen_server_is_noticed_idle_or_waiting_and_goes_on_when_it_thaws(be
 
 def test_a_client_that_fell_silent_makes_room_for_another(beating, connect, plan, frames):
     command = [sys.executable, "-c", SILENT_CLIENT, beating.address]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as silent:
+    with subprocess.Popen(command, cwd=ROOT) as silent:
         try:
             tail = connect(beating.address, retry=PATIENT, heartbeat_s=HEARTBEAT_S)
             tail.open(plan)
+            give_up = time.monotonic() + 30
             while gets_in(connect, beating, plan, frames):
+                assert silent.poll() is None
+                assert time.monotonic() < give_up
                 time.sleep(0.05)
             silent.send_signal(signal.SIGSTOP)
             frozen_at = time.monotonic()
