@@ -4,9 +4,9 @@ import os
 
 
 def spin_briefly() -> None:
-    """Have OpenMP's threads look for work for some 50 µs, unless the environment says otherwise.
+    """Have OpenMP's threads look for work for a thousand turns of a loop, unless the environment says otherwise.
 
-    Must be called before torch is imported. By itself GNU's OpenMP spins for milliseconds, and passively not at all.
+    Must be called before torch is imported. GNU's OpenMP by itself spins hundreds of times as long.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -21,7 +21,7 @@ def run_breakdown(metrics: Mapping[str, Any]) -> Figure:
     """Latency (edge, link, server) and bytes (raw float32, input, payload) of one job.
 
     Args:
-        metrics: the metrics of one run, as in metrics.json; absent ones are left blank.
+        metrics: the metrics of one run, as in metrics.json; absent ones are dashes.
     """
     frame = rs.prepare(pd.DataFrame([{"status": "ok", **metrics}]))
     row = frame.iloc[0]
@@ -35,13 +35,14 @@ def run_breakdown(metrics: Mapping[str, Any]) -> Figure:
 
 def _draw_time(ax: Axes, row: pd.Series) -> None:
     style.style_axes(ax, "Time for one sample (s, ms, µs)", "", grid="x")
-    times = np.nan_to_num(row[list(style.STAGES)].to_numpy(dtype=float), posinf=0.0)
+    times = row[list(style.STAGES)].to_numpy(dtype=float)
+    lengths = np.nan_to_num(times, posinf=0.0)
     left = 0.0
     handles = []
-    for y, ((label, color), time_s) in enumerate(zip(style.STAGES.values(), times, strict=True)):
-        ax.barh(y, time_s, left=left, height=0.62, color=color, linewidth=0)
-        ax.text(left + time_s, y, f"  {format_seconds(time_s)}", va="center", size=8.5, color=style.INK)
-        left += time_s
+    for y, ((label, color), time_s, length) in enumerate(zip(style.STAGES.values(), times, lengths, strict=True)):
+        ax.barh(y, length, left=left, height=0.62, color=color, linewidth=0)
+        ax.text(left + length, y, f"  {format_seconds(time_s)}", va="center", size=8.5, color=style.INK)
+        left += length
         handles.append(Patch(color=color, label=label))
     ax.set_yticks(range(3), [str(handle.get_label()) for handle in handles])
     ax.set_ylim(2.6, -0.6)
@@ -53,14 +54,15 @@ def _draw_time(ax: Axes, row: pd.Series) -> None:
 
 def _draw_sizes(ax: Axes, row: pd.Series) -> None:
     style.style_axes(ax, "Bytes for one sample", "", grid="x")
-    sizes = np.nan_to_num(row[list(_SIZES)].to_numpy(dtype=float), posinf=0.0)
+    sizes = row[list(_SIZES)].to_numpy(dtype=float)
+    lengths = np.nan_to_num(sizes, posinf=0.0)
     colors = (style.FAINT, style.FAINT, style.STAGES["link_s"][1])
-    ax.barh(range(3), sizes, height=0.62, color=colors, linewidth=0)
-    for y, size in enumerate(sizes):
-        ax.text(size, y, f"  {format_bytes(size)}", va="center", size=8.5, color=style.INK)
+    ax.barh(range(3), lengths, height=0.62, color=colors, linewidth=0)
+    for y, (size, length) in enumerate(zip(sizes, lengths, strict=True)):
+        ax.text(length, y, f"  {format_bytes(size)}", va="center", size=8.5, color=style.INK)
     ax.set_yticks(range(3), list(_SIZES.values()))
     ax.set_ylim(2.6, -0.6)
-    ax.set_xlim(0, (sizes.max() or 1.0) * 1.32)
+    ax.set_xlim(0, (lengths.max() or 1.0) * 1.32)
     ax.xaxis.set_major_locator(MaxNLocator(3))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_bytes(value)))
     smaller = format_ratio(row["compression_ratio"])

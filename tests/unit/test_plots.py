@@ -211,9 +211,11 @@ def test_run_breakdown_shows_the_three_times_and_the_three_sizes():
     np.testing.assert_allclose([b.get_width() for b in bars(size_ax)], sizes)
 
 
-def test_run_breakdown_needs_no_metric():
-    drawn(run_breakdown({}))
-    drawn(run_breakdown({"score": 0.5, "split_point": "x", "task_iou": 0.2}))
+@pytest.mark.parametrize("metrics", [{}, {"score": 0.5, "split_point": "x", "task_iou": 0.2}, {"edge_s": 0.0}])
+def test_run_breakdown_has_a_dash_for_each_absent_metric_and_0_for_nothing(metrics):
+    times, sizes = ([text.get_text().strip() for text in ax.texts] for ax in drawn(run_breakdown(metrics)).axes)
+    assert times == ["0 s" if "edge_s" in metrics else "–", "–", "–"]
+    assert sizes == ["–"] * 3
 
 
 def test_figures_drawn_in_threads_equal_those_drawn_alone():
