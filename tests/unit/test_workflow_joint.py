@@ -97,8 +97,11 @@ def test_what_is_reported_follows_from_the_tables_and_is_never_slower_than_the_b
     times = problem.times(best["lambda"], tuple(best["gammas"]))
     assert metrics["throughput_hz"] == pytest.approx(1 / max(times))
     assert metrics["predicted_t_eff_s"] == pytest.approx(0.5 * sum(times) + 0.5 * max(times))
-    assert metrics["fastest_t_eff_s"] <= metrics["predicted_t_eff_s"] <= metrics["fused_t_eff_s"] * (1 + 1e-9)
-    assert metrics["equivalent_t_eff_s"] <= min(metrics["baseline_t_eff_s"], metrics["fused_t_eff_s"])
+    rounding = 1 + 1e-9  # one network's times are added up in several orders
+    fastest_s, found_s, fused_s = (metrics[f"{name}_t_eff_s"] for name in ("fastest", "predicted", "fused"))
+    assert fastest_s <= found_s * rounding
+    assert found_s <= fused_s * rounding
+    assert metrics["equivalent_t_eff_s"] <= min(metrics["baseline_t_eff_s"], fused_s) * rounding
     assert metrics["optimality_gap"] >= 0
 
 
