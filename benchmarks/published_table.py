@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from splitsem.cost.hardware_lut import HardwareLut
-from splitsem.cost.import_table import import_pair
+from benchmarks.harness.import_table import import_pair
 from splitsem.cost.link_fit import LinkFit
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.optimise.choices import function_equivalent, fused_gammas, only, parallel_gammas

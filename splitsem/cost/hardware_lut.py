@@ -83,45 +83,5 @@ def hardware_lut_json(lut: HardwareLut) -> str:
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def read_hardware_lut(path: str | Path) -> HardwareLut:
-    """Read both tables and the link and check all, as ``read_branch_lut`` and ``merge`` do. Raises ConfigError."""
-    return parse_document(read_text(path, _WHAT), str(path), _WHAT, SCHEMA, lambda d: _parse(d, str(path)))
-
-
-def _parse(document: dict[str, Any], source: str) -> HardwareLut:
-    edge, server = _table(document, "edge", source), _table(document, "server", source)
-    link, frames = document.get("link"), document.get("frames")
-    both = merge(edge, server, None if link is None else _link(link))
-    return both if frames is None else replace(both, frames=_frames(frames))
-
-
-def _table(document: dict[str, Any], side: str, source: str) -> BranchLut:
-    table = as_object(document[side], side, "schema", "unit", "packages", "machine", "model", "units")
-    schema, unit = table["schema"], table["unit"]
-    if (schema, unit) != (TABLE_SCHEMA, "s"):
-        raise ValueError(f"{side}: expected schema {TABLE_SCHEMA!r} and unit 's', got {schema!r} and {unit!r}")
-    try:
-        return branch_lut_of(table, f"{source} ({side})")
-    except (TypeError, ValueError) as exc:
-        raise ValueError(f"{side}: {exc}") from exc
-
-
-def _link(value: Any) -> LinkFit:
-    link = as_object(value, "link", "s_per_byte", "base_s", "residual_s", "num_transfers")
-    return LinkFit(
-        s_per_byte=as_amount(link["s_per_byte"], "link, s_per_byte"),
-        base_s=as_amount(link["base_s"], "link, base_s"),
-        residual_s=as_amount(link["residual_s"], "link, residual_s"),
-        num_transfers=as_count(link["num_transfers"], "link, num_transfers"),
-    )
-
-
-def _frames(value: Any) -> FrameFit:
-    names = [field.name for field in fields(FrameFit)]
-    found = as_object(value, "frames", *names)
-    numbers: dict[str, Any] = {name: as_number(found[name], f"frames, {name}") for name in names[:-1]}
-    return FrameFit(**numbers, num_jobs=as_count(found["num_jobs"], "frames, num_jobs"))
-
-
 def _facts(unit: UnitLut) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     return unit.input_shape, unit.output_shape, unit.output_bytes

@@ -24,7 +24,7 @@ from splitsem.cost.lut_file import (
     timing_object,
     write_text,
 )
-from splitsem.cost.machine import Half
+from splitsem.split.half import Half
 from splitsem.cost.measure import Timing, measure
 from splitsem.device import describe_machine
 from splitsem.errors import ConfigError

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splitsem.cost.machine import Half
+from splitsem.split.half import Half
 
 _MIN_REPEATS = 3  # a median of fewer says nothing, whatever the budget
 

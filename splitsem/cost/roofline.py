@@ -4,7 +4,8 @@ from math import isfinite
 from typing import Literal
 
 from splitsem.cost.lut import read_lut
-from splitsem.cost.machine import Half, Machine
+from splitsem.cost.machine import Machine
+from splitsem.split.half import Half
 
 
 class Roofline(Machine):

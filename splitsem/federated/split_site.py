@@ -32,6 +32,8 @@ class SplitSite(Site):
 
     def train(self, state: State, own: State, client: int, server_round: int, proximal_mu: float) -> Trained:
         """Train the head ``state`` on a client's samples; see ``Site.train``. ``proximal_mu`` must be 0."""
+        from splitsem.lightning.split_module import train_local_split  # imports Lightning
+
         if proximal_mu:
             raise ValueError(f"proximal_mu must be 0 where the tail is out of reach, got {proximal_mu}")
         self._load(state, own)
@@ -43,7 +45,7 @@ class SplitSite(Site):
         began = time.perf_counter()
         try:
             trainer = HeadTrainer(self.model, self.cut, self.codec, tail, plan)
-            loss = self.fit.run_local_split(trainer, samples, seed)
+            loss = train_local_split(self.fit, trainer, samples, seed)
             tail.commit()
         finally:
             tail.close()

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
     from splitsem.lightning.local_module import KeepsLoss, MakeOptimizer
-    from splitsem.training.head_trainer import HeadTrainer
 
 
 @dataclass
@@ -83,24 +82,14 @@ class Fit:
         module = TaskModule(task, network, self.learning_rate, self.weight_decay)
         network.train()
         if self.gradient_codec is None:
-            epochs = self._fit(module, task, device, seed, monitor, self.gradient_clip_norm)
+            epochs = self.run_module(module, task, device, seed, monitor, self.gradient_clip_norm)
         else:
             from splitsem.lightning.gradient_codec import CompressedGradients
 
             compressed = CompressedGradients(self.gradient_codec)
-            epochs = self._fit(module, task, device, seed, monitor, self.gradient_clip_norm, [compressed])
+            epochs = self.run_module(module, task, device, seed, monitor, self.gradient_clip_norm, [compressed])
             epochs = [epoch | facts for epoch, facts in zip(epochs, compressed.epochs, strict=True)]
         network.to(device).eval()
-        return epochs
-
-    def run_split(self, trainer: "HeadTrainer", task: Task, seed: int) -> list[dict[str, float]]:
-        """Train the head here and the tail on the server, as ``run`` trains the whole; returns the same metrics."""
-        if self.gradient_codec is not None:
-            raise ConfigError("trainer.gradient_codec is workflow=train's; here: codec@workflow.gradient_codec=")
-        from splitsem.lightning.split_module import SplitTaskModule
-
-        epochs = self._fit(SplitTaskModule(task, trainer), task, trainer.device, seed)
-        trainer.finish()
         return epochs
 
     def run_local(
@@ -124,15 +113,9 @@ class Fit:
         network.train()
         learning_rate = self.learning_rate * learning_rate_share
         module = LocalModule(task, network, make_optimizer, learning_rate, proximal_mu)
-        loss = self._fit_local(module, samples, device, seed, self.gradient_clip_norm)
+        loss = self.run_local_module(module, samples, device, seed, self.gradient_clip_norm)
         network.to(device).eval()
         return loss
-
-    def run_local_split(self, trainer: "HeadTrainer", samples: Dataset, seed: int) -> float:
-        """As ``run_local``, but the head learns here and the tail on the server; ``local_steps`` are its steps."""
-        from splitsem.lightning.split_module import LocalSplitModule
-
-        return self._fit_local(LocalSplitModule(trainer), samples, trainer.device, seed)
 
     def local_steps(self, num_samples: int) -> int:
         """Steps of ``run_local`` on so many samples. Raises ConfigError when there are none."""
@@ -157,7 +140,7 @@ class Fit:
         """Whether a last sample would be alone in its batch, from which batch normalisation cannot learn."""
         return num_samples > 1 and num_samples % self.batch_size == 1
 
-    def _fit_local(
+    def run_local_module(
         self,
         module: "KeepsLoss",
         samples: Dataset,
@@ -189,7 +172,7 @@ class Fit:
         )
         return module.train_loss
 
-    def _fit(
+    def run_module(
         self,
         module: "LightningModule",
         task: Task,

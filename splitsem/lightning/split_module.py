@@ -4,11 +4,35 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from splitsem.errors import ConfigError
+from splitsem.lightning.fit import Fit
 from splitsem.lightning.local_module import KeepsLoss
 from splitsem.lightning.task_module import TaskModule
 from splitsem.tasks.task import Task
 from splitsem.training.head_trainer import HeadTrainer
+
+
+def train_split(fit: Fit, trainer: HeadTrainer, task: Task, seed: int) -> list[dict[str, float]]:
+    """Train the head here and the tail on the server, as ``fit.run`` trains the whole; returns the same metrics.
+
+    Raises:
+        ConfigError: ``fit`` sends its gradients through a codec, which only a whole network's can.
+    """
+    if fit.gradient_codec is not None:
+        raise ConfigError("trainer.gradient_codec is workflow=train's; here: codec@workflow.gradient_codec=")
+    epochs = fit.run_module(SplitTaskModule(task, trainer), task, trainer.device, seed)
+    trainer.finish()
+    return epochs
+
+
+def train_local_split(fit: Fit, trainer: HeadTrainer, samples: Dataset, seed: int) -> float:
+    """Train a client's head on its own samples, the tail on the server; returns the last epoch's mean loss.
+
+    As ``fit.run_local``; the steps are ``fit.local_steps``.
+    """
+    return fit.run_local_module(LocalSplitModule(trainer), samples, trainer.device, seed)
 
 
 class SplitTaskModule(TaskModule):

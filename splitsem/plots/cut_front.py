@@ -11,7 +11,7 @@ from splitsem.plots.joint_front import constrained_axes, constraint_handles, dra
 from splitsem.plots.labels import place_labels
 from splitsem.plots.results import codec_families
 
-_BASELINES = {
+_CUT_BASELINES = {
     "baseline": ("float32 at its best cut", "D"),
     "edge_only": ("all on the edge", "s"),
     "server_only": ("all on the server", "X"),
@@ -51,7 +51,7 @@ def cut_front(
     ax.plot(front["throughput_hz"], front["accuracy_val"], zorder=2, gid="front", **line)
     handles.append(Line2D([], [], label="front of what is minimised", **line))
     for row in baselines.to_dict("records"):
-        label, marker = _BASELINES[row["name"]]
+        label, marker = _CUT_BASELINES[row["name"]]
         look: dict[str, Any] = {"marker": marker, "color": style.INK, "markersize": 7, "markerfacecolor": style.PAPER}
         ax.plot(row["throughput_hz"], row["accuracy_val"], zorder=4, gid=row["name"], **look)
         handles.append(Line2D([], [], linestyle="none", label=label, **look))

@@ -16,7 +16,7 @@ from splitsem.plots.intervals import half_ci95
 from splitsem.plots.units import format_bytes
 
 _LINEAR_BYTES = 1000.0  # below which the axis of encoder sizes is linear, so that 0 is on it
-_SCORE = "Score over a clean link (0 to 1, higher is better)"
+_CLEAN_SCORE = "Score over a clean link (0 to 1, higher is better)"
 
 
 def three_way(results: pd.DataFrame) -> pd.DataFrame:
@@ -82,7 +82,7 @@ def three_way_figure(results: pd.DataFrame) -> Figure:
     subtitle = rs.describe(rs.with_series(results))
     figure = style.new_figure(11.0, 4.4, "Encoder on the device × payload × score", subtitle)
     left, right = figure.subplots(1, 2, sharey=True)
-    style.style_axes(left, "Payload per sample (bytes, header included)", _SCORE)
+    style.style_axes(left, "Payload per sample (bytes, header included)", _CLEAN_SCORE)
     style.style_axes(right, "Encoder's weights on the device, beyond the head's (bytes)", "")
     own = table[~table["is_reference"]]
     sizes = own.groupby("family", sort=False)["encoder_bytes"].max()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, flop_registry, sdpa_flop_count
 
-from splitsem.cost.machine import OpCost
+from splitsem.split.half import OpCost
 from splitsem.split.batch import Batch
 from splitsem.split.capture import op_name
 

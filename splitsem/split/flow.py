@@ -5,7 +5,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, fx
 
-from splitsem.cost.machine import OpCost
+from splitsem.split.half import OpCost
 from splitsem.split.batch import Batch
 from splitsem.split.capture import op_name
 from splitsem.split.flops import op_cost

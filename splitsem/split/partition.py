@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 
-from splitsem.cost.machine import Half
+from splitsem.split.half import Half
 from splitsem.errors import ConfigError
 from splitsem.split.flow import Flow
 from splitsem.split.point import SplitPoint

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from splitsem.cost.machine import OpCost
+from splitsem.split.half import OpCost
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from splitsem.cost.lut import Lut, measure_lut
-from splitsem.cost.machine import Half
+from splitsem.split.half import Half
 from splitsem.errors import BusyError, PayloadError
 from splitsem.transport.engine import TailEngine
 from splitsem.transport.remote import Profile

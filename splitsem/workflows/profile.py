@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from splitsem.codecs.identity import Identity
 from splitsem.cost.lut import Lut, measure_lut, write_lut
-from splitsem.cost.machine import Half
+from splitsem.split.half import Half
 from splitsem.split.graph import SplitGraph
 from splitsem.transport.plan import Plan, codec_label, weights_digest
 from splitsem.transport.remote import RemoteTransport

@@ -35,6 +35,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     transport = training_transport(cfg)
     if transport.start.how is not None:
         raise ConfigError("transport.start is for workflow=offload; start the training server by hand")
+    from splitsem.lightning.split_module import train_split  # seconds, which a wrong setting does not pay
+
     tail = transport.training_end()
     fit: Fit = instantiate(assemble.trainer_settings(cfg))
     network = assemble.initial_network(cfg)
@@ -46,7 +48,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     began = time.perf_counter()
     try:
         trainer = HeadTrainer(network.model, cut, codec, tail, plan)
-        history = fit.run_split(trainer, network.task, cfg.seed)
+        history = train_split(fit, trainer, network.task, cfg.seed)
     finally:
         tail.close()
     train_s = time.perf_counter() - began

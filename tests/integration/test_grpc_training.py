@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from splitsem.lightning.split_module import train_split
 from splitsem.codecs.quantise import Quantise
 from splitsem.errors import ConfigError, LinkError, SessionError, SplitPointError
 from splitsem.tasks.digits import Digits
@@ -72,7 +73,7 @@ def test_the_projects_own_training_gives_the_same_curve_with_and_without_the_lin
     whole = copy.deepcopy(device.model)
     expected = FIT.run(whole, Digits(), CPU, seed=3)
     trainer = device.trainer(reach(trainers_server.address), total_steps=FIT.total_steps(Digits()))
-    history = FIT.run_split(trainer, Digits(), seed=3)
+    history = train_split(FIT, trainer, Digits(), seed=3)
     assert len(history) == FIT.max_epochs
     for epoch, unsplit in zip(history, expected, strict=True):
         assert epoch == pytest.approx(unsplit, rel=1e-5)

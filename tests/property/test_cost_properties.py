@@ -8,7 +8,7 @@ from torch import nn
 
 from splitsem.cost.end_to_end import Cost
 from splitsem.cost.local import Local
-from splitsem.cost.machine import Half, OpCost
+from splitsem.split.half import Half, OpCost
 from splitsem.cost.roofline import Roofline
 from splitsem.transport.simulated import SimulatedLink
 

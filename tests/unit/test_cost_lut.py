@@ -11,7 +11,8 @@ from torch import nn
 
 from splitsem.cost.local import Local
 from splitsem.cost.lut import Lut, measure_lut, read_lut, write_lut
-from splitsem.cost.machine import Half, Machine, OpCost
+from splitsem.cost.machine import Machine
+from splitsem.split.half import Half, OpCost
 from splitsem.cost.measure import Timing
 from splitsem.cost.roofline import Roofline
 from splitsem.errors import ConfigError

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from splitsem.cost.local import Local
-from splitsem.cost.machine import Half, OpCost
+from splitsem.split.half import Half, OpCost
 from splitsem.cost.roofline import Roofline
 
 

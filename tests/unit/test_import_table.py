@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from splitsem.cost.branch_lut import BranchLut
-from splitsem.cost.import_table import import_pair, import_table
+from benchmarks.harness.import_table import import_pair, import_table
 from splitsem.cost.link_fit import LinkFit
 from splitsem.errors import ConfigError
 from splitsem.models.branches import GAMMAS, equivalents

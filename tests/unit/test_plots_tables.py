@@ -4,7 +4,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from splitsem.cost.machine import OpCost
+from splitsem.split.half import OpCost
 from splitsem.plots.results import prepare
 from splitsem.plots.tables import points_table, table
 from splitsem.split.point import SplitPoint, TensorSpec

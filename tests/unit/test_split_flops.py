@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from splitsem.cost.machine import OpCost
+from splitsem.split.half import OpCost
 from splitsem.split.graph import SplitGraph
 
 

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from splitsem.lightning.split_module import train_split
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.tasks.digits import Digits
 from splitsem.training.tail import LocalTrainingTail
@@ -25,7 +26,7 @@ def test_branches_train_split_as_they_train_whole(sides):
     expected = FIT.run(whole, Digits(), torch.device("cpu"), seed=3)
     tail = LocalTrainingTail(server.engine())
     trainer = device.trainer(tail, "stage2.0", total_steps=FIT.total_steps(Digits()))
-    history = FIT.run_split(trainer, Digits(), seed=3)
+    history = train_split(FIT, trainer, Digits(), seed=3)
     for epoch, unsplit in zip(history, expected, strict=True):
         assert epoch == pytest.approx(unsplit, rel=1e-4)
     torch.testing.assert_close(device.model.state_dict(), whole.state_dict(), rtol=1e-3, atol=1e-5)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data import Subset
 
+from splitsem.lightning.split_module import train_local_split
 from splitsem.codecs.quantise import Quantise
 from splitsem.errors import BusyError, ConfigError, LinkError, PayloadError
 from splitsem.split.trainable import TrainableCut
@@ -50,7 +51,7 @@ def test_one_client_in_one_round_is_split_training_of_that_client(side, is_avera
     plan = replace(plan, group="", is_averaged=False, num_samples=0)
     tail = LocalTrainingTail(side.reset().engine())
     trainer = side.trainer(tail, **{name: getattr(plan, name) for name in vars(plan) if name not in ("point", "codec")})
-    FIT.run_local_split(trainer, Subset(TASK.splits().train, PARTS[1].tolist()), seed)
+    train_local_split(FIT, trainer, Subset(TASK.splits().train, PARTS[1].tolist()), seed)
     assert tail.traffic.num_steps == 10
     trainer.finish()
     assert distance(got, side.model.state_dict()) < 1e-6

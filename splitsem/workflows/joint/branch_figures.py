@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from splitsem.workflows.joint.branches import JointBranches
 
 
-def draw(joint: "JointBranches", steps: Sequence[str], folder: Path) -> dict[str, "Figure"]:
+def draw_branches(joint: "JointBranches", steps: Sequence[str], folder: Path) -> dict[str, "Figure"]:
     """Figures by file name; those of the front and the γ map are left as PDF in ``folder`` too."""
     figures: dict[str, Figure] = {}
     if "importance" in steps:
@@ -30,7 +30,7 @@ def draw(joint: "JointBranches", steps: Sequence[str], folder: Path) -> dict[str
         best = joint.joint["best"]
         table = choice_frame(joint.hardware.edge, best["gammas"], best["lambda"])
         figures["gamma_map"] = gamma_map(table, joint.described_fully)
-        figures["accuracy_throughput"] = _front(joint)
+        figures["accuracy_throughput"] = _branch_front(joint)
         for name in ("gamma_map", "accuracy_throughput"):
             figures[name].savefig(folder / f"{name}.pdf")
     return figures
@@ -50,7 +50,7 @@ def _rooflines(joint: "JointBranches") -> dict[str, "Figure"]:
     return figures
 
 
-def _front(joint: "JointBranches") -> "Figure":
+def _branch_front(joint: "JointBranches") -> "Figure":
     found, solutions = joint.joint, joint.throughput["solutions"]
     columns = ["throughput_hz", "accuracy_val"]
     front = pd.DataFrame(found["front"]).assign(accuracy_val=lambda f: found["accuracy_ref_val"] - f["damage"])[columns]

@@ -92,7 +92,7 @@ class JointBranches(JointBase):
         network = self.untrained
         link = tables.simulated_link(self.cfg, network)
         factor, server = self.settings.edge_slowdown, self.settings.server_lut
-        return replace(tables.of_both(self.cfg, self.model, network, self.device, server, factor), link=link)
+        return replace(tables.hardware_of_both(self.cfg, self.model, network, self.device, server, factor), link=link)
 
     @cached_property
     def untrained(self) -> HyperRepVgg:
@@ -190,7 +190,7 @@ class JointBranches(JointBase):
 
     def draw(self, steps: Sequence[str]) -> dict[str, "Figure"]:
         """See JointBase."""
-        return branch_figures.draw(self, steps, self.folder)
+        return branch_figures.draw_branches(self, steps, self.folder)
 
     @property
     def found_metrics(self) -> Metrics:

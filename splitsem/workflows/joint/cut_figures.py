@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from splitsem.workflows.joint.cuts import JointCuts
 
 
-def draw(joint: "JointCuts", steps: Sequence[str]) -> dict[str, "Figure"]:
+def draw_cuts(joint: "JointCuts", steps: Sequence[str]) -> dict[str, "Figure"]:
     """Figures by file name; that of the choice is left as PDF in the run's folder too."""
     figures: dict[str, Figure] = {}
     if "rates" in steps:
         figures["rate_accuracy"] = rate_accuracy(_jobs(joint))
     if "joint" in steps:
-        figures["accuracy_throughput"] = _front(joint)
+        figures["accuracy_throughput"] = _cut_front(joint)
         figures["accuracy_throughput"].savefig(joint.folder / "accuracy_throughput.pdf")
     return figures
 
@@ -43,7 +43,7 @@ def _jobs(joint: "JointCuts") -> pd.DataFrame:
     )
 
 
-def _front(joint: "JointCuts") -> "Figure":
+def _cut_front(joint: "JointCuts") -> "Figure":
     found, solutions = joint.joint, joint.throughput["solutions"]
     rows = joint.choosable
     on_front = {(one["lambda"], one["codec"]) for one in found["front"]}

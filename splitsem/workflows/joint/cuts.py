@@ -104,7 +104,7 @@ class JointCuts(JointBase):
     @cached_property
     def tiers(self) -> tuple[Tier, Tier]:
         """What heads take on the edge and tails on the server."""
-        return tiers.of_both(self.cfg, self.model, self.graph, self.device)
+        return tiers.tiers_of_both(self.cfg, self.model, self.graph, self.device)
 
     @cached_property
     def rates(self) -> Document:
@@ -199,7 +199,7 @@ class JointCuts(JointBase):
 
     def draw(self, steps: Sequence[str]) -> dict[str, "Figure"]:
         """See JointBase."""
-        return cut_figures.draw(self, steps)
+        return cut_figures.draw_cuts(self, steps)
 
     @property
     def found_metrics(self) -> Metrics:

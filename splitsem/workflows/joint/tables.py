@@ -27,7 +27,7 @@ from splitsem.workflows.job import Metrics
 log = logging.getLogger(__name__)
 
 
-def of_both(
+def hardware_of_both(
     cfg: DictConfig, model: str, network: HyperRepVgg, device: Device, server: str | None, edge_slowdown: float
 ) -> HardwareLut:
     """Tables of edge and server, without a link.

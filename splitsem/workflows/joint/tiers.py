@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from splitsem.cost.lut import Lut, Side, measure_lut, read_lut, write_lut
-from splitsem.cost.machine import Half, Machine
+from splitsem.cost.machine import Machine
+from splitsem.split.half import Half
 from splitsem.cost.slowed import check_factor, slowed_halves
 from splitsem.device import Device, describe_machine
 from splitsem.errors import ConfigError
@@ -39,7 +40,7 @@ class Tier:
     lut: Lut | None
 
 
-def of_both(cfg: DictConfig, model: str, graph: SplitGraph, device: Device) -> tuple[Tier, Tier]:
+def tiers_of_both(cfg: DictConfig, model: str, graph: SplitGraph, device: Device) -> tuple[Tier, Tier]:
     """The edge with heads, the server with tails.
 
     By default the server is this machine and the edge this machine × ``workflow.edge_slowdown``. A LUT file

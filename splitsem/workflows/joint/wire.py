@@ -69,7 +69,7 @@ def _tables(joint: JointBranches, pair: RealPair) -> HardwareLut:
         path.write_text(json.dumps(table), encoding="utf-8")
         cfg.workflow[f"{end}_lut"] = str(path)
     server = cfg.workflow.server_lut
-    return tables.of_both(cfg, joint.model, joint.untrained, joint.device, server, edge_slowdown=1.0)
+    return tables.hardware_of_both(cfg, joint.model, joint.untrained, joint.device, server, edge_slowdown=1.0)
 
 
 def _references(joint: JointBranches, pair: RealPair, lut: HardwareLut) -> list[Document]:

@@ -9,7 +9,7 @@ from splitsem.errors import ConfigError
 from splitsem.workflows.job import Result
 
 
-def run(cfg: DictConfig, folder: Path) -> Result:
+def run_splitfed(cfg: DictConfig, folder: Path) -> Result:
     """Train; leaves the whole network's ``weights.safetensors`` in the run's folder, for ``trainer.weights=``."""
     if find_spec("flwr") is None:
         raise ConfigError("workflow=splitfed needs Flower, the extra `federated`: pip install 'splitsem[federated]'")
