@@ -66,7 +66,7 @@ certs: ## a CA and certificates to try TLS with, in ./certs: make certs SERVER_N
 	@echo "mutual: on the device also {cert,key}=$(CERTS)/device.{pem,key}, on the server also ca=$(CERTS)/ca.pem"
 
 proto: setup ## generate the code of tail.proto
-	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. splitsem/transport/grpc/tail.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. splitsem/remote/grpc/tail.proto
 
 test: setup ## the tests, in parallel
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow' $(ARGS)

@@ -1,6 +1,6 @@
 """Entry point: compose the configuration, run the workflow, return its objective. See `python run.py --help`."""
 
-from splitsem.threads import spin_briefly
+from splitsem.workflows.startup import spin_briefly
 
 spin_briefly()  # before anything loads torch
 
@@ -9,10 +9,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
-from splitsem import resolvers, sweep
 from splitsem.errors import SplitSemError
+from splitsem.workflows import sweep
 
-resolvers.register()
+sweep.register()
 # Hydra deep-copies this singleton for every group that it lists, and its loads copy what they take anyway: --help
 # takes a third of the time without.
 ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]

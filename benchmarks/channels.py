@@ -12,15 +12,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from splitsem.transport.channels.awgn import Awgn
-from splitsem.transport.channels.bsc import Bsc
-from splitsem.transport.channels.channel import Channel
-from splitsem.transport.channels.erasure import Erasure
-from splitsem.transport.channels.gilbert_elliott import GilbertElliott
-from splitsem.transport.channels.rayleigh import Rayleigh
-from splitsem.transport.fec.convolutional import Convolutional
-from splitsem.transport.lossy import LossyLink
-from splitsem.transport.simulated import SimulatedLink
+from splitsem.links.channel import Bsc, Channel, Erasure, GilbertElliott
+from splitsem.links.fading import Awgn, Rayleigh
+from splitsem.links.fec import Convolutional
+from splitsem.links.lossy import LossyLink
+from splitsem.links.simulated import SimulatedLink
 
 SIZE = 1_000_000
 CHANNELS: dict[str, Channel] = {

@@ -15,9 +15,9 @@ from hydra import compose, initialize_config_dir
 
 from splitsem.federated.flower import ClientApp, Context, Message, MetricRecord, RecordDict
 from splitsem.federated.in_process import InProcessGrid
-from splitsem.federated.report import run_metrics
+from splitsem.federated.round_report import run_metrics
 from splitsem.federated.state import State, to_record
-from splitsem.workflows.federated.ends import Ends, build
+from splitsem.workflows.federated.assembly import Ends, build
 
 CONF = Path(__file__).parents[1] / "conf"
 BASE = ("workflow=federated", "task=digits", "device=cpu", "device.num_threads=1")

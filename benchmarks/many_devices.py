@@ -20,16 +20,16 @@ import torch
 import torchvision
 from torch import nn
 
-from splitsem.codecs.identity import Identity
+from splitsem.codecs.tensorwise import Identity
 from splitsem.models.cnn import StagedCnn
+from splitsem.remote.fallback import Retry
+from splitsem.remote.grpc.client import GrpcTail
+from splitsem.remote.grpc.connection import Security
+from splitsem.remote.grpc.server import GrpcServer
+from splitsem.remote.grpc.streams import Limits
+from splitsem.remote.plan import Plan, weights_digest
+from splitsem.remote.tail_engine import TailEngine
 from splitsem.split.graph import SplitGraph
-from splitsem.transport.engine import TailEngine
-from splitsem.transport.grpc.client import GrpcTail
-from splitsem.transport.grpc.limits import Limits
-from splitsem.transport.grpc.security import Security
-from splitsem.transport.grpc.server import GrpcServer
-from splitsem.transport.plan import Plan, weights_digest
-from splitsem.transport.retry import Retry
 
 NUM_DEVICES = 16
 RUN_S = 4.0

@@ -17,14 +17,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from splitsem.models.branches import GAMMAS, Branch, offered
-from splitsem.optimise.choices import function_equivalent, fused_gammas, only, parallel_gammas
-from splitsem.optimise.damage import SUBSETS, DamageTable
-from splitsem.optimise.exact import Exact
-from splitsem.optimise.objective import cycle, latency, t_eff
-from splitsem.optimise.problem import LinkCost, Problem
-from splitsem.optimise.progressive import Progressive
-from splitsem.optimise.relaxed import Relaxed
-from splitsem.optimise.solution import Solver, optimality_gap
+from splitsem.search.damage import SUBSETS, DamageTable
+from splitsem.search.exact import Exact
+from splitsem.search.objective import cycle, latency, t_eff
+from splitsem.search.problem import LinkCost, Problem, function_equivalent, fused_gammas, only, parallel_gammas
+from splitsem.search.progressive import Progressive
+from splitsem.search.relaxed import Relaxed
+from splitsem.search.solution import Solver, optimality_gap
 
 THROUGHPUT_BAR_S, JOINT_BAR_S = 0.050, 1.0
 DRAWS, REPEATS = 5, 5

@@ -36,9 +36,9 @@ def device(address: str, overrides: list[str], names: list[str]) -> dict[str, di
     """Of each split the stage times alone and the frames a second together, medians of some rounds."""
     from hydra.utils import instantiate
 
-    from splitsem.transport.plan import Plan, codec_label, weights_digest
+    from splitsem.remote.ends import DeviceEnd
+    from splitsem.remote.plan import Plan, codec_label, weights_digest
     from splitsem.workflows import assemble
-    from splitsem.workflows.device_end import DeviceEnd
     from splitsem.workflows.serve import engine_for, remote_transport
 
     cfg = configured(address, overrides, has_line=True)

@@ -15,16 +15,14 @@ from pathlib import Path
 
 import torch
 
-from splitsem.cost.hardware_lut import HardwareLut
 from benchmarks.harness.import_table import import_pair
-from splitsem.cost.link_fit import LinkFit
+from splitsem.cost.fits import LinkFit
+from splitsem.cost.hardware_lut import HardwareLut
 from splitsem.models.repvgg import HyperRepVgg
-from splitsem.optimise.choices import function_equivalent, fused_gammas, only, parallel_gammas
-from splitsem.optimise.exact import Exact
-from splitsem.optimise.measured import measured_problem
-from splitsem.optimise.objective import Objective, latency, t_eff
-from splitsem.optimise.problem import Problem
-from splitsem.optimise.solution import Solution
+from splitsem.search.exact import Exact
+from splitsem.search.objective import Objective, latency, t_eff
+from splitsem.search.problem import Problem, function_equivalent, fused_gammas, measured_problem, only, parallel_gammas
+from splitsem.search.solution import Solution
 
 BAR_S = 0.151
 SERVER_SPEEDUP, LINK = 10.0, LinkFit(s_per_byte=8 / 100e6, base_s=2e-3, residual_s=0.0, num_transfers=1)

@@ -17,9 +17,8 @@ from harness.ends import state_of_the_machine
 from harness.rounds import Fixed, Policy, rounds_over, wandering_rates, write_trace
 
 from splitsem.codecs.quantise import Quantise
-from splitsem.federated.payload_size import Rate
-from splitsem.federated.rate_controller import RateController
-from splitsem.transport.trace import TraceLink
+from splitsem.federated.rate_controller import Rate, RateController
+from splitsem.links.trace import TraceLink
 
 RAW_VALUES = 100_000
 RTT_S = 0.05

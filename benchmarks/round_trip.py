@@ -25,18 +25,18 @@ from queue import SimpleQueue
 import grpc
 import torch
 
-from splitsem.codecs.identity import Identity
-from splitsem.codecs.pieces import Payload, Pieces
+from splitsem.codecs.fields import Payload, Pieces
+from splitsem.codecs.tensorwise import Identity
 from splitsem.models.cnn import StagedCnn
+from splitsem.remote.fallback import Retry
+from splitsem.remote.grpc import tail_pb2
+from splitsem.remote.grpc.client import GrpcTail
+from splitsem.remote.grpc.connection import Security
+from splitsem.remote.grpc.server import GrpcServer
+from splitsem.remote.grpc.streams import Limits
+from splitsem.remote.plan import Plan
+from splitsem.remote.tail_engine import TailEngine
 from splitsem.split.graph import SplitGraph
-from splitsem.transport.engine import TailEngine
-from splitsem.transport.grpc import tail_pb2
-from splitsem.transport.grpc.client import GrpcTail
-from splitsem.transport.grpc.limits import Limits
-from splitsem.transport.grpc.security import Security
-from splitsem.transport.grpc.server import GrpcServer
-from splitsem.transport.plan import Plan
-from splitsem.transport.retry import Retry
 
 SIZES = (4 << 10, 256 << 10, 1_600_000, 12_800_000)
 ROUNDS = 12

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-from splitsem.codecs.identity import Identity
-from splitsem.transport.grpc.client import GrpcTail
-from splitsem.transport.grpc.security import Security
-from splitsem.transport.plan import Plan
-from splitsem.transport.retry import Retry
+from splitsem.codecs.tensorwise import Identity
+from splitsem.remote.fallback import Retry
+from splitsem.remote.grpc.client import GrpcTail
+from splitsem.remote.grpc.connection import Security
+from splitsem.remote.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 BAR_BYTES = 600e6

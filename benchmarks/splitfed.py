@@ -12,12 +12,12 @@ from omegaconf import DictConfig
 
 from splitsem.federated.flower import ClientApp, Context, RecordDict
 from splitsem.federated.in_process import InProcessGrid
-from splitsem.federated.report import run_metrics
+from splitsem.federated.round_report import run_metrics
 from splitsem.federated.server_app import Server
 from splitsem.pipeline import score
 from splitsem.workflows import assemble
-from splitsem.workflows.federated.ends import build
-from splitsem.workflows.splitfed.ends import open_ends
+from splitsem.workflows.federated.assembly import build
+from splitsem.workflows.federated.splitfed import open_ends
 
 CONF = Path(__file__).parents[1] / "conf"
 BASE = (

@@ -19,12 +19,10 @@ from federated import UNEVEN, made, run
 from harness.ends import state_of_the_machine
 from harness.rounds import Fixed, wandering_rates, write_trace
 
-from splitsem.federated.links import ClientLinks
-from splitsem.federated.payload_size import Rate
-from splitsem.federated.rate_controller import RateController
-from splitsem.federated.rates import ChoosesRates
-from splitsem.federated.report import Row
-from splitsem.transport.trace import TraceLink
+from splitsem.federated.in_process import ClientLinks
+from splitsem.federated.rate_controller import ChoosesRates, Rate, RateController
+from splitsem.federated.round_report import Row
+from splitsem.links.trace import TraceLink
 
 NUM_CLIENTS = 10
 RTT_S = 0.05

@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from splitsem.transport.plan import Plan
-from splitsem.transport.udp.client import UdpTail
-from splitsem.transport.udp.server import UdpServer
+from splitsem.remote.plan import Plan
+from splitsem.remote.udp.client import UdpTail
+from splitsem.remote.udp.server import UdpServer
 
 DATAGRAM_BYTES = 1400
 SIZES = (4096, 262_144, 1_600_000, 12_800_000)

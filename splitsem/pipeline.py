@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from splitsem.codecs.codec import Codec, Tensors
-from splitsem.codecs.identity import Identity
+from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import PayloadError
-from splitsem.split.partition import Cut
+from splitsem.links.link import Link, LinkReport
+from splitsem.split.cut import Cut
 from splitsem.tasks.task import Task
-from splitsem.transport.link import Link, LinkReport
 
 
 class SplitNetwork(nn.Module):

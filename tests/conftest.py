@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from splitsem import resolvers
+from splitsem.workflows import sweep
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-resolvers.register()  # as run.py does before it composes a configuration
+sweep.register()  # as run.py does before it composes a configuration
 SHRUNK = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "workflow.num_samples=6")
 
 

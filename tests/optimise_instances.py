@@ -6,9 +6,9 @@ from itertools import product
 import numpy as np
 
 from splitsem.models.branches import GAMMAS
-from splitsem.optimise.damage import SUBSETS, DamageTable
-from splitsem.optimise.objective import Objective, cycle, energy, latency, t_eff
-from splitsem.optimise.problem import LinkCost, Problem
+from splitsem.search.damage import SUBSETS, DamageTable
+from splitsem.search.objective import Objective, cycle, energy, latency, t_eff
+from splitsem.search.problem import LinkCost, Problem
 
 KINDS = ("mix", "latency", "cycle", "energy")
 SECOND = 2.0**-10  # sums of multiples are exact, so that ties are ties

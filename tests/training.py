@@ -7,17 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from splitsem.codecs.identity import Identity
-from splitsem.lightning.fit import Fit
+from splitsem.codecs.tensorwise import Identity
 from splitsem.models.cnn import StagedCnn
+from splitsem.remote.head_trainer import HeadTrainer
+from splitsem.remote.plan import TrainingPlan, codec_label, task_name, weights_digest
+from splitsem.remote.tail_engine import TailEngine
+from splitsem.remote.training_engine import TrainingEngine, TrainingLimits
 from splitsem.split.graph import SplitGraph
 from splitsem.split.trainable import TrainableCut
 from splitsem.tasks.digits import Digits
-from splitsem.training.engine import TrainingEngine, TrainingLimits
-from splitsem.training.head_trainer import HeadTrainer
-from splitsem.training.plan import TrainingPlan, task_name
-from splitsem.transport.engine import TailEngine
-from splitsem.transport.plan import codec_label, weights_digest
+from splitsem.training.fit import Fit
 
 SHAPE = (1, 8, 8)
 FIT = Fit(2, 64, learning_rate=0.01, weight_decay=0.1, gradient_clip_norm=0.5, limit_train_batches=4)

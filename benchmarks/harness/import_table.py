@@ -7,10 +7,9 @@ from math import isfinite, prod
 from pathlib import Path
 from typing import Any, Literal
 
-from splitsem.cost.branch_chain import UnitSpec
-from splitsem.cost.branch_lut import BranchLut, UnitLut, Way
+from splitsem.cost.branch_lut import BranchLut, UnitLut, UnitSpec, Way
+from splitsem.cost.fits import LinkFit
 from splitsem.cost.hardware_lut import HardwareLut, merge
-from splitsem.cost.link_fit import LinkFit
 from splitsem.cost.lut_file import as_amount, as_object, read_text
 from splitsem.cost.measure import Timing
 from splitsem.errors import ConfigError

@@ -10,9 +10,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from splitsem.federated.payload_size import Rate
-from splitsem.federated.rate_controller import Observation, RateController
-from splitsem.transport.trace import OPPORTUNITY_BYTES, TraceLink
+from splitsem.federated.rate_controller import Observation, Rate, RateController
+from splitsem.links.trace import OPPORTUNITY_BYTES, TraceLink
 
 PayloadBytes = Callable[[Rate, int], int]
 """Bytes of a client's update at a rate in a round: ``payload_bytes(rate, round)``."""

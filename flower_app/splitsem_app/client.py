@@ -1,5 +1,5 @@
 """Flower's ClientApp of a deployment."""
 
-from splitsem.workflows.federated.deployed import make_client_app
+from splitsem.workflows.federated.deployment import make_client_app
 
 app = make_client_app()

@@ -1,5 +1,5 @@
 """Flower's ServerApp of a deployment."""
 
-from splitsem.workflows.federated.deployed import make_server_app
+from splitsem.workflows.federated.deployment import make_server_app
 
 app = make_server_app()

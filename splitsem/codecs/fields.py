@@ -1,13 +1,67 @@
 """Fields of payloads, without torch: varints, a reader that trusts nothing, and how heads and bodies are joined."""
 
 import binascii
-from collections.abc import Sequence
-from typing import NamedTuple
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple, overload
 
+import numpy as np
+from numpy.typing import NDArray
 from zlib_ng import zlib_ng  # the checksum of zlib, an order of magnitude faster
 
-from splitsem.codecs.pieces import Payload, Pieces
 from splitsem.errors import PayloadError
+
+
+class Pieces:
+    """Bytes in several stretches; behaves like their concatenation where a payload is read.
+
+    Args:
+        stretches: in order, at least one, none of them empty.
+
+    >>> pieces = Pieces([b"abc", b"defg"])
+    >>> len(pieces), pieces[3], bytes(pieces[1:3]), bytes(pieces[2:5]), bytes(pieces)
+    (7, 100, b'bc', b'cde', b'abcdefg')
+    """
+
+    def __init__(self, stretches: Iterable[bytes | memoryview]) -> None:
+        self._views = [memoryview(stretch).toreadonly() for stretch in stretches]
+        self._ends = list(accumulate(len(view) for view in self._views))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    @overload
+    def __getitem__(self, key: int) -> int: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> memoryview: ...
+
+    def __getitem__(self, key: int | slice) -> int | memoryview:
+        """One byte, or some: a read-only view where one stretch has them all, else a writable one of a fresh copy."""
+        if isinstance(key, int):
+            return next(self.views(key, key + 1))[0]
+        start, stop, step = key.indices(len(self))
+        if step != 1:
+            raise ValueError(f"step must be 1, got {step}")
+        found = list(self.views(start, stop))
+        return found[0] if len(found) == 1 else memoryview(bytearray().join(found))
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self._views)
+
+    def views(self, start: int, stop: int) -> Iterator[memoryview]:
+        """The bytes from ``start`` up to ``stop``, stretch by stretch."""
+        index = bisect_right(self._ends, start)
+        while start < stop:
+            offset = self._ends[index] - len(self._views[index])
+            yield self._views[index][start - offset : stop - offset]
+            start = self._ends[index]
+            index += 1
+
+
+Payload = bytes | memoryview | Pieces
+
 
 MAGIC, TOLERANT_MAGIC = b"sS", b"sT"
 VERSION = 1
@@ -116,3 +170,32 @@ def header_checksum(header: bytes | memoryview) -> bytes:
 def least_body_bytes(num_elements: int) -> int:
     """The fewest bytes that justify so many elements."""
     return -(-num_elements // ELEMENTS_PER_BYTE)
+
+
+CHANNEL_FLAG, ZEROS_FLAG = 0x10, 0x20
+GRAY_FLAG, PLANES_FLAG = 0x40, 0x80  # of symbols of fixed length
+
+
+def affine_bytes(
+    scales: NDArray[np.float32], zero_points: NDArray[np.float32], bit_width: int, is_channelwise: bool, flags: int = 0
+) -> bytes:
+    """Bit width, scales (float32, or bfloat16 for channels) and, unless all are zero, zero points.
+
+    Args:
+        scales: one a group, any shape.
+        zero_points: one a group, integral.
+        bit_width: 1…16.
+        is_channelwise: groups are channels; their scales have 16 significant bits.
+        flags: further ones for the first byte.
+    """
+    scales, zero_points = scales.reshape(-1).astype("<f4"), zero_points.reshape(-1)
+    has_zeros = bool(zero_points.any())
+    flags |= bit_width - 1 | (CHANNEL_FLAG if is_channelwise else 0) | (ZEROS_FLAG if has_zeros else 0)
+    coded = (scales.view("<u4") >> 16).astype("<u2") if is_channelwise else scales
+    zero_bytes = zero_points.astype(zero_dtype(bit_width)).tobytes() if has_zeros else b""
+    return bytes((flags,)) + coded.tobytes() + zero_bytes
+
+
+def zero_dtype(bit_width: int) -> str:
+    """In what zero points travel."""
+    return "u1" if bit_width <= 8 else "<u2"

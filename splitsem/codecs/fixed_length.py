@@ -5,9 +5,9 @@ from typing import Literal, get_args
 import torch
 
 from splitsem.codecs import tolerant, wire
-from splitsem.codecs.affine_bytes import GRAY_FLAG, PLANES_FLAG, affine_bytes
 from splitsem.codecs.codec import Tensors
 from splitsem.codecs.entropy.bits import from_gray, pack_symbols, to_gray, unpack_symbols
+from splitsem.codecs.fields import GRAY_FLAG, PLANES_FLAG, affine_bytes
 from splitsem.codecs.quantise import Quantise, read_affine
 from splitsem.errors import PayloadError
 

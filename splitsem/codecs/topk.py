@@ -8,11 +8,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from splitsem.codecs import entropy, wire
-from splitsem.codecs.affine import Affine, affine_for, choose_range, from_integers, to_integers
 from splitsem.codecs.entropy import check_entropy
-from splitsem.codecs.half import saturate_to_half
-from splitsem.codecs.quantise import as_finite_float32, check_bit_width, read_affine, write_affine
-from splitsem.codecs.tensorwise import StraightThrough, TensorwiseCodec
+from splitsem.codecs.quantise import (
+    Affine,
+    affine_for,
+    as_finite_float32,
+    check_bit_width,
+    choose_range,
+    from_integers,
+    read_affine,
+    to_integers,
+    write_affine,
+)
+from splitsem.codecs.tensorwise import StraightThrough, TensorwiseCodec, saturate_to_half
 from splitsem.errors import PayloadError
 
 Values = Literal["float32", "float16", "quantised"]

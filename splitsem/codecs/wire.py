@@ -19,11 +19,10 @@ from splitsem.codecs.fields import CRC_BYTES as _CRC_BYTES
 from splitsem.codecs.fields import ELEMENTS_PER_BYTE as ELEMENTS_PER_BYTE
 from splitsem.codecs.fields import MAGIC as MAGIC
 from splitsem.codecs.fields import VERSION as VERSION
-from splitsem.codecs.fields import Field, join
+from splitsem.codecs.fields import Field, Payload, Pieces, join
 from splitsem.codecs.fields import Reader as Reader
 from splitsem.codecs.fields import least_body_bytes as least_body_bytes
 from splitsem.codecs.fields import varint as varint
-from splitsem.codecs.pieces import Payload, Pieces
 from splitsem.errors import PayloadError
 
 MAX_ELEMENTS = 1 << 28

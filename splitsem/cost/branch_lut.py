@@ -2,17 +2,55 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+from torch import nn
 
-from splitsem.cost.branch_chain import UnitSpec
-from splitsem.cost.calibration import Calibration
-from splitsem.cost.machine_rates import MachineRates
-from splitsem.cost.measure import Timing
+from splitsem.cost.measure import Calibration, MachineRates, Timing
 from splitsem.errors import ConfigError
 from splitsem.models.branches import GAMMAS, Branch
+
+
+class UnitSpec(Protocol):
+    """One part of the row: the stem, a block, or what comes after the blocks; figures are for one sample."""
+
+    @property
+    def name(self) -> str:
+        """Unique in its network."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of what goes in, without the batch."""
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of what comes out, without the batch: what crosses at a cut behind the unit."""
+
+    @property
+    def gammas(self) -> Sequence[int]:
+        """Every γ that is offered; 0 alone for a unit without branches."""
+
+    @property
+    def flops(self) -> Mapping[int, float]:
+        """γ → floating-point operations, a multiply-add counting two."""
+
+    @property
+    def bytes(self) -> Mapping[int, float]:
+        """γ → bytes read and written in float32, weights included."""
+
+
+class Chain(Protocol):
+    """The network."""
+
+    def facts(self) -> Sequence[UnitSpec]:
+        """Its units, in the order in which they run."""
+
+    def unit(self, index: int, gamma: int) -> nn.Module:
+        """A unit as it is deployed with this γ, new and in evaluation mode."""
+
 
 Origin = Literal["measured", "published", "assumed"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
@@ -224,3 +262,47 @@ def _alike(ways: Mapping[int, Way]) -> list[list[int]]:
         if way.repeats:
             groups.setdefault((way.flops, way.bytes), []).append(gamma)
     return list(groups.values())
+
+
+def branch_frame(lut: BranchLut) -> pd.DataFrame:
+    """A row for each unit and offered γ.
+
+    Columns: ``unit``, ``unit_index``, ``branches`` (of the unit, as letters), ``gamma``, ``label``, ``origin``,
+    ``median_s``, ``p10_s``, ``p90_s``, ``repeats``, ``flops``, ``bytes``, ``flop_per_byte``, ``flops_per_s`` (achieved)
+    and ``output_bytes``.
+    """
+    rows = [
+        {
+            "unit": unit.name,
+            "unit_index": index,
+            "branches": unit.branches,
+            "gamma": gamma,
+            "label": unit.label(gamma),
+            "origin": unit.origin,
+            "median_s": way.time.median_s,
+            "p10_s": way.time.p10_s,
+            "p90_s": way.time.p90_s,
+            "repeats": way.repeats,
+            "flops": way.flops,
+            "bytes": way.bytes,
+            "flop_per_byte": way.flops / way.bytes if way.bytes else float("nan"),
+            "flops_per_s": way.flops / way.time.median_s if way.time.median_s else float("nan"),
+            "output_bytes": unit.output_bytes,
+        }
+        for index, unit in enumerate(lut.units)
+        for gamma, way in sorted(unit.ways.items())
+    ]
+    return pd.DataFrame(rows)
+
+
+def choice_frame(lut: BranchLut, gammas: Sequence[int], num_on_edge: int) -> pd.DataFrame:
+    """A row for each unit of one solution, for the γ map: ``unit``, ``gamma``, ``tier`` and ``branches``.
+
+    Args:
+        lut: a table that has times for every unit.
+        gammas: γ of each unit.
+        num_on_edge: λ.
+    """
+    tiers = ["edge"] * num_on_edge + ["server"] * (len(lut.units) - num_on_edge)
+    rows = zip(lut.units, gammas, tiers, strict=True)
+    return pd.DataFrame([{"unit": u.name, "gamma": g, "tier": t, "branches": u.branches} for u, g, t in rows])

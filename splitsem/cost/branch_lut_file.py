@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from splitsem.cost.branch_lut import BranchLut, UnitLut, Way
-from splitsem.cost.calibration import Calibration, ChainTime
 from splitsem.cost.lut_file import (
     as_amount,
     as_count,
@@ -28,7 +27,7 @@ from splitsem.cost.lut_file import (
     timing_object,
     write_text,
 )
-from splitsem.cost.machine_rates import MachineRates
+from splitsem.cost.measure import Calibration, ChainTime, MachineRates
 from splitsem.models.branches import GAMMAS
 
 SCHEMA = "splitsem.branch_lut/1"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
 
-from splitsem.cost.machine import Machine
+from splitsem.cost.machines import Machine
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Cost:
     The edge waits for the rest of the time that one sample takes at this throughput: ``cycle_s - edge_s`` when
     pipelined, ``latency_s - edge_s`` when not. The idle power is the whole board's, ``link_j`` what the radio adds.
 
-    >>> from splitsem.cost.local import Local
+    >>> from splitsem.cost.machines import Local
     >>> cost = Cost.of(Local(active_w=5.0, idle_w=2.0), edge_s=0.002, link_s=0.008, server_s=0.001, link_j=0.003)
     >>> round(cost.latency_s, 6), cost.cycle_s, cost.throughput_hz
     (0.011, 0.008, 125.0)

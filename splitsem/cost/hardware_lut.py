@@ -1,16 +1,14 @@
 """HardwareLut: the tables of two machines and the link between them, of one model: ``hardware_lut_complete.json``."""
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from splitsem.cost.branch_lut import BranchLut, UnitLut
-from splitsem.cost.branch_lut_file import SCHEMA as TABLE_SCHEMA
-from splitsem.cost.branch_lut_file import branch_lut_object, branch_lut_of
-from splitsem.cost.frame_fit import FrameFit
-from splitsem.cost.link_fit import LinkFit
-from splitsem.cost.lut_file import as_amount, as_count, as_number, as_object, parse_document, read_text, write_text
+from splitsem.cost.branch_lut_file import branch_lut_object
+from splitsem.cost.fits import FrameFit, LinkFit
+from splitsem.cost.lut_file import write_text
 from splitsem.errors import ConfigError
 
 SCHEMA = "splitsem.hardware_lut/1"

@@ -9,17 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from splitsem.codecs import wire
-from splitsem.codecs.affine import Affine
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.codecs.fixed_length import FixedLength
-from splitsem.codecs.half import HalfPrecision
-from splitsem.codecs.identity import Identity
 from splitsem.codecs.learned.crbq import CrBq
 from splitsem.codecs.learned.entropic_student import EntropicStudent
 from splitsem.codecs.learned.learned import LearnedCodec
 from splitsem.codecs.learned.symbol_codec import SymbolCodec
 from splitsem.codecs.picture import PictureCodec
-from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.quantise import Affine, Quantise
+from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.codecs.topk import TopK
 from splitsem.errors import ConfigError
 from splitsem.export.framing import AffineFraming, Framing, PriorFraming, SymbolFraming

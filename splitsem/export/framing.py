@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitsem.codecs import entropy
-from splitsem.codecs.affine_bytes import GRAY_FLAG, PLANES_FLAG, affine_bytes
-from splitsem.codecs.entropy import shared
+from splitsem.codecs.entropy import context
 from splitsem.codecs.entropy.bits import pack_symbols, to_gray
-from splitsem.codecs.fields import Field, join, join_tolerant
+from splitsem.codecs.fields import GRAY_FLAG, PLANES_FLAG, Field, affine_bytes, join, join_tolerant
 
 Array = NDArray[Any]
 
@@ -117,7 +116,7 @@ class PriorFraming(NamedTuple):
 
     def payload(self, integers_1KP: Array) -> bytes:
         """The payload of one sample."""
-        body = shared.encode_rows(integers_1KP[0], np.array(self.tables, np.int64))
+        body = context.encode_rows(integers_1KP[0], np.array(self.tables, np.int64))
         return join(self.codec_id, [Field(bytes.fromhex(self.head_hex), 1, body)])
 
 

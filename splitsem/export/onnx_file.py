@@ -6,14 +6,23 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import sympy
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
+
+from splitsem.codecs.codec import Codec, Tensors
+from splitsem.export.coders import Coder, coder
+from splitsem.export.framing import Framing
+from splitsem.split.capture import Batch
+from splitsem.split.cut import Cut
+from splitsem.split.half import is_view, op_cost
 
 INPUT = "x"
 _QUANTISED = ["Conv", "MatMul", "Gemm"]  # norms, levels and what chooses among them stay in float32
@@ -89,3 +98,85 @@ class OnnxDevice:
     def outputs(self, x: Tensor) -> list[NDArray[Any]]:
         """What the file puts out for one sample ``(1, *input_shape)``, e.g. symbols ``(1, N)``; for a framing."""
         return self._session.run(None, {INPUT: x.numpy()})
+
+
+class DeviceNet(nn.Module):
+    """From a batch of samples to the outputs of a coder; holds nothing of the server's.
+
+    Args:
+        cut: gives the head.
+        coder: see ``coders.coder``.
+    """
+
+    def __init__(self, cut: Cut, coder: Coder) -> None:
+        super().__init__()
+        self.head = cut.head
+        self.coder = coder
+
+    def forward(self, x: Tensor) -> Tensors:
+        """Outputs for samples ``(B, *input_shape)``, e.g. symbols ``(B, N)``; see the coder's framing."""
+        return self.coder(self.head(x))
+
+
+def export(cut: Cut, codec: Codec) -> tuple[ExportedProgram, Framing]:
+    """The device's half for one sample at a time, and how its outputs become what ``codec.encode`` makes.
+
+    Args:
+        cut: of a network in float32 on the CPU.
+        codec: in eval mode, on the CPU.
+
+    Raises:
+        ConfigError: the codec's encoder cannot be exported, or what crosses cannot.
+    """
+    made = coder(codec)
+    with torch.no_grad():
+        framing = made.framing(list(cut.example.shape[1:]), cut.head(cut.example))
+        program = torch.export.export(DeviceNet(cut, made).eval(), (cut.example,), strict=False)
+    return program, framing
+
+
+class Footprint(NamedTuple):
+    """What one run on one sample needs.
+
+    Attributes:
+        flops: floating-point operations, see ``op_cost``.
+        peak_activation_bytes: see ``footprint``.
+    """
+
+    flops: float
+    peak_activation_bytes: int
+
+
+def footprint(program: ExportedProgram) -> Footprint:
+    """FLOPs and peak activation memory of a program exported at fixed shapes.
+
+    The peak is the largest sum, over the operations in the order of the graph, of the tensors alive while one runs: its
+    inputs, its outputs, and whatever a later one still reads. Each has memory of its own except for views; nothing is
+    fused or done in place, and kernels' scratch memory is not counted, so a runtime that fuses needs less. Weights, and
+    what is made from weights alone, are no activations.
+    """
+    batch = Batch(sympy.Symbol("batch"))
+    nodes = list(program.graph.nodes)
+    active = {node for node in nodes if node.name in program.graph_signature.user_inputs}
+    owner = {node: node for node in active}
+    flops = 0.0
+    for node in nodes:
+        if node.op == "call_function" and not active.isdisjoint(node.all_input_nodes):
+            active.add(node)
+            bases = [owner[n] for n in node.all_input_nodes if n in owner]
+            owner[node] = bases[0] if is_view(node) else node
+            flops += op_cost(node, batch).flops
+    place = {node: number for number, node in enumerate(nodes)}
+    last_read = {base: place[base] for base in owner.values()}
+    for node, base in owner.items():
+        last_read[base] = max([last_read[base], *(place[user] for user in node.users)])
+    held = [
+        sum(_bytes(base) for base, last in last_read.items() if place[base] <= now <= last) for now in range(len(nodes))
+    ]
+    return Footprint(flops, max(held))
+
+
+def _bytes(node: fx.Node) -> int:
+    value = node.meta["val"]
+    tensors: Sequence[object] = value if isinstance(value, list | tuple) else (value,)
+    return sum(prod(t.shape) * t.element_size() for t in tensors if isinstance(t, Tensor))

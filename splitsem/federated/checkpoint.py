@@ -16,7 +16,7 @@ from torch import Tensor
 from splitsem.errors import ConfigError
 from splitsem.federated.coded_grid import CodedGrid
 from splitsem.federated.flower import Array, ArrayRecord, Context, MetricRecord, Strategy
-from splitsem.federated.report import Row
+from splitsem.federated.round_report import Row
 from splitsem.federated.state import State, from_record, to_record
 
 FILE = "federated.safetensors"

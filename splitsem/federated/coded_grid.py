@@ -1,11 +1,15 @@
 """CodedGrid: any Flower grid, with updates coded on the wire and plain weights for the strategy."""
 
 import logging
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
+from splitsem.codecs.codec import Codec
+from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import LinkError, PayloadError
-from splitsem.federated.downlink import Downlink
+from splitsem.federated.client_app import ARRAYS, CONFIG, METRICS, MODEL, UPDATE, MakeCodec
 from splitsem.federated.flower import (
     Array,
     ArrayRecord,
@@ -18,14 +22,143 @@ from splitsem.federated.flower import (
     Run,
     content_bytes,
 )
-from splitsem.federated.links import ClientLinks
-from splitsem.federated.payload_size import Rate
+from splitsem.federated.in_process import ClientLinks
 from splitsem.federated.privacy import Privacy
-from splitsem.federated.rates import ChoosesRates
-from splitsem.federated.reply import STEP_MEASURES, Reply, read_reply
-from splitsem.federated.report import RoundReport
+from splitsem.federated.rate_controller import ChoosesRates, Rate
+from splitsem.federated.round_report import RoundReport
 from splitsem.federated.state import Layout, State, from_record, to_record, weighted_mean
-from splitsem.federated.update_mod import ARRAYS, CONFIG, METRICS, MODEL, MakeCodec
+
+STEP_MEASURES = ("steps-uplink-bytes", "steps-downlink-bytes", "steps-label-bytes", "steps-raw-bytes")  # may be there
+MEASURES = ("num-examples", "train-loss", "train-s", "codec-s")  # what every reply's metrics must have
+
+
+class Reply(NamedTuple):
+    """A usable reply.
+
+    Attributes:
+        message: as it came.
+        client: the client's own number, its ``partition-id``.
+        update: what was in its payload.
+        metrics: the measures of ``MEASURES``, those that were asked for, and of ``STEP_MEASURES`` where they are there;
+            finite.
+        uplink_bytes: size of its content.
+    """
+
+    message: Message
+    client: int
+    update: State
+    metrics: dict[str, float]
+    uplink_bytes: int
+
+
+def read_reply(message: Message | None, layout: Layout, codec: Codec, measures: Sequence[str] = ()) -> Reply:
+    """Check and decode a reply, which has these ``measures`` too. Raises PayloadError with what is wrong with it."""
+    if message is None:
+        raise PayloadError("no reply in time")
+    if message.has_error():
+        raise PayloadError(message.error.reason or f"error {message.error.code}")
+    content = message.content
+    for key, records in (
+        (ARRAYS, content.array_records),
+        (CONFIG, content.config_records),
+        (METRICS, content.metric_records),
+    ):
+        if list(records) != [key]:
+            raise PayloadError(f"expected one record {key!r}, got {list(records)}")
+    fingerprint, client = (content.config_records[CONFIG].get(key) for key in ("fingerprint", "client"))
+    if fingerprint != layout.fingerprint:
+        raise PayloadError(f"expected an update of network {layout.fingerprint}, got one of {fingerprint!r}")
+    if not isinstance(client, int):
+        raise PayloadError(f"expected the client's number, got {client!r}")
+    arrays = content.array_records[ARRAYS]
+    if list(arrays) != [UPDATE]:
+        raise PayloadError(f"expected one array {UPDATE!r}, got {list(arrays)[:3]}")
+    expected = f"splitsem.{type(codec).__name__}"
+    if arrays[UPDATE].stype != expected:
+        raise PayloadError(f"expected an update of {expected}, got {arrays[UPDATE].stype}")
+    metrics = _measures(content.metric_records[METRICS], (*MEASURES, *measures))
+    update = layout.split(layout.decode(codec, arrays[UPDATE].data))
+    return Reply(message, client, update, metrics, content_bytes(content))
+
+
+def _measures(record: MetricRecord, names: Sequence[str]) -> dict[str, float]:
+    measures = {}
+    for name in (*names, *(name for name in STEP_MEASURES if name in record)):
+        value = record.get(name)
+        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise PayloadError(f"expected {name} of 0 or more, got {value}")
+        measures[name] = value
+    if measures["num-examples"] == 0:
+        raise PayloadError("expected num-examples above 0, got 0")
+    return measures
+
+
+class Sent(NamedTuple):
+    """One way of sending the network.
+
+    Attributes:
+        payload: the coded tensors.
+        codec: name of the codec that made it.
+        base: version of the network that the payload is the difference to; 0: it is the whole network.
+    """
+
+    payload: bytes
+    codec: str
+    base: int
+
+
+class Downlink:
+    """Without a codec everybody gets the whole network, exactly; with one, those who hold the last version its change.
+
+    The server decodes its own payload: ``reference`` is bit for bit what the clients hold. What the codec drops is in
+    the next difference, because that is taken to the exact network.
+
+    Args:
+        layout: of the network.
+        codec: of differences; None sends none.
+
+    Attributes:
+        reference: the network as clients know it after the last ``prepare``; None before.
+        version: how many were prepared; 0 before the first.
+        holders: the version that a client is known to hold.
+    """
+
+    def __init__(self, layout: Layout, codec: Codec | None) -> None:
+        self.layout, self.codec = layout, codec
+        self.reference: State | None = None
+        self.version = 0
+        self.holders: dict[int, int] = {}
+        self._difference: Sent | None = None
+        self._whole: Sent | None = None
+
+    def prepare(self, target: State) -> None:
+        """Take ``target`` as the network to be sent from now on."""
+        self._whole = self._difference = None
+        if self.codec is None or self.reference is None:
+            self.reference = target
+        else:
+            difference = self.layout.difference(target, self.reference)
+            payload = self.layout.encode(self.codec, self.layout.join(difference))
+            self._difference = Sent(payload, type(self.codec).__name__, self.version)
+            self.reference = self.layout.add(self.reference, self.layout.split(self.layout.decode(self.codec, payload)))
+        self.version += 1
+
+    def sent_to(self, node: int) -> Sent:
+        """What to send to a client."""
+        if self._difference is not None and self.holders.get(node) == self._difference.base:
+            return self._difference
+        if self._whole is None:
+            assert self.reference is not None
+            self._whole = Sent(self.layout.encode(Identity(), self.layout.join(self.reference)), "Identity", 0)
+        return self._whole
+
+    def note(self, node: int, has_answered: bool) -> None:
+        """Remember what a client holds: the prepared version where it has answered, else nobody knows."""
+        if has_answered:
+            self.holders[node] = self.version
+        else:
+            self.holders.pop(node, None)
+
 
 log = logging.getLogger(__name__)
 

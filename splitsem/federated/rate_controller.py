@@ -2,10 +2,74 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import inf, isfinite, log, log2
+from typing import NamedTuple, Protocol
 
-from splitsem.federated.payload_size import PayloadSizes, Rate
-from splitsem.transport.link_metrics import read_link_metrics
+from splitsem.links.recorded import read_link_metrics
+
+HEADER_BYTES = 64
+"""Allowed for what does not grow with the update: the wire format's header, scales, coder tables."""
+
+
+class Rate(NamedTuple):
+    """How much of an update travels.
+
+    Attributes:
+        bit_width: bits of a value that travels, 1…8.
+        keep_ratio: share of the values that travel, above 0; 1.0 sends all of them (no positions then).
+    """
+
+    bit_width: int
+    keep_ratio: float = 1.0
+
+
+def bits_per_value(rate: Rate) -> float:
+    """Bits that a value takes before any entropy coding of values: ``keep · b + H(keep)``, an estimate.
+
+    H is the binary entropy: what the positions of the kept values take at best.
+
+    >>> bits_per_value(Rate(8)), round(bits_per_value(Rate(4, 0.1)), 3)
+    (8.0, 0.869)
+    """
+    keep = rate.keep_ratio
+    positions = -keep * log2(keep) - (1 - keep) * log2(1 - keep) if keep < 1 else 0.0
+    return keep * rate.bit_width + positions
+
+
+class PayloadSizes:
+    """The sizes of one client's updates.
+
+    ``estimate · correction``, where the correction of a rate is the (smoothed, in logarithms) ratio of the sizes that
+    were really sent at it to their estimates; a rate never sent has that of the nearest one that was, and 1.0 while
+    none was. Real payloads are mostly smaller than the estimate, since their values are entropy-coded too; what
+    depends on the data is known only after it was sent.
+
+    Args:
+        smoothing: weight of the newest payload, above 0 and at most 1.
+    """
+
+    def __init__(self, smoothing: float) -> None:
+        self.smoothing = smoothing
+        self._corrections: dict[Rate, float] = {}
+
+    def payload_bytes(self, rate: Rate, raw_values: int) -> float:
+        """Expected bytes of an update of so many values."""
+        return HEADER_BYTES + self._correction(rate) * bits_per_value(rate) * raw_values / 8
+
+    def sent(self, rate: Rate, raw_values: int, payload_bytes: int) -> None:
+        """Learn from a payload that really was this long."""
+        estimate = bits_per_value(rate) * raw_values / 8
+        ratio = max(payload_bytes - HEADER_BYTES, 1) / estimate
+        known = self._corrections.get(rate, ratio)
+        self._corrections[rate] = known * (ratio / known) ** self.smoothing
+
+    def _correction(self, rate: Rate) -> float:
+        if not self._corrections:
+            return 1.0
+        size = log(bits_per_value(rate))
+        nearest = min(self._corrections, key=lambda other: (abs(log(bits_per_value(other)) - size), other))
+        return self._corrections[nearest]
+
 
 __all__ = ["Observation", "Rate", "RateController"]
 
@@ -224,3 +288,51 @@ def _ladder(min_bits: int, max_bits: int, min_keep_ratio: float) -> list[Rate]:
         rates.append(Rate(min_bits, keep))
         keep /= 2
     return rates if min_keep_ratio == 1 else [*rates, Rate(min_bits, min_keep_ratio)]
+
+
+class ChoosesRates(Protocol):
+    """Asked for each client and round, by the server only; one object for a whole run."""
+
+    def start_round(self, server_round: int) -> None:
+        """Hear that a round begins, counted from 1; a resumed run goes on with its number."""
+
+    def choose(self, client: int, raw_values: int) -> Rate:
+        """How the client (Flower's node id) is to send an update of so many values."""
+
+    def sent(self, client: int, rate: Rate, payload_bytes: int, seconds: float) -> None:
+        """What became of it: its size on the wire and how long it took; not called for updates that failed."""
+
+
+class WarmUp:
+    """The share of values that travel falls exponentially from ``first`` to ``keep_ratio``, alike for all clients.
+
+    ``first · (keep_ratio / first)^((round − 1) / num_rounds)`` in the first ``num_rounds`` rounds (Deep Gradient
+    Compression: Lin et al., ICLR 2018, arXiv 1712.01887, with a quarter of the values at first). What is sent early is
+    counted like everything that is sent.
+
+    Args:
+        keep_ratio: share of values after the warm-up, above 0.
+        bit_width: of the values that travel, in all rounds.
+        num_rounds: of the warm-up, at least 1.
+        first: share of values in the first round, ``keep_ratio``…1.
+    """
+
+    def __init__(self, keep_ratio: float, bit_width: int, num_rounds: int, first: float = 0.25) -> None:
+        if not 0 < keep_ratio <= first <= 1:
+            raise ValueError(f"shares must be 0 < keep_ratio ≤ first ≤ 1, got {keep_ratio} and {first}")
+        if num_rounds < 1:
+            raise ValueError(f"num_rounds must be at least 1, got {num_rounds}")
+        self.keep_ratio, self.bit_width, self.num_rounds, self.first = keep_ratio, bit_width, num_rounds, first
+        self._share = first
+
+    def start_round(self, server_round: int) -> None:
+        """See ChoosesRates."""
+        done = min((server_round - 1) / self.num_rounds, 1.0)
+        self._share = self.first * (self.keep_ratio / self.first) ** done
+
+    def choose(self, client: int, raw_values: int) -> Rate:
+        """See ChoosesRates."""
+        return Rate(self.bit_width, self._share)
+
+    def sent(self, client: int, rate: Rate, payload_bytes: int, seconds: float) -> None:
+        """See ChoosesRates; nothing is learned."""

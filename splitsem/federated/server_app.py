@@ -11,8 +11,8 @@ from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.federated import checkpoint
 from splitsem.federated.checkpoint import Progress
-from splitsem.federated.coded_grid import CodedGrid
-from splitsem.federated.downlink import Downlink
+from splitsem.federated.client_app import MakeCodec
+from splitsem.federated.coded_grid import CodedGrid, Downlink
 from splitsem.federated.flower import (
     AggregationError,
     ConfigRecord,
@@ -23,12 +23,11 @@ from splitsem.federated.flower import (
     ServerApp,
     Strategy,
 )
-from splitsem.federated.links import ClientLinks
+from splitsem.federated.in_process import ClientLinks
 from splitsem.federated.privacy import Privacy
-from splitsem.federated.rates import ChoosesRates
-from splitsem.federated.report import Row
+from splitsem.federated.rate_controller import ChoosesRates
+from splitsem.federated.round_report import Row
 from splitsem.federated.state import Layout, State
-from splitsem.federated.update_mod import MakeCodec
 
 log = logging.getLogger(__name__)
 

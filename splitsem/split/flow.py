@@ -5,11 +5,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor, fx
 
-from splitsem.split.half import OpCost
-from splitsem.split.batch import Batch
-from splitsem.split.capture import op_name
-from splitsem.split.flops import op_cost
-from splitsem.split.inplace import storage_roots, written
+from splitsem.split.capture import Batch, op_name, storage_roots, written
+from splitsem.split.half import OpCost, op_cost
 
 
 class Flow:

@@ -11,11 +11,18 @@ from torch import Tensor, fx, nn
 
 from splitsem.errors import SplitPointError
 from splitsem.split.capture import capture, home_of
+from splitsem.split.cut import Cut, build_head, build_tail
 from splitsem.split.flow import Flow
-from splitsem.split.layers import Candidate, HasUnits, layer_cuts, unit_cuts
-from splitsem.split.naming import modules_ending, node_names
-from splitsem.split.partition import Cut, build_head, build_tail
-from splitsem.split.point import SplitPoint, TensorSpec
+from splitsem.split.point import (
+    Candidate,
+    HasUnits,
+    SplitPoint,
+    TensorSpec,
+    layer_cuts,
+    modules_ending,
+    node_names,
+    unit_cuts,
+)
 
 Granularity = Literal["layer", "op"]
 

@@ -1,9 +1,16 @@
 """Half: one side of a cut as a machine sees it, with what each of its operations costs."""
 
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from math import prod
+from typing import Any, Literal
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, fx, nn
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, flop_registry, sdpa_flop_count
+
+from splitsem.split.capture import Batch, op_name
 
 
 @dataclass(frozen=True)
@@ -40,3 +47,100 @@ class Half:
     example: tuple[Tensor, ...]
     ops: tuple[OpCost, ...]
     fingerprint: str
+
+
+CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution", "_convolution",
+                "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}  # fmt: skip
+PRODUCTS = {"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "einsum", "bilinear",
+            "scaled_dot_product_attention"}  # fmt: skip
+RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
+POOLS = {"max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"}
+_LOOKUPS = {"embedding", "index", "index_select", "gather", "slice", "select"}
+_MOVES = {"cat", "stack", "clone", "contiguous", "reshape", "flatten", "pad", "copy", "copy_", "roll", "repeat",
+          "constant_pad_nd", "pixel_shuffle", "to", "_to_copy", "lift_fresh_copy", "zeros", "full",
+          *_LOOKUPS}  # fmt: skip
+_VIEWS_IF_CONTIGUOUS = {"contiguous", "reshape", "flatten"}
+
+
+def op_cost(node: fx.Node, batch: Batch) -> OpCost:
+    """The cost of ``node``; zero for views and for what is not computed on tensors.
+
+    Floating-point operations: convolutions, matrix products and attention by torch's own formulas (a multiply-add
+    counts two), recurrent layers as two per weight, step and sample, pooling as one per window element, copies none,
+    everything else one per element of the largest tensor read or made. Bytes: all inputs, weights and outputs once, at
+    their own item size; a look-up reads only what it returns.
+    """
+    outputs = [v for v in _flat(node.meta.get("val")) if isinstance(v, Tensor)]
+    if not outputs or is_view(node):
+        return OpCost(node.name, 0.0, 0.0)
+    inputs = [v for n in node.all_input_nodes for v in _flat(n.meta.get("val")) if isinstance(v, Tensor)]
+    made = sum(_bytes(v, batch) for v in outputs)
+    read = made if op_name(node) in _LOOKUPS else sum(_bytes(v, batch) for v in inputs)
+    return OpCost(node.name, float(_flops(node, inputs, outputs, batch)), float(made + read))
+
+
+def _flops(node: fx.Node, inputs: list[Tensor], outputs: list[Tensor], batch: Batch) -> int:
+    name = op_name(node)
+    if name in _MOVES:
+        return 0
+    shapes = [_shape(v, batch) for v in inputs]
+    made = _shape(outputs[0], batch)
+    if name in CONVOLUTIONS and "convolution" not in name:
+        return conv_flop_count(list(shapes[0]), list(shapes[1]), list(made), "transpose" in name)
+    if name in {"linear", "matmul", "mv"}:
+        return 2 * prod(made) * shapes[0][-1]
+    if name == "scaled_dot_product_attention":
+        q, k, v = shapes[:3]
+        return sdpa_flop_count((prod(q[:-2]), 1, *q[-2:]), (prod(q[:-2]), 1, *k[-2:]), (prod(q[:-2]), 1, *v[-2:]))
+    if name in RECURRENT:
+        steps = prod(shapes[0][:-1])
+        return 2 * steps * sum(prod(s) for s in shapes[1:] if len(s) == 2)
+    if name in POOLS:
+        window = node.args[1]
+        dims = int(name[-2])
+        return prod(made) * (prod(window) if isinstance(window, list | tuple) else int(window) ** dims)  # type: ignore
+    if name == "einsum" or getattr(node.target, "overloadpacket", None) in flop_registry:
+        return _counted(node, batch)
+    return max([prod(s) for s in shapes] + [prod(_shape(v, batch)) for v in outputs])
+
+
+def _counted(node: fx.Node, batch: Batch) -> int:
+    """What torch's own counter says when the operation runs on tensors without data."""
+    with FlopCounterMode(display=False) as counter:
+        _on_meta(node.target, node.args, node.kwargs, batch)  # type: ignore[arg-type]
+    return int(counter.get_total_flops())
+
+
+def _on_meta(target: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], batch: Batch) -> None:
+    def stand_in(node: fx.Node) -> Any:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor):
+            return torch.empty(_shape(value, batch), dtype=value.dtype, device="meta")
+        return batch.size(value) if isinstance(value, torch.SymInt) else value
+
+    target(*fx.map_arg(tuple(args), stand_in), **fx.map_arg(kwargs, stand_in))
+
+
+def is_view(node: fx.Node) -> bool:
+    """Whether what the node makes shares the memory of its input."""
+    if node.target is operator.getitem:
+        return True
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or schema.is_mutable:
+        return False
+    if op_name(node) in _VIEWS_IF_CONTIGUOUS:
+        value = node.all_input_nodes[0].meta.get("val") if node.all_input_nodes else None
+        return isinstance(value, Tensor) and value.is_contiguous()
+    return any(out.alias_info is not None for out in schema.returns)
+
+
+def _flat(value: object) -> Sequence[object]:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _shape(value: Tensor, batch: Batch) -> tuple[int, ...]:
+    return batch.shape(value) or ()
+
+
+def _bytes(value: Tensor, batch: Batch) -> int:
+    return prod(_shape(value, batch)) * value.element_size()

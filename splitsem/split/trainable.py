@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from splitsem.errors import SplitPointError
+from splitsem.split.cut import Cut
 from splitsem.split.graph import SplitGraph
-from splitsem.split.partition import Cut
 
 _KEEPS_STATISTICS = {torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.default}
 

@@ -8,8 +8,7 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from splitsem.errors import ConfigError
-from splitsem.tasks.classification import ClassificationTask, hold_out
-from splitsem.tasks.image_tensors import ImageTensors, RandomCropFlip
+from splitsem.tasks.classification import ClassificationTask, ImageTensors, RandomCropFlip, hold_out
 from splitsem.tasks.task import Splits
 
 VAL_FRACTION = 0.1

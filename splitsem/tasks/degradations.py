@@ -3,8 +3,11 @@
 Lengths are shares of the picture's shorter side, so that a severity means the same at 8 and at 224 pixels.
 """
 
+import inspect
+from collections.abc import Mapping
 from io import BytesIO
 from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from splitsem.tasks.corruption import Corruption
+from splitsem.tasks.corruption import Corruption, GaussianNoise, SaltAndPepper, ShotNoise
 
 FOG_OCTAVES = (2, 4, 8, 16)  # cells a side of each layer of fog; each is half as strong as the one before
 FOG_BRIGHTNESS = (0.5, 1.0)  # of the thinnest and the thickest fog
@@ -224,3 +227,45 @@ class Occlusion(Corruption):
             place = torch.arange(side).view([-1 if d == dim else 1 for d in range(4)])
             covered = covered & (place >= first) & (place < first + width)
         return x.where(~covered, GREY)
+
+
+FAMILIES: dict[str, type[Corruption]] = {
+    family.name: family
+    for family in (
+        GaussianNoise,
+        SaltAndPepper,
+        ShotNoise,
+        GaussianBlur,
+        MotionBlur,
+        Pixelate,
+        Jpeg,
+        Contrast,
+        Brightness,
+        Fog,
+        Occlusion,
+    )
+}
+
+
+def corruption(settings: Corruption | Mapping[str, Any]) -> Corruption:
+    """A corruption from its settings: ``{corruption: gaussian_noise, std: 0.2}`` or ``{corruption: fog, severity: 3}``.
+
+    Args:
+        settings: the family's name under ``corruption`` and its parameter or severity; a finished corruption, which is
+            what Hydra makes of ``{_target_: my.Rain, ...}``, stays as it is.
+
+    Raises:
+        ValueError: no such family, no such parameter, or a value out of range; says what is allowed.
+    """
+    if isinstance(settings, Corruption):
+        return settings
+    if not isinstance(settings, Mapping) or "corruption" not in settings:
+        raise ValueError(f"a domain must be like {{corruption: fog, severity: 3}}, got {settings!r}")
+    given = {str(name): value for name, value in settings.items() if name != "corruption"}
+    name = settings["corruption"]
+    if name not in FAMILIES:
+        raise ValueError(f"corruption must be one of {', '.join(FAMILIES)}, got {name!r}")
+    allowed = inspect.signature(FAMILIES[name]).parameters
+    if unknown := sorted(given.keys() - allowed.keys()):
+        raise ValueError(f"{name} takes {' or '.join(allowed)}, got {', '.join(unknown)}")
+    return FAMILIES[name](**given)

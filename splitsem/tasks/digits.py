@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from splitsem.tasks.classification import ClassificationTask, hold_out
-from splitsem.tasks.image_tensors import ImageTensors
+from splitsem.tasks.classification import ClassificationTask, ImageTensors, hold_out
 from splitsem.tasks.task import Splits
 
 MAX_LEVEL = 16

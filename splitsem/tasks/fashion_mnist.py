@@ -13,8 +13,7 @@ from torch import Tensor
 from torchvision.datasets import FashionMNIST
 
 from splitsem.errors import ConfigError
-from splitsem.tasks.classification import ClassificationTask, hold_out
-from splitsem.tasks.image_tensors import ImageTensors
+from splitsem.tasks.classification import ClassificationTask, ImageTensors, hold_out
 from splitsem.tasks.task import Splits
 
 DEBIAN_ROOT = Path("/usr/share/datasets/fashion-mnist")

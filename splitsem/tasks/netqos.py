@@ -1,7 +1,7 @@
 """NetQos: forecast a link's throughput from its past — generated, from CSV files or from Mahimahi traces."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import ConcatDataset, Dataset
+from torchmetrics import Metric
 
 from splitsem.errors import ConfigError
-from splitsem.tasks.cellular import cellular_throughput_bps
+from splitsem.tasks.series import cellular_throughput_bps, mahimahi_throughput_bps, read_csv_bps
 from splitsem.tasks.task import Splits, Task
-from splitsem.tasks.traces import mahimahi_throughput_bps, read_csv_bps
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
+
 
 Series = NDArray[np.float64]
 
@@ -104,8 +105,6 @@ class NetQos(Task):
         And ``mae_seasonal_naive_bps``, a fact of the test split.
         """
         from torchmetrics import MetricCollection
-
-        from splitsem.tasks.forecast import ForecastSkill
 
         _, scale, seasonal_bps = self._load()
         return MetricCollection({"forecast": ForecastSkill(scale.change_bps, seasonal_bps)})
@@ -206,3 +205,51 @@ def _files(path: str, pattern: str) -> list[Path]:
     if not found:
         raise ConfigError(f"no trace: looked for a file {place} or a folder of that name with {pattern} in it")
     return found
+
+
+class ForecastSkill(Metric):
+    """Skill 1 − MAE / MAE_persistence, clipped to [0, 1], with its ingredients in bit/s.
+
+    Takes changes relative to the last observation, so persistence is the zero forecast.
+
+    Args:
+        change_bps: bit/s of one unit of change.
+        mae_seasonal_naive_bps: of the seasonal naive forecast on the test split, passed through.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+
+    def __init__(self, change_bps: float, mae_seasonal_naive_bps: float) -> None:
+        super().__init__()
+        self._change_bps, self._seasonal_bps = change_bps, mae_seasonal_naive_bps
+        for name in ("absolute", "squared", "persistence", "count"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, y_hat: Tensor, y: Tensor) -> None:
+        """Add a batch of forecast and true changes, (batch, horizon) each."""
+        if y_hat.shape != y.shape:
+            raise ValueError(f"y_hat must have y's shape {tuple(y.shape)}, got {tuple(y_hat.shape)}")
+        state: Any = self
+        error = y_hat.double() - y.double()
+        state.absolute += error.abs().sum()
+        state.squared += error.square().sum()
+        state.persistence += y.double().abs().sum()
+        state.count += y.numel()
+
+    def compute(self) -> dict[str, Tensor]:
+        """The score and the errors; a series that never changes scores 1 where it is forecast exactly, else 0."""
+        state: Any = self
+        count = state.count.clamp_min(1)
+        skill = torch.where(
+            state.persistence > 0,
+            1 - state.absolute / state.persistence.clamp_min(torch.finfo(torch.float64).tiny),
+            (state.absolute == 0).double(),
+        )
+        return {
+            "score": skill.clamp(0, 1).float(),
+            "mae_bps": (state.absolute / count * self._change_bps).float(),
+            "rmse_bps": ((state.squared / count).sqrt() * self._change_bps).float(),
+            "mae_persistence_bps": (state.persistence / count * self._change_bps).float(),
+            "mae_seasonal_naive_bps": torch.tensor(self._seasonal_bps, dtype=torch.float32, device=count.device),
+        }

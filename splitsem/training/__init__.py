@@ -1,1 +1,1 @@
-"""Split training: head and tail of one network learn on two machines; features go up, gradients come back."""
+"""Training: LightningModules for tasks and learned codecs, and the weights that are kept."""

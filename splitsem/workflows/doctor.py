@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from splitsem.device import built_for, describe_machine
+from splitsem.placement import built_for, describe_machine
 
 State = Literal["ok", "info", "missing"]
 

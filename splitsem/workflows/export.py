@@ -14,14 +14,14 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
-from splitsem.export import coders, device_net, framing, onnx_file
-from splitsem.export.footprint import footprint
+from splitsem.export import coders, framing, onnx_file
 from splitsem.export.framing import Framing
-from splitsem.plots.run_breakdown import run_breakdown
-from splitsem.split.partition import Cut
+from splitsem.export.onnx_file import footprint
+from splitsem.report.run_figures import run_breakdown
+from splitsem.split.cut import Cut
 from splitsem.tasks.task import Task
-from splitsem.workflows import assemble, codecs, split
-from splitsem.workflows.job import Metrics, Result
+from splitsem.workflows import assemble, assemble_codec, split
+from splitsem.workflows.result import Metrics, Result
 
 log = logging.getLogger(__name__)
 Runner = Callable[[Tensor], list[NDArray[Any]]]
@@ -39,8 +39,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         raise ConfigError("workflow=export writes float32 files for a CPU: add device=cpu device.precision=float32")
     point = assemble.chosen_point(cfg, network.graph)
     cut = network.graph.cut(point)
-    codec = codecs.codec(cfg, network, point)
-    program, packing = device_net.export(cut, codec)
+    codec = assemble_codec.codec(cfg, network, point)
+    program, packing = onnx_file.export(cut, codec)
     torch.export.save(program, folder / "device.pt2")
     framing.write(packing, folder / "device.json")
     needs = footprint(program)

@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -11,31 +11,11 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.errors import LinkError
-from splitsem.sweep import parent_run
-from splitsem.tracking import Mlflow
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from splitsem.workflows.result import Result
+from splitsem.workflows.sweep import parent_run
+from splitsem.workflows.tracking import Mlflow
 
 log = logging.getLogger(__name__)
-
-Metrics = dict[str, Any]
-
-
-class Result(NamedTuple):
-    """What a workflow returns.
-
-    Attributes:
-        metrics: flat, SI units in the names; numbers, and text for labels.
-        figures: by file name without suffix.
-        history: metrics of each epoch, if this run trained.
-        headline: one line for the terminal.
-    """
-
-    metrics: Metrics
-    figures: dict[str, "Figure"]
-    history: list[dict[str, float]]
-    headline: str
 
 
 def run_job(cfg: DictConfig) -> list[float]:

@@ -9,14 +9,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from splitsem.errors import ConfigError
-from splitsem.tracking import versions
-from splitsem.transport.link_metrics import LinkMetrics, write_link_metrics
-from splitsem.transport.link_probe import ProbeSettings, measure_down, measure_loss, measure_rtt, measure_up
-from splitsem.transport.plan import Plan
-from splitsem.transport.remote import RemoteTransport
-from splitsem.transport.udp.transport import UdpTransport
-from splitsem.workflows.job import Result
+from splitsem.links.recorded import LinkMetrics, write_link_metrics
+from splitsem.remote.ends import RemoteTransport
+from splitsem.remote.link_probe import ProbeSettings, measure_down, measure_loss, measure_rtt, measure_up
+from splitsem.remote.plan import Plan
+from splitsem.remote.udp.transport import UdpTransport
+from splitsem.workflows.result import Result
 from splitsem.workflows.serve import remote_transport
+from splitsem.workflows.tracking import versions
 
 log = logging.getLogger(__name__)
 _PROBING = (

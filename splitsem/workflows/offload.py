@@ -12,16 +12,15 @@ from torch import Tensor
 
 from splitsem.codecs.codec import Codec
 from splitsem.pipeline import score
-from splitsem.plots.run_breakdown import run_breakdown
-from splitsem.split.partition import Cut
-from splitsem.transport.fallback import LocalFallback
-from splitsem.transport.grpc.security import host_port, is_loopback
-from splitsem.transport.plan import Plan, codec_label, weights_digest
-from splitsem.transport.remote import RemoteTail, RemoteTransport
-from splitsem.workflows import assemble, codecs, prediction, split, ssh_start
+from splitsem.remote.ends import DeviceEnd, RemoteTail, RemoteTransport
+from splitsem.remote.fallback import LocalFallback
+from splitsem.remote.grpc.connection import host_port, is_loopback
+from splitsem.remote.plan import Plan, codec_label, weights_digest
+from splitsem.report.run_figures import run_breakdown
+from splitsem.split.cut import Cut
+from splitsem.workflows import assemble, assemble_codec, prediction, split, ssh_start
 from splitsem.workflows.assemble import Network
-from splitsem.workflows.device_end import DeviceEnd
-from splitsem.workflows.job import Metrics, Result
+from splitsem.workflows.result import Metrics, Result
 from splitsem.workflows.serve import engine_for, remote_transport
 
 _NUM_WARM_UP = 5
@@ -43,7 +42,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 
 def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport) -> Result:
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
-    codec = codecs.codec(cfg, network, cut.point)
+    codec = assemble_codec.codec(cfg, network, cut.point)
     remote: RemoteTail = transport.device_end()
     if cfg.workflow.fallback == "local":
         remote = LocalFallback(remote, engine_for(cfg, network))

@@ -6,10 +6,10 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from splitsem.plots.tables import points_table, terminal
+from splitsem.report.tables import points_table, terminal
 from splitsem.split.graph import SplitGraph
 from splitsem.workflows.assemble import build_model
-from splitsem.workflows.job import Result
+from splitsem.workflows.result import Result
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:

@@ -19,13 +19,12 @@ from torch import Tensor
 
 from splitsem.cost.end_to_end import Cost
 from splitsem.errors import ConfigError, LinkError
-from splitsem.transport.measured import MeasuredLink
-from splitsem.transport.plan import Plan
-from splitsem.transport.remote import RemoteTail
-from splitsem.workflows import codecs, split
+from splitsem.links.probed import MeasuredLink
+from splitsem.remote.ends import DeviceEnd, RemoteTail
+from splitsem.remote.plan import Plan
+from splitsem.workflows import assemble_codec, split
 from splitsem.workflows.assemble import Network
-from splitsem.workflows.device_end import DeviceEnd
-from splitsem.workflows.job import Metrics
+from splitsem.workflows.result import Metrics
 
 log = logging.getLogger(__name__)
 NO_LINK = MeasuredLink([(0, 0.0)])
@@ -75,7 +74,7 @@ def predict(cfg: DictConfig, network: Network, device: DeviceEnd, known: Known) 
     Other than in workflow=split, encoding counts as the edge's time, decoding as the server's and the answer's way
     back as the link's, because that is what a stopwatch at the device sees.
     """
-    encoder, decoder = (codecs.codec(cfg, network, device.cut.point) for _ in range(2))
+    encoder, decoder = (assemble_codec.codec(cfg, network, device.cut.point) for _ in range(2))
     link = known.link or NO_LINK
     metrics = split.evaluate(cfg, network, device.cut, encoder, decoder, measured=link)
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)

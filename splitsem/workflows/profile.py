@@ -11,15 +11,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from splitsem.codecs.identity import Identity
+from splitsem.codecs.tensorwise import Identity
 from splitsem.cost.lut import Lut, measure_lut, write_lut
-from splitsem.split.half import Half
+from splitsem.remote.ends import RemoteTransport
+from splitsem.remote.plan import Plan, codec_label, weights_digest
 from splitsem.split.graph import SplitGraph
-from splitsem.transport.plan import Plan, codec_label, weights_digest
-from splitsem.transport.remote import RemoteTransport
+from splitsem.split.half import Half
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
-from splitsem.workflows.job import Result
+from splitsem.workflows.result import Result
 
 log = logging.getLogger(__name__)
 

@@ -12,16 +12,17 @@ from prometheus_client import start_http_server
 
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
-from splitsem.training.engine import TrainingEngine
-from splitsem.transport.engine import TailEngine
-from splitsem.transport.grpc.security import host_port, is_loopback
-from splitsem.transport.metrics import ServerMetrics
-from splitsem.transport.plan import weights_digest
-from splitsem.transport.remote import RemoteTransport, TailServer
-from splitsem.workflows import assemble, codecs
+from splitsem.remote.ends import RemoteTransport, TailServer
+from splitsem.remote.grpc.connection import host_port, is_loopback
+from splitsem.remote.plan import weights_digest
+from splitsem.remote.server_metrics import ServerMetrics
+from splitsem.remote.tail_engine import TailEngine
+from splitsem.remote.training_engine import TrainingEngine
+from splitsem.remote.training_tail import TrainingTransport
+from splitsem.workflows import assemble, assemble_codec
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import is_learned
-from splitsem.workflows.job import Result
+from splitsem.workflows.result import Result
 
 log = logging.getLogger(__name__)
 _FIRST_OWN_CODEC = 128
@@ -33,14 +34,17 @@ def run(cfg: DictConfig, folder: Path, announce: Callable[[str], None] | None = 
     With ``workflow.training`` the network is as training finds it: this end neither trains alone nor needs the data.
     ``announce`` is told the bound address.
     """
-    transport = training_transport(cfg) if cfg.workflow.training else remote_transport(cfg)
+    transport = remote_transport(cfg)
     if transport.start.how is not None:
         raise ConfigError("transport.start is the device's (workflow=offload); a server is started without")
     if cfg.workflow.training:
-        engine = _training_engine_for(cfg)
+        trainable = training_transport(cfg)
+        training = _training_engine_for(cfg)
+        engine = training.engine
+        server = trainable.server_end(engine, training)
     else:
         engine = engine_for(cfg, assemble.network(cfg), cfg.workflow.micro_batch)
-    server = transport.server_end(engine)
+        server = transport.server_end(engine)
     engine.metrics.watch(server)
     if cfg.workflow.metrics_bind is not None:
         address = show_metrics(engine.metrics, cfg.workflow.metrics_bind, cfg.workflow.metrics_insecure)
@@ -111,23 +115,22 @@ def remote_transport(cfg: DictConfig) -> RemoteTransport:
     return transport
 
 
-def training_transport(cfg: DictConfig) -> RemoteTransport:
+def training_transport(cfg: DictConfig) -> TrainingTransport:
     """The configured transport. Raises ConfigError when it does not carry split training."""
     transport = instantiate(cfg.transport)
-    if not isinstance(transport, RemoteTransport) or not transport.can_train:
+    if not isinstance(transport, TrainingTransport):
         raise ConfigError("split training needs transport=grpc")
     return transport
 
 
-def _training_engine_for(cfg: DictConfig) -> TailEngine:
-    """The network before any training as a TailEngine that trains copies of its tails for devices."""
+def _training_engine_for(cfg: DictConfig) -> TrainingEngine:
+    """Trains copies of the tails of the network before any training, for devices that ask."""
     network = assemble.initial_network(cfg)
     engine = engine_for(cfg, network, cfg.workflow.micro_batch)
     limits = instantiate(cfg.workflow.training_limits)
-    engine.training = TrainingEngine(engine, assemble.training_graph(network), network.task, limits)
     start = cfg.trainer.weights or f"its initial weights (seed {cfg.seed})"
     log.info("Training for up to %d devices (workflow=split_train), from %s", limits.max_trainers, start)
-    return engine
+    return TrainingEngine(engine, assemble.training_graph(network), network.task, limits)
 
 
 def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailEngine:
@@ -136,7 +139,7 @@ def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailE
     A learned codec belongs to one cut: the one that ``split.point`` names here, too.
     """
     point = assemble.chosen_point(cfg, network.graph) if is_learned(cfg) else network.graph.points[0]
-    codec = codecs.codec(cfg, network, point)
+    codec = assemble_codec.codec(cfg, network, point)
     own = [codec] if is_own(codec) else []
     return TailEngine(
         network.graph,

@@ -16,15 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from splitsem.codecs.codec import Codec
 from splitsem.cost.end_to_end import Cost
+from splitsem.links.link import Link
+from splitsem.links.lossy import LossyLink
 from splitsem.pipeline import Frames, Pipeline, score
-from splitsem.plots.run_breakdown import run_breakdown
-from splitsem.replay import Recording
-from splitsem.split.partition import Cut
-from splitsem.transport.link import Link
-from splitsem.transport.lossy import LossyLink
-from splitsem.workflows import assemble, channel, codecs
+from splitsem.report.run_figures import run_breakdown
+from splitsem.split.cut import Cut
+from splitsem.workflows import assemble, assemble_codec, replay
 from splitsem.workflows.assemble import Network
-from splitsem.workflows.job import Metrics, Result
+from splitsem.workflows.replay import Recording
+from splitsem.workflows.result import Metrics, Result
 
 _unsplit: dict[tuple[str, int, int | None], float] = {}
 
@@ -35,7 +35,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     network = assemble.network(cfg)
     point = assemble.chosen_point(cfg, network.graph)
     cut = network.graph.cut(point)
-    encoder, decoder = (codecs.codec(cfg, network, point) for _ in range(2))
+    encoder, decoder = (assemble_codec.codec(cfg, network, point) for _ in range(2))
     metrics = {**evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds), **labels(cfg)}
     references(cfg, network)
     history = [] if network.trained.from_cache else network.trained.history
@@ -74,7 +74,7 @@ def evaluate(
     repeated: Metrics = {}
     if isinstance(link, LossyLink):
         again = assemble.test_batches(task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
-        repeated = channel.repeat(
+        repeated = replay.repeat(
             cfg.transport, Recording(cut, encoder, again), decoder, task, (scores, frames), channel_seeds
         )
     head, tail = cut.halves()

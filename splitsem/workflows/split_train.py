@@ -12,20 +12,19 @@ from torch import Tensor
 
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
-from splitsem.lightning import weights
-from splitsem.lightning.fit import Fit
+from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Frames, Pipeline, score
-from splitsem.plots.training_curve import training_curve
+from splitsem.remote.head_trainer import HeadTrainer
+from splitsem.remote.plan import TrainingPlan, codec_label, task_name, weights_digest
+from splitsem.remote.training_tail import Traffic
+from splitsem.report.run_figures import training_curve
 from splitsem.split.trainable import TrainableCut
-from splitsem.training.head_trainer import HeadTrainer
-from splitsem.training.plan import TrainingPlan, task_name
-from splitsem.training.tail import Traffic
-from splitsem.transport.plan import codec_label, weights_digest
-from splitsem.transport.simulated import SimulatedLink
+from splitsem.training import kept_weights
+from splitsem.training.fit import Fit
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import check_not_learned
-from splitsem.workflows.job import Metrics, Result
+from splitsem.workflows.result import Metrics, Result
 from splitsem.workflows.serve import training_transport
 
 
@@ -35,7 +34,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     transport = training_transport(cfg)
     if transport.start.how is not None:
         raise ConfigError("transport.start is for workflow=offload; start the training server by hand")
-    from splitsem.lightning.split_module import train_split  # seconds, which a wrong setting does not pay
+    from splitsem.remote.split_module import train_split  # seconds, which a wrong setting does not pay
 
     tail = transport.training_end()
     fit: Fit = instantiate(assemble.trainer_settings(cfg))
@@ -53,7 +52,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         tail.close()
     train_s = time.perf_counter() - began
     path = folder / "weights.safetensors"
-    weights.save(network.model, path, history, train_s)
+    kept_weights.save(network.model, path, history, train_s)
     metrics = {**_scores(cfg, network, cut, codec), **_per_step(tail.traffic), "train_s": train_s, **_labels(cfg)}
     metrics |= {"split_point": cut.point.name, "split_index": cut.evaluation.point.index}
     headline = (

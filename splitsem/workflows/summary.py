@@ -12,20 +12,19 @@ from typing import NamedTuple
 import pandas as pd
 from omegaconf import OmegaConf
 
-from splitsem.plots.accuracy_throughput import accuracy_throughput
-from splitsem.plots.best import best
-from splitsem.plots.federated_report import federated_report
-from splitsem.plots.joint_report import joint_report
-from splitsem.plots.latency_breakdown import latency_breakdown
-from splitsem.plots.rate_accuracy import rate_accuracy
-from splitsem.plots.report import report
-from splitsem.plots.score_channel import score_channel
-from splitsem.plots.tables import table as results_table
-from splitsem.plots.tables import terminal
-from splitsem.tracking import versions
-from splitsem.workflows.codec_summary import codec_figures, print_codecs
+from splitsem.report.best import best
+from splitsem.report.codec_figures import score_channel
+from splitsem.report.federated_figures import federated_report
+from splitsem.report.joint_report import joint_report
+from splitsem.report.run_figures import latency_breakdown
+from splitsem.report.score_plots import accuracy_throughput, rate_accuracy
+from splitsem.report.sweep_report import report
+from splitsem.report.tables import table as results_table
+from splitsem.report.tables import terminal
 from splitsem.workflows.federated.summary import is_federated, summarise_federated
 from splitsem.workflows.joint.summary import is_joint, summarise_joint
+from splitsem.workflows.learned_codec import codec_figures, print_codecs
+from splitsem.workflows.tracking import versions
 
 _JOINT_PICTURES = ("accuracy_throughput", "gamma_map")
 _MOST_PICTURED_JOBS = 12  # further ones' figures would hide the sweep's own

@@ -7,12 +7,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from splitsem.lightning import weights
-from splitsem.lightning.gradient_codec import compression_metrics
 from splitsem.pipeline import SplitNetwork, score
+from splitsem.training import kept_weights
+from splitsem.training.gradient_codec import compression_metrics
 from splitsem.workflows import assemble, split
 from splitsem.workflows.codec_options import check_not_learned
-from splitsem.workflows.job import Result
+from splitsem.workflows.result import Result
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
@@ -50,9 +50,9 @@ def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
     codec, fit = instantiate(cfg.codec), instantiate(assemble.trainer_settings(cfg), **cfg.workflow.tuning)
     facts = {"codec": OmegaConf.to_container(cfg.codec, resolve=True), "trainer": assemble.trainer_settings(cfg)}
     facts |= {"tuning": dict(cfg.workflow.tuning), "from": network.key, "point": cut.point.name, "seed": cfg.seed}
-    key = weights.fingerprint(facts, (network.task, codec))
+    key = kept_weights.fingerprint(facts, (network.task, codec))
     loop = SplitNetwork(cut, codec)
-    trained = weights.fit_or_load(
+    trained = kept_weights.fit_or_load(
         network.model,
         key,
         Path(cfg.cache_dir) / "weights",
@@ -60,7 +60,7 @@ def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
     )
     after = split.evaluate(cfg, network, cut, instantiate(cfg.codec), instantiate(cfg.codec))
     path = folder / "weights.safetensors"
-    weights.save(network.model, path, trained.history, trained.train_s)
+    kept_weights.save(network.model, path, trained.history, trained.train_s)
     metrics = after | split.labels(cfg) | compression_metrics(trained.history)
     metrics |= {"score_unsplit": before["score_unsplit"], "score_before": before["score"], "train_s": trained.train_s}
     headline = (

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from splitsem.codecs.identity import Identity
-from splitsem.transport.grpc.client import GrpcTail
-from splitsem.transport.grpc.heartbeat import HEARTBEAT_S
-from splitsem.transport.grpc.security import Security
-from splitsem.transport.plan import Plan
-from splitsem.transport.retry import Retry
+from splitsem.codecs.tensorwise import Identity
+from splitsem.remote.fallback import Retry
+from splitsem.remote.grpc.client import GrpcTail
+from splitsem.remote.grpc.connection import HEARTBEAT_S, Security
+from splitsem.remote.plan import Plan
 from tests.integration import tail_server
 from tests.integration.hatchery import Hatched
 from tests.integration.network import INPUT_SHAPE, small_network, small_plan

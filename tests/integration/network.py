@@ -5,10 +5,10 @@ import functools
 import torch
 
 from splitsem.codecs.learned.agilenn import AgileNN
-from splitsem.codecs.learned.stage import Stage
+from splitsem.codecs.learned.learned import Stage
 from splitsem.models.cnn import StagedCnn
+from splitsem.remote.plan import Plan, weights_digest
 from splitsem.split.graph import SplitGraph
-from splitsem.transport.plan import Plan, weights_digest
 
 INPUT_SHAPE = (1, 8, 8)
 

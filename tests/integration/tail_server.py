@@ -4,13 +4,12 @@ from pathlib import Path
 
 import torch
 
+from splitsem.remote.grpc.connection import HEARTBEAT_S, Security
+from splitsem.remote.grpc.server import GrpcServer
+from splitsem.remote.grpc.streams import Limits
+from splitsem.remote.plan import weights_digest
+from splitsem.remote.tail_engine import TailEngine
 from splitsem.split.graph import SplitGraph
-from splitsem.transport.engine import TailEngine
-from splitsem.transport.grpc.heartbeat import HEARTBEAT_S
-from splitsem.transport.grpc.limits import Limits
-from splitsem.transport.grpc.security import Security
-from splitsem.transport.grpc.server import GrpcServer
-from splitsem.transport.plan import weights_digest
 from splitsem.workflows.serve import serve
 from tests.integration.network import INPUT_SHAPE, small_agilenn, small_network
 
@@ -24,14 +23,15 @@ def main(settings: dict, folder: Path) -> None:
     model, graph = small_network()
     micro_batch = settings.get("micro_batch", 1)
     engine = TailEngine(graph, weights_digest(model), codecs=[small_agilenn(graph)], micro_batch=micro_batch)
+    trained = None
     if settings.get("training"):
+        from splitsem.remote.training_engine import TrainingEngine, TrainingLimits
         from splitsem.tasks.digits import Digits  # sklearn and torchmetrics, which the other tests' servers do without
-        from splitsem.training.engine import TrainingEngine, TrainingLimits
 
         training = SplitGraph(model, INPUT_SHAPE, granularity="op", training=True)
-        engine.training = TrainingEngine(engine, training, Digits(), TrainingLimits())
+        trained = TrainingEngine(engine, training, Digits(), TrainingLimits())
     limits = Limits(**settings.get("limits", {}))
     security = Security(**settings.get("security", {}))
     heartbeat_s = settings.get("heartbeat_s", HEARTBEAT_S)
-    server = GrpcServer(engine, settings.get("bind", "127.0.0.1:0"), security, limits, heartbeat_s)
+    server = GrpcServer(engine, settings.get("bind", "127.0.0.1:0"), security, limits, heartbeat_s, trained)
     serve(server, engine, folder, grace_s=5.0)

@@ -11,17 +11,16 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from splitsem.codecs.identity import Identity
 from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError, LinkError, PayloadError, SplitPointError
+from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Frames, Pipeline
-from splitsem.transport.grpc import tail_pb2
-from splitsem.transport.grpc.frames import Frame, Reply
-from splitsem.transport.grpc.server import SERVICE
-from splitsem.transport.plan import codec_label
-from splitsem.transport.remote import Answer
-from splitsem.transport.simulated import SimulatedLink
-from splitsem.workflows.device_end import DeviceEnd
+from splitsem.remote.ends import Answer, DeviceEnd
+from splitsem.remote.grpc import tail_pb2
+from splitsem.remote.grpc.frames import Frame, Reply
+from splitsem.remote.grpc.server import SERVICE
+from splitsem.remote.plan import codec_label
 from tests.conftest import ROOT
 from tests.integration.network import INPUT_SHAPE, small_agilenn
 

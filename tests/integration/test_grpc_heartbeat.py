@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from splitsem.errors import LinkError
-from splitsem.transport.grpc.heartbeat import heartbeat_options
-from splitsem.transport.retry import Retry
+from splitsem.remote.fallback import Retry
+from splitsem.remote.grpc.connection import heartbeat_options
 from tests.conftest import ROOT
 from tests.integration.conftest import start_server
 

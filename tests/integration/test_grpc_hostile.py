@@ -7,9 +7,9 @@ import psutil
 import pytest
 import torch
 
-from splitsem.transport.grpc import tail_pb2
-from splitsem.transport.grpc.frames import Frame
-from splitsem.transport.grpc.server import SERVICE
+from splitsem.remote.grpc import tail_pb2
+from splitsem.remote.grpc.frames import Frame
+from splitsem.remote.grpc.server import SERVICE
 
 EXPECTED = {
     grpc.StatusCode.OK,

@@ -9,14 +9,13 @@ import grpc
 import pytest
 import torch
 
-from splitsem.codecs.identity import Identity
+from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import LinkError
-from splitsem.transport.engine import TailEngine
-from splitsem.transport.fallback import LocalFallback
-from splitsem.transport.grpc import tail_pb2
-from splitsem.transport.grpc.frames import Frame, Reply
-from splitsem.transport.grpc.server import SERVICE
-from splitsem.transport.retry import Retry
+from splitsem.remote.fallback import LocalFallback, Retry
+from splitsem.remote.grpc import tail_pb2
+from splitsem.remote.grpc.frames import Frame, Reply
+from splitsem.remote.grpc.server import SERVICE
+from splitsem.remote.tail_engine import TailEngine
 
 PATIENT = Retry(retries=400, first_s=0.05, most_s=0.2, deadline_s=20.0)
 

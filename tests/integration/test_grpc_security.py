@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from splitsem.errors import ConfigError, LinkError
-from splitsem.transport.grpc.security import Security, host_port, is_loopback
-from splitsem.transport.retry import Retry
+from splitsem.remote.fallback import Retry
+from splitsem.remote.grpc.connection import Security, host_port, is_loopback
 from tests.conftest import ROOT
 
 ONCE = Retry(retries=0, deadline_s=3.0)

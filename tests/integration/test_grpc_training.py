@@ -6,16 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from splitsem.lightning.split_module import train_split
 from splitsem.codecs.quantise import Quantise
 from splitsem.errors import ConfigError, LinkError, SessionError, SplitPointError
+from splitsem.remote.fallback import Retry
+from splitsem.remote.grpc.connection import Security
+from splitsem.remote.grpc.server import GrpcServer
+from splitsem.remote.grpc.streams import Limits
+from splitsem.remote.grpc.transport import GrpcTrainingTail
+from splitsem.remote.split_module import train_split
+from splitsem.remote.training_tail import LocalTrainingTail
 from splitsem.tasks.digits import Digits
-from splitsem.training.tail import LocalTrainingTail
-from splitsem.transport.grpc.limits import Limits
-from splitsem.transport.grpc.security import Security
-from splitsem.transport.grpc.server import GrpcServer
-from splitsem.transport.grpc.training_tail import GrpcTrainingTail
-from splitsem.transport.retry import Retry
 from tests.integration.conftest import start_server as starting
 from tests.integration.tcp_relay import TcpRelay
 from tests.training import FIT, Side, batches

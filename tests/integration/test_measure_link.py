@@ -14,15 +14,15 @@ from hydra.utils import instantiate
 from benchmarks.harness.line import SERVER_ADDRESS, NoNamespacesError, rate_limited_line
 from splitsem.errors import ConfigError, LinkError
 from splitsem.federated.rate_controller import Observation, RateController
-from splitsem.transport.engine import TailEngine
-from splitsem.transport.grpc.limits import Limits
-from splitsem.transport.grpc.security import Security
-from splitsem.transport.grpc.transport import Grpc
-from splitsem.transport.link_metrics import RecordedLink, read_link_metrics, write_link_metrics
-from splitsem.transport.link_probe import ProbeSettings
-from splitsem.transport.plan import Plan
-from splitsem.transport.udp.server import UdpServer
-from splitsem.transport.udp.transport import UdpTransport
+from splitsem.links.recorded import RecordedLink, read_link_metrics, write_link_metrics
+from splitsem.remote.grpc.connection import Security
+from splitsem.remote.grpc.streams import Limits
+from splitsem.remote.grpc.transport import Grpc
+from splitsem.remote.link_probe import ProbeSettings
+from splitsem.remote.plan import Plan
+from splitsem.remote.tail_engine import TailEngine
+from splitsem.remote.udp.server import UdpServer
+from splitsem.remote.udp.transport import UdpTransport
 from splitsem.workflows import measure_link
 from splitsem.workflows.measure_link import measure
 from tests.conftest import ENVIRONMENT, ROOT

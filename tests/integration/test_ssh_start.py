@@ -19,8 +19,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from splitsem.errors import ConfigError, LinkError
-from splitsem.transport.ssh.inventory import Host, load
-from splitsem.transport.ssh.server import SshServer
+from splitsem.remote.ssh_inventory import Host, load
+from splitsem.remote.ssh_server import SshServer
 from splitsem.workflows import assemble, ssh_start
 from splitsem.workflows.serve import remote_transport
 from tests.conftest import ROOT
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.skipif(SSHD is None or shutil.which("ssh") is None, rea
 UNTRAINED = ("task=digits", "trainer.max_epochs=0", "device=cpu", "device.num_threads=1", "tracking=none")
 DEVICE = """
 import json, logging, pathlib, sys
-from splitsem.transport.ssh.inventory import Host
-from splitsem.transport.ssh.server import SshServer
+from splitsem.remote.ssh_inventory import Host
+from splitsem.remote.ssh_server import SshServer
 logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, format="%(message)s")
 SshServer(Host(**json.loads(sys.argv[1])), {}, pathlib.Path(sys.argv[2]))
 """
@@ -127,7 +127,7 @@ def test_jobs_of_a_process_share_a_server_and_a_dead_connection_is_told_and_ends
         with ssh_start.server_for(cfg, transport, far_host, network) as first:
             target = transport.target
         (server,) = ssh_start._running.values()
-        cfg.split.point, cfg.codec = "stage2", {"_target_": "splitsem.codecs.identity.Identity"}
+        cfg.split.point, cfg.codec = "stage2", {"_target_": "splitsem.codecs.tensorwise.Identity"}
 
         def job() -> None:
             with ssh_start.server_for(cfg, transport, far_host, network) as second:

@@ -18,15 +18,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from splitsem.codecs.identity import Identity
+from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError, LinkError, PayloadError
-from splitsem.transport.engine import TailEngine
-from splitsem.transport.plan import Plan, weights_digest
-from splitsem.transport.udp.address import bind
-from splitsem.transport.udp.client import UdpTail
-from splitsem.transport.udp.server import UdpServer
-from splitsem.transport.udp.settings import Settings
-from splitsem.transport.udp.transport import UdpTransport
+from splitsem.remote.plan import Plan, weights_digest
+from splitsem.remote.tail_engine import TailEngine
+from splitsem.remote.udp.client import UdpTail
+from splitsem.remote.udp.server import UdpServer
+from splitsem.remote.udp.settings import Settings, bind
+from splitsem.remote.udp.transport import UdpTransport
 from tests.integration import udp_tail_server
 from tests.integration.hatchery import Hatched
 from tests.integration.network import INPUT_SHAPE, small_network, small_plan

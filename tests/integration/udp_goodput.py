@@ -6,8 +6,8 @@ import sys
 import time
 
 from splitsem.errors import LinkError
-from splitsem.transport.udp.client import UdpTail
-from splitsem.transport.udp.settings import Settings
+from splitsem.remote.udp.client import UdpTail
+from splitsem.remote.udp.settings import Settings
 from tests.integration.network import small_network, small_plan
 
 NUM_BYTES = 6_000_000

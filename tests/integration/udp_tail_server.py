@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import torch
 
-from splitsem.transport.engine import TailEngine
-from splitsem.transport.plan import weights_digest
-from splitsem.transport.udp.server import UdpServer
-from splitsem.transport.udp.settings import Settings
+from splitsem.remote.plan import weights_digest
+from splitsem.remote.tail_engine import TailEngine
+from splitsem.remote.udp.server import UdpServer
+from splitsem.remote.udp.settings import Settings
 from tests.integration.network import small_network
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.interpolate import PchipInterpolator
 
-from splitsem.bd_rate import Curve, bd_rate
+from splitsem.report.bd_rate import Curve, bd_rate
 
 _STEPS = st.lists(st.tuples(st.floats(0.01, 0.2), st.floats(1.05, 4.0)), min_size=3, max_size=6)
 

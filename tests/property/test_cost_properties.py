@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from splitsem.cost.end_to_end import Cost
-from splitsem.cost.local import Local
+from splitsem.cost.machines import Local, Roofline
+from splitsem.links.simulated import SimulatedLink
 from splitsem.split.half import Half, OpCost
-from splitsem.cost.roofline import Roofline
-from splitsem.transport.simulated import SimulatedLink
 
 seconds = st.floats(1e-6, 1e3)
 counts = st.floats(0, 1e12)

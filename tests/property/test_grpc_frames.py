@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitsem.errors import PayloadError
-from splitsem.transport.grpc import tail_pb2
-from splitsem.transport.grpc.frames import CHUNK_BYTES, Frame, Reply, chunks, joined
+from splitsem.remote.grpc import tail_pb2
+from splitsem.remote.grpc.frames import CHUNK_BYTES, Frame, Reply, chunks, joined
 from tests.conftest import ROOT
 
 ids = st.integers(0, 2**64 - 1)
@@ -69,7 +69,7 @@ def test_a_truncated_or_foreign_message_is_refused(message):
 
 
 def test_the_generated_code_is_that_of_the_committed_proto(tmp_path):
-    proto = "splitsem/transport/grpc/tail.proto"
+    proto = "splitsem/remote/grpc/tail.proto"
     command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}"]
     subprocess.run([*command, proto], cwd=ROOT, check=True, timeout=60)
     for name in ("tail_pb2.py", "tail_pb2.pyi"):

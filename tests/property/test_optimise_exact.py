@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from splitsem.optimise.choices import function_equivalent, fused_gammas
-from splitsem.optimise.damage import DamageTable
-from splitsem.optimise.exact import Exact
-from splitsem.optimise.solution import Solution
-from splitsem.pareto import pareto_front
+from splitsem.report.pareto import pareto_front
+from splitsem.search.damage import DamageTable
+from splitsem.search.exact import Exact
+from splitsem.search.problem import function_equivalent, fused_gammas
+from splitsem.search.solution import Solution
 from tests.optimise_instances import Instance, everything, instance
 
 CLOSE = 1e-12

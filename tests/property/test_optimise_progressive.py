@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
-from splitsem.optimise.choices import fused_gammas, only, parallel_gammas
-from splitsem.optimise.damage import SUBSET_OF, SUBSETS, DamageTable
-from splitsem.optimise.exact import Exact
-from splitsem.optimise.objective import cycle, t_eff
-from splitsem.optimise.problem import LinkCost, Problem
-from splitsem.optimise.progressive import Progressive
-from splitsem.optimise.solution import ROUNDING, Solution
+from splitsem.search.damage import SUBSET_OF, SUBSETS, DamageTable
+from splitsem.search.exact import Exact
+from splitsem.search.objective import cycle, t_eff
+from splitsem.search.problem import LinkCost, Problem, fused_gammas, only, parallel_gammas
+from splitsem.search.progressive import Progressive
+from splitsem.search.solution import ROUNDING, Solution
 from tests.optimise_instances import instance
 
 CLOSE = 1e-12

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from splitsem.optimise.damage import DamageTable
-from splitsem.optimise.exact import Exact
-from splitsem.optimise.objective import Objective, cycle, energy, latency, t_eff
-from splitsem.optimise.problem import LinkCost, Problem
-from splitsem.optimise.rates import Rate, RateTable
+from splitsem.search.damage import DamageTable
+from splitsem.search.exact import Exact
+from splitsem.search.objective import Objective, cycle, energy, latency, t_eff
+from splitsem.search.problem import LinkCost, Problem
+from splitsem.search.rate_table import Rate, RateTable
 
 OBJECTIVES = (t_eff(0.5), latency(), cycle(), energy(5.0, 2.0, 1e-6))
 SCORE_REF = 0.9

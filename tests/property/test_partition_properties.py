@@ -6,7 +6,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from splitsem.errors import ConfigError
-from splitsem.tasks.dealing import class_counts, split_alike
 from splitsem.tasks.partitions import (
     ByDomain,
     ClassGroups,
@@ -14,6 +13,8 @@ from splitsem.tasks.partitions import (
     Iid,
     Partition,
     Shards,
+    class_counts,
+    split_alike,
 )
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 60))

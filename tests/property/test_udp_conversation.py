@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from splitsem.transport.udp import packets
-from splitsem.transport.udp.conversation import Conversation
-from splitsem.transport.udp.inbox import Message
-from splitsem.transport.udp.settings import Counts, Settings
+from splitsem.remote.udp import packets
+from splitsem.remote.udp.conversation import Conversation
+from splitsem.remote.udp.inbox import Message
+from splitsem.remote.udp.settings import Counts, Settings
 
 QUICK = settings(deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 CONNECTION = 7

@@ -5,13 +5,12 @@ import random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from splitsem.transport.remote import Counters
-from splitsem.transport.udp import packets
-from splitsem.transport.udp.caller import Caller
-from splitsem.transport.udp.messages import Hello, Limits, Purpose
-from splitsem.transport.udp.packets import Fragment, Kind
-from splitsem.transport.udp.sessions import Sessions
-from splitsem.transport.udp.settings import Settings
+from splitsem.remote.ends import Counters
+from splitsem.remote.udp import packets
+from splitsem.remote.udp.caller import Caller
+from splitsem.remote.udp.packets import Fragment, Hello, Kind, Limits, Purpose
+from splitsem.remote.udp.sessions import Sessions
+from splitsem.remote.udp.settings import Settings
 
 QUICK = settings(deadline=None, max_examples=150, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 SMALL = Settings(max_message_bytes=20_000, buffer_bytes=60_000, window_bytes=20_000, window=4, fragment_bytes=500)

@@ -37,7 +37,7 @@ def test_bad_settings_are_said_before_training():
     from hydra import compose, initialize_config_dir
 
     from splitsem.errors import ConfigError
-    from splitsem.workflows.federated.ends import build
+    from splitsem.workflows.federated.assembly import build
 
     cases = {
         "federated.min_clients=9": "federated.min_clients must be 1…2",
@@ -69,7 +69,7 @@ def test_a_superlink_that_is_not_there_is_said_by_flower_in_one_line(monkeypatch
     from hydra import compose, initialize_config_dir
 
     from splitsem.errors import LinkError
-    from splitsem.workflows.federated.deployed import as_text, submit
+    from splitsem.workflows.federated.deployment import as_text, submit
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

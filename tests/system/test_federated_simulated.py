@@ -16,8 +16,8 @@ from tests.conftest import ROOT
 pytest.importorskip("flwr", reason="the extra federated is not installed")
 from splitsem.federated.flower import Context, RecordDict
 from splitsem.federated.in_process import InProcessGrid
-from splitsem.workflows.federated import run, simulated
-from splitsem.workflows.federated.ends import build
+from splitsem.workflows.federated import rounds
+from splitsem.workflows.federated.assembly import build
 
 COMMON = ("task=digits", "codec=quant8", "device=cpu", "tracking=none", "trainer.limit_train_batches=1")
 SMALL = ("workflow=federated", "federated/engine=simulation", "federated.num_clients=2", "federated.rounds=2", *COMMON)
@@ -65,7 +65,7 @@ def without_ray(monkeypatch):
 def test_flowers_simulation_engine_gives_the_network_of_the_run_in_one_process(monkeypatch, tmp_path):
     cfg, backend = settings(), without_ray(monkeypatch)
     ends = build(cfg)
-    path = simulated.simulate(cfg, ends, tmp_path, num_cpus=1, num_gpus=0.5)
+    path = rounds.simulate(cfg, ends, tmp_path, num_cpus=1, num_gpus=0.5)
     assert backend.resources == {"num_cpus": 1, "num_gpus": 0.5}
     assert [row["round/num_clients"] for row in ends.server.rows] == [2, 2]
     here = build(cfg)
@@ -78,16 +78,16 @@ def test_the_failure_of_a_simulated_server_is_its_own_line(monkeypatch, tmp_path
     cfg = settings("federated.resume=nowhere")
     without_ray(monkeypatch)
     with pytest.raises(ConfigError, match="nowhere: there is no"):
-        simulated.simulate(cfg, build(cfg), tmp_path, num_cpus=1, num_gpus=0)
+        rounds.simulate(cfg, build(cfg), tmp_path, num_cpus=1, num_gpus=0)
 
 
 def test_without_ray_the_extra_is_named():
     if importlib.util.find_spec("ray") is not None:
         pytest.skip("Ray is installed")
     with pytest.raises(ConfigError, match=r"pip install 'splitsem\[simulation\]'"):
-        simulated.simulate(None, None, None, num_cpus=1, num_gpus=0)
+        rounds.simulate(None, None, None, num_cpus=1, num_gpus=0)
 
 
 def test_two_places_to_run_at_once_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="two places to run"):
-        run.run(settings("federated.superlink=here"), tmp_path)
+        rounds.run(settings("federated.superlink=here"), tmp_path)

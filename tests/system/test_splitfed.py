@@ -52,7 +52,7 @@ def test_a_network_trained_over_grpc_has_its_score_in_one_piece(run_py, tmp_path
 
 def test_bad_settings_are_said_before_training():
     from splitsem.errors import ConfigError
-    from splitsem.workflows.splitfed.ends import open_ends
+    from splitsem.workflows.federated.splitfed import open_ends
 
     cases = {
         ("federated.tail=both",): "federated.tail must be one of averaged, in_turn, got both",

@@ -7,17 +7,16 @@ import numpy as np
 import torch
 
 from splitsem.codecs.codec import Codec
-from splitsem.codecs.identity import Identity
-from splitsem.federated.client_app import make_client_app
+from splitsem.codecs.tensorwise import Identity
+from splitsem.federated.client_app import UpdateMod, make_client_app
 from splitsem.federated.flower import Context, Message, RecordDict, Strategy
 from splitsem.federated.in_process import InProcessGrid
 from splitsem.federated.server_app import Server
 from splitsem.federated.site import Site
 from splitsem.federated.state import Layout, State
-from splitsem.federated.update_mod import UpdateMod
-from splitsem.lightning.fit import Fit
 from splitsem.models.cnn import StagedCnn
 from splitsem.tasks.digits import Digits
+from splitsem.training.fit import Fit
 
 NUM_CLIENTS = 3
 TASK = Digits()

@@ -4,20 +4,17 @@ import numpy as np
 import torch
 
 from splitsem.codecs.codec import Codec
-from splitsem.codecs.identity import Identity
-from splitsem.federated.client_app import make_client_app
+from splitsem.codecs.tensorwise import Identity
+from splitsem.federated.client_app import UpdateMod, make_client_app
 from splitsem.federated.flower import Context, RecordDict
 from splitsem.federated.in_process import InProcessGrid
 from splitsem.federated.server_app import Server
-from splitsem.federated.site import Site
-from splitsem.federated.split_site import SplitSite
+from splitsem.federated.site import Site, SplitSite, TailGroup
 from splitsem.federated.state import Layout, State
-from splitsem.federated.tail_group import TailGroup
-from splitsem.federated.update_mod import UpdateMod
-from splitsem.lightning.fit import Fit
+from splitsem.remote.training_tail import LocalTrainingTail
 from splitsem.split.trainable import TrainableCut
 from splitsem.tasks.digits import Digits
-from splitsem.training.tail import LocalTrainingTail
+from splitsem.training.fit import Fit
 from tests.training import Side
 
 POINT = "stage1"

@@ -5,24 +5,24 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from splitsem.codecs.identity import Identity
 from splitsem.codecs.learned.agilenn import AgileNN
 from splitsem.codecs.learned.bottleneck import Bottleneck
-from splitsem.codecs.learned.stage import Stage
+from splitsem.codecs.learned.learned import Stage
+from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError
 from splitsem.export import coders
-from splitsem.lightning.codec_fit import fit_codec
-from splitsem.lightning.skewness import skewness
+from splitsem.links.channel import Bsc
+from splitsem.links.link import Link, LinkReport
+from splitsem.links.lossy import LossyLink
+from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Frames, Pipeline, score
-from splitsem.replay import Recording
+from splitsem.split.cut import Cut
 from splitsem.split.graph import SplitGraph
-from splitsem.split.partition import Cut
 from splitsem.tasks.digits import Digits
-from splitsem.transport.channels.bsc import Bsc
-from splitsem.transport.link import Link, LinkReport
-from splitsem.transport.lossy import LossyLink
-from splitsem.transport.simulated import SimulatedLink
+from splitsem.training.codec_fit import fit_codec
+from splitsem.training.codec_module import skewness
 from splitsem.workflows import assemble
+from splitsem.workflows.replay import Recording
 from tests.conftest import ROOT
 
 TASK = Digits()

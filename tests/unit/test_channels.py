@@ -5,14 +5,8 @@ from itertools import groupby
 import numpy as np
 import pytest
 
-from splitsem.transport.channels.awgn import Awgn
-from splitsem.transport.channels.bernoulli import packed_bits
-from splitsem.transport.channels.bsc import Bsc
-from splitsem.transport.channels.channel import Channel
-from splitsem.transport.channels.erasure import Erasure
-from splitsem.transport.channels.gilbert_elliott import GilbertElliott
-from splitsem.transport.channels.rayleigh import Rayleigh
-from splitsem.transport.channels.snr import bpsk_ber, bpsk_snr_db
+from splitsem.links.channel import Bsc, Channel, Erasure, GilbertElliott, bpsk_ber, bpsk_snr_db, packed_bits
+from splitsem.links.fading import Awgn, Rayleigh
 
 SENT = np.random.default_rng(7).integers(0, 256, 50_000, dtype=np.uint8)
 BITS = np.unpackbits(SENT)

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
+from splitsem.codecs.learned.learned import Stage
 from splitsem.codecs.learned.semanticnn import SemanticNN
-from splitsem.codecs.learned.stage import Stage
 from splitsem.errors import ConfigError
-from splitsem.lightning.codec_fit import fit_codec
+from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Frames, Pipeline
-from splitsem.replay import Recording
 from splitsem.split.graph import SplitGraph
 from splitsem.tasks.classification import ClassificationTask
 from splitsem.tasks.task import Splits
-from splitsem.transport.simulated import SimulatedLink
+from splitsem.training.codec_fit import fit_codec
+from splitsem.workflows.replay import Recording
 
 
 class Untouchable(Dataset):

@@ -12,10 +12,9 @@ from hydra.utils import get_object, instantiate
 from torch import Tensor
 
 from splitsem.codecs.codec import Codec
-from splitsem.codecs.half import HalfPrecision
-from splitsem.codecs.identity import Identity
 from splitsem.codecs.picture import Jpeg, Webp
 from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.codecs.topk import TopK
 from splitsem.errors import ConfigError
 

@@ -10,8 +10,7 @@ from splitsem.codecs.learned.bottleneck import Bottleneck
 from splitsem.codecs.learned.crbq import CrBq
 from splitsem.codecs.learned.deepcod import DeepCod
 from splitsem.codecs.learned.entropic_student import EntropicStudent
-from splitsem.codecs.learned.ids import LearnedId
-from splitsem.codecs.learned.learned import LearnedCodec
+from splitsem.codecs.learned.learned import LearnedCodec, LearnedId
 from splitsem.codecs.learned.semanticnn import SemanticNN
 from splitsem.codecs.learned.symbol_codec import SymbolCodec
 from splitsem.errors import ConfigError, PayloadError

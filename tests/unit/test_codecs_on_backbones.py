@@ -9,8 +9,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from splitsem.errors import ConfigError
-from splitsem.lightning import weights
-from splitsem.workflows import assemble, codecs
+from splitsem.training import kept_weights
+from splitsem.workflows import assemble, assemble_codec
 from tests.conftest import ROOT
 
 # A cut that one image-like tensor crosses, and what crosses for pictures of 64×64.
@@ -49,9 +49,9 @@ def test_learned_codecs_attach_to_a_backbone_and_send_what_their_size_says(name,
         torch.manual_seed(0)
         untrained = instantiate(cfg.codec, tensor_shape=(channels, height, width), _convert_="all")
         untrained.adopt_tail(network.graph.cut(point).tail)
-        weights.save(untrained, tmp_path / f"{codec}.safetensors", [], 0.0)
+        kept_weights.save(untrained, tmp_path / f"{codec}.safetensors", [], 0.0)
         cfg.codec.weights = str(tmp_path / f"{codec}.safetensors")
-        sender, receiver = (codecs.codec(cfg, network, point) for _ in range(2))
+        sender, receiver = (assemble_codec.codec(cfg, network, point) for _ in range(2))
         with torch.no_grad():
             (z,) = network.graph.cut(point).head(torch.rand(1, 1, 8, 8))
             payload = sender.encode((z,))
@@ -68,4 +68,4 @@ def test_a_cut_of_a_backbone_that_does_not_suit_names_those_that_do(tmp_path):
     cfg = config("resnet18", "crbq", tmp_path, "split.point=output")
     network = assemble.network(cfg)
     with pytest.raises(ConfigError, match=r"CrBq codes one floating-point tensor.*points that suit: .*layer1"):
-        codecs.codec(cfg, network, assemble.chosen_point(cfg, network.graph))
+        assemble_codec.codec(cfg, network, assemble.chosen_point(cfg, network.graph))

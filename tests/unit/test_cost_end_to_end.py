@@ -5,7 +5,7 @@ import json
 import pytest
 
 from splitsem.cost.end_to_end import Cost
-from splitsem.cost.local import Local
+from splitsem.cost.machines import Local
 
 EDGE = Local(active_w=5.0, idle_w=2.0)
 

@@ -7,9 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from splitsem.cost.local import Local
-from splitsem.cost.machine import Machine
-from splitsem.cost.roofline import Roofline
+from splitsem.cost.machines import Local, Machine, Roofline
 
 CONF = Path(__file__).parents[2] / "conf"
 PAIRS = sorted(path.stem for path in (CONF / "hardware").glob("*.yaml"))

@@ -9,13 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from splitsem.cost.local import Local
 from splitsem.cost.lut import Lut, measure_lut, read_lut, write_lut
-from splitsem.cost.machine import Machine
-from splitsem.split.half import Half, OpCost
+from splitsem.cost.machines import Local, Machine, Roofline
 from splitsem.cost.measure import Timing
-from splitsem.cost.roofline import Roofline
 from splitsem.errors import ConfigError
+from splitsem.split.half import Half, OpCost
 
 OPS = (OpCost("linear", 128, 512),)
 LUT = Lut(

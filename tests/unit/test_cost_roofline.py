@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from splitsem.cost.local import Local
+from splitsem.cost.machines import Local, Roofline
 from splitsem.split.half import Half, OpCost
-from splitsem.cost.roofline import Roofline
 
 
 def half(*ops: OpCost, module: nn.Module | None = None) -> Half:

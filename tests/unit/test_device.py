@@ -12,8 +12,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from splitsem.device import Device, built_for, describe_machine
 from splitsem.errors import ConfigError
+from splitsem.placement import Device, built_for, describe_machine
 
 CONF = Path(__file__).parents[2] / "conf" / "device"
 
@@ -92,7 +92,7 @@ def test_freed_memory_is_kept_for_the_next_step():
     """Blocks above 32 MiB, which glibc gives back otherwise: a page fault for each 4 KiB of each of them."""
     program = """
         import resource, torch
-        from splitsem.device import keep_freed_memory
+        from splitsem.placement import keep_freed_memory
 
         def num_faults():
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -10,7 +10,6 @@ from torch import nn
 
 from splitsem.codecs.codec import Codec
 from splitsem.codecs.fixed_length import FixedLength
-from splitsem.codecs.identity import Identity
 from splitsem.codecs.learned.adjscc import Adjscc
 from splitsem.codecs.learned.bottleneck import Bottleneck
 from splitsem.codecs.learned.crbq import CrBq
@@ -20,13 +19,14 @@ from splitsem.codecs.learned.learned import LearnedCodec
 from splitsem.codecs.learned.semanticnn import SemanticNN
 from splitsem.codecs.picture import Webp
 from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.tensorwise import Identity
 from splitsem.codecs.topk import TopK
 from splitsem.errors import ConfigError
-from splitsem.export import coders, device_net, onnx_file
+from splitsem.export import coders, onnx_file
 from splitsem.export import framing as framing_file
-from splitsem.export.footprint import footprint
+from splitsem.export.onnx_file import footprint
+from splitsem.split.cut import Cut
 from splitsem.split.graph import SplitGraph
-from splitsem.split.partition import Cut
 from tests.conftest import ROOT
 
 # What a device needs: the file, its card, numpy, and one of the two runtimes.
@@ -68,7 +68,7 @@ def cut_and_codec(kind: type[Codec], **settings) -> tuple[Cut, Codec]:
 
 def test_the_files_give_the_same_bytes_in_a_process_that_knows_nothing_of_this_package(tmp_path):
     cut, codec = cut_and_codec(SemanticNN)
-    program, framing = device_net.export(cut, codec)
+    program, framing = onnx_file.export(cut, codec)
     torch.export.save(program, tmp_path / "device.pt2")
     onnx_file.write(program, tmp_path / "device.onnx", framing.outputs)
     framing_file.write(framing, tmp_path / "device.json")
@@ -141,7 +141,7 @@ def test_codecs_with_ranges_or_tables_give_the_same_bytes_from_the_torch_file_an
     expected, codecs = {}, {}
     for name, (kind, settings) in OWN_RANGES.items():
         cut, codec = cut_and_codec(kind, **settings)
-        program, framing = device_net.export(cut, codec)
+        program, framing = onnx_file.export(cut, codec)
         network = program.module()
         payloads = [codec.encode(cut.head(x)) for x in samples]
         assert len(set(payloads)) == len(samples)
@@ -172,7 +172,7 @@ def test_codecs_with_ranges_or_tables_give_the_same_bytes_from_the_torch_file_an
 
 def test_every_tensor_of_a_cut_with_several_has_its_own_range():
     cut, codec = two_branches(), FixedLength(6)
-    program, framing = device_net.export(cut, codec)
+    program, framing = onnx_file.export(cut, codec)
     assert framing.outputs[3:] == ["symbols_1", "scales_1", "zero_points_1"]
     x = torch.rand(1, 4)
     with torch.no_grad():
@@ -185,7 +185,7 @@ def test_every_tensor_of_a_cut_with_several_has_its_own_range():
 )
 def test_every_codec_of_symbols_exports_to_its_own_bytes_and_nothing_of_the_server(kind, settings):
     cut, codec = cut_and_codec(kind, **settings)
-    program, framing = device_net.export(cut, codec)
+    program, framing = onnx_file.export(cut, codec)
     network = program.module()
     for x in torch.rand(3, 1, 3, 16, 16):
         assert framing.payload(*(out.numpy() for out in network(x))) == codec.encode(cut.head(x))
@@ -194,7 +194,7 @@ def test_every_codec_of_symbols_exports_to_its_own_bytes_and_nothing_of_the_serv
 
 def test_int8_sends_almost_the_same_symbols_from_a_smaller_file(tmp_path):
     cut, codec = cut_and_codec(Bottleneck, widths=(64, 64))
-    program, framing = device_net.export(cut, codec)
+    program, framing = onnx_file.export(cut, codec)
     onnx_file.write(program, tmp_path / "device.onnx", framing.outputs)
     samples = torch.rand(16, 1, 3, 16, 16)
     onnx_file.write_int8(tmp_path / "device.onnx", tmp_path / "int8.onnx", samples)
@@ -233,7 +233,7 @@ def test_peak_activation_memory_is_what_is_alive_at_a_time():
 
 def test_flops_are_those_of_the_split_graph_and_of_the_encoder():
     cut, codec = cut_and_codec(Bottleneck, widths=(), code_channels=4)
-    program, _ = device_net.export(cut, codec)
+    program, _ = onnx_file.export(cut, codec)
     convolution = 2 * 4 * 8 * 3 * 3 * 8 * 8  # 8 → 4 channels, 3×3, at 8×8 positions
     assert footprint(program).flops > cut.point.head_flops + convolution
     assert footprint(program).flops < 1.5 * (cut.point.head_flops + convolution)

@@ -6,13 +6,9 @@ import numpy as np
 import pytest
 from scipy import special
 
-from splitsem.transport.channels.awgn import Awgn
-from splitsem.transport.channels.bsc import Bsc
-from splitsem.transport.channels.channel import Channel
-from splitsem.transport.channels.gilbert_elliott import GilbertElliott
-from splitsem.transport.fec.code import Code, Uncoded, spread_order
-from splitsem.transport.fec.convolutional import Convolutional
-from splitsem.transport.fec.repetition import Repetition
+from splitsem.links.channel import Bsc, Channel, GilbertElliott
+from splitsem.links.fading import Awgn
+from splitsem.links.fec import Code, Convolutional, Repetition, Uncoded, spread_order
 
 CODES = [Uncoded(), Repetition(1), Repetition(5), Convolutional(), Convolutional(3)]
 WEIGHTS = {10: 36, 12: 211, 14: 1404, 16: 11633, 18: 77433, 20: 502690}

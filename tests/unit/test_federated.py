@@ -6,21 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from splitsem.codecs.identity import Identity
 from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.tensorwise import Identity
 from splitsem.codecs.topk import TopK
 from splitsem.errors import ConfigError, LinkError, PayloadError
 from splitsem.federated import checkpoint
 from splitsem.federated.flower import Array, ArrayRecord, ClientApp, Message, MetricRecord, RecordDict
-from splitsem.federated.in_process import InProcessGrid
-from splitsem.federated.links import ClientLinks
-from splitsem.federated.payload_size import Rate
-from splitsem.federated.rate_controller import RateController
+from splitsem.federated.in_process import ClientLinks, InProcessGrid
+from splitsem.federated.rate_controller import Rate, RateController, WarmUp
 from splitsem.federated.site import falling_share
 from splitsem.federated.state import Layout, from_record, to_record
-from splitsem.federated.warm_up import WarmUp
+from splitsem.links.simulated import SimulatedLink
 from splitsem.models.cnn import StagedCnn
-from splitsem.transport.simulated import SimulatedLink
 from tests.unit.federated import NUM_CLIENTS, Federation, distance, small_site
 
 strategies = pytest.importorskip("flwr.serverapp.strategy", reason="the extra federated is not installed")

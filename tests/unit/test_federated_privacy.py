@@ -7,8 +7,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from splitsem.codecs.identity import Identity
 from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.tensorwise import Identity
 from splitsem.codecs.topk import TopK
 from splitsem.errors import ConfigError, LinkError, PayloadError
 from splitsem.federated.flower import Array, ArrayRecord

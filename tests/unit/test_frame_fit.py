@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from splitsem.cost.frame_fit import FrameFit, TimedFrames, fit_frames
+from splitsem.cost.fits import FrameFit, TimedFrames, fit_frames
 
 TRUE = FrameFit(1.2, 1.4, 0.7e-3, 0.9e-3, 0.25e-3, 1.6e-7, 3000.0, 0.0, 0.0, 1)
 SIZES = [3136, 50176, 12544, 12544, 4704, 4704, 2048, 1024, 40]

@@ -8,14 +8,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from torch import nn
 
-from splitsem.codecs.identity import Identity
 from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.tensorwise import Identity
 from splitsem.codecs.topk import TopK
 from splitsem.errors import ConfigError
-from splitsem.lightning.fit import Fit
-from splitsem.lightning.gradient_codec import CompressedGradients
 from splitsem.models.cnn import StagedCnn
 from splitsem.tasks.digits import Digits
+from splitsem.training.fit import Fit
+from splitsem.training.gradient_codec import CompressedGradients
 from splitsem.workflows import train
 from tests.conftest import ROOT
 

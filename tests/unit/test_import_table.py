@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from splitsem.cost.branch_lut import BranchLut
 from benchmarks.harness.import_table import import_pair, import_table
-from splitsem.cost.link_fit import LinkFit
+from splitsem.cost.branch_lut import BranchLut
+from splitsem.cost.fits import LinkFit
 from splitsem.errors import ConfigError
 from splitsem.models.branches import GAMMAS, equivalents
-from splitsem.optimise.choices import function_equivalent, fused_gammas, only, parallel_gammas
-from splitsem.optimise.exact import Exact
-from splitsem.optimise.measured import measured_problem
-from splitsem.optimise.objective import latency, t_eff
+from splitsem.search.exact import Exact
+from splitsem.search.objective import latency, t_eff
+from splitsem.search.problem import function_equivalent, fused_gammas, measured_problem, only, parallel_gammas
 from tests.unit.toy_chain import ToySpec, block_spec, whole_gammas
 
 SPECS = [block_spec("stage1.0", 4, 4, 8, 1), block_spec("stage1.1", 4, 4, 8, 1), block_spec("stage2.0", 4, 8, 8, 2)]

@@ -7,10 +7,10 @@ from torch import nn
 
 from splitsem.codecs.learned.bottleneck import Bottleneck
 from splitsem.codecs.learned.crbq import CrBq
-from splitsem.lightning.importance import code_importance
-from splitsem.plots.importance import importance
+from splitsem.report.codec_figures import importance
 from splitsem.split.graph import SplitGraph
 from splitsem.tasks.digits import Digits
+from splitsem.training.importance import code_importance
 
 
 class LeftHalf(nn.Module):

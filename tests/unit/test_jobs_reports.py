@@ -5,8 +5,8 @@ import base64
 import pandas as pd
 import pytest
 
-from splitsem.plots.federated_report import federated_report
-from splitsem.plots.joint_report import joint_report
+from splitsem.report.federated_figures import federated_report
+from splitsem.report.joint_report import joint_report
 from splitsem.workflows import summary
 from tests.unit.test_plots_report import Tags
 

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from splitsem.workflows.joint.wire import wire_metrics
+from splitsem.workflows.joint.real_frames import wire_metrics
 
 CUTS = {"": [3], "baseline_": [3, 0], "fused_": [3]}
 SOLUTIONS = {  # as predicted

@@ -5,11 +5,10 @@ from math import sqrt
 import pytest
 import torch
 
-from splitsem.codecs.learned.blocks import Gdn, SnrAttention, normalise_power
-from splitsem.codecs.learned.centres import Centres, bit_error_rate
+from splitsem.codecs.learned.blocks import Centres, Gdn, SnrAttention, bit_error_rate, normalise_power
+from splitsem.codecs.learned.learned import Stage
 from splitsem.codecs.learned.semanticnn import SemanticNN
-from splitsem.codecs.learned.stage import Stage
-from splitsem.lightning.attribution import integrated_gradients
+from splitsem.training.codec_module import integrated_gradients
 
 
 def code(*shape: int) -> torch.Tensor:

@@ -8,15 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitsem.codecs.entropy import shared
-from splitsem.codecs.learned.entropic_student import EntropicStudent
-from splitsem.codecs.learned.prior import FactorisedPrior
+from splitsem.codecs.entropy import context
+from splitsem.codecs.learned.entropic_student import EntropicStudent, FactorisedPrior
 from splitsem.errors import PayloadError
 
 
-def tables(num_rows: int, num_entries: int, seed: int) -> shared.Tables:
+def tables(num_rows: int, num_entries: int, seed: int) -> context.Tables:
     chances = np.random.default_rng(seed).dirichlet(np.full(num_entries, 0.3), num_rows)
-    return shared.to_frequencies(chances)
+    return context.to_frequencies(chances)
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
@@ -25,7 +24,7 @@ def test_any_integers_come_back_with_any_tables(data):
     table = tables(3, data.draw(st.integers(2, 40)), data.draw(st.integers(0, 99)))
     symbols = data.draw(st.lists(st.one_of(st.integers(0, 50), st.integers(-(1 << 15), (1 << 15) - 1)), max_size=60))
     rows = data.draw(st.lists(st.integers(0, 2), min_size=len(symbols), max_size=len(symbols)))
-    assert shared.decode(shared.encode(symbols, rows, table), rows, table) == symbols
+    assert context.decode(context.encode(symbols, rows, table), rows, table) == symbols
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
@@ -33,21 +32,21 @@ def test_any_integers_come_back_with_any_tables(data):
 def test_any_bytes_are_symbols_or_a_payload_error(body):
     table, rows = tables(2, 9, 0), [0, 1] * 20
     with contextlib.suppress(PayloadError):
-        assert len(shared.decode(body, rows, table)) == 40
+        assert len(context.decode(body, rows, table)) == 40
 
 
 def test_tables_are_whole_and_leave_nothing_out():
     table = tables(50, 33, 1)
     assert (table >= 1).all()
-    assert (table.sum(1) == 1 << shared.SCALE_BITS).all()
+    assert (table.sum(1) == 1 << context.SCALE_BITS).all()
 
 
 def test_a_code_is_at_most_three_bytes_longer_than_its_information():
     rng, table = np.random.default_rng(0), tables(4, 12, 0)
     rows = rng.integers(0, 4, 400).tolist()
     symbols = [int(rng.choice(11, p=table[r, :11] / table[r, :11].sum())) for r in rows]
-    bits = -sum(np.log2(table[r, s] / (1 << shared.SCALE_BITS)) for r, s in zip(rows, symbols, strict=True))
-    assert bits / 8 - 1 < len(shared.encode(symbols, rows, table)) <= bits / 8 * 1.002 + 3
+    bits = -sum(np.log2(table[r, s] / (1 << context.SCALE_BITS)) for r, s in zip(rows, symbols, strict=True))
+    assert bits / 8 - 1 < len(context.encode(symbols, rows, table)) <= bits / 8 * 1.002 + 3
 
 
 def test_a_prior_learns_the_distribution_and_its_estimate_comes_true_in_bytes():

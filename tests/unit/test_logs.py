@@ -5,7 +5,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-from splitsem.logs import JsonFormatter
+from splitsem.workflows.startup import JsonFormatter
 
 
 def record(message, *args, exc_info=None, **extra):

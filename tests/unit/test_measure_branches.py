@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from splitsem.cost.machine_rates import MachineRates, measure_rates
-from splitsem.cost.measure_branches import BranchMeter, describe_now
-from splitsem.device import Device
+from splitsem.cost.branch_meter import BranchMeter, describe_now
+from splitsem.cost.measure import MachineRates, measure_rates
 from splitsem.errors import ConfigError
+from splitsem.placement import Device
 from tests.unit.toy_chain import ToyChain, whole_gammas
 
 CPU = Device("cpu")

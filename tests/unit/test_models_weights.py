@@ -13,9 +13,8 @@ from torch import nn
 from torchvision.models._api import WeightsEnum
 
 from splitsem.errors import ConfigError
-from splitsem.models.timm_models import timm_model
-from splitsem.models.torchvision_models import torchvision_model
-from splitsem.models.weights import load_weights, read_weights
+from splitsem.models.checkpoints import load_weights, read_weights
+from splitsem.models.ready_made import timm_model, torchvision_model
 
 PICTURE = (3, 64, 64)
 

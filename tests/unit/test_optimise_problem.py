@@ -6,13 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitsem.cost.end_to_end import Cost
-from splitsem.cost.local import Local
-from splitsem.optimise.choices import function_equivalent, fused_gammas, only, parallel_gammas
-from splitsem.optimise.damage import SUBSETS, DamageTable, ablation
-from splitsem.optimise.objective import Objective, cycle, energy, latency, t_eff
-from splitsem.optimise.problem import LinkCost, Problem
-from splitsem.optimise.roofline import TierWork
-from splitsem.optimise.solution import Solution
+from splitsem.cost.machines import Local
+from splitsem.search.damage import SUBSETS, DamageTable, ablation
+from splitsem.search.objective import Objective, TierWork, cycle, energy, latency, t_eff
+from splitsem.search.problem import LinkCost, Problem, function_equivalent, fused_gammas, only, parallel_gammas
+from splitsem.search.solution import Solution
 
 INF = np.inf
 

@@ -7,16 +7,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from splitsem.optimise import tiers
-from splitsem.optimise.choices import function_equivalent, fused_gammas
-from splitsem.optimise.damage import DamageTable
-from splitsem.optimise.exact import Exact
-from splitsem.optimise.objective import cycle, energy, latency, t_eff
-from splitsem.optimise.problem import LinkCost, Problem
-from splitsem.optimise.progressive import Progressive
-from splitsem.optimise.relaxed import Relaxed
-from splitsem.optimise.roofline import TierWork
-from splitsem.optimise.solution import optimality_gap
+from splitsem.search import fronts
+from splitsem.search.damage import DamageTable
+from splitsem.search.exact import Exact
+from splitsem.search.objective import TierWork, cycle, energy, latency, t_eff
+from splitsem.search.problem import LinkCost, Problem, function_equivalent, fused_gammas
+from splitsem.search.progressive import Progressive
+from splitsem.search.relaxed import Relaxed
+from splitsem.search.solution import optimality_gap
 from tests.conftest import ROOT
 from tests.optimise_instances import instance
 
@@ -127,7 +125,7 @@ def test_the_best_candidates_come_first_and_keep_epsilon():
 
 
 def test_a_front_that_grows_too_large_says_what_to_do_and_a_damage_step_does_it(monkeypatch):
-    monkeypatch.setattr(tiers, "MOST_POINTS", 200)
+    monkeypatch.setattr(fronts, "MOST_POINTS", 200)
     doubling = 2.0 ** np.arange(10)[:, None]
     times_s = np.full((10, 14), np.inf)
     times_s[:, [0, 4]] = np.hstack([0 * doubling, doubling])  # no sum equals another

@@ -5,16 +5,14 @@ from functools import partial
 import numpy as np
 import pytest
 
-from splitsem.optimise.calibration import recalibrated
-from splitsem.optimise.choices import only
-from splitsem.optimise.damage import DamageTable
-from splitsem.optimise.exact import Exact
-from splitsem.optimise.objective import t_eff
-from splitsem.optimise.problem import LinkCost, Problem
-from splitsem.optimise.progressive import Progressive
-from splitsem.optimise.relaxed import Relaxed
-from splitsem.optimise.solution import Solution
-from splitsem.optimise.validated import Validated, Validation
+from splitsem.search.damage import DamageTable, recalibrated
+from splitsem.search.exact import Exact
+from splitsem.search.objective import t_eff
+from splitsem.search.problem import LinkCost, Problem, only
+from splitsem.search.progressive import Progressive
+from splitsem.search.relaxed import Relaxed
+from splitsem.search.solution import Solution
+from splitsem.search.validated import Validated, Validation
 
 SCORE_REF, EPSILON, UNITS = 0.9, 0.02, 6
 WAYS = (0, 1, 4, 13)

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from splitsem.errors import ConfigError
-from splitsem.workflows.over_link import area, links
+from splitsem.workflows.learned_codec import area, links
 from tests.conftest import ROOT
 
 

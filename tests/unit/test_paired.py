@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from splitsem.optimise.paired import paired_margin
+from splitsem.search.objective import paired_margin
 
 
 def test_the_same_function_needs_no_margin_and_rarer_disagreement_a_smaller_one():

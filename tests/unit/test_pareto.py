@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from splitsem.pareto import pareto_front
+from splitsem.report.pareto import pareto_front
 
 
 def brute_force(points: np.ndarray) -> np.ndarray:

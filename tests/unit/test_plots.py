@@ -9,13 +9,11 @@ import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 
-from splitsem.pareto import pareto_front
-from splitsem.plots import results as rs
-from splitsem.plots.accuracy_throughput import accuracy_throughput
-from splitsem.plots.latency_breakdown import latency_breakdown
-from splitsem.plots.rate_accuracy import rate_accuracy
-from splitsem.plots.run_breakdown import run_breakdown
-from splitsem.plots.style import save
+from splitsem.report import results as rs
+from splitsem.report.pareto import pareto_front
+from splitsem.report.run_figures import latency_breakdown, run_breakdown
+from splitsem.report.score_plots import accuracy_throughput, rate_accuracy
+from splitsem.report.style import save
 from tests.unit.sample_results import UNET, sample_results
 
 PLOTS = [accuracy_throughput, rate_accuracy, latency_breakdown]

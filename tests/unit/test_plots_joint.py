@@ -6,10 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from splitsem.models.branches import GAMMAS
-from splitsem.plots.cut_front import cut_front
-from splitsem.plots.gamma_map import gamma_map
-from splitsem.plots.hyper_weights import branch_importance, hyper_weights
-from splitsem.plots.roofline import roofline
+from splitsem.report.joint_figures import branch_importance, cut_front, gamma_map, hyper_weights
+from splitsem.report.roofline_figure import roofline
 
 
 def drawn(figure: Figure) -> Figure:

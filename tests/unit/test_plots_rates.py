@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from splitsem.plots.rates import delta_rates, equal_score
-from splitsem.plots.report import report
-from splitsem.plots.results import prepare
+from splitsem.report.bd_rate import delta_rates, equal_score
+from splitsem.report.results import prepare
+from splitsem.report.sweep_report import report
 from tests.unit.sample_results import sample_results
 
 SCORES = (0.5, 0.6, 0.7, 0.72)

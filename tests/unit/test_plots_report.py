@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from splitsem.plots.accuracy_throughput import accuracy_throughput
-from splitsem.plots.best import best
-from splitsem.plots.report import report
+from splitsem.report.best import best
+from splitsem.report.score_plots import accuracy_throughput
+from splitsem.report.sweep_report import report
 from tests.unit.sample_results import UNET, sample_results
 
 COMMAND = "python run.py task=disaster codec=quant8 -m"

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from splitsem.plots.results import describe, failures, prepare, references, splits
+from splitsem.report.results import describe, failures, prepare, references, splits
 from tests.unit.sample_results import UNET, sample_results
 
 

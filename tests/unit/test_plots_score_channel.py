@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from splitsem.plots.score_channel import curves, score_channel
+from splitsem.report.codec_figures import curves, score_channel
 
 
 def runs() -> pd.DataFrame:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from rich.console import Console
 
+from splitsem.report.results import prepare
+from splitsem.report.tables import points_table, table
 from splitsem.split.half import OpCost
-from splitsem.plots.results import prepare
-from splitsem.plots.tables import points_table, table
 from splitsem.split.point import SplitPoint, TensorSpec
 from tests.unit.sample_results import UNET, sample_results
 

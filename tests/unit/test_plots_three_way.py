@@ -3,10 +3,9 @@
 import pandas as pd
 import pytest
 
-from splitsem.plots.codec_looks import looks
-from splitsem.plots.codec_table import codec_table
-from splitsem.plots.intervals import half_ci95, over_trainings
-from splitsem.plots.three_way import is_three_way, three_way, three_way_figure
+from splitsem.report.codec_figures import is_three_way, looks, three_way, three_way_figure
+from splitsem.report.federated_figures import half_ci95, over_trainings
+from splitsem.report.tables import codec_table
 
 
 def sweep() -> pd.DataFrame:

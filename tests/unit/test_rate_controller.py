@@ -8,9 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.harness.rounds import rounds_over, write_trace
-from splitsem.federated.payload_size import HEADER_BYTES, PayloadSizes, bits_per_value
-from splitsem.federated.rate_controller import Observation, Rate, RateController
-from splitsem.transport.trace import TraceLink
+from splitsem.federated.rate_controller import (
+    HEADER_BYTES,
+    Observation,
+    PayloadSizes,
+    Rate,
+    RateController,
+    bits_per_value,
+)
+from splitsem.links.trace import TraceLink
 
 RAW_VALUES = 100_000
 MBPS = 1e6

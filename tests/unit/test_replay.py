@@ -6,19 +6,19 @@ from torch import Tensor, nn
 
 from splitsem.codecs.codec import Codec
 from splitsem.codecs.fixed_length import FixedLength
-from splitsem.codecs.identity import Identity
 from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.tensorwise import Identity
+from splitsem.links.channel import Bsc
+from splitsem.links.fading import Rayleigh
+from splitsem.links.fec import Convolutional
+from splitsem.links.link import Link
+from splitsem.links.lossy import LossyLink
+from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Frames, Pipeline, score
-from splitsem.replay import Recording, ci95, play_all
+from splitsem.split.cut import Cut
 from splitsem.split.graph import SplitGraph
-from splitsem.split.partition import Cut
 from splitsem.tasks.digits import Digits
-from splitsem.transport.channels.bsc import Bsc
-from splitsem.transport.channels.rayleigh import Rayleigh
-from splitsem.transport.fec.convolutional import Convolutional
-from splitsem.transport.link import Link
-from splitsem.transport.lossy import LossyLink
-from splitsem.transport.simulated import SimulatedLink
+from splitsem.workflows.replay import Recording, ci95, play_all
 
 TASK = Digits()
 

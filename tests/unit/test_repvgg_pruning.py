@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from splitsem.errors import ConfigError
-from splitsem.lightning.fit import Fit
 from splitsem.models.branches import Branch
 from splitsem.models.repvgg import DeployedRepVgg, HyperRepVgg
-from splitsem.models.repvgg_pruning import most_important
+from splitsem.models.repvgg_units import most_important
 from splitsem.tasks.digits import Digits
+from splitsem.training.fit import Fit
 from tests.repvgg_samples import assert_same_function, narrow, pictures
 
 ROWS = st.lists(st.dictionaries(st.sampled_from(list(Branch)), st.floats(0, 1e6), min_size=1), min_size=1, max_size=9)

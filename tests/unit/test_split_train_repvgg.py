@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
-from splitsem.lightning.split_module import train_split
 from splitsem.models.repvgg import HyperRepVgg
+from splitsem.remote.split_module import train_split
+from splitsem.remote.training_tail import LocalTrainingTail
 from splitsem.tasks.digits import Digits
-from splitsem.training.tail import LocalTrainingTail
 from tests.training import FIT, SHAPE, Side
 
 TINY = {"blocks": [2, 2], "widths": [4, 6, 8], "stem_stride": 1}  # all three branches on either side of stage2.0

@@ -8,16 +8,15 @@ import pytest
 import torch
 from torch.utils.data import Subset
 
-from splitsem.lightning.split_module import train_local_split
 from splitsem.codecs.quantise import Quantise
 from splitsem.errors import BusyError, ConfigError, LinkError, PayloadError
+from splitsem.remote.split_module import train_local_split
+from splitsem.remote.training_engine import CommonTail, TrainingLimits
+from splitsem.remote.training_messages import Kind, Request
+from splitsem.remote.training_tail import LocalTrainingTail
 from splitsem.split.trainable import TrainableCut
-from splitsem.tasks.labels import domains_of
+from splitsem.tasks.classification import domains_of
 from splitsem.tasks.partitions import ByDomain
-from splitsem.training.common_tail import CommonTail
-from splitsem.training.engine import TrainingLimits
-from splitsem.training.messages import Kind, Request
-from splitsem.training.tail import LocalTrainingTail
 from tests.training import Side
 from tests.unit.federated import distance
 
@@ -187,7 +186,7 @@ def test_steps_of_a_client_are_known_before_it_trains(num_samples, steps):
 
 
 def test_a_partition_by_domain_wants_domains():
-    from splitsem.workflows.federated.ends import divide
+    from splitsem.workflows.federated.assembly import divide
 
     with pytest.raises(ConfigError, match=r"has none: take task=domains task.domain=null"):
         divide(ByDomain(), TASK, 2)

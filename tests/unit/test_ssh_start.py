@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from splitsem.errors import ConfigError, LinkError
-from splitsem.transport.ssh import messages, trouble
-from splitsem.transport.ssh.command import NO_FOLDER, NO_PYTHON, remote_command, serve_command
-from splitsem.transport.ssh.inventory import Host, Start, load
+from splitsem.remote import ssh_server
+from splitsem.remote.ssh_inventory import NO_FOLDER, NO_PYTHON, Host, Start, load, remote_command, serve_command
 from tests.conftest import ROOT
 
 
@@ -100,7 +99,7 @@ def test_the_remote_shell_sees_names_as_they_are(shell, tmp_path):
 
     for name in (folder.name, f"~/{folder.name}", str(folder)):
         done = run(Host("lab", "a", folder=name, python="./my python"))
-        assert done.stdout.splitlines() == [str(folder), "-m splitsem.workflows.serve_attached"], done.stderr
+        assert done.stdout.splitlines() == [str(folder), "-m splitsem.workflows.ssh_start"], done.stderr
     assert run(Host("lab", "a", folder="none")).returncode == NO_FOLDER
     assert run(Host("lab", "a", folder=folder.name, python="./none")).returncode == NO_PYTHON
     assert run(Host("lab", "a", folder=folder.name, python="no-such-python")).returncode == NO_PYTHON
@@ -119,7 +118,7 @@ def test_the_remote_shell_sees_names_as_they_are(shell, tmp_path):
     ],
 )
 def test_each_end_of_the_remote_command_has_its_reason(returncode, line, kind, said):
-    error = trouble.explain(Host("lab", "a"), returncode, ["before", line])
+    error = ssh_server.explain(Host("lab", "a"), returncode, ["before", line])
     assert type(error) is kind
     assert said in str(error)
     assert "host lab" in str(error)
@@ -127,6 +126,6 @@ def test_each_end_of_the_remote_command_has_its_reason(returncode, line, kind, s
 
 def test_what_login_scripts_print_is_no_message():
     facts = {"serving": "127.0.0.1:1"}
-    assert messages.from_line(messages.to_line(facts)) == facts
+    assert ssh_server.from_line(ssh_server.to_line(facts)) == facts
     for line in (b"Welcome!\n", b'{"serving": 1}\n', b"splitsem: [\n", b"splitsem: []\n", b""):
-        assert messages.from_line(line) is None
+        assert ssh_server.from_line(line) is None

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from splitsem.tasks.corruption import Corruption, generator
-from splitsem.tasks.corruptions import FAMILIES, corruption
+from splitsem.tasks.degradations import FAMILIES, corruption
 
 GREY = torch.full((6, 1, 32, 32), 0.5)
 

@@ -11,10 +11,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from splitsem.models.unet import UNet
 from splitsem.tasks.aerial import scene
-from splitsem.tasks.dice import dice_loss
-from splitsem.tasks.disaster import Disaster, Turned
+from splitsem.tasks.disaster import Disaster, SegmentationIoU, Turned, dice_loss
 from splitsem.tasks.rescuenet import CLASS_NAMES, IGNORED, PALETTE
-from splitsem.tasks.segmentation import SegmentationIoU
 
 CONF = Path(__file__).parents[2] / "conf"
 

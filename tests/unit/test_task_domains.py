@@ -11,12 +11,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from splitsem.errors import ConfigError
-from splitsem.plots.domains import domains as draw_domains
-from splitsem.plots.partition import partition as draw_partition
+from splitsem.report.data_figures import domains as draw_domains
+from splitsem.report.data_figures import partition as draw_partition
+from splitsem.tasks.classification import labels_of
 from splitsem.tasks.digits import Digits
 from splitsem.tasks.domains import Domains
 from splitsem.tasks.imagefolder import ImageFolderTask
-from splitsem.tasks.labels import labels_of
 from splitsem.tasks.netqos import NetQos
 from splitsem.tasks.partitions import ClassGroups, Dirichlet, Iid
 from tests.conftest import ROOT

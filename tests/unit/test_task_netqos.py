@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
 from splitsem.models.lstm import LstmForecaster
-from splitsem.tasks.cellular import cellular_throughput_bps
 from splitsem.tasks.netqos import NetQos
+from splitsem.tasks.series import cellular_throughput_bps
 
 CONF = Path(__file__).parents[2] / "conf"
 

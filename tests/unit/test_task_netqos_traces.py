@@ -7,7 +7,7 @@ import pytest
 
 from splitsem.errors import ConfigError
 from splitsem.tasks.netqos import NetQos
-from splitsem.tasks.traces import mahimahi_throughput_bps, read_csv_bps, read_mahimahi
+from splitsem.tasks.series import mahimahi_throughput_bps, read_csv_bps, read_mahimahi
 
 
 def write(path: Path, text: str) -> Path:

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from splitsem.tasks.classification import ClassificationTask, hold_out
+from splitsem.tasks.classification import ClassificationTask, ImageTensors, RandomCropFlip, hold_out
 from splitsem.tasks.digits import Digits
-from splitsem.tasks.image_tensors import ImageTensors, RandomCropFlip
 from splitsem.tasks.task import Splits
 
 

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from splitsem.codecs.identity import Identity
 from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import BusyError, ConfigError, PayloadError, SessionError, SplitPointError
-from splitsem.lightning.optimiser import HalfOptimiser, adamw_one_cycle
+from splitsem.remote.plan import TrainingPlan
+from splitsem.remote.training_engine import TrainingLimits
+from splitsem.remote.training_messages import Kind, Request, StepReply
+from splitsem.remote.training_tail import LocalTrainingTail
 from splitsem.tasks.digits import Digits
-from splitsem.training.engine import TrainingLimits
-from splitsem.training.messages import Kind, Request, StepReply
-from splitsem.training.plan import TrainingPlan
-from splitsem.training.tail import LocalTrainingTail
+from splitsem.training.optimiser import HalfOptimiser, adamw_one_cycle
 from splitsem.workflows.serve import training_transport
 from tests.training import SHAPE, Side, batches
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from splitsem.lightning.loop import run_bare, run_loop
+from splitsem.training.loop import run_bare, run_loop
 
 
 class Terminated(lightning.LightningModule):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from splitsem.transport.batching import Batcher
+from splitsem.remote.tail_engine import Batcher
 
 
 class Gate(nn.Module):

@@ -7,15 +7,12 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from splitsem.transport.channels.bsc import Bsc
-from splitsem.transport.channels.channel import Channel
-from splitsem.transport.channels.erasure import Erasure
-from splitsem.transport.channels.rayleigh import Rayleigh
-from splitsem.transport.fec.convolutional import Convolutional
-from splitsem.transport.fec.repetition import Repetition
-from splitsem.transport.lossy import LossyLink
-from splitsem.transport.simulated import SimulatedLink
-from splitsem.transport.trace import TraceLink
+from splitsem.links.channel import Bsc, Channel, Erasure
+from splitsem.links.fading import Rayleigh
+from splitsem.links.fec import Convolutional, Repetition
+from splitsem.links.lossy import LossyLink
+from splitsem.links.simulated import SimulatedLink
+from splitsem.links.trace import TraceLink
 
 CONF = Path(__file__).parents[2] / "conf" / "transport"
 PRESETS = ("bsc", "gilbert_elliott", "erasure", "awgn", "rayleigh")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from splitsem.transport.measured import NO_RATE_BPS, MeasuredLink
-from splitsem.transport.simulated import SimulatedLink
+from splitsem.links.probed import NO_RATE_BPS, MeasuredLink
+from splitsem.links.simulated import SimulatedLink
 
 
 def test_a_link_of_constant_rate_is_found_again_from_noisy_probes():

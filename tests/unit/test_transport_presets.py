@@ -7,8 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
-from splitsem.transport.simulated import SimulatedLink
-from splitsem.transport.trace import TraceLink
+from splitsem.links.simulated import SimulatedLink
+from splitsem.links.trace import TraceLink
 
 CONF = Path(__file__).parents[2] / "conf" / "transport"
 PRESETS = ("ethernet", "wifi", "5g", "lte", "ble", "lora")

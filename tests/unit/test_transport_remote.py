@@ -8,21 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from splitsem.codecs.decoders import builtin_decoders
-from splitsem.codecs.half import HalfPrecision
-from splitsem.codecs.identity import Identity
+from splitsem.codecs.fields import Pieces
 from splitsem.codecs.learned.bottleneck import Bottleneck
-from splitsem.codecs.pieces import Pieces
 from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.codecs.topk import TopK
 from splitsem.errors import BusyError, ConfigError, PayloadError, SessionError, SplitPointError
 from splitsem.models.cnn import StagedCnn
+from splitsem.remote.ends import Answer
+from splitsem.remote.plan import Plan, builtin_decoders, codec_label, weights_digest
+from splitsem.remote.profiler import Profiler
+from splitsem.remote.replies import ReplyBook
+from splitsem.remote.tail_engine import TailEngine
 from splitsem.split.graph import SplitGraph
-from splitsem.transport.engine import TailEngine
-from splitsem.transport.plan import Plan, codec_label, weights_digest
-from splitsem.transport.profiler import Profiler
-from splitsem.transport.remote import Answer
-from splitsem.transport.replies import ReplyBook
 
 
 @pytest.fixture(scope="module")

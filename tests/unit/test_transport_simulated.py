@@ -2,7 +2,7 @@
 
 import pytest
 
-from splitsem.transport.simulated import SimulatedLink
+from splitsem.links.simulated import SimulatedLink
 
 
 def test_time_is_half_a_round_trip_plus_the_bits_at_the_bandwidth() -> None:

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from splitsem.errors import ConfigError
-from splitsem.transport.trace import TraceLink
+from splitsem.links.trace import TraceLink
 
 
 def write(folder: Path, times_ms: list[int]) -> str:

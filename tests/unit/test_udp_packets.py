@@ -9,17 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitsem.codecs import wire
-from splitsem.codecs.half import HalfPrecision
-from splitsem.codecs.identity import Identity
 from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.errors import ConfigError
-from splitsem.transport.udp import packets
-from splitsem.transport.udp.address import bind, host_and_port
-from splitsem.transport.udp.packets import Fragment, Kind
-from splitsem.transport.udp.ranges import SequenceRanges
-from splitsem.transport.udp.repair import zero_fill
-from splitsem.transport.udp.settings import Settings
-from splitsem.transport.udp.timing import CongestionWindow, RoundTrip, TokenBucket
+from splitsem.remote.udp import packets
+from splitsem.remote.udp.conversation import SequenceRanges
+from splitsem.remote.udp.inbox import zero_fill
+from splitsem.remote.udp.outbox import CongestionWindow, RoundTrip, TokenBucket
+from splitsem.remote.udp.packets import Fragment, Kind
+from splitsem.remote.udp.settings import Settings, bind, host_and_port
 
 QUICK = settings(deadline=None, max_examples=80, derandomize=True)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from splitsem.errors import ConfigError
-from splitsem.lightning import weights
+from splitsem.training import kept_weights
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -17,8 +17,8 @@ def network(seed: int = 0) -> nn.Module:
 
 def test_saved_weights_come_back_bit_for_bit_with_their_history(tmp_path):
     original, other = network(0), network(1)
-    weights.save(original, tmp_path / "w.safetensors", [{"val_score": 0.5}], train_s=2.0)
-    trained = weights.load(other, tmp_path / "w.safetensors")
+    kept_weights.save(original, tmp_path / "w.safetensors", [{"val_score": 0.5}], train_s=2.0)
+    trained = kept_weights.load(other, tmp_path / "w.safetensors")
     assert trained.history == [{"val_score": 0.5}]
     assert trained.train_s == 2.0
     for name, tensor in original.state_dict().items():
@@ -27,35 +27,35 @@ def test_saved_weights_come_back_bit_for_bit_with_their_history(tmp_path):
 
 def test_every_single_damaged_byte_is_noticed(tmp_path):
     path = tmp_path / "w.safetensors"
-    weights.save(network(), path, [], 0.0)
+    kept_weights.save(network(), path, [], 0.0)
     whole = path.read_bytes()
     for position in range(0, len(whole), 7):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         with pytest.raises(ConfigError):
-            weights.load(network(), path)
+            kept_weights.load(network(), path)
 
 
 def test_a_damaged_file_is_trained_again_and_mended(tmp_path, caplog):
     calls = []
-    weights.fit_or_load(network(), "key", tmp_path, lambda: calls.append(1) or [])
+    kept_weights.fit_or_load(network(), "key", tmp_path, lambda: calls.append(1) or [])
     (tmp_path / "key.safetensors").write_bytes(b"rubbish")
-    again = weights.fit_or_load(network(), "key", tmp_path, lambda: calls.append(1) or [])
-    third = weights.fit_or_load(network(), "key", tmp_path, lambda: calls.append(1) or [])
+    again = kept_weights.fit_or_load(network(), "key", tmp_path, lambda: calls.append(1) or [])
+    third = kept_weights.fit_or_load(network(), "key", tmp_path, lambda: calls.append(1) or [])
     assert (len(calls), again.from_cache, third.from_cache) == (2, False, True)
     assert "Training again" in caplog.text
 
 
 def test_weights_of_another_network_are_refused_with_the_difference(tmp_path):
-    weights.save(nn.Linear(4, 3), tmp_path / "w.safetensors", [], 0.0)
+    kept_weights.save(nn.Linear(4, 3), tmp_path / "w.safetensors", [], 0.0)
     with pytest.raises(ConfigError, match="another network"):
-        weights.load(nn.Linear(4, 2), tmp_path / "w.safetensors")
+        kept_weights.load(nn.Linear(4, 2), tmp_path / "w.safetensors")
 
 
 def test_the_fingerprint_changes_with_a_setting_and_not_with_a_call():
     model = network()
-    one = weights.fingerprint({"seed": 0}, [model])
-    assert one == weights.fingerprint({"seed": 0}, [network(1)])
-    assert one != weights.fingerprint({"seed": 1}, [model])
+    one = kept_weights.fingerprint({"seed": 0}, [model])
+    assert one == kept_weights.fingerprint({"seed": 0}, [network(1)])
+    assert one != kept_weights.fingerprint({"seed": 1}, [model])
 
 
 def _train_slowly(folder, name):
@@ -63,7 +63,7 @@ def _train_slowly(folder, name):
         with open(folder / f"trained-{name}", "x"):
             return []
 
-    weights.fit_or_load(network(), "shared", folder, fit)
+    kept_weights.fit_or_load(network(), "shared", folder, fit)
 
 
 def test_processes_that_ask_at_once_train_once(tmp_path):

@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from splitsem.codecs import wire
-from splitsem.codecs.half import HalfPrecision
-from splitsem.codecs.identity import Identity
-from splitsem.codecs.pieces import Pieces
+from splitsem.codecs.fields import Pieces
 from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.errors import PayloadError
 
 

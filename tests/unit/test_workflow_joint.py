@@ -13,16 +13,16 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from splitsem.cost.branch_lut_file import read_branch_lut, write_branch_lut
-from splitsem.cost.hardware_lut import read_hardware_lut
-from splitsem.cost.slowed import slowed
-from splitsem.device import Device
+from splitsem.cost.lut import slowed
 from splitsem.errors import ConfigError
-from splitsem.optimise.deployed import DeployedSplit
-from splitsem.optimise.measured import measured_problem
-from splitsem.workflows.job import Result
+from splitsem.placement import Device
+from splitsem.search.deployed import DeployedSplit
+from splitsem.search.problem import measured_problem
 from splitsem.workflows.joint import workflow
+from splitsem.workflows.result import Result
 from tests.conftest import ROOT
 from tests.repvgg_samples import narrow, pictures
+from tests.unit.hardware_lut_file import read_hardware_lut
 
 FIXED = (
     "workflow=joint",

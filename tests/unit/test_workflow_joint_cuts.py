@@ -15,18 +15,18 @@ from torch.utils.data import Dataset
 
 from splitsem.codecs.quantise import Quantise
 from splitsem.cost.lut import read_lut
-from splitsem.device import Device
 from splitsem.errors import ConfigError
+from splitsem.links.simulated import SimulatedLink
 from splitsem.models.cnn import StagedCnn
-from splitsem.optimise.deployed import DeployedCodec
-from splitsem.optimise.paired import quantile
 from splitsem.pipeline import Pipeline
+from splitsem.placement import Device
+from splitsem.search.deployed import DeployedCodec
+from splitsem.search.objective import quantile
 from splitsem.split.graph import SplitGraph
 from splitsem.tasks.digits import Digits
 from splitsem.tasks.task import Splits
-from splitsem.transport.simulated import SimulatedLink
-from splitsem.workflows.job import Result
 from splitsem.workflows.joint import workflow
+from splitsem.workflows.result import Result
 from tests.conftest import ROOT
 
 FIXED = (

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from splitsem.errors import ConfigError
-from splitsem.transport.metrics import ServerMetrics
+from splitsem.remote.server_metrics import ServerMetrics
 from splitsem.workflows.serve import show_metrics
 
 

@@ -5,12 +5,24 @@ symbol, so it is used where a table would cost more than it saves. Carry propaga
 1979; Pavlov). Reading past the end gives zeros, so trailing zeros are not sent and no input can run a decoder away.
 """
 
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile for speed, without the GIL; kept on disk wherever numba finds a folder that it may write to."""
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no such folder: package and home are read-only, as in some containers
+        return numba.njit(nogil=True)(function)
+
+
 # mypy: ignore-errors
 # numba infers the types; all of a file's kernels stay in it, because numba's disk cache looks at one file only
 
-import numpy as np
-
-from splitsem.codecs.entropy.kernel import kernel
 
 _LOW, _RANGE, _CACHE, _PENDING, _POS, _FULL = range(6)  # encoder state
 _CODE = 0  # decoder state shares _RANGE and _POS

@@ -11,7 +11,7 @@ Giesen 2014, arXiv 1402.3392). Decoding uses integers only and cannot leave its 
 
 import numpy as np
 
-from splitsem.codecs.entropy.kernel import kernel
+from splitsem.codecs.entropy.adaptive import kernel
 
 LOWEST_STATE = 1 << 16  # states live in [2^16, 2^32)
 NUM_STATES = 4

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from splitsem.codecs.learned.blocks import Gdn, SnrAttention, normalise_power
-from splitsem.codecs.learned.centres import Centres
-from splitsem.codecs.learned.ids import LearnedId
-from splitsem.codecs.learned.stage import Stage
+from splitsem.codecs.learned.blocks import Centres, Gdn, SnrAttention, normalise_power
+from splitsem.codecs.learned.learned import LearnedId, Stage
 from splitsem.codecs.learned.symbol_codec import SymbolCodec
 
 _SPREAD = 2.5  # in deviations of a code of mean square one: 99 % of a normal one

@@ -10,11 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from splitsem.codecs.codec import Tensors
-from splitsem.codecs.learned.blocks import normalise_power
-from splitsem.codecs.learned.centres import Centres
-from splitsem.codecs.learned.ids import LearnedId
-from splitsem.codecs.learned.learned import Coded
-from splitsem.codecs.learned.stage import Stage
+from splitsem.codecs.learned.blocks import Centres, normalise_power
+from splitsem.codecs.learned.learned import Coded, LearnedId, Stage
 from splitsem.codecs.learned.symbol_codec import SymbolCodec
 
 _STRIDE = 4

@@ -5,9 +5,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from splitsem.codecs.learned.centres import Centres
-from splitsem.codecs.learned.ids import LearnedId
-from splitsem.codecs.learned.stage import Stage
+from splitsem.codecs.learned.blocks import Centres
+from splitsem.codecs.learned.learned import LearnedId, Stage
 from splitsem.codecs.learned.symbol_codec import SymbolCodec
 
 

@@ -12,13 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from splitsem.codecs import tolerant, wire
-from splitsem.codecs.affine import Affine, affine_for, choose_range, from_integers, to_integers
 from splitsem.codecs.codec import Tensors
 from splitsem.codecs.entropy.bits import pack_bits, packed_size, unpack_bits
-from splitsem.codecs.learned.ids import LearnedId
-from splitsem.codecs.learned.learned import Coded, LearnedCodec
-from splitsem.codecs.learned.stage import Stage
-from splitsem.codecs.quantise import read_affine, write_affine
+from splitsem.codecs.learned.learned import Coded, LearnedCodec, LearnedId, Stage
+from splitsem.codecs.quantise import (
+    Affine,
+    affine_for,
+    choose_range,
+    from_integers,
+    read_affine,
+    to_integers,
+    write_affine,
+)
 from splitsem.codecs.tensorwise import StraightThrough
 from splitsem.errors import PayloadError
 

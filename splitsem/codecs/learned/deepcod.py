@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from splitsem.codecs.learned.blocks import normalise_power
-from splitsem.codecs.learned.centres import Centres
-from splitsem.codecs.learned.ids import LearnedId
-from splitsem.codecs.learned.stage import Stage
+from splitsem.codecs.learned.blocks import Centres, normalise_power
+from splitsem.codecs.learned.learned import LearnedId, Stage
 from splitsem.codecs.learned.symbol_codec import SymbolCodec
 
 _NUM_HEADS = 4

@@ -10,11 +10,9 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from splitsem.codecs.learned.blocks import Gdn, SnrAttention, normalise_power
-from splitsem.codecs.learned.centres import Centres, Start
-from splitsem.codecs.learned.centres import Mapping as BitMapping
-from splitsem.codecs.learned.ids import LearnedId
-from splitsem.codecs.learned.stage import Stage
+from splitsem.codecs.learned.blocks import Centres, Gdn, SnrAttention, Start, normalise_power
+from splitsem.codecs.learned.blocks import Mapping as BitMapping
+from splitsem.codecs.learned.learned import LearnedId, Stage
 from splitsem.codecs.learned.symbol_codec import SymbolCodec
 
 _STRIDE = 4

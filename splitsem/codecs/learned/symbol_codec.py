@@ -14,9 +14,8 @@ from torch import Tensor
 from splitsem.codecs import tolerant
 from splitsem.codecs.codec import Tensors
 from splitsem.codecs.entropy.bits import pack_bits, packed_size, unpack_bits
-from splitsem.codecs.learned.centres import Centres, bit_error_rate
-from splitsem.codecs.learned.learned import Coded, LearnedCodec
-from splitsem.codecs.learned.stage import Stage
+from splitsem.codecs.learned.blocks import Centres, bit_error_rate
+from splitsem.codecs.learned.learned import Coded, LearnedCodec, Stage
 from splitsem.errors import PayloadError
 
 

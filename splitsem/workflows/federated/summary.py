@@ -7,8 +7,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from splitsem.plots.federated_sweep import over_seeds, score_by_update, score_over_rounds
-from splitsem.plots.units import format_bytes, format_seconds
+from splitsem.report.federated_figures import over_seeds, score_by_update, score_over_rounds
+from splitsem.report.units import format_bytes, format_seconds
 
 ROUNDS = "rounds.csv"  # in a job's folder: its history
 _NAMED = ("task", "model", "codec", "strategy", "split_point", "partition", "privacy", "downlink_codec", "head_codec")

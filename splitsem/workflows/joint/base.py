@@ -1,28 +1,118 @@
 """JointBase: what the steps of every joint optimisation share, whatever there is to choose from."""
 
+import json
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+import filelock
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from splitsem.device import Device
+from splitsem.cost.lut_file import write_text
 from splitsem.errors import ConfigError
-from splitsem.optimise.paired import quantile
-from splitsem.optimise.solution import Solver, check_epsilon, smallest_slack
+from splitsem.placement import Device
+from splitsem.search.objective import quantile
+from splitsem.search.problem import Problem
+from splitsem.search.solution import Solution, Solver, check_epsilon, smallest_slack
 from splitsem.tasks.domains import Domains
+from splitsem.training import kept_weights
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network, Whole
-from splitsem.workflows.job import Metrics
-from splitsem.workflows.joint.store import Document, Store
+from splitsem.workflows.result import Metrics
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
+
+
+log = logging.getLogger(__name__)
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Store:
+    """Steps that are done already are read, not done again; several processes do each once.
+
+    Attributes:
+        folder: of the documents.
+    """
+
+    folder: Path
+
+    def get(
+        self,
+        step: str,
+        facts: Mapping[str, Any],
+        make: Callable[[], Document],
+        objects: Sequence[object] = (),
+        folders: Sequence[str] = ("optimise", "models", "cost"),
+    ) -> Document:
+        """The document of ``step`` for these facts (settings, and keys of what it started from), made if need be.
+
+        The code of ``folders`` and of the classes of ``objects`` counts too.
+        """
+        key = kept_weights.fingerprint(dict(facts), objects, folders)
+        path = self.folder / f"{step}-{key}.json"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{path}.lock"):
+            if path.exists():
+                try:
+                    document: Document = json.loads(path.read_text(encoding="utf-8"))
+                except ValueError as exc:
+                    raise ConfigError(f"{path} is damaged ({exc}); delete it") from exc
+                log.info("Step %s is done already: %s", step, path)
+                return document
+            document = make()
+            write_text(as_text(document), path)
+        return document
+
+
+def as_text(document: Document) -> str:
+    """A document as the text of its file."""
+    return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def solution_object(solution: Solution, units: Sequence[str]) -> Document:
+    """A solution as JSON; ``units`` are the names."""
+    return {
+        "lambda": solution.split_index,
+        "split_point": (("input", *units[:-1], "output"))[solution.split_index],
+        "gammas": list(solution.gammas),
+        "labels": list(solution.labels),
+        "edge_s": solution.edge_s,
+        "link_s": solution.link_s,
+        "server_s": solution.server_s,
+        "latency_s": solution.latency_s,
+        "cycle_s": solution.cycle_s,
+        "throughput_hz": solution.throughput_hz,
+        "value": solution.value,
+        "damage": solution.damage,
+        "delay_s": solution.delay_s,
+    }
+
+
+def solution_of(document: Document) -> Solution:
+    """The other way round."""
+    names = ("edge_s", "link_s", "server_s", "value", "damage", "delay_s")
+    return Solution(document["lambda"], tuple(document["gammas"]), **{name: document[name] for name in names})
+
+
+def t_eff_s(solution: Document, omega: float = 0.5) -> float:
+    """``ω·T_lat + (1 − ω)·T_cyc`` of a solution's document, whatever was minimised."""
+    return omega * float(solution["latency_s"]) + (1 - omega) * float(solution["cycle_s"])
+
+
+def unit_objects(problem: Problem) -> list[Document]:
+    """Names and crossing bytes, for readers of a file."""
+    sizes = problem.link_bytes[1:]
+    return [{"name": name, "output_bytes": int(size)} for name, size in zip(problem.units, sizes, strict=True)]
+
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -102,10 +192,6 @@ class JointBase(ABC):
     @abstractmethod
     def write_lut(self) -> Metrics:
         """Leave what was measured of both machines in the run's folder."""
-
-    @abstractmethod
-    def draw(self, steps: Sequence[str]) -> dict[str, "Figure"]:
-        """The figures of these steps, by file name."""
 
     @property
     @abstractmethod

@@ -1,10 +1,9 @@
 """JointBranches: a network whose blocks have branches, of which cut λ and branches γ are chosen together."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
@@ -14,21 +13,16 @@ from omegaconf import DictConfig, OmegaConf
 from splitsem.cost.hardware_lut import HardwareLut, hardware_lut_json
 from splitsem.errors import ConfigError
 from splitsem.models.repvgg import HyperRepVgg
-from splitsem.models.repvgg_pruning import most_important
-from splitsem.optimise.choices import fused_gammas
-from splitsem.optimise.deployed import DeployedSplit
-from splitsem.optimise.measured import measured_problem, offered_by
-from splitsem.optimise.problem import Mask, Problem
+from splitsem.models.repvgg_units import most_important
+from splitsem.search.deployed import DeployedSplit
+from splitsem.search.problem import Mask, Problem, fused_gammas, measured_problem, offered_by
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Whole
-from splitsem.workflows.job import Metrics
-from splitsem.workflows.joint import branch_figures, search, tables, training, wire
-from splitsem.workflows.joint.base import Baseline, JointBase
+from splitsem.workflows.joint import real, real_frames, search, tiers
+from splitsem.workflows.joint.base import Baseline, Document, JointBase, solution_of
 from splitsem.workflows.joint.real import RealPair
-from splitsem.workflows.joint.store import Document, solution_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from splitsem.workflows.joint.real_frames import RealRun
+from splitsem.workflows.result import Metrics
 
 
 class JointBranches(JointBase):
@@ -67,8 +61,12 @@ class JointBranches(JointBase):
 
     @cached_property
     def trained(self) -> Whole:
-        """The trained network, all branches beside each other."""
-        return training.whole(self, self.pair)
+        """The trained network, all branches beside each other; split between two processes where that is asked for."""
+        if self.pair is None or self.settings.trains_split is None:
+            return assemble.whole(self.cfg)
+        cfg = self.cfg.copy()
+        cfg.trainer.weights = real.split_weights(cfg, self.untrained, self.pair, str(self.settings.trains_split))
+        return assemble.whole(cfg)
 
     @cached_property
     def hyper(self) -> HyperRepVgg:
@@ -88,11 +86,11 @@ class JointBranches(JointBase):
     def hardware(self) -> HardwareLut:
         """Both machines and the link. In pseudo mode nothing is trained for it: times do not depend on weights."""
         if self.pair is not None:
-            return wire.hardware(self, self.pair)
+            return real_frames.hardware(self._real_run(self.pair), lambda: self.trained)
         network = self.untrained
-        link = tables.simulated_link(self.cfg, network)
+        link = tiers.simulated_link(self.cfg, network)
         factor, server = self.settings.edge_slowdown, self.settings.server_lut
-        return replace(tables.hardware_of_both(self.cfg, self.model, network, self.device, server, factor), link=link)
+        return replace(tiers.hardware_of_both(self.cfg, self.model, network, self.device, server, factor), link=link)
 
     @cached_property
     def untrained(self) -> HyperRepVgg:
@@ -112,7 +110,9 @@ class JointBranches(JointBase):
     @cached_property
     def throughput(self) -> Document:
         """The fastest configurations whatever the accuracy, and the two baselines at their best cuts."""
-        return self.store.get("throughput", self._speed_facts(), lambda: search.fastest(self))
+        return self.store.get(
+            "throughput", self._speed_facts(), lambda: search.fastest(self.problem, self.solver, self.model)
+        )
 
     @cached_property
     def joint(self) -> Document:
@@ -121,7 +121,9 @@ class JointBranches(JointBase):
         facts = self._speed_facts() | self.network_facts() | {name: self.settings[name] for name in names}
         rival = self.settings.get("rival") and OmegaConf.to_container(self.settings.rival, resolve=True)
         facts |= {"rival": rival}
-        return self.store.get("joint", facts, lambda: search.fastest_within_epsilon(self))
+        return self.store.get(
+            "joint", facts, lambda: search.fastest_within_epsilon(self._candidates(), self.solver, self.settings)
+        )
 
     @cached_property
     def deployed(self) -> Document:
@@ -146,6 +148,22 @@ class JointBranches(JointBase):
             self._scores[key] = made.score(self.trained.task, self.batches(split))
         return self._scores[key]
 
+    def _real_run(self, pair: RealPair) -> RealRun:
+        return RealRun(self.cfg, self.model, self.untrained, self.device, self.store, pair)
+
+    def _candidates(self) -> search.Candidates:
+        device, val = self.trained.device, self.batches("val")
+        return search.Candidates(
+            self.problem,
+            self.hyper,
+            self.kept,
+            self.allowed(),
+            score=lambda gammas, network: self.score(gammas, "val", network),
+            right=lambda gammas, network: DeployedSplit(network, gammas, 0, device).right(val),
+            model=self.model,
+            domain=self.domain,
+        )
+
     def _deploy(self) -> Document:
         best = solution_of(self.joint["best"])
         fastest = solution_of(self.throughput["solutions"]["any_branches"])
@@ -167,7 +185,11 @@ class JointBranches(JointBase):
     @cached_property
     def measured(self) -> Document:
         """What the chosen network and both baselines took on the wire; empty in pseudo mode."""
-        return {} if self.pair is None else wire.measured(self, self.pair)
+        if self.pair is None:
+            return {}
+        best, solutions, frames = self.joint["best"], self.throughput["solutions"], self.hardware.frames
+        run = self._real_run(self.pair)
+        return real_frames.measured(run, best, solutions, self.problem, self.network_facts(), frames)
 
     @cached_property
     def branches(self) -> pd.DataFrame:
@@ -186,11 +208,7 @@ class JointBranches(JointBase):
 
     def write_lut(self) -> Metrics:
         """``hardware_lut_complete.json``, and both tables as CSV."""
-        return tables.write(self.hardware, self.folder)
-
-    def draw(self, steps: Sequence[str]) -> dict[str, "Figure"]:
-        """See JointBase."""
-        return branch_figures.draw_branches(self, steps, self.folder)
+        return tiers.write(self.hardware, self.folder)
 
     @property
     def found_metrics(self) -> Metrics:
@@ -218,7 +236,7 @@ class JointBranches(JointBase):
     def _speed_facts(self) -> Document:
         facts = {name: self.settings[name] for name in ("calibrated", "undisturbed")}
         optimise = OmegaConf.to_container(self.cfg.optimise, resolve=True)
-        return facts | {"hardware": tables.digest(hardware_lut_json(self.hardware)), "optimise": optimise}
+        return facts | {"hardware": tiers.digest(hardware_lut_json(self.hardware)), "optimise": optimise}
 
     def network_facts(self) -> Document:
         """What determines the network that is deployed."""

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -12,31 +12,54 @@ import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
 
 from splitsem.cost.lut import write_lut
-from splitsem.device import describe_machine
 from splitsem.errors import ConfigError
 from splitsem.models.capabilities import Deployable
-from splitsem.optimise.deployed import DeployedCodec
-from splitsem.optimise.exact import Exact
-from splitsem.optimise.objective import Objective
-from splitsem.optimise.paired import quantile
-from splitsem.optimise.rates import Rate, RateTable
 from splitsem.pipeline import Pipeline, score
+from splitsem.placement import describe_machine
+from splitsem.report.units import format_bytes, format_hz, format_score, format_seconds
+from splitsem.search.deployed import DeployedCodec
+from splitsem.search.exact import Exact
+from splitsem.search.objective import Objective, quantile
+from splitsem.search.rate_table import Rate, RateTable
 from splitsem.split.graph import SplitGraph
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
-from splitsem.workflows.job import Metrics
-from splitsem.workflows.joint import cut_figures, cut_table, tiers
-from splitsem.workflows.joint.base import Baseline, JointBase
-from splitsem.workflows.joint.codecs import REFERENCE, offers
-from splitsem.workflows.joint.rates import measure_rates
-from splitsem.workflows.joint.store import Document
-from splitsem.workflows.joint.tables import simulated
-from splitsem.workflows.joint.tiers import Tier
+from splitsem.workflows.joint import tiers
+from splitsem.workflows.joint.base import Baseline, Document, JointBase, t_eff_s
+from splitsem.workflows.joint.rates import REFERENCE, measure_rates, offers
+from splitsem.workflows.joint.tiers import Tier, simulated
+from splitsem.workflows.result import Metrics
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
+
+
+_WORDS, _NUMBERS = ("", "cut", "codec"), ("payload", "edge", "link", "server", "rate", "T_eff", "val")
+_WIDTH = 160  # the most; a line is as wide as it needs
+
+
+def side_by_side(solutions: Mapping[str, Document]) -> list[str]:
+    """A line for each solution, by what it is called, under one of headings."""
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    for header in _WORDS:
+        grid.add_column(header, no_wrap=True)
+    for header in _NUMBERS:
+        grid.add_column(header, justify="right", no_wrap=True)
+    for words, one in solutions.items():
+        stages = (format_seconds(one[name]) for name in ("edge_s", "link_s", "server_s"))
+        payload, rate = format_bytes(one["payload_bytes"]), format_hz(one["throughput_hz"])
+        took, accuracy = format_seconds(t_eff_s(one)), format_score(one["accuracy_val"])
+        codec = one["codec"].replace("[", r"\[")
+        grid.add_row(words, one["split_point"], codec, payload, *stages, rate, took, accuracy)
+    console = Console(width=_WIDTH, color_system=None)
+    with console.capture() as printed:
+        console.print(grid)
+    return [line.rstrip() for line in printed.get().splitlines()]
+
 
 log = logging.getLogger(__name__)
 _CODE = ("", "cost", "optimise", "models", "tasks", "split", "codecs", "codecs/entropy", "transport")
@@ -197,10 +220,6 @@ class JointCuts(JointBase):
             log.info("%s is left out at %s: %s", codec, ", ".join(rows["split_point"]), rows["left_out"].iloc[0])
         return {"table_s": self.rates["table_s"], "num_rates": len(self.rows), "num_left_out": len(left_out)}
 
-    def draw(self, steps: Sequence[str]) -> dict[str, "Figure"]:
-        """See JointBase."""
-        return cut_figures.draw_cuts(self, steps)
-
     @property
     def found_metrics(self) -> Metrics:
         """What was chosen beside the cut, and how far it is from one machine alone."""
@@ -219,7 +238,7 @@ class JointCuts(JointBase):
         shown = {"chosen": self.joint["best"]}
         shown |= {words: solutions[name] for name, words in self.baselines.values()}
         shown |= {"fastest, any accuracy": solutions[self.fastest]}
-        return cut_table.side_by_side(shown)
+        return side_by_side(shown)
 
     @property
     def recipe(self) -> str:

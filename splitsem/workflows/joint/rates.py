@@ -1,21 +1,113 @@
 """The rate–accuracy table of a network: every split point with every codec, by real bytes on the validation split."""
 
+import itertools
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
+from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
+from splitsem.links.link import Link
 from splitsem.pipeline import Features, Frames, Pipeline, features
 from splitsem.split.point import SplitPoint
 from splitsem.tasks.task import Task
-from splitsem.transport.link import Link
 from splitsem.workflows.assemble import Network
-from splitsem.workflows.joint.codecs import Offer
-from splitsem.workflows.joint.store import Document
+from splitsem.workflows.codec_options import codec_option, is_learned
+from splitsem.workflows.joint.base import Document
+
+REFERENCE = "identity"
+"""The codec of the baselines, and of the network that is not split."""
+
+
+class Offer(NamedTuple):
+    """One codec with one set of settings.
+
+    Attributes:
+        name: of the option of the group ``codec``.
+        given: its settings as the list gives them, beyond the option's own.
+        settings: all of them, with ``_target_``.
+        is_offered: whether it may be chosen; False: it is measured for the baselines only.
+    """
+
+    name: str
+    given: dict[str, Any]
+    settings: dict[str, Any]
+    is_offered: bool = True
+
+    @property
+    def label(self) -> str:
+        """``topk keep_ratio=0.1``."""
+        return " ".join([self.name, *(f"{key}={value}" for key, value in self.given.items())])
+
+    @property
+    def overrides(self) -> str:
+        """The same codec for other workflows: ``codec=topk codec.keep_ratio=0.1``."""
+        return " ".join([f"codec={self.name}", *(f"codec.{key}={value}" for key, value in self.given.items())])
+
+    def make(self) -> Codec:
+        """A fresh codec."""
+        codec: Codec = instantiate(self.settings)
+        return codec
+
+
+def offers(entries: ListConfig) -> list[Offer]:
+    """Every codec of the list with every combination of the settings that are lists, each made once to be checked.
+
+    An entry is an option's name, or ``{codec: NAME, setting: value or [values], ...}``. ``identity`` is measured too
+    where it is not among them, for the baselines.
+
+    Raises:
+        ConfigError: an entry is none of the two, there is no such codec or setting, a value cannot be, a codec has
+            weights of its own, or two entries are the same.
+    """
+    if not OmegaConf.is_list(entries) or not entries:
+        raise ConfigError("workflow.codecs must list at least one codec, e.g. [identity,quant4]")
+    found = [offer for entry in entries for offer in _of_entry(entry)]
+    labels = [offer.label for offer in found]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(f"workflow.codecs has {label} twice")
+    if REFERENCE not in labels:
+        found.insert(0, _of_entry(REFERENCE)[0]._replace(is_offered=False))
+    return found
+
+
+def _of_entry(entry: Any) -> list[Offer]:
+    given = {"codec": entry} if isinstance(entry, str) else entry
+    if not (isinstance(given, dict | DictConfig) and "codec" in given and isinstance(given["codec"], str)):
+        raise ConfigError(f"workflow.codecs: an entry is a name or {{codec: NAME, setting: values}}, got {entry}")
+    varied = {str(key): value for key, value in given.items() if key != "codec"}
+    name = given["codec"]
+    settings = codec_option(name, f"workflow.codecs has {name}")
+    if is_learned(OmegaConf.create({"codec": settings})):
+        raise ConfigError(
+            f"workflow.codecs has {name}, which has weights of its own and is trained for one cut at a time "
+            "(workflow=codec): list codecs without weights, e.g. quant4 or topk_quant"
+        )
+    for key in varied:
+        if key not in settings or key == "_target_":
+            allowed = ", ".join(key for key in settings if key != "_target_") or "none"
+            raise ConfigError(f"workflow.codecs: {name} has no setting {key}; it has: {allowed}")
+    values = [list(value) if isinstance(value, list | ListConfig) else [value] for value in varied.values()]
+    combinations = [dict(zip(varied, chosen, strict=True)) for chosen in itertools.product(*values)]
+    return [_checked(Offer(name, one, settings | one)) for one in combinations]
+
+
+def _checked(offer: Offer) -> Offer:
+    try:
+        offer.make()
+    except InstantiationException as exc:
+        raise ConfigError(f"workflow.codecs, {offer.label}: {exc.__cause__ or exc}") from exc
+    return offer
+
 
 _NUM_PARTS = 20
 

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import splitsem
 from splitsem.errors import ConfigError, LinkError
-from splitsem.workflows.joint.store import Document
+from splitsem.models.repvgg import HyperRepVgg
+from splitsem.training import kept_weights
+from splitsem.workflows.joint.base import Document
+
+_CODE = ("tasks", "models", "training", "remote", "split")
+
 
 log = logging.getLogger(__name__)
 _RUN_PY = Path(splitsem.__file__).parent.parent / "run.py"
@@ -204,3 +212,37 @@ def _last_line(path: Path) -> str:
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith("Set the environment variable")]
     return f"{told[-1].strip() if told else 'it said nothing'} ({path})"
+
+
+def split_weights(cfg: DictConfig, untrained: HyperRepVgg, pair: RealPair, point: str) -> str:
+    """The file of weights that learned split between the two processes of ``pair``, which use them from then on.
+
+    They are kept beside the others, as ``split-<key>.safetensors``.
+
+    Raises:
+        ConfigError: there is a penalty on α.
+    """
+    if untrained.alpha_l1 > 0:
+        raise ConfigError("workflow.trains_split sends no model.alpha_l1 over the link; set it to 0, or train here")
+    pair.weights = str(_kept(cfg, untrained, pair, point).absolute())
+    return pair.weights
+
+
+def _kept(cfg: DictConfig, untrained: HyperRepVgg, pair: RealPair, point: str) -> Path:
+    names = ("task", "model", "trainer")
+    facts: dict[str, Any] = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in names}
+    for name in untrained.deploy_settings:
+        del facts["model"][name]
+    transport = cfg.transport["_target_"]  # its settings change no number
+    facts |= {"seed": cfg.seed, "trains_split": point, "transport": transport}
+    key = kept_weights.fingerprint(facts, (instantiate(cfg.task), untrained), _CODE)
+    path = Path(cfg.cache_dir) / "weights" / f"split-{key}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{path}.lock"):
+        if path.exists():
+            log.info("Weights of a split training at %s: %s", point, path)
+        else:
+            log.info("Training split at %s, head here and tail on the server (kept in %s)", point, path)
+            made = pair.split_train(point)
+            shutil.move(made, path)
+    return path

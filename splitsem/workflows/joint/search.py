@@ -1,34 +1,90 @@
 """What the solver finds for a network with branches: the fastest one, and the fastest one that keeps ε."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import NamedTuple
 
+import numpy as np
 from hydra.utils import instantiate
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from splitsem.models.branches import whole_gamma
 from splitsem.models.repvgg import HyperRepVgg
-from splitsem.optimise.choices import function_equivalent, fused_gammas, only, parallel_gammas
-from splitsem.optimise.damage import DamageTable, ablation
-from splitsem.optimise.deployed import DeployedSplit
-from splitsem.optimise.paired import paired_margin
-from splitsem.optimise.problem import Mask
-from splitsem.optimise.solution import Solution, Solver
-from splitsem.optimise.validated import Scored, Validation
-from splitsem.workflows.joint.gap import optimality_gap
-from splitsem.workflows.joint.store import Document, solution_object, unit_objects
-
-if TYPE_CHECKING:
-    from splitsem.workflows.joint.branches import JointBranches
+from splitsem.search.damage import DamageTable, ablation
+from splitsem.search.exact import Exact
+from splitsem.search.objective import paired_margin
+from splitsem.search.problem import Mask, Problem, function_equivalent, fused_gammas, only, parallel_gammas
+from splitsem.search.progressive import Progressive
+from splitsem.search.relaxed import Relaxed
+from splitsem.search.solution import ROUNDING, JointResult, Solution, Solver
+from splitsem.search.solution import optimality_gap as gap_of
+from splitsem.search.validated import Scored, Validation
+from splitsem.workflows.joint.base import Document, solution_object, unit_objects
 
 
-def fastest(joint: JointBranches) -> Document:
+class Candidates(NamedTuple):
+    """What a search asks of a network with branches.
+
+    Attributes:
+        problem: times and bytes.
+        hyper: the trained network with all branches: the reference.
+        kept: the same with the branches that may be chosen.
+        allowed: which γ may be chosen.
+        score: of the deployed network with these γ on the validation split; of ``hyper``, if it is given.
+        right: for each sample of the validation split whether the network with these γ is right, likewise.
+        model: the network's name.
+        domain: its domain, if it has one.
+    """
+
+    problem: Problem
+    hyper: HyperRepVgg
+    kept: HyperRepVgg
+    allowed: Mask
+    score: Callable[[tuple[int, ...], HyperRepVgg], float]
+    right: Callable[[tuple[int, ...], HyperRepVgg], NDArray[np.bool_]]
+    model: str
+    domain: int | str | None
+
+
+def optimality_gap(
+    solver: Solver,
+    rival: Relaxed | Progressive | None,
+    found: JointResult,
+    problem: Problem,
+    damage: DamageTable,
+    allowed: Mask,
+) -> float | None:
+    """``heuristic / exact − 1`` of the objective's value; None where only one of the two solvers is there.
+
+    Args:
+        solver: the one that is used.
+        rival: the gradient solver, or progressive pruning, to compare an exact one with, in the same objective.
+        found: by ``solver``, for the same arguments.
+        problem: times and bytes.
+        damage: by unit and branch subset.
+        allowed: which γ may be chosen.
+    """
+    if not isinstance(solver, Exact):
+        exact = Exact(solver.objective).joint(problem, damage, found.epsilon, allowed)
+        return _gap(found, exact)
+    if rival is None:
+        return None
+    return _gap(replace(rival, objective=solver.objective).joint(problem, damage, found.epsilon, allowed), found)
+
+
+def _gap(heuristic: JointResult, exact: JointResult) -> float | None:
+    """None where the heuristic one needs more slack: then it has not solved the same problem."""
+    if heuristic.slack > exact.slack:
+        return None
+    gap = gap_of(heuristic.best.value, exact.best.value)
+    return 0.0 if abs(gap) < ROUNDING else gap
+
+
+def fastest(problem: Problem, solver: Solver, model: str) -> Document:
     """Whatever the accuracy: of all γ, of those with the same function, and of the two baselines."""
-    problem, solver = joint.problem, joint.solver
     began = time.perf_counter()
     any_branches = solver.throughput(problem)
     solver_s = time.perf_counter() - began
@@ -41,36 +97,36 @@ def fastest(joint: JointBranches) -> Document:
     return {
         "schema": "splitsem.throughput/1",
         "unit": "s",
-        "model": joint.model,
+        "model": model,
         "units": unit_objects(problem),
         "solver_s": solver_s,
         "solutions": {name: solution_object(found, problem.units) for name, found in solutions.items()},
     }
 
 
-def fastest_within_epsilon(joint: JointBranches) -> Document:
+def fastest_within_epsilon(network: Candidates, solver: Solver, settings: DictConfig) -> Document:
     """The solver's best, validated on true scores of the validation split; with the front and all that was scored."""
-    problem, allowed, epsilon = joint.problem, joint.allowed(), joint.settings.epsilon
-    score_ref = joint.score(fused_gammas(problem), "val", joint.hyper)
-    folded = _folded(joint.kept)
+    problem, allowed, epsilon = network.problem, network.allowed, settings.epsilon
+    score_ref = network.score(fused_gammas(problem), network.hyper)
+    folded = _folded(network.kept)
     began = time.perf_counter()
-    damage = _ablation(joint, folded, allowed, score_ref)
+    damage = _ablation(network, folded, score_ref)
     ablation_s = time.perf_counter() - began
     began = time.perf_counter()
-    first = joint.solver.joint(problem, damage, epsilon, allowed)
+    first = solver.joint(problem, damage, epsilon, allowed)
     solver_s = time.perf_counter() - began
-    found = validation(joint.settings, joint.solver).run(
+    found = validation(settings, solver).run(
         problem,
         damage,
         epsilon,
-        lambda one: joint.score(one.gammas, "val"),
+        lambda one: network.score(one.gammas, network.kept),
         score_ref,
         allowed,
-        _paired_margin(joint) if joint.settings.margin is None else None,
-        joint.solver.throughput(problem, only(folded)),
+        _paired_margin(network, settings.confidence) if settings.margin is None else None,
+        solver.throughput(problem, only(folded)),
     )
-    rival = instantiate(joint.settings.rival) if joint.settings.get("rival") else None
-    gap = optimality_gap(joint.solver, rival, first, problem, damage, allowed)
+    rival = instantiate(settings.rival) if settings.get("rival") else None
+    gap = optimality_gap(solver, rival, first, problem, damage, allowed)
 
     def scored_object(one: Scored) -> Document:
         return solution_object(one.solution, problem.units) | {"accuracy_val": one.score, "slack_val": one.slack}
@@ -78,8 +134,8 @@ def fastest_within_epsilon(joint: JointBranches) -> Document:
     return {
         "schema": "splitsem.joint/1",
         "unit": "s",
-        "model": joint.model,
-        "domain": joint.domain,
+        "model": network.model,
+        "domain": network.domain,
         "units": unit_objects(problem),
         "epsilon": epsilon,
         "margin": found.best.margin,
@@ -107,23 +163,17 @@ def _folded(network: HyperRepVgg) -> tuple[int, ...]:
     return tuple(whole_gamma(fact.gammas, folded=True) for fact in network.facts())
 
 
-def _ablation(joint: JointBranches, folded: tuple[int, ...], allowed: Mask, score_ref: float) -> DamageTable:
+def _ablation(network: Candidates, folded: tuple[int, ...], score_ref: float) -> DamageTable:
     with tqdm(desc="Scoring each unit with fewer branches", unit="network") as bar:
 
         def scored(gammas: tuple[int, ...]) -> float:
             bar.update()
-            return joint.score(gammas, "val")
+            return network.score(gammas, network.kept)
 
-        return ablation(joint.problem, folded, scored, score_ref, allowed)
+        return ablation(network.problem, folded, scored, score_ref, network.allowed)
 
 
-def _paired_margin(joint: JointBranches) -> Callable[[Solution], float]:
+def _paired_margin(network: Candidates, confidence: float) -> Callable[[Solution], float]:
     """What a solution's loss against the reference may be off by, from the samples on which the two differ."""
-    device, val = joint.trained.device, joint.batches("val")
-    right_ref = DeployedSplit(joint.hyper, fused_gammas(joint.problem), 0, device).right(val)
-
-    def margin_of(solution: Solution) -> float:
-        right = DeployedSplit(joint.kept, solution.gammas, 0, device).right(val)
-        return paired_margin(right, right_ref, joint.settings.confidence)
-
-    return margin_of
+    right_ref = network.right(fused_gammas(network.problem), network.hyper)
+    return lambda solution: paired_margin(network.right(solution.gammas, network.kept), right_ref, confidence)

@@ -7,8 +7,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from splitsem.plots.domain_gains import domain_gains
-from splitsem.plots.units import format_hz, format_score
+from splitsem.report.joint_report import domain_gains
+from splitsem.report.units import format_hz, format_score
 
 TABLE = "domains.csv"
 _COLUMNS = [

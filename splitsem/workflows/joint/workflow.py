@@ -13,12 +13,12 @@ from omegaconf import DictConfig
 from splitsem.cost.lut_file import write_text
 from splitsem.errors import ConfigError
 from splitsem.models.repvgg import HyperRepVgg
-from splitsem.plots.units import format_hz
-from splitsem.workflows.job import Metrics, Result
-from splitsem.workflows.joint.base import JointBase
+from splitsem.report.units import format_hz
+from splitsem.workflows.joint import figures
+from splitsem.workflows.joint.base import Document, JointBase, as_text, t_eff_s
 from splitsem.workflows.joint.branches import JointBranches
 from splitsem.workflows.joint.cuts import JointCuts
-from splitsem.workflows.joint.store import Document, as_text, t_eff_s
+from splitsem.workflows.result import Metrics, Result
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +45,11 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     metrics: Metrics = dict.fromkeys(cfg.workflow.objective)
     for name in steps:
         metrics |= STEPS[name](joint, folder)
-    figures = joint.draw(steps) if "plots" in steps else {}
+    drawn = figures.draw(joint, steps) if "plots" in steps else {}
     history = joint.trained.trained.history if "train" in steps else []
     choices = HydraConfig.get().runtime.choices
     labels = {group: choices[group] for group in ("task", "model", "transport", "optimise")}
-    return Result(metrics | labels, figures, history, _headline(metrics, joint, folder))
+    return Result(metrics | labels, drawn, history, _headline(metrics, joint, folder))
 
 
 def _kind(cfg: DictConfig) -> type[JointBranches] | type[JointCuts]:

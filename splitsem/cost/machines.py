@@ -1,0 +1,148 @@
+"""Machine: the interface to a modelled or measured computer."""
+
+from abc import ABC, abstractmethod
+from math import isfinite
+from typing import Literal
+
+from splitsem.cost.lut import read_lut
+from splitsem.cost.measure import measure
+from splitsem.split.half import Half
+
+
+class Machine(ABC):
+    """A computer that runs one side of a cut.
+
+    Attributes:
+        active_w: electrical power while computing, in watts.
+        idle_w: electrical power while waiting, in watts.
+        timing: where its times come from: ``"roofline"``, ``"lut"`` or ``"measured"``.
+    """
+
+    active_w: float
+    idle_w: float
+    timing: Literal["roofline", "lut", "measured"]
+
+    @abstractmethod
+    def time_s(self, half: Half) -> float:
+        """Seconds this machine needs for one sample through ``half``; 0.0 where nothing is computed."""
+
+
+class Roofline(Machine):
+    """``time = Σ over ops of max(flops / (efficiency · peak), bytes / memory rate) + overhead``.
+
+    The roofline model (Williams, Waterman, Patterson, CACM 52(4), 2009), operation by operation: each one is bound by
+    arithmetic or by memory, never overlaps with its neighbours, and costs a fixed overhead to launch. An operation
+    that neither computes nor moves a byte (a view) is free.
+
+    Args:
+        peak_flops_per_s: peak FP32 rate of the whole chip, a multiply-add counting two.
+        memory_bytes_per_s: sustained (not nominal) DRAM bandwidth.
+        active_w: power while computing, in watts.
+        idle_w: power while waiting, in watts.
+        efficiency: fraction of the peak that batch-1 FP32 convolutions reach; applies to arithmetic only.
+        overhead_s: launch and dispatch of one operation, in seconds.
+        lut: path of a measured latency table (see splitsem.cost.lut); when given, times come from it alone.
+    """
+
+    timing: Literal["roofline", "lut", "measured"]
+
+    def __init__(
+        self,
+        peak_flops_per_s: float,
+        memory_bytes_per_s: float,
+        active_w: float,
+        idle_w: float,
+        efficiency: float = 1.0,
+        overhead_s: float = 0.0,
+        lut: str | None = None,
+    ) -> None:
+        for name, value in {"peak_flops_per_s": peak_flops_per_s, "memory_bytes_per_s": memory_bytes_per_s}.items():
+            if not (isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be positive and finite, got {value}")
+        if not 0 < efficiency <= 1:
+            raise ValueError(f"efficiency must be above 0 and at most 1, got {efficiency}")
+        if not (isfinite(overhead_s) and overhead_s >= 0):
+            raise ValueError(f"overhead_s must be finite and not negative, got {overhead_s}")
+        check_power(active_w, idle_w)
+        self.peak_flops_per_s = peak_flops_per_s
+        self.memory_bytes_per_s = memory_bytes_per_s
+        self.active_w = active_w
+        self.idle_w = idle_w
+        self.efficiency = efficiency
+        self.overhead_s = overhead_s
+        self._lut = None if lut is None else read_lut(lut)
+        self.timing = "roofline" if self._lut is None else "lut"
+
+    @property
+    def knee(self) -> float:
+        """FLOP per byte above which an operation is bound by arithmetic: ``efficiency · peak / memory rate``."""
+        return self.efficiency * self.peak_flops_per_s / self.memory_bytes_per_s
+
+    def time_s(self, half: Half) -> float:
+        """Seconds for one sample through ``half``; from the LUT if there is one (ConfigError if absent)."""
+        if not half.ops:
+            return 0.0
+        if self._lut is not None:
+            return self._lut.time_s(half)
+        return sum(self._op_s(op.flops, op.bytes) for op in half.ops)
+
+    def _op_s(self, flops: float, num_bytes: float) -> float:
+        if flops == 0 and num_bytes == 0:
+            return 0.0
+        compute_s = flops / (self.efficiency * self.peak_flops_per_s)
+        return max(compute_s, num_bytes / self.memory_bytes_per_s) + self.overhead_s
+
+
+def check_power(active_w: float, idle_w: float) -> None:
+    """Raise ValueError unless ``0 <= idle_w <= active_w`` and both are finite."""
+    if not (isfinite(active_w) and 0 <= idle_w <= active_w):
+        raise ValueError(f"need 0 <= idle_w <= active_w, both finite, got idle_w={idle_w} and active_w={active_w}")
+
+
+class Local(Machine):
+    """Median wall time of each half on this machine, batch 1, after a warm-up.
+
+    Powers cannot be measured everywhere, so they are given; the energy computed from them stays an estimate.
+
+    Args:
+        active_w: power while computing, in watts.
+        idle_w: power while waiting, in watts.
+        repeats: at most this many timed runs of a half (at least 3).
+        warmup: untimed runs before them.
+        budget_s: stop repeating after this many seconds a half, so that a sweep stays fast.
+        lut: path of a measured latency table; when given, nothing is measured and times come from it alone.
+    """
+
+    timing: Literal["roofline", "lut", "measured"]
+
+    def __init__(
+        self,
+        active_w: float,
+        idle_w: float,
+        repeats: int = 50,
+        warmup: int = 3,
+        budget_s: float = 0.2,
+        lut: str | None = None,
+    ) -> None:
+        check_power(active_w, idle_w)
+        if repeats < 3:
+            raise ValueError(f"repeats must be at least 3, got {repeats}")
+        if warmup < 0:
+            raise ValueError(f"warmup must not be negative, got {warmup}")
+        if not (isfinite(budget_s) and budget_s > 0):
+            raise ValueError(f"budget_s must be positive and finite, got {budget_s}")
+        self.active_w = active_w
+        self.idle_w = idle_w
+        self.repeats = repeats
+        self.warmup = warmup
+        self.budget_s = budget_s
+        self._lut = None if lut is None else read_lut(lut)
+        self.timing = "measured" if self._lut is None else "lut"
+
+    def time_s(self, half: Half) -> float:
+        """Median seconds for one sample through ``half``, measured now, or from the LUT (ConfigError if absent)."""
+        if not half.ops:
+            return 0.0
+        if self._lut is not None:
+            return self._lut.time_s(half)
+        return measure(half, self.repeats, self.warmup, self.budget_s).median_s

@@ -1,1 +1,0 @@
-"""LightningModules: training a task, and training with the codec in the loop."""

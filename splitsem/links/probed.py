@@ -1,0 +1,64 @@
+"""MeasuredLink: a link as probes found it, computed, not waited for."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from math import isfinite, log
+
+import numpy as np
+
+from splitsem.links.link import Link, LinkReport
+
+NO_RATE_BPS = 1e15
+"""The bandwidth of a link on which more bytes take no more time than fewer."""
+
+
+class MeasuredLink(Link):
+    """The median time of the probes of each size, and straight lines in between: no shape of the link is assumed.
+
+    So a token bucket that lets short payloads through faster than its rate, or a window that opens slowly, is in the
+    figures of payloads of that size. A probe goes the way of a frame, so its time holds the software's share at both
+    ends and the answer's way back. Beyond the largest size the line goes on at the fitted rate.
+
+    Args:
+        probes: bytes sent and seconds until the answer was there, for each probe; any order.
+        energy_j_per_bit: joules the sender spends on each payload bit.
+
+    Attributes:
+        rtt_s: median time of the smallest probes.
+        bandwidth_bps: rate of the least-squares line through the medians.
+
+    >>> link = MeasuredLink([(0, 0.001), (0, 0.003), (0, 0.002), (1000, 0.010), (3000, 0.026)])
+    >>> link.rtt_s, round(link.bandwidth_bps / 1e6, 6), round(link.link_s(2000), 6)
+    (0.002, 1.0, 0.018)
+    """
+
+    def __init__(self, probes: Sequence[tuple[int, float]], energy_j_per_bit: float = 0.0) -> None:
+        if not probes:
+            raise ValueError("probes must hold at least one probe, got none")
+        if any(num_bytes < 0 or not (isfinite(took_s) and took_s >= 0) for num_bytes, took_s in probes):
+            raise ValueError("probes must have sizes and times that are finite and not negative")
+        groups: dict[int, list[tuple[int, float]]] = defaultdict(list)
+        for num_bytes, took_s in probes:  # sizes within 5 % of each other count as one
+            groups[round(log(num_bytes + 1) / log(1.05))].append((num_bytes, took_s))
+        medians = np.array([np.median(np.array(groups[key]), axis=0) for key in sorted(groups)])
+        self.energy_j_per_bit = energy_j_per_bit
+        self._sizes, self._times_s = medians[:, 0], medians[:, 1]
+        self.rtt_s = float(self._times_s[0])
+        self._slope = self._fitted_slope()
+        self.bandwidth_bps = 8 / self._slope if self._slope > 8 / NO_RATE_BPS else NO_RATE_BPS
+
+    def link_s(self, payload_bytes: float) -> float:
+        """Seconds for a payload of this size there and its answer back."""
+        beyond = max(0.0, payload_bytes - self._sizes[-1])
+        return float(np.interp(payload_bytes, self._sizes, self._times_s)) + beyond * self._slope
+
+    def send(self, payload: bytes, protected_bytes: int | None = None) -> LinkReport:
+        """Deliver the payload unchanged and report its time and energy."""
+        return LinkReport(payload, self.link_s(len(payload)), 8 * len(payload) * self.energy_j_per_bit)
+
+    def _fitted_slope(self) -> float:
+        """Seconds a byte, not negative."""
+        if len(self._sizes) < 2:
+            return 0.0
+        deviations = self._sizes - self._sizes.mean()
+        return max(0.0, float(deviations @ self._times_s / (deviations @ deviations)))

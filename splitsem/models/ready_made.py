@@ -1,0 +1,288 @@
+"""torchvision_model: any classification or segmentation network of torchvision, fitted to a task."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+from urllib.error import URLError
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision import models
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+
+from splitsem.errors import ConfigError
+from splitsem.models.checkpoints import load_weights, read_weights
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ImageFront(nn.Module):
+    """``(resize(x) repeated to 3 channels − mean) / std`` for pictures ``x`` in [0, 1].
+
+    It is part of the network, so that at the point ``input`` the picture itself crosses the cut.
+
+    Args:
+        input_shape: ``(channels, height, width)`` of one picture, 1 or 3 channels.
+        mean: per-channel mean that the network was trained with.
+        std: per-channel standard deviation that the network was trained with.
+        image_size: height and width that the network shall see, or None to leave the picture's.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        image_size: int | None = None,
+    ) -> None:
+        if len(input_shape) != 3 or input_shape[0] not in (1, 3):
+            raise ValueError(f"input_shape must be (1 or 3, height, width), got {tuple(input_shape)}")
+        if image_size is not None and image_size < 1:
+            raise ValueError(f"image_size must be at least 1, got {image_size}")
+        super().__init__()
+        self.picture_size = (input_shape[1], input_shape[2])
+        self.network_size = self.picture_size if image_size is None else (image_size, image_size)
+        # Not persistent: the state dict keeps the network's original keys.
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (batch, 1 or 3, height, width) → (batch, 3, *network_size)."""
+        if self.network_size != self.picture_size:
+            # Antialiasing changes nothing when a picture grows.
+            x = F.interpolate(x, self.network_size, mode="bilinear", antialias=True)
+        return (x.expand(-1, 3, -1, -1) - self.mean) / self.std
+
+
+def attach(front: ImageFront, network: nn.Module) -> None:
+    """Let ``network`` see its pictures through ``front``.
+
+    A forward pre-hook does it, not a wrapper: the network's modules and weights keep their own names (``layer1.0``),
+    and torch.export traces the hook like any other code.
+    """
+    network.add_module("front", front)
+    network.register_forward_pre_hook(_through_front)
+
+
+def front_of(network: nn.Module) -> ImageFront | None:
+    """The front that was attached to ``network``; None where there is none."""
+    front = dict(network.named_children()).get("front")
+    return front if isinstance(front, ImageFront) else None
+
+
+def _through_front(network: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+    front = network.get_submodule("front")
+    return (front(*args),)
+
+
+NUM_SUGGESTIONS = 5
+
+
+def check_name(name: str, known: Iterable[str], library: str) -> None:
+    """Raise ConfigError with the closest names when ``library`` knows no network called ``name``."""
+    known = list(known)
+    if name not in known:
+        close = get_close_matches(name, known, n=NUM_SUGGESTIONS, cutoff=0.5)
+        suggestion = (
+            f"did you mean {', '.join(close)}?" if close else f"it has e.g. {', '.join(known[:NUM_SUGGESTIONS])}"
+        )
+        raise ConfigError(f"{library} has no network {name!r} for pictures; {suggestion}")
+
+
+def check_output(network: nn.Module, name: str, input_shape: Sequence[int], output_shape: Sequence[int]) -> None:
+    """Run one sample of zeros through ``network`` and compare the output's real shape with the task's.
+
+    Args:
+        network: any network; its mode and buffers are left as they were.
+        name: what a user calls it.
+        input_shape: shape of one sample.
+        output_shape: shape the task needs for one sample.
+
+    Raises:
+        ConfigError: the network cannot take such a sample, or gives another shape.
+    """
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            output = network(torch.zeros(1, *input_shape))
+    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as exc:
+        raise ConfigError(
+            f"{name} cannot take inputs of {tuple(input_shape)}: {first_line(exc)}. "
+            "Way out for small pictures: let it enlarge them inside, e.g. by model.image_size=224"
+        ) from exc
+    finally:
+        network.train(was_training)
+    shape = tuple(output.shape[1:]) if isinstance(output, torch.Tensor) else type(output).__name__
+    if shape != tuple(output_shape):
+        raise ConfigError(f"{name} gives {shape} for one sample, but the task needs {tuple(output_shape)}")
+
+
+def first_line(exc: BaseException) -> str:
+    """The first line of an exception's message, or its class's name where it has none."""
+    return str(exc).strip().partition("\n")[0].rstrip(".") or type(exc).__name__
+
+
+# densenet's published files still have names from a time when a dot was allowed in a module's own name.
+OLD_DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.\w+)$")
+
+
+def torchvision_model(
+    name: str,
+    input_shape: Sequence[int],
+    output_shape: Sequence[int],
+    pretrained: bool = False,
+    weights: str | None = None,
+    image_size: int | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Build a network of torchvision with a head for the task's classes.
+
+    Its modules and weights keep torchvision's names. Pictures in [0, 1] of one or three channels go in; resizing,
+    repeating of a grey channel and ImageNet's normalisation happen inside (``front``). One tensor comes out: logits
+    ``(batch, classes)``, or ``(batch, classes, height, width)`` from a segmentation network; auxiliary heads are left
+    out.
+
+    Args:
+        name: torchvision's name, e.g. ``resnet18`` or ``lraspp_mobilenet_v3_large``.
+        input_shape: ``(1 or 3, height, width)`` of one picture.
+        output_shape: ``(classes,)`` or ``(classes, height, width)``.
+        pretrained: start from the published weights (downloaded once).
+        weights: start from a local ``.safetensors`` or ``.pth`` file in torchvision's key names.
+        image_size: height and width that the network sees; None leaves the picture's own.
+        **options: further arguments of torchvision's constructor, e.g. ``dropout=0.5``.
+
+    Raises:
+        ValueError: both ``pretrained`` and ``weights`` are given, or the shape is not a picture's.
+        ConfigError: the name is unknown, the weights cannot be had or do not fit, or the output has another shape.
+    """
+    if pretrained and weights is not None:
+        raise ValueError(f"weights must be null when pretrained is true, got {weights}")
+    segmenters = models.list_models(module=models.segmentation)
+    check_name(name, models.list_models(module=models) + segmenters, "torchvision")
+    front = ImageFront(input_shape, image_size=image_size)
+    arguments = _family_arguments(name, front.network_size, bool(pretrained or weights)) | options
+    try:
+        network = models.get_model(name, weights=None, num_classes=output_shape[0], **arguments)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as exc:
+        raise ConfigError(
+            f"torchvision cannot build {name} with {arguments}: {first_line(exc)}. "
+            "Way out: a picture size it was made for, e.g. model.image_size=224"
+        ) from exc
+    if pretrained:
+        _load(network, _published(name), output_shape[0], f"torchvision's published {name}")
+    elif weights is not None:
+        _load(network, read_weights(weights), output_shape[0], weights)
+    attach(front, network)
+    if name in segmenters:
+        network.register_forward_hook(_one_map)
+    check_output(network, name, input_shape, output_shape)
+    return network
+
+
+def _family_arguments(name: str, network_size: tuple[int, int], has_weights: bool) -> dict[str, Any]:
+    """What a family's constructor must be told so that it fits the picture and makes one output."""
+    family = name.partition("_")[0]
+    if family in ("googlenet", "inception"):
+        # The published weights were trained with another normalisation, which transform_input makes from ImageNet's.
+        return {"aux_logits": False, "init_weights": True, "transform_input": has_weights}
+    if family in ("fcn", "deeplabv3", "lraspp"):
+        return {"weights_backbone": None}
+    if family == "maxvit":
+        return {"input_size": network_size}
+    if family == "vit":
+        if network_size[0] != network_size[1]:
+            raise ConfigError(f"{name} needs square pictures, got {network_size}; give e.g. model.image_size=224")
+        return {"image_size": network_size[0]}
+    return {}
+
+
+def _published(name: str) -> Mapping[str, Tensor]:
+    try:
+        return models.get_model_weights(name).DEFAULT.get_state_dict(progress=True, check_hash=True)
+    except (URLError, OSError, RuntimeError) as exc:
+        raise ConfigError(
+            f"the published weights of {name} could not be downloaded: {first_line(exc)}. "
+            "Way out: fetch the file elsewhere and give model.weights=path, or model.pretrained=false"
+        ) from exc
+
+
+def _load(network: nn.Module, weights: Mapping[str, Tensor], num_outputs: int, source: str) -> None:
+    if isinstance(network, models.DenseNet):
+        weights = {OLD_DENSENET_KEY.sub(r"\1\2", key): value for key, value in weights.items()}
+    if isinstance(network, VisionTransformer) and "encoder.pos_embedding" in weights:
+        # Positions are learned for one picture size; torchvision's own recipe carries them over to another.
+        try:
+            weights = interpolate_embeddings(network.image_size, network.patch_size, dict(weights))
+        except ValueError as exc:
+            raise ConfigError(f"weights from {source} do not fit {type(network).__name__}: {first_line(exc)}") from exc
+    load_weights(network, weights, num_outputs, source)
+
+
+def _one_map(network: nn.Module, args: tuple[Tensor], outputs: dict[str, Tensor]) -> Tensor:
+    """Forward hook: only the main map, at the picture's own size."""
+    logits = outputs["out"]
+    front = network.get_submodule("front")
+    assert isinstance(front, ImageFront)
+    if front.network_size == front.picture_size:
+        return logits
+    return F.interpolate(logits, front.picture_size, mode="bilinear", antialias=True)
+
+
+def timm_model(
+    name: str,
+    input_shape: Sequence[int],
+    output_shape: Sequence[int],
+    pretrained: bool = False,
+    weights: str | None = None,
+    image_size: int | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Build a network of timm with a head for the task's classes.
+
+    Its modules and weights keep timm's names. Pictures in [0, 1] of one or three channels go in; resizing, repeating
+    of a grey channel and the normalisation in the network's timm configuration happen inside (``front``).
+
+    Args:
+        name: timm's name, e.g. ``mobilevit_s`` or, with the tag of certain weights, ``resnet18.a1_in1k``.
+        input_shape: ``(1 or 3, height, width)`` of one picture.
+        output_shape: ``(classes,)``.
+        pretrained: start from the published weights (downloaded once).
+        weights: start from a local ``.safetensors`` or ``.pth`` file in timm's key names.
+        image_size: height and width that the network sees; None leaves the picture's own.
+        **options: further arguments of timm's constructor, e.g. ``drop_path_rate=0.1``.
+
+    Raises:
+        ValueError: both ``pretrained`` and ``weights`` are given, or the shape is not a picture's.
+        ConfigError: the name is unknown, the weights cannot be had or do not fit, or the output has another shape.
+    """
+    if pretrained and weights is not None:
+        raise ValueError(f"weights must be null when pretrained is true, got {weights}")
+    if not timm.is_model(name):
+        check_name(name, timm.list_models(), "timm")
+    configuration = timm.get_pretrained_cfg(name)
+    mean, std = (configuration.mean, configuration.std) if configuration else (IMAGENET_MEAN, IMAGENET_STD)
+    front = ImageFront(input_shape, mean, std, image_size)
+    arguments = dict(options)
+    if configuration and configuration.fixed_input_size and configuration.input_size[1:] != front.network_size:
+        arguments["img_size"] = front.network_size
+    try:
+        network = timm.create_model(name, pretrained=pretrained, num_classes=output_shape[0], **arguments)
+    except (OSError, RuntimeError, ValueError, TypeError, AssertionError) as exc:
+        what = f"{name} with its published weights" if pretrained else name
+        remedy = (
+            "fetch the file elsewhere and give model.weights=path" if pretrained else "try another model.image_size"
+        )
+        raise ConfigError(f"timm cannot build {what} and {arguments}: {first_line(exc)}. Way out: {remedy}") from exc
+    if weights is not None:
+        load_weights(network, read_weights(weights), output_shape[0], weights)
+    attach(front, network)
+    check_output(network, name, input_shape, output_shape)
+    return network

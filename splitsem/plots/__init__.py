@@ -1,1 +1,0 @@
-"""Plots: a DataFrame in, a Figure out; and the HTML report."""

@@ -1,0 +1,1 @@
+"""Remote: both ends of a real link — plan, serving, split training — over gRPC or UDP, started over ssh."""

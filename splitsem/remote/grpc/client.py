@@ -1,0 +1,349 @@
+"""GrpcTail: the device's end over gRPC; survives broken connections and restarted servers."""
+
+import logging
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import grpc
+
+from splitsem.cost.lut import parse_lut
+from splitsem.errors import ConfigError, LinkError, PayloadError, SessionError, SplitPointError, SplitSemError
+from splitsem.remote.ends import Answer, Counters, Profile, RemoteTail
+from splitsem.remote.fallback import Retry
+from splitsem.remote.grpc import tail_pb2
+from splitsem.remote.grpc.connection import HEARTBEAT_S, Security, diagnose, heartbeat_options, host_port
+from splitsem.remote.grpc.frames import Frame, Reply, chunks, joined
+from splitsem.remote.plan import Plan
+
+
+class Pending:
+    """Numbers payloads from 0 and keeps each until it is answered; draws no further than ``window`` unanswered ones.
+
+    The payloads are drawn by whoever sends, in gRPC's own sending thread, so that making one overlaps with waiting.
+    """
+
+    def __init__(self, payloads: Iterable[bytes], window: int) -> None:
+        self.window = window
+        self.num_answered = 0
+        self._payloads = iter(payloads)
+        self._drawing = threading.Lock()  # a broken connection's sender may still be at it when the next one begins
+        self._frames: OrderedDict[int, bytes] = OrderedDict()
+        self._changed = threading.Condition()
+        self._num_made = 0
+        self._exhausted = False
+        self._connection = 0
+        self._progress = time.monotonic()
+        self._source_error: BaseException | None = None
+
+    def unanswered(self) -> Iterator[tuple[int, bytes]]:
+        """Every frame from the oldest unanswered on, made when there is room; ends when a later call begins."""
+        with self._changed:
+            self._connection += 1
+            mine = self._connection
+            self._progress = time.monotonic()
+            self._changed.notify_all()
+            number = self.num_answered
+        while self._ready(number, mine):
+            payload = self._frames.get(number)
+            if payload is not None:  # else answered meanwhile
+                yield number, payload
+            number += 1
+
+    def answered(self, number: int) -> None:
+        """The oldest unanswered frame has its answer. Raises LinkError when the answer is another frame's."""
+        with self._changed:
+            if number != self.num_answered or number not in self._frames:
+                raise LinkError(f"expected the answer to frame {self.num_answered}, got that to frame {number}")
+            del self._frames[number]
+            self.num_answered += 1
+            self._progress = time.monotonic()
+            self._changed.notify_all()
+
+    def is_done(self) -> bool:
+        """Whether there are no more payloads, and every one is answered."""
+        with self._changed:
+            return self._exhausted and not self._frames
+
+    def stop(self) -> None:
+        """Draw nothing more."""
+        with self._changed:
+            self._connection += 1
+            self._exhausted = True
+            self._changed.notify_all()
+
+    def raise_source_error(self) -> None:
+        """Raise what the payloads' iterator raised, if it did."""
+        if self._source_error is not None:
+            raise self._source_error
+
+    def watch(self, deadline_s: float, expire: Callable[[], object]) -> threading.Event:
+        """Call ``expire`` when a frame waits for longer than ``deadline_s``; set the returned event to end this."""
+        ended = threading.Event()
+
+        def run() -> None:
+            while not ended.wait(deadline_s / 4):
+                with self._changed:
+                    late = bool(self._frames) and time.monotonic() - self._progress > deadline_s
+                if late:
+                    expire()
+                    return
+
+        threading.Thread(target=run, daemon=True, name="deadline").start()
+        return ended
+
+    def _ready(self, number: int, connection: int) -> bool:
+        """Wait until frame ``number`` is made, making it when there is room; False when there will be none."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self._connection != connection
+                    or self._exhausted
+                    or number < self._num_made
+                    or len(self._frames) < self.window
+                )
+            )
+            if self._connection != connection or number < self._num_made or self._exhausted:
+                return self._connection == connection and number < self._num_made
+        with self._drawing:
+            if number >= self._num_made and not self._exhausted:
+                self._draw()
+        return self._connection == connection and number < self._num_made
+
+    def _draw(self) -> None:
+        try:
+            payload = next(self._payloads, None)
+        except BaseException as exc:  # noqa: BLE001 (raised again where the answers are read)
+            self._source_error, payload = exc, None
+        with self._changed:
+            if payload is None:
+                self._exhausted = True
+            else:
+                if not self._frames:
+                    self._progress = time.monotonic()
+                self._frames[self._num_made] = payload
+                self._num_made += 1
+            self._changed.notify_all()
+
+
+log = logging.getLogger(__name__)
+PATH = "/splitsem.v1.Tail/"
+_PROFILE_S = 60.0  # a server may measure for so long
+_WORTH_A_RETRY = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.CANCELLED,  # by the server's side of the connection, or by our own deadline
+}
+_OURS: dict[grpc.StatusCode, type[SplitSemError]] = {
+    grpc.StatusCode.FAILED_PRECONDITION: ConfigError,
+    grpc.StatusCode.NOT_FOUND: SplitPointError,
+    grpc.StatusCode.INVALID_ARGUMENT: PayloadError,
+    grpc.StatusCode.ABORTED: SessionError,
+}
+
+
+class GrpcTail(RemoteTail):
+    """Sends frames to a GrpcServer.
+
+    Args:
+        target: the server's ``host:port``.
+        window: frames that may be unanswered.
+        retry: deadlines and backoff.
+        security: TLS and token.
+        heartbeat_s: see ``heartbeat_options``.
+    """
+
+    def __init__(
+        self, target: str, window: int, retry: Retry, security: Security, heartbeat_s: float = HEARTBEAT_S
+    ) -> None:
+        if window < 1:
+            raise ValueError(f"window must be at least 1, got {window}")
+        host_port(target)
+        self.target, self.window, self.retry, self.security = target, window, retry, security
+        self.counters = Counters()
+        self._options = [*_OPTIONS, *heartbeat_options(heartbeat_s)]
+        self._channel: grpc.Channel | None = None
+        self._plan: Plan | None = None
+        self._session = ""
+        self._max_window = window
+
+    def info(self) -> tail_pb2.InfoReply:
+        """What the server holds."""
+        return self._persist(lambda: self._unary("Info", tail_pb2.InfoRequest(), tail_pb2.InfoReply))
+
+    def open(self, plan: Plan) -> None:
+        """See RemoteTail."""
+        self._plan = plan
+        self._persist(self._open_once)
+
+    def call(self, payload: bytes) -> Answer:
+        """The answer to one payload, without a stream."""
+        client = uuid.uuid4().hex
+
+        def once() -> Answer:
+            if not self._session:
+                self._open_once()
+            frame = Frame(self._session, client, 0, payload)
+            method = self._connected().unary_unary(PATH + "Call", Frame.to_bytes, Reply.from_bytes)
+            self.counters.frames_sent += 1
+            return to_answer(method(frame, timeout=self.retry.deadline_s, metadata=self.security.metadata()))
+
+        answer = self._persist(once)
+        self.counters.frames_answered += 1
+        return answer
+
+    def stream(self, payloads: Iterable[bytes], window: int | None = None) -> Iterator[Answer]:
+        """See RemoteTail."""
+        if self._plan is None:
+            raise ConfigError("open a plan before streaming")
+        pending = Pending(payloads, min(window or self.window, self._max_window))
+        client, failures = uuid.uuid4().hex, 0
+        try:
+            while not pending.is_done():
+                answered_before = pending.num_answered
+                try:
+                    yield from self._stream_once(pending, client)
+                except grpc.RpcError as exc:
+                    failures = 0 if pending.num_answered > answered_before else failures
+                    self._prepare_retry(exc, failures)
+                    failures += 1
+                    self.counters.reconnects += 1
+            pending.raise_source_error()
+        finally:
+            pending.stop()
+
+    def echo_s(self, num_bytes: int) -> float:
+        """See RemoteTail."""
+        message = tail_pb2.EchoRequest(payload=bytes(num_bytes)).SerializeToString()
+
+        def once() -> float:
+            method = self._connected().unary_unary(PATH + "Echo", None, tail_pb2.EchoReply.FromString)
+            began = time.perf_counter()
+            method(message, timeout=self.retry.deadline_s, metadata=self.security.metadata())
+            return time.perf_counter() - began
+
+        return self._persist(once)
+
+    def profile(
+        self, points: Sequence[str] = (), payload: bytes = b"", budget_s: float = 0.3, pause_s: float = 0.002
+    ) -> Profile:
+        """See RemoteTail."""
+
+        def once() -> Profile:
+            if payload and not self._session:
+                self._open_once()
+            session = self._session if payload else ""
+            request = tail_pb2.ProfileRequest(
+                points=points, budget_s=budget_s, session=session, payload=payload, pause_s=pause_s
+            )
+            reply = self._unary("Profile", request, tail_pb2.ProfileReply, _PROFILE_S)
+            return Profile(parse_lut(reply.lut_json, f"the table of {self.target}"), reply.answer_s)
+
+        return self._persist(once)
+
+    def close(self) -> None:
+        """See RemoteTail."""
+        self._session = ""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def _stream_once(self, pending: Pending, client: str) -> Iterator[Answer]:
+        """Answers until all are there or the connection breaks (grpc.RpcError)."""
+        if not self._session:
+            self._open_once()
+        session = self._session
+
+        def frames() -> Iterator[Frame]:
+            for request_id, payload in pending.unanswered():
+                self.counters.frames_sent += 1
+                yield from chunks(Frame(session, client, request_id, payload, num_answered=pending.num_answered))
+
+        method = self._connected().stream_stream(PATH + "Stream", Frame.to_bytes, Reply.from_bytes)
+        call = method(frames(), metadata=self.security.metadata())
+        watch = pending.watch(self.retry.deadline_s, call.cancel)
+        try:
+            for reply in joined(call):
+                answer = to_answer(reply)
+                pending.answered(answer.request_id)
+                self.counters.frames_answered += 1
+                yield answer
+        finally:
+            watch.set()
+            call.cancel()
+        if not pending.is_done():
+            raise _ServerEnded
+
+    def _open_once(self) -> None:
+        assert self._plan is not None
+        request = tail_pb2.OpenRequest(plan_json=self._plan.to_json())
+        reply = self._unary("Open", request, tail_pb2.OpenReply)
+        self._session, self._max_window = reply.session, max(1, reply.max_window)
+
+    def _unary(self, name: str, request: Any, reply: Any, more_s: float = 0.0) -> Any:
+        method = self._connected().unary_unary(PATH + name, type(request).SerializeToString, reply.FromString)
+        return method(request, timeout=self.retry.deadline_s + more_s, metadata=self.security.metadata())
+
+    def _persist(self, once: Any) -> Any:
+        """Call ``once`` until it succeeds, fails for good or has failed too often."""
+        failures = 0
+        while True:
+            try:
+                return once()
+            except grpc.RpcError as exc:
+                self._prepare_retry(exc, failures)
+                failures += 1
+
+    def _prepare_retry(self, exc: grpc.RpcError, failures: int) -> None:
+        """Drop the connection and wait, or raise what the user should see."""
+        code, details = exc.code(), exc.details() or ""
+        self.close()
+        if code not in _WORTH_A_RETRY or failures >= self.retry.retries:
+            if code in _OURS:
+                raise _OURS[code](details) from exc
+            if code is grpc.StatusCode.UNAUTHENTICATED:
+                raise LinkError(f"{self.target}: {details}") from exc
+            why = diagnose(self.target, self.security, code, details)
+            raise LinkError(f"{why} (after {failures + 1} tries)") from exc
+        wait_s = self.retry.wait_s(failures)
+        log.info("%s: %s (%s); trying again in %.2f s", self.target, code.name, details, wait_s)
+        self.counters.retries += 1
+        time.sleep(wait_s)
+
+    def _connected(self) -> grpc.Channel:
+        if self._channel is None:
+            credentials = self.security.channel_credentials(host_port(self.target)[0])
+            if credentials is None:
+                self._channel = grpc.insecure_channel(self.target, self._options)
+            else:
+                self._channel = grpc.secure_channel(self.target, credentials, self._options)
+        return self._channel
+
+
+class _ServerEnded(grpc.RpcError):
+    """The server ended the stream in good order although frames are unanswered."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return "the server ended the stream"
+
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection, without an old one's backoff
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+]
+
+
+def to_answer(reply: Reply) -> Answer:
+    """What a reply says, without the transport."""
+    return Answer(reply.request_id, reply.payload, reply.server_s, reply.queue_s)

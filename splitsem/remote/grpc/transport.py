@@ -1,0 +1,127 @@
+"""Grpc: the option ``transport=grpc``."""
+
+import grpc
+
+from splitsem.errors import ConfigError, SessionError
+from splitsem.remote.ends import Answer
+from splitsem.remote.fallback import Retry
+from splitsem.remote.grpc import tail_pb2
+from splitsem.remote.grpc.client import PATH, GrpcTail, to_answer
+from splitsem.remote.grpc.connection import HEARTBEAT_S, Security
+from splitsem.remote.grpc.frames import Frame, Reply
+from splitsem.remote.grpc.server import GrpcServer
+from splitsem.remote.grpc.streams import Limits
+from splitsem.remote.plan import TrainingPlan
+from splitsem.remote.ssh_inventory import Start
+from splitsem.remote.tail_engine import TailEngine
+from splitsem.remote.training_engine import TrainingEngine
+from splitsem.remote.training_tail import TrainingTail, TrainingTransport
+
+
+class GrpcTrainingTail(TrainingTail):
+    """Trains with a GrpcServer. A request that got no reply is sent again, over a new connection; the server carries it
+    out once. A server that was restarted has lost the tail: SessionError.
+
+    Args:
+        target: the server's ``host:port``.
+        window: of the connection; training has one request under way.
+        retry: deadlines and backoff.
+        security: TLS and token.
+        heartbeat_s: see ``Grpc``.
+    """
+
+    def __init__(
+        self, target: str, window: int, retry: Retry, security: Security, heartbeat_s: float = HEARTBEAT_S
+    ) -> None:
+        super().__init__()
+        self._end = _End(target, window, retry, security, heartbeat_s)
+        self.counters = self._end.counters
+        self._session = ""
+
+    def _connect(self, plan: TrainingPlan, client: str) -> None:
+        request = tail_pb2.OpenTrainingRequest(plan_json=plan.to_json(), client=client)
+        self._session = self._end.open_training(request).session
+
+    def _exchange(self, number: int, message: bytes) -> Answer:
+        return self._end.train(Frame(self._session, "", number, message))
+
+    def _disconnect(self) -> None:
+        self._end.close()
+
+
+class _End(GrpcTail):
+    """A device end with the RPCs of training."""
+
+    def open_training(self, request: tail_pb2.OpenTrainingRequest) -> tail_pb2.OpenTrainingReply:
+        """A session for this plan."""
+        reply: tail_pb2.OpenTrainingReply = self._persist(
+            lambda: self._unary("OpenTraining", request, tail_pb2.OpenTrainingReply)
+        )
+        return reply
+
+    def train(self, frame: Frame) -> Answer:
+        """The answer to one request."""
+
+        def once() -> Answer:
+            method = self._connected().unary_unary(PATH + "Train", Frame.to_bytes, Reply.from_bytes)
+            self.counters.frames_sent += 1
+            return to_answer(method(frame, timeout=self.retry.deadline_s, metadata=self.security.metadata()))
+
+        answer: Answer = self._persist(once)
+        self.counters.frames_answered += 1
+        return answer
+
+    def _prepare_retry(self, exc: grpc.RpcError, failures: int) -> None:
+        """As for frames, but a session that is gone cannot be opened again, and a broken connection is counted."""
+        if exc.code() is grpc.StatusCode.ABORTED:
+            raise SessionError(f"{self.target}: {exc.details()}") from exc
+        if exc.code() is grpc.StatusCode.UNIMPLEMENTED:
+            raise ConfigError(f"{self.target}: the server's version knows no split training") from exc
+        super()._prepare_retry(exc, failures)
+        self.counters.reconnects += 1
+
+
+class Grpc(TrainingTransport):
+    """Frames over one bidirectional gRPC stream.
+
+    Args:
+        target: ``host:port`` that the device connects to.
+        bind: ``host:port`` that the server listens on; port 0 takes a free one.
+        window: frames that the device may have unanswered.
+        retry: the device's deadlines and backoff.
+        security: TLS and token, of the end that runs here.
+        limits: what the server grants.
+        heartbeat_s: seconds of silence after which an end asks for a sign of life; as many later it gives up.
+        start: ``ssh`` starts the server first, on ``host`` of the file ``inventory``; None: it runs already.
+        host: see ``start``.
+        inventory: see ``start``.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        bind: str,
+        window: int,
+        retry: Retry,
+        security: Security,
+        limits: Limits,
+        heartbeat_s: float = HEARTBEAT_S,
+        start: str | None = None,
+        host: str | None = None,
+        inventory: str = "hosts.yaml",
+    ) -> None:
+        self.target, self.bind, self.window = target, bind, window
+        self.retry, self.security, self.limits, self.heartbeat_s = retry, security, limits, heartbeat_s
+        self.start = Start(start, host, inventory)
+
+    def device_end(self) -> GrpcTail:
+        """See RemoteTransport."""
+        return GrpcTail(self.target, self.window, self.retry, self.security, self.heartbeat_s)
+
+    def training_end(self) -> GrpcTrainingTail:
+        """See TrainingTransport."""
+        return GrpcTrainingTail(self.target, self.window, self.retry, self.security, self.heartbeat_s)
+
+    def server_end(self, engine: TailEngine, training: TrainingEngine | None = None) -> GrpcServer:
+        """See TrainingTransport."""
+        return GrpcServer(engine, self.bind, self.security, self.limits, self.heartbeat_s, training)

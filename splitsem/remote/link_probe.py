@@ -1,0 +1,125 @@
+"""Probing a link to a running server: round trips of nothing, transfers of zeros, and datagrams that are counted."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import isfinite
+
+import numpy as np
+
+from splitsem.errors import LinkError
+from splitsem.remote.ends import RemoteTail
+from splitsem.remote.plan import MAX_PROBE_BYTES, Plan
+from splitsem.remote.udp.client import UdpTail
+from splitsem.remote.udp.transport import UdpTransport
+
+_FIRST_BYTES = 64 << 10
+_GROWTH = 4
+_WARM_UP = 3
+_LONGEST_PACKETS_S = 10.0
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How thoroughly to measure.
+
+    Attributes:
+        num_rtts: round trips of an empty message.
+        pause_s: idleness before each.
+        enough_s: seconds of a transfer after which it need not be longer.
+        most_bytes: longest transfer.
+        num_transfers: transfers of the longest size; the median counts.
+        num_loss_packets: datagrams to count lost ones among.
+        loss_rate_share: at which share of the goodput up they are sent, so that the link loses them and not the haste.
+    """
+
+    num_rtts: int = 100
+    pause_s: float = 0.01
+    enough_s: float = 0.5
+    most_bytes: int = 16 << 20
+    num_transfers: int = 3
+    num_loss_packets: int = 1000
+    loss_rate_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("num_rtts", "num_transfers", "num_loss_packets"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not _FIRST_BYTES <= self.most_bytes <= MAX_PROBE_BYTES:
+            raise ValueError(f"most_bytes must be {_FIRST_BYTES}…{MAX_PROBE_BYTES}, got {self.most_bytes}")
+        if not (isfinite(self.pause_s) and self.pause_s >= 0):
+            raise ValueError(f"pause_s must be finite and not negative, got {self.pause_s}")
+        if not (isfinite(self.enough_s) and self.enough_s > 0):
+            raise ValueError(f"enough_s must be positive and finite, got {self.enough_s}")
+        if not 0 < self.loss_rate_share <= 1:
+            raise ValueError(f"loss_rate_share must be above 0 and at most 1, got {self.loss_rate_share}")
+
+
+def measure_rtt(remote: RemoteTail, settings: ProbeSettings) -> tuple[float, float]:
+    """Median and 95th percentile of the round trip of an empty message, in seconds. Raises LinkError."""
+    times_s = []
+    for _ in range(_WARM_UP + settings.num_rtts):
+        time.sleep(settings.pause_s)
+        times_s.append(remote.echo_s(0))
+    median_s, p95_s = np.percentile(times_s[_WARM_UP:], [50, 95])
+    return float(median_s), float(p95_s)
+
+
+def measure_up(remote: RemoteTail, settings: ProbeSettings, rtt_s: float) -> float:
+    """Goodput to the server in bits per second: the longest transfer's bytes over its time beyond the round trip."""
+    return _goodput(remote.echo_s, settings, rtt_s)
+
+
+def measure_down(remote: RemoteTail, settings: ProbeSettings, rtt_s: float) -> float:
+    """Goodput from the server, as ``measure_up``; opens plans of its own on ``remote``."""
+    opened = 0
+
+    def fetch_s(num_bytes: int) -> float:
+        nonlocal opened
+        if num_bytes != opened:
+            remote.open(Plan.of_probes(num_bytes))
+            opened = num_bytes
+        arrivals_s = []
+        for answer in remote.stream([b"", b""], window=1):
+            if len(answer.payload) != num_bytes:
+                raise LinkError(f"expected an answer of {num_bytes} bytes, got {len(answer.payload)}")
+            arrivals_s.append(time.perf_counter())
+        first_s, second_s = arrivals_s  # the second is asked for when the first is here, and waits for no connection
+        return second_s - first_s
+
+    return _goodput(fetch_s, settings, rtt_s)
+
+
+def measure_loss(transport: UdpTransport, settings: ProbeSettings, up_bps: float) -> tuple[float, int]:
+    """Share of datagrams lost on the way up, and how many were sent, on a connection paced below the goodput.
+
+    One counts as lost when those sent after it are acknowledged and it is not, as the transport itself sees it.
+    """
+    rate_bps = settings.loss_rate_share * up_bps
+    datagram_bytes = transport.settings.fragment_bytes
+    affordable = int(rate_bps * _LONGEST_PACKETS_S / 8 / datagram_bytes)
+    num = max(1, min(settings.num_loss_packets, affordable, transport.settings.max_message_bytes // datagram_bytes))
+    paced = replace(transport.settings, rate_bps=rate_bps, loss="resend")
+    tail = UdpTail(transport.target, paced, transport.insecure)
+    try:
+        tail.open(Plan.of_probes(0))
+        before = replace(tail.counts)
+        tail.echo_s(num * datagram_bytes)
+        lost = tail.counts.fragments_lost - before.fragments_lost
+        num_sent = num + tail.counts.fragments_resent - before.fragments_resent
+    finally:
+        tail.close()
+    return min(1.0, lost / num_sent), num_sent
+
+
+def _goodput(transfer_s: Callable[[int], float], settings: ProbeSettings, rtt_s: float) -> float:
+    """Grow the transfer until it takes long enough, then repeat it; at least 1 % of its time counts as transfer."""
+    num_bytes = _FIRST_BYTES
+    took_s = transfer_s(num_bytes)
+    while took_s < settings.enough_s and num_bytes < settings.most_bytes:
+        num_bytes = min(_GROWTH * num_bytes, settings.most_bytes)
+        took_s = transfer_s(num_bytes)
+    times_s = [took_s, *(transfer_s(num_bytes) for _ in range(settings.num_transfers - 1))]
+    median_s = statistics.median(times_s)
+    return 8 * num_bytes / max(median_s - rtt_s, 0.01 * median_s)

@@ -1,0 +1,177 @@
+"""Plan: what the device and the server must agree on before the first frame."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Self
+
+from torch import nn
+
+from splitsem.codecs import wire
+from splitsem.codecs.codec import Codec
+from splitsem.codecs.tensorwise import TensorwiseCodec
+from splitsem.errors import ConfigError
+from splitsem.tasks.task import Task
+from splitsem.training.optimiser import OptimiserSettings
+
+PROTOCOL_VERSION = 1
+MAX_PROBE_BYTES = 64 << 20
+_PROBE = "@probe/"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What both ends must agree on before the first frame.
+
+    Attributes:
+        fingerprint: the graph's, see ``SplitGraph.fingerprint``.
+        weights: digest of the weights' values, see ``weights_digest``.
+        point: name of the split point.
+        granularity: which points are offered: ``layer`` or ``op``.
+        precision: dtype of the network: ``float32``, ``bfloat16``, ``float16``.
+        codec: label of the codec that makes the payloads, see ``codec_label``.
+        wire_version: version of the payload format.
+        protocol_version: version of this contract.
+    """
+
+    fingerprint: str
+    weights: str
+    point: str
+    granularity: str
+    precision: str
+    codec: str
+    wire_version: int = wire.VERSION
+    protocol_version: int = PROTOCOL_VERSION
+
+    def probe(self, answer_bytes: int) -> "Plan":
+        """The plan of probes: frames that go the way of all frames and are answered, uncomputed, by so many zeros.
+
+        What they take is what the link and the software at both ends take, for frames of any size.
+        """
+        return replace(self, point=f"{_PROBE}{answer_bytes}")
+
+    @classmethod
+    def of_probes(cls, answer_bytes: int) -> Self:
+        """As ``probe``, from a device that holds no network: nothing is computed, so no network need agree."""
+        return cls("", "", f"{_PROBE}{answer_bytes}", "", "", "")
+
+    @property
+    def is_without_network(self) -> bool:
+        """Whether it is one of ``of_probes``."""
+        return self.point.startswith(_PROBE) and not self.fingerprint
+
+    def probe_bytes(self) -> int | None:
+        """Size of the answers to probes; None for a plan of real frames. Raises ConfigError beyond the limit."""
+        if not self.point.startswith(_PROBE):
+            return None
+        text = self.point.removeprefix(_PROBE)
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= MAX_PROBE_BYTES):
+            raise ConfigError(f"expected probes answered by 0…{MAX_PROBE_BYTES} bytes, got {text[:32]!r}")
+        return int(text)
+
+    def to_json(self) -> str:
+        """The plan as one line of JSON; equal plans give equal lines."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read what ``to_json`` wrote. Raises ConfigError unless it is exactly a plan's fields."""
+        try:
+            facts = json.loads(text)
+        except (ValueError, RecursionError) as exc:
+            raise ConfigError(f"expected a plan as JSON, got something else: {exc}") from exc
+        expected = {f.name: f.type for f in fields(cls)}
+        if not isinstance(facts, dict) or facts.keys() != expected.keys():
+            raise ConfigError(f"expected a plan with {', '.join(expected)}: do both ends run the same splitsem?")
+        for name, type_ in expected.items():
+            if type(facts[name]) is not type_:
+                raise ConfigError(f"expected {name} of the plan to be {type_.__name__}, got {facts[name]!r}")  # type: ignore[union-attr]
+        return cls(**facts)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and values of all parameters and buffers; 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(wire.raw_body(tensor))
+    return digest.hexdigest()[:16]
+
+
+def codec_label(codec: Codec) -> str:
+    """The codec's class, with a digest of its weights when it has any: what two ends must share to read each other."""
+    name = type(codec).__name__
+    return f"{name}:{weights_digest(codec)}" if codec.state_dict() else name
+
+
+def builtin_decoders() -> tuple[TensorwiseCodec, ...]:
+    """A fresh decoder of every codec in this package; Pillow and numba are imported only now."""
+    from splitsem.codecs.fixed_length import FixedLength
+    from splitsem.codecs.picture import Jpeg, Webp
+    from splitsem.codecs.quantise import Quantise
+    from splitsem.codecs.tensorwise import HalfPrecision, Identity
+    from splitsem.codecs.topk import TopK
+
+    return Identity(), HalfPrecision(), Quantise(), TopK(), Jpeg(), Webp(), FixedLength()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan(Plan):
+    """A Plan, whose weights are those that training starts from, and how both halves are trained.
+
+    Attributes:
+        training_fingerprint: of the network as captured in train mode.
+        task: name of the task's class; its loss is computed by the server.
+        learning_rate, weight_decay, gradient_clip_norm, total_steps: see ``OptimiserSettings``.
+        seed: of the random numbers (dropout) that the halves draw.
+        gradient_codec: class name of the built-in codec that carries the gradients back.
+        gradient_settings: its constructor's arguments as a JSON object.
+        constant_rate: see ``OptimiserSettings``.
+        group: name of the devices that train one common tail, see ``CommonTail``; empty: a tail of this device's own.
+        is_averaged: how the common tail is made of theirs.
+        num_samples: the device's, its weight in a mean; 0 for one that only asks.
+    """
+
+    training_fingerprint: str
+    task: str
+    learning_rate: float
+    weight_decay: float
+    gradient_clip_norm: float
+    total_steps: int
+    seed: int
+    gradient_codec: str = "Identity"
+    gradient_settings: str = "{}"
+    constant_rate: bool = False
+    group: str = ""
+    is_averaged: bool = False
+    num_samples: int = 0
+
+    def __post_init__(self) -> None:
+        try:
+            self.optimiser()
+        except ValueError as exc:
+            raise ConfigError(str(exc)) from exc
+
+    def optimiser(self) -> OptimiserSettings:
+        """The optimiser's settings, the same on both sides."""
+        return OptimiserSettings(
+            self.learning_rate, self.weight_decay, self.gradient_clip_norm, self.total_steps, self.constant_rate
+        )
+
+    def make_gradient_codec(self) -> Codec:
+        """The codec of the gradients: one of this package's, never a class that the other end names freely.
+
+        Raises ConfigError when there is none of this name, or its settings make no sense.
+        """
+        kinds = {type(codec).__name__: type(codec) for codec in builtin_decoders()}
+        if self.gradient_codec not in kinds:
+            raise ConfigError(f"gradients travel by one of {', '.join(kinds)}, got {self.gradient_codec!r}")
+        try:
+            return kinds[self.gradient_codec](**json.loads(self.gradient_settings))
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise ConfigError(f"gradient codec {self.gradient_codec} with {self.gradient_settings}: {exc}") from exc
+
+
+def task_name(task: Task) -> str:
+    """The task's class, as both ends must name it."""
+    return f"{type(task).__module__}.{type(task).__qualname__}"

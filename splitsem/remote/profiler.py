@@ -1,0 +1,113 @@
+"""Profiler: a server's measured times of its own tails, for devices that ask what it takes there."""
+
+import math
+import statistics
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from splitsem.cost.lut import Lut, measure_lut
+from splitsem.errors import BusyError, PayloadError
+from splitsem.remote.ends import Profile
+from splitsem.remote.tail_engine import TailEngine
+from splitsem.split.half import Half
+
+_MAX_PAUSE_S = 0.05  # what is cold by then gets no colder
+_MAX_REPEATS, _WARM_UP = 50, 3
+_MAX_ANSWERS = 256  # answering times kept
+
+
+class Profiler:
+    """Measures the tails of one engine, one request at a time, and keeps what it found for the next one.
+
+    Nothing is measured beside frames, which would falsify both: when frames were answered meanwhile, the figures are
+    thrown away and the one who asked is told so.
+
+    Args:
+        engine: whose tails.
+        most_s: seconds of measuring that one request may cost, spread over the halves that it names.
+    """
+
+    def __init__(self, engine: TailEngine, most_s: float = 60.0) -> None:
+        if not most_s > 0:
+            raise ValueError(f"most_s must be positive, got {most_s}")
+        self.engine, self.most_s = engine, most_s
+        self._lut: Lut | None = None
+        self._answers: OrderedDict[tuple[str, int, int], float] = OrderedDict()
+        self._measuring = threading.Lock()
+
+    def profile(
+        self,
+        points: Sequence[str] = (),
+        session: str = "",
+        payload: bytes | memoryview = b"",
+        budget_s: float = 0.3,
+        pause_s: float = 0.002,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> Profile:
+        """The times of the tails at these points (none: all), and of answering ``payload`` in ``session``.
+
+        Each run comes after ``pause_s`` of idleness, as a frame does: a hot loop is faster. Measuring stops when
+        ``is_wanted`` says so. Raises SplitPointError (no such point), PayloadError (a payload, budget or pause that
+        makes no sense), SessionError (not open here) and BusyError.
+        """
+        names = [self.engine.graph.point(str(name)).name for name in points]
+        names = list(dict.fromkeys(names)) or [point.name for point in self.engine.graph.points]
+        if not 0 < budget_s < float("inf"):
+            raise PayloadError(f"expected a budget of more than 0 s, got {budget_s}")
+        if not 0 <= pause_s < float("inf"):
+            raise PayloadError(f"expected a pause of 0 s or more, got {pause_s}")
+        if not self._measuring.acquire(blocking=False):
+            raise BusyError("the server is measuring itself for another device: ask again later")
+        try:
+            budget_s = min(budget_s, self.most_s / (len(names) + bool(payload)))
+            pause_s = min(pause_s, _MAX_PAUSE_S)
+            lut = self._tails(names, budget_s, pause_s, is_wanted)
+            return Profile(lut, self._answer_s(session, payload, budget_s, pause_s) if payload else 0.0)
+        finally:
+            self._measuring.release()
+
+    def _tails(self, names: list[str], budget_s: float, pause_s: float, is_wanted: Callable[[], bool]) -> Lut:
+        """The LUT of these points; only those are measured that are not known yet."""
+        known = self._lut.times if self._lut else {}
+        missing = [name for name in names if name not in known]
+        if missing:
+            num_answered = self.engine.num_answered
+
+            def halves() -> Iterator[Half]:
+                for name in missing:
+                    if not is_wanted():
+                        raise BusyError("nobody waits for the measurement any more")
+                    yield self.engine.graph.cut(name).halves()[1]
+                    self._check_quiet(num_answered)
+
+            found = measure_lut(halves(), _MAX_REPEATS, _WARM_UP, budget_s, pause_s)
+            self._lut = replace(found, times={**known, **found.times})
+        assert self._lut is not None
+        return replace(self._lut, times={name: self._lut.times[name] for name in names})
+
+    def _answer_s(self, session: str, payload: bytes | memoryview, budget_s: float, pause_s: float) -> float:
+        """Median seconds of answering a payload of this size in this session after about such a pause."""
+        key = (session, len(payload), math.frexp(pause_s)[1])
+        if key not in self._answers:
+            chosen, num_answered = self.engine.session(session), self.engine.num_answered
+            if chosen.probe_bytes is not None:
+                raise PayloadError("expected a payload of a real plan, got one of probes")
+            times_s: list[float] = []
+            end = time.perf_counter() + budget_s
+            while len(times_s) < _MAX_REPEATS and (len(times_s) < 3 or time.perf_counter() < end):
+                time.sleep(pause_s)
+                began = time.perf_counter()
+                self.engine.compute(chosen, payload, lambda *_: None)
+                times_s.append(time.perf_counter() - began)
+            self._check_quiet(num_answered)
+            self._answers[key] = statistics.median(times_s[min(_WARM_UP, len(times_s) - 1) :])
+            if len(self._answers) > _MAX_ANSWERS:
+                self._answers.popitem(last=False)
+        return self._answers[key]
+
+    def _check_quiet(self, num_answered: int) -> None:
+        if self.engine.num_answered != num_answered:
+            raise BusyError("the server is answering frames and does not measure itself beside them: ask again later")

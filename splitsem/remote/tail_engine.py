@@ -1,0 +1,282 @@
+"""TailEngine: what the server does with a frame, without any network: agree on a plan, keep its tail, answer."""
+
+import functools
+import hashlib
+import logging
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from splitsem.codecs.codec import Codec, Tensors
+from splitsem.codecs.fields import Payload, Pieces
+from splitsem.codecs.tensorwise import Identity
+from splitsem.errors import ConfigError, PayloadError, SessionError
+from splitsem.remote.plan import MAX_PROBE_BYTES, Plan, builtin_decoders, codec_label
+from splitsem.remote.server_metrics import ServerMetrics
+from splitsem.split.graph import SplitGraph
+from splitsem.split.point import SplitPoint
+
+
+@dataclass(eq=False)
+class _Job:
+    z: Tensors
+    woken: threading.Lock = field(default_factory=threading.Lock)  # held until it is done or its turn to run
+    output: Tensor | None = None
+    error: BaseException | None = None
+
+
+class Batcher:
+    """A tail that is run by one thread at a time, each time on everything that has arrived meanwhile, oldest first.
+
+    A frame that finds the tail idle is computed at once and alone. A stream has one frame here at most, so that first
+    come, first served is fair between devices. Batched kernels may round differently in the last bit.
+
+    The thread that finds the tail idle runs it; when it is done, it wakes those whose frames it ran, and the oldest
+    frame's thread of those that came meanwhile is the next to run. Nobody waits for a run that his frame is not in.
+
+    Args:
+        tail: takes tensors whose dimension 0 is the batch.
+        max_samples: samples of one run; a single larger frame is run by itself.
+    """
+
+    def __init__(self, tail: nn.Module, max_samples: int) -> None:
+        self.tail, self.max_samples = tail, max_samples
+        self._jobs: deque[_Job] = deque()
+        self._lock = threading.Lock()
+        self._is_running = False
+
+    def __call__(self, *z: Tensor) -> Tensor:
+        """The tail's output for these tensors."""
+        job = _Job(z)
+        job.woken.acquire()
+        with self._lock:
+            self._jobs.append(job)
+            runs, self._is_running = not self._is_running, True
+        if not runs:
+            job.woken.acquire()
+        if job.output is None and job.error is None:
+            self._run_oldest()
+        if job.error is not None:
+            raise job.error
+        assert job.output is not None
+        return job.output
+
+    def _run_oldest(self) -> None:
+        """Run the oldest jobs, that of this thread first among them, and pass the tail on."""
+        with self._lock:
+            jobs = self._take()
+        self._run(jobs)
+        with self._lock:
+            self._is_running = bool(self._jobs)
+            successor = self._jobs[0] if self._jobs else None
+        for job in (*jobs[1:], *filter(None, [successor])):
+            job.woken.release()
+
+    def _take(self) -> list[_Job]:
+        """The oldest jobs that fit into one run."""
+        jobs = [self._jobs.popleft()]
+        num_samples = len(jobs[0].z[0])
+        while self._jobs and num_samples + len(self._jobs[0].z[0]) <= self.max_samples:
+            num_samples += len(self._jobs[0].z[0])
+            jobs.append(self._jobs.popleft())
+        return jobs
+
+    def _run(self, jobs: list[_Job]) -> None:
+        try:
+            if len(jobs) == 1:
+                jobs[0].output = self.tail(*jobs[0].z)
+                return
+            output = self.tail(*(torch.cat(tensors) for tensors in zip(*(job.z for job in jobs), strict=True)))
+            for job, part in zip(jobs, output.split([len(job.z[0]) for job in jobs]), strict=True):
+                job.output = part
+        except BaseException as exc:  # noqa: BLE001 (raised again in each job's own thread)
+            for job in jobs:
+                job.error = exc
+
+
+log = logging.getLogger(__name__)
+
+
+class _Session(NamedTuple):
+    point: SplitPoint
+    tail: Callable[..., Tensor]
+    probe_bytes: int | None  # of a session of probes, see Plan.probe: the size of its answers
+
+
+class TailEngine:
+    """The server's side: agrees on plans, keeps the tails they need, and answers payloads. Safe to call from threads.
+
+    Args:
+        graph: the network that the server holds.
+        weights: ``weights_digest`` of its model.
+        granularity: the graph's.
+        precision: the network's.
+        codecs: decoders beyond the built-in ones, each with a ``codec_id`` of its own (128…255); a plan for one that
+            brings a tail of its own is answered from that.
+        max_sessions: tails kept; the one unused for longest makes room, and its users open their plan again.
+        max_batch: samples in one payload.
+        micro_batch: samples of several devices' frames that may run together, see ``Batcher``; 1 runs each by itself.
+
+    Attributes:
+        num_answered: payloads answered so far.
+    """
+
+    def __init__(
+        self,
+        graph: SplitGraph,
+        weights: str,
+        granularity: str = "layer",
+        precision: str = "float32",
+        codecs: Sequence[Codec] = (),
+        max_sessions: int = 64,
+        max_batch: int = 256,
+        micro_batch: int = 1,
+    ) -> None:
+        if min(max_sessions, max_batch, micro_batch) < 1:
+            raise ValueError(
+                "max_sessions, max_batch and micro_batch must be at least 1, "
+                f"got {max_sessions}, {max_batch} and {micro_batch}"
+            )
+        self.graph = graph
+        self.offer = Plan(graph.fingerprint, weights, "", granularity, precision, "")
+        self.device = graph.cut("output").example.device
+        self.max_sessions, self.max_batch, self.micro_batch = max_sessions, max_batch, micro_batch
+        self._decoders = {int(codec.codec_id): codec for codec in (*builtin_decoders(), *codecs)}  # type: ignore[arg-type]
+        self._by_label = {codec_label(codec): codec for codec in self._decoders.values()}
+        self.codec_labels = tuple(self._by_label)
+        self._identity = Identity()
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._lock = threading.Lock()
+        self.num_answered = 0
+        self.metrics = ServerMetrics()
+
+    def open(self, plan: Plan) -> str:
+        """Agree on a plan, make its tail ready, and return the key of the session that answers its frames.
+
+        Equal plans share a session. Raises ConfigError with one line for each disagreement, or where the codec's tail
+        is of another cut, SplitPointError when the network has no such point.
+        """
+        lines = self.disagreements(plan)
+        if lines:
+            self.metrics.opened(False, self._num_tails())
+            raise ConfigError("\n".join(lines))
+        probe_bytes = plan.probe_bytes()
+        point = self.graph.point(plan.point if probe_bytes is None else "output")
+        key = hashlib.sha256(plan.to_json().encode()).hexdigest()[:16]
+        with self._lock:
+            if key not in self._sessions:
+                own_tail = self._by_label[plan.codec].tail if probe_bytes is None else None
+                tail = self.graph.cut(point).with_tail(own_tail).tail
+                is_shared = self.micro_batch > 1 and point.is_batched
+                self._sessions[key] = _Session(
+                    point, Batcher(tail, self.micro_batch) if is_shared else tail, probe_bytes
+                )
+                if len(self._sessions) > self.max_sessions:
+                    self._sessions.popitem(last=False)
+        self.metrics.opened(True, self._num_tails())
+        log.info("Agreed on %s with %s", plan.point, plan.codec, extra={"session": key})
+        return key
+
+    def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> tuple[bytes | memoryview, float]:
+        """The tail's output for one payload (wire format, identity codec) and the seconds it took.
+
+        ``queue_s`` is how long the payload waited before; it is only counted.
+
+        Raises SessionError when the session is not open here, PayloadError when the payload is damaged or does not
+        fit the session's split point.
+        """
+        with self._lock:
+            known = self._sessions.get(session)
+        if known is not None and known.probe_bytes is not None:
+            return _zeros()[: known.probe_bytes], 0.0
+        with self.metrics.request(len(payload), queue_s) as request:
+            answer = self.compute(self.session(session), payload, request.over)
+        with self._lock:
+            self.num_answered += 1
+        return answer, request.server_s
+
+    def compute(self, chosen: _Session, payload: Payload, over: Callable[..., object]) -> bytes:
+        """As ``answer``, neither counted nor timed; calls ``over`` with the name of each stage that is over."""
+        with torch.inference_mode():
+            z_hat = self.decode(payload)
+            check_fit(z_hat, chosen.point, self.max_batch)
+            over("decode")
+            output = chosen.tail(*(tensor.to(self.device) for tensor in z_hat))
+            over("tail")
+            answer = self._identity.encode((output,))
+            over("encode", len(answer))
+        return answer
+
+    def _num_tails(self) -> int:
+        """Sessions that hold a tail; those of probes do not."""
+        with self._lock:
+            return sum(session.probe_bytes is None for session in self._sessions.values())
+
+    def session(self, key: str) -> _Session:
+        """The session of this key, marked as just used. Raises SessionError."""
+        with self._lock:
+            if key not in self._sessions:
+                raise SessionError(f"session {key[:32]!r} is not open on this server: open its plan again")
+            self._sessions.move_to_end(key)
+            return self._sessions[key]
+
+    def decode(self, payload: Payload) -> Tensors:
+        """The tensors of a payload of any codec known here, found by the number in its header. Raises PayloadError."""
+        number = payload[3] if len(payload) > 3 else 0
+        decoder = self._decoders.get(number)
+        if decoder is None:
+            raise PayloadError(f"expected a payload of codec {sorted(self._decoders)}, got codec {number}")
+        if isinstance(payload, Pieces) and not isinstance(decoder, Identity):
+            payload = bytes(payload)  # a codec reads bytes; only the one with the large bodies can do without the copy
+        return decoder.decode(payload)  # type: ignore[arg-type]
+
+    def disagreements(self, plan: Plan) -> list[str]:
+        """One line with its remedy for each thing that this server and the plan do not agree on."""
+        remedies = {
+            "protocol_version": "run the same splitsem on both ends",
+            "wire_version": "run the same splitsem on both ends",
+            "fingerprint": "give both ends the same model= and task=",
+            "weights": "train once, then give both ends the same cache_dir= or trainer.weights=",
+            "granularity": "give both ends the same split.granularity=",
+            "precision": "give both ends the same device.precision=",
+        }
+        if plan.is_without_network:
+            remedies = {name: remedy for name, remedy in remedies.items() if name.endswith("_version")}
+        lines = [
+            f"{name}: the server has {getattr(self.offer, name)}, the device {getattr(plan, name)}; {remedy}"
+            for name, remedy in remedies.items()
+            if getattr(self.offer, name) != getattr(plan, name)
+        ]
+        if plan.codec not in self.codec_labels and not plan.is_without_network:
+            lines.append(
+                f"codec: the server reads {', '.join(self.codec_labels)}, the device sends {plan.codec}; "
+                "start the server with the same codec="
+            )
+        return lines
+
+
+def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> int:
+    """The batch size of tensors that the tail at ``point`` takes; PayloadError when they are not that."""
+    batch = z_hat[0].shape[0] if z_hat and point.is_batched and z_hat[0].dim() else 1
+    if batch > max_batch:
+        raise PayloadError(f"expected a batch of at most {max_batch} samples, got {batch}")
+    expected = [((batch, *t.shape[1:]) if point.is_batched else t.shape, t.dtype) for t in point.tensors]
+    got = [(tuple(t.shape), t.dtype) for t in z_hat]
+    if got != expected:
+        raise PayloadError(f"expected {_describe(expected)} at split point {point.name}, got {_describe(got)}")
+    return batch
+
+
+@functools.cache
+def _zeros() -> memoryview:
+    """What all probes are answered from; never written, so that it takes no memory of its own."""
+    return memoryview(bytes(MAX_PROBE_BYTES))
+
+
+def _describe(tensors: list[tuple[tuple[int, ...], torch.dtype]]) -> str:
+    return " ".join(f"{str(dtype).removeprefix('torch.')}{list(shape)}" for shape, dtype in tensors) or "no tensors"

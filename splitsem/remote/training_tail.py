@@ -1,0 +1,181 @@
+"""TrainingTail: the device's end of split training; LocalTrainingTail: the same with the engine in this process."""
+
+import logging
+import time
+import uuid
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from splitsem.codecs.tensorwise import Identity
+from splitsem.errors import ConfigError, PayloadError, SplitSemError
+from splitsem.remote.ends import Answer, RemoteTransport, TailServer
+from splitsem.remote.plan import TrainingPlan
+from splitsem.remote.tail_engine import TailEngine
+from splitsem.remote.training_engine import TrainingEngine
+from splitsem.remote.training_messages import Kind, Request, StepReply
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Traffic:
+    """What crossed in training steps, and how long they took; sums.
+
+    Attributes:
+        num_steps: steps taken.
+        uplink_bytes, downlink_bytes: requests and replies, labels and norms included.
+        label_bytes: the labels' part of the uplink.
+        server_s: seconds that the server computed.
+        waited_s: seconds from sending a request to having its reply.
+        step_s: seconds of whole steps, as the device sees them.
+        raw_bytes: the features as they were before the codec.
+    """
+
+    num_steps: int = 0
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+    label_bytes: int = 0
+    server_s: float = 0.0
+    waited_s: float = 0.0
+    step_s: float = 0.0
+    raw_bytes: int = 0
+
+
+class TrainingTail(ABC):
+    """A tail on another machine that learns. Requests follow one another; each is carried out once, also when resent.
+
+    Errors are ConfigError (no agreement, or training cannot go on), SplitPointError, PayloadError, SessionError (the
+    server lost the tail), BusyError and LinkError.
+
+    Attributes:
+        traffic: what crossed so far.
+    """
+
+    def __init__(self) -> None:
+        self.traffic = Traffic()
+        self._number = 0
+        self._head_norm = 0.0
+        self._is_open = False
+
+    def open(self, plan: TrainingPlan) -> None:
+        """Reach the server, agree on the plan, and have a tail made there."""
+        self._connect(plan, uuid.uuid4().hex)
+        self._number, self._head_norm, self._is_open = 0, 0.0, True
+
+    def step(self, payload: bytes, y: Tensor) -> StepReply:
+        """Loss and gradients for encoded features and their labels; tell the head's norm by ``settle`` afterwards."""
+        labels = Identity().encode((y,))
+        began = time.perf_counter()
+        answer, num_bytes = self._ask(Request(Kind.STEP, self._head_norm, payload, labels))
+        self.traffic.waited_s += time.perf_counter() - began
+        self.traffic.num_steps += 1
+        self.traffic.uplink_bytes += num_bytes
+        self.traffic.downlink_bytes += len(answer.payload)
+        self.traffic.label_bytes += len(labels)
+        self.traffic.server_s += answer.server_s
+        return StepReply.from_bytes(answer.payload[:])
+
+    def settle(self, head_norm: float) -> None:
+        """The norm of the head's gradients in the last step; the tail takes that step with the next request."""
+        self._head_norm = head_norm
+
+    def evaluate(self, payload: bytes) -> Tensor:
+        """The tail's output for encoded features, in eval mode and with its present weights."""
+        return self._ask(Request(Kind.EVALUATE, self._head_norm, payload))[0].output()
+
+    def keep(self) -> None:
+        """Let the server remember the tail as it is now."""
+        self._ask(Request(Kind.KEEP, self._head_norm))
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of the tail kept last, else of the present one, under the model's names. Raises PayloadError."""
+        parts: list[bytes | memoryview] = []
+        offset = 0
+        while part := self._ask(Request(Kind.WEIGHTS, self._head_norm, offset=offset))[0].payload[:]:
+            parts.append(part)
+            offset += len(part)
+        try:
+            return safetensors.torch.load(b"".join(parts))
+        except safetensors.SafetensorError as exc:
+            raise PayloadError(f"expected the tail's weights as safetensors, got {offset} bytes: {exc}") from exc
+
+    def commit(self) -> None:
+        """Hand the trained tail in to the common one of the plan's group. Raises ConfigError when it comes too late."""
+        self._ask(Request(Kind.COMMIT, self._head_norm))
+
+    def end_round(self) -> None:
+        """The group's round is over: its common tail is made of what was handed in, and is this session's tail now."""
+        self._ask(Request(Kind.END_ROUND, self._head_norm))
+
+    def disband(self) -> None:
+        """Let the server forget the group's common tail."""
+        self._ask(Request(Kind.DISBAND, self._head_norm))
+
+    def close(self) -> None:
+        """Let the server forget the tail, if it can be reached, and let go of the connection."""
+        try:
+            if self._is_open:
+                self._is_open = False
+                self._exchange(self._number, Request(Kind.CLOSE).to_bytes())
+        except SplitSemError as exc:
+            log.info("The server will forget the training by itself: %s", exc)
+        finally:
+            self._disconnect()
+
+    def _ask(self, request: Request) -> tuple[Answer, int]:
+        if not self._is_open:
+            raise ConfigError("open a plan before training")
+        message = request.to_bytes()
+        answer = self._exchange(self._number, message)
+        self._number += 1
+        return answer, len(message)
+
+    @abstractmethod
+    def _connect(self, plan: TrainingPlan, client: str) -> None:
+        """Have a session made for this plan; ``client`` is a name that nobody else has."""
+
+    @abstractmethod
+    def _exchange(self, number: int, message: bytes) -> Answer:
+        """The reply to request ``number``; may send it several times."""
+
+    @abstractmethod
+    def _disconnect(self) -> None:
+        """Let go of the connection; harmless when there is none."""
+
+
+class LocalTrainingTail(TrainingTail):
+    """The engine in this process: the same messages without a network.
+
+    Args:
+        engine: trains the tail.
+    """
+
+    def __init__(self, engine: TrainingEngine) -> None:
+        super().__init__()
+        self.engine = engine
+        self._session = ""
+
+    def _connect(self, plan: TrainingPlan, client: str) -> None:
+        self._session = self.engine.open(TrainingPlan.from_json(plan.to_json()), client)
+
+    def _exchange(self, number: int, message: bytes) -> Answer:
+        return Answer(number, *self.engine.answer(self._session, number, message), queue_s=0.0)
+
+    def _disconnect(self) -> None:
+        self._session = ""
+
+
+class TrainingTransport(RemoteTransport):
+    """A remote transport that carries split training too."""
+
+    @abstractmethod
+    def training_end(self) -> TrainingTail:
+        """The end that trains with a server; nothing is connected yet."""
+
+    @abstractmethod
+    def server_end(self, engine: TailEngine, training: TrainingEngine | None = None) -> TailServer:
+        """See RemoteTransport; ``training`` trains tails for those who ask, None has the server refuse them."""

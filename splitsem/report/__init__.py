@@ -1,0 +1,1 @@
+"""Report: a DataFrame in, a Figure or a page out. Nothing here runs a model."""

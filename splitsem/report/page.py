@@ -1,0 +1,204 @@
+"""An HTML page of results: one self-contained file that needs no network, no script and no other file."""
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from splitsem.report import results as rs
+from splitsem.report.columns import Column
+from splitsem.report.style import DPI
+from splitsem.report.units import MISSING
+
+
+class Cell(NamedTuple):
+    """One table cell: its text, and the number it is sorted by (empty for words)."""
+
+    text: str
+    sort: str = ""
+
+
+class Header(NamedTuple):
+    """Of one column."""
+
+    title: str
+    unit: str = ""
+    is_number: bool = False
+
+
+class PageTable(NamedTuple):
+    """A table; a row is its look (``pareto``, ``reference`` or nothing) and its cells."""
+
+    headers: Sequence[Header]
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+    note: str = ""
+    is_sortable: bool = False
+
+
+class Section(NamedTuple):
+    """Tables under one heading; ``instead`` stands there when they have no row, else the section is left out."""
+
+    heading: str
+    tables: Sequence[PageTable]
+    anchor: str = ""
+    instead: str = ""
+
+
+class Card(NamedTuple):
+    """An answer in large letters; one that is no good is marked."""
+
+    title: str
+    value: str
+    where: str
+    detail: str
+    is_good: bool = True
+
+
+class Picture(NamedTuple):
+    """A figure's name, caption and PNG as base64."""
+
+    name: str
+    caption: str
+    png: str
+
+    @classmethod
+    def of(cls, name: str, caption: str, content: Figure | bytes) -> "Picture":
+        """From a figure, or from the bytes of a PNG file."""
+        if isinstance(content, Figure):
+            buffer = io.BytesIO()
+            content.savefig(buffer, format="png", dpi=1.25 * DPI)
+            content = buffer.getvalue()
+        return cls(name, caption, base64.b64encode(content).decode("ascii"))
+
+
+class Failures(NamedTuple):
+    """What went wrong, a row a job; the last column is the error."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What stands on a page, from the top down.
+
+    Attributes:
+        title: the heading.
+        subtitle: what was run, in words.
+        summary: how much of it.
+        command: the command line that made the results.
+        cards: the answers.
+        pictures: the figures.
+        sections: the tables.
+        failures: of the jobs that have no result.
+        facts: name and value: what was run, and where the numbers come from.
+        words: what the words mean.
+        glossary: of each column its title, unit and meaning.
+    """
+
+    title: str
+    subtitle: str
+    summary: str
+    command: str
+    cards: Sequence[Card]
+    pictures: Sequence[Picture]
+    sections: Sequence[Section]
+    failures: Failures
+    facts: Sequence[tuple[str, str]]
+    words: Mapping[str, str] = field(default_factory=dict)
+    glossary: Sequence[tuple[str, str, str]] = ()
+
+
+def render(page: Page) -> str:
+    """The complete HTML; every value in it is escaped."""
+    environment = Environment(
+        loader=PackageLoader("splitsem.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(page=page)
+
+
+_SORT = "A click on a header sorts."
+
+
+def jobs_table(
+    rows: pd.DataFrame, labels: Sequence[str], columns: Mapping[str, Column | str], marked: Sequence[bool], note: str
+) -> PageTable:
+    """A row a job; a column that has no value in any of them is left out.
+
+    Args:
+        rows: the jobs that succeeded.
+        labels: what tells each from the others.
+        columns: of each column of ``rows`` how to show its numbers; or, for words, its title.
+        marked: which jobs are set off by colour.
+        note: below the table.
+    """
+    shown = {n: c for n, c in columns.items() if n in rows and rows[n].notna().any()}
+    headers = [Header("run")]
+    headers += [Header(c) if isinstance(c, str) else Header(c.title, c.unit, True) for c in shown.values()]
+    body = []
+    for (_, row), label, is_marked in zip(rows.iterrows(), labels, marked, strict=True):
+        cells = [Cell(str(label))]
+        for name, column in shown.items():
+            if isinstance(column, str):
+                cells.append(Cell("" if pd.isna(row[name]) else str(row[name])))
+            else:
+                cells.append(Cell(column.show(row[name]), repr(float(row[name]))))
+        body.append(("pareto" if is_marked else "", cells))
+    return PageTable(headers, body, f"{note} {_SORT}".strip(), is_sortable=True)
+
+
+def jobs_failed(results: pd.DataFrame) -> Failures:
+    """The jobs that did not end well, by what they ran under, each with the first line of its error."""
+    rows = []
+    overrides = [str(c) for c in results if rs.is_override(str(c)) and results[c].nunique(dropna=False) > 1]
+    for _, row in results[results["status"] != "ok"].iterrows():
+        given = [f"{name}={row[name]}" for name in overrides if pd.notna(row[name])]
+        error = str(row["error"]) if "error" in row and pd.notna(row["error"]) else ""
+        rows.append((f"{row['job']:.0f}", " ".join(given), rs.one_line(error) or "no reason given"))
+    return Failures(("job", "setting", "error"), rows)
+
+
+def glossary(columns: Mapping[str, Column | str], rows: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Title, unit and meaning of each column of numbers that has a value."""
+    known = [c for n, c in columns.items() if isinstance(c, Column) and n in rows and rows[n].notna().any()]
+    return [(c.title, c.unit, c.meaning) for c in known]
+
+
+def jobs_pictures(pictures: Mapping[tuple[str, str], bytes], captions: Mapping[str, str]) -> list[Picture]:
+    """PNG files by label (empty for the whole sweep's) and name; a job's caption begins with its label."""
+    return [
+        Picture.of(
+            f"{name}_{label}" if label else name, f"Run {label}: {captions[name]}" if label else captions[name], png
+        )
+        for (label, name), png in pictures.items()
+    ]
+
+
+def whole(value: float) -> str:
+    """A count."""
+    return MISSING if math.isnan(value) else f"{value:.0f}"
+
+
+def percent(value: float) -> str:
+    """A relative gain in per cent, without the sign for it: ``+18.8``."""
+    return MISSING if math.isnan(value) else f"{100 * value:+.1f}".replace("-", "−")
+
+
+def span(gains: pd.Series) -> str:
+    """The range of relative gains.
+
+    >>> span(pd.Series([0.188, -0.01]))
+    '−1.0 % … +18.8 %'
+    """
+    low, high = (f"{percent(gain)} %" for gain in (gains.min(), gains.max()))
+    return low if low == high else f"{low} … {high}"

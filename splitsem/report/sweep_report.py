@@ -1,0 +1,201 @@
+"""The HTML report of a sweep over cuts, codecs and links."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from splitsem.report import results as rs
+from splitsem.report.bd_rate import delta_rates, equal_score
+from splitsem.report.best import Best, best
+from splitsem.report.columns import METRICS, WORDS
+from splitsem.report.page import Card, Cell, Failures, Header, Page, PageTable, Picture, Section, render
+from splitsem.report.units import format_number, format_ratio, format_score
+
+_PARETO = ("score", "payload_bytes", "compression_ratio", "latency_s", "throughput_hz", "energy_j")
+_HIDDEN = ("split_index", "score_unsplit", "input_bytes", "cycle_s")
+_TIMINGS = {
+    "roofline": "estimated (roofline)",
+    "lut": "measured layer by layer before (LUT)",
+    "measured": "measured in this run",
+    "simulated": "simulated",
+}
+_CAPTIONS = {
+    "accuracy_throughput": "Up and to the right is better. Ringed configurations are on the Pareto front: no other "
+    "cut in this sweep is both more accurate and faster.",
+    "latency_breakdown": "Edge, link and server time of one sample, from the first split point to the last.",
+    "rate_accuracy": "Up and to the left is better. The dotted line is the sample as it is; the small ticks are the "
+    "raw float32 features.",
+    "three_way": "Left: up and to the left is better. The same codecs on the right by what they need on the device.",
+    "score_snr": "How the score falls as the signal weakens, every payload sent through the channel.",
+    "score_ber": "The same over the share of wrong bits.",
+    "score_channel": "How the score falls as bits go wrong. Bands are 95 % intervals over the channel's seeds.",
+}
+_MARKS = (
+    "★ on the Pareto front · ▼ natural bottleneck · in italics: no split, the picture itself is sent. A click on a "
+    "header sorts."
+)
+_RATIOS = (
+    "How many times larger the float32 features, the sample as it is (uint8 or its file), and a picture of the same "
+    "score are than the payload. – : the picture was not sent at qualities around this score; "
+    "references.jpeg.quality=[5,10,30,90] sends it at several."
+)
+_BD_RATE = (
+    "BD-rate (Bjøntegaard, VCEG-M33): mean difference in bytes over the scores that both reach; negative is fewer "
+    "bytes."
+)
+
+
+def report(
+    results: pd.DataFrame,
+    figures: Mapping[str, Figure],
+    title: str,
+    command: str,
+    details: Mapping[str, str],
+) -> str:
+    """Write the report of a sweep.
+
+    Args:
+        results: one row a job, as in results.csv.
+        figures: the sweep's figures by name (``accuracy_throughput``, ``latency_breakdown``, ``rate_accuracy``).
+        title: heading of the page.
+        command: the command line that made the results.
+        details: what else should be known, shown as it is: date, versions, commit, machines. The keys
+            ``edge_timing``, ``server_timing`` and ``link_timing`` with ``roofline``, ``lut``, ``measured`` or
+            ``simulated`` are spelt out; they may be columns of the results instead.
+
+    Returns:
+        A complete HTML page; every value in it is escaped.
+    """
+    frame = rs.prepare(results)
+    split = rs.splits(frame)
+    several = split["series"].nunique() > 1
+    best_shown = [*_PARETO[:2], "encoder_bytes", *_PARETO[2:]] if rs.has_encoders(frame) else list(_PARETO)
+    pareto = split[split["pareto"]].sort_values("throughput_hz", ascending=False)
+    all_several = several or bool(frame["is_reference"].any())
+    return render(
+        Page(
+            title=title,
+            subtitle=rs.describe(frame),
+            summary=_summary(frame),
+            command=command,
+            cards=[_card(answer) for answer in best(results)],
+            pictures=[Picture.of(name, _CAPTIONS.get(name, ""), figure) for name, figure in figures.items()],
+            sections=[
+                Section(
+                    "Pareto front: score against throughput",
+                    [_table(pareto, best_shown, several=several)],
+                    instead="No job succeeded, so there is no front.",
+                ),
+                Section(
+                    "All configurations",
+                    [_table(frame[frame["is_ok"]], _wide(frame), several=all_several, note=_MARKS, is_sortable=True)],
+                    instead="No job succeeded.",
+                ),
+                Section("Rates at equal score", [_rates(frame), _delta_rates(frame)], anchor="rates"),
+            ],
+            failures=Failures(
+                ("split point", "setting", "error"),
+                [
+                    (r["split_point"], r["series"], rs.one_line(r["error"]) or "no reason given")
+                    for _, r in rs.failures(frame).iterrows()
+                ],
+            ),
+            facts=_facts(results, frame, details),
+            words=WORDS,
+            glossary=[(c.title, c.unit, c.meaning) for c in METRICS.values()],
+        )
+    )
+
+
+def _summary(frame: pd.DataFrame) -> str:
+    num_ok, num_seeds = int(frame["is_ok"].sum()), frame["num_runs"].max()
+    unsplit = ", ".join(dict.fromkeys(format_score(score) for score in frame["score_unsplit"].dropna().unique()))
+    seeds = f", each the mean of up to {num_seeds} seeds" if num_seeds > 1 else ""
+    score = f", unsplit score {unsplit}" if unsplit else ""
+    return f"{num_ok} configuration{'' if num_ok == 1 else 's'} measured{seeds}{score}"
+
+
+def _card(answer: Best) -> Card:
+    if answer.row is None:
+        return Card(answer.goal.title, "none", "no job has a figure for it", answer.detail, is_good=answer.qualifies)
+    if not answer.qualifies:
+        return Card(
+            answer.goal.title, "none", "nothing stays within one point of the unsplit score", answer.detail, False
+        )
+    value = answer.goal.show(answer.row[answer.goal.column])
+    return Card(answer.goal.title, value, f"{answer.row['split_point']} · {answer.row['series']}", answer.detail)
+
+
+def _facts(results: pd.DataFrame, frame: pd.DataFrame, details: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What was run, where every number comes from, and the settings that all jobs share."""
+    rows = [(name, str(value)) for name, value in details.items() if not name.endswith("_timing")]
+    for name, machine in (("edge", "edge"), ("server", "server"), ("link", "transport")):
+        origins = {details[f"{name}_timing"]} if f"{name}_timing" in details else set()
+        if not origins and f"{name}_timing" in results:
+            origins = set(results[f"{name}_timing"].dropna().astype(str))
+        origin = ", ".join(sorted(_TIMINGS.get(o, o) for o in origins)) or "origin not stated"
+        label = ", ".join(dict.fromkeys(str(v) for v in frame[machine].dropna())) or "not stated"
+        rows.append((name, f"{label} · times {origin}"))
+    rows.append(("energy", "estimated from the power of the machine profile and the energy per bit of the link"))
+    for column in sorted(c for c in results.columns if rs.is_override(c) and c not in ("codec", "edge", "server")):
+        values = results[column].dropna().unique()
+        if len(values) == 1 and column not in rs.LABELS:
+            rows.append((column, str(values[0])))
+    return rows
+
+
+def _wide(frame: pd.DataFrame) -> list[str]:
+    """The columns of the complete table: the known metrics that have values, then the task's own."""
+    hidden = _HIDDEN if rs.has_encoders(frame) else (*_HIDDEN, "encoder_bytes")
+    known = [name for name in METRICS if name not in hidden and frame[name].notna().any()]
+    added = ("is_ok", "is_reference", "is_bottleneck", "pareto", "num_runs", "score_std")
+    own = [
+        c
+        for c in frame.columns
+        if c not in METRICS and c not in added and not rs.is_override(c) and pd.api.types.is_float_dtype(frame[c])
+    ]
+    return known + [c for c in own if frame[c].notna().any()]
+
+
+def _table(
+    rows: pd.DataFrame, columns: list[str], *, several: bool, note: str = "", is_sortable: bool = False
+) -> PageTable:
+    headers = [Header("split point"), *([Header("setting")] if several else []), Header("")]
+    for name in columns:
+        known = METRICS.get(name)
+        headers.append(Header(known.title, known.unit, is_number=True) if known else Header(name, is_number=True))
+    body = []
+    for _, row in rows.iterrows():
+        marks = ("★" if row["pareto"] else "") + ("▼" if row["is_bottleneck"] else "")
+        cells = [Cell(row["split_point"], str(row["split_index"])), *([Cell(row["series"])] if several else [])]
+        cells.append(Cell(marks))
+        for name in columns:
+            text = METRICS[name].show(row[name]) if name in METRICS else f"{row[name]:.4g}"
+            cells.append(Cell(text, repr(float(row[name]))))
+        kind = "reference" if row["is_reference"] else "pareto" if row["pareto"] else ""
+        body.append((kind, cells))
+    return PageTable(headers, body, note, is_sortable)
+
+
+def _rates(frame: pd.DataFrame) -> PageTable:
+    """What each payload is a fraction of, at the same score."""
+    rows = equal_score(frame)
+    ratios = list(rows.columns[4:])
+    titles = [name if name in ("float32", "uint8") else f"{name} at this score" for name in ratios]
+    headers = [Header("split point"), Header("setting"), Header("score", "", True), Header("payload", "kB", True)]
+    body = []
+    for _, row in rows.iterrows():
+        cells = [Cell(row["split_point"]), Cell(row["series"]), Cell(format_score(row["score"]), repr(row["score"]))]
+        cells.append(Cell(format_number(row["payload_bytes"] / 1e3), repr(row["payload_bytes"])))
+        body.append(("", cells + [Cell(format_ratio(row[name]), repr(row[name])) for name in ratios]))
+    headers += [Header(title, "/ payload", is_number=True) for title in titles]
+    return PageTable(headers, body, _RATIOS, is_sortable=True)
+
+
+def _delta_rates(frame: pd.DataFrame) -> PageTable:
+    headers = [Header("codec"), Header("against"), Header("BD-rate", is_number=True), Header("")]
+    rows = [
+        ("", [Cell(one.codec), Cell(one.reference), Cell(one.text), Cell(one.trouble)]) for one in delta_rates(frame)
+    ]
+    return PageTable(headers, rows, _BD_RATE)

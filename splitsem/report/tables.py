@@ -1,0 +1,186 @@
+"""Tables for the terminal: a sweep's results, and a model's split points."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from splitsem.report import results as rs
+from splitsem.report.columns import METRICS
+from splitsem.report.units import MISSING, format_bytes, format_number, format_ratio, format_score
+
+if TYPE_CHECKING:
+    from splitsem.split.point import SplitPoint, TensorSpec
+
+
+WIDTH = 100
+_SHOWN = (
+    "score",
+    "payload_bytes",
+    "compression_ratio",
+    "edge_s",
+    "link_s",
+    "server_s",
+    "latency_s",
+    "throughput_hz",
+    "energy_j",
+)
+_HEADERS = {"throughput_hz": "rate\nHz", "compression_ratio": "ratio"}
+
+
+def table(results: pd.DataFrame) -> Table:
+    """A sweep's results, at most 100 columns wide: one line a configuration, below them each failed job's error.
+
+    Args:
+        results: one row a job, as in results.csv. Rows that differ in the seed only are averaged.
+    """
+    frame = rs.prepare(results)
+    several = frame.loc[~frame["is_reference"], "series"].nunique() > 1
+    grid = grid_of(rs.describe(frame))
+    grid.add_column("split point", overflow="fold", min_width=8)
+    if several:
+        header = "codec" if frame["codec"].nunique() > 1 else "setting"
+        grid.add_column(header, overflow="fold", min_width=6)
+    shown = list(_SHOWN)
+    if rs.has_encoders(frame):  # there is no room for one more: the ratio follows from the payload
+        shown[shown.index("compression_ratio")] = "encoder_bytes"
+    for name in shown:
+        column = METRICS[name]
+        header = _HEADERS.get(name, f"{column.title}\n{column.unit}".strip())
+        grid.add_column(header, justify="right", no_wrap=True)
+    grid.add_column("", no_wrap=True)
+    for _, row in frame[frame["is_ok"]].iterrows():
+        marks = ("★" if row["pareto"] else " ") + ("▼" if row["is_bottleneck"] else "")
+        name = f"{row['split_point']} ({row['series']})" if row["is_reference"] and not several else row["split_point"]
+        cells = [METRICS[metric].show(row[metric]) for metric in shown]
+        label = [row["series"]] if several else []
+        look = "dim" if row["is_reference"] else "bold" if row["pareto"] else ""
+        grid.add_row(_plain(name), *map(_plain, label), *cells, marks, style=look)
+    grid.caption = _caption(frame)
+    return grid
+
+
+def points_table(points: Sequence["SplitPoint"], input_bytes: int) -> Table:
+    """A model's split points: what crosses at each, and what either side computes and keeps.
+
+    Args:
+        points: in network order.
+        input_bytes: size of one sample as uint8 or in its file format, which the raw size is compared with.
+    """
+    grid = grid_of(f"{len(points)} split points; the sample itself has {format_number(input_bytes / 1e3)} kB")
+    grid.add_column("λ", justify="right", no_wrap=True)
+    grid.add_column("split point", overflow="fold", min_width=10)
+    grid.add_column("crossing tensors", overflow="fold", min_width=12)
+    for header in ("raw\nkB", "raw /\ninput", "head\nMFLOP", "tail\nMFLOP", "head\nkB", "tail\nkB"):
+        grid.add_column(header, justify="right", no_wrap=True)
+    grid.add_column("", no_wrap=True)
+    for point in points:
+        grid.add_row(
+            str(point.index),
+            _plain(point.name),
+            _shapes(point.tensors, batched=point.is_batched),
+            format_number(point.raw_bytes / 1e3),
+            format_ratio(point.raw_bytes / input_bytes) if input_bytes else MISSING,
+            format_number(point.head_flops / 1e6),
+            format_number(point.tail_flops / 1e6),
+            format_number(point.head_param_bytes / 1e3),
+            format_number(point.tail_param_bytes / 1e3),
+            "▼" if point.is_bottleneck else "",
+            style="bold" if point.is_bottleneck else "",
+        )
+    grid.caption = (
+        "▼ bottleneck: less crosses than at the input, both as float32 · raw / input: against the sample as it is\n"
+        "head, tail kB: parameters and buffers that each side needs"
+    )
+    return grid
+
+
+def terminal() -> Console:
+    """Where tables are printed: the terminal at its own width, a file or a pipe at the tables' width."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH)
+
+
+def grid_of(title: str) -> Table:
+    """An empty table in the style of all our tables, no wider than a terminal."""
+    return Table(
+        title=_plain(title),
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        width=WIDTH,
+        pad_edge=False,
+    )
+
+
+def _caption(frame: pd.DataFrame) -> str:
+    notes = ["★ on the Pareto front (score, rate) · ▼ bottleneck · times and energy (estimated) for one sample"]
+    unsplit = frame["score_unsplit"].dropna().unique()
+    if len(unsplit) == 1:
+        notes.append(f"score of the unsplit network: {format_score(unsplit[0])}")
+    if (frame["num_runs"] > 1).any():
+        notes.append(f"each line is the mean of up to {frame['num_runs'].max()} seeds")
+    for _, row in rs.failures(frame).iterrows():
+        place = " · ".join(dict.fromkeys([row["split_point"], *([row["series"]] if row["series"] else [])]))
+        line = f"failed at {place}: {rs.one_line(row['error']) or 'no reason given'}"
+        notes.append(f"[red not italic]{_plain(line if len(line) <= WIDTH else line[: WIDTH - 1] + '…')}[/]")
+    return "\n".join(notes)
+
+
+def _shapes(tensors: "Sequence[TensorSpec]", *, batched: bool) -> str:
+    """``2: 16×32×32, 32×16×16``; the count only where there are several."""
+    shapes = ["×".join(map(str, t.shape[1:] if batched else t.shape)) or "1" for t in tensors]
+    return f"{len(shapes)}: {', '.join(shapes)}" if len(shapes) > 1 else "".join(shapes)
+
+
+def _plain(text: object) -> str:
+    """Text in which square brackets are not markup."""
+    return str(text).replace("[", r"\[")
+
+
+def codec_table(three_way: pd.DataFrame, title: str) -> Table:
+    """One line a codec setting, smallest payload first.
+
+    Args:
+        three_way: as from ``plots.three_way``.
+        title: what was run.
+    """
+    grid = grid_of(title)
+    has_intervals = bool((three_way["num_trainings"] > 1).any())
+    has_link = bool(three_way["score_over_link"].notna().any())
+    grid.add_column("codec", overflow="fold", min_width=17)
+    grid.add_column("cut", overflow="fold", min_width=5)
+    for header in ("encoder", "payload", "feature /\npayload", "sample /\npayload", "clean\nscore"):
+        grid.add_column(header, justify="right", no_wrap=True)
+    if has_intervals:
+        grid.add_column("±", justify="right", no_wrap=True)
+    grid.add_column("points to\nunsplit", justify="right", no_wrap=True)
+    if has_link:
+        grid.add_column("over the\nlink", justify="right", no_wrap=True)
+    for _, row in three_way.sort_values(["payload_bytes", "score"], ascending=[True, False]).iterrows():
+        cells = [
+            format_bytes(row["encoder_bytes"]) if row["encoder_bytes"] else "none",
+            format_bytes(row["payload_bytes"]),
+            format_ratio(row["raw_ratio"]),
+            format_ratio(row["input_ratio"]),
+            format_score(row["score"]),
+        ]
+        cells += [format_number(row["score_ci95"], 2)] * has_intervals
+        cells.append(f"{100 * (row['score'] - row['score_unsplit']):+.2f}")
+        over = row["score_over_link"]
+        cells += [MISSING if pd.isna(over) else format_score(over)] * has_link
+        look = "dim" if row["is_reference"] else "bold" if row["pareto"] else ""
+        codec = ("★ " if row["pareto"] else "  ") + str(row["codec"]).replace("[", r"\[")
+        grid.add_row(codec, row["split_point"], *cells, style=look)
+    notes = ["★ no other is at least as good in all three: encoder bytes, payload bytes, clean score"]
+    if has_intervals:
+        notes.append(f"±: half the 95 % interval over {three_way['num_trainings'].max()} trainings")
+    if has_link:
+        notes.append("over the link: area under score against the swept setting / its range")
+    grid.caption = "\n".join(notes)
+    return grid

@@ -1,0 +1,129 @@
+"""Deployed: one solution as it runs on a device; what is scored and what is timed are the same modules."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from splitsem.cost.measure import Timing, timed_s
+from splitsem.models.repvgg import HyperRepVgg
+from splitsem.pipeline import Frames, Pipeline, features, score
+from splitsem.placement import Device
+from splitsem.tasks.task import Task
+
+
+class Deployed(ABC):
+    """A network in two parts.
+
+    Attributes:
+        device: where it runs.
+    """
+
+    device: Device
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """The output for a batch on the device, ``(batch, *input_shape)``."""
+
+    @abstractmethod
+    def edge(self, x: Tensor) -> Any:
+        """What the edge sends for one sample ``(1, *input_shape)``."""
+
+    @abstractmethod
+    def server(self, sent: Any) -> Tensor:
+        """The output for what ``edge`` sent."""
+
+    def score(self, task: Task, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+        """The task's score over batches on the device."""
+        return score(self, task, batches)["score"]
+
+    @torch.inference_mode()
+    def right(self, batches: Iterable[tuple[Tensor, Tensor]]) -> NDArray[np.bool_]:
+        """Of each sample of a classification, whether the class of the highest output is its own, ``(n,)``."""
+        return np.concatenate([(self(x).float().argmax(1).cpu() == y.cpu()).numpy() for x, y in batches])
+
+    @torch.inference_mode()
+    def time(self, x: Tensor, repeats: int = 50) -> tuple[Timing, Timing]:
+        """Seconds of edge and server here for one sample ``x``, ``(1, *input_shape)``; the two take turns."""
+        where = self.device.torch_device
+        sent = self.edge(x)
+        edge_s, server_s = [], []
+        for number in range(-3, repeats):  # the first ones are to warm up
+            times = timed_s(lambda: self.edge(x), where), timed_s(lambda: self.server(sent), where)
+            if number >= 0:
+                edge_s.append(times[0])
+                server_s.append(times[1])
+        return Timing.of(edge_s), Timing.of(server_s)
+
+
+class DeployedSplit(Deployed):
+    """A trained network, deployed with the γ of a solution and cut at its λ.
+
+    Args:
+        trained: the network as it trained; nothing of it is changed.
+        gammas: γ of each unit.
+        split_index: λ, units on the edge.
+        device: where it runs.
+
+    Attributes:
+        head: the units of the edge.
+        tail: the others.
+
+    Raises:
+        ValueError: γ or λ are not possible for the network.
+    """
+
+    def __init__(self, trained: HyperRepVgg, gammas: Sequence[int], split_index: int, device: Device) -> None:
+        network = device.place(trained.deploy(gammas))
+        units = network.units
+        if not 0 <= split_index <= len(units):
+            raise ValueError(f"split_index must be 0…{len(units)}, got {split_index}")
+        self.device = device
+        self.gammas = tuple(gammas)
+        self.head, self.tail = nn.Sequential(*units[:split_index]), nn.Sequential(*units[split_index:])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The tail's output for what the head makes of a batch on the device."""
+        return self.tail(self.head(x))
+
+    def edge(self, x: Tensor) -> Tensor:
+        """The head."""
+        return self.head(x)
+
+    def server(self, sent: Tensor) -> Tensor:
+        """The tail."""
+        return self.tail(sent)
+
+
+class DeployedCodec(Deployed):
+    """A network cut at a point, with a codec between its halves: scored over the link, timed without it.
+
+    Args:
+        pipeline: head, codec, link, decoder and tail.
+        device: where they run.
+
+    Attributes:
+        frames: what was seen of all payloads that were scored.
+    """
+
+    def __init__(self, pipeline: Pipeline, device: Device) -> None:
+        self.pipeline, self.device = pipeline, device
+        self.frames = Frames()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The pipeline's output: every sample's payload is encoded, carried and decoded."""
+        return self.pipeline.run(x, self.frames)
+
+    def edge(self, x: Tensor) -> bytes:
+        """Head and encoding."""
+        (made,) = features(self.pipeline.cut, x)
+        return self.pipeline.codec.encode(made.z)
+
+    def server(self, sent: bytes) -> Tensor:
+        """Decoding and tail."""
+        where = self.device.torch_device
+        return self.pipeline.cut.tail(*(tensor.to(where) for tensor in self.pipeline.decoder.decode(sent)))

@@ -1,0 +1,196 @@
+"""Objective: what is minimised, a sum of latency, cycle time, edge time and bytes, none with a negative weight."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from math import isfinite
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class Objective:
+    """``latency·T_lat + cycle·T_cyc + edge·T_E + byte·bytes``, to be minimised.
+
+    T_lat = T_E + T_S + T_com and T_cyc = max(T_E, T_S, T_com). No weight is negative, so that the objective never falls
+    when a stage takes longer: this is why, at a given cut, the fastest way of each unit is the best one, under the
+    maximum too.
+
+    Attributes:
+        latency: weight of the latency.
+        cycle: weight of the cycle time.
+        edge: weight of the seconds that the edge computes.
+        byte: weight of the bytes that cross.
+        unit: of the value, ``s`` or ``J``.
+    """
+
+    latency: float = 0.0
+    cycle: float = 0.0
+    edge: float = 0.0
+    byte: float = 0.0
+    unit: str = "s"
+
+    def __post_init__(self) -> None:
+        weights = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "unit"}
+        for name, weight in weights.items():
+            if not (isfinite(weight) and weight >= 0):
+                raise ValueError(f"{name} must be finite and not negative, got {weight}")
+        if not any(weights.values()):
+            raise ValueError("one of latency, cycle, edge and byte must be above 0, got 0 for all")
+
+    def __call__(
+        self, edge_s: Any, link_s: Any, server_s: Any, link_bytes: Any, maximum: Callable[..., Any] = np.maximum
+    ) -> Any:
+        """The value for finite times and bytes, numbers or arrays that broadcast; tensors with ``torch.maximum``."""
+        value = self.latency * (edge_s + link_s + server_s) + self.edge * edge_s + self.byte * link_bytes
+        return value + self.cycle * maximum(maximum(edge_s, link_s), server_s) if self.cycle else value
+
+
+def t_eff(omega: float = 0.5) -> Objective:
+    """The ω-mix ``T_eff = ω·T_lat + (1 − ω)·T_cyc`` in seconds (arXiv 2411.00838, Eq. 7).
+
+    >>> round(float(t_eff(0.5)(0.002, 0.005, 0.001, 0)), 6)  # latency 8 ms, cycle 5 ms
+    0.0065
+
+    Args:
+        omega: share of the latency, 0…1.
+
+    Raises:
+        ValueError: ``omega`` is outside 0…1.
+    """
+    if not 0 <= omega <= 1:
+        raise ValueError(f"omega must be 0…1, got {omega}")
+    return Objective(latency=omega, cycle=1 - omega)
+
+
+def latency() -> Objective:
+    """Seconds from the sensor to the result, of one sample."""
+    return t_eff(1.0)
+
+
+def cycle() -> Objective:
+    """Seconds of the slowest stage: 1 / throughput when the stages of consecutive samples overlap."""
+    return t_eff(0.0)
+
+
+def energy(active_w: float, idle_w: float, j_per_byte: float = 0.0, pipelined: bool = True) -> Objective:
+    """The edge device's energy for one sample, in joules, estimated from powers as in ``cost.end_to_end.Cost``.
+
+    ``T_E · active + (T − T_E) · idle + bytes · j_per_byte``, where T is T_cyc when pipelined and T_lat when not.
+
+    Args:
+        active_w: power of the edge machine while it computes, in watts.
+        idle_w: its power while it waits, in watts; at most ``active_w``.
+        j_per_byte: what sending a byte adds, in joules.
+        pipelined: whether the stages of consecutive samples overlap.
+
+    Raises:
+        ValueError: a number is negative or not finite, or ``idle_w`` is above ``active_w``.
+    """
+    if not (isfinite(active_w) and 0 <= idle_w <= active_w):
+        raise ValueError(f"need 0 <= idle_w <= active_w, both finite, got idle_w={idle_w} and active_w={active_w}")
+    if not (isfinite(j_per_byte) and j_per_byte >= 0):
+        raise ValueError(f"j_per_byte must be finite and not negative, got {j_per_byte}")
+    waiting = {"cycle": idle_w} if pipelined else {"latency": idle_w}
+    return Objective(edge=active_w - idle_w, byte=j_per_byte, unit="J", **waiting)
+
+
+@dataclass(frozen=True, eq=False)
+class TierWork:
+    """What the units compute and move on one machine.
+
+    Attributes:
+        flops: floating-point operations of each unit and γ, ``(U, 14)``; what is not offered is not read.
+        moved_bytes: bytes read and written, **weights included**, ``(U, 14)``.
+        peak_flops_per_s: the machine's measured peak.
+        memory_bytes_per_s: its measured memory bandwidth.
+    """
+
+    flops: NDArray[np.float64]
+    moved_bytes: NDArray[np.float64]
+    peak_flops_per_s: float
+    memory_bytes_per_s: float
+
+    def __post_init__(self) -> None:
+        for name in ("flops", "moved_bytes"):
+            values = np.array(getattr(self, name), dtype=float)
+            if values.ndim != 2 or values.shape[1] != 14:
+                raise ValueError(f"{name} must have shape (units, 14), got {values.shape}")
+            if np.isnan(values).any() or (values < 0).any():
+                raise ValueError(f"{name} must not be negative or NaN")
+            values.flags.writeable = False
+            object.__setattr__(self, name, values)
+        if self.flops.shape != self.moved_bytes.shape:
+            raise ValueError(f"flops has shape {self.flops.shape}, moved_bytes {self.moved_bytes.shape}")
+        for name in ("peak_flops_per_s", "memory_bytes_per_s"):
+            if not (isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+
+    @property
+    def knee(self) -> float:
+        """FLOP per byte above which the machine is bound by arithmetic."""
+        return self.peak_flops_per_s / self.memory_bytes_per_s
+
+    def term(self, flops: Any, moved_bytes: Any, rho: float = 0.1) -> Any:
+        """``relu(knee − F/B) + ρ·(F/F_peak + B/B_peak)`` of a tier's sums F and B; 0 for a tier that moves nothing.
+
+        The times already contain what this describes, so it is reported and weighs nothing unless asked to.
+
+        >>> work = TierWork([[0] * 14], [[0] * 14], peak_flops_per_s=100.0, memory_bytes_per_s=10.0)
+        >>> round(work.term(40.0, 10.0, rho=0.1), 6)  # knee 10, intensity 4
+        6.14
+
+        Args:
+            flops: the sum F over the tier, a number or a tensor.
+            moved_bytes: the sum B.
+            rho: weight of the second summand.
+        """
+        below = self.knee - flops / (moved_bytes + 1e-9)
+        busy = (moved_bytes > 0) * 1.0
+        roof = flops / self.peak_flops_per_s + moved_bytes / self.memory_bytes_per_s
+        return below * (below > 0) * busy + rho * roof
+
+
+def paired_margin(right: ArrayLike, right_ref: ArrayLike, confidence: float = 0.99) -> float:
+    """``z · sd(d) / √n`` of the differences d = right_ref − right, sample by sample; z is the confidence's quantile.
+
+    A network that loses at most ε less this margin here loses at most ε elsewhere with that confidence (one-sided,
+    normal approximation). Networks that mostly err on the same samples differ by little chance, and one that computes
+    the same function by none, so its margin is 0; the standard error of one accuracy knows nothing of that.
+
+    >>> paired_margin([1, 1, 0, 1], [1, 1, 0, 1])
+    0.0
+    >>> round(paired_margin([1, 0, 1, 1] * 100, [1, 1, 1, 1] * 100, 0.95), 4)
+    0.0357
+
+    Args:
+        right: of each sample, whether the network is right, ``(n,)``.
+        right_ref: the same of the reference.
+        confidence: 0.5…1, both excluded.
+
+    Raises:
+        ValueError: the two are not of the same samples, there are fewer than two, or the confidence cannot be.
+    """
+    z = quantile(confidence)
+    own, reference = np.asarray(right, dtype=float), np.asarray(right_ref, dtype=float)
+    if own.ndim != 1 or own.shape != reference.shape or len(own) < 2:
+        raise ValueError(
+            f"right and right_ref must be of the same samples, two or more, got {own.shape} and {reference.shape}"
+        )
+    return float(z * (reference - own).std(ddof=1) / len(own) ** 0.5)
+
+
+def quantile(confidence: float) -> float:
+    """How many standard errors a one-sided bound of that confidence is away (normal approximation).
+
+    Args:
+        confidence: 0.5…1, both excluded.
+
+    Raises:
+        ValueError: it is not within these.
+    """
+    if not 0.5 < confidence < 1:
+        raise ValueError(f"confidence must be above 0.5 and below 1, got {confidence}")
+    return NormalDist().inv_cdf(confidence)

@@ -1,0 +1,327 @@
+"""Problem: all that a solver sees of a network, two machines and a link: times by unit and γ, bytes by cut λ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from splitsem.cost.branch_lut import BranchArrays, BranchLut
+from splitsem.cost.hardware_lut import HardwareLut
+from splitsem.models.branches import GAMMAS, whole_gamma
+from splitsem.search.objective import Objective, TierWork
+
+NUM_GAMMAS = len(GAMMAS)
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LinkCost:
+    """``T = fixed_s + s_per_byte · bytes``, fitted from measured transfers; a cut that sends no byte takes no time.
+
+    Attributes:
+        fixed_s: seconds that any transfer keeps the link from the next one.
+        s_per_byte: seconds that each byte adds.
+        delay_s: seconds that a sample spends beyond the three stages, while they are free for others: it is in the
+            latency and not in the cycle. Below 0 where a stage's time holds work that its own sample does not wait for.
+        free_bytes: of a sample that is alone the link takes so many at once, as a token bucket does: they take time in
+            the cycle only.
+    """
+
+    fixed_s: float
+    s_per_byte: float
+    delay_s: float = 0.0
+    free_bytes: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isfinite(self.delay_s):
+            raise ValueError(f"delay_s must be finite, got {self.delay_s}")
+        for name in ("fixed_s", "s_per_byte", "free_bytes"):
+            if not (isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
+
+    def time_s(self, num_bytes: ArrayLike) -> Floats:
+        """Seconds for each number of bytes."""
+        num_bytes = np.asarray(num_bytes, dtype=float)
+        return np.where(num_bytes > 0, self.fixed_s + self.s_per_byte * num_bytes, 0.0)
+
+    def beyond_stages_s(self, num_bytes: ArrayLike) -> Floats:
+        """Seconds that the latency of a lone sample is above the sum of the stages, for each number of bytes."""
+        num_bytes = np.asarray(num_bytes, dtype=float)
+        return np.where(num_bytes > 0, self.delay_s - self.s_per_byte * np.minimum(num_bytes, self.free_bytes), 0.0)
+
+
+class StageTimes(NamedTuple):
+    """Seconds of the three stages of one sample: head, payload on its way, tail."""
+
+    edge_s: float
+    link_s: float
+    server_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A chain of units, of which the first λ run on the edge.
+
+    The branches of a unit are summed before the cut, so that the bytes that cross depend on λ alone.
+
+    Attributes:
+        units: their names, in the order of execution; U of them.
+        edge_s: seconds of each unit and γ on the edge, ``(U, 14)``; inf where the γ is not offered. A unit without
+            branches offers γ 0 only.
+        server_s: the same on the server.
+        link_bytes: bytes that cross, by λ, ``(U + 1,)``: the input at 0, the output at U.
+        link: what they take.
+        edge_base_s: seconds of the edge for any sample, wherever the cut is: what sending and receiving cost it.
+        server_base_s: the same of the server.
+        edge_work: FLOPs and bytes on the edge, for the roofline term.
+        server_work: the same on the server.
+
+    Raises:
+        ValueError: a shape, a time or a number of bytes cannot be, or there is no cut at which every unit is offered.
+    """
+
+    units: tuple[str, ...]
+    edge_s: Floats
+    server_s: Floats
+    link_bytes: Floats
+    link: LinkCost
+    edge_work: TierWork | None = None
+    server_work: TierWork | None = None
+    edge_base_s: float = 0.0
+    server_base_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("edge_base_s", "server_base_s"):
+            if not (isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
+        object.__setattr__(self, "units", tuple(self.units))
+        if not self.units:
+            raise ValueError("units must name at least one unit, got none")
+        if len(set(self.units)) < len(self.units):
+            raise ValueError(f"every unit needs a name of its own, got {', '.join(self.units)}")
+        shape = (len(self.units), NUM_GAMMAS)
+        for name in ("edge_s", "server_s"):
+            object.__setattr__(self, name, _checked(name, getattr(self, name), shape, self.units))
+        link_bytes = _frozen("link_bytes", self.link_bytes, (len(self.units) + 1,))
+        if not (np.isfinite(link_bytes).all() and (link_bytes >= 0).all()):
+            raise ValueError(f"link_bytes must be finite and not negative, got {link_bytes.tolist()}")
+        object.__setattr__(self, "link_bytes", link_bytes)
+        for name in ("edge_work", "server_work"):
+            work = getattr(self, name)
+            if work is not None and work.flops.shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {work.flops.shape}")
+        nowhere = np.logical_not(self.offered.any(axis=1))
+        if nowhere.any():
+            raise ValueError(f"no γ is offered for {self._names(nowhere)}: give a time on the edge or on the server")
+        self.cuts(self.offered)
+
+    @property
+    def num_units(self) -> int:
+        """U; λ goes from 0 to U."""
+        return len(self.units)
+
+    @property
+    def offered(self) -> Mask:
+        """Which γ each unit can run in, on one machine at least, ``(U, 14)``."""
+        return np.isfinite(self.edge_s) | np.isfinite(self.server_s)
+
+    @property
+    def link_s(self) -> Floats:
+        """Seconds on the link by λ, ``(U + 1,)``."""
+        return self.link.time_s(self.link_bytes)
+
+    @property
+    def delay_s(self) -> Floats:
+        """Seconds of the latency beyond the three stages by λ, ``(U + 1,)``."""
+        return self.link.beyond_stages_s(self.link_bytes)
+
+    def tiers(self, allowed: Mask | None = None) -> tuple[Floats, Floats]:
+        """``edge_s`` and ``server_s`` with inf for what is not allowed; without ``allowed``, everything offered is.
+
+        Raises:
+            ValueError: the mask has another shape, or leaves a unit no γ.
+        """
+        if allowed is None:
+            return self.edge_s, self.server_s
+        allowed = np.asarray(allowed, dtype=bool)
+        if allowed.shape != self.edge_s.shape:
+            raise ValueError(f"allowed must have shape {self.edge_s.shape}, got {allowed.shape}")
+        nothing = np.logical_not((allowed & self.offered).any(axis=1))
+        if nothing.any():
+            raise ValueError(f"no γ that is offered is allowed for {self._names(nothing)}; a block needs a branch")
+        return np.where(allowed, self.edge_s, np.inf), np.where(allowed, self.server_s, np.inf)
+
+    def cuts(self, allowed: Mask | None = None) -> NDArray[np.intp]:
+        """The λ at which every unit can run in an allowed γ on the machine that it is on.
+
+        Raises:
+            ValueError: there is none.
+        """
+        edge_s, server_s = self.tiers(allowed)
+        cuts = np.flatnonzero(can_cut(edge_s, server_s))
+        if not len(cuts):
+            not_edge, not_server = (np.isinf(times).all(axis=1) for times in (edge_s, server_s))
+            raise ValueError(
+                f"no cut has every unit where it can run: the edge cannot run {self._names(np.asarray(not_edge))}, "
+                f"the server cannot run {self._names(np.asarray(not_server))}"
+            )
+        return cuts
+
+    def times(self, split_index: int, gammas: tuple[int, ...]) -> StageTimes:
+        """The three stages with the first ``split_index`` units on the edge and each unit run in its γ.
+
+        Raises:
+            ValueError: λ or the number of γ does not fit, or a unit is not offered in its γ where it is to run.
+        """
+        if not 0 <= split_index <= self.num_units:
+            raise ValueError(f"split_index must be 0…{self.num_units}, got {split_index}")
+        if len(gammas) != self.num_units:
+            raise ValueError(f"gammas must have one γ for each of {self.num_units} units, got {len(gammas)}")
+        if not all(0 <= gamma < NUM_GAMMAS for gamma in gammas):
+            raise ValueError(f"each γ must be 0…{NUM_GAMMAS - 1}, got {list(gammas)}")
+        on_edge = np.arange(self.num_units) < split_index
+        rows = np.arange(self.num_units)
+        taken = np.where(on_edge, self.edge_s[rows, list(gammas)], self.server_s[rows, list(gammas)])
+        if not np.isfinite(taken).all():
+            unit = int(np.flatnonzero(~np.isfinite(taken))[0])
+            side = "edge" if on_edge[unit] else "server"
+            raise ValueError(f"unit {self.units[unit]!r} is not offered in γ {gammas[unit]} on the {side}")
+        edge_s, server_s = self.edge_base_s + taken[on_edge].sum(), self.server_base_s + taken[~on_edge].sum()
+        return StageTimes(float(edge_s), float(self.link_s[split_index]), float(server_s))
+
+    def value(self, objective: Objective, split_index: Any, edge_s: Any, server_s: Any) -> Any:
+        """The objective's value, for numbers or arrays that broadcast.
+
+        Args:
+            objective: gives it.
+            split_index: λ.
+            edge_s: seconds of the whole stage, ``edge_base_s`` included.
+            server_s: the same on the server.
+        """
+        stages = objective(edge_s, self.link_s[split_index], server_s, self.link_bytes[split_index])
+        return stages + objective.latency * self.delay_s[split_index]
+
+    def _names(self, mask: Mask) -> str:
+        return ", ".join(repr(self.units[u]) for u in np.flatnonzero(mask)) or "none"
+
+
+def can_cut(edge_s: Floats, server_s: Floats) -> Mask:
+    """At which λ each unit has a finite time on the machine that it is on, ``(U + 1,)``."""
+    on_edge, on_server = np.isfinite(edge_s).any(axis=1), np.isfinite(server_s).any(axis=1)
+    heads = np.append(True, np.logical_and.accumulate(on_edge))
+    tails = np.append(True, np.logical_and.accumulate(np.flip(on_server)))[::-1]
+    return heads & tails
+
+
+def _checked(name: str, values: ArrayLike, shape: tuple[int, ...], units: tuple[str, ...]) -> Floats:
+    values = _frozen(name, values, shape)
+    wrong = np.logical_or(np.isnan(values), values < 0)
+    if wrong.any():
+        unit, gamma = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"{name} of unit {units[unit]!r}, γ {gamma}, must be a time of 0 s or more, or inf where the γ is not "
+            f"offered, got {values[unit, gamma]}"
+        )
+    return values
+
+
+def _frozen(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Floats:
+    values = np.array(values, dtype=float)
+    if values.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {values.shape}")
+    values.flags.writeable = False
+    return values
+
+
+def parallel_gammas(problem: Problem) -> tuple[int, ...]:
+    """Of each unit the γ with all its branches beside each other: the usual baseline."""
+    return _whole(problem, folded=False)
+
+
+def fused_gammas(problem: Problem) -> tuple[int, ...]:
+    """Of each unit the γ with all its branches folded into one: the stronger baseline."""
+    return _whole(problem, folded=True)
+
+
+def only(gammas: Sequence[int]) -> Mask:
+    """A mask, ``(U, 14)``, that allows each unit its given γ alone; the cut is still free.
+
+    Raises:
+        ValueError: a γ is not 0…13.
+    """
+    return np.arange(NUM_GAMMAS) == _column(gammas)
+
+
+def function_equivalent(gammas: Sequence[int]) -> Mask:
+    """A mask, ``(U, 14)``, that allows each unit those γ that compute the same function as the given one.
+
+    Raises:
+        ValueError: a γ is not 0…13.
+    """
+    same = np.array([[a.branches == b.branches for b in GAMMAS] for a in GAMMAS])
+    return same[_column(gammas)[:, 0]]
+
+
+def _whole(problem: Problem, folded: bool) -> tuple[int, ...]:
+    return tuple(whole_gamma(np.flatnonzero(row).tolist(), folded) for row in problem.offered)
+
+
+def _column(gammas: Sequence[int]) -> np.ndarray:
+    values = np.asarray(gammas, dtype=int).reshape(-1, 1)
+    if not ((values >= 0) & (values < NUM_GAMMAS)).all():
+        raise ValueError(f"each γ must be 0…{NUM_GAMMAS - 1}, got {list(gammas)}")
+    return values
+
+
+def measured_problem(lut: HardwareLut, calibrated: bool = True, undisturbed: bool = False) -> Problem:
+    """What a solver sees of ``lut``.
+
+    Where frames were fitted, units take the tables' times by that fit's factors, each end has its share of a frame's
+    other work, the link is the wire alone, and what keeps nobody busy is a delay.
+
+    Args:
+        lut: both machines and the link.
+        calibrated: multiply each machine's times by its calibration's factor, where it has one.
+        undisturbed: take 10th percentiles instead of medians; not together with ``calibrated``.
+
+    Raises:
+        ValueError: the link was not measured, or both ways to read the times are asked for.
+    """
+    if lut.link is None:
+        raise ValueError("lut must have a link, got none")
+    edge, server = (table.to_arrays(calibrated, undisturbed) for table in (lut.edge, lut.server))
+    units = tuple(unit.name for unit in lut.edge.units)
+    works = _work(lut.edge, edge), _work(lut.server, server)
+    frames = lut.frames
+    if frames is None:
+        link = LinkCost(fixed_s=lut.link.base_s, s_per_byte=lut.link.s_per_byte)
+        return Problem(units, edge.time_s, server.time_s, edge.link_bytes, link, *works)
+    return Problem(
+        units=units,
+        edge_s=frames.edge_factor * edge.time_s,
+        server_s=frames.server_factor * server.time_s,
+        link_bytes=edge.link_bytes,
+        link=LinkCost(fixed_s=0.0, s_per_byte=frames.s_per_byte, delay_s=frames.delay_s, free_bytes=frames.free_bytes),
+        edge_work=works[0],
+        server_work=works[1],
+        edge_base_s=frames.edge_base_s,
+        server_base_s=frames.server_base_s,
+    )
+
+
+def offered_by(gammas: list[tuple[int, ...]]) -> Mask:
+    """A mask, ``(U, 14)``, of the γ that each unit of a network offers: fewer than a table has where it was pruned."""
+    mask = np.zeros((len(gammas), 14), dtype=bool)
+    for unit, offered in enumerate(gammas):
+        mask[unit, list(offered)] = True
+    return mask
+
+
+def _work(lut: BranchLut, arrays: BranchArrays) -> TierWork | None:
+    if lut.rates is None:
+        return None
+    return TierWork(arrays.flops, arrays.bytes, lut.rates.peak_flops_per_s, lut.rates.memory_bytes_per_s)

@@ -1,0 +1,97 @@
+"""Rates: the measured table of a network that is cut: each split point with each codec, its times, bytes and score."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from math import isfinite
+
+import numpy as np
+
+from splitsem.search.fronts import Choice, choose, fastest
+from splitsem.search.objective import Objective
+from splitsem.search.problem import Floats
+from splitsem.search.solution import Stages
+
+
+@dataclass(frozen=True)
+class Rate(Stages):
+    """One row: a split point and a codec, a sample.
+
+    Attributes:
+        split_index: λ, the number of the split point.
+        split_point: its name.
+        codec: its name with its settings.
+        payload_bytes: mean size on the wire, header included.
+        edge_s: head and encoding.
+        link_s: payload on its way.
+        server_s: decoding and tail.
+        score: on the validation split.
+        margin: distance from ε that is asked of its damage.
+
+    Raises:
+        ValueError: a number is negative or not finite.
+    """
+
+    split_index: int
+    split_point: str
+    codec: str
+    payload_bytes: float
+    edge_s: float
+    link_s: float
+    server_s: float
+    score: float
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (isfinite(value) and value >= 0):
+                raise ValueError(
+                    f"{name} at {self.split_point}, {self.codec}, must be finite and not negative: {value}"
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class RateTable:
+    """Rows to choose from. There are few enough to look at each, so what is chosen is the optimum.
+
+    Attributes:
+        rates: the rows, at least one.
+        objective: what is minimised.
+        score_ref: A_ref, of the network that is not split, on the same samples.
+    """
+
+    rates: Sequence[Rate]
+    objective: Objective
+    score_ref: float
+
+    def __post_init__(self) -> None:
+        if not self.rates:
+            raise ValueError("rates must hold at least one row, got none")
+
+    @property
+    def value(self) -> Floats:
+        """Of the objective, ``(n,)``."""
+        edge_s, link_s, server_s = (self._column(name) for name in ("edge_s", "link_s", "server_s"))
+        value: Floats = self.objective(edge_s, link_s, server_s, self._column("payload_bytes"))
+        return value
+
+    @property
+    def damage(self) -> Floats:
+        """``A_ref − score``, ``(n,)``."""
+        return self.score_ref - self._column("score")
+
+    def choose(self, epsilon: float) -> Choice:
+        """Least slack in ``damage + margin ≤ ε + ξ``, then least value, then least damage; see ``goals.choose``.
+
+        The front is that of value and damage, whatever the margins.
+        """
+        value, damage = self.value, self.damage
+        chosen = choose(value, damage + self._column("margin"), epsilon)
+        return chosen._replace(front=choose(value, damage, epsilon).front)
+
+    def fastest(self) -> int:
+        """The row of least value, whatever becomes of the score."""
+        return fastest(self.value, self._column("latency_s"))
+
+    def _column(self, name: str) -> Floats:
+        return np.array([getattr(rate, name) for rate in self.rates], dtype=float)

@@ -1,0 +1,201 @@
+"""Solutions: a cut and a γ for each unit, with its times, its value and its predicted damage; and fronts of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitsem.models.branches import GAMMAS
+from splitsem.search.damage import DamageTable
+from splitsem.search.objective import Objective
+from splitsem.search.problem import Floats, Mask, Problem
+
+ROUNDING = 1e-12
+"""Of a score: damage above ε by no more than this is rounding, not a violation."""
+
+
+class Stages:
+    """What follows from the times of the three stages of a sample: head, payload on its way, tail.
+
+    Attributes:
+        delay_s: what the latency holds beyond the three, see ``LinkCost``.
+    """
+
+    edge_s: float
+    link_s: float
+    server_s: float
+    delay_s: float = 0.0
+
+    @property
+    def latency_s(self) -> float:
+        """The sum of the three stages and the delay."""
+        return self.edge_s + self.link_s + self.server_s + self.delay_s
+
+    @property
+    def cycle_s(self) -> float:
+        """The slowest of the three."""
+        return max(self.edge_s, self.link_s, self.server_s)
+
+    @property
+    def throughput_hz(self) -> float:
+        """Samples a second when the stages of consecutive samples overlap."""
+        return 1 / self.cycle_s if self.cycle_s else float("inf")
+
+
+@dataclass(frozen=True)
+class Solution(Stages):
+    """One configuration, with what it takes.
+
+    Attributes:
+        split_index: λ, the number of units on the edge.
+        gammas: the γ of each unit.
+        edge_s: head.
+        link_s: payload on its way.
+        server_s: tail.
+        value: of the objective that was minimised, in its unit.
+        damage: predicted loss of score against A_ref, as a fraction; 0.0 where no damage was given.
+        delay_s: what the latency holds beyond the three stages, see ``LinkCost``.
+    """
+
+    split_index: int
+    gammas: tuple[int, ...]
+    edge_s: float
+    link_s: float
+    server_s: float
+    value: float
+    damage: float = 0.0
+    delay_s: float = 0.0
+
+    @classmethod
+    def of(
+        cls, problem: Problem, objective: Objective, split_index: int, gammas: tuple[int, ...], damage: float = 0.0
+    ) -> "Solution":
+        """Evaluate a configuration. Raises ValueError where the problem does not offer it."""
+        times = problem.times(split_index, gammas)
+        value = float(problem.value(objective, split_index, times.edge_s, times.server_s))
+        return cls(split_index, gammas, *times, value, damage, float(problem.delay_s[split_index]))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The γ of each unit in words: ``(D+K)/I``."""
+        return tuple(GAMMAS[gamma].label for gamma in self.gammas)
+
+
+@dataclass(frozen=True, eq=False)
+class Front:
+    """Solutions that no other one beats in both value and damage, by rising value (so by falling damage).
+
+    A sequence of solutions; the arrays hold the same, one row a solution.
+
+    Attributes:
+        value: ``(n,)``.
+        damage: ``(n,)``.
+        split_index: λ, ``(n,)``.
+        gammas: ``(n, U)``.
+        times_s: edge, link and server, ``(n, 3)``.
+        delay_s: what their latencies hold beyond the three stages, see ``LinkCost``, ``(n,)``.
+    """
+
+    value: Floats
+    damage: Floats
+    split_index: NDArray[np.intp]
+    gammas: NDArray[np.int8]
+    times_s: Floats
+    delay_s: Floats
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __getitem__(self, index: int) -> Solution:
+        edge_s, link_s, server_s = map(float, self.times_s[index])
+        return Solution(
+            int(self.split_index[index]),
+            tuple(map(int, self.gammas[index])),
+            edge_s,
+            link_s,
+            server_s,
+            float(self.value[index]),
+            float(self.damage[index]),
+            float(self.delay_s[index]),
+        )
+
+    def __iter__(self) -> Iterator[Solution]:
+        return (self[index] for index in range(len(self)))
+
+    def within(self, budget: float) -> "Front":
+        """The part whose damage is at most ``budget``; its first solution is the best one."""
+        return self.take(np.flatnonzero(self.damage <= budget + ROUNDING))
+
+    def take(self, index: NDArray[np.intp]) -> "Front":
+        """The solutions at these places."""
+        return Front(
+            self.value[index],
+            self.damage[index],
+            self.split_index[index],
+            self.gammas[index],
+            self.times_s[index],
+            self.delay_s[index],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class JointResult:
+    """What a joint solver found.
+
+    Attributes:
+        best: least slack ξ, then least value, then least damage (lexicographic goals of arXiv 2411.00838, Eq. 7).
+        front: the Pareto front of value and damage.
+        epsilon: ε, the score that may be lost.
+        slack: the smallest ξ ≥ 0 with which A_ref − ε − ξ is met, by predicted damage.
+        damage_step: damages were rounded up to multiples of it while the front was sought; 0: not at all.
+    """
+
+    best: Solution
+    front: Front
+    epsilon: float
+    slack: float
+    damage_step: float = 0.0
+
+    @property
+    def feasible(self) -> bool:
+        """Whether ε is met without slack."""
+        return self.slack == 0.0
+
+    def candidates(self, k: int) -> tuple[Solution, ...]:
+        """The ``k`` solutions of least value on the front that need no more than the smallest slack."""
+        front = self.front.within(self.epsilon + self.slack)
+        return tuple(front[index] for index in range(min(k, len(front))))
+
+
+class Solver(Protocol):
+    """What every solver does.
+
+    Attributes:
+        objective: what it minimises.
+    """
+
+    objective: Objective
+
+    def throughput(self, problem: Problem, allowed: Mask | None = None) -> Solution:
+        """The best cut and γ, whatever becomes of the score; ``allowed`` (U, 14) restricts γ (see ``choices``)."""
+
+    def joint(self, problem: Problem, damage: DamageTable, epsilon: float, allowed: Mask | None = None) -> JointResult:
+        """Least slack against ε, then least value, then least damage, and the front."""
+
+
+def smallest_slack(least_damage: float, epsilon: float) -> float:
+    """``ξ = max(0, damage − ε)``; 0 where the sums' rounding alone is above."""
+    return 0.0 if least_damage <= epsilon + ROUNDING else least_damage - epsilon
+
+
+def check_epsilon(epsilon: float) -> None:
+    """Raise ValueError unless ε is a score in 0…1."""
+    if not 0 <= epsilon <= 1:
+        raise ValueError(f"epsilon must be 0…1, a fraction of the score (0.02 is two points), got {epsilon}")
+
+
+def optimality_gap(value: float, optimum: float) -> float:
+    """``value / optimum − 1``: 0.1 is ten per cent above the optimum; 0 where both are 0."""
+    return 0.0 if value == optimum else value / optimum - 1 if optimum else float("inf")

@@ -1,0 +1,152 @@
+"""How a learned codec is trained: features of the frozen head once, then stage after stage."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, TensorDataset
+
+from splitsem.codecs.learned.learned import LearnedCodec, Stage
+from splitsem.errors import ConfigError
+from splitsem.split.graph import SplitGraph
+from splitsem.split.point import SplitPoint
+from splitsem.tasks.task import Task
+from splitsem.training.codec_module import CodecModule, Teacher
+from splitsem.training.loop import run_loop
+
+log = logging.getLogger(__name__)
+_GRADIENT_CLIP_NORM = 1.0
+_CALIBRATION_BATCHES = 16
+_EVALUATION_BATCH = 256
+
+
+def fit_codec(
+    codec: LearnedCodec, graph: SplitGraph, point: SplitPoint, task: Task, seed: int, feature_cache_bytes: int = 1 << 30
+) -> list[dict[str, float]]:
+    """Train ``codec`` in place for the cut at ``point``; returns the metrics of each epoch.
+
+    The network stays as it is; a stage that tunes the tail tunes the codec's own copy of it.
+
+    The epoch that is kept is chosen on the validation split.
+
+    Args:
+        codec: built for the crossing tensor of ``point``.
+        graph: the trained network; float32.
+        point: where it is cut.
+        task: gives the data, the loss and the score.
+        seed: of the order of the samples, the noise and what else is drawn.
+        feature_cache_bytes: features of the head are kept in memory up to this size, and made anew each epoch above
+            it, or where the data are augmented.
+
+    Raises:
+        ConfigError: a stage's batch is larger than the data.
+    """
+    cut = graph.cut(point)
+    device = cut.example.device
+    codec.adopt_tail(cut.tail)
+    codec.to(device)
+    lightning.seed_everything(seed, workers=True, verbose=False)
+    splits = task.splits()
+    history: list[dict[str, float]] = []
+    with _frozen(cut.head, cut.tail):
+        teacher = Teacher(cut.head, graph.tail_with_layers(point))
+        sources: list[Dataset] = [splits.train, splits.val]
+        needed = point.raw_bytes * sum(map(_size, sources))
+        if needed <= feature_cache_bytes and not _is_augmented(splits.train):
+            sources = [_features(cut.head, source, device) for source in sources]
+            teacher = teacher._replace(head=None)
+        codec.calibrate(list(_some(_loader(sources[0], _EVALUATION_BATCH, seed), teacher, device)))
+        for number, (name, stage) in enumerate(codec.stages.items()):
+            if stage.max_epochs:
+                num_samples = _size(splits.train)
+                if stage.batch_size_for(num_samples) > num_samples:
+                    raise ConfigError(
+                        f"codec.stages.{name}.batch_size={stage.batch_size} is more than the {num_samples} samples to "
+                        f"train on: there is no whole batch; give at most {num_samples}"
+                    )
+                log.info("Stage %s: %d epochs", name, stage.max_epochs)
+                history += _run(codec, stage, teacher, task, sources, device, seed + number)
+    codec.finish_training()
+    codec.eval()
+    return history
+
+
+def _run(
+    codec: LearnedCodec,
+    stage: Stage,
+    teacher: Teacher,
+    task: Task,
+    sources: list[Dataset],
+    device: torch.device,
+    seed: int,
+) -> list[dict[str, float]]:
+    train = _loader(sources[0], stage.batch_size_for(_size(sources[0])), seed)
+    val = _loader(sources[1], _EVALUATION_BATCH)
+    codec.train()
+    frozen = list(codec.device_modules()) if stage.is_encoder_frozen else []
+    if codec.tail is not None and not stage.is_tail_tuned:
+        frozen.append(codec.tail)
+    with _frozen(*frozen):
+        return run_loop(
+            CodecModule(codec, stage, teacher, task),
+            train,
+            val,
+            device=device,
+            max_epochs=stage.max_epochs,
+            gradient_clip_norm=_GRADIENT_CLIP_NORM,
+            monitor="val_score" if stage.is_judged_by_score else "val_loss",
+            mode="max" if stage.is_judged_by_score else "min",
+            limit_train_batches=stage.limit_train_batches,
+        )
+
+
+@contextmanager
+def _frozen(*modules: nn.Module) -> Iterator[None]:
+    """Inside, these modules' parameters do not learn."""
+    learning = {p for module in modules for p in module.parameters() if p.requires_grad}
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+def _loader(source: Dataset, batch_size: int, shuffle_seed: int | None = None) -> DataLoader:
+    """Batches in order, or shuffled by a seed; tensors in memory are indexed a batch at a time."""
+    is_shuffled = shuffle_seed is not None
+    generator = torch.Generator().manual_seed(shuffle_seed or 0)
+    if not isinstance(source, TensorDataset):
+        return DataLoader(source, batch_size, is_shuffled, generator=generator, drop_last=is_shuffled)
+    order = RandomSampler(source, generator=generator) if is_shuffled else SequentialSampler(source)
+    return DataLoader(source, sampler=BatchSampler(order, batch_size, drop_last=is_shuffled), batch_size=None)
+
+
+def _is_augmented(source: Dataset) -> bool:
+    """Whether samples differ from one time to the next; told from a few of them, drawn twice."""
+    drawn = [torch.stack([source[i][0] for i in range(min(8, _size(source)))]) for _ in range(2)]
+    return not torch.equal(*drawn)
+
+
+def _size(source: Dataset) -> int:
+    return len(source)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def _features(head: nn.Module, source: Dataset, device: torch.device) -> TensorDataset:
+    """The crossing tensor of every sample, with its target."""
+    pairs = [(head(x.to(device))[0].cpu(), y) for x, y in _loader(source, _EVALUATION_BATCH)]
+    z, y = zip(*pairs, strict=True)
+    return TensorDataset(torch.cat(z), torch.cat(y))
+
+
+@torch.no_grad()
+def _some(batches: DataLoader, teacher: Teacher, device: torch.device) -> Iterator[Tensor]:
+    """Crossing tensors of the first batches."""
+    for x, _ in islice(batches, _CALIBRATION_BATCHES):
+        yield x.to(device) if teacher.head is None else teacher.head(x.to(device))[0]

@@ -1,0 +1,223 @@
+"""Fit: how a network is trained — epochs, batches, learning rate — and the call that does it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from splitsem.codecs.codec import Codec
+from splitsem.errors import ConfigError
+from splitsem.models.capabilities import HyperWeighted
+from splitsem.tasks.task import Task
+
+if TYPE_CHECKING:
+    from lightning import LightningModule
+    from lightning.pytorch.callbacks import Callback
+
+    from splitsem.training.modules import KeepsLoss, MakeOptimizer
+
+
+@dataclass
+class Fit:
+    """Settings of one training; the weights of the epoch with the best validation score are kept.
+
+    Args:
+        max_epochs: passes over the training data; 0 leaves the network as it is.
+        batch_size: samples a step.
+        learning_rate: peak of the one-cycle schedule.
+        weight_decay: AdamW's.
+        gradient_clip_norm: largest gradient norm.
+        num_workers: processes that load data; 0 loads in this one.
+        weights: a .safetensors file to use instead of training, as written by an earlier run.
+        limit_train_batches: share (float) or number (int) of batches an epoch, to shrink a trial run.
+        gradient_codec: what every step's gradients go through, with error feedback; None leaves them as they are.
+    """
+
+    max_epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    gradient_clip_norm: float
+    num_workers: int = 0
+    weights: str | None = None
+    limit_train_batches: float | int = 1.0
+    gradient_codec: Codec | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "learning_rate", "gradient_clip_norm"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("max_epochs", "weight_decay", "num_workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not isinstance(self.gradient_codec, Codec | None):
+            raise ValueError(f"gradient_codec must be a codec or null, got {self.gradient_codec!r}")
+
+    def run(self, network: nn.Module, task: Task, device: torch.device, seed: int) -> list[dict[str, float]]:
+        """Train ``network`` in place on ``task``; returns the metrics of each epoch.
+
+        A network whose hyper-weights learn alone (``alpha_epochs``) has further epochs for that, of which the last one
+        is kept: the term on α makes them smaller step by step, and the best score would be that of the first.
+
+        Raises:
+            ConfigError: there is no whole batch to train on.
+        """
+        epochs = self._run(network, task, device, seed, "val_score") if self.max_epochs else []
+        if isinstance(network, HyperWeighted) and network.alpha_epochs:
+            network.learn(weights=False, alpha=True)
+            epochs += replace(self, max_epochs=network.alpha_epochs)._run(network, task, device, seed + 1, None)
+            network.learn(weights=True, alpha=False)  # as it was made
+        return epochs
+
+    def _run(
+        self, network: nn.Module, task: Task, device: torch.device, seed: int, monitor: str | None
+    ) -> list[dict[str, float]]:
+        """Train what learns of the network; keeps the best epoch by ``monitor``, or the last."""
+        from splitsem.training.modules import TaskModule
+
+        module = TaskModule(task, network, self.learning_rate, self.weight_decay)
+        network.train()
+        if self.gradient_codec is None:
+            epochs = self.run_module(module, task, device, seed, monitor, self.gradient_clip_norm)
+        else:
+            from splitsem.training.gradient_codec import CompressedGradients
+
+            compressed = CompressedGradients(self.gradient_codec)
+            epochs = self.run_module(module, task, device, seed, monitor, self.gradient_clip_norm, [compressed])
+            epochs = [epoch | facts for epoch, facts in zip(epochs, compressed.epochs, strict=True)]
+        network.to(device).eval()
+        return epochs
+
+    def run_local(
+        self,
+        network: nn.Module,
+        task: Task,
+        samples: Dataset,
+        device: torch.device,
+        seed: int,
+        make_optimizer: "MakeOptimizer",
+        learning_rate_share: float = 1.0,
+        proximal_mu: float = 0.0,
+    ) -> float:
+        """Train a federated client's copy in place on its own samples; returns the last epoch's mean loss.
+
+        All ``max_epochs`` are trained, and no samples are held out: a client neither chooses nor scores. The learning
+        rate is constant: ``learning_rate · learning_rate_share``; the optimiser's other settings are its own.
+        """
+        from splitsem.training.modules import LocalModule
+
+        network.train()
+        learning_rate = self.learning_rate * learning_rate_share
+        module = LocalModule(task, network, make_optimizer, learning_rate, proximal_mu)
+        loss = self.run_local_module(module, samples, device, seed, self.gradient_clip_norm)
+        network.to(device).eval()
+        return loss
+
+    def local_steps(self, num_samples: int) -> int:
+        """Steps of ``run_local`` on so many samples. Raises ConfigError when there are none."""
+        num_batches = (num_samples - self._is_last_dropped(num_samples) - 1) // self.batch_size + 1
+        return self._steps(num_batches)
+
+    def total_steps(self, task: Task) -> int:
+        """Steps of the whole training. Raises ConfigError when there are none."""
+        return self._steps(len(task.splits().train) // self.batch_size)  # type: ignore[arg-type]
+
+    def _steps(self, num_batches: int) -> int:
+        limit = self.limit_train_batches
+        per_epoch = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
+        if per_epoch * self.max_epochs == 0:
+            raise ConfigError(
+                f"there is nothing to train: {num_batches} batches of {self.batch_size} an epoch, "
+                f"limit_train_batches={limit}, max_epochs={self.max_epochs}"
+            )
+        return per_epoch * self.max_epochs
+
+    def _is_last_dropped(self, num_samples: int) -> bool:
+        """Whether a last sample would be alone in its batch, from which batch normalisation cannot learn."""
+        return num_samples > 1 and num_samples % self.batch_size == 1
+
+    def run_local_module(
+        self,
+        module: "KeepsLoss",
+        samples: Dataset,
+        device: torch.device,
+        seed: int,
+        gradient_clip_norm: float | None = None,
+    ) -> float:
+        """All epochs on a client's samples; returns the last one's mean loss."""
+        import lightning
+
+        from splitsem.training.loop import run_bare
+
+        train: DataLoader = DataLoader(
+            samples,
+            batch_size=self.batch_size,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(seed),
+            drop_last=self._is_last_dropped(len(samples)),  # type: ignore[arg-type]
+            num_workers=self.num_workers,
+        )
+        lightning.seed_everything(seed, workers=True, verbose=False)
+        run_bare(
+            module,
+            train,
+            device=device,
+            max_epochs=self.max_epochs,
+            gradient_clip_norm=gradient_clip_norm,
+            limit_train_batches=self.limit_train_batches,
+        )
+        return module.train_loss
+
+    def run_module(
+        self,
+        module: "LightningModule",
+        task: Task,
+        device: torch.device,
+        seed: int,
+        monitor: str | None = None,
+        gradient_clip_norm: float | None = None,
+        callbacks: "Sequence[Callback]" = (),
+    ) -> list[dict[str, float]]:
+        """One fit with the project's data order and seeds."""
+        import lightning  # seconds, which a run with trained weights does not pay
+
+        from splitsem.training.loop import run_loop
+
+        splits = task.splits()
+        self._check_one_batch(len(splits.train))  # type: ignore[arg-type]
+        generator = torch.Generator().manual_seed(seed)
+        loader = partial(
+            DataLoader,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+        train = loader(splits.train, shuffle=True, generator=generator, drop_last=True)
+        val = loader(splits.val)
+        lightning.seed_everything(seed, workers=True, verbose=False)
+        return run_loop(
+            module,
+            train,
+            val,
+            device=device,
+            max_epochs=self.max_epochs,
+            gradient_clip_norm=gradient_clip_norm,
+            monitor=monitor,
+            limit_train_batches=self.limit_train_batches,
+            callbacks=callbacks,
+        )
+
+    def _check_one_batch(self, num_samples: int) -> None:
+        """Raise ConfigError where an epoch has no whole batch, for which there is no learning rate."""
+        if self.batch_size > num_samples:
+            raise ConfigError(
+                f"trainer.batch_size={self.batch_size} is more than the {num_samples} samples to train on: there is no "
+                f"whole batch; give at most {num_samples}"
+            )
+        num_batches, limit = num_samples // self.batch_size, self.limit_train_batches
+        if not (limit if isinstance(limit, int) else int(num_batches * limit)):
+            raise ConfigError(f"trainer.limit_train_batches={limit} of {num_batches} batches leaves none to train on")

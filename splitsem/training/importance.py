@@ -1,0 +1,50 @@
+"""How much each symbol of a code matters to the task's loss, for a batch of samples."""
+
+import torch
+from torch import Tensor
+
+from splitsem.codecs.learned.learned import LearnedCodec
+from splitsem.codecs.learned.symbol_codec import SymbolCodec
+from splitsem.split.cut import Cut
+from splitsem.tasks.task import Task
+from splitsem.training.codec_module import integrated_gradients
+
+
+def code_importance(
+    codec: LearnedCodec, cut: Cut, task: Task, x: Tensor, y: Tensor, num_steps: int = 16
+) -> tuple[Tensor, str]:
+    """Magnitude of the integrated gradients of the task's loss, over a clean link; and of what: symbols or features.
+
+    Codecs of symbols are attributed at their symbols' levels ``(B, K, h, w)``, others at the features that the tail
+    receives ``(B, C, H, W)``.
+
+    Args:
+        codec: in eval mode.
+        cut: head and tail.
+        task: gives the loss.
+        x: samples ``(B, *input_shape)``, on the device of the network.
+        y: their targets.
+        num_steps: points on the path from zero.
+    """
+    with torch.no_grad():
+        (z,) = cut.head(x)
+        coded = codec.code(z, None)
+    y, tail = y.to(x.device), cut.with_tail(codec.tail).tail
+
+    def task_loss(z_hat: Tensor) -> Tensor:
+        output = tail(z_hat)
+        return len(y) * task.loss(output if coded.local is None else codec.combine(coded.local, output), y)
+
+    shape: tuple[int, ...]
+    if isinstance(codec, SymbolCodec) and coded.code is not None:
+        values, shape, what = coded.code, codec.code_shape, "symbols"
+
+        def loss(code: Tensor) -> Tensor:
+            return task_loss(codec.reconstruct(code, [None] * len(code), z.dtype))
+    else:
+        values, shape, what = coded.z_hat.flatten(1), codec.tensor_shape, "features"
+
+        def loss(code: Tensor) -> Tensor:
+            return task_loss(code.reshape(coded.z_hat.shape))
+
+    return integrated_gradients(loss, values, num_steps).abs().reshape(-1, *shape), what

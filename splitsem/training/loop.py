@@ -1,0 +1,150 @@
+"""The Lightning loop that every training here runs in: epochs, the epoch that is kept, quiet, seeded."""
+
+import logging
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from splitsem.placement import keep_freed_memory
+
+log = logging.getLogger(__name__)
+
+
+class History(Callback):
+    """Keeps the epoch's metrics as plain numbers, a dict an epoch; logs them where no progress bar is drawn.
+
+    Args:
+        quiet: neither bar nor log, for one of many short trainings.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.epochs: list[dict[str, float]] = []
+        self.quiet = quiet
+        self.has_bar = sys.stderr.isatty() and not quiet
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Keep the validation metrics of this epoch."""
+        if not trainer.sanity_checking:
+            self.epochs.append({name: float(v) for name, v in trainer.callback_metrics.items() if name[:4] == "val_"})
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Add the epoch's training loss, known only now."""
+        if len(self.epochs) <= trainer.current_epoch:  # there was no validation
+            self.epochs.append({})
+        row = self.epochs[-1]
+        row["train_loss"] = float(trainer.callback_metrics["train_loss"])
+        if not self.has_bar and not self.quiet:
+            log.info(
+                "epoch %d/%d: loss %.4f, validation score %.4f",
+                *(len(self.epochs), trainer.max_epochs, row["train_loss"], row["val_score"]),
+            )
+
+
+def run_loop(
+    module: lightning.LightningModule,
+    train: Any,
+    val: Any = None,
+    *,
+    device: torch.device,
+    max_epochs: int,
+    gradient_clip_norm: float | None = None,
+    monitor: str | None = "val_score",
+    mode: Literal["min", "max"] = "max",
+    limit_train_batches: float | int = 1.0,
+    quiet: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> list[dict[str, float]]:
+    """Train ``module`` in place, give it the weights of its best epoch, and return the metrics of each epoch.
+
+    Args:
+        module: logs ``train_loss``, ``val_score`` and ``monitor``.
+        train: batches to learn from.
+        val: batches that choose the epoch; never those of the test split. None goes without, for ``monitor=None``.
+        device: where to train.
+        max_epochs: passes over ``train``.
+        gradient_clip_norm: largest gradient norm; None does not clip.
+        monitor: metric that says which epoch is best; None keeps the last one, for weights that lie elsewhere.
+        mode: whether the largest or the least of it is.
+        limit_train_batches: share (float) or number (int) of batches an epoch.
+        quiet: neither progress bar nor log.
+        callbacks: what else happens in the loop.
+    """
+    keep_freed_memory()
+    history = History(quiet)
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        best = [ModelCheckpoint(folder, monitor=monitor, mode=mode, save_weights_only=True)] if monitor else []
+        trainer = lightning.Trainer(
+            accelerator=_accelerator(device),
+            devices=1,
+            max_epochs=max_epochs,
+            limit_train_batches=limit_train_batches,
+            gradient_clip_val=gradient_clip_norm,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=bool(best),
+            enable_model_summary=False,
+            enable_progress_bar=history.has_bar,
+            callbacks=[*callbacks, *best, history],
+        )
+        trainer.fit(module, train, val)
+        _stop_if_asked(trainer)
+        for checkpoint in best:
+            module.load_state_dict(torch.load(Path(checkpoint.best_model_path), weights_only=True)["state_dict"])
+    return history.epochs
+
+
+def run_bare(
+    module: lightning.LightningModule,
+    train: Any,
+    *,
+    device: torch.device,
+    max_epochs: int,
+    gradient_clip_norm: float | None = None,
+    limit_train_batches: float | int = 1.0,
+) -> None:
+    """Train ``module`` in place without validation, log, bar and choice of an epoch: for many short trainings."""
+    keep_freed_memory()
+    with _quiet():
+        trainer = lightning.Trainer(
+            accelerator=_accelerator(device),
+            devices=1,
+            max_epochs=max_epochs,
+            limit_train_batches=limit_train_batches,
+            gradient_clip_val=gradient_clip_norm,
+            barebones=True,
+        )
+        trainer.fit(module, train)
+        _stop_if_asked(trainer)
+
+
+def _stop_if_asked(trainer: lightning.Trainer) -> None:
+    """Go on with a signal that Lightning took: of SIGTERM, it looks between two batches only, and then no more."""
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.received_sigterm:
+        raise SystemExit(128 + signal.SIGTERM)
+
+
+def _accelerator(device: torch.device) -> str:
+    return "gpu" if device.type == "cuda" else device.type
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's greetings and advertisements, and warnings about what is meant to be so."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # lightning 2.6 against torch 2.14
+        warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None.*")  # split training has its own
+        warnings.filterwarnings("ignore", r".*module\(s\) in eval mode")  # frozen parts are: batch norm, a codec's tail
+        yield

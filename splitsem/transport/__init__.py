@@ -1,1 +1,0 @@
-"""Transport: how payloads travel — channels and links."""

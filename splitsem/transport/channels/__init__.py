@@ -1,1 +1,0 @@
-"""Channels: what damages bits on their way, bit by bit and seeded."""

@@ -1,1 +1,0 @@
-"""Forward error correction: codes that a link may put around what it sends."""

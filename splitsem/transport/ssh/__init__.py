@@ -1,1 +1,0 @@
-"""SSH start: the server runs on another machine as long as the device's ssh connection to it."""

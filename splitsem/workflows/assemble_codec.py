@@ -1,0 +1,82 @@
+"""From the configuration to codecs: built for the cut, and trained or loaded where they have weights."""
+
+import logging
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from splitsem.codecs.codec import Codec
+from splitsem.codecs.learned.learned import LearnedCodec
+from splitsem.errors import ConfigError
+from splitsem.split.graph import SplitGraph
+from splitsem.split.point import SplitPoint
+from splitsem.training import kept_weights
+from splitsem.workflows.assemble import Network
+from splitsem.workflows.codec_options import build_codec, is_learned
+
+log = logging.getLogger(__name__)
+_FOLDERS = ("tasks", "models", "lightning", "codecs/learned")
+
+
+def codec(cfg: DictConfig, network: Network, point: SplitPoint) -> Codec:
+    """A fresh codec for the cut at ``point``; a learned one has its trained weights, see ``trained_codec``."""
+    if not is_learned(cfg):
+        made: Codec = instantiate(cfg.codec)
+        return made
+    return trained_codec(cfg, network, point)[0]
+
+
+def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple[LearnedCodec, kept_weights.Trained]:
+    """The learned codec that ``cfg`` asks for: from ``codec.weights``, from the cache, or trained now and cached.
+
+    Raises ConfigError when the codec is not a learned one, the cut does not suit it, or the weights are of another.
+    """
+    if not is_learned(cfg):
+        raise ConfigError(f"{cfg.codec['_target_']} has nothing to learn: choose a learned one, e.g. codec=semanticnn")
+    check_point(network.graph, point, cfg.codec["_target_"])
+    torch.manual_seed(cfg.seed)
+    made = build_codec(cfg, point.tensors[0].shape[1:], network.task)
+    assert isinstance(made, LearnedCodec)
+    made.adopt_tail(network.graph.cut(point).tail)
+    made.to(network.device.torch_device).eval()
+    if made.weights:
+        return made, kept_weights.load(made, Path(made.weights))
+    settings = OmegaConf.to_container(cfg.codec, resolve=True)
+    facts = {"codec": settings, "from": network.key, "point": point.name, "seed": cfg.seed}
+    key = kept_weights.fingerprint(facts, (network.task, made), _FOLDERS)
+    folder = Path(cfg.cache_dir) / "codecs"
+
+    def train() -> list[dict[str, float]]:
+        if network.device.dtype is not torch.float32:
+            raise ConfigError(
+                f"a learned codec is trained in float32, got device.precision={network.device.precision}: "
+                "train it with device.precision=float32, then give its file as codec.weights="
+            )
+        log.info("Training %s for the cut at %s (kept for later runs in %s)", type(made).__name__, point.name, folder)
+        from splitsem.training.codec_fit import fit_codec  # seconds, which a run with trained weights does not pay
+
+        return fit_codec(made, network.graph, point, network.task, cfg.seed)
+
+    trained = kept_weights.fit_or_load(made, key, folder, train)
+    if trained.from_cache:
+        log.info("Trained codec: %s", trained.path)
+    return made.eval(), trained
+
+
+def check_point(graph: SplitGraph, point: SplitPoint, name: str) -> None:
+    """Raise ConfigError unless one image-like tensor crosses at the point; says at which points it does."""
+    if _suits(point):
+        return
+    crossing = " ".join("×".join(map(str, t.shape[1:])) or "a number" for t in point.tensors)
+    fit = ", ".join(p.name for p in graph.points if _suits(p)) or "none of this model"
+    raise ConfigError(
+        f"{name.rpartition('.')[2]} codes one floating-point tensor channels×height×width, but at {point.name} crosses "
+        f"{crossing}; points that suit: {fit}"
+    )
+
+
+def _suits(point: SplitPoint) -> bool:
+    tensors = point.tensors
+    return len(tensors) == 1 and point.is_batched and len(tensors[0].shape) == 4 and tensors[0].dtype.is_floating_point

@@ -1,0 +1,165 @@
+"""A federated run, in this process or by Flower's: its training, its score, its figures."""
+
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.progress import Progress
+
+from splitsem.errors import ConfigError
+from splitsem.federated.flower import ClientApp, Context, Grid, RecordDict, ServerApp
+from splitsem.federated.in_process import InProcessGrid
+from splitsem.federated.round_report import Row, run_metrics
+from splitsem.federated.server_app import Server
+from splitsem.pipeline import score
+from splitsem.report.federated_figures import score_by_round, score_by_uplink
+from splitsem.training import kept_weights
+from splitsem.workflows import assemble
+from splitsem.workflows.federated.assembly import Ends, build
+from splitsem.workflows.federated.deployment import as_text, make_client_app, serve, submit
+from splitsem.workflows.federated.summary import ROUNDS
+from splitsem.workflows.result import Metrics, Result
+from splitsem.workflows.show_domains import who_has_what
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig, folder: Path) -> Result:
+    """See workflows/federated/workflow.py."""
+    settings = cfg.federated
+    if settings.engine is not None and settings.superlink is not None:
+        raise ConfigError("federated.superlink and federated/engine name two places to run: give one of them")
+    ends = build(cfg)
+    num_clients = settings.num_clients
+    path = _train(cfg, ends, folder) if settings.superlink is None else submit(cfg, folder)
+    trained = kept_weights.load(ends.model, path)
+    ends.model.eval()
+    rows = trained.history
+    pd.DataFrame(rows).to_csv(folder / ROUNDS, index=False)
+    metrics = _score(cfg, ends) | run_metrics(rows, ends.layout.raw_bytes)
+    metrics |= {"num_clients": num_clients, "train_total_s": trained.train_s} | _labels(cfg)
+    headline = (
+        f"{metrics['strategy']}, {metrics['codec']}: score {metrics['score']:.4f} after {metrics['rounds']} rounds of "
+        f"{num_clients} clients; {metrics['uplink_bytes']:,.0f} bytes up a client and round "
+        f"({metrics['uplink_compression_ratio']:.1f} times fewer), "
+        f"{metrics['downlink_bytes']:,.0f} down; weights: {path}"
+    )
+    figures = {"score_by_round": score_by_round(rows, metrics)}
+    figures["score_by_uplink"] = score_by_uplink(rows, metrics)
+    figures |= who_has_what(ends.task, ends.labels, ends.parts, f"{metrics['partition']} · train")
+    return Result(metrics, figures, rows, headline)
+
+
+def _train(cfg: DictConfig, ends: Ends, folder: Path) -> Path:
+    """Train on this machine; returns where the weights are."""
+    with shown(ends.server):
+        if cfg.federated.engine is None:
+            return _in_process(cfg, ends, folder)
+        path: Path = instantiate(cfg.federated.engine)(cfg, ends, folder)
+        return path
+
+
+@contextmanager
+def shown(server: Server) -> Iterator[None]:
+    """Give a sign of each round: a progress bar where somebody looks, else a line in the log."""
+    with _bar(server.num_rounds) as bar:
+        server.on_round = partial(_show, bar, server.num_rounds)
+        yield
+
+
+def _in_process(cfg: DictConfig, ends: Ends, folder: Path) -> Path:
+    """All clients here, one after the other."""
+    ends.server.folder = folder if cfg.federated.checkpoint else None
+    train_s = run_rounds(ends.server, ends.client_app, cfg.federated.num_clients)
+    path = folder / "weights.safetensors"
+    ends.install(ends.server.final)
+    kept_weights.save(ends.model, path, ends.server.rows, train_s)
+    return path
+
+
+def run_rounds(server: Server, client_app: ClientApp, num_clients: int) -> float:
+    """All rounds with all clients in this process; returns the seconds they took."""
+    grid = InProcessGrid(client_app, num_clients)
+    server.contexts = grid.contexts
+    began = time.perf_counter()
+    server.app()(grid, Context(1, 0, {}, RecordDict(), {}))
+    return time.perf_counter() - began
+
+
+def _score(cfg: DictConfig, ends: Ends) -> Metrics:
+    batches = assemble.test_batches(ends.task, ends.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
+    return score(ends.model, ends.task, batches)
+
+
+def _labels(cfg: DictConfig) -> Metrics:
+    choices = HydraConfig.get().runtime.choices
+    names: dict[str, Any] = {group: choices[group] for group in ("task", "model", "codec")}
+    names["strategy"] = choices["federated/strategy"]
+    names["partition"] = choices["partition@federated.partition"]
+    names["privacy"] = "none" if cfg.federated.privacy is None else choices["federated/privacy"]
+    names["downlink_codec"] = choices["codec@federated.downlink_codec"]
+    return names
+
+
+def _bar(num_rounds: int) -> Any:
+    """A progress bar over the rounds, where somebody looks."""
+    return Progress(transient=True) if sys.stderr.isatty() else nullcontext()
+
+
+def _show(bar: Progress | None, num_rounds: int, row: Row) -> None:
+    text = f"loss {row['round/train_loss']:.4f}, validation score {row['round/val_score']:.4f}"
+    if bar is None:
+        up = row["round/uplink_bytes"]
+        log.info("round %d/%d: %s, %s bytes up", row["round/number"], num_rounds, text, f"{up:,.0f}")
+        return
+    if not bar.tasks:
+        bar.add_task("", total=num_rounds)
+    bar.update(bar.tasks[0].id, completed=row["round/number"], description=text)
+
+
+def simulate(cfg: DictConfig, ends: Ends, folder: Path, *, num_cpus: float, num_gpus: float) -> Path:
+    """Train with the server here and the clients in workers, which build theirs from the configuration.
+
+    Args:
+        cfg: of the run.
+        ends: whose server runs the rounds.
+        folder: of the run; its checkpoints go there.
+        num_cpus: of a worker.
+        num_gpus: of a worker, may be a part of one.
+
+    Returns:
+        Where the weights are. Raises ConfigError where Ray is not installed.
+    """
+    if find_spec("ray") is None:
+        raise ConfigError(
+            "federated/engine=simulation needs Ray, the extra `simulation`: pip install 'splitsem[simulation]'"
+        )
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when Ray starts
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from flwr.simulation import run_simulation
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        serve(ends, grid, context, folder)
+
+    run_simulation(
+        app,
+        make_client_app(as_text(cfg)),
+        num_supernodes=len(ends.parts),
+        backend_config={"client_resources": {"num_cpus": num_cpus, "num_gpus": num_gpus}},
+    )
+    return folder / "weights.safetensors"

@@ -1,0 +1,221 @@
+"""Workflow codec: train a learned codec for one cut, in its stages, and score it on the test split with real bytes."""
+
+import functools
+import itertools
+import logging
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from hydra.utils import instantiate
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from splitsem.codecs.codec import Codec
+from splitsem.codecs.learned.learned import LearnedCodec
+from splitsem.errors import ConfigError
+from splitsem.links.link import Link
+from splitsem.links.lossy import LossyLink
+from splitsem.report import results as rs
+from splitsem.report.codec_figures import Axis, importance, is_three_way, score_channel, three_way, three_way_figure
+from splitsem.report.run_figures import run_breakdown
+from splitsem.report.tables import codec_table
+from splitsem.report.units import format_bytes
+from splitsem.split.cut import Cut
+from splitsem.training import kept_weights
+from splitsem.training.importance import code_importance
+from splitsem.workflows import assemble, assemble_codec, split
+from splitsem.workflows.assemble import Network
+from splitsem.workflows.codec_options import is_learned
+from splitsem.workflows.replay import Recording, play_all
+from splitsem.workflows.result import Metrics, Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+SCORES = "link_scores.csv"
+Links = dict[str | float, Callable[[int], Link]]
+
+
+def links(cfg: DictConfig) -> Links:
+    """For each value of ``workflow.over.setting``, what makes the configured link with it and a given seed.
+
+    Each is made once here, so that a wrong value is told before anything is trained.
+
+    Raises ConfigError when the link has no channel or no such setting, and what the constructors raise.
+    """
+    over = cfg.workflow.over
+    made: Links = {}
+    name = cfg.transport["_target_"].rpartition(".")[2]
+    if not isinstance(instantiate(cfg.transport), LossyLink):
+        raise ConfigError(f"workflow.over needs a link that damages bits, e.g. transport=bsc, got a {name}")
+    if not over["values"]:
+        raise ConfigError("workflow.over.values must name at least one value")
+    for value in over["values"]:
+        transport = cfg.transport.copy()
+        OmegaConf.set_struct(transport, True)
+        try:
+            OmegaConf.update(transport, over.setting, value)
+        except OmegaConfBaseException as exc:
+            raise ConfigError(f"workflow.over.setting={over.setting} is no setting of the {name}") from exc
+        made[value] = functools.partial(_link, transport)
+        made[value](transport.seed)
+    return made
+
+
+def score_over(
+    cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decoder: Codec, folder: Path
+) -> tuple[Metrics, pd.DataFrame]:
+    """Score the codec over all of ``links`` and leave a row for each and channel seed in ``folder``.
+
+    Returns:
+        ``score_at_<value>`` (-1.5: ``score_at_-1_5``), means over the channel's seeds, and ``score_over_link``, the
+        area under the curve of these divided by the range of values; and the rows, as from ``replay.play_all``.
+    """
+    batches = assemble.test_batches(network.task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
+    seeds = range(cfg.transport.seed, cfg.transport.seed + cfg.workflow.channel_seeds)
+    made = links(cfg)
+    rows = pd.DataFrame(play_all(Recording(cut, encoder, batches), decoder, network.task, made, seeds))
+    rows.rename(columns={"link": cfg.workflow.over.setting}).to_csv(folder / SCORES, index=False)
+    scores = {float(value): statistics.fmean(rows.loc[rows["link"] == value, "score"]) for value in made}
+    # a dot would make it a setting in the tables of a sweep
+    at = {f"score_at_{value:g}".replace(".", "_"): score for value, score in scores.items()}
+    return {**at, "score_over_link": area(scores)}, rows
+
+
+def area(scores: dict[float, float]) -> float:
+    """Area under the piecewise linear curve through (value, score), divided by the range of the values.
+
+    >>> area({0.0: 0.0, 1.0: 1.0, 3.0: 1.0})
+    0.8333333333333334
+    """
+    points = sorted(scores.items())
+    if len(points) == 1:
+        return points[0][1]
+    pairs = itertools.pairwise(points)
+    return sum((x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in pairs) / (points[-1][0] - points[0][0])
+
+
+def _link(transport: DictConfig, seed: int) -> Link:
+    made: Link = instantiate(transport, seed=seed)
+    return made
+
+
+log = logging.getLogger(__name__)
+_NUM_EXPLAINED = 64
+
+
+def run(cfg: DictConfig, folder: Path) -> Result:
+    """Train (or take from the cache) and score; leaves ``codec.safetensors`` in the folder, for ``codec.weights=``.
+
+    With ``workflow.over`` also over all those settings of the link. A codec without weights is scored likewise, to
+    stand beside the learned ones of a sweep.
+    """
+    assemble.check_settings(cfg)
+    if cfg.workflow.over:
+        links(cfg)
+    network = assemble.network(cfg)
+    point = assemble.chosen_point(cfg, network.graph)
+    encoder: Codec
+    history: list[dict[str, float]] = []
+    figures: dict[str, Figure] = {}
+    cut, train_s, kept = network.graph.cut(point), 0.0, ""
+    if is_learned(cfg):
+        encoder, trained = assemble_codec.trained_codec(cfg, network, point)
+        path = folder / "codec.safetensors"
+        kept_weights.save(encoder, path, trained.history, trained.train_s)
+        history, train_s, kept = trained.history, trained.train_s, f"; weights: {path}"
+        figures["importance"] = _importance(cfg, network, cut, encoder)
+    else:
+        log.info("%s has no weights: it is scored as it is", cfg.codec["_target_"].rpartition(".")[2])
+        encoder = assemble_codec.codec(cfg, network, point)
+    decoder = assemble_codec.codec(cfg, network, point)
+    metrics = split.evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds)
+    metrics = {"score_clean": metrics["score"], **metrics, "train_s": train_s, **split.labels(cfg)}
+    if cfg.workflow.over:
+        over, rows = score_over(cfg, network, cut, encoder, decoder, folder)
+        metrics |= over
+        known = {name: metrics[name] for name in ("codec", "score_clean", "score_unsplit")}
+        x: Axis = "snr_db" if rows["snr_db"].notna().any() else "ber"
+        subtitle = f"{metrics['task']} · {point.name} · {metrics['payload_bytes']:,.0f} bytes"
+        figures["score_channel"] = score_channel(rows.assign(**known, training_seed=cfg.seed), x, subtitle)
+    split.references(cfg, network)
+    figures["breakdown"] = run_breakdown(metrics)
+    ratio = metrics["input_bytes"] / metrics["payload_bytes"]
+    headline = (
+        f"{point.name}, {metrics['codec']}: score {metrics['score']:.4f} "
+        f"(clean link {metrics['score_clean']:.4f}, unsplit {metrics['score_unsplit']:.4f}), "
+        f"payload {metrics['payload_bytes']:,.1f} bytes: 1/{metrics['compression_ratio']:.0f} of the float32 features, "
+        f"1/{ratio:.1f} of the sample; encoder {metrics['encoder_bytes']:,} bytes{kept}"
+    )
+    return Result(metrics, figures, history, headline)
+
+
+def _importance(cfg: DictConfig, network: assemble.Network, cut: Cut, codec: LearnedCodec) -> Figure:
+    """What matters in the codes of the first test samples."""
+    num = min(_NUM_EXPLAINED, cfg.workflow.num_samples or _NUM_EXPLAINED)
+    x, y = next(assemble.test_batches(network.task, network.device, num, num))
+    values, what = code_importance(codec, cut, network.task, x, y)
+    is_picture = network.task.is_image and x.shape[1] in (1, 3)
+    pictures = x.float().clamp(0, 1).cpu().numpy() if is_picture else None
+    return importance(values.float().cpu().numpy(), pictures, what)
+
+
+def codec_figures(folder: Path, results: pd.DataFrame) -> dict[str, "Figure"]:
+    """Write ``three_way.csv`` and ``link_scores.csv`` where the sweep has them; returns their figures by name.
+
+    Args:
+        folder: the sweep's.
+        results: one row a job.
+    """
+    figures = {}
+    if is_three_way(results):
+        three_way(results).to_csv(folder / "three_way.csv", index=False)
+        figures["three_way"] = three_way_figure(results)
+    rows = link_scores(folder, results)
+    if len(rows):
+        rows.to_csv(folder / SCORES, index=False)
+        sizes = rows.groupby("codec")["payload_bytes"].transform("mean").map(format_bytes)
+        shown = rows.assign(link=rows["setting_value"], codec=rows["codec"] + " · " + sizes)
+        shown = shown.drop(columns="score_clean")  # a line for each of so many codecs would hide the curves
+        subtitle = rs.describe(rs.with_series(results))
+        if shown["snr_db"].notna().any():
+            figures["score_snr"] = score_channel(shown, "snr_db", subtitle)
+        figures["score_ber"] = score_channel(shown, "ber", subtitle)
+    return figures
+
+
+def print_codecs(console: Console, results: pd.DataFrame) -> None:
+    """The three-way table on the terminal, where the sweep compared codecs with weights."""
+    if is_three_way(results):
+        console.print(codec_table(three_way(results), rs.describe(rs.with_series(results))))
+
+
+def link_scores(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
+    """The rows that the jobs left under ``workflow.over``, in one table.
+
+    Returns:
+        A row for each job, setting of the link and channel seed: ``codec`` (what tells the job from the others),
+        ``training_seed``, ``setting`` and ``setting_value``, what ``replay.play_all`` counts, and the job's
+        ``score_clean``, ``score_unsplit`` and ``encoder_bytes``. Empty without such jobs.
+    """
+    tables = []
+    frame = rs.with_series(results)
+    for _, job in frame[frame["is_ok"] & ~frame["is_reference"]].iterrows():
+        path = folder / f"{job['job']:.0f}" / SCORES
+        if not path.exists():
+            continue
+        table = pd.read_csv(path)
+        setting = str(table.columns[0])
+        table = table.rename(columns={setting: "setting_value"})
+        training_seed = OmegaConf.load(path.parent / ".hydra" / "config.yaml").seed
+        table.insert(0, "codec", job["series"])
+        table.insert(1, "training_seed", training_seed)
+        table.insert(2, "setting", setting)
+        tables.append(table.assign(**{n: job[n] for n in ("score_clean", "score_unsplit", "encoder_bytes")}))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

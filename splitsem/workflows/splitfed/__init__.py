@@ -1,1 +1,0 @@
-"""Workflow splitfed: clients with heads, a server with their tail."""

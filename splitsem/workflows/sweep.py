@@ -1,0 +1,121 @@
+"""Sweep: what joins the jobs of a multirun — the points it goes over, its MLflow parent, its table and report.
+
+This module is imported by every run, so it imports heavy things only where they are used.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.conf import HydraConf
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from splitsem.errors import LinkError, SplitSemError
+
+log = logging.getLogger(__name__)
+_PARENT = "mlflow.json"
+_started: list["SweepCallback"] = []
+
+
+def split_points(*, _root_: DictConfig) -> str:
+    """Resolver ``${split_points:}``: all split points of the configured model, as a sweep over ``split.point``.
+
+    Gives ``null`` when the command line names points itself.
+    """
+    if any(o.lstrip("+").startswith(("split.point=", "split.index=")) for o in _root_.hydra.overrides.task):
+        return "null"
+    from splitsem.workflows import assemble
+
+    try:
+        return ",".join(point.name for point in assemble.network(_root_).graph.points)
+    except SplitSemError as exc:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        sys.exit(str(exc))  # a resolver's exceptions would reach the user as a traceback
+
+
+def parent_run(hydra_cfg: HydraConf) -> dict[str, str] | None:
+    """The MLflow parent of this job: its ``experiment_id`` and ``run_id``; None outside a sweep.
+
+    Raises LinkError when the sweep found the tracking server unreachable, so that no job tries again.
+    """
+    if hydra_cfg.mode != RunMode.MULTIRUN:
+        return None
+    parent = json.loads((Path(hydra_cfg.sweep.dir) / _PARENT).read_text())
+    if "error" in parent:
+        raise LinkError(parent["error"])
+    return parent
+
+
+@contextlib.contextmanager
+def closing() -> Iterator[None]:
+    """Write the results of the sweep that runs inside, also when jobs fail or the user stops it."""
+    try:
+        yield
+    finally:
+        while _started:
+            _started.pop().finish()
+
+
+class SweepCallback(Callback):
+    """Hydra callback: opens the sweep's MLflow parent, keeps the errors of failed jobs, writes the results."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Make the sweep's folder and its MLflow parent run, before any job."""
+        self.folder = Path(config.hydra.sweep.dir).absolute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.began = time.time()
+        self.tracker = instantiate(config.tracking) or None
+        self.run_id = None
+        if self.tracker:
+            try:
+                experiment_id = self.tracker.open()
+                self.run_id = self.tracker.start(experiment_id, " ".join(config.hydra.overrides.task) or "sweep")
+                parent = {"experiment_id": experiment_id, "run_id": self.run_id}
+            except LinkError as exc:
+                log.error("%s", exc)
+                parent = {"error": str(exc)}
+            (self.folder / _PARENT).write_text(json.dumps(parent))
+        _started.append(self)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Keep the one-line error of a job that failed."""
+        if job_return.status == JobStatus.FAILED and config.hydra.mode == RunMode.MULTIRUN:
+            error = job_return._return_value
+            (Path(config.hydra.runtime.output_dir) / "error.txt").write_text(f"{error}\n")
+            log.error("Job %s failed: %s", config.hydra.job.num, str(error).splitlines()[0])
+
+    def finish(self) -> None:
+        """Gather the jobs into table, plots and report; exits with 1 when a job failed."""
+        from splitsem.workflows.summary import summarise
+
+        results = summarise(self.folder, time.time() - self.began)
+        failed = results.empty or (results["status"] != "ok").any()
+        if self.tracker and self.run_id:
+            self.tracker.log(
+                self.run_id, {"num_jobs": len(results)}, {}, [], [p for p in self.folder.iterdir() if p.is_file()]
+            )
+            self.tracker.end(self.run_id, not failed)
+        if failed:
+            sys.exit(1)
+
+
+def choose(key: str, options: Mapping[str, str], otherwise: str) -> str:
+    """``${choose:${task},{disaster:disaster},cnn}``: the option of this name, or what stands last."""
+    return options.get(key, otherwise)
+
+
+def register() -> None:
+    """Make them known to OmegaConf; a second time does no harm."""
+    OmegaConf.register_new_resolver("split_points", split_points, replace=True)
+    OmegaConf.register_new_resolver("choose", choose, replace=True)
