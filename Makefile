@@ -74,7 +74,7 @@ test: setup ## the tests, in parallel
 test-slow: setup ## the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-bench: setup ## the numbers in README and docs, measured here
+bench: setup ## the numbers in docs/measured.md, measured here
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 lint: setup ## ruff and mypy

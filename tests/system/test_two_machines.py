@@ -1,4 +1,4 @@
-"""The README's section on two machines, followed in two network namespaces joined by a slow line; needs root."""
+"""The page on two machines, followed in two network namespaces joined by a slow line; needs root."""
 
 import json
 import os
@@ -15,18 +15,18 @@ import pytest
 from benchmarks.harness.line import SERVER_ADDRESS, Line, NoNamespacesError, rate_limited_line
 from tests.conftest import ENVIRONMENT, ROOT
 
-LINE_BPS, README_ADDRESS = 20e6, "192.168.1.20"
+LINE_BPS, PAGE_ADDRESS = 20e6, "192.168.1.20"
 SHRUNK = ("device=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=2")
 BRIEF = ("workflow.num_samples=20", "workflow.num_timed=20", "workflow.num_probes=20")
 Run = Callable[..., "subprocess.Popen[str]"]
 
 
-def readme_command(word: str) -> list[str]:
-    """The README's command for two machines that holds this word, with the addresses of the namespaces."""
-    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
-    (line,) = [line for line in text.splitlines() if word in line and README_ADDRESS in line]
+def page_command(word: str) -> list[str]:
+    """The page's command for two machines that holds this word, with the addresses of the namespaces."""
+    text = (ROOT / "docs" / "two-machines.md").read_text().replace("\\\n", " ")
+    (line,) = [line for line in text.splitlines() if word in line and PAGE_ADDRESS in line]
     words = shlex.split(line, comments=True)
-    return [word.replace(README_ADDRESS, SERVER_ADDRESS) for word in words]
+    return [word.replace(PAGE_ADDRESS, SERVER_ADDRESS) for word in words]
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,13 @@ def line() -> Iterator[Line]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both machines' folder: what the README says to copy is there."""
+    """Both machines' folder: what the page says to copy is there."""
     return tmp_path_factory.mktemp("machines")
 
 
 @pytest.fixture(scope="module")
 def run(line: Line, folder: Path) -> Run:
-    """A command of the README in a namespace, with settings that make it short."""
+    """A command of the page in a namespace, with settings that make it short."""
 
     def start(namespace: str, command: list[str], *settings: str) -> subprocess.Popen[str]:
         assert command[:2] == ["python", "run.py"]
@@ -64,10 +64,10 @@ def run(line: Line, folder: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def served(line: Line, run: Run, folder: Path) -> Iterator[None]:
-    """The server of the README, in its namespace, with TLS; it ends as a service manager would end it."""
-    make, *arguments = readme_command("make certs")
+    """The server of the page, in its namespace, with TLS; it ends as a service manager would end it."""
+    make, *arguments = page_command("make certs")
     subprocess.run([make, "-f", str(ROOT / "Makefile"), *arguments], cwd=folder, check=True, capture_output=True)
-    process = run(line.server, readme_command("workflow=serve"), "tracking=none", "hydra.run.dir=served")
+    process = run(line.server, page_command("workflow=serve"), "tracking=none", "hydra.run.dir=served")
     try:
         give_up = time.monotonic() + 120
         while not (address := folder / "served" / "address.txt").exists():
@@ -85,7 +85,7 @@ def served(line: Line, run: Run, folder: Path) -> Iterator[None]:
 
 
 def test_a_device_offloads_over_tls_to_a_server_behind_a_slow_line(line, served, run, folder):
-    command = [word for word in readme_command("workflow=offload") if word != "-m" and "split.point" not in word]
+    command = [word for word in page_command("workflow=offload") if word != "-m" and "split.point" not in word]
     settings = ("split.point=stage1", "codec=identity", "tracking=none", "hydra.run.dir=one", *BRIEF)
     device = run(line.device, command, *settings)
     output = device.communicate(timeout=120)[0]
@@ -101,12 +101,12 @@ def test_a_device_offloads_over_tls_to_a_server_behind_a_slow_line(line, served,
 
 @pytest.mark.slow  # three more starts of a process, a sweep's report and a table of all points
 def test_the_readme_sweeps_and_profiles_between_two_machines(line, served, run, folder):
-    sweep = run(line.device, readme_command("workflow=offload"), "hydra.sweep.dir=swept", *BRIEF)
+    sweep = run(line.device, page_command("workflow=offload"), "hydra.sweep.dir=swept", *BRIEF)
     output = sweep.communicate(timeout=240)[0]
     assert sweep.returncode == 0, output
     assert "stage2" in (folder / "swept" / "results.csv").read_text()
 
-    profile = run(line.device, readme_command("workflow=profile"), "workflow.budget_s=0.05", "hydra.run.dir=tables")
+    profile = run(line.device, page_command("workflow=profile"), "workflow.budget_s=0.05", "hydra.run.dir=tables")
     output = profile.communicate(timeout=240)[0]
     assert profile.returncode == 0, output
     (pair,) = re.findall(r"python run.py (hardware=local .*)", output)
