@@ -1,4 +1,4 @@
-"""Device: where torch really runs now (the modelled machines are in splitsem.cost)."""
+"""Placement: where torch really runs now (the modelled machines are in splitsem.cost)."""
 
 import ctypes
 import os
@@ -20,7 +20,7 @@ _Model = TypeVar("_Model", bound=nn.Module)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
-class Device:
+class Placement:
     """Where and how precisely models run in this process.
 
     Args:

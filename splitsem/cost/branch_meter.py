@@ -18,7 +18,7 @@ from splitsem.cost.branch_lut import BranchLut, Chain, UnitLut, UnitSpec, Way
 from splitsem.cost.measure import Calibration, ChainTime, MachineRates, Timing, timed_s
 from splitsem.errors import ConfigError
 from splitsem.models.branches import whole_gamma
-from splitsem.placement import Device, describe_machine
+from splitsem.placement import Placement, describe_machine
 
 log = logging.getLogger(__name__)
 _FLOAT32_BYTES = 4
@@ -53,7 +53,7 @@ class BranchMeter:
         self,
         model: str,
         chain: Chain,
-        device: Device,
+        placement: Placement,
         rates: MachineRates | None = None,
         choices: Sequence[Sequence[int]] = (),
     ) -> BranchLut:
@@ -70,11 +70,11 @@ class BranchMeter:
             ConfigError: a unit does not make the shape that it says.
             ValueError: a choice has a γ that its unit does not offer.
         """
-        specs, item_bytes = chain.facts(), device.dtype.itemsize
+        specs, item_bytes = chain.facts(), placement.dtype.itemsize
         for gammas in choices:
             _check_choice(gammas, specs)
-        device.set_threads()
-        machine = describe_now(device)
+        placement.set_threads()
+        machine = describe_now(placement)
         wanted = [tuple(gammas) for gammas in choices] or [
             tuple(whole_gamma(spec.gammas, folded) for spec in specs) for folded in (False, True)
         ]
@@ -84,7 +84,7 @@ class BranchMeter:
         whole_times_s: dict[Gammas, list[float]] = {gammas: [] for gammas in wanted}
         for number, rows in enumerate(stretches):
             share_s = (end_s - time.perf_counter()) / (len(stretches) - number)
-            bench = _Bench(chain, rows, list(whole_times_s), device, seed=number)
+            bench = _Bench(chain, rows, list(whole_times_s), placement, seed=number)
             self._run(bench, share_s, f"stretch {number + 1} of {len(stretches)}")
             unit_times_s |= bench.unit_times_s
             for gammas, times_s in bench.whole_times_s.items():
@@ -108,23 +108,25 @@ class BranchMeter:
 class _Bench:
     """Some neighbouring units in all their ways, and whole networks, ready to run."""
 
-    def __init__(self, chain: Chain, rows: Sequence[int], choices: Sequence[Gammas], device: Device, seed: int) -> None:
+    def __init__(
+        self, chain: Chain, rows: Sequence[int], choices: Sequence[Gammas], placement: Placement, seed: int
+    ) -> None:
         specs = chain.facts()
         self._rng = torch.Generator().manual_seed(seed)
-        self._where = device.torch_device
+        self._where = placement.torch_device
         self._modules: dict[int, dict[int, nn.Module]] = {}
         self._inputs: dict[int, Tensor] = {}
         self.unit_times_s: dict[tuple[int, int], list[float]] = {}
         self.whole_times_s: dict[Gammas, list[float]] = {gammas: [] for gammas in choices}
         for row in rows:
-            self._modules[row] = {gamma: device.place(chain.unit(row, gamma).eval()) for gamma in specs[row].gammas}
-            self._inputs[row] = self._input(specs[row], device)
+            self._modules[row] = {gamma: placement.place(chain.unit(row, gamma).eval()) for gamma in specs[row].gammas}
+            self._inputs[row] = self._input(specs[row], placement)
             for gamma, module in self._modules[row].items():
                 _check_output(module(self._inputs[row]), specs[row], gamma)
                 self.unit_times_s[row, gamma] = []
-        self._first = self._input(specs[0], device)
+        self._first = self._input(specs[0], placement)
         self._networks = {
-            gammas: device.place(nn.Sequential(*(chain.unit(row, gamma) for row, gamma in enumerate(gammas))).eval())
+            gammas: placement.place(nn.Sequential(*(chain.unit(row, gamma) for row, gamma in enumerate(gammas))).eval())
             for gammas in choices
         }
 
@@ -144,19 +146,19 @@ class _Bench:
                 if record and is_warm:
                     self.whole_times_s[gammas].append(took_s)
 
-    def _input(self, spec: UnitSpec, device: Device) -> Tensor:
+    def _input(self, spec: UnitSpec, placement: Placement) -> Tensor:
         """A sample as a block leaves it: nothing negative."""
-        return device.place_tensor(torch.randn((1, *spec.input_shape), generator=self._rng).relu())
+        return placement.place_tensor(torch.randn((1, *spec.input_shape), generator=self._rng).relu())
 
 
-def describe_now(device: Device) -> dict[str, str]:
+def describe_now(placement: Placement) -> dict[str, str]:
     """The machine, how it is used, how busy it is with other things, and the day, in words; warns when it is busy."""
     load, cores = psutil.getloadavg()[0], os.cpu_count() or 1
     if load > 0.75 * cores:
         log.warning("The machine is busy (load %.1f on %d cores): measured times will be too long", load, cores)
     return describe_machine() | {
-        "accelerator": device.torch_device.type,
-        "precision": device.precision,
+        "accelerator": placement.torch_device.type,
+        "precision": placement.precision,
         "num_threads": str(torch.get_num_threads()),
         "load": f"{load:.2f}",
         "date": datetime.now(UTC).date().isoformat(),

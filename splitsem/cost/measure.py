@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splitsem.placement import Device
+from splitsem.placement import Placement
 from splitsem.split.half import Half
 
 _MIN_REPEATS = 3  # a median of fewer says nothing, whatever the budget
@@ -128,14 +128,14 @@ class MachineRates:
 
 
 @torch.inference_mode()
-def measure_rates(device: Device, budget_s: float = 2.0) -> MachineRates:
+def measure_rates(placement: Placement, budget_s: float = 2.0) -> MachineRates:
     """Measure this machine, in the device's precision and with the threads that are set.
 
     Both are the best of several short runs, for about half the budget each: a roof is what can be reached, also where
     other programs disturb. What runs from caches, or with fewer multiplications than its FLOPs say (Winograd's
     convolutions), can lie above it.
     """
-    where, dtype = device.torch_device, device.dtype
+    where, dtype = placement.torch_device, placement.dtype
     size = 8192 if where.type == "cuda" else 512 if torch.get_num_threads() <= _FEW_THREADS else 2048
     a, b, c = torch.rand((3, size, size), device=where).to(dtype)
     matmul_s = _best_s([lambda: torch.matmul(a, b, out=c)], where, budget_s / 2)

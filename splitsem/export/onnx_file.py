@@ -100,7 +100,7 @@ class OnnxDevice:
         return self._session.run(None, {INPUT: x.numpy()})
 
 
-class DeviceNet(nn.Module):
+class EdgeNet(nn.Module):
     """From a batch of samples to the outputs of a coder; holds nothing of the server's.
 
     Args:
@@ -131,7 +131,7 @@ def export(cut: Cut, codec: Codec) -> tuple[ExportedProgram, Framing]:
     made = coder(codec)
     with torch.no_grad():
         framing = made.framing(list(cut.example.shape[1:]), cut.head(cut.example))
-        program = torch.export.export(DeviceNet(cut, made).eval(), (cut.example,), strict=False)
+        program = torch.export.export(EdgeNet(cut, made).eval(), (cut.example,), strict=False)
     return program, framing
 
 

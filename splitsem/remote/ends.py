@@ -157,7 +157,7 @@ class RemoteTransport(ABC):
     is_tunnelled: bool = True
 
     @abstractmethod
-    def device_end(self) -> RemoteTail:
+    def edge_end(self) -> RemoteTail:
         """The end that sends frames; nothing is connected yet."""
 
     @abstractmethod
@@ -165,7 +165,7 @@ class RemoteTransport(ABC):
         """The end that answers them from ``engine``; nothing is bound yet."""
 
 
-class DeviceEnd:
+class EdgeEnd:
     """Head and codec.
 
     Attributes:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from splitsem.cost.measure import Timing, timed_s
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.pipeline import Frames, Pipeline, features, score
-from splitsem.placement import Device
+from splitsem.placement import Placement
 from splitsem.tasks.task import Task
 
 
@@ -23,7 +23,7 @@ class Deployed(ABC):
         device: where it runs.
     """
 
-    device: Device
+    placement: Placement
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Deployed(ABC):
     @torch.inference_mode()
     def time(self, x: Tensor, repeats: int = 50) -> tuple[Timing, Timing]:
         """Seconds of edge and server here for one sample ``x``, ``(1, *input_shape)``; the two take turns."""
-        where = self.device.torch_device
+        where = self.placement.torch_device
         sent = self.edge(x)
         edge_s, server_s = [], []
         for number in range(-3, repeats):  # the first ones are to warm up
@@ -77,12 +77,12 @@ class DeployedSplit(Deployed):
         ValueError: γ or λ are not possible for the network.
     """
 
-    def __init__(self, trained: HyperRepVgg, gammas: Sequence[int], split_index: int, device: Device) -> None:
-        network = device.place(trained.deploy(gammas))
+    def __init__(self, trained: HyperRepVgg, gammas: Sequence[int], split_index: int, placement: Placement) -> None:
+        network = placement.place(trained.deploy(gammas))
         units = network.units
         if not 0 <= split_index <= len(units):
             raise ValueError(f"split_index must be 0…{len(units)}, got {split_index}")
-        self.device = device
+        self.placement = placement
         self.gammas = tuple(gammas)
         self.head, self.tail = nn.Sequential(*units[:split_index]), nn.Sequential(*units[split_index:])
 
@@ -110,8 +110,8 @@ class DeployedCodec(Deployed):
         frames: what was seen of all payloads that were scored.
     """
 
-    def __init__(self, pipeline: Pipeline, device: Device) -> None:
-        self.pipeline, self.device = pipeline, device
+    def __init__(self, pipeline: Pipeline, placement: Placement) -> None:
+        self.pipeline, self.placement = pipeline, placement
         self.frames = Frames()
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -125,5 +125,5 @@ class DeployedCodec(Deployed):
 
     def server(self, sent: bytes) -> Tensor:
         """Decoding and tail."""
-        where = self.device.torch_device
+        where = self.placement.torch_device
         return self.pipeline.cut.tail(*(tensor.to(where) for tensor in self.pipeline.decoder.decode(sent)))

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from splitsem.errors import ConfigError
 from splitsem.models.capabilities import Deployable, HyperWeighted
 from splitsem.models.ready_made import check_output
-from splitsem.placement import Device
+from splitsem.placement import Placement
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
 from splitsem.tasks.task import Task
@@ -81,7 +81,7 @@ class Whole(NamedTuple):
 
     task: Task
     model: nn.Module
-    device: Device
+    placement: Placement
     trained: kept_weights.Trained
     key: str
 
@@ -101,7 +101,7 @@ class Network(NamedTuple):
     task: Task
     model: nn.Module
     graph: SplitGraph
-    device: Device
+    placement: Placement
     trained: kept_weights.Trained
     key: str
 
@@ -138,28 +138,28 @@ def whole(cfg: DictConfig) -> Whole:
     return _wholes.get(settings, lambda: _whole(settings))
 
 
-def initial_model(cfg: DictConfig) -> tuple[Task, nn.Module, Device]:
+def initial_model(cfg: DictConfig) -> tuple[Task, nn.Module, Placement]:
     """Task, network and device as training finds them, without a graph; float32, the same from the same seed.
 
     Raises ConfigError for another precision, or where α was to learn after the weights.
     """
     _check_one_stage(cfg)
-    device: Device = instantiate(cfg.device)
-    if device.precision != "float32":
-        raise ConfigError(f"{cfg.workflow['_target_']} needs device.precision=float32, got {device.precision}")
-    device.set_threads()
+    placement: Placement = instantiate(cfg.device)
+    if placement.precision != "float32":
+        raise ConfigError(f"{cfg.workflow['_target_']} needs device.precision=float32, got {placement.precision}")
+    placement.set_threads()
     task = instantiate(cfg.task)
     torch.manual_seed(cfg.seed)
     model = build_model(cfg.model, task)
     if cfg.trainer.weights:
         kept_weights.load(model, Path(cfg.trainer.weights))
-    return task, device.place(model).eval(), device
+    return task, placement.place(model).eval(), placement
 
 
 def training_graph(network: Network) -> SplitGraph:
     """The same network captured in train mode, for a TrainableCut. Raises ConfigError unless it is in float32."""
-    if network.device.precision != "float32":
-        raise ConfigError(f"split training needs device.precision=float32, got {network.device.precision}")
+    if network.placement.precision != "float32":
+        raise ConfigError(f"split training needs device.precision=float32, got {network.placement.precision}")
     return SplitGraph(network.model, network.task.input_shape, granularity="op", training=True)
 
 
@@ -218,12 +218,12 @@ def _whole(settings: str) -> Whole:
 
 def _trained(cfg: DictConfig) -> Whole:
     task = instantiate(cfg.task)
-    device: Device = instantiate(cfg.device)
-    device.set_threads()
+    placement: Placement = instantiate(cfg.device)
+    placement.set_threads()
     torch.manual_seed(cfg.seed)
     model = build_model(cfg.model, task)
-    trained, key = _train(cfg, task, model, device)
-    return Whole(task, model, device, trained, key)
+    trained, key = _train(cfg, task, model, placement)
+    return Whole(task, model, placement, trained, key)
 
 
 def _deployment(cfg: DictConfig, model: Deployable) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def build_model(cfg: DictConfig, task: Task) -> nn.Module:
     return model
 
 
-def _train(cfg: DictConfig, task: Task, model: nn.Module, device: Device) -> tuple[kept_weights.Trained, str]:
+def _train(cfg: DictConfig, task: Task, model: nn.Module, placement: Placement) -> tuple[kept_weights.Trained, str]:
     fit = instantiate(trainer_settings(cfg))
     if fit.weights:
         trained = kept_weights.load(model, Path(fit.weights))
@@ -260,7 +260,7 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, device: Device) -> tup
         if num_epochs:
             name = cfg.model["_target_"]
             log.info("Training %s for %d epochs (kept for later runs in %s)", name, num_epochs, folder)
-        return fit.run(model, task, device.torch_device, cfg.seed)
+        return fit.run(model, task, placement.torch_device, cfg.seed)
 
     num_epochs = fit.max_epochs + (model.alpha_epochs if isinstance(model, HyperWeighted) else 0)
     folder = Path(cfg.cache_dir) / "weights"
@@ -299,16 +299,16 @@ def chosen_point(cfg: DictConfig, graph: SplitGraph) -> SplitPoint:
 
 
 def test_batches(
-    task: Task, device: Device, batch_size: int, num_samples: int | None
+    task: Task, placement: Placement, batch_size: int, num_samples: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The test split in batches on the device, or its first ``num_samples`` samples."""
-    return batches(task.splits().test, device, batch_size, num_samples)
+    return batches(task.splits().test, placement, batch_size, num_samples)
 
 
 def batches(
-    samples: Dataset, device: Device, batch_size: int, num_samples: int | None
+    samples: Dataset, placement: Placement, batch_size: int, num_samples: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One split in batches on the device, or its first ``num_samples`` samples."""
     if num_samples is not None:
         samples = Subset(samples, range(min(num_samples, len(samples))))  # type: ignore[arg-type]
-    return ((device.place_tensor(x), y) for x, y in DataLoader(samples, batch_size=batch_size))
+    return ((placement.place_tensor(x), y) for x, y in DataLoader(samples, batch_size=batch_size))

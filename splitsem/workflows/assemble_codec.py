@@ -40,7 +40,7 @@ def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple
     made = build_codec(cfg, point.tensors[0].shape[1:], network.task)
     assert isinstance(made, LearnedCodec)
     made.adopt_tail(network.graph.cut(point).tail)
-    made.to(network.device.torch_device).eval()
+    made.to(network.placement.torch_device).eval()
     if made.weights:
         return made, kept_weights.load(made, Path(made.weights))
     settings = OmegaConf.to_container(cfg.codec, resolve=True)
@@ -49,9 +49,9 @@ def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple
     folder = Path(cfg.cache_dir) / "codecs"
 
     def train() -> list[dict[str, float]]:
-        if network.device.dtype is not torch.float32:
+        if network.placement.dtype is not torch.float32:
             raise ConfigError(
-                f"a learned codec is trained in float32, got device.precision={network.device.precision}: "
+                f"a learned codec is trained in float32, got device.precision={network.placement.precision}: "
                 "train it with device.precision=float32, then give its file as codec.weights="
             )
         log.info("Training %s for the cut at %s (kept for later runs in %s)", type(made).__name__, point.name, folder)

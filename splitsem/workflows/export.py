@@ -35,7 +35,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     coders.check(get_object(cfg.codec["_target_"]))
     assemble.check_settings(cfg)
     network = assemble.network(cfg)
-    if network.device.torch_device.type != "cpu" or network.device.precision != "float32":
+    if network.placement.torch_device.type != "cpu" or network.placement.precision != "float32":
         raise ConfigError("workflow=export writes float32 files for a CPU: add device=cpu device.precision=float32")
     point = assemble.chosen_point(cfg, network.graph)
     cut = network.graph.cut(point)

@@ -77,7 +77,7 @@ def score_over(
         ``score_at_<value>`` (-1.5: ``score_at_-1_5``), means over the channel's seeds, and ``score_over_link``, the
         area under the curve of these divided by the range of values; and the rows, as from ``replay.play_all``.
     """
-    batches = assemble.test_batches(network.task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
+    batches = assemble.test_batches(network.task, network.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)
     seeds = range(cfg.transport.seed, cfg.transport.seed + cfg.workflow.channel_seeds)
     made = links(cfg)
     rows = pd.DataFrame(play_all(Recording(cut, encoder, batches), decoder, network.task, made, seeds))
@@ -159,7 +159,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 def _importance(cfg: DictConfig, network: assemble.Network, cut: Cut, codec: LearnedCodec) -> Figure:
     """What matters in the codes of the first test samples."""
     num = min(_NUM_EXPLAINED, cfg.workflow.num_samples or _NUM_EXPLAINED)
-    x, y = next(assemble.test_batches(network.task, network.device, num, num))
+    x, y = next(assemble.test_batches(network.task, network.placement, num, num))
     values, what = code_importance(codec, cut, network.task, x, y)
     is_picture = network.task.is_image and x.shape[1] in (1, 3)
     pictures = x.float().clamp(0, 1).cpu().numpy() if is_picture else None

@@ -54,7 +54,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 
 def measure(transport: RemoteTransport, name: str, settings: ProbeSettings) -> LinkMetrics:
     """The metrics of the link that ``transport`` reaches its server by. Raises LinkError and ConfigError."""
-    remote = transport.device_end()
+    remote = transport.edge_end()
     try:
         remote.open(Plan.of_probes(0))
         log.info("Measuring the link to %s", transport.target)

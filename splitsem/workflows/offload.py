@@ -12,7 +12,7 @@ from torch import Tensor
 
 from splitsem.codecs.codec import Codec
 from splitsem.pipeline import score
-from splitsem.remote.ends import DeviceEnd, RemoteTail, RemoteTransport
+from splitsem.remote.ends import EdgeEnd, RemoteTail, RemoteTransport
 from splitsem.remote.fallback import LocalFallback
 from splitsem.remote.grpc.connection import host_port, is_loopback
 from splitsem.remote.plan import Plan, codec_label, weights_digest
@@ -43,16 +43,16 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport) -> Result:
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
     codec = assemble_codec.codec(cfg, network, cut.point)
-    remote: RemoteTail = transport.device_end()
+    remote: RemoteTail = transport.edge_end()
     if cfg.workflow.fallback == "local":
         remote = LocalFallback(remote, engine_for(cfg, network))
     try:
-        plan, device = _plan(cfg, network, cut, codec), DeviceEnd(cut, codec)
+        plan, device = _plan(cfg, network, cut, codec), EdgeEnd(cut, codec)
         remote.open(plan)
         samples = [x for x, _ in _samples(cfg, network, cfg.workflow.num_probes)]
         known = prediction.measure(remote, plan, device, samples, cfg.workflow.energy_j_per_bit)
         predicted = prediction.predict(cfg, network, device, known)
-        scores, measured = _measure(cfg, network, DeviceEnd(cut, codec), remote)
+        scores, measured = _measure(cfg, network, EdgeEnd(cut, codec), remote)
     finally:
         remote.close()
     metrics = {
@@ -74,10 +74,10 @@ def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport) -> R
 def _plan(cfg: DictConfig, network: Network, cut: Cut, codec: Codec) -> Plan:
     weights = weights_digest(network.model)
     label = codec_label(codec)
-    return Plan(cut.fingerprint, weights, cut.point.name, cfg.split.granularity, network.device.precision, label)
+    return Plan(cut.fingerprint, weights, cut.point.name, cfg.split.granularity, network.placement.precision, label)
 
 
-def _measure(cfg: DictConfig, network: Network, device: DeviceEnd, remote: RemoteTail) -> tuple[Metrics, Metrics]:
+def _measure(cfg: DictConfig, network: Network, device: EdgeEnd, remote: RemoteTail) -> tuple[Metrics, Metrics]:
     """The score through the link with all stages at work, then the times of frames that have the link to themselves."""
     samples = _samples(cfg, network, cfg.workflow.num_samples)
     ready = [x for x, _ in islice(samples, cfg.workflow.num_paced)]  # loading and scoring take no part in the pace
@@ -91,7 +91,7 @@ def _measure(cfg: DictConfig, network: Network, device: DeviceEnd, remote: Remot
     rest = chain(outputs, (device.result(answer) for answer in answers))
     scores = score(lambda _: next(rest), network.task, _samples(cfg, network, cfg.workflow.num_samples))
     answers.close()  # type: ignore[attr-defined]
-    stages = _alone(cfg, network, DeviceEnd(device.cut, device.codec), remote)
+    stages = _alone(cfg, network, EdgeEnd(device.cut, device.codec), remote)
     steady = len(arrivals) > 2 * _NUM_WARM_UP
     first = arrivals[_NUM_WARM_UP] if steady else device.began[0]
     num = len(arrivals) - 1 - _NUM_WARM_UP if steady else len(arrivals)
@@ -113,7 +113,7 @@ def percentiles(stages: dict[str, list[float]]) -> Metrics:
     }
 
 
-def _alone(cfg: DictConfig, network: Network, device: DeviceEnd, remote: RemoteTail) -> dict[str, list[float]]:
+def _alone(cfg: DictConfig, network: Network, device: EdgeEnd, remote: RemoteTail) -> dict[str, list[float]]:
     """Seconds of each stage of some frames, every one sent when the one before is answered.
 
     ``link`` is what edge and server leave of the latency, so ``queue``, the wait on the server, is a part of it.
@@ -130,7 +130,7 @@ def _alone(cfg: DictConfig, network: Network, device: DeviceEnd, remote: RemoteT
 
 
 def _samples(cfg: DictConfig, network: Network, num_samples: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-    return assemble.test_batches(network.task, network.device, 1, num_samples)
+    return assemble.test_batches(network.task, network.placement, 1, num_samples)
 
 
 def _error(predicted: Metrics, measured: Metrics, name: str) -> float:

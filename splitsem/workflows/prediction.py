@@ -20,7 +20,7 @@ from torch import Tensor
 from splitsem.cost.end_to_end import Cost
 from splitsem.errors import ConfigError, LinkError
 from splitsem.links.probed import MeasuredLink
-from splitsem.remote.ends import DeviceEnd, RemoteTail
+from splitsem.remote.ends import EdgeEnd, RemoteTail
 from splitsem.remote.plan import Plan
 from splitsem.workflows import assemble_codec, split
 from splitsem.workflows.assemble import Network
@@ -49,7 +49,7 @@ class Known(NamedTuple):
     link: MeasuredLink | None
 
 
-def measure(remote: RemoteTail, plan: Plan, device: DeviceEnd, samples: list[Tensor], energy_j_per_bit: float) -> Known:
+def measure(remote: RemoteTail, plan: Plan, device: EdgeEnd, samples: list[Tensor], energy_j_per_bit: float) -> Known:
     """Measure what the prediction is made of; the plan is open before and afterwards. Raises ConfigError, LinkError."""
     if not samples:
         raise ConfigError("workflow.num_probes must be at least 1, got 0: the prediction needs probes")
@@ -68,7 +68,7 @@ def measure(remote: RemoteTail, plan: Plan, device: DeviceEnd, samples: list[Ten
     return Known(edge_s, server_s, None if remote.is_gone else MeasuredLink(probes, energy_j_per_bit))
 
 
-def predict(cfg: DictConfig, network: Network, device: DeviceEnd, known: Known) -> Metrics:
+def predict(cfg: DictConfig, network: Network, device: EdgeEnd, known: Known) -> Metrics:
     """The simulated run over the measured link, with the machines' measured times where they are to be measured.
 
     Other than in workflow=split, encoding counts as the edge's time, decoding as the server's and the answer's way
@@ -90,7 +90,7 @@ def predict(cfg: DictConfig, network: Network, device: DeviceEnd, known: Known) 
     return metrics | cost.to_metrics() | {"link_rtt_s": link.rtt_s, "link_bandwidth_bps": link.bandwidth_bps}
 
 
-def _warm_up(remote: RemoteTail, device: DeviceEnd, samples: list[Tensor]) -> tuple[int, float]:
+def _warm_up(remote: RemoteTail, device: EdgeEnd, samples: list[Tensor]) -> tuple[int, float]:
     """Send some frames for both ends to settle; the size of an answer, and about how long the server is at it."""
     answers = list(remote.stream(map(device.payload, islice(cycle(samples), _NUM_WARM_UP))))
     return len(answers[0].payload), min(answer.server_s for answer in answers)
@@ -106,11 +106,11 @@ def _ask_server(remote: RemoteTail, plan: Plan, payload: bytes, idle_s: float) -
 
 
 def _probe_with_head(
-    remote: RemoteTail, device: DeviceEnd, samples: list[Tensor], pause_s: float
+    remote: RemoteTail, device: EdgeEnd, samples: list[Tensor], pause_s: float
 ) -> tuple[float, list[tuple[int, float]]]:
     """Median time of the head, and probes of the payloads' sizes, at the pace of frames that are computed."""
     sent: deque[tuple[int, float]] = deque()
-    made = DeviceEnd(device.cut, device.codec)
+    made = EdgeEnd(device.cut, device.codec)
 
     def payloads() -> Iterator[bytes]:
         for x in samples:

@@ -48,8 +48,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 def _ask_server(cfg: DictConfig, network: Network, transport: RemoteTransport) -> Lut:
     """The server's table of the same network, made before this machine is put to work: both may be one."""
     weights, label = weights_digest(network.model), codec_label(Identity())
-    plan = Plan(network.graph.fingerprint, weights, "output", cfg.split.granularity, network.device.precision, label)
-    remote = transport.device_end()
+    plan = Plan(network.graph.fingerprint, weights, "output", cfg.split.granularity, network.placement.precision, label)
+    remote = transport.edge_end()
     log.info("The server at %s measures its tails", cfg.transport.target)
     try:
         remote.open(plan)

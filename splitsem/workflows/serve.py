@@ -145,7 +145,7 @@ def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailE
         network.graph,
         weights_digest(network.model),
         cfg.split.granularity,
-        network.device.precision,
+        network.placement.precision,
         codecs=own,
         micro_batch=micro_batch,
     )

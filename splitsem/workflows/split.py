@@ -67,13 +67,13 @@ def evaluate(
     frames = Frames()
     link = measured or instantiate(cfg.transport)
     pipeline = Pipeline(cut, encoder, decoder, link)
-    batches = assemble.test_batches(task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
+    batches = assemble.test_batches(task, network.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)
     began = time.perf_counter()
     scores = score(lambda x: pipeline.run(x, frames), task, batches)
     evaluation_s = time.perf_counter() - began
     repeated: Metrics = {}
     if isinstance(link, LossyLink):
-        again = assemble.test_batches(task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
+        again = assemble.test_batches(task, network.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)
         repeated = replay.repeat(
             cfg.transport, Recording(cut, encoder, again), decoder, task, (scores, frames), channel_seeds
         )
@@ -125,7 +125,7 @@ def _score_unsplit(network: Network, batch_size: int, num_samples: int | None) -
     """Score of the whole network, uncut, on the same samples; computed once a process."""
     key = (network.key, batch_size, num_samples)
     if key not in _unsplit:
-        batches = assemble.test_batches(network.task, network.device, batch_size, num_samples)
+        batches = assemble.test_batches(network.task, network.placement, batch_size, num_samples)
         _unsplit[key] = score(network.model, network.task, batches)["score"]
     return _unsplit[key]
 

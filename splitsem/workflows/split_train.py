@@ -74,7 +74,7 @@ def training_plan(
         weights=weights_digest(network.model),
         point=cut.evaluation.point.name,
         granularity=cfg.split.granularity,
-        precision=network.device.precision,
+        precision=network.placement.precision,
         codec=codec_label(codec),
         training_fingerprint=training,
         task=task_name(network.task),
@@ -94,7 +94,7 @@ def _scores(cfg: DictConfig, network: Network, cut: TrainableCut, codec: Codec) 
     pipeline, frames = Pipeline(cut.evaluation, codec, instantiate(cfg.codec), link), Frames()
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        return assemble.test_batches(network.task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
+        return assemble.test_batches(network.task, network.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)
 
     scores = score(lambda x: pipeline.run(x, frames), network.task, batches())
     return scores | {"score_unsplit": score(network.model, network.task, batches())["score"]}

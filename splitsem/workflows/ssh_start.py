@@ -129,7 +129,7 @@ _CONF = Path(__file__).parents[2] / "conf"
 _CHUNK_BYTES = 1 << 20
 
 
-class Device:
+class Placement:
     """The device at the far end of stdin and stdout."""
 
     def __init__(self) -> None:
@@ -225,25 +225,25 @@ def main() -> None:
     """Serve one device."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     spin_briefly()
-    device = Device()
-    hello = device.hear()
+    placement = Placement()
+    hello = placement.hear()
     cfg = configuration(hello["sections"], hello["settings"])
     sha256, num_bytes = str(hello["weights"]["sha256"]), int(hello["weights"]["num_bytes"])
     if not (len(sha256) == 64 and set(sha256) <= set("0123456789abcdef")):
         raise ConfigError("expected the weights' SHA-256 in hexadecimal digits")
     path = Path(cfg.cache_dir) / "received" / f"{sha256}.safetensors"
     is_here = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
-    device.tell({"weights": "present" if is_here else "missing", "pid": os.getpid()})
+    placement.tell({"weights": "present" if is_here else "missing", "pid": os.getpid()})
     if not is_here:
         path.unlink(missing_ok=True)
-        device.receive(path, num_bytes, sha256)
-    device.end_with_it(2 * cfg.workflow.grace_s)
+        placement.receive(path, num_bytes, sha256)
+    placement.end_with_it(2 * cfg.workflow.grace_s)
     cfg.trainer.weights = str(path)
 
     from splitsem.workflows import serve  # seconds of imports, while the device watches for trouble
 
     with tempfile.TemporaryDirectory() as folder:
-        serve.run(cfg, Path(folder), announce=lambda address: device.tell({"serving": address}))
+        serve.run(cfg, Path(folder), announce=lambda address: placement.tell({"serving": address}))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 def _plain(cfg: DictConfig, folder: Path) -> Result:
     """The task's own training."""
     network = assemble.network(cfg)
-    batches = assemble.test_batches(network.task, network.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
+    batches = assemble.test_batches(network.task, network.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)
     metrics = score(network.model, network.task, batches) | {"train_s": network.trained.train_s}
     metrics |= compression_metrics(network.trained.history)
     path = folder / "weights.safetensors"
@@ -56,7 +56,7 @@ def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
         network.model,
         key,
         Path(cfg.cache_dir) / "weights",
-        lambda: fit.run(loop, network.task, network.device.torch_device, cfg.seed),
+        lambda: fit.run(loop, network.task, network.placement.torch_device, cfg.seed),
     )
     after = split.evaluate(cfg, network, cut, instantiate(cfg.codec), instantiate(cfg.codec))
     path = folder / "weights.safetensors"

@@ -85,7 +85,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def connect() -> Iterator[Callable[..., GrpcTail]]:
-    """Device ends, closed after the test."""
+    """Placement ends, closed after the test."""
     made: list[GrpcTail] = []
 
     def make(

@@ -16,7 +16,7 @@ from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError, LinkError, PayloadError, SplitPointError
 from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Frames, Pipeline
-from splitsem.remote.ends import Answer, DeviceEnd
+from splitsem.remote.ends import Answer, EdgeEnd
 from splitsem.remote.grpc import tail_pb2
 from splitsem.remote.grpc.frames import Frame, Reply
 from splitsem.remote.grpc.server import SERVICE
@@ -74,7 +74,7 @@ def test_offloaded_results_are_those_of_the_pipeline_and_a_lost_frame_leaves_the
     tail = connect(server.address)
     tail.open(dataclasses.replace(plan, point="stem", codec=codec_label(codec)))
     x = torch.rand(20, *INPUT_SHAPE, generator=torch.Generator().manual_seed(2))
-    device = DeviceEnd(cut, codec)
+    device = EdgeEnd(cut, codec)
     results = [device.result(answer) for answer in tail.stream(device.payload(sample) for sample in x.split(1))]
     pipeline = Pipeline(cut, codec, small_agilenn(graph), SimulatedLink(1e6, 0.01, 0.0))
     expected = [pipeline.run(sample, Frames()) for sample in x.split(1)]

@@ -399,7 +399,7 @@ def test_the_config_option_makes_both_ends(agreed, shots, small):
     config.bind = "127.0.0.1:0"
     server = hydra.utils.instantiate(config).server_end(TailEngine(graph, weights_digest(model)))
     config.target = server.start()
-    tail = hydra.utils.instantiate(config).device_end()
+    tail = hydra.utils.instantiate(config).edge_end()
     try:
         tail.open(agreed)
         check(tail.stream(payloads[:50]), outputs[:50])

@@ -1,4 +1,4 @@
-"""Device: where torch runs, in which precision, and what it says when that is not possible."""
+"""Placement: where torch runs, in which precision, and what it says when that is not possible."""
 
 import platform
 import subprocess
@@ -13,13 +13,13 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from splitsem.errors import ConfigError
-from splitsem.placement import Device, built_for, describe_machine
+from splitsem.placement import Placement, built_for, describe_machine
 
 CONF = Path(__file__).parents[2] / "conf" / "device"
 
 
 def test_auto_takes_a_gpu_exactly_if_there_is_one() -> None:
-    assert Device("auto").torch_device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert Placement("auto").torch_device.type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def is_possible(name: str) -> bool:
@@ -32,7 +32,7 @@ def test_option_instantiates_or_says_what_this_torch_was_built_for(name: str) ->
     config = OmegaConf.load(CONF / f"{name}.yaml")
     assert config.accelerator == name
     if is_possible(name):
-        assert isinstance(hydra.utils.instantiate(config), Device)
+        assert isinstance(hydra.utils.instantiate(config), Placement)
         return
     with pytest.raises(hydra.errors.InstantiationException) as caught:
         hydra.utils.instantiate(config)
@@ -45,24 +45,24 @@ def test_rocm_on_a_torch_without_it_says_so() -> None:
     if torch.version.hip is not None:
         pytest.skip("this torch is built for ROCm")
     with pytest.raises(ConfigError, match=r"device=rocm is not possible: this torch was built for .*; try device=auto"):
-        Device("rocm")
+        Placement("rocm")
 
 
 def test_model_and_floating_inputs_get_the_precision_and_integers_keep_theirs() -> None:
-    device = Device("cpu", precision="bfloat16")
-    model = device.place(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)))
+    placement = Placement("cpu", precision="bfloat16")
+    model = placement.place(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert model[1].num_batches_tracked.dtype == torch.int64
-    assert device.place_tensor(torch.ones(2)).dtype == torch.bfloat16
-    assert device.place_tensor(torch.ones(2, dtype=torch.int64)).dtype == torch.int64
+    assert placement.place_tensor(torch.ones(2)).dtype == torch.bfloat16
+    assert placement.place_tensor(torch.ones(2, dtype=torch.int64)).dtype == torch.int64
 
 
 def test_threads_are_set_only_when_asked_for() -> None:
     before = torch.get_num_threads()
     try:
-        Device("cpu").set_threads()
+        Placement("cpu").set_threads()
         assert torch.get_num_threads() == before
-        Device("cpu", num_threads=1).set_threads()
+        Placement("cpu", num_threads=1).set_threads()
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -78,7 +78,7 @@ def test_threads_are_set_only_when_asked_for() -> None:
 )
 def test_impossible_device_is_refused_with_the_rule(arguments: dict, rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
-        Device(**arguments)
+        Placement(**arguments)
 
 
 def test_machine_is_described_in_words() -> None:

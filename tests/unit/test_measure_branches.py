@@ -8,10 +8,10 @@ import torch
 from splitsem.cost.branch_meter import BranchMeter, describe_now
 from splitsem.cost.measure import MachineRates, measure_rates
 from splitsem.errors import ConfigError
-from splitsem.placement import Device
+from splitsem.placement import Placement
 from tests.unit.toy_chain import ToyChain, whole_gammas
 
-CPU = Device("cpu")
+CPU = Placement("cpu")
 
 
 def test_every_unit_is_measured_in_every_way_and_ways_take_turns() -> None:
@@ -44,7 +44,7 @@ def test_a_spent_budget_still_gives_three_repeats() -> None:
 
 def test_half_precision_halves_the_bytes() -> None:
     whole, half = (
-        BranchMeter(budget_s=1e-9).measure("toy", ToyChain(), Device("cpu", precision)).to_arrays()
+        BranchMeter(budget_s=1e-9).measure("toy", ToyChain(), Placement("cpu", precision)).to_arrays()
         for precision in ("float32", "bfloat16")
     )
     assert (whole.link_bytes == 2 * half.link_bytes).all()

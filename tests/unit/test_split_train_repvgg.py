@@ -16,7 +16,7 @@ TINY = {"blocks": [2, 2], "widths": [4, 6, 8], "stem_stride": 1}  # all three br
 
 @pytest.fixture(scope="module")
 def sides() -> tuple[Side, Side]:
-    """Device and server."""
+    """Placement and server."""
     return tuple(Side(make=lambda: HyperRepVgg(SHAPE, (10,), **TINY)) for _ in range(2))
 
 

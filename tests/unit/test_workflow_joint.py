@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from splitsem.cost.branch_lut_file import read_branch_lut, write_branch_lut
 from splitsem.cost.lut import slowed
 from splitsem.errors import ConfigError
-from splitsem.placement import Device
+from splitsem.placement import Placement
 from splitsem.search.deployed import DeployedSplit
 from splitsem.search.problem import measured_problem
 from splitsem.workflows.joint import workflow
@@ -209,7 +209,7 @@ def test_settings_that_make_no_sense_are_refused_in_one_line(done, cache, tmp_pa
 @pytest.mark.parametrize("split_index", [0, 3, 9])
 def test_the_modules_that_are_timed_are_those_that_are_scored(split_index):
     hyper = narrow()
-    split = DeployedSplit(hyper, [4, 4, 13, 4, 0, 1, 9, 3, 0], split_index, Device("cpu"))
+    split = DeployedSplit(hyper, [4, 4, 13, 4, 0, 1, 9, 3, 0], split_index, Placement("cpu"))
     units = [*split.head, *split.tail]
     seen: list[int] = []
     for unit in units:

@@ -19,7 +19,7 @@ from splitsem.errors import ConfigError
 from splitsem.links.simulated import SimulatedLink
 from splitsem.models.cnn import StagedCnn
 from splitsem.pipeline import Pipeline
-from splitsem.placement import Device
+from splitsem.placement import Placement
 from splitsem.search.deployed import DeployedCodec
 from splitsem.search.objective import quantile
 from splitsem.split.graph import SplitGraph
@@ -240,7 +240,7 @@ def test_the_modules_that_are_timed_are_those_that_are_scored(point):
     network = StagedCnn((1, 8, 8), (10,), stem_width=4, widths=[4, 4]).eval()
     cut = SplitGraph(network, (1, 8, 8)).cut(point)
     encoder, decoder = Quantise(8), Quantise(8)
-    split = DeployedCodec(Pipeline(cut, encoder, decoder, SimulatedLink(1e6, 0.0, 0.0)), Device("cpu"))
+    split = DeployedCodec(Pipeline(cut, encoder, decoder, SimulatedLink(1e6, 0.0, 0.0)), Placement("cpu"))
     seen: list[int] = []
     for module in (cut.head, cut.tail):
         module.register_forward_hook(lambda module, *_: seen.append(id(module)))

@@ -114,7 +114,7 @@ class Grpc(TrainingTransport):
         self.retry, self.security, self.limits, self.heartbeat_s = retry, security, limits, heartbeat_s
         self.start = Start(start, host, inventory)
 
-    def device_end(self) -> GrpcTail:
+    def edge_end(self) -> GrpcTail:
         """See RemoteTransport."""
         return GrpcTail(self.target, self.window, self.retry, self.security, self.heartbeat_s)
 

@@ -71,7 +71,7 @@ class UdpTransport(RemoteTransport):
         self.host, self.port = host_and_port(bind, "transport.bind")
         self.max_clients, self.idle_s, self.num_workers = max_clients, idle_s, num_workers
 
-    def device_end(self) -> UdpTail:
+    def edge_end(self) -> UdpTail:
         """See RemoteTransport."""
         return UdpTail(self.target, self.settings, self.insecure)
 

@@ -29,7 +29,7 @@ from splitsem.federated.site import Site, estimate_statistics, falling_share
 from splitsem.federated.state import Layout, State
 from splitsem.links.link import Link
 from splitsem.pipeline import score
-from splitsem.placement import Device
+from splitsem.placement import Placement
 from splitsem.tasks.classification import domains_of, labels_of
 from splitsem.tasks.partitions import ByDomain, Iid, Partition
 from splitsem.tasks.task import Task
@@ -59,7 +59,7 @@ class Ends:
 
     task: Task
     model: nn.Module
-    device: Device
+    placement: Placement
     layout: Layout
     site: Site
     client_app: ClientApp
@@ -80,7 +80,7 @@ class Ends:
         return {"val_score": score(self.install(state), self.task, self._val_batches())["score"]}
 
     def _val_batches(self) -> Any:
-        return ((self.device.place_tensor(x), y) for x, y in DataLoader(self.task.splits().val, batch_size=256))
+        return ((self.placement.place_tensor(x), y) for x, y in DataLoader(self.task.splits().val, batch_size=256))
 
 
 def build(cfg: DictConfig) -> Ends:

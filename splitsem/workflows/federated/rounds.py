@@ -99,7 +99,7 @@ def run_rounds(server: Server, client_app: ClientApp, num_clients: int) -> float
 
 
 def _score(cfg: DictConfig, ends: Ends) -> Metrics:
-    batches = assemble.test_batches(ends.task, ends.device, cfg.trainer.batch_size, cfg.workflow.num_samples)
+    batches = assemble.test_batches(ends.task, ends.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)
     return score(ends.model, ends.task, batches)
 
 

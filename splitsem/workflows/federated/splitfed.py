@@ -124,7 +124,7 @@ class SplitEnds:
     def score(self, samples: Dataset, num_samples: int | None = None) -> Row:
         """The task's metrics with the codec's bytes between the halves, a payload a sample."""
         frames = Frames()
-        batches = assemble.batches(samples, self.network.device, _BATCH_SIZE, num_samples)
+        batches = assemble.batches(samples, self.network.placement, _BATCH_SIZE, num_samples)
         return score(lambda x: self.pipeline.run(x, frames), self.network.task, batches)
 
 
@@ -153,7 +153,7 @@ def open_ends(cfg: DictConfig) -> Iterator[SplitEnds]:
         group = TailGroup(make_tail, plan, _TAILS[cfg.federated.tail])
         group.check()
         layout = Layout(network.model, only=frozenset(cut.head.state()))
-        device = network.device.torch_device
+        device = network.placement.torch_device
         site = SplitSite(
             network.task, network.model, layout, fit, parts, device, cfg.seed, cut=cut, codec=codec, group=group
         )
@@ -233,7 +233,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 def _scores(cfg: DictConfig, ends: SplitEnds) -> Metrics:
     """On the test split: with the codec's bytes between the halves, and without."""
     task, num_samples = ends.network.task, cfg.workflow.num_samples
-    whole = assemble.test_batches(task, ends.network.device, cfg.trainer.batch_size, num_samples)
+    whole = assemble.test_batches(task, ends.network.placement, cfg.trainer.batch_size, num_samples)
     unsplit = score(ends.network.model, task, whole)["score"]
     return ends.score(task.splits().test, num_samples) | {"score_unsplit": unsplit}
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from splitsem.cost.lut_file import write_text
 from splitsem.errors import ConfigError
-from splitsem.placement import Device
+from splitsem.placement import Placement
 from splitsem.search.objective import quantile
 from splitsem.search.problem import Problem
 from splitsem.search.solution import Solution, Solver, check_epsilon, smallest_slack
@@ -219,16 +219,16 @@ class JointBase(ABC):
         return solver
 
     @cached_property
-    def device(self) -> Device:
+    def placement(self) -> Placement:
         """Where torch runs here."""
-        device: Device = instantiate(self.cfg.device)
-        return device
+        placement: Placement = instantiate(self.cfg.device)
+        return placement
 
     def batches(self, split: Literal["val", "test"]) -> Batches:
         """One split, on the device once: it is scored again and again. Nothing is chosen by ``test``."""
         if split not in self._batches:
             samples, num = getattr(self.trained.task.splits(), split), self.settings.num_samples
-            batches = assemble.batches(samples, self.trained.device, self.cfg.trainer.batch_size, num)
+            batches = assemble.batches(samples, self.trained.placement, self.cfg.trainer.batch_size, num)
             self._batches[split] = list(batches)
         return self._batches[split]
 

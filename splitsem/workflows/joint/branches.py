@@ -90,7 +90,7 @@ class JointBranches(JointBase):
         network = self.untrained
         link = tiers.simulated_link(self.cfg, network)
         factor, server = self.settings.edge_slowdown, self.settings.server_lut
-        return replace(tiers.hardware_of_both(self.cfg, self.model, network, self.device, server, factor), link=link)
+        return replace(tiers.hardware_of_both(self.cfg, self.model, network, self.placement, server, factor), link=link)
 
     @cached_property
     def untrained(self) -> HyperRepVgg:
@@ -144,15 +144,15 @@ class JointBranches(JointBase):
         chosen = self.kept if network is None else network
         key = (f"{split} {id(chosen)}", gammas)
         if key not in self._scores:
-            made = DeployedSplit(chosen, gammas, 0, self.trained.device)
+            made = DeployedSplit(chosen, gammas, 0, self.trained.placement)
             self._scores[key] = made.score(self.trained.task, self.batches(split))
         return self._scores[key]
 
     def _real_run(self, pair: RealPair) -> RealRun:
-        return RealRun(self.cfg, self.model, self.untrained, self.device, self.store, pair)
+        return RealRun(self.cfg, self.model, self.untrained, self.placement, self.store, pair)
 
     def _candidates(self) -> search.Candidates:
-        device, val = self.trained.device, self.batches("val")
+        device, val = self.trained.placement, self.batches("val")
         return search.Candidates(
             self.problem,
             self.hyper,
@@ -167,7 +167,7 @@ class JointBranches(JointBase):
     def _deploy(self) -> Document:
         best = solution_of(self.joint["best"])
         fastest = solution_of(self.throughput["solutions"]["any_branches"])
-        chosen = DeployedSplit(self.kept, best.gammas, best.split_index, self.trained.device)
+        chosen = DeployedSplit(self.kept, best.gammas, best.split_index, self.trained.placement)
         task = self.trained.task
         reference = fused_gammas(self.problem)
         accuracy = chosen.score(task, self.batches("test"))

@@ -122,12 +122,12 @@ class JointCuts(JointBase):
         task = instantiate(self.cfg.task)
         model = assemble.build_model(self.cfg.model, task)
         model = model.deployed() if isinstance(model, Deployable) else model
-        return SplitGraph(self.device.place(model).eval(), task.input_shape, self.cfg.split.granularity)
+        return SplitGraph(self.placement.place(model).eval(), task.input_shape, self.cfg.split.granularity)
 
     @cached_property
     def tiers(self) -> tuple[Tier, Tier]:
         """What heads take on the edge and tails on the server."""
-        return tiers.tiers_of_both(self.cfg, self.model, self.graph, self.device)
+        return tiers.tiers_of_both(self.cfg, self.model, self.graph, self.placement)
 
     @cached_property
     def rates(self) -> Document:
@@ -299,7 +299,7 @@ class JointCuts(JointBase):
         best, network = self.joint["best"], self.trained
         offer = next(offer for offer in self.offers if offer.label == best["codec"])
         cut = network.graph.cut(best["split_point"])
-        chosen = DeployedCodec(Pipeline(cut, offer.make(), offer.make(), simulated(self.cfg)), network.device)
+        chosen = DeployedCodec(Pipeline(cut, offer.make(), offer.make(), simulated(self.cfg)), network.placement)
         accuracy = chosen.score(network.task, self.batches("test"))
         payload_bytes = chosen.frames.payload_bytes
         edge, server = chosen.time(self.batches("test")[0][0][:1])

@@ -16,7 +16,7 @@ from splitsem.cost.hardware_lut import HardwareLut, hardware_lut_json
 from splitsem.errors import ConfigError
 from splitsem.models.branches import whole_gamma
 from splitsem.models.repvgg import HyperRepVgg
-from splitsem.placement import Device
+from splitsem.placement import Placement
 from splitsem.search.problem import Problem
 from splitsem.workflows.joint import tiers
 from splitsem.workflows.joint.base import Document, Store, t_eff_s
@@ -45,7 +45,7 @@ class RealRun(NamedTuple):
     cfg: DictConfig
     model: str
     untrained: HyperRepVgg
-    device: Device
+    placement: Placement
     store: Store
     pair: RealPair
 
@@ -92,7 +92,7 @@ def _tables(run: RealRun) -> HardwareLut:
         path.write_text(json.dumps(table), encoding="utf-8")
         cfg.workflow[f"{end}_lut"] = str(path)
     server = cfg.workflow.server_lut
-    return tiers.hardware_of_both(cfg, run.model, run.untrained, run.device, server, edge_slowdown=1.0)
+    return tiers.hardware_of_both(cfg, run.model, run.untrained, run.placement, server, edge_slowdown=1.0)
 
 
 def _references(run: RealRun, lut: HardwareLut, train: Callable[[], object]) -> list[Document]:

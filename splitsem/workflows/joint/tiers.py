@@ -23,7 +23,7 @@ from splitsem.cost.measure import measure_rates
 from splitsem.errors import ConfigError
 from splitsem.links.link import Link
 from splitsem.models.repvgg import HyperRepVgg
-from splitsem.placement import Device, describe_machine
+from splitsem.placement import Placement, describe_machine
 from splitsem.split.graph import SplitGraph
 from splitsem.split.half import Half
 from splitsem.training import kept_weights
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def hardware_of_both(
-    cfg: DictConfig, model: str, network: HyperRepVgg, device: Device, server: str | None, edge_slowdown: float
+    cfg: DictConfig, model: str, network: HyperRepVgg, placement: Placement, server: str | None, edge_slowdown: float
 ) -> HardwareLut:
     """Tables of edge and server, without a link.
 
@@ -52,7 +52,7 @@ def hardware_of_both(
     """
     edge = cfg.workflow.edge_lut
     try:
-        own = None if edge and server else _this_machine(cfg, model, network, device)
+        own = None if edge and server else _this_machine(cfg, model, network, placement)
         edge_lut = slowed(own, edge_slowdown) if own and not edge else _read(edge, model, network)
     except ValueError as exc:
         raise ConfigError(f"workflow.edge_slowdown: {exc}") from exc
@@ -103,29 +103,29 @@ def _read(path: str, model: str, network: HyperRepVgg) -> BranchLut:
     return lut
 
 
-def _this_machine(cfg: DictConfig, model: str, network: HyperRepVgg, device: Device) -> BranchLut:
+def _this_machine(cfg: DictConfig, model: str, network: HyperRepVgg, placement: Placement) -> BranchLut:
     """This machine's table, from the cache where it was measured before; several processes measure it once."""
-    path = Path(cfg.cache_dir) / "lut" / f"{model}-{_key(cfg, model, network, device)}.json"
+    path = Path(cfg.cache_dir) / "lut" / f"{model}-{_key(cfg, model, network, placement)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{path}.lock"):
         if path.exists():
             log.info("LUT of this machine: %s", path)
             return _read(str(path), model, network)
         log.info("Measuring %s in all ways γ on this machine (kept for later runs in %s)", model, path)
-        device.set_threads()
-        rates = measure_rates(device, cfg.workflow.rates_s)
-        lut = instantiate(cfg.workflow.meter).measure(model, network, device, rates)
+        placement.set_threads()
+        rates = measure_rates(placement, cfg.workflow.rates_s)
+        lut = instantiate(cfg.workflow.meter).measure(model, network, placement, rates)
         write_branch_lut(lut, path)
     return _read(str(path), model, network)
 
 
-def _key(cfg: DictConfig, model: str, network: HyperRepVgg, device: Device) -> str:
+def _key(cfg: DictConfig, model: str, network: HyperRepVgg, placement: Placement) -> str:
     """Of what decides the times: the units, the machine, how it is used and measured. Weights do not."""
     facts = {
         "model": model,
         "units": [[fact.name, fact.input_shape, sorted(fact.flops.items())] for fact in network.facts()],
         "machine": describe_machine(),
-        "device": [device.torch_device.type, device.precision, torch.get_num_threads()],
+        "device": [placement.torch_device.type, placement.precision, torch.get_num_threads()],
         "meter": OmegaConf.to_container(cfg.workflow.meter),
         "rates_s": cfg.workflow.rates_s,
     }
@@ -154,7 +154,7 @@ class Tier:
     lut: Lut | None
 
 
-def tiers_of_both(cfg: DictConfig, model: str, graph: SplitGraph, device: Device) -> tuple[Tier, Tier]:
+def tiers_of_both(cfg: DictConfig, model: str, graph: SplitGraph, placement: Placement) -> tuple[Tier, Tier]:
     """The edge with heads, the server with tails.
 
     By default the server is this machine and the edge this machine × ``workflow.edge_slowdown``. A LUT file
@@ -165,9 +165,9 @@ def tiers_of_both(cfg: DictConfig, model: str, graph: SplitGraph, device: Device
     """
     settings = cfg.workflow
     check_settings(settings)
-    device.set_threads()
+    placement.set_threads()
     halves = [half for point in graph.points for half in graph.cut(point).halves()]
-    here = this_machine(cfg, model, graph, halves, device)
+    here = this_machine(cfg, model, graph, halves, placement)
     if settings.times == "hardware":
         return (
             _modelled(instantiate(cfg.hardware.edge), "head", halves, here),
@@ -191,13 +191,13 @@ def check_settings(settings: DictConfig) -> None:
         raise ConfigError(f"workflow.edge_slowdown: {exc}") from exc
 
 
-def this_machine(cfg: DictConfig, model: str, graph: SplitGraph, halves: Sequence[Half], device: Device) -> Lut:
+def this_machine(cfg: DictConfig, model: str, graph: SplitGraph, halves: Sequence[Half], placement: Placement) -> Lut:
     """This machine's table, from the cache where it was measured before; several processes measure it once."""
     facts = {
         "fingerprint": graph.fingerprint,
         "points": [point.name for point in graph.points],
         "machine": describe_machine(),
-        "device": [device.torch_device.type, device.precision, torch.get_num_threads()],
+        "device": [placement.torch_device.type, placement.precision, torch.get_num_threads()],
         "budget_s": cfg.workflow.half_s,
     }
     path = Path(cfg.cache_dir) / "lut" / f"{model}-{kept_weights.fingerprint(facts, (), folders=())}.json"
