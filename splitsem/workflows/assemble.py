@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from splitsem.device import Device
 from splitsem.errors import ConfigError
 from splitsem.lightning import weights
+from splitsem.lightning.fingerprint import fingerprint
 from splitsem.models.capabilities import Deployable, HyperWeighted
 from splitsem.models.network_checks import check_output
 from splitsem.split.graph import SplitGraph
@@ -29,6 +30,7 @@ from splitsem.workflows.codec_options import build_codec, codec_option, is_for_o
 from splitsem.workflows.kept import Kept
 
 log = logging.getLogger(__name__)
+NOT_KEPT = ("splitsem.lightning.split_module",)  # training over a link is not the training that is kept
 _DETERMINANTS = ("task", "model", "trainer", "device", "seed", "split.granularity", "cache_dir")
 
 
@@ -167,7 +169,7 @@ def _network(settings: str, is_deployed: bool = True) -> Network:
     cfg = OmegaConf.create(json.loads(settings))
     task, model, device, trained, key = _trained(cfg)
     if is_deployed and isinstance(model, Deployable):
-        key = f"{key}-{weights.fingerprint(_deployment(cfg, model), (), folders=())}"
+        key = f"{key}-{fingerprint(_deployment(cfg, model))}"
         model = model.deployed()
     device.place(model).eval()
     graph = SplitGraph(model, task.input_shape, granularity=cfg["split.granularity"])
@@ -213,12 +215,19 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, device: Device) -> tup
     fit = instantiate(trainer_settings(cfg))
     if fit.weights:
         trained = weights.load(model, Path(fit.weights))
-        return trained, weights.fingerprint({"weights": weights.digest(trained.path)}, (task, model))
+        digest = {"weights": weights.digest(trained.path)}
+        return trained, fingerprint(digest, (task, model), cache_dir=Path(cfg.cache_dir), is_data_needed=False)
     facts: dict[str, Any] = {n: OmegaConf.to_container(cfg[n], resolve=True) for n in ("task", "model", "trainer")}
     if isinstance(model, Deployable):
         facts["model"] = {k: v for k, v in facts["model"].items() if k not in model.deploy_settings}
-    codec = [fit.gradient_codec] if fit.gradient_codec is not None else []
-    key = weights.fingerprint({**facts, "seed": cfg.seed}, (task, model, *codec))
+    num_epochs = fit.max_epochs + (model.alpha_epochs if isinstance(model, HyperWeighted) else 0)
+    key = fingerprint(
+        {**facts, "seed": cfg.seed},
+        (task, model, fit),
+        without=NOT_KEPT,
+        cache_dir=Path(cfg.cache_dir),
+        is_data_needed=num_epochs > 0,
+    )
 
     def train() -> list[dict[str, float]]:
         if num_epochs:
@@ -226,7 +235,6 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, device: Device) -> tup
             log.info("Training %s for %d epochs (kept for later runs in %s)", name, num_epochs, folder)
         return fit.run(model, task, device.torch_device, cfg.seed)
 
-    num_epochs = fit.max_epochs + (model.alpha_epochs if isinstance(model, HyperWeighted) else 0)
     folder = Path(cfg.cache_dir) / "weights"
     trained = weights.fit_or_load(model, key, folder, train)
     if trained.from_cache and num_epochs:

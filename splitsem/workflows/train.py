@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.lightning import weights
+from splitsem.lightning.fingerprint import fingerprint
 from splitsem.lightning.gradient_codec import compression_metrics
 from splitsem.pipeline import SplitNetwork, score
 from splitsem.workflows import assemble, split
@@ -50,8 +51,8 @@ def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
     codec, fit = instantiate(cfg.codec), instantiate(assemble.trainer_settings(cfg), **cfg.workflow.tuning)
     facts = {"codec": OmegaConf.to_container(cfg.codec, resolve=True), "trainer": assemble.trainer_settings(cfg)}
     facts |= {"tuning": dict(cfg.workflow.tuning), "from": network.key, "point": cut.point.name, "seed": cfg.seed}
-    key = weights.fingerprint(facts, (network.task, codec))
     loop = SplitNetwork(cut, codec)
+    key = fingerprint(facts, (loop, fit), without=assemble.NOT_KEPT)  # of task and data, network.key tells
     trained = weights.fit_or_load(
         network.model,
         key,

@@ -112,7 +112,7 @@ class JointBranches(JointBase):
     @cached_property
     def throughput(self) -> Document:
         """The fastest configurations whatever the accuracy, and the two baselines at their best cuts."""
-        return self.store.get("throughput", self._speed_facts(), lambda: search.fastest(self))
+        return self.store.get("throughput", self._speed_facts(), lambda: search.fastest(self), self._code())
 
     @cached_property
     def joint(self) -> Document:
@@ -121,7 +121,7 @@ class JointBranches(JointBase):
         facts = self._speed_facts() | self.network_facts() | {name: self.settings[name] for name in names}
         rival = self.settings.get("rival") and OmegaConf.to_container(self.settings.rival, resolve=True)
         facts |= {"rival": rival}
-        return self.store.get("joint", facts, lambda: search.fastest_within_epsilon(self))
+        return self.store.get("joint", facts, lambda: search.fastest_within_epsilon(self), self._code())
 
     @cached_property
     def deployed(self) -> Document:
@@ -214,6 +214,11 @@ class JointBranches(JointBase):
         edge, server = (lut.units[0].origin for lut in (self.hardware.edge, self.hardware.server))
         link = HydraConfig.get().runtime.choices["transport"]
         return f"{self.described} · {link} · edge {edge}, server {server}"
+
+    def _code(self) -> list[object]:
+        """What searches."""
+        rival = instantiate(self.settings.rival) if self.settings.get("rival") else None
+        return [self.solver, rival, search, "splitsem.workflows.joint.gap"]
 
     def _speed_facts(self) -> Document:
         facts = {name: self.settings[name] for name in ("calibrated", "undisturbed")}

@@ -11,12 +11,13 @@ import filelock
 
 from splitsem.cost.lut_file import write_text
 from splitsem.errors import ConfigError
-from splitsem.lightning import weights
+from splitsem.lightning.fingerprint import fingerprint
 from splitsem.optimise.problem import Problem
 from splitsem.optimise.solution import Solution
 
 log = logging.getLogger(__name__)
 Document = dict[str, Any]
+_LEFT_OUT = ("splitsem.workflows", "splitsem.plots")  # they put parts together and draw; a step names what it needs
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class Store:
         facts: Mapping[str, Any],
         make: Callable[[], Document],
         objects: Sequence[object] = (),
-        folders: Sequence[str] = ("optimise", "models", "cost"),
     ) -> Document:
         """The document of ``step`` for these facts (settings, and keys of what it started from), made if need be.
 
-        The code of ``folders`` and of the classes of ``objects`` counts too.
+        The code of ``objects`` and of the module of ``make`` counts too, see ``fingerprint``; other workflows' code
+        only where ``objects`` name it.
         """
-        key = weights.fingerprint(dict(facts), objects, folders)
+        key = fingerprint(dict(facts), (*objects, make.__module__), without=_LEFT_OUT)
         path = self.folder / f"{step}-{key}.json"
         self.folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):

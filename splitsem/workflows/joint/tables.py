@@ -19,7 +19,7 @@ from splitsem.cost.machine_rates import measure_rates
 from splitsem.cost.slowed import slowed
 from splitsem.device import Device, describe_machine
 from splitsem.errors import ConfigError
-from splitsem.lightning import weights
+from splitsem.lightning.fingerprint import fingerprint
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.transport.link import Link
 from splitsem.workflows.job import Metrics
@@ -124,7 +124,12 @@ def _key(cfg: DictConfig, model: str, network: HyperRepVgg, device: Device) -> s
         "meter": OmegaConf.to_container(cfg.workflow.meter),
         "rates_s": cfg.workflow.rates_s,
     }
-    return weights.fingerprint(facts, (instantiate(cfg.workflow.meter), network), folders=())
+    return fingerprint(facts, code(cfg, network))
+
+
+def code(cfg: DictConfig, network: HyperRepVgg) -> list[object]:
+    """What measures a table."""
+    return [instantiate(cfg.workflow.meter), network, measure_rates]
 
 
 def digest(text: str) -> str:

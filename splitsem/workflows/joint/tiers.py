@@ -16,7 +16,7 @@ from splitsem.cost.machine import Half, Machine
 from splitsem.cost.slowed import check_factor, slowed_halves
 from splitsem.device import Device, describe_machine
 from splitsem.errors import ConfigError
-from splitsem.lightning import weights
+from splitsem.lightning.fingerprint import fingerprint
 from splitsem.split.graph import SplitGraph
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def this_machine(cfg: DictConfig, model: str, graph: SplitGraph, halves: Sequenc
         "device": [device.torch_device.type, device.precision, torch.get_num_threads()],
         "budget_s": cfg.workflow.half_s,
     }
-    path = Path(cfg.cache_dir) / "lut" / f"{model}-{weights.fingerprint(facts, (), folders=())}.json"
+    path = Path(cfg.cache_dir) / "lut" / f"{model}-{fingerprint(facts, (measure_lut,))}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{path}.lock"):
         if path.exists():

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from splitsem.errors import ConfigError
-from splitsem.lightning import weights
+from splitsem.lightning.fingerprint import fingerprint
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Whole
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from splitsem.workflows.joint.real import RealPair
 
 log = logging.getLogger(__name__)
-_CODE = ("tasks", "models", "lightning", "training", "split")
+_LEFT_OUT = ("splitsem.workflows", "splitsem.plots", "splitsem.transport")  # none of them changes a number
 
 
 def whole(joint: JointBranches, pair: RealPair | None) -> Whole:
@@ -52,7 +52,9 @@ def _kept(joint: JointBranches, pair: RealPair, point: str) -> Path:
         del facts["model"][name]
     transport = joint.cfg.transport["_target_"]  # its settings change no number
     facts |= {"seed": joint.cfg.seed, "trains_split": point, "transport": transport}
-    key = weights.fingerprint(facts, (instantiate(joint.cfg.task), joint.untrained), _CODE)
+    fit = instantiate(assemble.trainer_settings(joint.cfg))
+    objects = (instantiate(joint.cfg.task), joint.untrained, fit, "splitsem.workflows.split_train")
+    key = fingerprint(facts, objects, without=_LEFT_OUT, cache_dir=Path(joint.cfg.cache_dir))
     path = Path(joint.cfg.cache_dir) / "weights" / f"split-{key}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{path}.lock"):

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from splitsem.workflows.joint.real import RealPair
 
 log = logging.getLogger(__name__)
+_CODE = (
+    "splitsem.workflows.joint.real",
+    "splitsem.workflows.offload",
+    "splitsem.workflows.serve",
+    "splitsem.transport.grpc.transport",
+)
 _MOST_SIZES = 6
 _MOST_SAMPLES = 200
 _NUM_PACED = 1000
@@ -41,7 +47,7 @@ def hardware(joint: JointBranches, pair: RealPair) -> HardwareLut:
     """
     lut = _tables(joint, pair)
     facts = _facts(joint) | {"tables": tables.digest(hardware_lut_json(lut)), "model": joint.model}
-    found = joint.store.get("frames", facts, lambda: {"networks": _references(joint, pair, lut)})
+    found = joint.store.get("frames", facts, lambda: {"networks": _references(joint, pair, lut)}, _CODE)
     fit = fit_frames(_timed(joint.settings, lut, found["networks"]))
     log.info(
         "Frames: edge %.2f ms, server %.2f ms beside their units (table × %.2f and × %.2f), delay %.2f ms, "
@@ -63,7 +69,8 @@ def _tables(joint: JointBranches, pair: RealPair) -> HardwareLut:
         facts = {name: _plain(joint)[name] for name in names} | {"end": end, "model": joint.model}
         facts |= {name: OmegaConf.to_container(joint.cfg[name], resolve=True) for name in ("model", "device")}
         facts["shapes"] = [unit.input_shape for unit in joint.untrained.facts()]
-        table = joint.store.get("table", facts, lambda end=end: pair.table(end))  # type: ignore[misc]
+        code = tables.code(joint.cfg, joint.untrained)
+        table = joint.store.get("table", facts, lambda end=end: pair.table(end), code)  # type: ignore[misc]
         path = Path(pair.folder) / f"{end}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(table), encoding="utf-8")
@@ -127,7 +134,7 @@ def measured(joint: JointBranches, pair: RealPair) -> Document:
         cuts[label] += [other] if other not in cuts[label] else []
     networks = {label: {"gammas": found["gammas"], "cuts": cuts[label]} for label, found in solutions.items()}
     facts = _facts(joint) | joint.network_facts() | {"networks": networks}
-    found = joint.store.get("measured", facts, lambda: {"runs": _runs(joint, pair, networks)})
+    found = joint.store.get("measured", facts, lambda: {"runs": _runs(joint, pair, networks)}, _CODE)
     metrics = wire_metrics(joint.settings, solutions, cuts, found["runs"])
     frames = joint.hardware.frames
     return metrics | ({} if frames is None else _fit_metrics(frames))
