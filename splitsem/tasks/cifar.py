@@ -1,5 +1,6 @@
 """Cifar: CIFAR-10 and CIFAR-100, 60,000 real 32×32 colour images (Krizhevsky 2009), read by torchvision."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.error import URLError
 
@@ -58,6 +59,10 @@ class Cifar(ClassificationTask):
         self.download = download
         self.augment = RandomCropFlip(MAX_SHIFT_PIXELS) if augment else None
         self.seed = seed
+
+    def data_paths(self) -> Sequence[Path]:
+        """The folder of the official files."""
+        return (self.root / DATASETS[len(self.class_names)].base_folder,)
 
     def _load(self) -> Splits:
         images, labels = self._read(train=True)

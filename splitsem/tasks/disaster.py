@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from splitsem.errors import ConfigError
 from splitsem.tasks.aerial import scene
-from splitsem.tasks.rescuenet import CLASS_NAMES, IGNORED, RescueNetPatches
+from splitsem.tasks.rescuenet import CLASS_NAMES, IGNORED, RescueNetPatches, data_folders
 from splitsem.tasks.task import Splits, Task
 
 if TYPE_CHECKING:
@@ -110,6 +110,10 @@ class Disaster(Task):
             train, val, test = (self._split(name) for name in ("train", "val", "test"))
             self._splits = Splits(Turned(train) if self._augment else train, val, test)
         return self._splits
+
+    def data_paths(self) -> Sequence[Path]:
+        """RescueNet's folders; none for procedural scenes."""
+        return () if self._root is None else data_folders(Path(self._root))
 
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy + ``dice_weight`` · soft Dice loss."""

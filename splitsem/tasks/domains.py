@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,10 @@ class Domains(ClassificationTask):
         channels, height, width = base.input_shape
         super().__init__(base.class_names, (channels, height, width))
         self.base, self.domain, self.partition, self.seed = base, domain, partition, seed
+
+    def data_paths(self) -> Sequence[Path]:
+        """Those of ``base``."""
+        return self.base.data_paths()
 
     def _load(self) -> Splits:
         return self.data_of(range(len(self.corruptions)) if self.domain is None else [self.domain])

@@ -2,7 +2,7 @@
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 from urllib.error import URLError
@@ -44,6 +44,11 @@ class FashionMnist(ClassificationTask):
         self.download = download
         self.seed = seed
 
+    def data_paths(self) -> Sequence[Path]:
+        """The four files, where they are or where they would be downloaded to."""
+        folder = self._find() or self._target()
+        return [_file(folder, name) for pair in FILES.values() for name in pair]
+
     def _load(self) -> Splits:
         folder = self._find() or self._download()
         images, labels = (read_idx(_file(folder, name)) for name in FILES["train"])
@@ -70,12 +75,14 @@ class FashionMnist(ClassificationTask):
         remedy = "`make data` installs Debian's dataset-fashion-mnist; or name its folder by task.root="
         if not self.download:
             raise ConfigError(f"{looked}. {remedy}; or let it be downloaded by task.download=true")
-        target = self.root or DOWNLOAD_ROOT
         try:
-            FashionMNIST(target, download=True)
+            FashionMNIST(self.root or DOWNLOAD_ROOT, download=True)
         except (URLError, RuntimeError, OSError) as exc:
             raise ConfigError(f"{looked}, and downloading it failed: {' '.join(str(exc).split())} — {remedy}") from exc
-        return target / "FashionMNIST" / "raw"
+        return self._target()
+
+    def _target(self) -> Path:
+        return (self.root or DOWNLOAD_ROOT) / "FashionMNIST" / "raw"
 
 
 def _file(folder: Path, name: str) -> Path:

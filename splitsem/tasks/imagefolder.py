@@ -1,5 +1,6 @@
 """ImageFolderTask: any pictures in one folder a class, in ImageNet's layout; read from disk as they are needed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -50,6 +51,11 @@ class ImageFolderTask(ClassificationTask):
         self.val_fraction = val_fraction
         self.seed = seed
         super().__init__(class_names=_class_folders(self.root / "train"), input_shape=(3, image_size, image_size))
+
+    def data_paths(self) -> Sequence[Path]:
+        """The folders ``train``, ``val`` and, where there is one, ``test``."""
+        train, val, test = (self.root / name for name in ("train", "val", "test"))
+        return (train, val, test) if test.is_dir() else (train, val)
 
     def _load(self) -> Splits:
         train_folder, val_folder, test_folder = (self.root / name for name in ("train", "val", "test"))

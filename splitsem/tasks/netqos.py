@@ -1,5 +1,6 @@
 """NetQos: forecast a link's throughput from its past — generated, from CSV files or from Mahimahi traces."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,6 +95,11 @@ class NetQos(Task):
     def splits(self) -> Splits:
         """Windows (window, 3) and changes (horizon,), both float32. Raises ConfigError for missing or short series."""
         return self._load()[0]
+
+    def data_paths(self) -> Sequence[Path]:
+        """The CSV files or traces; none for the generated series."""
+        given = ((self._csv, "*.csv"), (self._mahimahi, "*"))
+        return [p for path, pattern in given if path is not None for p in _found(path, pattern) or [Path(path)]]
 
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """Mean absolute error, in units of a typical change."""
@@ -198,13 +204,17 @@ def _fit(stretches: list[Series], horizon: int) -> _Scale:
 
 def _files(path: str, pattern: str) -> list[Path]:
     """The file itself, or the folder's files that match, by name."""
+    found = _found(path, pattern)
+    if not found:
+        raise ConfigError(f"no trace: looked for a file {path} or a folder of that name with {pattern} in it")
+    return found
+
+
+def _found(path: str, pattern: str) -> list[Path]:
     place = Path(path)
     if place.is_file():
         return [place]
-    found = sorted(p for p in place.glob(pattern) if p.is_file()) if place.is_dir() else []
-    if not found:
-        raise ConfigError(f"no trace: looked for a file {place} or a folder of that name with {pattern} in it")
-    return found
+    return sorted(p for p in place.glob(pattern) if p.is_file()) if place.is_dir() else []
 
 
 class ForecastSkill(Metric):

@@ -50,6 +50,12 @@ _SPLIT_FOLDERS = {
 }
 
 
+def data_folders(root: Path) -> list[Path]:
+    """The folders of photographs and masks of all splits, where they are or where they are looked for first."""
+    folders = [(split, _split_folder(root, split) or root / names[0]) for split, names in _SPLIT_FOLDERS.items()]
+    return [folder / f"{split}-{kind}" for split, folder in folders for kind in ("org-img", "label-img")]
+
+
 def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     """The (photograph, mask) files of one split, by file name.
 
@@ -61,10 +67,9 @@ def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     Raises:
         ConfigError: no such folder, no photograph in it, or one without its mask.
     """
-    candidates = [root / name for name in _SPLIT_FOLDERS[split]]
-    folder = next((c for c in candidates if (c / f"{split}-org-img").is_dir()), None)
+    folder = _split_folder(root, split)
     if folder is None:
-        looked = " or ".join(str(c / f"{split}-org-img") for c in candidates)
+        looked = " or ".join(str(root / name / f"{split}-org-img") for name in _SPLIT_FOLDERS[split])
         raise ConfigError(
             f"no RescueNet {split} images: looked for {looked}. Get the data set from "
             "https://doi.org/10.6084/m9.figshare.c.6647354 and set task.root to the unpacked folder, "
@@ -78,6 +83,10 @@ def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     if missing:
         raise ConfigError(f"{len(missing)} RescueNet masks are missing, the first: {missing[0]}")
     return pairs
+
+
+def _split_folder(root: Path, split: str) -> Path | None:
+    return next((root / n for n in _SPLIT_FOLDERS[split] if (root / n / f"{split}-org-img").is_dir()), None)
 
 
 class RescueNetPatches(Dataset):

@@ -1,6 +1,8 @@
 """Task: the interface between a data set and everything else."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor
@@ -36,6 +38,15 @@ class Task(ABC):
     @abstractmethod
     def splits(self) -> Splits:
         """The data, loaded on the first call and kept. Raises ConfigError when it is not there."""
+
+    def data_paths(self) -> Sequence[Path]:
+        """The files and folders that the data are read from; none where all is generated or in an installed package.
+
+        Their contents count in the names of trained weights, so that a network is trained again when they change. A
+        folder stands for all files below it but hidden ones. What is not there yet is named too: ``splits`` fetches it
+        or raises.
+        """
+        return ()
 
     @abstractmethod
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:

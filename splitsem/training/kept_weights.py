@@ -1,15 +1,14 @@
 """Trained weights on disk: found by what determines them, so that nothing is trained twice."""
 
 import hashlib
-import inspect
 import json
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import filelock
 import safetensors
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 from splitsem.errors import ConfigError
 
 log = logging.getLogger(__name__)
-_PACKAGE = Path(__file__).parent.parent
 
 
 class Trained(NamedTuple):
@@ -37,24 +35,6 @@ class Trained(NamedTuple):
     history: list[dict[str, float]]
     train_s: float
     from_cache: bool
-
-
-def fingerprint(
-    facts: dict[str, Any], objects: Iterable[object], folders: Iterable[str] = ("tasks", "models", "lightning")
-) -> str:
-    """A name for what determines trained weights: the settings, and the code that makes data and network.
-
-    Args:
-        facts: settings as plain values.
-        objects: the task and network; the source files of their classes count, and the torch version.
-        folders: of splitsem's own; all of their source files count.
-    """
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + torch.__version__.encode())
-    sources = {source for folder in folders for source in (_PACKAGE / folder).glob("*.py")}
-    sources |= {Path(inspect.getfile(type(thing))) for thing in objects}
-    for source in sorted(sources):
-        digest.update(source.name.encode() + source.read_bytes())
-    return digest.hexdigest()[:20]
 
 
 def fit_or_load(network: nn.Module, key: str, folder: Path, fit: Callable[[], list[dict[str, float]]]) -> Trained:

@@ -26,6 +26,7 @@ from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
 from splitsem.tasks.task import Task
 from splitsem.training import kept_weights
+from splitsem.training.fingerprint import fingerprint
 from splitsem.workflows.codec_options import build_codec, codec_option, is_for_one_tensor
 
 T = TypeVar("T")
@@ -203,7 +204,7 @@ def _network(settings: str, is_deployed: bool = True) -> Network:
     cfg = OmegaConf.create(json.loads(settings))
     task, model, device, trained, key = _trained(cfg)
     if is_deployed and isinstance(model, Deployable):
-        key = f"{key}-{kept_weights.fingerprint(_deployment(cfg, model), (), folders=())}"
+        key = f"{key}-{fingerprint(_deployment(cfg, model))}"
         model = model.deployed()
     device.place(model).eval()
     graph = SplitGraph(model, task.input_shape, granularity=cfg["split.granularity"])
@@ -249,12 +250,14 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, placement: Placement) 
     fit = instantiate(trainer_settings(cfg))
     if fit.weights:
         trained = kept_weights.load(model, Path(fit.weights))
-        return trained, kept_weights.fingerprint({"weights": kept_weights.digest(trained.path)}, (task, model))
+        digest = {"weights": kept_weights.digest(trained.path)}
+        return trained, fingerprint(digest, (task, model), cache_dir=Path(cfg.cache_dir), is_data_needed=False)
     facts: dict[str, Any] = {n: OmegaConf.to_container(cfg[n], resolve=True) for n in ("task", "model", "trainer")}
     if isinstance(model, Deployable):
         facts["model"] = {k: v for k, v in facts["model"].items() if k not in model.deploy_settings}
-    codec = [fit.gradient_codec] if fit.gradient_codec is not None else []
-    key = kept_weights.fingerprint({**facts, "seed": cfg.seed}, (task, model, *codec))
+    num_epochs = fit.max_epochs + (model.alpha_epochs if isinstance(model, HyperWeighted) else 0)
+    facts["seed"] = cfg.seed
+    key = fingerprint(facts, (task, model, fit), cache_dir=Path(cfg.cache_dir), is_data_needed=num_epochs > 0)
 
     def train() -> list[dict[str, float]]:
         if num_epochs:
@@ -262,7 +265,6 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, placement: Placement) 
             log.info("Training %s for %d epochs (kept for later runs in %s)", name, num_epochs, folder)
         return fit.run(model, task, placement.torch_device, cfg.seed)
 
-    num_epochs = fit.max_epochs + (model.alpha_epochs if isinstance(model, HyperWeighted) else 0)
     folder = Path(cfg.cache_dir) / "weights"
     trained = kept_weights.fit_or_load(model, key, folder, train)
     if trained.from_cache and num_epochs:

@@ -13,11 +13,11 @@ from splitsem.errors import ConfigError
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
 from splitsem.training import kept_weights
+from splitsem.training.fingerprint import fingerprint
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import build_codec, is_learned
 
 log = logging.getLogger(__name__)
-_FOLDERS = ("tasks", "models", "lightning", "codecs/learned")
 
 
 def codec(cfg: DictConfig, network: Network, point: SplitPoint) -> Codec:
@@ -45,7 +45,7 @@ def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple
         return made, kept_weights.load(made, Path(made.weights))
     settings = OmegaConf.to_container(cfg.codec, resolve=True)
     facts = {"codec": settings, "from": network.key, "point": point.name, "seed": cfg.seed}
-    key = kept_weights.fingerprint(facts, (network.task, made), _FOLDERS)
+    key = fingerprint(facts, (made, "splitsem.training.codec_fit"))  # of task and data, network.key tells
     folder = Path(cfg.cache_dir) / "codecs"
 
     def train() -> list[dict[str, float]]:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from splitsem.pipeline import SplitNetwork, score
 from splitsem.training import kept_weights
+from splitsem.training.fingerprint import fingerprint
 from splitsem.training.gradient_codec import compression_metrics
 from splitsem.workflows import assemble, split
 from splitsem.workflows.codec_options import check_not_learned
@@ -50,8 +51,8 @@ def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
     codec, fit = instantiate(cfg.codec), instantiate(assemble.trainer_settings(cfg), **cfg.workflow.tuning)
     facts = {"codec": OmegaConf.to_container(cfg.codec, resolve=True), "trainer": assemble.trainer_settings(cfg)}
     facts |= {"tuning": dict(cfg.workflow.tuning), "from": network.key, "point": cut.point.name, "seed": cfg.seed}
-    key = kept_weights.fingerprint(facts, (network.task, codec))
     loop = SplitNetwork(cut, codec)
+    key = fingerprint(facts, (loop, fit))  # of task and data, network.key tells
     trained = kept_weights.fit_or_load(
         network.model,
         key,

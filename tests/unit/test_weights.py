@@ -51,13 +51,6 @@ def test_weights_of_another_network_are_refused_with_the_difference(tmp_path):
         kept_weights.load(nn.Linear(4, 2), tmp_path / "w.safetensors")
 
 
-def test_the_fingerprint_changes_with_a_setting_and_not_with_a_call():
-    model = network()
-    one = kept_weights.fingerprint({"seed": 0}, [model])
-    assert one == kept_weights.fingerprint({"seed": 0}, [network(1)])
-    assert one != kept_weights.fingerprint({"seed": 1}, [model])
-
-
 def _train_slowly(folder, name):
     def fit():
         with open(folder / f"trained-{name}", "x"):

@@ -22,7 +22,7 @@ from splitsem.search.objective import quantile
 from splitsem.search.problem import Problem
 from splitsem.search.solution import Solution, Solver, check_epsilon, smallest_slack
 from splitsem.tasks.domains import Domains
-from splitsem.training import kept_weights
+from splitsem.training.fingerprint import fingerprint
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network, Whole
 from splitsem.workflows.result import Metrics
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Document = dict[str, Any]
+_LEFT_OUT = ("splitsem.workflows", "splitsem.report")  # they put parts together and draw; a step names what it needs
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,13 @@ class Store:
         facts: Mapping[str, Any],
         make: Callable[[], Document],
         objects: Sequence[object] = (),
-        folders: Sequence[str] = ("optimise", "models", "cost"),
     ) -> Document:
         """The document of ``step`` for these facts (settings, and keys of what it started from), made if need be.
 
-        The code of ``folders`` and of the classes of ``objects`` counts too.
+        The code of ``objects`` and of the module of ``make`` counts too, see ``fingerprint``; other workflows' code
+        only where ``objects`` name it.
         """
-        key = kept_weights.fingerprint(dict(facts), objects, folders)
+        key = fingerprint(dict(facts), (*objects, make.__module__), without=_LEFT_OUT)
         path = self.folder / f"{step}-{key}.json"
         self.folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):

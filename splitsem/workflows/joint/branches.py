@@ -110,8 +110,9 @@ class JointBranches(JointBase):
     @cached_property
     def throughput(self) -> Document:
         """The fastest configurations whatever the accuracy, and the two baselines at their best cuts."""
+        facts = self._speed_facts()
         return self.store.get(
-            "throughput", self._speed_facts(), lambda: search.fastest(self.problem, self.solver, self.model)
+            "throughput", facts, lambda: search.fastest(self.problem, self.solver, self.model), self._code()
         )
 
     @cached_property
@@ -122,7 +123,10 @@ class JointBranches(JointBase):
         rival = self.settings.get("rival") and OmegaConf.to_container(self.settings.rival, resolve=True)
         facts |= {"rival": rival}
         return self.store.get(
-            "joint", facts, lambda: search.fastest_within_epsilon(self._candidates(), self.solver, self.settings)
+            "joint",
+            facts,
+            lambda: search.fastest_within_epsilon(self._candidates(), self.solver, self.settings),
+            self._code(),
         )
 
     @cached_property
@@ -232,6 +236,11 @@ class JointBranches(JointBase):
         edge, server = (lut.units[0].origin for lut in (self.hardware.edge, self.hardware.server))
         link = HydraConfig.get().runtime.choices["transport"]
         return f"{self.described} · {link} · edge {edge}, server {server}"
+
+    def _code(self) -> list[object]:
+        """What searches."""
+        rival = instantiate(self.settings.rival) if self.settings.get("rival") else None
+        return [self.solver, rival, search]
 
     def _speed_facts(self) -> Document:
         facts = {name: self.settings[name] for name in ("calibrated", "undisturbed")}

@@ -62,7 +62,6 @@ def side_by_side(solutions: Mapping[str, Document]) -> list[str]:
 
 
 log = logging.getLogger(__name__)
-_CODE = ("", "cost", "optimise", "models", "tasks", "split", "codecs", "codecs/entropy", "transport")
 _TIMES = ("edge_s", "link_s", "server_s", "latency_s", "cycle_s", "throughput_hz")
 
 
@@ -133,7 +132,7 @@ class JointCuts(JointBase):
     def rates(self) -> Document:
         """The rate–accuracy table: each split point with each codec, on the validation split."""
         facts = self._facts() | {"codecs": [list(offer) for offer in self.offers]}
-        return self.store.get("rates", facts, self._rates, self._code(), _CODE)
+        return self.store.get("rates", facts, self._rates, self._code())
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -199,7 +198,7 @@ class JointCuts(JointBase):
     def deployed(self) -> Document:
         """Scores on the test split of the pipeline that is timed and of the network that is not split."""
         facts = self._facts() | {"best": self.joint["best"], "epsilon": self.settings.epsilon}
-        return self.store.get("deployed", facts, self._deploy, self._code(), _CODE)
+        return self.store.get("deployed", facts, self._deploy, self._code())
 
     def write_lut(self) -> Metrics:
         """``cut_times.csv``, and each machine's table as a LUT file where it has one."""
@@ -265,8 +264,8 @@ class JointCuts(JointBase):
         }
 
     def _code(self) -> list[object]:
-        """Whose classes' source counts, beside this package's own."""
-        return [self.trained.task, *(offer.make() for offer in self.offers)]
+        """What the table is made with, beside the network, of which its key tells."""
+        return [simulated(self.cfg), *(offer.make() for offer in self.offers), "splitsem.workflows.joint.rates"]
 
     def _rates(self) -> Document:
         val, began = self.batches("val"), time.perf_counter()

@@ -24,10 +24,11 @@ from omegaconf import DictConfig, OmegaConf
 import splitsem
 from splitsem.errors import ConfigError, LinkError
 from splitsem.models.repvgg import HyperRepVgg
-from splitsem.training import kept_weights
+from splitsem.training.fingerprint import fingerprint
+from splitsem.workflows import assemble
 from splitsem.workflows.joint.base import Document
 
-_CODE = ("tasks", "models", "training", "remote", "split")
+_LEFT_OUT = ("splitsem.workflows", "splitsem.report", "splitsem.remote.grpc")  # none of them changes a number
 
 
 log = logging.getLogger(__name__)
@@ -235,7 +236,9 @@ def _kept(cfg: DictConfig, untrained: HyperRepVgg, pair: RealPair, point: str) -
         del facts["model"][name]
     transport = cfg.transport["_target_"]  # its settings change no number
     facts |= {"seed": cfg.seed, "trains_split": point, "transport": transport}
-    key = kept_weights.fingerprint(facts, (instantiate(cfg.task), untrained), _CODE)
+    fit = instantiate(assemble.trainer_settings(cfg))
+    objects = (instantiate(cfg.task), untrained, fit, "splitsem.workflows.split_train")
+    key = fingerprint(facts, objects, without=_LEFT_OUT, cache_dir=Path(cfg.cache_dir))
     path = Path(cfg.cache_dir) / "weights" / f"split-{key}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{path}.lock"):

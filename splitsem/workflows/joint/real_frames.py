@@ -23,6 +23,12 @@ from splitsem.workflows.joint.base import Document, Store, t_eff_s
 from splitsem.workflows.joint.real import FrameJob, RealPair
 
 log = logging.getLogger(__name__)
+_CODE = (
+    "splitsem.workflows.joint.real",
+    "splitsem.workflows.offload",
+    "splitsem.workflows.serve",
+    "splitsem.remote.grpc.transport",
+)
 _MOST_SIZES = 6
 _MOST_SAMPLES = 200
 _NUM_PACED = 1000
@@ -64,7 +70,7 @@ def hardware(run: RealRun, train: Callable[[], object]) -> HardwareLut:
     """
     lut = _tables(run)
     facts = _facts(run) | {"tables": tiers.digest(hardware_lut_json(lut)), "model": run.model}
-    found = run.store.get("frames", facts, lambda: {"networks": _references(run, lut, train)})
+    found = run.store.get("frames", facts, lambda: {"networks": _references(run, lut, train)}, _CODE)
     fit = fit_frames(_timed(run.settings, lut, found["networks"]))
     log.info(
         "Frames: edge %.2f ms, server %.2f ms beside their units (table × %.2f and × %.2f), delay %.2f ms, "
@@ -86,7 +92,8 @@ def _tables(run: RealRun) -> HardwareLut:
         facts = {name: _plain(run)[name] for name in names} | {"end": end, "model": run.model}
         facts |= {name: OmegaConf.to_container(run.cfg[name], resolve=True) for name in ("model", "device")}
         facts["shapes"] = [unit.input_shape for unit in run.untrained.facts()]
-        table = run.store.get("table", facts, lambda end=end: run.pair.table(end))  # type: ignore[misc]
+        code = tiers.code(run.cfg, run.untrained)
+        table = run.store.get("table", facts, lambda end=end: run.pair.table(end), code)  # type: ignore[misc]
         path = Path(run.pair.folder) / f"{end}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(table), encoding="utf-8")
@@ -158,7 +165,7 @@ def measured(
         cuts[label] += [other] if other not in cuts[label] else []
     networks = {label: {"gammas": found["gammas"], "cuts": cuts[label]} for label, found in compared.items()}
     facts = _facts(run) | network | {"networks": networks}
-    found = run.store.get("measured", facts, lambda: {"runs": _runs(run, networks)})
+    found = run.store.get("measured", facts, lambda: {"runs": _runs(run, networks)}, _CODE)
     metrics = wire_metrics(run.settings, compared, cuts, found["runs"])
     return metrics | ({} if frames is None else _fit_metrics(frames))
 

@@ -26,7 +26,7 @@ from splitsem.models.repvgg import HyperRepVgg
 from splitsem.placement import Placement, describe_machine
 from splitsem.split.graph import SplitGraph
 from splitsem.split.half import Half
-from splitsem.training import kept_weights
+from splitsem.training.fingerprint import fingerprint
 from splitsem.workflows.result import Metrics
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,12 @@ def _key(cfg: DictConfig, model: str, network: HyperRepVgg, placement: Placement
         "meter": OmegaConf.to_container(cfg.workflow.meter),
         "rates_s": cfg.workflow.rates_s,
     }
-    return kept_weights.fingerprint(facts, (instantiate(cfg.workflow.meter), network), folders=())
+    return fingerprint(facts, code(cfg, network))
+
+
+def code(cfg: DictConfig, network: HyperRepVgg) -> list[object]:
+    """What measures a table."""
+    return [instantiate(cfg.workflow.meter), network, measure_rates]
 
 
 def digest(text: str) -> str:
@@ -200,7 +205,7 @@ def this_machine(cfg: DictConfig, model: str, graph: SplitGraph, halves: Sequenc
         "device": [placement.torch_device.type, placement.precision, torch.get_num_threads()],
         "budget_s": cfg.workflow.half_s,
     }
-    path = Path(cfg.cache_dir) / "lut" / f"{model}-{kept_weights.fingerprint(facts, (), folders=())}.json"
+    path = Path(cfg.cache_dir) / "lut" / f"{model}-{fingerprint(facts, (measure_lut,))}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{path}.lock"):
         if path.exists():
