@@ -150,7 +150,7 @@ class Pipeline:
 
     def _send(self, z: Tensors, frames: Frames) -> _Sent:
         began = time.perf_counter()
-        payload = self.codec.encode(z)
+        payload = self.codec.payload(z)
         local = self.codec.local_output(z)
         encoded = time.perf_counter()
         report = self.link.send(payload, self.codec.protected_bytes(payload))
@@ -177,7 +177,7 @@ class Pipeline:
         if arrived is None:
             return None
         try:
-            return self.decoder.decode(arrived)
+            return self.decoder.read(arrived)
         except PayloadError:
             if arrived == sent:  # the link is innocent: the codec cannot read what it wrote
                 raise

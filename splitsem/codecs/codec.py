@@ -2,9 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
+from splitsem.codecs import fields
+from splitsem.codecs.fields import Payload
 from splitsem.errors import PayloadError
 
 Tensors = tuple[Tensor, ...]
@@ -17,19 +20,31 @@ class Codec(nn.Module, ABC):
     ``encode`` and ``decode`` make and read the real bytes, for everything that is reported. A fresh codec of the
     same class decodes from the bytes alone (learned codecs: and the weights that both ends share).
 
+    A codec of one's own needs these three methods; ``splitsem.check`` tests what they promise. What travels is
+    ``payload``: the bytes of ``encode`` in an envelope with the codec's name and a checksum, which ``read`` takes off.
+
     Attributes:
+        is_framed: whether ``encode`` makes whole payloads of the wire format, which need no envelope.
+        is_learned: whether it has weights that are trained for one cut; see ``learned.LearnedCodec``.
         snr_db: signal-to-noise ratio of the link, as the receiver sees it (Eb/N0 of a bit on the air); set before
             ``decode`` where it is known.
         tail: the server's half of the network as it was tuned together with this codec, to be run in place of the
             network's own (``Cut.with_tail``); None where the network stayed as it was. Its weights are the codec's.
     """
 
+    is_framed: ClassVar[bool] = False
+    is_learned: ClassVar[bool] = False
     snr_db: float | None = None
     tail: nn.Module | None
 
     def __init__(self) -> None:
         super().__init__()
         self.register_module("tail", None)
+
+    @property
+    def name(self) -> str:
+        """Its identity on the wire, at most 255 bytes: both ends must have a codec of this name, with equal weights."""
+        return type(self).__name__
 
     @property
     def encoder_bytes(self) -> int:
@@ -42,11 +57,35 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, z: Tensors) -> bytes:
-        """One payload, header included, for the tensors of one cut (any batch size; a device sends batch 1)."""
+        """The bytes of the tensors of one cut (any batch size; a device sends batch 1).
+
+        They must say all that ``decode`` needs, shapes and dtypes included.
+
+        Raises:
+            ValueError: it cannot take such tensors.
+        """
 
     @abstractmethod
     def decode(self, payload: bytes) -> Tensors:
-        """The tensors, of their original shapes and dtypes, on the CPU. Raises PayloadError on any damage."""
+        """The tensors, of their original shapes and dtypes, on the CPU.
+
+        Args:
+            payload: what ``encode`` made; undamaged, unless ``is_framed``.
+
+        Raises:
+            PayloadError: the bytes are damaged, or no such tensors.
+        """
+
+    def payload(self, z: Tensors) -> bytes:
+        """What travels: ``encode`` in the framework's envelope."""
+        encoded = self.encode(z)
+        return encoded if self.is_framed else fields.seal(self.name, encoded)
+
+    def read(self, payload: Payload) -> Tensors:
+        """Undo ``payload``. Raises PayloadError on any damage, and for the payload of another codec."""
+        if self.is_framed:
+            return self.decode(payload)  # type: ignore[arg-type]
+        return self.decode(fields.unseal(payload, self.name))
 
     def local_output(self, z: Tensors) -> Tensor | None:
         """What the device itself makes of ``z``, to be combined with the tail's output; it never travels.
@@ -79,7 +118,7 @@ class Codec(nn.Module, ABC):
         for payload, seen_db in zip(payloads, snr_db, strict=True):
             self.snr_db = seen_db
             try:
-                tensors.append(self.decode(payload))
+                tensors.append(self.read(payload))
             except PayloadError:
                 tensors.append(None)
         return tensors

@@ -63,7 +63,8 @@ class Pieces:
 Payload = bytes | memoryview | Pieces
 
 
-MAGIC, TOLERANT_MAGIC = b"sS", b"sT"
+MAGIC, TOLERANT_MAGIC, SEALED_MAGIC = b"sS", b"sT", b"sE"
+MOST_NAME_BYTES = 255
 VERSION = 1
 ELEMENTS_PER_BYTE = 1024
 CRC_BYTES, TOLERANT_CRC_BYTES = 4, 2
@@ -160,6 +161,31 @@ def join_tolerant(codec_id: int, fields: Sequence[Field]) -> bytes:
         pieces.extend((head, varint(len(settings)), settings, varint(len(body))))
     header = b"".join(pieces)
     return b"".join((header, header_checksum(header), *(field.body for field in fields)))
+
+
+def seal(name: str, body: bytes) -> bytes:
+    """A payload of any bytes: ``magic version name body crc32``, for codecs that know nothing of the wire format."""
+    head = b"".join((SEALED_MAGIC, bytes((VERSION,)), varint(len(name.encode())), name.encode()))
+    crc = zlib_ng.crc32(body, zlib_ng.crc32(head))
+    return b"".join((head, body, crc.to_bytes(CRC_BYTES, "little")))
+
+
+def unseal(payload: Payload, name: str) -> bytes:
+    """The body of what ``seal`` made for this name. Raises PayloadError for damage and for another's payload."""
+    received = bytes(payload)
+    end = len(received) - CRC_BYTES
+    if end < len(SEALED_MAGIC) + 2 or received[: len(SEALED_MAGIC)] != SEALED_MAGIC:
+        raise PayloadError(f"expected a payload of codec {name}, got {len(received)} bytes that are none")
+    expected, crc = int.from_bytes(received[end:], "little"), zlib_ng.crc32(received[:end])
+    if crc != expected:
+        raise PayloadError(f"expected checksum {expected:08x}, got {crc:08x}: the payload is damaged or truncated")
+    reader = Reader(received, start=len(SEALED_MAGIC), end=end)
+    if (version := reader.byte("version")) != VERSION:
+        raise PayloadError(f"expected version {VERSION} of the envelope, got {version}")
+    sender = bytes(reader.take(reader.varint("size of the codec's name", MOST_NAME_BYTES), "the codec's name"))
+    if sender != name.encode():
+        raise PayloadError(f"expected a payload of codec {name}, got one of codec {sender.decode(errors='replace')}")
+    return bytes(reader.rest())
 
 
 def header_checksum(header: bytes | memoryview) -> bytes:

@@ -182,14 +182,14 @@ class Layout:
             values: joined tensors.
         """
         weights, rest = values[: self._num_of_weights], values[self._num_of_weights :]
-        main = codec.encode(tuple(to_blocks(part, self._most(codec, part)) for part in weights))
-        return wire.varint(len(main)) + main + _for_rest(codec).encode(tuple(part[None] for part in rest))
+        main = codec.payload(tuple(to_blocks(part, self._most(codec, part)) for part in weights))
+        return wire.varint(len(main)) + main + _for_rest(codec).payload(tuple(part[None] for part in rest))
 
     def decode(self, codec: Codec, payload: bytes) -> list[Tensor]:
         """Undo ``encode``. Raises PayloadError for damage, another network's tensors, NaN and infinities."""
         reader = wire.Reader(payload)
-        weights = codec.decode(bytes(reader.take(reader.varint("payload size", len(payload)), "payload")))
-        blocks = [*weights, *_for_rest(codec).decode(bytes(reader.rest()))]
+        weights = codec.read(bytes(reader.take(reader.varint("payload size", len(payload)), "payload")))
+        blocks = [*weights, *_for_rest(codec).read(bytes(reader.rest()))]
         if len(weights) != self._num_of_weights or len(blocks) != len(self._joined):
             raise PayloadError(f"expected {len(self._joined)} joined tensors, got {len(blocks)}")
         values = [from_blocks(part, joined.num_values) for part, joined in zip(blocks, self._joined, strict=True)]

@@ -184,7 +184,7 @@ class EdgeEnd:
         began = time.perf_counter()
         with torch.inference_mode():
             z = self.cut.head(x)
-            payload = self.codec.encode(z)
+            payload = self.codec.payload(z)
             self._local.append(self.codec.local_output(z))
         self.began.append(began)
         self.edge_s.append(time.perf_counter() - began)

@@ -87,7 +87,7 @@ class HeadTrainer:
 
     def _encoded(self, z: Tensors) -> bytes:
         try:
-            return self.codec.encode(z)
+            return self.codec.payload(z)
         except ValueError as exc:
             number, rate = self.optimiser.num_steps, self.plan.learning_rate
             raise ConfigError(
@@ -98,7 +98,7 @@ class HeadTrainer:
         if not self.optimiser.parameters:
             return
         floats = [t for t in self.codec(z) if t.is_floating_point()]
-        gradients = self._gradient_codec.decode(payload)  # type: ignore[arg-type]
+        gradients = self._gradient_codec.read(payload)
         if [t.shape for t in gradients] != [t.shape for t in floats]:
             raise PayloadError(f"expected gradients of {len(floats)} crossing tensors, got {len(gradients)} others")
         pairs = [(t, g.to(self.device)) for t, g in zip(floats, gradients, strict=True) if t.requires_grad]

@@ -99,8 +99,8 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def codec_label(codec: Codec) -> str:
-    """The codec's class, with a digest of its weights when it has any: what two ends must share to read each other."""
-    name = type(codec).__name__
+    """The codec's name, with a digest of its weights when it has any: what two ends must share to read each other."""
+    name = codec.name
     return f"{name}:{weights_digest(codec)}" if codec.state_dict() else name
 
 

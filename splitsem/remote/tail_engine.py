@@ -106,6 +106,7 @@ class _Session(NamedTuple):
     point: SplitPoint
     tail: Callable[..., Tensor]
     probe_bytes: int | None  # of a session of probes, see Plan.probe: the size of its answers
+    decoder: Codec
 
 
 class TailEngine:
@@ -116,7 +117,7 @@ class TailEngine:
         weights: ``weights_digest`` of its model.
         granularity: the graph's.
         precision: the network's.
-        codecs: decoders beyond the built-in ones, each with a ``codec_id`` of its own (128…255); a plan for one that
+        codecs: decoders beyond the built-in ones; a plan for one that
             brings a tail of its own is answered from that.
         max_sessions: tails kept; the one unused for longest makes room, and its users open their plan again.
         max_batch: samples in one payload.
@@ -146,8 +147,7 @@ class TailEngine:
         self.offer = Plan(graph.fingerprint, weights, "", granularity, precision, "")
         self.device = graph.cut("output").example.device
         self.max_sessions, self.max_batch, self.micro_batch = max_sessions, max_batch, micro_batch
-        self._decoders = {int(codec.codec_id): codec for codec in (*builtin_decoders(), *codecs)}  # type: ignore[arg-type]
-        self._by_label = {codec_label(codec): codec for codec in self._decoders.values()}
+        self._by_label = {codec_label(codec): codec for codec in (*builtin_decoders(), *codecs)}
         self.codec_labels = tuple(self._by_label)
         self._identity = Identity()
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
@@ -173,9 +173,8 @@ class TailEngine:
                 own_tail = self._by_label[plan.codec].tail if probe_bytes is None else None
                 tail = self.graph.cut(point).with_tail(own_tail).tail
                 is_shared = self.micro_batch > 1 and point.is_batched
-                self._sessions[key] = _Session(
-                    point, Batcher(tail, self.micro_batch) if is_shared else tail, probe_bytes
-                )
+                runs = Batcher(tail, self.micro_batch) if is_shared else tail
+                self._sessions[key] = _Session(point, runs, probe_bytes, self.decoder(plan.codec))
                 if len(self._sessions) > self.max_sessions:
                     self._sessions.popitem(last=False)
         self.metrics.opened(True, self._num_tails())
@@ -203,7 +202,7 @@ class TailEngine:
     def compute(self, chosen: _Session, payload: Payload, over: Callable[..., object]) -> bytes:
         """As ``answer``, neither counted nor timed; calls ``over`` with the name of each stage that is over."""
         with torch.inference_mode():
-            z_hat = self.decode(payload)
+            z_hat = read_payload(chosen.decoder, payload)
             check_fit(z_hat, chosen.point, self.max_batch)
             over("decode")
             output = chosen.tail(*(tensor.to(self.device) for tensor in z_hat))
@@ -225,15 +224,9 @@ class TailEngine:
             self._sessions.move_to_end(key)
             return self._sessions[key]
 
-    def decode(self, payload: Payload) -> Tensors:
-        """The tensors of a payload of any codec known here, found by the number in its header. Raises PayloadError."""
-        number = payload[3] if len(payload) > 3 else 0
-        decoder = self._decoders.get(number)
-        if decoder is None:
-            raise PayloadError(f"expected a payload of codec {sorted(self._decoders)}, got codec {number}")
-        if isinstance(payload, Pieces) and not isinstance(decoder, Identity):
-            payload = bytes(payload)  # a codec reads bytes; only the one with the large bodies can do without the copy
-        return decoder.decode(payload)  # type: ignore[arg-type]
+    def decoder(self, label: str) -> Codec:
+        """The codec that reads payloads of a plan that was agreed on; probes, which nobody reads, name any."""
+        return self._by_label.get(label, self._identity)
 
     def disagreements(self, plan: Plan) -> list[str]:
         """One line with its remedy for each thing that this server and the plan do not agree on."""
@@ -258,6 +251,13 @@ class TailEngine:
                 "start the server with the same codec="
             )
         return lines
+
+
+def read_payload(decoder: Codec, payload: Payload) -> Tensors:
+    """The tensors of a payload as it arrived. Raises PayloadError."""
+    if isinstance(payload, Pieces) and not isinstance(decoder, Identity):
+        payload = bytes(payload)  # a codec reads bytes; only the one with the large bodies can do without the copy
+    return decoder.read(payload)
 
 
 def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> int:

@@ -131,7 +131,7 @@ class TailTrainer:
         if not gradients:
             return b""
         try:
-            return self.gradient_codec.encode(gradients)
+            return self.gradient_codec.payload(gradients)
         except ValueError as exc:
             raise ConfigError(f"the gradients of step {number} cannot be sent: {exc}") from exc
 

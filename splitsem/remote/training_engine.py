@@ -11,7 +11,7 @@ from torch import Tensor
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import BusyError, ConfigError, PayloadError, SessionError
 from splitsem.remote.plan import TrainingPlan, task_name
-from splitsem.remote.tail_engine import TailEngine, check_fit
+from splitsem.remote.tail_engine import TailEngine, check_fit, read_payload
 from splitsem.remote.tail_trainer import TailTrainer
 from splitsem.remote.training_messages import Kind, Request
 from splitsem.split.graph import SplitGraph
@@ -294,7 +294,7 @@ class TrainingEngine:
                 self._sessions.pop(key, None)
             return b""
         if request.kind is Kind.STEP:
-            z_hat = self.engine.decode(request.payload)
+            z_hat = read_payload(self.engine.decoder(session.plan.codec), request.payload)
             y = _labels(request.labels)
             num_samples = check_fit(z_hat, cut.point, self.limits.max_batch)
             if not y.dim() or len(y) != num_samples:
@@ -302,7 +302,7 @@ class TrainingEngine:
             trainer.settle(request.head_norm)
             return trainer.step(z_hat, y).to_bytes()
         if request.kind is Kind.EVALUATE:
-            z_hat = self.engine.decode(request.payload)
+            z_hat = read_payload(self.engine.decoder(session.plan.codec), request.payload)
             check_fit(z_hat, cut.evaluation.point, self.limits.max_batch)
             trainer.settle(request.head_norm)
             return Identity().encode((trainer.evaluate(z_hat),))

@@ -121,9 +121,9 @@ class DeployedCodec(Deployed):
     def edge(self, x: Tensor) -> bytes:
         """Head and encoding."""
         (made,) = features(self.pipeline.cut, x)
-        return self.pipeline.codec.encode(made.z)
+        return self.pipeline.codec.payload(made.z)
 
     def server(self, sent: bytes) -> Tensor:
         """Decoding and tail."""
         where = self.placement.torch_device
-        return self.pipeline.cut.tail(*(tensor.to(where) for tensor in self.pipeline.decoder.decode(sent)))
+        return self.pipeline.cut.tail(*(tensor.to(where) for tensor in self.pipeline.decoder.read(sent)))

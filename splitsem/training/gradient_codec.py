@@ -64,13 +64,13 @@ class CompressedGradients(Callback):
         began = time.perf_counter()
         wanted = {p: p.grad + self._errors.get(p, 0) for p in parameters if p.grad is not None}
         try:
-            payload = self.codec.encode(tuple(gradient.reshape(1, -1) for gradient in wanted.values()))
+            payload = self.codec.payload(tuple(gradient.reshape(1, -1) for gradient in wanted.values()))
         except ValueError as exc:
             raise ConfigError(
                 f"the gradients cannot be sent by trainer.gradient_codec: {exc}; lower trainer.learning_rate, "
                 "or take quant or topk"
             ) from exc
-        arrived = self.codec.decode(payload)
+        arrived = self.codec.read(payload)
         for (parameter, gradient), row in zip(wanted.items(), arrived, strict=True):
             parameter.grad = row.reshape(gradient.shape).to(gradient.device, gradient.dtype)
             self._errors[parameter] = gradient - parameter.grad

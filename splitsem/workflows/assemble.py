@@ -27,7 +27,7 @@ from splitsem.split.point import SplitPoint
 from splitsem.tasks.task import Task
 from splitsem.training import kept_weights
 from splitsem.training.fingerprint import fingerprint
-from splitsem.workflows.codec_options import build_codec, codec_option, is_for_one_tensor
+from splitsem.workflows.codec_options import build_codec, codec_option, is_for_one_cut
 
 T = TypeVar("T")
 
@@ -185,7 +185,7 @@ def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
     if isinstance(name, str):
         settings["gradient_codec"] = codec_option(name, f"trainer.gradient_codec={name}")
     codec = settings.get("gradient_codec")
-    if codec is not None and is_for_one_tensor(codec["_target_"]):
+    if codec is not None and is_for_one_cut(codec["_target_"]):
         raise ConfigError(f"trainer.gradient_codec must have no weights (e.g. topk or quant4), got {codec['_target_']}")
     return {str(key): value for key, value in settings.items()}
 

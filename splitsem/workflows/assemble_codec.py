@@ -12,10 +12,11 @@ from splitsem.codecs.learned.learned import LearnedCodec
 from splitsem.errors import ConfigError
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
+from splitsem.tasks.task import Task
 from splitsem.training import kept_weights
 from splitsem.training.fingerprint import fingerprint
 from splitsem.workflows.assemble import Network
-from splitsem.workflows.codec_options import build_codec, is_learned
+from splitsem.workflows.codec_options import build_codec, is_for_one_cut, is_learned
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +24,22 @@ log = logging.getLogger(__name__)
 def codec(cfg: DictConfig, network: Network, point: SplitPoint) -> Codec:
     """A fresh codec for the cut at ``point``; a learned one has its trained weights, see ``trained_codec``."""
     if not is_learned(cfg):
+        return plain_codec(cfg, point, network.task)
+    return trained_codec(cfg, network, point)[0]
+
+
+def plain_codec(cfg: DictConfig, point: SplitPoint, task: Task) -> Codec:
+    """A fresh codec without weights. Raises ConfigError where it is built for one tensor and several cross."""
+    target = cfg.codec["_target_"]
+    if not is_for_one_cut(target):
         made: Codec = instantiate(cfg.codec)
         return made
-    return trained_codec(cfg, network, point)[0]
+    if len(point.tensors) != 1:
+        raise ConfigError(
+            f"{target.rpartition('.')[2]} is built for one crossing tensor, but at {point.name} cross "
+            f"{len(point.tensors)}: choose another split.point="
+        )
+    return build_codec(cfg, point.tensors[0].shape[1:], task)
 
 
 def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple[LearnedCodec, kept_weights.Trained]:

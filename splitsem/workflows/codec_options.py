@@ -55,10 +55,10 @@ def check_not_learned(cfg: DictConfig) -> None:
 
 
 def is_learned(cfg: DictConfig) -> bool:
-    """Whether the configured codec is built for one crossing tensor, whose shape its constructor names."""
-    return is_for_one_tensor(cfg.codec["_target_"])
+    """Whether the configured codec has weights that are trained for one cut."""
+    return bool(getattr(get_object(cfg.codec["_target_"]), "is_learned", False))
 
 
-def is_for_one_tensor(target: str) -> bool:
-    """Whether the constructor of the class ``target`` names the shape of one crossing tensor."""
+def is_for_one_cut(target: str) -> bool:
+    """Whether the constructor of the codec ``target`` asks for the shape of the one tensor that crosses at a cut."""
     return "tensor_shape" in inspect.signature(get_object(target)).parameters

@@ -47,7 +47,7 @@ class Recording:
         for x, y in batches:
             made = features(cut, x)
             z = [sample for group in made for sample in samples(group.z, group.num_samples, cut.point.is_batched)]
-            payloads = [codec.encode(sample) for sample in z]
+            payloads = [codec.payload(sample) for sample in z]
             protected_bytes = [codec.protected_bytes(payload) for payload in payloads]
             local = [codec.local_output(sample) for sample in z]
             self._batches.append(_Batch(payloads, protected_bytes, local, y))

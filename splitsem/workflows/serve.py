@@ -10,7 +10,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from prometheus_client import start_http_server
 
-from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.remote.ends import RemoteTransport, TailServer
 from splitsem.remote.grpc.connection import host_port, is_loopback
@@ -21,11 +20,10 @@ from splitsem.remote.training_engine import TrainingEngine
 from splitsem.remote.training_tail import TrainingTransport
 from splitsem.workflows import assemble, assemble_codec
 from splitsem.workflows.assemble import Network
-from splitsem.workflows.codec_options import is_learned
+from splitsem.workflows.codec_options import is_for_one_cut
 from splitsem.workflows.result import Result
 
 log = logging.getLogger(__name__)
-_FIRST_OWN_CODEC = 128
 
 
 def run(cfg: DictConfig, folder: Path, announce: Callable[[str], None] | None = None) -> Result:
@@ -134,13 +132,13 @@ def _training_engine_for(cfg: DictConfig) -> TrainingEngine:
 
 
 def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailEngine:
-    """The configured network as a TailEngine; the configured codec is read too when it is not a built-in one.
+    """The configured network as a TailEngine; it reads the built-in codecs and the configured one.
 
-    A learned codec belongs to one cut: the one that ``split.point`` names here, too.
+    A codec that is built for one cut is built for the one that ``split.point`` names here, too.
     """
-    point = assemble.chosen_point(cfg, network.graph) if is_learned(cfg) else network.graph.points[0]
-    codec = assemble_codec.codec(cfg, network, point)
-    own = [codec] if is_own(codec) else []
+    is_of_a_point = is_for_one_cut(cfg.codec["_target_"])
+    point = assemble.chosen_point(cfg, network.graph) if is_of_a_point else network.graph.points[0]
+    own = [assemble_codec.codec(cfg, network, point)]
     return TailEngine(
         network.graph,
         weights_digest(network.model),
@@ -149,8 +147,3 @@ def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailE
         codecs=own,
         micro_batch=micro_batch,
     )
-
-
-def is_own(codec: Codec) -> bool:
-    """Whether the codec is not a built-in one, which every server knows."""
-    return getattr(codec, "codec_id", 0) >= _FIRST_OWN_CODEC

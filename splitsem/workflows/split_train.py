@@ -21,7 +21,7 @@ from splitsem.report.run_figures import training_curve
 from splitsem.split.trainable import TrainableCut
 from splitsem.training import kept_weights
 from splitsem.training.fit import Fit
-from splitsem.workflows import assemble
+from splitsem.workflows import assemble, assemble_codec
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import check_not_learned
 from splitsem.workflows.result import Metrics, Result
@@ -42,7 +42,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     total_steps = fit.total_steps(network.task)
     training = assemble.training_graph(network)
     cut = TrainableCut(network.graph, training, assemble.chosen_point(cfg, network.graph).name)
-    codec = instantiate(cfg.codec)
+    codec = assemble_codec.codec(cfg, network, cut.evaluation.point)
     plan = training_plan(cfg, network, cut, training.fingerprint, codec, total_steps)
     began = time.perf_counter()
     try:
@@ -91,7 +91,8 @@ def training_plan(
 def _scores(cfg: DictConfig, network: Network, cut: TrainableCut, codec: Codec) -> Metrics:
     """On the test split: with the codec's bytes between the halves, as workflow=split scores it, and without."""
     link = SimulatedLink(bandwidth_bps=1e15, rtt_s=0.0, energy_j_per_bit=0.0)
-    pipeline, frames = Pipeline(cut.evaluation, codec, instantiate(cfg.codec), link), Frames()
+    decoder = assemble_codec.codec(cfg, network, cut.evaluation.point)
+    pipeline, frames = Pipeline(cut.evaluation, codec, decoder, link), Frames()
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         return assemble.test_batches(network.task, network.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)

@@ -31,12 +31,12 @@ from splitsem.errors import ConfigError, LinkError, SplitSemError
 from splitsem.remote import ssh_server
 from splitsem.remote.ends import RemoteTransport
 from splitsem.remote.grpc.connection import host_port, is_loopback
+from splitsem.remote.plan import builtin_decoders
 from splitsem.remote.ssh_inventory import Host
 from splitsem.remote.ssh_server import SshServer
 from splitsem.workflows.assemble import Network
-from splitsem.workflows.codec_options import is_learned
+from splitsem.workflows.codec_options import is_for_one_cut
 from splitsem.workflows.result import Metrics
-from splitsem.workflows.serve import is_own
 from splitsem.workflows.startup import spin_briefly
 
 log = logging.getLogger(__name__)
@@ -104,12 +104,13 @@ def _server(cfg: DictConfig, host: Host, network: Network) -> tuple[SshServer, b
 
 def _sections(cfg: DictConfig, host: Host) -> dict[str, Any]:
     """What the server must have as the device has it, and what it listens on."""
-    if is_learned(cfg):
+    if is_for_one_cut(cfg.codec["_target_"]):
         raise ConfigError(
-            "a server that is started over SSH has no weights of a learned codec: start it there by hand, "
+            "a server that is started over SSH has no codec that is built for one cut: start it there by hand, "
             "workflow=serve with the same codec=, codec.weights= and split.point="
         )
-    own_codec = ["codec"] if is_own(instantiate(cfg.codec)) else []  # built-in ones are known to every server
+    known = {codec.name for codec in builtin_decoders()}  # to every server
+    own_codec = [] if instantiate(cfg.codec).name in known else ["codec"]
     sections = {name: _plain(cfg, name) for name in (*_SECTIONS, *own_codec)}
     sections["split"] = {"point": None, "index": None, "granularity": cfg.split.granularity}
     sections["transport"] = _plain(cfg, "transport") | {

@@ -11,7 +11,7 @@ from splitsem.pipeline import SplitNetwork, score
 from splitsem.training import kept_weights
 from splitsem.training.fingerprint import fingerprint
 from splitsem.training.gradient_codec import compression_metrics
-from splitsem.workflows import assemble, split
+from splitsem.workflows import assemble, assemble_codec, split
 from splitsem.workflows.codec_options import check_not_learned
 from splitsem.workflows.result import Result
 
@@ -47,8 +47,9 @@ def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
     check_not_learned(cfg)
     network = assemble.fresh_network(cfg)
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
-    before = split.evaluate(cfg, network, cut, instantiate(cfg.codec), instantiate(cfg.codec))
-    codec, fit = instantiate(cfg.codec), instantiate(assemble.trainer_settings(cfg), **cfg.workflow.tuning)
+    codec, encoder, decoder = (assemble_codec.codec(cfg, network, cut.point) for _ in range(3))
+    before = split.evaluate(cfg, network, cut, encoder, decoder)
+    fit = instantiate(assemble.trainer_settings(cfg), **cfg.workflow.tuning)
     facts = {"codec": OmegaConf.to_container(cfg.codec, resolve=True), "trainer": assemble.trainer_settings(cfg)}
     facts |= {"tuning": dict(cfg.workflow.tuning), "from": network.key, "point": cut.point.name, "seed": cfg.seed}
     loop = SplitNetwork(cut, codec)
@@ -59,7 +60,7 @@ def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
         Path(cfg.cache_dir) / "weights",
         lambda: fit.run(loop, network.task, network.placement.torch_device, cfg.seed),
     )
-    after = split.evaluate(cfg, network, cut, instantiate(cfg.codec), instantiate(cfg.codec))
+    after = split.evaluate(cfg, network, cut, encoder, decoder)
     path = folder / "weights.safetensors"
     kept_weights.save(network.model, path, trained.history, trained.train_s)
     metrics = after | split.labels(cfg) | compression_metrics(trained.history)

@@ -137,9 +137,8 @@ def serve_here(sides):
     started = []
 
     def start(bind="127.0.0.1:0", trains=True):
-        tails = sides[1].reset().engine().engine
-        tails.training = tails.training if trains else None
-        started.append(GrpcServer(tails, bind, Security(), Limits()))
+        training = sides[1].reset().engine()
+        started.append(GrpcServer(training.engine, bind, Security(), Limits(), training=training if trains else None))
         return started[-1], started[-1].start()
 
     yield start

@@ -212,7 +212,7 @@ def test_steps_that_need_no_weights_train_nothing(tmp_path):
     [
         ("workflow.codecs=[]", "must list at least one codec"),
         ("workflow.codecs=[quant9]", "has quant9: no such codec"),
-        ("workflow.codecs=[semanticnn]", "has weights of its own"),
+        ("workflow.codecs=[semanticnn]", "is built, or trained, for one cut at a time"),
         ("workflow.codecs=[quant4,quant4]", "has quant4 twice"),
         ("workflow.codecs=[{bit_width:4}]", "an entry is a name or"),
         ("workflow.codecs=[{codec:topk,keep:0.1}]", "topk has no setting keep; it has: keep_ratio, values"),

@@ -35,7 +35,7 @@ from splitsem.tasks.partitions import ByDomain, Iid, Partition
 from splitsem.tasks.task import Task
 from splitsem.training.fit import Fit
 from splitsem.workflows import assemble
-from splitsem.workflows.codec_options import is_learned
+from splitsem.workflows.codec_options import is_for_one_cut
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +86,8 @@ class Ends:
 def build(cfg: DictConfig) -> Ends:
     """Everything, checked as far as that shows before training. Raises ConfigError."""
     strategy = make_strategy(cfg)
-    if is_learned(cfg):
-        raise ConfigError("codec: updates are coded by codecs without weights, e.g. codec=quant8")
+    if is_for_one_cut(cfg.codec["_target_"]):
+        raise ConfigError("codec: updates are coded by codecs that are not built for a cut, e.g. codec=quant8")
     task, model, device = assemble.initial_model(cfg)
     settings = cfg.federated
     layout = Layout(model, settings.statistics, block_values=settings.block_values)

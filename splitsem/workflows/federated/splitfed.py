@@ -30,7 +30,7 @@ from splitsem.report.federated_figures import score_by_round, score_by_uplink
 from splitsem.split.trainable import TrainableCut
 from splitsem.training import kept_weights
 from splitsem.training.fit import Fit
-from splitsem.workflows import assemble
+from splitsem.workflows import assemble, assemble_codec
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import check_not_learned
 from splitsem.workflows.federated.assembly import check_codecs, divide, make_strategy
@@ -142,7 +142,7 @@ def open_ends(cfg: DictConfig) -> Iterator[SplitEnds]:
         raise ConfigError(f"split.point={cut.point.name} leaves the clients nothing to train: take a later point")
     partition = instantiate(cfg.federated.partition, _convert_="all")
     labels, parts = divide(partition, network.task, cfg.federated.num_clients)
-    codec = instantiate(cfg.codec)
+    codec = assemble_codec.codec(cfg, network, cut.evaluation.point)
     plan = training_plan(cfg, network, cut, training.fingerprint, codec, max(fit.local_steps(len(p)) for p in parts))
 
     def make_engine() -> TrainingEngine:
@@ -203,7 +203,8 @@ def _ends(
         timeout_s=settings.client_timeout_s,
     )
     link = SimulatedLink(bandwidth_bps=1e15, rtt_s=0.0, energy_j_per_bit=0.0)
-    pipeline = Pipeline(site.cut.evaluation, site.codec, instantiate(cfg.codec), link)
+    decoder = assemble_codec.codec(cfg, network, site.cut.evaluation.point)
+    pipeline = Pipeline(site.cut.evaluation, site.codec, decoder, link)
     ends = SplitEnds(network, site, make_client_app(site, [mod]), server, pipeline, labels)
     return ends
 

@@ -20,7 +20,7 @@ from splitsem.pipeline import Features, Frames, Pipeline, features
 from splitsem.split.point import SplitPoint
 from splitsem.tasks.task import Task
 from splitsem.workflows.assemble import Network
-from splitsem.workflows.codec_options import codec_option, is_learned
+from splitsem.workflows.codec_options import codec_option, is_for_one_cut
 from splitsem.workflows.joint.base import Document
 
 REFERENCE = "identity"
@@ -87,10 +87,10 @@ def _of_entry(entry: Any) -> list[Offer]:
     varied = {str(key): value for key, value in given.items() if key != "codec"}
     name = given["codec"]
     settings = codec_option(name, f"workflow.codecs has {name}")
-    if is_learned(OmegaConf.create({"codec": settings})):
+    if is_for_one_cut(settings["_target_"]):
         raise ConfigError(
-            f"workflow.codecs has {name}, which has weights of its own and is trained for one cut at a time "
-            "(workflow=codec): list codecs without weights, e.g. quant4 or topk_quant"
+            f"workflow.codecs has {name}, which is built, or trained, for one cut at a time "
+            "(workflow=codec): list codecs for any cut, e.g. quant4 or topk_quant"
         )
     for key in varied:
         if key not in settings or key == "_target_":
