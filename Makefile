@@ -77,10 +77,11 @@ test-slow: setup ## the tests that take longer
 bench: setup ## the numbers in docs/measured.md, measured here
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
-lint: setup ## ruff and mypy
+lint: setup ## ruff, mypy and the layers of the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: setup ## let ruff rewrite what it can
 	$(BIN)/ruff format .
@@ -92,5 +93,5 @@ data: ## install Debian's Fashion-MNIST (asks for root)
 	  $$as_root apt-get update -qq && $$as_root apt-get install -y -qq dataset-fashion-mnist; }
 
 clean: ## remove runs, sweeps, cached weights and tool caches; .venv stays
-	rm -rf outputs/* multirun/* .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf outputs/* multirun/* .cache .import_linter_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find splitsem tests -name __pycache__ -type d -prune -exec rm -rf {} +

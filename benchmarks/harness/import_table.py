@@ -1,23 +1,29 @@
 """Tables of other projects, ``{"blocks": {"stage1.0@CLIENT": {"0": 2.5, "2": null, ...}}}``, as tables of ours."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isfinite, prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+import msgspec
 
 from splitsem.cost.branch_lut import BranchLut, UnitLut, UnitSpec, Way
 from splitsem.cost.fits import LinkFit
 from splitsem.cost.hardware_lut import HardwareLut, merge
-from splitsem.cost.lut_file import as_amount, as_object, read_text
 from splitsem.cost.measure import Timing
 from splitsem.errors import ConfigError
+from splitsem.json_files import Amount, decode, read_text
 from splitsem.models.branches import GAMMAS
 
 TimeUnit = Literal["s", "ms", "us"]
 _SECONDS: Mapping[str, float] = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 _FLOAT32_BYTES = 4
+Column = Mapping[str, Amount | None]
+
+
+class _Table(msgspec.Struct):
+    blocks: dict[str, Column]
 
 
 def import_table(
@@ -85,32 +91,29 @@ def import_pair(
     return merge(edge, server if server_speedup is None else assume_server(edge, server, server_speedup), link)
 
 
-def _read_blocks(path: str | Path) -> dict[str, Any]:
+def _read_blocks(path: str | Path) -> dict[str, Column]:
     text = read_text(path, "table")
     try:
-        blocks = as_object(as_object(json.loads(text), "the file", "blocks")["blocks"], "blocks")
+        blocks = decode(text, _Table).blocks
         for name in blocks:
             if not all(name.rpartition("@")):
                 raise ValueError(f"expected blocks named BLOCK@TIER, got {name!r}")
         if not blocks:
             raise ValueError("it has no blocks")
-    except (TypeError, ValueError, RecursionError) as exc:
+    except ValueError as exc:
         raise ConfigError(f"{str(path)!r} is not a table of block@tier → γ → time: {exc}") from exc
     return blocks
 
 
-def _unit(spec: UnitSpec, column: Any, seconds: float, source: str) -> UnitLut:
+def _unit(spec: UnitSpec, column: Column | None, seconds: float, source: str) -> UnitLut:
     ways = {} if column is None else _ways(spec, column, seconds, source)
     output_bytes = prod(spec.output_shape) * _FLOAT32_BYTES
     return UnitLut(spec.name, tuple(spec.input_shape), tuple(spec.output_shape), output_bytes, ways, "published")
 
 
-def _ways(spec: UnitSpec, column: Any, seconds: float, source: str) -> dict[int, Way]:
+def _ways(spec: UnitSpec, column: Column, seconds: float, source: str) -> dict[int, Way]:
     where = f"{source}, block {spec.name!r}"
-    try:
-        times = {gamma: as_amount(t, f"γ {gamma}") for gamma, t in as_object(column, "it").items() if t is not None}
-    except (TypeError, ValueError) as exc:
-        raise ConfigError(f"{where}: {exc}") from exc
+    times = {gamma: time for gamma, time in column.items() if time is not None}
     unknown = times.keys() - set(map(str, range(len(GAMMAS))))
     if unknown:
         raise ConfigError(f"{where}: γ must be 0…{len(GAMMAS) - 1}, got {sorted(unknown)[0]!r}")
@@ -121,7 +124,8 @@ def _ways(spec: UnitSpec, column: Any, seconds: float, source: str) -> dict[int,
 
 
 def _faster(ways: Mapping[int, Way], speedup: float) -> dict[int, Way]:
-    return {
-        gamma: replace(way, time=Timing(*(t / speedup for t in (way.time.median_s, way.time.p10_s, way.time.p90_s))))
-        for gamma, way in ways.items()
-    }
+    faster = {}
+    for gamma, way in ways.items():
+        time = Timing(way.time.median_s / speedup, way.time.p10_s / speedup, way.time.p90_s / speedup)
+        faster[gamma] = msgspec.structs.replace(way, time=time)
+    return faster

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from torch import nn
 
 from splitsem.cost.measure import Calibration, MachineRates, Timing
 from splitsem.errors import ConfigError
+from splitsem.json_files import Amount, Count, Size
 from splitsem.models.branches import GAMMAS, Branch
 
 
@@ -52,12 +54,10 @@ class Chain(Protocol):
         """A unit as it is deployed with this γ, new and in evaluation mode."""
 
 
-Origin = Literal["measured", "published", "assumed"]
-ORIGINS: tuple[Origin, ...] = get_args(Origin)
+ORIGINS = ("measured", "published", "assumed")
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(msgspec.Struct, frozen=True):
     """A unit, run with one γ, one sample.
 
     Attributes:
@@ -67,10 +67,10 @@ class Way:
         bytes: read and written: inputs, outputs and weights.
     """
 
-    time: Timing
-    repeats: int
-    flops: float
-    bytes: float
+    time: Timing = msgspec.field(name="time_s")
+    repeats: Count
+    flops: Amount
+    bytes: Amount
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ class UnitLut:
     """
 
     name: str
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
-    output_bytes: int
+    input_shape: tuple[Size, ...]
+    output_shape: tuple[Size, ...]
+    output_bytes: Count
     ways: Mapping[int, Way]
-    origin: Origin = "measured"
+    origin: str = "measured"
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.ways) - set(range(len(GAMMAS))))

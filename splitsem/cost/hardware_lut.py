@@ -8,11 +8,10 @@ from typing import Any
 from splitsem.cost.branch_lut import BranchLut, UnitLut
 from splitsem.cost.branch_lut_file import branch_lut_object
 from splitsem.cost.fits import FrameFit, LinkFit
-from splitsem.cost.lut_file import write_text
 from splitsem.errors import ConfigError
+from splitsem.json_files import write_text
 
 SCHEMA = "splitsem.hardware_lut/1"
-_WHAT = "hardware LUT"
 
 
 @dataclass(frozen=True)

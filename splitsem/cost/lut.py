@@ -11,29 +11,34 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, get_args
 
+import msgspec
 import torch
+from msgspec import structs
 
 from splitsem.cost.branch_lut import BranchLut, Way
-from splitsem.cost.lut_file import (
-    as_object,
-    as_text,
-    as_texts,
-    as_timing,
-    parse_document,
-    read_text,
-    timing_object,
-    write_text,
-)
-from splitsem.cost.measure import Calibration, MachineRates, Timing, measure
+from splitsem.cost.measure import Calibration, ChainTime, MachineRates, Timing, measure
 from splitsem.errors import ConfigError
+from splitsem.json_files import JsonFile, parse, read_text, write_text
 from splitsem.placement import describe_machine
 from splitsem.split.half import Half
 
 SCHEMA = "splitsem.lut/1"
 Side = Literal["head", "tail"]
-_SIDES: tuple[Side, Side] = ("head", "tail")
+
+
+class _Sides(msgspec.Struct, forbid_unknown_fields=True):
+    head_s: Timing | msgspec.UnsetType = msgspec.UNSET
+    tail_s: Timing | msgspec.UnsetType = msgspec.UNSET
+
+
+class _File(JsonFile, kw_only=True):
+    unit: str
+    fingerprint: str
+    torch: str
+    machine: dict[str, str]
+    points: dict[str, _Sides]
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def measure_lut(
 def lut_json(lut: Lut) -> str:
     """``lut`` as the text of its file."""
     points = {
-        point: {f"{side}_s": timing_object(timing) for side, timing in sides.items()}
+        point: {f"{side}_s": msgspec.to_builtins(timing) for side, timing in sides.items()}
         for point, sides in lut.times.items()
     }
     document = {
@@ -127,22 +132,15 @@ def read_lut(path: str | Path) -> Lut:
 
 def parse_lut(text: str, source: str) -> Lut:
     """A LUT from the text of its file, all of it checked; ``source`` names it in messages. Raises ConfigError."""
-    return parse_document(text, source, "LUT", SCHEMA, lambda document: _parse(document, source))
 
-
-def _parse(document: dict[str, Any], source: str) -> Lut:
-    fingerprint = as_text(document["fingerprint"], "fingerprint")
-    times = {}
-    for point, sides in as_object(document["points"], "points").items():
-        where = f"point {point!r}"
-        sides = as_object(sides, where)
-        unknown = sides.keys() - {f"{side}_s" for side in _SIDES}
-        if unknown:
-            raise ValueError(f"{where}: unknown {sorted(unknown)}, expected head_s and tail_s")
-        times[point] = {
-            side: as_timing(sides[f"{side}_s"], f"{where}, {side}_s") for side in _SIDES if f"{side}_s" in sides
+    def lut(file: _File) -> Lut:
+        times: dict[str, dict[Side, Timing]] = {
+            point: {side: timing for side in get_args(Side) if (timing := getattr(sides, f"{side}_s"))}
+            for point, sides in file.points.items()
         }
-    return Lut(fingerprint, times, as_texts(document["machine"], "machine"), str(document["torch"]), source)
+        return Lut(file.fingerprint, times, file.machine, file.torch, source)
+
+    return parse(text, source, "LUT", SCHEMA, _File, lut)
 
 
 def slowed(lut: BranchLut, factor: float) -> BranchLut:
@@ -161,7 +159,7 @@ def slowed(lut: BranchLut, factor: float) -> BranchLut:
         rates = MachineRates(rates.peak_flops_per_s / factor, rates.memory_bytes_per_s / factor)
     if calibration is not None:
         chains = [
-            replace(chain, time=_longer(chain.time, factor), sum_s=chain.sum_s * factor) for chain in calibration.chains
+            ChainTime(chain.gammas, _longer(chain.time, factor), chain.sum_s * factor) for chain in calibration.chains
         ]
         calibration = Calibration(chains)
     units = [replace(unit, ways=_slower(unit.ways, factor), origin="assumed") for unit in lut.units]
@@ -192,7 +190,7 @@ def _assumed(machine: Mapping[str, str], factor: float) -> dict[str, str]:
 
 
 def _slower(ways: Mapping[int, Way], factor: float) -> dict[int, Way]:
-    return {gamma: replace(way, time=_longer(way.time, factor)) for gamma, way in ways.items()}
+    return {gamma: structs.replace(way, time=_longer(way.time, factor)) for gamma, way in ways.items()}
 
 
 def _longer(time: Timing, factor: float) -> Timing:

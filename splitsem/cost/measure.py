@@ -6,27 +6,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite, prod
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
+from splitsem.json_files import Amount, Count
 from splitsem.placement import Placement
 from splitsem.split.half import Half
 
 _MIN_REPEATS = 3  # a median of fewer says nothing, whatever the budget
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Median and spread of a measured time, in seconds.
+class Timing(msgspec.Struct, frozen=True):
+    """Median and spread of a measured time, in seconds; in a file ``{"median": …, "p10": …, "p90": …}``.
 
     >>> Timing.of([3.0, 1.0, 2.0]).median_s
     2.0
     """
 
-    median_s: float
-    p10_s: float
-    p90_s: float
+    median_s: float = msgspec.field(name="median")
+    p10_s: float = msgspec.field(name="p10")
+    p90_s: float = msgspec.field(name="p90")
 
     def __post_init__(self) -> None:
         if not 0 <= self.p10_s <= self.median_s <= self.p90_s < float("inf"):
@@ -160,8 +161,7 @@ def _best_s(calls: Sequence[Callable[[], object]], device: torch.device, budget_
     return min(times_s)
 
 
-@dataclass(frozen=True)
-class ChainTime:
+class ChainTime(msgspec.Struct, frozen=True):
     """One deployed network, timed end to end.
 
     Attributes:
@@ -170,9 +170,9 @@ class ChainTime:
         sum_s: the sum of its units' isolated times.
     """
 
-    gammas: tuple[int, ...]
-    time: Timing
-    sum_s: float
+    gammas: tuple[Count, ...]
+    time: Timing = msgspec.field(name="time_s")
+    sum_s: Amount
 
     def __post_init__(self) -> None:
         if not (isfinite(self.sum_s) and self.sum_s > 0 and self.time.median_s > 0):

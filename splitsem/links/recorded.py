@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from splitsem.errors import ConfigError
+from splitsem.json_files import JsonFile, parse, read_text, write_text
 from splitsem.links.simulated import SimulatedLink
 
 SCHEMA = "splitsem.link/1"
@@ -81,10 +83,7 @@ def write_link_metrics(link: LinkMetrics, path: str | Path) -> None:
     """Write ``link`` as JSON, whole or not at all."""
     facts = asdict(link)
     facts["rtt_s"] = {"median": facts.pop("rtt_s"), "p95": facts.pop("rtt_p95_s")}
-    path = Path(path)
-    scratch = path.with_name(path.name + ".part")
-    scratch.write_text(json.dumps({"schema": SCHEMA} | facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    write_text(json.dumps({"schema": SCHEMA} | facts, indent=1, allow_nan=False) + "\n", path)
 
 
 def read_link_metrics(path: str | Path) -> LinkMetrics:
@@ -94,42 +93,32 @@ def read_link_metrics(path: str | Path) -> LinkMetrics:
         ConfigError: the file is missing, is not JSON, has another schema or a value that cannot be.
     """
     try:
-        document = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as exc:
-        raise ConfigError(
-            f"cannot read the link's file {str(path)!r}: {exc}; workflow=measure_link writes one"
-        ) from exc
-    try:
-        return _parse(document)
-    except (KeyError, TypeError, ValueError) as exc:
-        what = f"{exc.args[0]!r} is missing" if isinstance(exc, KeyError) else str(exc)
-        raise ConfigError(f"{path} is not a whole file of schema {SCHEMA!r}: {what}") from exc
+        text = read_text(path, "link's file")
+    except ConfigError as exc:
+        raise ConfigError(f"{exc}; workflow=measure_link writes one") from exc
+    return parse(text, str(path), "file", SCHEMA, _File, _metrics)
 
 
-def _parse(document: Any) -> LinkMetrics:
-    if not isinstance(document, dict):
-        raise TypeError(f"the file must be a JSON object, got {type(document).__name__}")
-    if document["schema"] != SCHEMA:
-        raise ValueError(f"its schema is {document['schema']!r}")
-    rtt_s, versions = document["rtt_s"], document["versions"]
-    if not isinstance(rtt_s, dict) or not isinstance(versions, dict):
-        raise TypeError("rtt_s and versions must be JSON objects")
-    return LinkMetrics(
-        target=str(document["target"]),
-        transport=str(document["transport"]),
-        date=str(document["date"]),
-        rtt_s=_number(rtt_s["median"], "rtt_s.median"),
-        rtt_p95_s=_number(rtt_s["p95"], "rtt_s.p95"),
-        up_bps=_number(document["up_bps"], "up_bps"),
-        down_bps=_number(document["down_bps"], "down_bps"),
-        loss=None if document["loss"] is None else _number(document["loss"], "loss"),
-        num_rtts=int(_number(document["num_rtts"], "num_rtts")),
-        num_packets=int(_number(document["num_packets"], "num_packets")),
-        versions={str(name): str(number) for name, number in versions.items()},
-    )
+class _RoundTrip(msgspec.Struct):
+    median: float
+    p95: float
 
 
-def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    return float(value)
+class _File(JsonFile, kw_only=True):
+    date: str
+    target: str
+    transport: str
+    rtt_s: _RoundTrip
+    loss: float | None
+    up_bps: float
+    down_bps: float
+    num_rtts: int
+    num_packets: int
+    versions: dict[str, str]
+
+
+def _metrics(file: _File) -> LinkMetrics:
+    facts = msgspec.structs.asdict(file)
+    del facts["schema"], facts["unit"]
+    rtt_s = facts.pop("rtt_s")
+    return LinkMetrics(rtt_s=rtt_s.median, rtt_p95_s=rtt_s.p95, **facts)

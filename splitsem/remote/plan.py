@@ -3,14 +3,16 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
+import msgspec
 from torch import nn
 
 from splitsem.codecs import wire
 from splitsem.codecs.codec import Codec
 from splitsem.codecs.tensorwise import TensorwiseCodec
 from splitsem.errors import ConfigError
+from splitsem.json_files import decode
 from splitsem.tasks.task import Task
 from splitsem.training.optimiser import OptimiserSettings
 
@@ -76,17 +78,14 @@ class Plan:
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Read what ``to_json`` wrote. Raises ConfigError unless it is exactly a plan's fields."""
+        expected = [field.name for field in fields(cls)]
         try:
-            facts = json.loads(text)
-        except (ValueError, RecursionError) as exc:
+            facts = decode(text, dict[str, Any])
+            if facts.keys() != set(expected):
+                raise ValueError(f"it must have {', '.join(expected)}: do both ends run the same splitsem?")
+            return msgspec.convert(facts, cls)
+        except ValueError as exc:
             raise ConfigError(f"expected a plan as JSON, got something else: {exc}") from exc
-        expected = {f.name: f.type for f in fields(cls)}
-        if not isinstance(facts, dict) or facts.keys() != expected.keys():
-            raise ConfigError(f"expected a plan with {', '.join(expected)}: do both ends run the same splitsem?")
-        for name, type_ in expected.items():
-            if type(facts[name]) is not type_:
-                raise ConfigError(f"expected {name} of the plan to be {type_.__name__}, got {facts[name]!r}")  # type: ignore[union-attr]
-        return cls(**facts)
 
 
 def weights_digest(model: nn.Module) -> str:

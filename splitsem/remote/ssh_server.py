@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from splitsem.errors import ConfigError, LinkError, SplitSemError
+from splitsem.json_files import decode
 from splitsem.remote.ssh_inventory import NO_FOLDER, NO_PYTHON, Host, serve_command, tunnel_command
 
 PROTOCOL_VERSION = 1
@@ -44,10 +45,9 @@ def from_line(line: bytes) -> dict[str, Any] | None:
     if not line.startswith(_MARK):
         return None
     try:
-        facts = json.loads(line.removeprefix(_MARK))
-    except (ValueError, RecursionError):
+        return decode(line.removeprefix(_MARK), dict[str, Any])
+    except ValueError:
         return None
-    return facts if isinstance(facts, dict) else None
 
 
 _SSH_FAILED = 255

@@ -24,6 +24,7 @@ def dice_loss(y_hat: Tensor, y: Tensor, ignore_index: int) -> Tensor:
     """1 − mean over the classes present in ``y`` of 2·Σ p·t / (Σ p + Σ t), sums over the whole batch.
 
     Rare classes weigh as much as common ones, as they do in the mean IoU (Milletari et al., arXiv 1606.04797).
+    torchmetrics' Dice scores compare classes, not probabilities, and so have no gradient.
 
     Args:
         y_hat: logits (batch, classes, height, width).
@@ -195,7 +196,9 @@ class Turned(Dataset):
 class SegmentationIoU(MulticlassConfusionMatrix):
     """Intersection over union, TP / (TP + FP + FN), of each class over a whole data set, and their mean as ``score``.
 
-    A class without a single pixel in the targets has no IoU: it is left out, of the mean too.
+    A class without a single pixel in the targets has no IoU: it is left out, of the mean too. torchmetrics' Jaccard
+    index counts it as 0 once it is predicted, is NaN without any label, and adds pixels in float32: beyond 2²⁴ of them
+    its classes differ in the last digits. Its mean IoU knows no label that is ignored.
 
     Args:
         class_names: names in the order of the labels.

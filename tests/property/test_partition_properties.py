@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from splitsem.errors import ConfigError
 from splitsem.tasks.partitions import (
@@ -72,6 +73,24 @@ def test_dirichlet_shares_have_the_means_and_variances_of_the_distribution():
     variance = (1 / num_clients) * (1 - 1 / num_clients) / (num_clients * beta + 1)
     assert np.abs(shares.mean(1) - 1 / num_clients).max() < 4 * np.sqrt(variance / 400)
     assert shares.var() == pytest.approx(variance, rel=0.15)
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.7, 5.0])
+def test_the_share_of_a_client_has_the_beta_distribution_that_dirichlet_gives_it(beta):
+    num_clients, labels = 4, np.repeat(np.arange(400), 1000)
+    shares = class_counts(labels, Dirichlet(beta).split(labels, num_clients)) / 1000
+    exact = stats.beta(beta, (num_clients - 1) * beta)
+    for client in range(num_clients):
+        steps = np.sort(np.minimum(shares[client] + 1e-3, 1))  # rounded up or down by less than one sample
+        below = np.sort(np.maximum(shares[client] - 1e-3, 0))
+        ranks = np.arange(1, 401) / 400
+        assert max((ranks - exact.cdf(steps)).max(), (exact.cdf(below) - ranks + 1 / 400).max()) < 1.95 / np.sqrt(400)
+
+
+def test_each_shard_goes_to_each_client_equally_often():
+    labels, draws = np.arange(10), 2000
+    holds = np.mean([class_counts(labels, Shards(2, seed).split(labels, 5)) for seed in range(draws)], axis=0)
+    assert np.abs(holds - 1 / 5).max() < 4 * np.sqrt(1 / 5 * 4 / 5 / draws)
 
 
 def test_dirichlet_keeps_its_minimum_or_names_beta_and_the_client():

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from splitsem.cost.branch_lut import BranchLut, UnitLut, Way, branch_frame, choice_frame
 from splitsem.cost.branch_lut_file import read_branch_lut, write_branch_lut
@@ -86,7 +87,7 @@ def test_ways_that_leave_the_same_convolutions_take_the_same_time() -> None:
     unit = replace(table().units[2], ways=measured)
     got = replace(table(), units=[unit], calibration=None).to_arrays().time_s[0]
     assert got[[0, 4, 6, 13, 1]].tolist() == [2.0, 2.0, 2.0, 2.0, 0.5]
-    published = {gamma: replace(way, repeats=0) for gamma, way in measured.items()}
+    published = {gamma: structs.replace(way, repeats=0) for gamma, way in measured.items()}
     got = replace(table(), units=[replace(unit, ways=published)], calibration=None).to_arrays().time_s[0]
     assert got[[0, 4, 6, 13, 1]].tolist() == [1.0, 3.0, 1.5, 2.5, 0.5]
 
@@ -134,6 +135,8 @@ def set_value(document: dict[str, Any], keys: tuple[Any, ...], value: Any) -> di
 
 UNIT = ("units", 1)
 WAY = (*UNIT, "ways", "4")
+PLACE = r"\$.units\[1\].ways.4"
+A_WAY = {"time_s": {"median": 1, "p10": 1, "p90": 1}, "repeats": 1, "flops": 1, "bytes": 1}
 
 
 @pytest.mark.parametrize(
@@ -141,24 +144,26 @@ WAY = (*UNIT, "ways", "4")
     [
         (("schema",), "splitsem.branch_lut/2", "its schema is 'splitsem.branch_lut/2'"),
         (("unit",), "ms", "its unit must be 's', got 'ms'"),
-        (("units",), ..., "'units' is missing"),
+        (("units",), ..., "missing required field `units`"),
         (("units",), [], "units must hold at least one unit"),
         ((*UNIT, "name"), "stem", "units must have names of their own, got 'stem' twice"),
         ((*UNIT, "origin"), "guessed", "origin must be one of measured, published, assumed, got 'guessed'"),
-        ((*UNIT, "output_shape"), [4, 0, 8], "output_shape must be a list of sizes of at least 1"),
-        ((*UNIT, "output_bytes"), -1, "output_bytes must be a whole number of 0 or more, got -1"),
-        ((*UNIT, "ways", "14"), {}, "unit 'stage1.0': γ must be 0…13, got '14'"),
-        ((*UNIT, "ways", "04"), {}, "unit 'stage1.0': γ must be 0…13, got '04'"),
-        ((*WAY, "time_s", "median"), -0.1, "unit 'stage1.0', γ 4, time_s: need 0 <= p10 <= median"),
-        ((*WAY, "time_s", "median"), float("nan"), "unit 'stage1.0', γ 4, time_s: need 0 <= p10 <= median"),
-        ((*WAY, "time_s", "p90"), ..., "unit 'stage1.0', γ 4, time_s: 'p90' is missing"),
-        ((*WAY, "flops"), float("nan"), "γ 4, flops must be finite and not negative"),
-        ((*WAY, "bytes"), "many", "γ 4, bytes must be a number, got 'many'"),
-        ((*WAY, "repeats"), 1.5, "γ 4, repeats must be a whole number"),
-        (("rates", "memory_bytes_per_s"), 0, "memory_bytes_per_s must be positive and finite"),
+        ((*UNIT, "output_shape"), [4, 0, 8], r"Expected `int` >= 1 - at `\$.units\[1\].output_shape\[1\]`"),
+        ((*UNIT, "output_bytes"), -1, r"Expected `int` >= 0 - at `\$.units\[1\].output_bytes`"),
+        ((*UNIT, "ways", "14"), A_WAY, r"unit 'stage1.0': γ must be 0…13, got 14 - at `\$.units\[1\]`"),
+        ((*UNIT, "ways", "14"), {}, r"missing required field `time_s` - at `\$.units\[1\].ways.14`"),
+        ((*UNIT, "ways", "04"), A_WAY, r"Expected `int`, got `str` - at `\$.units\[1\].ways.04`"),
+        ((*WAY, "time_s", "median"), -0.1, rf"need 0 <= p10 <= median.* - at `{PLACE}.time_s`"),
+        ((*WAY, "time_s", "median"), float("nan"), r"JSON is malformed: invalid character \(byte \d+\)"),
+        ((*WAY, "time_s", "p90"), ..., rf"missing required field `p90` - at `{PLACE}.time_s`"),
+        ((*WAY, "flops"), float("nan"), r"JSON is malformed: invalid character \(byte \d+\)"),
+        ((*WAY, "flops"), -1, rf"Expected `float` >= 0.0 - at `{PLACE}.flops`"),
+        ((*WAY, "bytes"), "many", rf"Expected `float`, got `str` - at `{PLACE}.bytes`"),
+        ((*WAY, "repeats"), 1.5, rf"Expected `int`, got `float` - at `{PLACE}.repeats`"),
+        (("rates", "memory_bytes_per_s"), 0, r"memory_bytes_per_s must be positive and finite.* - at `\$.rates`"),
         (("calibration", "chains", 0, "gammas"), [0, 2, 2, 0], "unit 'stage1.1' has no time for γ 2"),
-        (("calibration", "chains", 0, "sum_s"), 0, "both times must be positive"),
-        (("model", "name"), None, "model, name must be text, got None"),
+        (("calibration", "chains", 0, "sum_s"), 0, r"both times must be positive.* at `\$.calibration.chains\[0\]`"),
+        (("model", "name"), None, r"Expected `str`, got `null` - at `\$.model.name`"),
     ],
 )
 def test_a_damaged_table_says_where(path: Path, keys: tuple[Any, ...], value: Any, why: str) -> None:

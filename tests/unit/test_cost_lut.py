@@ -117,6 +117,7 @@ def with_value(document: dict[str, Any], value: Any, *keys: str) -> dict[str, An
 
 
 HEAD = ("points", "stage1", "head_s")
+PLACE = r"\$.points.stage1.head_s"
 
 
 @pytest.mark.parametrize(
@@ -124,18 +125,26 @@ HEAD = ("points", "stage1", "head_s")
     [
         (lambda d: with_value(d, "splitsem.lut/9", "schema"), "its schema is 'splitsem.lut/9'"),
         (lambda d: with_value(d, "ms", "unit"), "its unit must be 's'"),
-        (lambda d: without(d, "fingerprint"), "'fingerprint' is missing"),
-        (lambda d: without(d, "points"), "'points' is missing"),
-        (lambda d: without(d, *HEAD, "p10"), "point 'stage1', head_s: 'p10' is missing"),
-        (lambda d: with_value(d, -0.1, *HEAD, "median"), "point 'stage1', head_s: need 0 <= p10 <= median"),
-        (lambda d: with_value(d, float("nan"), *HEAD, "median"), "point 'stage1', head_s: need 0 <= p10"),
-        (lambda d: with_value(d, float("inf"), *HEAD, "p90"), "all finite"),
-        (lambda d: with_value(d, "0.1", *HEAD, "median"), "median must be a number, got '0.1'"),
-        (lambda d: with_value(d, True, *HEAD, "median"), "median must be a number, got True"),
-        (lambda d: with_value(d, [], *HEAD), "head_s must be a JSON object, got list"),
-        (lambda d: with_value(d, {"middle_s": {}}, "points", "stage1"), r"unknown \['middle_s'\]"),
-        (lambda d: with_value(d, 7, "fingerprint"), "fingerprint must be text"),
-        (lambda d: [d], "the file must be a JSON object, got list"),
+        (lambda d: without(d, "schema"), "missing required field `schema`"),
+        (lambda d: without(d, "unit"), "missing required field `unit`"),
+        (lambda d: without(d, "fingerprint"), "missing required field `fingerprint`"),
+        (lambda d: without(d, "points"), "missing required field `points`"),
+        (lambda d: without(d, *HEAD, "p10"), rf"missing required field `p10` - at `{PLACE}`"),
+        (lambda d: with_value(d, -0.1, *HEAD, "median"), rf"need 0 <= p10 <= median.* - at `{PLACE}`"),
+        (lambda d: with_value(d, float("nan"), *HEAD, "median"), r"JSON is malformed: invalid character \(byte \d+\)"),
+        (lambda d: with_value(d, float("inf"), *HEAD, "p90"), r"JSON is malformed: invalid character \(byte \d+\)"),
+        (lambda d: with_value(d, "0.1", *HEAD, "median"), rf"Expected `float`, got `str` - at `{PLACE}.median`"),
+        (lambda d: with_value(d, True, *HEAD, "median"), rf"Expected `float`, got `bool` - at `{PLACE}.median`"),
+        (lambda d: with_value(d, [], *HEAD), rf"Expected `object.*`, got `array` - at `{PLACE}`"),
+        (lambda d: with_value(d, None, *HEAD), rf"Expected `object.*`, got `null` - at `{PLACE}`"),
+        (
+            lambda d: with_value(d, {"middle_s": {}}, "points", "stage1"),
+            r"`middle_s` - at `\$.points.stage1`",
+        ),
+        (lambda d: with_value(d, {"head_s": 1}, "points", "layer1.0"), r"`int` - at `\$.points.layer1.0.head_s`"),
+        (lambda d: with_value(d, 7, "machine", "cores"), r"got `int` - at `\$.machine.cores`"),
+        (lambda d: with_value(d, 7, "fingerprint"), r"Expected `str`, got `int` - at `\$.fingerprint`"),
+        (lambda d: [d], "Expected `object`, got `array`"),
     ],
 )
 def test_damaged_lut_says_where(path: Path, change: Any, why: str) -> None:
@@ -144,11 +153,26 @@ def test_damaged_lut_says_where(path: Path, change: Any, why: str) -> None:
         read_lut(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"x":' + b"[" * 100_000])
 def test_file_that_is_not_json_is_a_config_error(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match="cannot read the LUT"):
+    with pytest.raises(ConfigError, match=r"(cannot read the|is not a whole) LUT"):
         read_lut(path)
+
+
+def test_a_number_beyond_all_numbers_is_refused_with_its_place(path: Path) -> None:
+    path.write_text(path.read_text().replace("0.004", "1e999"))
+    with pytest.raises(ConfigError, match=rf"out of range - at `{PLACE}.p90`"):
+        read_lut(path)
+
+
+def test_the_file_is_written_as_ever(path: Path) -> None:
+    assert path.read_text() == (
+        '{\n "schema": "splitsem.lut/1",\n "unit": "s",\n "fingerprint": "model-a",\n "torch": "2.14.1",\n'
+        ' "machine": {\n  "processor": "a processor"\n },\n "points": {\n  "stage1": {\n'
+        '   "head_s": {\n    "median": 0.002,\n    "p10": 0.001,\n    "p90": 0.004\n   },\n'
+        '   "tail_s": {\n    "median": 0.03,\n    "p10": 0.02,\n    "p90": 0.04\n   }\n  }\n }\n}\n'
+    )
 
 
 def test_missing_lut_is_a_config_error(tmp_path: Path) -> None:

@@ -63,12 +63,12 @@ def test_a_server_without_times_is_assumed_only_when_a_factor_is_stated(path: Pa
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"stage1.0@CLIENT": {"0": -1.0}}, "block 'stage1.0': γ 0 must be finite and not negative, got -1.0"),
-        ({"stage1.0@CLIENT": {"0": float("nan")}}, "γ 0 must be finite"),
-        ({"stage1.0@CLIENT": {"0": "fast"}}, "γ 0 must be a number, got 'fast'"),
+        ({"stage1.0@CLIENT": {"0": -1.0}}, r"`float` >= 0.0 - at `\$.blocks.stage1.0@CLIENT.0`"),
+        ({"stage1.0@CLIENT": {"0": float("nan")}}, r"JSON is malformed: invalid character \(byte \d+\)"),
+        ({"stage1.0@CLIENT": {"0": "fast"}}, r"Expected `float \| null`, got `str` - at `\$.blocks.stage1.0@CLIENT.0`"),
         ({"stage1.0@CLIENT": {"14": 1.0}}, "γ must be 0…13, got '14'"),
         ({"stage1.0@CLIENT": {"0": 1.0}}, r"has times for γ \[0\], the model's block offers \[0, 1, 2"),
-        ({"stage1.0@CLIENT": 3}, "it must be a JSON object, got int"),
+        ({"stage1.0@CLIENT": 3}, r"Expected `object`, got `int` - at `\$.blocks.stage1.0@CLIENT`"),
         ({"stage9.0@CLIENT": {}}, "has blocks that toy has not, or that were not asked for: stage9.0"),
         ({"stage1.0": {}}, "expected blocks named BLOCK@TIER, got 'stage1.0'"),
     ],

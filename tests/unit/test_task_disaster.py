@@ -8,6 +8,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.classification import MulticlassJaccardIndex
 
 from splitsem.models.unet import UNet
 from splitsem.tasks.aerial import scene
@@ -96,6 +97,17 @@ def test_iou_equals_counting_pixel_by_pixel() -> None:
         expected[f"iou_{name}"] = hit / union
     assert {k: float(v) for k, v in result.items() if k != "score"} == pytest.approx(expected)
     assert float(result["score"]) == pytest.approx(np.mean(list(expected.values())))
+
+
+def test_iou_of_each_class_is_that_of_torchmetrics_jaccard_index() -> None:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randint(0, 9, (8, 20, 20), generator=generator)  # classes 9…11 are absent, though they are predicted
+    y[torch.rand(y.shape, generator=generator) < 0.1] = IGNORED
+    predicted = torch.randint(0, 12, y.shape, generator=generator)
+    ours = SegmentationIoU(CLASS_NAMES, IGNORED)(predicted, y)
+    theirs = MulticlassJaccardIndex(12, average="none", ignore_index=IGNORED)(predicted, y)
+    assert [ours.get(f"iou_{name}") for name in CLASS_NAMES] == [*theirs[:9], None, None, None]
+    assert ours["score"] == theirs[:9].mean()
 
 
 def test_perfect_masks_score_one_and_a_data_set_without_labels_zero(task: Disaster) -> None:

@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+import msgspec
+
 from splitsem.errors import PayloadError
+from splitsem.json_files import decode
 
 MAGIC = b"sU"
 VERSION = 1
@@ -256,6 +259,12 @@ class Limits(NamedTuple):
         return limits if limits and limits.window else None
 
 
+class _Asked(msgspec.Struct):
+    points: list[str]
+    budget_s: float
+    pause_s: float
+
+
 def pack_profile(points: Sequence[str], budget_s: float, pause_s: float, payload: bytes) -> bytes:
     """Body of a PROFILE."""
     asked = {"points": list(points), "budget_s": budget_s, "pause_s": pause_s}
@@ -266,11 +275,10 @@ def parse_profile(body: bytes | memoryview) -> tuple[list[str], float, float, by
     """Points, budget, pause and payload of a PROFILE. Raises PayloadError."""
     head, _, payload = bytes(body).partition(b"\0")
     try:
-        asked = json.loads(head)
-        points, budget_s, pause_s = asked["points"], asked["budget_s"], asked["pause_s"]
-        return [str(point) for point in points], float(budget_s), float(pause_s), payload
-    except (ValueError, TypeError, KeyError, RecursionError) as exc:
-        raise PayloadError(f"expected points and a budget as JSON, got something else: {exc!r}") from exc
+        asked = decode(head, _Asked)
+    except ValueError as exc:
+        raise PayloadError(f"expected points and a budget as JSON, got something else: {exc}") from exc
+    return asked.points, asked.budget_s, asked.pause_s, payload
 
 
 def pack_answer(output: bytes | memoryview, server_s: float, queue_s: float) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import filelock
 from hydra.core.hydra_config import HydraConfig
@@ -15,8 +15,8 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from splitsem.cost.lut_file import write_text
 from splitsem.errors import ConfigError
+from splitsem.json_files import decode, write_text
 from splitsem.placement import Placement
 from splitsem.search.objective import quantile
 from splitsem.search.problem import Problem
@@ -26,10 +26,6 @@ from splitsem.training.fingerprint import fingerprint
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network, Whole
 from splitsem.workflows.result import Metrics
-
-if TYPE_CHECKING:
-    pass
-
 
 log = logging.getLogger(__name__)
 Document = dict[str, Any]
@@ -64,7 +60,7 @@ class Store:
         with filelock.FileLock(f"{path}.lock"):
             if path.exists():
                 try:
-                    document: Document = json.loads(path.read_text(encoding="utf-8"))
+                    document = decode(path.read_bytes(), Document)
                 except ValueError as exc:
                     raise ConfigError(f"{path} is damaged ({exc}); delete it") from exc
                 log.info("Step %s is done already: %s", step, path)

@@ -10,8 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
-from splitsem.cost.lut_file import write_text
 from splitsem.errors import ConfigError
+from splitsem.json_files import write_text
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.report.units import format_hz
 from splitsem.workflows.joint import figures
