@@ -2,8 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
+from zlib_ng import zlib_ng
 
 from splitsem.errors import PayloadError
 
@@ -18,18 +20,28 @@ class Codec(nn.Module, ABC):
     same class decodes from the bytes alone (learned codecs: and the weights that both ends share).
 
     Attributes:
+        is_framed: whether what ``encode`` returns is a payload of the wire format already, header and checksum
+            included; around other codecs' bytes ``payload`` puts an envelope.
+        is_learned: whether it has weights that are trained for one cut; the constructor then takes ``tensor_shape``.
         snr_db: signal-to-noise ratio of the link, as the receiver sees it (Eb/N0 of a bit on the air); set before
             ``decode`` where it is known.
         tail: the server's half of the network as it was tuned together with this codec, to be run in place of the
             network's own (``Cut.with_tail``); None where the network stayed as it was. Its weights are the codec's.
     """
 
+    is_framed: ClassVar[bool] = False
+    is_learned: ClassVar[bool] = False
     snr_db: float | None = None
     tail: nn.Module | None
 
     def __init__(self) -> None:
         super().__init__()
         self.register_module("tail", None)
+
+    @property
+    def name(self) -> str:
+        """Its identity on the wire."""
+        return type(self).__name__
 
     @property
     def encoder_bytes(self) -> int:
@@ -47,6 +59,25 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def decode(self, payload: bytes) -> Tensors:
         """The tensors, of their original shapes and dtypes, on the CPU. Raises PayloadError on any damage."""
+
+    def payload(self, z: Tensors) -> bytes:
+        """What travels: the bytes of ``encode``, in an envelope unless they are framed."""
+        code = self.encode(z)
+        return code if self.is_framed else self._envelope(code) + code
+
+    def read(self, payload: bytes) -> Tensors:
+        """The tensors of what ``payload`` made. Raises PayloadError on any damage."""
+        if self.is_framed:
+            return self.decode(payload)
+        size = len(self._envelope(b""))
+        code = payload[size:]
+        if payload[:size] != self._envelope(code):
+            raise PayloadError(f"expected an undamaged payload of {self.name}, got other bytes")
+        return self.decode(code)
+
+    def _envelope(self, code: bytes) -> bytes:
+        name = self.name.encode()
+        return b"SX" + bytes((len(name),)) + name + zlib_ng.crc32(code).to_bytes(4, "little")
 
     def local_output(self, z: Tensors) -> Tensor | None:
         """What the device itself makes of ``z``, to be combined with the tail's output; it never travels.
@@ -79,7 +110,7 @@ class Codec(nn.Module, ABC):
         for payload, seen_db in zip(payloads, snr_db, strict=True):
             self.snr_db = seen_db
             try:
-                tensors.append(self.decode(payload))
+                tensors.append(self.read(payload))
             except PayloadError:
                 tensors.append(None)
         return tensors

@@ -17,6 +17,7 @@ class TensorwiseCodec(Codec):
         codec_id: its number in the wire format.
     """
 
+    is_framed: ClassVar[bool] = True
     codec_id: ClassVar[int]
 
     @abstractmethod

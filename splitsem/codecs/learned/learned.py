@@ -125,6 +125,8 @@ class LearnedCodec(Codec):
         snr_range_db: least and largest signal-to-noise ratio that training meets, drawn anew for each batch.
     """
 
+    is_framed: ClassVar[bool] = True
+    is_learned: ClassVar[bool] = True
     codec_id: ClassVar[int]
     mean: Tensor
     deviation: Tensor
