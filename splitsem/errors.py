@@ -3,6 +3,7 @@
 SplitSemError
 ├── ConfigError       a setting, file or folder is missing or makes no sense
 ├── SplitPointError   no such split point; lists the valid ones
+├── ContractError     a codec, task, link, machine or model breaks its contract; a line for each broken promise
 ├── PayloadError      bytes that are not a whole, undamaged payload of the expected codec
 └── LinkError         the other end cannot be reached (peer, status, number of tries)
     ├── SessionError  the server does not know the session (it was restarted, or made room): open the plan again
@@ -22,6 +23,10 @@ class ConfigError(SplitSemError):
 
 class SplitPointError(SplitSemError):
     """The named split point does not exist; lists those that do."""
+
+
+class ContractError(SplitSemError):
+    """A plug-in breaks its contract (splitsem.check): a line for each broken promise."""
 
 
 class PayloadError(SplitSemError):

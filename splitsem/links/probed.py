@@ -54,7 +54,9 @@ class MeasuredLink(Link):
 
     def send(self, payload: bytes, protected_bytes: int | None = None) -> LinkReport:
         """Deliver the payload unchanged and report its time and energy."""
-        return LinkReport(payload, self.link_s(len(payload)), 8 * len(payload) * self.energy_j_per_bit)
+        num_bytes = len(payload)
+        energy_j = 8 * num_bytes * self.energy_j_per_bit
+        return LinkReport(payload, self.link_s(num_bytes), energy_j, wire_bytes=num_bytes)
 
     def _fitted_slope(self) -> float:
         """Seconds a byte, not negative."""

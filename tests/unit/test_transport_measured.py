@@ -47,3 +47,7 @@ def test_energy_is_that_of_the_payload_bits():
 def test_probes_that_cannot_be_are_refused(probes):
     with pytest.raises(ValueError, match="probes"):
         MeasuredLink(probes)
+
+
+def test_a_link_of_probes_counts_the_bytes_on_the_wire() -> None:
+    assert MeasuredLink([(0, 0.001), (1000, 0.010)]).send(bytes(700)).wire_bytes == 700

@@ -1,0 +1,204 @@
+"""python -m splitsem.check: try the contract of a class, a function or an option, and say which promises are broken."""
+
+import argparse
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from splitsem.errors import ConfigError, SplitSemError
+
+_CONF = Path(__file__).parents[2] / "conf"
+_GROUPS = ("codec", "task", "model", "transport", "hardware/machine")
+_FACTS: dict[str, Any] = {
+    "input_shape": [3, 32, 32],
+    "output_shape": [10],
+    "tensor_shape": [3, 16, 16],
+    "num_classes": 10,
+}
+_HELP = f"""\
+Try the contract of a codec, task, link, machine or model, and print each promise that is broken.
+
+  python -m splitsem.check my_package.MyCodec level=9        a class, and arguments of its constructor
+  python -m splitsem.check my_package.MyNet input_shape=[1,28,28] output_shape=[10]
+  python -m splitsem.check my_package.make_net               a function that makes one
+  python -m splitsem.check codec=quant8 codec.bit_width=3    an option of a group, and settings of it
+  python -m splitsem.check task=mine --config-dir=my_conf    an option of yours
+
+The kind shows in the class: a subclass of Codec, Task, Link or Machine; any other nn.Module is a model. Groups of
+options: {", ".join(_GROUPS)}. Values are YAML: 3, 1.0e-3, true, null, [1, 8, 8].
+A constructor that names one of these facts gets an example of it, where you give none:
+{", ".join(f"{name}={value}" for name, value in _FACTS.items())}.
+"""
+_EPILOG = (
+    "Exit status: 0 where every promise is kept, else 1. In a test of yours: from splitsem.check import check_codec"
+)
+
+
+class _Part(NamedTuple):
+    """What is to be checked: what makes one, the class or function behind it, and the facts given or assumed."""
+
+    make: Callable[[], Any]
+    target: Any
+    facts: dict[str, Any]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check what the command line names; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m splitsem.check",
+        description=_HELP,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("part", help="package.module.Class, or group=option")
+    parser.add_argument(
+        "settings", nargs="*", metavar="name=value", help="arguments of the constructor, or settings of the option"
+    )
+    parser.add_argument("--config-dir", metavar="FOLDER", help="your own options, as run.py's --config-dir")
+    parser.add_argument("-v", "--verbose", action="store_true", help="also list the promises that are kept")
+    asked = parser.parse_intermixed_args(arguments)
+    try:
+        part = (
+            _option(asked.part, asked.settings, asked.config_dir)
+            if "=" in asked.part
+            else _class(asked.part, asked.settings)
+        )
+        kind, kept = _check(part)
+    except (SplitSemError, ValueError) as exc:
+        sys.stdout.write(f"{exc}\n")
+        return 1
+    sys.stdout.write(f"ok: {part.make.__name__} keeps the contract of a {kind} ({len(kept)} promises)\n")
+    if asked.verbose:
+        sys.stdout.writelines(f"  {promise}\n" for promise in kept)
+    return 0
+
+
+def _class(path: str, settings: list[str]) -> _Part:
+    return _part({"_target_": path}, _values(settings), path.rpartition(".")[2])
+
+
+def _values(settings: list[str]) -> dict[str, Any]:
+    import yaml
+
+    values = {}
+    for setting in settings:
+        name, is_given, text = setting.partition("=")
+        if not is_given or not name:
+            raise ConfigError(f"settings are name=value, e.g. level=9, got {setting!r}")
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError as exc:
+            raise ConfigError(f"the value of {name} must be YAML, e.g. 3 or [1,8,8], got {text!r}") from exc
+    return values
+
+
+def _option(choice: str, settings: list[str], config_dir: str | None) -> _Part:
+    """An option of a group of the configuration, as run.py would compose it."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    group, _, option = choice.partition("=")
+    if group not in _GROUPS:
+        raise ConfigError(
+            f"a group of options is one of {', '.join(_GROUPS)}, got {group!r}; or give package.module.Class"
+        )
+    facts = [setting for setting in settings if setting.partition("=")[0] in _FACTS]
+    search = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
+    overrides = [f"+{group}={option}", *search, *(setting for setting in settings if setting not in facts)]
+    try:
+        with initialize_config_dir(str(_CONF), version_base="1.3"):
+            cfg = OmegaConf.select(compose(overrides=overrides), group.replace("/", "."))
+            plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as exc:
+        if isinstance(exc, MissingMandatoryValue):
+            raise ConfigError(f"{choice}: {exc.full_key} is required; give {exc.full_key}=VALUE") from exc
+        why = " ".join(str(exc).partition("Config search path")[0].split()).removeprefix("In '_dummy_empty_config_': ")
+        raise ConfigError(f"{choice}: {why}") from exc
+    if not isinstance(plain, dict) or "_target_" not in plain:
+        raise ConfigError(f"{choice}: the option's file must name a class as _target_")
+    return _part({str(key): value for key, value in plain.items()}, _values(facts), choice)
+
+
+def _part(settings: dict[str, Any], given: dict[str, Any], name: str) -> _Part:
+    """What makes the object of these settings, and the facts that its constructor names."""
+    from pkgutil import resolve_name
+
+    from hydra.utils import instantiate
+
+    path = settings["_target_"]
+    try:
+        target = resolve_name(path)
+        named = inspect.signature(target).parameters
+    except (ImportError, AttributeError, ValueError, TypeError) as exc:
+        why = str(exc).strip().splitlines()[0]
+        raise ConfigError(
+            f"{path}: no such class or function ({why}); give package.module.Class, from its folder"
+        ) from exc
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in named.values())
+    if unknown := [one for one in given if one not in named and one not in _FACTS and not takes_any]:
+        raise ConfigError(f"{path} has no argument {unknown[0]!r}; it has {', '.join(named) or 'none'}")
+    facts = _FACTS | {one: value for one, value in given.items() if one in _FACTS}
+    arguments = {one: value for one, value in (_FACTS | given).items() if one in named or (takes_any and one in given)}
+    for_hydra = (
+        {key: value for key, value in settings.items() if key not in arguments} | arguments | {"_convert_": "all"}
+    )
+
+    def make() -> Any:
+        from hydra.errors import InstantiationException
+
+        try:
+            return instantiate(for_hydra)
+        except InstantiationException as exc:
+            raise (exc.__cause__ or exc) from None  # what the constructor itself raised
+
+    if "output_shape" not in named and "output_shape" not in given:
+        facts["output_shape"] = None
+    make.__name__ = name
+    return _Part(make, target, facts)
+
+
+def _check(part: _Part) -> tuple[str, tuple[str, ...]]:
+    """Check one part by the function for its kind; returns the kind and the promises that were kept."""
+    from torch import nn
+
+    from splitsem import check
+    from splitsem.codecs.codec import Codec
+    from splitsem.cost.machines import Machine
+    from splitsem.links.link import Link
+    from splitsem.tasks.task import Task
+
+    kind = part.target if inspect.isclass(part.target) else _made_kind(part)
+    if issubclass(kind, Codec):
+        return "codec", check.check_codec(part.make, part.facts["tensor_shape"])
+    if issubclass(kind, nn.Module):
+        return "model", check.check_model(part.make, part.facts["input_shape"], part.facts["output_shape"])
+    for base, word, function in (
+        (Task, "task", check.check_task),
+        (Link, "link", check.check_link),
+        (Machine, "machine", check.check_machine),
+    ):
+        if issubclass(kind, base):
+            return word, function(part.make)
+    raise ConfigError(
+        f"{part.make.__name__}: a Codec, Task, Link, Machine or nn.Module has a contract to check, got {kind.__name__}"
+    )
+
+
+def _made_kind(part: _Part) -> type:
+    """The class of what a function makes. Raises ContractError where it makes nothing."""
+    from splitsem.check.promises import Promises
+
+    made: list[Any] = []
+    promises = Promises("a function that makes a part")
+    promises.name = part.make.__name__
+    promises.hold_once("it can be called", lambda: made.append(part.make()))
+    promises.finish()
+    return type(made[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,289 @@
+"""check_codec: what every codec promises, tried on tensors of many shapes and on damaged bytes."""
+
+import copy
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from splitsem.check.promises import Promises, UnkeptError, expect
+from splitsem.codecs.codec import Codec, Tensors
+from splitsem.errors import ConfigError, PayloadError
+
+_NUM_CUTS, _NUM_FLIPS = 32, 200
+_SLACK = 1e-5  # of the range of the values, or one step of the dtype
+
+
+class Trial(NamedTuple):
+    """One set of crossing tensors that the codec takes: the tensors and their payload."""
+
+    z: Tensors
+    payload: bytes
+
+    def tensors(self) -> Tensors:
+        """Copies of the tensors, which the codec may spoil."""
+        return _clones(self.z)
+
+
+class Damage(NamedTuple):
+    """A payload, and the same one damaged."""
+
+    trial: Trial
+    damaged: bytes
+
+
+def check_codec(codec: Codec | Callable[[], Codec], tensor_shape: Sequence[int] | None = None) -> tuple[str, ...]:
+    """Try every promise of a codec.
+
+    Args:
+        codec: a codec, or what makes one, e.g. its class. It is put in eval mode.
+        tensor_shape: shape of the crossing tensor for one sample that a learned codec was built for; None for the
+            codec's own attribute of that name.
+
+    Returns:
+        The promises, each a sentence, all of them kept.
+
+    Raises:
+        ContractError: a line for each promise that is broken.
+
+    >>> from splitsem.codecs.tensorwise import Identity
+    >>> check_codec(Identity)[0]
+    'the constructor makes a Codec'
+    """
+    promises = Promises("a codec")
+    made, fresh = promises.twins(codec, Codec, lambda one: bool(one.state_dict()))
+    made.eval(), fresh.eval()
+    pristine = copy.deepcopy(fresh)
+    shape = tensor_shape if tensor_shape is not None else getattr(made, "tensor_shape", None)
+    promises.hold_once("name is a text that is not empty", partial(_name, made))
+    promises.hold_once("encoder_bytes is a whole number, 0 or more", partial(_encoder_bytes, made))
+    trials = _taken(promises, made, _examples(shape if made.is_learned else None))
+    trials = promises.hold(
+        "decode gives back as many tensors, of the same shapes and dtypes, on the CPU",
+        partial(_round_trip, made),
+        trials,
+    )
+    hold = partial(promises.hold, cases=trials)
+    stable = hold("the same tensors give the same bytes twice", partial(_is_stable, made))
+    promises.hold("a fresh codec makes the same bytes", partial(_is_stable, fresh), stable)
+    hold("a fresh codec decodes to the same tensors from the bytes alone", partial(_fresh_decodes, made, pristine))
+    hold("encode and forward leave their tensors as they are", partial(_leaves, made))
+    hold("encode works in inference mode", partial(_in_inference_mode, made))
+    promises.hold("encode takes tensors that are not contiguous", partial(_not_contiguous, made), stable)
+    alike = hold("forward gives tensors of the same shapes and dtypes", partial(_forward_kind, made))
+    if not made.is_learned:
+        promises.hold("forward gives what decode gives of encode's bytes", partial(_forward_equals, made), alike)
+    floats = {name: trial for name, trial in alike.items() if any(t.is_floating_point() for t in trial.z)}
+    promises.hold("gradients pass through forward", partial(_gradients, made), floats)
+    whole = hold("protected_bytes is a whole number from 0 to the payload's length", partial(_protected, made))
+    hold("combine takes local_output, with and without the server's output", partial(_combines, made))
+    damages = _damages(made, list(whole.values()))
+    kept = promises.hold("damaged payloads raise PayloadError and nothing else", partial(_refuses, made), damages)
+    if kept.keys() == damages.keys():
+        promises.hold(
+            "decode_all gives None for a damaged payload and tensors for a whole one", partial(_reads_all, made), kept
+        )
+    return promises.finish()
+
+
+def _examples(shape: Sequence[int] | None) -> list[Tensors]:
+    """Crossing tensors to try: of the one shape of a learned codec, or of many."""
+    draw = torch.Generator().manual_seed(0)
+
+    def features(*size: int) -> Tensor:
+        return torch.randn(size, generator=draw).sub(0.3).relu()
+
+    if shape is not None:
+        one, three = features(1, *shape), features(3, *shape)
+        return [(one,), (three,), (one.half(),), (one.bfloat16(),)]
+    map_, row = features(1, 16, 8, 8), features(1, 8)
+    picture = torch.rand(1, 3, 16, 16, generator=draw)
+    whole_numbers = torch.arange(12).reshape(1, 12)
+    number = torch.tensor(0.75)
+    return [
+        *((t,) for t in (row, map_, features(3, 4, 6, 6), picture, number, number.reshape(1, 1))),
+        (row, features(1, 4, 5, 7)),
+        *((t,) for t in (map_.half(), map_.bfloat16(), whole_numbers)),
+        (map_, whole_numbers),
+    ]
+
+
+def _kinds(z: Sequence[Tensor]) -> str:
+    """Dtypes and shapes in words: ``float32 1×8 and int64 3``."""
+    return " and ".join(f"{str(t.dtype)[6:]} {'×'.join(map(str, t.shape)) or 'scalar'}" for t in z) or "no tensor"
+
+
+def _taken(promises: Promises, codec: Codec, examples: list[Tensors]) -> dict[str, Trial]:
+    """The payloads of the examples that the codec takes; the others it refuses by ValueError or ConfigError."""
+    trials: dict[str, Trial] = {}
+    refused: list[str] = []
+
+    def take(z: Tensors) -> None:
+        try:
+            code = codec.encode(_clones(z))
+        except (ValueError, ConfigError) as exc:
+            expect(str(exc).strip() and "\n" not in str(exc), f"refused by {type(exc).__name__} with {str(exc)!r}")
+            refused.append(f"{_kinds(z)}: {exc}")
+            return
+        expect(isinstance(code, bytes), f"got {type(code).__name__}")
+        trials[_kinds(z)] = Trial(z, codec.payload(_clones(z)))
+
+    def takes_some() -> None:
+        expect(trials, f"it refuses all {len(examples)}; {refused[0] if refused else ''}")
+
+    cases = {_kinds(z): z for z in examples}
+    kept = promises.hold(
+        "encode returns bytes, or refuses tensors by a ValueError or ConfigError of one line", take, cases
+    )
+    if kept.keys() == cases.keys():
+        promises.hold_once("encode takes some of the tensors that were tried", takes_some)
+    return trials
+
+
+def _name(codec: Codec) -> None:
+    expect(isinstance(codec.name, str) and codec.name, f"got {codec.name!r}")
+
+
+def _encoder_bytes(codec: Codec) -> None:
+    size = codec.encoder_bytes
+    expect(isinstance(size, int) and size >= 0, f"got {size!r}")
+
+
+def _round_trip(codec: Codec, trial: Trial) -> None:
+    z_hat = codec.read(trial.payload)
+    expect(isinstance(z_hat, tuple), f"got {type(z_hat).__name__}, not a tuple")
+    expect(all(isinstance(t, Tensor) for t in z_hat), "got something that is no tensor")
+    expect(_kinds(z_hat) == _kinds(trial.z), f"got {_kinds(z_hat)}")
+    expect(all(t.device.type == "cpu" for t in z_hat), f"got tensors on {', '.join(str(t.device) for t in z_hat)}")
+
+
+def _is_stable(codec: Codec, trial: Trial) -> None:
+    again = codec.payload(trial.tensors())
+    expect(again == trial.payload, f"got other bytes ({len(again)} in place of {len(trial.payload)})")
+
+
+def _fresh_decodes(codec: Codec, pristine: Codec, trial: Trial) -> None:
+    z_hat = codec.read(trial.payload)
+    elsewhere = copy.deepcopy(pristine).read(trial.payload)
+    expect(_are_equal(z_hat, elsewhere), "got other tensors")
+
+
+def _are_equal(z: Tensors, other: Tensors) -> bool:
+    return _kinds(z) == _kinds(other) and all(map(torch.equal, z, other))
+
+
+def _leaves(codec: Codec, trial: Trial) -> None:
+    for call in (codec.encode, codec):
+        z = trial.tensors()
+        call(z)
+        expect(_are_equal(z, trial.z), f"{'forward' if call is codec else 'encode'} changed them")
+
+
+def _clones(z: Tensors) -> Tensors:
+    return tuple(t.clone() for t in z)
+
+
+def _in_inference_mode(codec: Codec, trial: Trial) -> None:
+    with torch.inference_mode():
+        _round_trip(codec, Trial(trial.z, codec.payload(trial.tensors())))
+
+
+def _not_contiguous(codec: Codec, trial: Trial) -> None:
+    strided = tuple(t.transpose(0, -1).contiguous().transpose(0, -1) if t.dim() > 1 else t for t in trial.tensors())
+    payload = codec.payload(strided)
+    _round_trip(codec, Trial(trial.z, payload))
+    if not codec.is_learned:  # a network's last bit may depend on how its input lies in memory
+        expect(payload == trial.payload, "got other bytes than for the same values in a row")
+
+
+def _forward_kind(codec: Codec, trial: Trial) -> None:
+    z_hat = codec(trial.tensors())
+    expect(isinstance(z_hat, tuple), f"got {type(z_hat).__name__}, not a tuple")
+    expect(_kinds(z_hat) == _kinds(trial.z), f"got {_kinds(z_hat)}")
+
+
+def _forward_equals(codec: Codec, trial: Trial) -> None:
+    for z, in_memory, from_bytes in zip(trial.z, codec(trial.tensors()), codec.read(trial.payload), strict=True):
+        if not z.is_floating_point():
+            expect(torch.equal(in_memory, from_bytes), "integers differ")
+            continue
+        range_ = float(z.float().max() - z.float().min()) or float(z.float().abs().max())
+        worst = float((in_memory.float() - from_bytes.float()).abs().max())
+        slack = range_ * max(_SLACK, torch.finfo(z.dtype).eps)
+        expect(worst <= slack, f"they differ by up to {worst:.3g}, allowed is {slack:.3g}")
+
+
+def _gradients(codec: Codec, trial: Trial) -> None:
+    z = tuple(t.clone().requires_grad_() if t.is_floating_point() else t for t in trial.z)
+    z_hat = codec(z)
+    given, made = [t for t in z if t.requires_grad], [t for t in z_hat if t.is_floating_point()]
+    expect(all(t.requires_grad for t in made), "forward's result has no gradient")
+    gradients = torch.autograd.grad(
+        sum(t.float().square().sum() + t.float().sum() for t in made), given, allow_unused=True
+    )
+    for gradient in gradients:
+        expect(gradient is not None, "none reaches the input")
+        expect(gradient.isfinite().all(), "it is not finite")
+        expect(gradient.any(), "it is zero everywhere; pass it straight through where you round")
+
+
+def _protected(codec: Codec, trial: Trial) -> None:
+    size = codec.protected_bytes(trial.payload)
+    expect(isinstance(size, int) and 0 <= size <= len(trial.payload), f"got {size!r} for {len(trial.payload)} bytes")
+
+
+def _combines(codec: Codec, trial: Trial) -> None:
+    local = codec.local_output(trial.tensors())
+    if local is None:
+        return
+    for output in (None, torch.zeros_like(local)):
+        combined = codec.combine(local, output)
+        expect(isinstance(combined, Tensor), f"got {type(combined).__name__}")
+        expect(combined.shape == local.shape and combined.isfinite().all(), f"got {_kinds((combined,))}, or not finite")
+
+
+def _damages(codec: Codec, trials: list[Trial]) -> dict[str, Damage]:
+    """Damaged payloads of the shortest and the longest trial, by what was done to them."""
+    draw = random.Random(0)
+    found: dict[str, Damage] = {}
+    ordered = sorted(trials, key=lambda trial: len(trial.payload))
+    for trial in ordered[:1] + ordered[-1:]:
+        payload, size = trial.payload, len(trial.payload)
+        made = {"no bytes": b"", "random bytes": draw.randbytes(size), "a byte too many": payload + b"\0"}
+        made["bytes too many"] = payload + draw.randbytes(9)
+        for end in sorted({size * i // _NUM_CUTS for i in range(_NUM_CUTS)}):
+            made[f"its first {end} bytes"] = payload[:end]
+        for _ in range(_NUM_FLIPS // 2 if size else 0):
+            at, bits = draw.randrange(size), 1 << draw.randrange(8) if draw.random() < 0.5 else draw.randrange(1, 256)
+            made[f"bits {bits:#04x} of byte {at} flipped"] = _flipped(payload, at, bits)
+        for what, damaged in made.items():
+            if damaged != payload:
+                found[f"{what} in place of {size} bytes"] = Damage(trial, damaged)
+    return found
+
+
+def _flipped(payload: bytes, at: int, bits: int) -> bytes:
+    return payload[:at] + bytes((payload[at] ^ bits,)) + payload[at + 1 :]
+
+
+def _refuses(codec: Codec, case: Damage) -> None:
+    """A codec that bears bit errors may return tensors of the right shapes instead."""
+    trial, damaged = case
+    bears = codec.is_framed and codec.protected_bytes(trial.payload) < len(trial.payload)
+    try:
+        z_hat = codec.read(damaged)
+    except PayloadError:
+        return
+    if not bears:
+        raise UnkeptError(f"read returned {_kinds(z_hat)}")
+    expect(_kinds(z_hat) == _kinds(trial.z), f"read returned {_kinds(z_hat)}, not {_kinds(trial.z)}")
+
+
+def _reads_all(codec: Codec, case: Damage) -> None:
+    trial, damaged = case
+    first, second = codec.decode_all([damaged, trial.payload], [None, None])
+    expect(second is not None and _kinds(second) == _kinds(trial.z), "the whole payload gave no such tensors")
+    expect(first is None or codec.protected_bytes(trial.payload) < len(trial.payload), "the damaged one gave tensors")

@@ -1,0 +1,206 @@
+"""check_task: what every task promises, tried on its samples, its loss and its metrics."""
+
+import copy
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from splitsem.check.promises import Promises, expect
+from splitsem.tasks.task import Splits, Task
+
+_NUM_SAMPLES, _NUM_SMALL_SAMPLES = 200, 2000  # of each data set that are compared
+_SMALL = 4096  # values of a sample that is cheap to read
+_BATCH = 4
+
+
+def check_task(task: Task | Callable[[], Task]) -> tuple[str, ...]:
+    """Try every promise of a task; it loads its data, twice.
+
+    Args:
+        task: a task, or what makes one, e.g. its class.
+
+    Returns:
+        The promises, each a sentence, all of them kept.
+
+    Raises:
+        ContractError: a line for each promise that is broken.
+    """
+    promises = Promises("a task")
+    made, fresh = promises.twins(task, Task, lambda one: False)
+    shapes = [("input_shape", made), ("output_shape", made)]
+    cases = dict(zip(("input_shape", "output_shape"), shapes, strict=True))
+    has_shapes = len(promises.hold("shapes are tuples of whole numbers, each at least 1", _shape, cases)) == 2
+    promises.hold_once("input_bytes is a whole number above 0", partial(_input_bytes, made))
+    if (
+        not promises.hold_once("splits gives three data sets that are not empty", partial(_three, made))
+        or not has_shapes
+    ):
+        return promises.finish()
+    splits = {name: getattr(made.splits(), name) for name in Splits._fields}
+    good = promises.hold("x is float32, finite and of input_shape", partial(_samples_fit, made), splits)
+    if good.keys() == splits.keys():
+        promises.hold(
+            "a second equal task has the same samples", partial(_is_repeated, made, fresh), {n: n for n in splits}
+        )
+        promises.hold("a sample is the same when it is read again", partial(_is_read_again, made), splits)
+        pairs = {f"{a} and {b}": (a, b) for a, b in (("train", "val"), ("train", "test"), ("val", "test"))}
+        promises.hold("no sample is in two of the data sets", partial(_are_disjoint, made), pairs)
+        promises.hold_once(
+            "an image has 1 or 3 channels, height and width, and values from 0 to 1", partial(_is_image, made)
+        )
+        batched = promises.hold("a DataLoader makes batches of the samples", partial(_is_batched, made), splits)
+        promises.hold("loss is a finite scalar with gradients", partial(_loss, made), batched)
+        scored = promises.hold("metrics give a score from 0 to 1", partial(_scores, made), batched)
+        promises.hold("metrics are fresh each time", partial(_is_fresh, made), scored)
+    return promises.finish()
+
+
+def _shape(case: tuple[str, Task]) -> None:
+    name, task = case
+    shape = getattr(task, name)
+    is_shape = isinstance(shape, tuple) and shape and all(isinstance(size, int) and size >= 1 for size in shape)
+    expect(is_shape, f"got {shape!r}")
+
+
+def _input_bytes(task: Task) -> None:
+    expect(isinstance(task.input_bytes, int) and task.input_bytes > 0, f"got {task.input_bytes!r}")
+
+
+def _three(task: Task) -> None:
+    splits = task.splits()
+    expect(isinstance(splits, Splits), f"got {type(splits).__name__}, not Splits")
+    data: Any
+    for name, data in zip(Splits._fields, splits, strict=True):
+        expect(isinstance(data, Dataset), f"{name} is a {type(data).__name__}, not a Dataset")
+        expect(len(data) > 0, f"{name} is empty")
+
+
+def _samples_fit(task: Task, data: Dataset) -> None:
+    for x, _ in _read(task, data):
+        expect(isinstance(x, Tensor), f"got {type(x).__name__}")
+        expect(x.dtype is torch.float32, f"got {x.dtype}")
+        expect(tuple(x.shape) == task.input_shape, f"got {tuple(x.shape)}, input_shape is {task.input_shape}")
+        expect(x.isfinite().all(), "got NaN or infinity")
+
+
+def _read(task: Task, data: Any, most: int | None = None) -> Iterator[tuple[Tensor, Any]]:
+    """Up to so many samples, spread evenly; those of small inputs are cheap and many."""
+    most = most or (_NUM_SMALL_SAMPLES if prod(task.input_shape) <= _SMALL else _NUM_SAMPLES)
+    num = min(most, len(data))
+    with _seeded():
+        for i in range(num):
+            yield data[i * len(data) // num]
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """The same random numbers each time inside, for augmentation; outside all is as it was."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
+
+def _digests(task: Task, data: Dataset, most: int | None = None) -> list[bytes]:
+    return [_digest(sample) for sample in _read(task, data, most)]
+
+
+def _digest(sample: Sequence[Any]) -> bytes:
+    digest = hashlib.sha256()
+    for part in sample:
+        array = np.ascontiguousarray(part)
+        digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+    return digest.digest()
+
+
+def _is_repeated(task: Task, fresh: Task, name: str) -> None:
+    data, again = (getattr(one.splits(), name) for one in (task, fresh))
+    expect(len(data) == len(again), f"it has {len(data)} samples, then {len(again)}")
+    num_other = sum(map(bytes.__ne__, _digests(task, data), _digests(task, again)))
+    expect(not num_other, f"{num_other} samples differ: seed what is drawn")
+
+
+def _is_read_again(task: Task, data: Dataset) -> None:
+    expect(
+        _digests(task, data, 20) == _digests(task, data, 20), "it differs from what the same seeds of torch gave before"
+    )
+
+
+def _are_disjoint(task: Task, names: tuple[str, str]) -> None:
+    first, second = (set(_digests(task, getattr(task.splits(), name))) for name in names)
+    expect(not first & second, f"{len(first & second)} samples of {len(second)} that were compared are in both")
+
+
+def _is_image(task: Task) -> None:
+    if not task.is_image:
+        return
+    expect(
+        len(task.input_shape) == 3 and task.input_shape[0] in (1, 3), f"is_image, but input_shape is {task.input_shape}"
+    )
+    for name, data in zip(Splits._fields, task.splits(), strict=True):
+        for x, _ in _read(task, data):
+            expect(x.min() >= 0 and x.max() <= 1, f"in {name}, values are from {x.min():.3g} to {x.max():.3g}")
+
+
+def _batch(data: Dataset) -> tuple[Tensor, Any]:
+    with _seeded():
+        x, y = next(iter(DataLoader(data, batch_size=_BATCH)))
+    return x, y
+
+
+def _is_batched(task: Task, data: Any) -> None:
+    x, _ = _batch(data)
+    shape = (min(_BATCH, len(data)), *task.input_shape)
+    expect(tuple(x.shape) == shape, f"got {tuple(x.shape)}, not {shape}")
+
+
+def _outputs(task: Task, batch: int, seed: int) -> Tensor:
+    return torch.randn(batch, *task.output_shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _loss(task: Task, data: Dataset) -> None:
+    x, y = _batch(data)
+    y_hat = _outputs(task, len(x), seed=0).requires_grad_()
+    loss = task.loss(y_hat, y)
+    expect(isinstance(loss, Tensor) and loss.dim() == 0, f"got {getattr(loss, 'shape', type(loss).__name__)}")
+    expect(loss.isfinite(), f"got {loss.item()}")
+    expect(loss.requires_grad, "it has no gradient")
+    (gradient,) = torch.autograd.grad(loss, y_hat, allow_unused=True)
+    expect(gradient is not None and gradient.isfinite().all(), "the gradient of the output is missing or not finite")
+
+
+def _scores(task: Task, data: Dataset) -> None:
+    x, y = _batch(data)
+    metrics = task.metrics()
+    metrics.update(_outputs(task, len(x), seed=0), y)
+    found = {name: float(value) for name, value in metrics.compute().items()}
+    expect("score" in found, f"there is no score, but {', '.join(found) or 'nothing'}")
+    expect(0 <= found["score"] <= 1, f"got {found['score']}")
+
+
+def _is_fresh(task: Task, data: Dataset) -> None:
+    x, y = _batch(data)
+    used = task.metrics()
+    unused = copy.deepcopy(used)
+    used.update(_outputs(task, len(x), seed=0), y)
+    second = task.metrics()
+    expect(second is not used, "metrics returned the same object twice")
+    for one in (second, unused):
+        one.update(_outputs(task, len(x), seed=1), y)
+    scores = [float(one.compute()["score"]) for one in (second, unused)]
+    expect(scores[0] == scores[1], f"after an earlier use the score is {scores[0]}, without it {scores[1]}")
