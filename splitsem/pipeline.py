@@ -153,12 +153,16 @@ class Pipeline:
         payload = self.codec.payload(z)
         local = self.codec.local_output(z)
         encoded = time.perf_counter()
+        if not frames.payload_bytes and self.codec.payload(z) != payload:
+            raise self.codec.broken("encode must give the same bytes for the same tensors")
         report = self.link.send(payload, self.codec.protected_bytes(payload))
         sent = time.perf_counter()
         self.decoder.snr_db = report.snr_db
         z_hat = self._decode(payload, report.payload)
-        if z_hat is not None and not is_like(z, z_hat):  # a damaged header that its checksum did not betray
-            z_hat = None
+        if z_hat is not None and not is_like(z, z_hat):
+            if report.payload == payload:
+                raise self.decoder.broken(f"decode must give back {_describe(z)}, got {_describe(z_hat)}")
+            z_hat = None  # a damaged header that its checksum did not betray
         frames.decode_s.append(time.perf_counter() - sent)
         frames.encode_s.append(encoded - began)
         frames.add(payload, report)
@@ -228,6 +232,10 @@ def _answer(output: Tensor, link: Link, frames: Frames, sample: int) -> Tensor |
             pass
     frames.num_lost += 1
     return None
+
+
+def _describe(z: Tensors) -> str:
+    return " ".join(f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for t in z) or "no tensors"
 
 
 def is_like(z: Tensors, z_hat: Tensors) -> bool:

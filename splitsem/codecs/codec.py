@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from splitsem.codecs import fields
 from splitsem.codecs.fields import Payload
-from splitsem.errors import PayloadError
+from splitsem.errors import ContractError, PayloadError
 
 Tensors = tuple[Tensor, ...]
 
@@ -77,15 +77,33 @@ class Codec(nn.Module, ABC):
         """
 
     def payload(self, z: Tensors) -> bytes:
-        """What travels: ``encode`` in the framework's envelope."""
+        """What travels: ``encode`` in the framework's envelope. Raises ContractError unless ``encode`` gives bytes."""
         encoded = self.encode(z)
-        return encoded if self.is_framed else fields.seal(self.name, encoded)
+        if not isinstance(encoded, bytes | bytearray | memoryview):
+            raise self.broken(f"encode must return bytes, got {type(encoded).__name__}")
+        return bytes(encoded) if self.is_framed else fields.seal(self.name, bytes(encoded))
 
     def read(self, payload: Payload) -> Tensors:
-        """Undo ``payload``. Raises PayloadError on any damage, and for the payload of another codec."""
+        """Undo ``payload``.
+
+        Raises:
+            PayloadError: damage of any kind, or the payload of another codec.
+            ContractError: ``decode`` cannot read the undamaged bytes of an ``encode``.
+        """
         if self.is_framed:
             return self.decode(payload)  # type: ignore[arg-type]
-        return self.decode(fields.unseal(payload, self.name))
+        encoded = fields.unseal(payload, self.name)
+        try:
+            return self.decode(encoded)
+        except PayloadError:
+            raise
+        except Exception as exc:
+            raise self.broken(f"decode raised {type(exc).__name__} on undamaged bytes ({exc})") from exc
+
+    def broken(self, promise: str) -> ContractError:
+        """The error that says which promise this codec broke, and how to see all of them."""
+        where = f"{type(self).__module__}.{type(self).__qualname__}"
+        return ContractError(f"{self.name} breaks the contract of a codec: {promise}; python -m splitsem.check {where}")
 
     def local_output(self, z: Tensors) -> Tensor | None:
         """What the device itself makes of ``z``, to be combined with the tail's output; it never travels.

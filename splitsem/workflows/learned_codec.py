@@ -13,18 +13,14 @@ from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
 from splitsem.codecs.codec import Codec
 from splitsem.codecs.learned.learned import LearnedCodec
 from splitsem.errors import ConfigError
 from splitsem.links.link import Link
 from splitsem.links.lossy import LossyLink
-from splitsem.report import results as rs
-from splitsem.report.codec_figures import Axis, importance, is_three_way, score_channel, three_way, three_way_figure
+from splitsem.report.codec_figures import Axis, importance, score_channel
 from splitsem.report.run_figures import run_breakdown
-from splitsem.report.tables import codec_table
-from splitsem.report.units import format_bytes
 from splitsem.split.cut import Cut
 from splitsem.training import kept_weights
 from splitsem.training.importance import code_importance
@@ -164,58 +160,3 @@ def _importance(cfg: DictConfig, network: assemble.Network, cut: Cut, codec: Lea
     is_picture = network.task.is_image and x.shape[1] in (1, 3)
     pictures = x.float().clamp(0, 1).cpu().numpy() if is_picture else None
     return importance(values.float().cpu().numpy(), pictures, what)
-
-
-def codec_figures(folder: Path, results: pd.DataFrame) -> dict[str, "Figure"]:
-    """Write ``three_way.csv`` and ``link_scores.csv`` where the sweep has them; returns their figures by name.
-
-    Args:
-        folder: the sweep's.
-        results: one row a job.
-    """
-    figures = {}
-    if is_three_way(results):
-        three_way(results).to_csv(folder / "three_way.csv", index=False)
-        figures["three_way"] = three_way_figure(results)
-    rows = link_scores(folder, results)
-    if len(rows):
-        rows.to_csv(folder / SCORES, index=False)
-        sizes = rows.groupby("codec")["payload_bytes"].transform("mean").map(format_bytes)
-        shown = rows.assign(link=rows["setting_value"], codec=rows["codec"] + " · " + sizes)
-        shown = shown.drop(columns="score_clean")  # a line for each of so many codecs would hide the curves
-        subtitle = rs.describe(rs.with_series(results))
-        if shown["snr_db"].notna().any():
-            figures["score_snr"] = score_channel(shown, "snr_db", subtitle)
-        figures["score_ber"] = score_channel(shown, "ber", subtitle)
-    return figures
-
-
-def print_codecs(console: Console, results: pd.DataFrame) -> None:
-    """The three-way table on the terminal, where the sweep compared codecs with weights."""
-    if is_three_way(results):
-        console.print(codec_table(three_way(results), rs.describe(rs.with_series(results))))
-
-
-def link_scores(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
-    """The rows that the jobs left under ``workflow.over``, in one table.
-
-    Returns:
-        A row for each job, setting of the link and channel seed: ``codec`` (what tells the job from the others),
-        ``training_seed``, ``setting`` and ``setting_value``, what ``replay.play_all`` counts, and the job's
-        ``score_clean``, ``score_unsplit`` and ``encoder_bytes``. Empty without such jobs.
-    """
-    tables = []
-    frame = rs.with_series(results)
-    for _, job in frame[frame["is_ok"] & ~frame["is_reference"]].iterrows():
-        path = folder / f"{job['job']:.0f}" / SCORES
-        if not path.exists():
-            continue
-        table = pd.read_csv(path)
-        setting = str(table.columns[0])
-        table = table.rename(columns={setting: "setting_value"})
-        training_seed = OmegaConf.load(path.parent / ".hydra" / "config.yaml").seed
-        table.insert(0, "codec", job["series"])
-        table.insert(1, "training_seed", training_seed)
-        table.insert(2, "setting", setting)
-        tables.append(table.assign(**{n: job[n] for n in ("score_clean", "score_unsplit", "encoder_bytes")}))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

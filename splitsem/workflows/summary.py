@@ -1,4 +1,8 @@
-"""The end of a sweep: gather its jobs into results.csv, plots, report.html and the table on the terminal."""
+"""The end of a sweep: gathers its jobs into results.csv and hands them to the summary that their workflow brings.
+
+A workflow names its summary in its configuration, ``workflow.summary``: a function that takes a ``Sweep``, writes
+figures and a page into the sweep's folder, and prints a table.
+"""
 
 import json
 import platform
@@ -10,23 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from hydra.utils import get_method
 from omegaconf import OmegaConf
+from rich.console import Console
 
-from splitsem.report.best import best
-from splitsem.report.codec_figures import score_channel
-from splitsem.report.federated_figures import federated_report
-from splitsem.report.joint_report import joint_report
-from splitsem.report.run_figures import latency_breakdown
-from splitsem.report.score_plots import accuracy_throughput, rate_accuracy
-from splitsem.report.sweep_report import report
-from splitsem.report.tables import table as results_table
 from splitsem.report.tables import terminal
-from splitsem.workflows.federated.summary import is_federated, summarise_federated
-from splitsem.workflows.joint.summary import is_joint, summarise_joint
-from splitsem.workflows.learned_codec import codec_figures, print_codecs
 from splitsem.workflows.tracking import versions
 
-_JOINT_PICTURES = ("accuracy_throughput", "gamma_map")
 _MOST_PICTURED_JOBS = 12  # further ones' figures would hide the sweep's own
 
 
@@ -38,13 +32,82 @@ class Origin(NamedTuple):
     details: dict[str, str]
 
 
+class Sweep(NamedTuple):
+    """A sweep that is over, as summaries take it.
+
+    Attributes:
+        folder: the sweep's; a job's folder is its number.
+        results: a row a job, then a row for each reference; see ``gather``.
+        origin: for the head of a page.
+        console: prints on the terminal.
+    """
+
+    folder: Path
+    results: pd.DataFrame
+    origin: Origin
+    console: Console
+
+    @property
+    def done(self) -> pd.DataFrame:
+        """The rows of jobs that succeeded, and of references."""
+        return self.results[self.results["status"] == "ok"]
+
+    def print_list(self) -> None:
+        """Say where the results are: all there is to say of jobs that have nothing to compare."""
+        path = self.folder / "results.csv"
+        self.console.print(f"{len(self.results)} jobs: {path}", highlight=False, soft_wrap=True)
+
+    def write_page(self, text: str) -> None:
+        """Leave ``report.html`` and say where it is."""
+        page = self.folder / "report.html"
+        page.write_text(text)
+        self.console.print(f"\n{page.absolute()}", highlight=False, soft_wrap=True)
+
+    def pictures(
+        self, whole: Sequence[str], jobs: Mapping[str, int], names: Sequence[str]
+    ) -> dict[tuple[str, str], bytes]:
+        """PNG files by label (empty for the whole sweep's) and name.
+
+        Args:
+            whole: names of the sweep's own figures.
+            jobs: number of each job, by label.
+            names: of figures of jobs, which are left out where there are many jobs.
+        """
+        files = {("", name): self.folder / f"{name}.png" for name in whole}
+        if len(jobs) <= _MOST_PICTURED_JOBS:
+            files |= {
+                (label, name): self.folder / f"{job:.0f}" / f"{name}.png"
+                for label, job in jobs.items()
+                for name in names
+            }
+        return {key: path.read_bytes() for key, path in files.items() if path.exists()}
+
+
+def summarise(folder: Path, seconds: float) -> pd.DataFrame:
+    """Write ``results.csv``, have the jobs' workflow summarise them, and return the results.
+
+    Args:
+        folder: the sweep's.
+        seconds: how long the sweep took.
+    """
+    results = gather(folder)
+    console = terminal()
+    if results.empty:
+        console.print(f"No job was started: {folder}", highlight=False, soft_wrap=True)
+        return results
+    results.to_csv(folder / "results.csv", index=False)
+    sweep = Sweep(folder, results, _origin(results, seconds), console)
+    if (name := _summary_of(folder)) is None:
+        sweep.print_list()
+    else:
+        get_method(name)(sweep)
+    return results
+
+
 def gather(folder: Path) -> pd.DataFrame:
     """A row a job (its overrides and metrics, or its error), then a row for each reference."""
     rows = []
-    jobs = sorted(
-        (p for p in folder.iterdir() if p.name.isdigit() and (p / ".hydra").is_dir()), key=lambda p: int(p.name)
-    )
-    for job in jobs:
+    for job in _jobs(folder):
         row: dict[str, object] = {"job": int(job.name), **_overrides(job)}
         if (job / "metrics.json").exists() and not (job / "error.txt").exists():
             row |= {"status": "ok"} | json.loads((job / "metrics.json").read_text())
@@ -58,53 +121,17 @@ def gather(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def summarise(folder: Path, seconds: float) -> pd.DataFrame:
-    """Write everything that a sweep leaves in ``folder``, print its table and findings, and return the results.
+def _summary_of(folder: Path) -> str | None:
+    """The summary that the first job's workflow names. The workflows of one sweep have one summary."""
+    settings = OmegaConf.load(_jobs(folder)[0] / ".hydra" / "config.yaml")
+    name: str | None = OmegaConf.select(settings, "workflow.summary")
+    return name
 
-    Args:
-        folder: the sweep's.
-        seconds: how long the sweep took.
-    """
-    results = gather(folder)
-    console = terminal()
-    if results.empty:
-        console.print(f"No job was started: {folder}", highlight=False, soft_wrap=True)
-        return results
-    results.to_csv(folder / "results.csv", index=False)
-    page, origin = folder / "report.html", _origin(results, seconds)
-    if is_joint(results):
-        labels = summarise_joint(folder, results, console)["label"].astype(str).tolist()
-        done = results[(results["status"] == "ok") & results["accuracy"].notna()]
-        pictures = _pictures(folder, ("domains",), dict(zip(labels, done["job"], strict=True)), _JOINT_PICTURES)
-        page.write_text(joint_report(results, labels, pictures, *origin))
-        console.print(f"\n{page.absolute()}", highlight=False, soft_wrap=True)
-        return results
-    if "score" not in results:  # jobs of a workflow that does not split, or none that succeeded
-        console.print(f"{len(results)} jobs: {folder / 'results.csv'}", highlight=False, soft_wrap=True)
-        return results
-    if is_federated(results):
-        labels = summarise_federated(folder, results, console)
-        done = results[results["status"] == "ok"]
-        whole = ("score_by_update", "score_over_rounds")
-        pictures = _pictures(folder, whole, dict(zip(labels, done["job"], strict=True)), ("score_by_round",))
-        page.write_text(federated_report(results, labels, pictures, *origin))
-        console.print(f"\n{page.absolute()}", highlight=False, soft_wrap=True)
-        return results
-    figures = {draw.__name__: draw(results) for draw in (accuracy_throughput, latency_breakdown, rate_accuracy)}
-    if (over_channel := _over_channel(results)) is not None:
-        figures["score_channel"] = score_channel(
-            over_channel, "snr_db" if "snr_db" in over_channel else "ber", " ".join(sys.argv[1:])
-        )
-    figures |= codec_figures(folder, results)
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png")
-    page.write_text(report(results, figures, *origin))
-    console.print(results_table(results))
-    print_codecs(console, results)
-    for answer in best(results):
-        console.print(f"• {answer.sentence}", highlight=False)
-    console.print(f"\n{page.absolute()}", highlight=False, soft_wrap=True)
-    return results
+
+def _jobs(folder: Path) -> list[Path]:
+    """The jobs' folders, in order."""
+    jobs = (p for p in folder.iterdir() if p.name.isdigit() and (p / ".hydra").is_dir())
+    return sorted(jobs, key=lambda p: int(p.name))
 
 
 def _origin(results: pd.DataFrame, seconds: float) -> Origin:
@@ -115,29 +142,6 @@ def _origin(results: pd.DataFrame, seconds: float) -> Origin:
         "machine": platform.platform(),
     }
     return Origin(" ".join(sys.argv[1:]) or "sweep", shlex.join(["python", *sys.argv]), details)
-
-
-def _pictures(
-    folder: Path, whole: Sequence[str], jobs: Mapping[str, int], names: Sequence[str]
-) -> dict[tuple[str, str], bytes]:
-    """PNG files by label (empty for the whole sweep's) and name: ``whole``, and of a few jobs those of ``names``."""
-    files = {("", name): folder / f"{name}.png" for name in whole}
-    if len(jobs) <= _MOST_PICTURED_JOBS:
-        files |= {(label, name): folder / f"{job:.0f}" / f"{name}.png" for label, job in jobs.items() for name in names}
-    return {key: path.read_bytes() for key, path in files.items() if path.exists()}
-
-
-def _over_channel(results: pd.DataFrame) -> pd.DataFrame | None:
-    """The jobs of a sweep over a channel's settings, the codec column naming whatever else was swept; else None."""
-    swept = [c for c in map(str, results) if "." in c and results[c].nunique() > 1]
-    if "ber" not in results or not any(c.startswith("transport.channel.") for c in swept):
-        return None
-    others = [c for c in swept if not c.startswith("transport.channel.")]
-    rows = results[results["ber"].notna()]
-    labels = rows["codec"].astype(str)
-    for column in others:
-        labels += " · " + rows[column].fillna("").astype(str)
-    return rows.assign(codec=labels)
 
 
 def _overrides(folder: Path) -> dict[str, str]:

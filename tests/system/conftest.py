@@ -21,7 +21,9 @@ def serve_py(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     with contextlib.ExitStack() as stack:
 
         def start(*arguments: str) -> Served:
-            fixed = ("workflow=serve", "transport.bind=127.0.0.1:0", "hydra.run.dir=served")
+            options = [word for word in arguments if word.startswith("-")]  # Hydra takes them before overrides only
+            fixed = (*options, "workflow=serve", "transport.bind=127.0.0.1:0", "hydra.run.dir=served")
+            arguments = tuple(word for word in arguments if word not in options)
             process = subprocess.Popen(
                 [sys.executable, str(ROOT / "run.py"), *fixed, *arguments],
                 cwd=tmp_path,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from splitsem.workflows.learned_codec import codec_figures, link_scores
+from splitsem.workflows.split_summary import codec_figures, link_scores
 
 SETTING = "channel.ebn0_db"
 

@@ -4,7 +4,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from splitsem.workflows.federated.summary import is_federated, summarise_federated
+from splitsem.workflows.federated.summary import summarise
+from splitsem.workflows.summary import Origin, Sweep
+
+ORIGIN = Origin("a title", "a command", {})
 
 
 def test_a_sweep_of_federated_runs_names_them_by_what_differs(tmp_path):
@@ -17,9 +20,8 @@ def test_a_sweep_of_federated_runs_names_them_by_what_differs(tmp_path):
     ]
     rows = [same | run | {"uplink_compression_ratio": 176000 / run["uplink_bytes"]} for run in runs]
     results = pd.DataFrame([*rows, {"status": "failed", "codec": "quant2", "error": "a reason"}])
-    assert is_federated(results)
     console = Console(record=True, width=120)
-    summarise_federated(tmp_path, results, console)
+    summarise(Sweep(tmp_path, results, ORIGIN, console))
     text = console.export_text()
     assert "1 jobs failed" in text
     assert text.index("quant8 · beta=0.1") < text.index("quant4 · beta=1")
@@ -35,7 +37,7 @@ def test_runs_with_heads_on_the_clients_share_the_table(tmp_path):
     split |= {"score": 0.8, "uplink_raw_bytes": 60000, "head_codec": "identity"}
     results = pd.DataFrame([row | {"job": i, "uplink_compression_ratio": 6.5} for i, row in enumerate((whole, split))])
     console = Console(record=True, width=120)
-    summarise_federated(tmp_path, results, console)
+    summarise(Sweep(tmp_path, results, ORIGIN, console))
     lines = console.export_text().splitlines()
     assert [line.split("  ")[0].strip() for line in lines[1:3]] == ["fedavg", "splitfed averaged"]
 
@@ -53,7 +55,7 @@ def test_seeds_are_averaged_and_compared_with_identity_seed_by_seed(tmp_path):
             (tmp_path / str(row["job"])).mkdir()
             pd.DataFrame(rounds).to_csv(tmp_path / str(row["job"]) / "rounds.csv", index=False)
     console = Console(record=True, width=160)
-    summarise_federated(tmp_path, pd.DataFrame(rows), console)
+    summarise(Sweep(tmp_path, pd.DataFrame(rows), ORIGIN, console))
     means = pd.read_csv(tmp_path / "means.csv").set_index("label")
     assert means.loc["quant8", "score"] == pytest.approx(0.968)
     assert means.loc["quant8", "score_ci95"] == pytest.approx(0.02484, abs=1e-5)  # t = 4.303

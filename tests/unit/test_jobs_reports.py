@@ -92,6 +92,10 @@ def test_a_sweeps_end_writes_the_page_with_the_figures_that_its_jobs_left(tmp_pa
     results = results.assign(**dict.fromkeys(("predicted_t_eff_s", "baseline_t_eff_s", "fused_t_eff_s"), 0.01))
     results = results.assign(domain=results["task.domain"], num_scored=3, accuracy_val=0.9, accuracy_ref_val=0.9)
     monkeypatch.setattr(summary, "gather", lambda folder: results)
+    (tmp_path / "0" / ".hydra").mkdir(parents=True)
+    (tmp_path / "0" / ".hydra" / "config.yaml").write_text(
+        "workflow: {summary: splitsem.workflows.joint.summary.summarise}\n"
+    )
     summary.summarise(tmp_path, 1.0)
     html = (tmp_path / "report.html").read_text()
     assert html.count('<img src="data:image/png') == 2

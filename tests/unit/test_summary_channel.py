@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from splitsem.workflows.summary import _over_channel
+from splitsem.workflows.split_summary import _over_channel
 
 SWEEP = pd.DataFrame(
     {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from splitsem.errors import BusyError, ConfigError, PayloadError, SessionError, SplitPointError
+from splitsem.errors import BusyError, ConfigError, ContractError, PayloadError, SessionError, SplitPointError
 from splitsem.remote.ends import Answer
 from splitsem.remote.grpc.frames import Frame, Reply, chunks, joined
 from splitsem.remote.replies import ReplyBook
@@ -98,6 +98,7 @@ _STATUSES = {
     BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     PayloadError: grpc.StatusCode.INVALID_ARGUMENT,
     ConfigError: grpc.StatusCode.FAILED_PRECONDITION,
+    ContractError: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 

@@ -7,23 +7,22 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from splitsem.report.federated_figures import over_seeds, score_by_update, score_over_rounds
+from splitsem.report.federated_figures import federated_report, over_seeds, score_by_update, score_over_rounds
 from splitsem.report.units import format_bytes, format_seconds
+from splitsem.workflows.summary import Sweep
 
 ROUNDS = "rounds.csv"  # in a job's folder: its history
 _NAMED = ("task", "model", "codec", "strategy", "split_point", "partition", "privacy", "downlink_codec", "head_codec")
 
 
-def is_federated(results: pd.DataFrame) -> bool:
-    """Whether a sweep's jobs were federated runs."""
-    return "uplink_compression_ratio" in results
-
-
-def summarise_federated(folder: Path, results: pd.DataFrame, console: Console) -> list[str]:
-    """Draw and print; returns the label of each job that succeeded."""
-    done = results[results["status"] == "ok"].copy()
-    if len(done) < len(results):
-        console.print(f"{len(results) - len(done)} jobs failed: see results.csv", highlight=False)
+def summarise(sweep: Sweep) -> None:
+    """Leave means over seeds, two figures and ``report.html``; print the means."""
+    folder, console, done = sweep.folder, sweep.console, sweep.done.copy()
+    if "uplink_compression_ratio" not in done:  # no job succeeded
+        sweep.print_list()
+        return
+    if len(done) < len(sweep.results):
+        console.print(f"{len(sweep.results) - len(done)} jobs failed: see results.csv", highlight=False)
     done["label"] = _labels(done)
     means = over_seeds(done)
     means.to_csv(folder / "means.csv", index=False)
@@ -31,7 +30,10 @@ def summarise_federated(folder: Path, results: pd.DataFrame, console: Console) -
     if len(history := _history(folder, done)):
         score_over_rounds(history).savefig(folder / "score_over_rounds.png")
     _print(means.sort_values("score", ascending=False), console)
-    return done["label"].tolist()
+    labels = done["label"].tolist()
+    jobs = dict(zip(labels, done["job"], strict=True))
+    pictures = sweep.pictures(("score_by_update", "score_over_rounds"), jobs, ("score_by_round",))
+    sweep.write_page(federated_report(sweep.results, labels, pictures, *sweep.origin))
 
 
 def _print(means: pd.DataFrame, console: Console) -> None:

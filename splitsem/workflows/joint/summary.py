@@ -1,16 +1,15 @@
 """The end of a sweep of joint optimisations: the domains (or whatever was swept) in one table and figure."""
 
-from pathlib import Path
-
 import pandas as pd
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from splitsem.report.joint_report import domain_gains
+from splitsem.report.joint_report import domain_gains, joint_report
 from splitsem.report.units import format_hz, format_score
+from splitsem.workflows.summary import Sweep
 
 TABLE = "domains.csv"
+_PICTURES = ("accuracy_throughput", "gamma_map")  # of a job
 _COLUMNS = [
     "label",
     "accuracy",
@@ -52,24 +51,23 @@ _MEASURED = [  # of mode=real
 _GROUPS = ("domain", "model", "transport", "optimise")
 
 
-def is_joint(results: pd.DataFrame) -> bool:
-    """Whether jobs of the sweep chose and scored joint optima."""
-    return {"accuracy_ref", "gain_over_baseline"} <= set(results)
-
-
-def summarise_joint(folder: Path, results: pd.DataFrame, console: Console) -> pd.DataFrame:
-    """Write ``domains.csv`` and ``domains.png``, print the table, and return it: a row for each job that succeeded."""
+def summarise(sweep: Sweep) -> None:
+    """Leave ``domains.csv``, ``domains.png`` and ``report.html`` of what the jobs chose, and print the table."""
+    results = sweep.results
+    if not {"accuracy_ref", "gain_over_baseline"} <= set(results):  # no job chose and scored
+        sweep.print_list()
+        return
     table = domain_table(results)
-    table.to_csv(folder / TABLE, index=False)
+    table.to_csv(sweep.folder / TABLE, index=False)
     subtitle = " · ".join(str(results[g].dropna().iloc[0]) for g in ("task", *_GROUPS[1:]) if results[g].nunique() == 1)
     weaker, stronger = _baselines(table)
     shown = _as_measured(table)
     if shown is not table:
         subtitle += " · measured on the wire"
-    domain_gains(shown, subtitle, weaker, stronger).savefig(folder / "domains.png")
-    console.print(_terminal(shown, subtitle, weaker, stronger))
+    domain_gains(shown, subtitle, weaker, stronger).savefig(sweep.folder / "domains.png")
+    sweep.console.print(_terminal(shown, subtitle, weaker, stronger))
     kept = int(table["feasible"].sum())
-    console.print(
+    sweep.console.print(
         f"• The accuracy constraint holds on the test split in {kept} of {len(table)}; throughput "
         f"{_span(shown['gain_over_baseline'])} over {weaker}, {_span(shown['gain_over_stronger'])} over {stronger}, "
         "each at its best cut.",
@@ -77,9 +75,12 @@ def summarise_joint(folder: Path, results: pd.DataFrame, console: Console) -> pd
     )
     if shown is not table:
         worst = table["t_eff_prediction_error"].max()
-        console.print(f"• These were measured; T_eff was predicted to within {worst:.1%} of it.", highlight=False)
-    console.print(f"\n{(folder / 'domains.png').absolute()}", highlight=False, soft_wrap=True)
-    return table
+        sweep.console.print(f"• These were measured; T_eff was predicted to within {worst:.1%} of it.", highlight=False)
+    sweep.console.print(f"\n{(sweep.folder / 'domains.png').absolute()}", highlight=False, soft_wrap=True)
+    labels = table["label"].astype(str).tolist()
+    jobs = sweep.done.loc[sweep.done["accuracy"].notna(), "job"]
+    pictures = sweep.pictures(("domains",), dict(zip(labels, jobs, strict=True)), _PICTURES)
+    sweep.write_page(joint_report(results, labels, pictures, *sweep.origin))
 
 
 def domain_table(results: pd.DataFrame) -> pd.DataFrame:

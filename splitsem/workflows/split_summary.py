@@ -1,0 +1,113 @@
+"""The end of a sweep over cuts, codecs and links: its figures, its report and the best choices in sentences."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from splitsem.report import results as rs
+from splitsem.report.best import best
+from splitsem.report.codec_figures import is_three_way, score_channel, three_way, three_way_figure
+from splitsem.report.run_figures import latency_breakdown
+from splitsem.report.score_plots import accuracy_throughput, rate_accuracy
+from splitsem.report.sweep_report import report
+from splitsem.report.tables import codec_table
+from splitsem.report.tables import table as results_table
+from splitsem.report.units import format_bytes
+from splitsem.workflows.learned_codec import SCORES
+from splitsem.workflows.summary import Sweep
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def summarise(sweep: Sweep) -> None:
+    """Leave the figures and ``report.html``; print the table and what is best."""
+    folder, results = sweep.folder, sweep.results
+    if "score" not in results:  # no job succeeded
+        sweep.print_list()
+        return
+    figures = {draw.__name__: draw(results) for draw in (accuracy_throughput, latency_breakdown, rate_accuracy)}
+    if (over_channel := _over_channel(results)) is not None:
+        figures["score_channel"] = score_channel(
+            over_channel, "snr_db" if "snr_db" in over_channel else "ber", " ".join(sys.argv[1:])
+        )
+    figures |= codec_figures(folder, results)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png")
+    sweep.console.print(results_table(results))
+    print_codecs(sweep.console, results)
+    for answer in best(results):
+        sweep.console.print(f"• {answer.sentence}", highlight=False)
+    sweep.write_page(report(results, figures, *sweep.origin))
+
+
+def _over_channel(results: pd.DataFrame) -> pd.DataFrame | None:
+    """The jobs of a sweep over a channel's settings, the codec column naming whatever else was swept; else None."""
+    swept = [c for c in map(str, results) if "." in c and results[c].nunique() > 1]
+    if "ber" not in results or not any(c.startswith("transport.channel.") for c in swept):
+        return None
+    others = [c for c in swept if not c.startswith("transport.channel.")]
+    rows = results[results["ber"].notna()]
+    labels = rows["codec"].astype(str)
+    for column in others:
+        labels += " · " + rows[column].fillna("").astype(str)
+    return rows.assign(codec=labels)
+
+
+def codec_figures(folder: Path, results: pd.DataFrame) -> dict[str, "Figure"]:
+    """Write ``three_way.csv`` and ``link_scores.csv`` where the sweep has them; returns their figures by name.
+
+    Args:
+        folder: the sweep's.
+        results: one row a job.
+    """
+    figures = {}
+    if is_three_way(results):
+        three_way(results).to_csv(folder / "three_way.csv", index=False)
+        figures["three_way"] = three_way_figure(results)
+    rows = link_scores(folder, results)
+    if len(rows):
+        rows.to_csv(folder / SCORES, index=False)
+        sizes = rows.groupby("codec")["payload_bytes"].transform("mean").map(format_bytes)
+        shown = rows.assign(link=rows["setting_value"], codec=rows["codec"] + " · " + sizes)
+        shown = shown.drop(columns="score_clean")  # a line for each of so many codecs would hide the curves
+        subtitle = rs.describe(rs.with_series(results))
+        if shown["snr_db"].notna().any():
+            figures["score_snr"] = score_channel(shown, "snr_db", subtitle)
+        figures["score_ber"] = score_channel(shown, "ber", subtitle)
+    return figures
+
+
+def print_codecs(console: Console, results: pd.DataFrame) -> None:
+    """The three-way table on the terminal, where the sweep compared codecs with weights."""
+    if is_three_way(results):
+        console.print(codec_table(three_way(results), rs.describe(rs.with_series(results))))
+
+
+def link_scores(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
+    """The rows that the jobs left under ``workflow.over``, in one table.
+
+    Returns:
+        A row for each job, setting of the link and channel seed: ``codec`` (what tells the job from the others),
+        ``training_seed``, ``setting`` and ``setting_value``, what ``replay.play_all`` counts, and the job's
+        ``score_clean``, ``score_unsplit`` and ``encoder_bytes``. Empty without such jobs.
+    """
+    tables = []
+    frame = rs.with_series(results)
+    for _, job in frame[frame["is_ok"] & ~frame["is_reference"]].iterrows():
+        path = folder / f"{job['job']:.0f}" / SCORES
+        if not path.exists():
+            continue
+        table = pd.read_csv(path)
+        setting = str(table.columns[0])
+        table = table.rename(columns={setting: "setting_value"})
+        training_seed = OmegaConf.load(path.parent / ".hydra" / "config.yaml").seed
+        table.insert(0, "codec", job["series"])
+        table.insert(1, "training_seed", training_seed)
+        table.insert(2, "setting", setting)
+        tables.append(table.assign(**{n: job[n] for n in ("score_clean", "score_unsplit", "encoder_bytes")}))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
