@@ -1,0 +1,88 @@
+"""Payloads stay as they are: their bytes were recorded, and an old payload is read by today's code."""
+
+import hashlib
+
+import pytest
+import torch
+from torch import Tensor
+
+from splitsem.codecs.codec import Codec, Tensors
+from splitsem.codecs.fixed_length import FixedLength
+from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.tensorwise import HalfPrecision, Identity
+from splitsem.codecs.topk import TopK
+from splitsem.errors import PayloadError
+
+
+def sparse_map(num_channels: int) -> Tensor:
+    """A map ``(1, num_channels, 6, 6)`` of multiples of 1/64, many of them zero; exact on every machine."""
+    return ((torch.arange(num_channels * 36) * 37 % 251 - 100).clamp_min(0).float() / 64).reshape(1, num_channels, 6, 6)
+
+
+Z = (sparse_map(8), torch.arange(5)[None], sparse_map(3).bfloat16())
+RECORDED = [  # bytes, and the first 16 digits of their SHA-256; zstd's depend on its version, so it is not here
+    (Identity(), 1435, "a7b7d6c082d24014"),
+    (HalfPrecision(), 859, "329510b54e59d4f4"),
+    (Quantise(1, entropy="none"), 127, "8863d845bca7abee"),
+    (Quantise(4, entropy="none"), 276, "0e218e2580ba9429"),
+    (Quantise(8, entropy="none"), 474, "0bbf1ba03fe308f6"),
+    (Quantise(1, entropy="rans"), 127, "8863d845bca7abee"),
+    (Quantise(4, entropy="rans"), 256, "7b6ea4f7d79fc7e8"),
+    (Quantise(8, entropy="rans"), 415, "8af37ade93d7e2a4"),
+    (Quantise(1, entropy="context"), 124, "d34343f5ccd17ad0"),
+    (Quantise(4, entropy="context"), 245, "b34ac4b2fbdfc351"),
+    (Quantise(8, entropy="context"), 406, "911bf04f9d697b91"),
+    (Quantise(8, "channel"), 400, "cdb73986f67995cf"),
+    (TopK(0.1), 234, "11c58064b6dffe46"),
+    (TopK(0.25, bit_width=4), 457, "e6c6669637b41c14"),
+    (FixedLength(3), 225, "41660ea5da666d0d"),
+]
+
+
+class Sum(Codec):
+    """A codec of three methods, for a tensor of whole numbers below 256."""
+
+    def forward(self, z: Tensors) -> Tensors:
+        return z
+
+    def encode(self, z: Tensors) -> bytes:
+        return bytes(z[0].flatten().tolist())
+
+    def decode(self, payload: bytes) -> Tensors:
+        return (torch.tensor(list(payload)),)
+
+
+@pytest.mark.parametrize(("codec", "num_bytes", "sha256"), RECORDED, ids=lambda value: getattr(value, "name", ""))
+def test_a_built_in_codec_makes_the_recorded_bytes(codec: Codec, num_bytes: int, sha256: str) -> None:
+    payload = codec.payload(Z)
+    assert len(payload) == num_bytes
+    assert hashlib.sha256(payload).hexdigest()[:16] == sha256
+    assert payload == codec.encode(Z)
+
+
+def test_the_envelope_has_the_recorded_bytes() -> None:
+    payload = Sum().payload((torch.tensor([1, 2, 255]),))
+    assert payload.hex() == "7345010353756d0102ff" + payload[-4:].hex()
+    assert Sum().read(payload)[0].tolist() == [1, 2, 255]
+
+
+def test_any_damage_to_an_envelope_is_a_payload_error() -> None:
+    payload = Sum().payload((torch.arange(40),))
+    damaged = [payload[:end] for end in range(len(payload))] + [payload + b"\0", b""]
+    damaged += [
+        payload[:i] + bytes((payload[i] ^ bit,)) + payload[i + 1 :] for i in range(len(payload)) for bit in (1, 128)
+    ]
+    for received in damaged:
+        with pytest.raises(PayloadError):
+            Sum().read(received)
+
+
+def test_the_payload_of_another_codec_is_refused_by_name() -> None:
+    class Other(Sum):
+        pass
+
+    payload = Other().payload((torch.arange(4),))
+    with pytest.raises(PayloadError, match="expected a payload of codec Sum, got one of codec Other"):
+        Sum().read(payload)
+    with pytest.raises(PayloadError, match="expected a payload of codec Sum"):
+        Sum().read(Identity().payload(Z))
