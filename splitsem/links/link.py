@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,13 @@ class LinkReport:
 
 
 class Link(ABC):
-    """Carries payloads one way, from the edge to the server."""
+    """Carries payloads one way, from the edge to the server.
+
+    Attributes:
+        is_lossy: whether a channel with a seed of its own may damage or lose payloads.
+    """
+
+    is_lossy: ClassVar[bool] = False
 
     @abstractmethod
     def send(self, payload: bytes, protected_bytes: int | None = None) -> LinkReport:

@@ -90,6 +90,8 @@ class LossyLink(Link):
         seed: of the channel's randomness.
     """
 
+    is_lossy = True
+
     def __init__(
         self,
         channel: Channel,

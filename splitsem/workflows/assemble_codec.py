@@ -2,13 +2,13 @@
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.codecs.codec import Codec
-from splitsem.codecs.learned.learned import LearnedCodec
 from splitsem.errors import ConfigError
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
@@ -17,6 +17,9 @@ from splitsem.training import kept_weights
 from splitsem.training.fingerprint import fingerprint
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import build_codec, is_for_one_cut, is_learned
+
+if TYPE_CHECKING:
+    from splitsem.codecs.learned.learned import LearnedCodec
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +45,13 @@ def plain_codec(cfg: DictConfig, point: SplitPoint, task: Task) -> Codec:
     return build_codec(cfg, point.tensors[0].shape[1:], task)
 
 
-def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple[LearnedCodec, kept_weights.Trained]:
+def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple["LearnedCodec", kept_weights.Trained]:
     """The learned codec that ``cfg`` asks for: from ``codec.weights``, from the cache, or trained now and cached.
 
     Raises ConfigError when the codec is not a learned one, the cut does not suit it, or the weights are of another.
     """
+    from splitsem.codecs.learned.learned import LearnedCodec  # with weights of its own; most runs have none
+
     if not is_learned(cfg):
         raise ConfigError(f"{cfg.codec['_target_']} has nothing to learn: choose a learned one, e.g. codec=semanticnn")
     check_point(network.graph, point, cfg.codec["_target_"])

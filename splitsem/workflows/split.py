@@ -17,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 from splitsem.codecs.codec import Codec
 from splitsem.cost.end_to_end import Cost
 from splitsem.links.link import Link
-from splitsem.links.lossy import LossyLink
 from splitsem.pipeline import Frames, Pipeline, score
 from splitsem.report.run_figures import run_breakdown
 from splitsem.split.cut import Cut
@@ -72,7 +71,7 @@ def evaluate(
     scores = score(lambda x: pipeline.run(x, frames), task, batches)
     evaluation_s = time.perf_counter() - began
     repeated: Metrics = {}
-    if isinstance(link, LossyLink):
+    if link.is_lossy:
         again = assemble.test_batches(task, network.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)
         repeated = replay.repeat(
             cfg.transport, Recording(cut, encoder, again), decoder, task, (scores, frames), channel_seeds

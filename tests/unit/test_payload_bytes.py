@@ -1,6 +1,7 @@
 """Payloads stay as they are: their bytes were recorded, and an old payload is read by today's code."""
 
 import hashlib
+import itertools
 
 import pytest
 import torch
@@ -69,9 +70,8 @@ def test_the_envelope_has_the_recorded_bytes() -> None:
 def test_any_damage_to_an_envelope_is_a_payload_error() -> None:
     payload = Sum().payload((torch.arange(40),))
     damaged = [payload[:end] for end in range(len(payload))] + [payload + b"\0", b""]
-    damaged += [
-        payload[:i] + bytes((payload[i] ^ bit,)) + payload[i + 1 :] for i in range(len(payload)) for bit in (1, 128)
-    ]
+    for place, bit in itertools.product(range(len(payload)), (1, 128)):
+        damaged.append(payload[:place] + bytes((payload[place] ^ bit,)) + payload[place + 1 :])
     for received in damaged:
         with pytest.raises(PayloadError):
             Sum().read(received)
