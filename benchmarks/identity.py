@@ -5,7 +5,7 @@
     python benchmarks/identity.py --models resnet18 timm/vit_tiny_patch16_224
 
 Every point is checked at batch 1 and 3, and the tail gets what a codec would give it: fresh contiguous copies that
-share no memory. Weights are random; batch-norm statistics too, so that a batch norm left out or doubled shows.
+share no memory. Weights and batch-norm statistics are random, so that a batch norm left out or doubled shows.
 """
 
 import argparse
@@ -114,7 +114,7 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def worst_difference(model: nn.Module, graph: SplitGraph, batches: tuple[int, ...], shape: tuple[int, ...]) -> float:
-    """The largest |tail(head(x)) − model(x)| over all points and batch sizes; NaN where only one side is finite."""
+    """The largest |tail(head(x)) − model(x)| over all points and batch sizes; NaN if only one of both is finite."""
     worst = 0.0
     inputs = [torch.rand(n, *shape, generator=torch.Generator().manual_seed(n)) for n in batches]
     wanted = [whole["out"] if isinstance(whole, dict) else whole for whole in map(model, inputs)]

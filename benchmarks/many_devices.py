@@ -1,11 +1,11 @@
-"""Sixteen devices and one server: frames a second with and without micro-batching, and how evenly they are served.
+"""Sixteen edges and one server: frames a second with and without micro-batching, and how evenly edges are served.
 
     python benchmarks/many_devices.py
 
-The devices are threads of this process, each with a connection and a stream of its own, that send a prepared payload
-over and over; the server is another process. Each network has a server with and one without micro-batching, and these
-take turns, so that neither has the quiet moments to itself. The server's processor time for a frame is printed too: it
-suffers less from what else the machine does, and shows whether the server was what limited (1 / time = frames/s).
+The edges are threads of this process, each with its own connection and stream, that send a prepared payload over and
+over; the server is another process. Each network has a server with and a server without micro-batching. The two take
+turns, so that neither has the quiet moments to itself. The server's processor time for a frame is printed too: this
+time suffers less from other work on the machine, and tells whether the server was the limit (1 / time = frames/s).
 """
 
 import multiprocessing
@@ -55,7 +55,7 @@ def processor_s() -> float:
 
 
 def serve(pipe: Connection, name: str, micro_batch: int) -> None:
-    """One server until the pipe closes; tells its processor time whenever asked."""
+    """Serve until the pipe closes; tell the server's processor time whenever asked."""
     torch.set_num_threads(1)
     model, graph = network(name)
     engine = TailEngine(graph, weights_digest(model), micro_batch=micro_batch)
@@ -67,7 +67,7 @@ def serve(pipe: Connection, name: str, micro_batch: int) -> None:
 
 
 def frames_each(address: str, plan: Plan, payload: bytes) -> list[int]:
-    """Frames answered to each device within ``RUN_S``."""
+    """Number of frames answered to each edge within ``RUN_S``."""
     counts = [0] * NUM_DEVICES
     start = threading.Barrier(NUM_DEVICES)
 
@@ -89,7 +89,7 @@ def frames_each(address: str, plan: Plan, payload: bytes) -> list[int]:
 
 
 def compare(name: str) -> str:
-    """One network's line: both ways, their ratio and the worst-served device."""
+    """One network's line: frames a second with and without micro-batching, their ratio and the worst-served edge."""
     model, graph = network(name)
     _, shape, point = NETWORKS[name]
     plan = Plan(graph.fingerprint, weights_digest(model), point, "layer", "float32", "Identity")

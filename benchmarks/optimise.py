@@ -5,7 +5,7 @@
 Bars: the exact optimum over 14 γ a block and all cuts in less than 50 ms for throughput, and in less than 1 s with
 accuracy, whole Pareto front included. Times are modelled from each block's FLOPs, bytes and launches on a TX2-like
 edge and a server, with noise; damages are random, smaller where a branch matters less; the hard case draws every time
-and damage independently, which makes the longest fronts. Best of some repeats, of the worst of some draws.
+and damage independently, which makes the longest fronts. A printed time is the best repeat of the worst draw.
 """
 
 import os
@@ -45,7 +45,7 @@ def b3(rng: np.random.Generator) -> tuple[Problem, DamageTable]:
             edge_s.append(block_s(rng, EDGE, *shape))
             server_s.append(block_s(rng, SERVER, *shape))
             values.append(block_damage(rng, has_identity=block > 0))
-            link_bytes.append(width * size * size / 2)  # four bits a value
+            link_bytes.append(width * size * size / 2)  # payload of four bits a value
             channels = width
     edge_s.append(np.r_[2e-4, np.full(13, np.inf)])
     server_s.append(np.r_[2e-5, np.full(13, np.inf)])
@@ -79,7 +79,7 @@ def block_damage(rng: np.random.Generator, has_identity: bool) -> np.ndarray:
 
 
 def hard(rng: np.random.Generator) -> tuple[Problem, DamageTable]:
-    """28 units that offer all γ, the faster the more they damage."""
+    """28 units that offer all γ; a faster γ does more damage."""
     edge_s, server_s = np.sort(rng.uniform(1e-3, 5e-3, (28, 14)), 1), np.sort(rng.uniform(0.5e-3, 2e-3, (28, 14)), 1)
     units = tuple(f"unit{index}" for index in range(28))
     values = -np.sort(-rng.uniform(0, 0.1, (28, 7)), 1)
@@ -87,7 +87,7 @@ def hard(rng: np.random.Generator) -> tuple[Problem, DamageTable]:
 
 
 def best_of_s(call: Callable[[], object]) -> tuple[float, float]:
-    """Wall and processor seconds, each the least of some repeats."""
+    """The least wall seconds and the least processor seconds of some repeats."""
     walls, processors = [], []
     for _ in range(REPEATS):
         wall, processor = time.perf_counter(), time.process_time()
@@ -98,7 +98,7 @@ def best_of_s(call: Callable[[], object]) -> tuple[float, float]:
 
 
 def exact_rows() -> Iterator[tuple[str, float]]:
-    """Time both exact solves of every kind of problem; yields the bar's name and how much of it was taken."""
+    """Time both exact solves of every kind of problem; yields a bar's name and the share of the bar that was taken."""
     print(f"{'problem':8}{'objective':>10}{'':12}{'wall ms':>9}{'cpu ms':>9}{'bar ms':>8}{'front':>7}")
     for make in (b3, hard):
         drawn = [make(np.random.default_rng(seed)) for seed in range(DRAWS)]
@@ -121,7 +121,7 @@ def exact_rows() -> Iterator[tuple[str, float]]:
 
 
 def strategy_rows() -> None:
-    """All four strategies on the first draws: how long they take, and how far above the optimum they end."""
+    """Print how long all four strategies take on the first draws, and how far above the optimum they end."""
     print(f"\n{'strategy':14}{'throughput s':>13}{'joint s':>9}{'gap, throughput':>17}{'gap, joint':>12}", end="")
     print("   (medians of three draws of b3)")
     strategies: dict[str, Callable[[int], Solver]] = {
@@ -151,7 +151,7 @@ def strategy_rows() -> None:
 
 
 def baselines() -> None:
-    """What the optimum gains on the first draw, against the best cut of all branches in parallel and all fused."""
+    """Print the optimum's gain on the first draw over the best cuts of all branches in parallel and of all fused."""
     problem, damage = b3(np.random.default_rng(0))
     exact = Exact(t_eff())
     fused = fused_gammas(problem)

@@ -3,7 +3,7 @@
     python benchmarks/pipelined.py             # as root; about a minute and a half
 
 Each stage is timed alone: the head and the tail (with their share of the codec) in a process that has the machine to
-itself, the line by its rate less the headers of full TCP segments. Bar: frames flow at 95 % or more of
+itself, the line by its rate without the headers of full TCP segments. Bar: frames flow at 95 % or more of
 min(1 / edge_s, line capacity / payload, 1 / server_s).
 """
 
@@ -24,16 +24,16 @@ BAR, TOO_GOOD = 0.95, 1.05
 NETWORK = ["task=digits", "model=torchvision", "model.name=resnet18", "model.image_size=96", "codec=quant8"]
 FAST_BPS = 200e6
 SPLITS = ("layer4", "layer1", "input")
-"""Slowest is the edge at the first, the line at the second, whose rate is chosen so, and the server at the third."""
-LINK_BOUND, LINK_SHARE = "layer1", 1.5  # there the line takes so many times as long as the slower end
-BUCKET = (16_000, 1_000_000)  # bytes that it holds, bytes that may wait
+"""The slowest stage is the edge at the first split, the line (by its chosen rate) at the second, then the server."""
+LINK_BOUND, LINK_SHARE = "layer1", 1.5  # the split; the line's time ÷ the slower end's
+BUCKET = (16_000, 1_000_000)  # bytes that the bucket holds, bytes that may wait
 ROUNDS = 3
-SECONDS = 5.0  # of frames in each round
+SECONDS = 5.0  # seconds of frames in each round
 NUM_ALONE, NUM_WARM_UP = 25, 12
 
 
 def device(address: str, overrides: list[str], names: list[str]) -> dict[str, dict[str, float]]:
-    """Of each split the stage times alone and the frames a second together, medians of some rounds."""
+    """For each split, the times of stages alone and the frames a second of all stages; medians of some rounds."""
     from hydra.utils import instantiate
 
     from splitsem.remote.ends import EdgeEnd
@@ -67,7 +67,7 @@ def together(
     slow: bool,
     line: Line,
 ) -> dict[str, float]:
-    """One split: in each round both ends' stages alone, then frames through all of them."""
+    """One split: in each round, both ends' stages alone, then frames through all stages."""
     edge_s, server_s = alone(stages[0]), alone(stages[1])
     ends_s = max(statistics.median(edge_s), statistics.median(server_s))
     share = line.tcp_capacity_bps / line.rate_bps
@@ -95,7 +95,7 @@ def together(
 
 
 def alone(stage: Callable[[], object]) -> list[float]:
-    """Seconds of each of some runs."""
+    """Seconds of each of some runs of ``stage``."""
     times_s = []
     for _ in range(NUM_ALONE):
         began = time.perf_counter()
@@ -105,7 +105,7 @@ def alone(stage: Callable[[], object]) -> list[float]:
 
 
 def run() -> dict[str, dict[str, float]]:
-    """What was found at each split."""
+    """The results at each split."""
     with (
         tempfile.TemporaryDirectory() as scratch,
         rate_limited_line("splitsem-pipelined", FAST_BPS, *BUCKET) as line,
@@ -117,7 +117,7 @@ def run() -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Print a row a split."""
+    """Print a row for each split."""
     print(state_of_the_machine())
     try:
         results = run()

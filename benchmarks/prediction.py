@@ -1,9 +1,9 @@
-"""Is what an offload run predicts what it measures? Every point of two networks, on loopback and on a slow line.
+"""Does an offload run measure what it predicts? Every point of two networks, on loopback and on a slow line.
 
     python benchmarks/prediction.py            # as root for the line; about four minutes on a quiet machine
     python benchmarks/prediction.py cnn        # one of the networks
 
-For each point a device asks the server for its time, runs the head, probes the link (see
+For each point the edge asks the server for the server's time, runs the head, probes the link (see
 splitsem/workflows/prediction.py), and only then sends and times frames. Bar: the median of
 |predicted - measured| / measured of the latency over all points of a network on a link is at most 10 %.
 """
@@ -25,7 +25,7 @@ NETWORKS = {
     "resnet18": ["task=digits", "model=torchvision", "model.name=resnet18", "model.image_size=64"],
 }
 QUICKLY = ["codec=quant8", "workflow.num_samples=20", "workflow.num_timed=25", "workflow.num_probes=30"]
-QUICKLY += ["hardware.edge.budget_s=0.02", "hardware.server.budget_s=0.02"]  # hot loops, which this does not look at
+QUICKLY += ["hardware.edge.budget_s=0.02", "hardware.server.budget_s=0.02"]  # hot loops, which this benchmark ignores
 COLUMNS = ("edge_s", "link_s", "server_s", "latency_s")
 
 
@@ -44,7 +44,7 @@ def device(address: str, overrides: list[str], has_line: bool) -> list[dict[str,
 
 
 def show(link: str, network: str, found: list[dict[str, Any]]) -> None:
-    """A row a point: predicted | measured milliseconds."""
+    """Print a row for each point: predicted | measured milliseconds."""
     print(f"\n{network}, {link}: ms predicted | measured")
     print(f"{'point':22}{'bytes':>8}" + "".join(f"{name.removesuffix('_s'):>17}" for name in COLUMNS) + "   error")
     for row in found:

@@ -1,11 +1,11 @@
-"""The published Jetson-TX2 table of RepVGG-B3, solved: what the edge takes, and what a server changes.
+"""The optimum by the published Jetson-TX2 table of RepVGG-B3: what the edge takes, and what a server changes.
 
     SPLITSEM_TX2_LUT=jetson_tx2_repvgg_b3_lut.json python benchmarks/published_table.py
 
 The table has 26 blocks on the edge and the last one on the server, in milliseconds. Bar: with the same function, the
 exact solver needs at most 151 ms on the edge; all branches in parallel need 180. The file is not part of the project;
-without it, this does nothing. The server model is an assumption and is printed: the edge's times divided by a factor,
-behind a line of a stated rate.
+without the file, the benchmark does nothing. The server model is an assumption and is printed: the edge's times
+divided by a factor, behind a line of a stated rate.
 """
 
 import os
@@ -29,14 +29,14 @@ SERVER_SPEEDUP, LINK = 10.0, LinkFit(s_per_byte=8 / 100e6, base_s=2e-3, residual
 
 
 def published(path: str, server_speedup: float | None) -> HardwareLut:
-    """Both machines of the file; units are those of RepVGG-B3's stages at 224 × 224, whose shapes need no weights."""
+    """Both machines of the file, with the units of RepVGG-B3's stages at 224 × 224, whose shapes need no weights."""
     with torch.device("meta"):
         network = HyperRepVgg((3, 224, 224), (1000,), (4, 6, 16, 1), (64, 192, 384, 768, 2560))
     return import_pair(path, "repvgg_b3", network.facts()[1:-1], "ms", server_speedup, LINK)
 
 
 def solved(problem: Problem, objective: Objective) -> dict[str, Solution]:
-    """Both baselines and both optima, each at its best cut."""
+    """Both baselines and both optima, each at the best cut."""
     exact, fused = Exact(objective), fused_gammas(problem)
     return {
         "all in parallel": exact.throughput(problem, only(parallel_gammas(problem))),

@@ -1,9 +1,9 @@
-"""The rate controller against every fixed bit width over links that change: seconds, late updates, what is lost.
+"""The rate controller against every fixed bit width over links that change: seconds, late updates, errors.
 
     python benchmarks/rate_controller.py [--rounds 200] [--clients 4] [--deadline 1.0]
 
 Real payloads (Quantise with rANS) of a synthetic update of 100,000 Laplace-distributed values; links wander between
-0.25 and 8 Mbit/s, changing every 5 s (Mahimahi traces, seeded). A low width alone is always fast: what counts is the
+0.25 and 8 Mbit/s, changing every 5 s (Mahimahi traces, seeded). A low width alone is always fast. What counts is the
 error that is sent in time, so the last columns are the updates after the deadline and the mean relative squared error.
 """
 
@@ -41,7 +41,7 @@ def real_payloads() -> tuple[dict[int, int], dict[int, float]]:
 
 
 def main() -> None:
-    """Print a row a policy."""
+    """Print a row for each policy."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--clients", type=int, default=4)

@@ -1,12 +1,12 @@
-"""Round trips over loopback, side by side in one run: what does splitsem add to gRPC, and what does it save?
+"""Round trips over loopback, side by side in one run: what splitsem adds to bare gRPC, and saves over naive use.
 
     python benchmarks/round_trip.py
 
-Four ways to bring bytes or a tensor to a server process and back, the same size both ways, one after the other:
+Four ways to bring bytes or a tensor to a server process and back, of equal size both ways, one after the other:
 
 * bare gRPC: a bytes echo over one stream without any message format — the floor;
 * splitsem frames: GrpcTail.stream to a GrpcServer whose engine returns the payload;
-* splitsem tensors: the same from tensor to tensor, with the identity codec at both ends and its checksums;
+* splitsem tensors: frames from tensor to tensor, with the identity codec and its checksums at both ends;
 * naive: the tensor in a protobuf message (raw bytes and a shape), unary, fresh buffers at every step.
 
 The order changes with every round, so that no way has the quiet moments to itself, and a ratio is the median of the
@@ -48,7 +48,7 @@ RATIOS = (("frames", "bare"), ("tensors", "bare"), ("naive", "frames"), ("naive"
 
 
 class Echo(TailEngine):
-    """Sends payloads back, as they are or, at the point ``output``, decoded and encoded again."""
+    """Sends payloads back unchanged or, at the point ``output``, decoded and encoded again."""
 
     def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> tuple[bytes, float]:
         """See TailEngine."""
@@ -58,13 +58,13 @@ class Echo(TailEngine):
 
 
 def engine() -> Echo:
-    """An engine of some small network; it is never run."""
+    """An engine of some small network, which is never run."""
     torch.manual_seed(0)
     return Echo(SplitGraph(StagedCnn((1, 8, 8), (10,), widths=[4], inner_widths=None), (1, 8, 8)), "none")
 
 
 def serve(pipe: Connection) -> None:
-    """Both servers, in a process of their own; tells its processor time whenever asked, until told to stop."""
+    """Run both servers in this process, and tell its processor time whenever asked, until told to stop."""
     torch.set_num_threads(1)
 
     def naive(request: tail_pb2.Frame, _: grpc.ServicerContext) -> tail_pb2.Reply:
@@ -104,7 +104,7 @@ def whole(payload: Payload) -> bytes | memoryview:
 
 
 def frame_stream(tail: GrpcTail, make: Callable[[], bytes], keeps_pieces: bool) -> Iterator[Payload]:
-    """One payload answered at each step; it is made within the step."""
+    """One payload made and answered at each step."""
     turns: SimpleQueue[bytes] = SimpleQueue()
     answers = tail.stream(iter(turns.get, None), window=1)
     while True:
@@ -114,7 +114,7 @@ def frame_stream(tail: GrpcTail, make: Callable[[], bytes], keeps_pieces: bool) 
 
 
 def ways(bare_at: str, ours_at: str, num_bytes: int) -> dict[str, Callable[[], object]]:
-    """One call of each is one round trip of ``num_bytes`` bytes."""
+    """The four ways by name; one call of a way is one round trip of ``num_bytes`` bytes."""
     z = torch.rand(1, num_bytes // 4)
     payload, raw = Identity().encode((z,)), z.numpy().tobytes()
     channel = grpc.insecure_channel(bare_at, UNLIMITED)
@@ -161,7 +161,7 @@ def measure(calls: dict[str, Callable[[], object]], server: Connection) -> list[
             clock_s = statistics.median(once(calls[name]) for _ in range(REPEATS))
             found[name] = clock_s, (processor_s() - before_s) / REPEATS
         rounds.append(found)
-    return rounds[1:]  # the first one warms up
+    return rounds[1:]  # the first round warms up
 
 
 def row(rounds: list[dict[str, tuple[float, float]]], which: int) -> str:

@@ -2,8 +2,8 @@
 
     python benchmarks/server_memory.py
 
-RSS counts every page that the process has mapped and touched, also those of libraries that it shares with others or
-that the kernel could drop at any time; private is what would be free if it ended. Linux only.
+RSS counts every page that the process has mapped and touched, also pages of shared libraries and pages that the
+kernel could drop at any time; "private" is what would be free if the process ended. Linux only.
 """
 
 import subprocess
@@ -42,7 +42,7 @@ def started(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
 
 
 def memory_bytes(pid: int) -> dict[str, int]:
-    """RSS, PSS (shared pages divided among those who share them) and private bytes."""
+    """RSS, PSS (shared pages divided among the processes that share them) and private bytes."""
     lines = (line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
     found = {line[0].rstrip(":"): 1024 * int(line[1]) for line in lines}
     private = found["Private_Clean"] + found["Private_Dirty"]
@@ -57,7 +57,7 @@ def row(label: str, pid: int) -> None:
 def main() -> None:
     """Print megabytes when idle, then as requests go through."""
     with tempfile.TemporaryDirectory() as name:
-        trained, _ = started(Path(name))  # so that the server below finds its weights, as it usually does
+        trained, _ = started(Path(name))  # trains, so that the server below finds its weights, as usual
         trained.terminate()
         trained.wait()
         process, address = started(Path(name))

@@ -41,7 +41,7 @@ CASES: dict[str, tuple[str, ...]] = {
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
-    """All rounds of one configuration; the metrics of its run."""
+    """Run all rounds of one configuration; returns the metrics of the run."""
     if "splitfed" in cfg.workflow["_target_"]:
         with open_ends(cfg) as ends:
             _rounds(ends.server, ends.client_app, cfg)

@@ -1,4 +1,4 @@
-"""What a further job of a sweep costs beyond its own evaluation. The bar: at most one second.
+"""Seconds that a further job of a sweep costs beyond the job's own evaluation. The bar: at most one second.
 
 python benchmarks/sweep.py
 """

@@ -2,10 +2,10 @@
 
     python benchmarks/time_to_score.py [--rounds 50] [--target 0.95] [--deadlines 1 2 4] [--seeds 0 1 2]
 
-Real training of digits: 10 clients, Dirichlet(0.3), quantised updates with error feedback, each at the width that the
-policy chose, coded and decoded. Each client's uplink is a trace of its own that wanders between 20 kbit/s and 2 Mbit/s.
+Real training of digits: 10 clients, Dirichlet(0.3), quantised updates with error feedback, coded and decoded at the
+width that the policy chose. Each client's uplink is a trace of its own that wanders between 20 kbit/s and 2 Mbit/s.
 Time is simulated, so the machine's load does not matter: a round takes as long as its slowest upload, then a fixed
-second of local computing. What is printed: the median of the seeds, or "not reached" where more than half did not.
+second of local computing. The table has the median of the seeds, or "not reached" where more than half of them fail.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SMOOTHED = 3  # rounds over which the validation score is averaged: a lucky roun
 
 
 def links(folder: Path, seed: int) -> ClientLinks:
-    """An uplink a client, from 1 on, each wandering by itself and changing every 5 s."""
+    """An uplink for each client, counted from 1; each link wanders by itself and changes every 5 s."""
     paths = {}
     for client in range(1, NUM_CLIENTS + 1):
         rates = wandering_rates(1000 * seed + client, 60, 5.0, LOW_BPS, HIGH_BPS)
@@ -50,7 +50,7 @@ def trained(policy: ChoosesRates, links_of: ClientLinks, seed: int, num_rounds: 
 
 
 def seconds_to(rows: list[Row], target: float) -> float:
-    """Until the mean of the last rounds' validation scores first reached the target; infinity if it did not."""
+    """Seconds until the mean of the last rounds' validation scores first reaches ``target``; infinity if never."""
     times_s = accumulate(row["round/link_s"] + COMPUTE_S for row in rows)
     scores = [row["round/val_score"] for row in rows]
     for number, time_s in enumerate(times_s, start=1):
@@ -60,7 +60,7 @@ def seconds_to(rows: list[Row], target: float) -> float:
 
 
 def main() -> None:
-    """Print a row a policy."""
+    """Print a row for each policy."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--target", type=float, default=0.95)

@@ -1,4 +1,4 @@
-"""Halves in train mode against the whole model in train mode, at every offered point: output and running statistics."""
+"""Head and tail against the whole model, both in train mode, at every offered point: output, running statistics."""
 
 import copy
 import warnings
@@ -41,7 +41,7 @@ def largest_difference(model: nn.Module, shape: tuple[int, ...]) -> tuple[int, f
     worst = 0.0
     for point in graph.points:
         cut = TrainableCut(graph, training, point.name)
-        torch.manual_seed(1)  # one stream for both halves here, as they are in one process
+        torch.manual_seed(1)  # one stream for both halves, which are in one process
         pairs = [
             (y, cut.tail.train(*cut.head.train(x))),
             *zip(whole.state_dict().values(), model.state_dict().values(), strict=True),

@@ -1,10 +1,10 @@
-"""How fast are datagrams with acknowledgements, next to datagrams without? Loopback, two processes.
+"""Speed of datagrams with acknowledgements against bare datagrams. Loopback, two processes.
 
     python benchmarks/udp.py
 
-The yardstick is a bare UDP echo: datagrams of the same size to a process that sends back a byte for every message's
-last one, at most 256 KB under way, nothing checked, nothing ever resent (a lost one ends the measurement). Rounds
-alternate; medians.
+The yardstick is a bare UDP echo: equally large datagrams to a process that sends back a byte for every message's last
+datagram, at most 256 KB under way, nothing checked, nothing ever resent (a lost datagram ends the measurement). Rounds
+alternate between echo and transport; the table has medians.
 """
 
 import argparse
@@ -29,16 +29,16 @@ class Echo:
     """An engine that computes nothing."""
 
     def open(self, plan: Plan) -> str:
-        """Any plan will do."""
+        """Accept any plan."""
         return plan.point
 
     def answer(self, session: str, payload: bytes, queue_s: float = 0.0) -> tuple[bytes, float]:
-        """The first bytes, as a classifier's output is short."""
+        """Answer with the first bytes, as a classifier's output is short."""
         return bytes(payload[:40]), 0.0
 
 
 def bare_server(pipe: Connection) -> None:
-    """Acknowledge every ``STRIDE``-th datagram and those shorter than the rest."""
+    """Acknowledge every ``STRIDE``-th datagram and every datagram shorter than a full one."""
     sock = open_socket()
     sock.bind(("127.0.0.1", 0))
     pipe.send(sock.getsockname())
@@ -52,14 +52,14 @@ def bare_server(pipe: Connection) -> None:
 
 
 def real_server(pipe: Connection) -> None:
-    """The transport's server."""
+    """Run the transport's server until the pipe speaks."""
     server = UdpServer(Echo())  # type: ignore[arg-type]
     pipe.send(server.start())
     pipe.recv()
 
 
 def open_socket() -> socket.socket:
-    """A socket with the buffers that the transport takes."""
+    """A socket with the buffer sizes of the transport."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, 1 << 22)
@@ -68,7 +68,7 @@ def open_socket() -> socket.socket:
 
 
 def bare_round_trip_s(sock: socket.socket, payload: memoryview) -> float:
-    """One message of datagrams, the last one short, until its last acknowledgement."""
+    """Seconds from a message's first datagram to its last acknowledgement; the last datagram is short."""
     began = time.perf_counter()
     num = 0
     for start in range(0, len(payload) + 1, DATAGRAM_BYTES):
@@ -82,7 +82,7 @@ def bare_round_trip_s(sock: socket.socket, payload: memoryview) -> float:
 
 
 def started(target: Callable[[Connection], None]) -> tuple[multiprocessing.Process, Connection]:
-    """A process of its own, and the pipe to it."""
+    """A new process that runs ``target``, and the pipe to that process."""
     here, there = multiprocessing.Pipe()
     process = multiprocessing.Process(target=target, args=(there,), daemon=True)
     process.start()
@@ -90,7 +90,7 @@ def started(target: Callable[[Connection], None]) -> tuple[multiprocessing.Proce
 
 
 def main() -> None:
-    """Print a row a size."""
+    """Print a row for each size."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds

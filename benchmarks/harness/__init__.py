@@ -1,1 +1,1 @@
-"""What several benchmarks and tests measure with."""
+"""Tools with which several benchmarks and tests measure."""

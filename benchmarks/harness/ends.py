@@ -1,4 +1,4 @@
-"""The two ends of a benchmark as processes of their own, here or in the namespaces of a line."""
+"""The two ends of a benchmark as separate processes, on this machine or in the namespaces of a line."""
 
 import json
 import os
@@ -21,12 +21,12 @@ from harness.line import SERVER_ADDRESS, Line, environment
 ROOT = Path(__file__).parents[2]
 _START_S = 180.0
 BRIEFLY = ["device=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "tracking=none"]
-"""Settings of a network whose score does not matter."""
+"""Settings for a network whose score does not matter."""
 
 
 @contextmanager
 def running_server(folder: Path, overrides: Sequence[str], line: Line | None = None) -> Iterator[str]:
-    """``workflow=serve`` for as long as the context lasts; gives the address that the device connects to."""
+    """Run ``workflow=serve`` while the context lasts; gives the address that the edge connects to."""
     bind = f"{SERVER_ADDRESS if line else '127.0.0.1'}:0"
     folder.mkdir(parents=True)
     command = [sys.executable, str(ROOT / "run.py"), "workflow=serve", f"transport.bind={bind}", *overrides]
@@ -50,7 +50,7 @@ def running_server(folder: Path, overrides: Sequence[str], line: Line | None = N
 
 
 def device_says(script: str, arguments: dict[str, Any], line: Line | None = None) -> Any:
-    """What ``python SCRIPT ARGUMENTS_AS_JSON`` prints as its last line, read as JSON."""
+    """The last line that ``python SCRIPT ARGUMENTS_AS_JSON`` prints, read as JSON."""
     command = [sys.executable, script, json.dumps(arguments)]
     process = _start(line, line.device if line else "", command, subprocess.PIPE, subprocess.PIPE)
     out, err = process.communicate(timeout=600)
@@ -60,7 +60,7 @@ def device_says(script: str, arguments: dict[str, Any], line: Line | None = None
 
 
 def configured(address: str, overrides: Sequence[str], has_line: bool) -> DictConfig:
-    """The configuration of ``workflow=offload`` to a server, in this process."""
+    """The configuration of ``workflow=offload`` to the server at ``address``, for this process."""
     torch.set_num_threads(1)
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         extra = ["transport.security.insecure=true"] if has_line else []
@@ -71,12 +71,12 @@ def configured(address: str, overrides: Sequence[str], has_line: bool) -> DictCo
 
 
 def stop_cleanly() -> None:
-    """Let SIGTERM end what was started, too."""
+    """Let SIGTERM also end the processes that were started here."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def state_of_the_machine() -> str:
-    """Load, date and versions, to be printed above figures."""
+    """Load, date and versions, to print above figures."""
     import grpc
 
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())

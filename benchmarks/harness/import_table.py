@@ -1,4 +1,4 @@
-"""Tables of other projects, ``{"blocks": {"stage1.0@CLIENT": {"0": 2.5, "2": null, ...}}}``, as tables of ours."""
+"""Imports tables of other projects: ``{"blocks": {"stage1.0@CLIENT": {"0": 2.5, "2": null, ...}}}``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,18 +29,18 @@ class _Table(msgspec.Struct):
 def import_table(
     path: str | Path, model: str, specs: Sequence[UnitSpec], unit: TimeUnit, tier: str, about: str = "published table"
 ) -> BranchLut:
-    """One machine's table out of such a file, one figure a block and γ: no spread, an unknown number of repeats.
+    """One machine's table from a file with one time for each block and γ: no spread, an unknown number of repeats.
 
     Args:
-        path: the file; ``null`` says that a block cannot be run so.
-        model: the network's name.
-        specs: its units of interest, named as in the file; one that the file lacks on this tier is left without times.
-        unit: of the times in the file, which does not say it itself.
+        path: the file; a ``null`` says that the block cannot run with that γ.
+        model: name of the network.
+        specs: the network's units of interest, named as in the file; a unit that the file lacks gets no times.
+        unit: unit of the times, which the file does not say itself.
         tier: what stands behind the ``@``.
-        about: what the machine is, in words.
+        about: the machine, in words.
 
     Raises:
-        ConfigError: the file is no such table, a time cannot be, or a block has other γ than the model.
+        ConfigError: the file has another form, a time cannot be, or a block has other γ than the model.
     """
     if unit not in _SECONDS:
         raise ValueError(f"unit must be one of {', '.join(_SECONDS)}, got {unit!r}")
@@ -58,7 +58,7 @@ def import_table(
 
 
 def assume_server(edge: BranchLut, server: BranchLut, speedup: float) -> BranchLut:
-    """``server`` with the units that it has no time for: those of ``edge``, ``speedup`` times as fast, called assumed.
+    """``server`` with each missing unit taken from ``edge``, ``speedup`` times as fast and called assumed.
 
     Raises:
         ValueError: the factor is not positive and finite.
@@ -81,10 +81,10 @@ def import_pair(
     server_speedup: float | None = None,
     link: LinkFit | None = None,
 ) -> HardwareLut:
-    """Both machines out of such a file, whose tiers are ``CLIENT`` and ``SERVER``.
+    """Both machines' tables from a file whose tiers are ``CLIENT`` and ``SERVER``.
 
-    Without ``server_speedup`` a unit that has no time on the server never runs there; with it, see ``assume_server``.
-    A unit without a time on the edge never runs there, whatever the factor. Raises as ``import_table`` and ``merge``.
+    A unit without a time on the server never runs there, unless ``server_speedup`` is given: see ``assume_server``.
+    A unit without a time on the edge never runs there. Raises as ``import_table`` and ``merge``.
     """
     edge = import_table(path, model, specs, unit, "CLIENT")
     server = import_table(path, model, specs, unit, "SERVER")

@@ -14,16 +14,16 @@ ETHERNET_BYTES, TCP_BYTES, MTU = 14, 52, 1500
 
 
 class NoNamespacesError(Exception):
-    """This machine or user cannot make network namespaces; says why."""
+    """This machine or user cannot make network namespaces; the message says why."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line that is up.
+    """A rate-limited line that is up.
 
     Attributes:
-        device, server: names of the namespaces, at ``DEVICE_ADDRESS`` and ``SERVER_ADDRESS``.
-        rate_bps: what passes from the device to the server, headers included.
+        device, server: names of the edge's and the server's namespace, at ``DEVICE_ADDRESS`` and ``SERVER_ADDRESS``.
+        rate_bps: bits per second that pass from the edge to the server, headers included.
     """
 
     device: str
@@ -32,15 +32,15 @@ class Line:
 
     @property
     def tcp_capacity_bps(self) -> float:
-        """What is left for the bytes of a TCP connection: full segments, headers not counted."""
+        """Bits per second left for the bytes of a TCP connection: full segments, without headers."""
         return self.rate_bps * (MTU - TCP_BYTES) / (MTU + ETHERNET_BYTES)
 
     def start(self, namespace: str, command: Sequence[str], **settings: Any) -> subprocess.Popen[str]:
-        """A process in a namespace; ``settings`` are those of ``Popen``."""
+        """Start a process in a namespace; ``settings`` go to ``Popen``."""
         return subprocess.Popen(["ip", "netns", "exec", namespace, *command], text=True, **settings)
 
     def set_rate(self, rate_bps: float, burst_bytes: int = 5_000, queue_bytes: int = 60_000) -> "Line":
-        """The same line with another rate; the queue holds what comes faster and drops what is more than that."""
+        """This line with another rate; a queue of ``queue_bytes`` holds what comes faster, and drops the rest."""
         shape = f"tbf rate {round(rate_bps)}bit burst {burst_bytes} limit {queue_bytes}".split()
         _run("ip", "netns", "exec", self.device, "tc", "qdisc", "replace", "dev", "here", "root", *shape)
         return Line(self.device, self.server, rate_bps)
@@ -50,12 +50,12 @@ class Line:
 def rate_limited_line(
     name: str, rate_bps: float, burst_bytes: int = 5_000, queue_bytes: int = 60_000
 ) -> Iterator[Line]:
-    """A line for as long as the context lasts; ``name`` and the process id name its namespaces.
+    """A line that is up while the context lasts; ``name`` and the process id name its namespaces.
 
-    The token bucket holds ``burst_bytes`` and its queue ``queue_bytes``; the server's answers are not held back.
+    The token bucket holds ``burst_bytes`` and the queue ``queue_bytes``; the line does not slow the server's answers.
 
     Raises:
-        NoNamespacesError: not root, no ip or tc, or the kernel refuses.
+        NoNamespacesError: the user is not root, ip or tc is missing, or the kernel refuses.
     """
     if os.geteuid() or not (shutil.which("ip") and shutil.which("tc")):
         raise NoNamespacesError("network namespaces need root, ip and tc")
@@ -79,7 +79,7 @@ def rate_limited_line(
 
 
 def environment(**settings: str) -> Mapping[str, str]:
-    """This process's environment for a child of it: one thread each, no telemetry."""
+    """This process's environment for its children: one thread each, no telemetry."""
     return os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", **settings}
 
 

@@ -1,7 +1,7 @@
-"""Rounds of updates over links that change: what a policy of rates sends, how long it takes, what comes too late.
+"""Simulates rounds of updates over links that change: what a policy of rates sends, and how long uploads take.
 
-A round is over when the last client's update has arrived (late ones too: nothing is thrown away here), then all compute
-for ``compute_s``. A study of scores plugs in where the rates of a round are known: ``Round.rates``.
+A round is over when the last client's update has arrived (a late update counts too). All clients then compute for
+``compute_s``. A study of scores takes the rates of a round from ``Round.rates``.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -18,17 +18,17 @@ PayloadBytes = Callable[[Rate, int], int]
 
 
 class Policy(Protocol):
-    """Who chooses the rates."""
+    """Chooses the rates of updates."""
 
     def choose(self, client: Hashable, raw_values: int) -> Rate:
         """The rate of the client's next update."""
 
     def sent(self, client: Hashable, rate: Rate, payload_bytes: int, seconds: float) -> None:
-        """Hear what became of it."""
+        """Learn from an upload: its size and its seconds."""
 
 
 class Fixed(NamedTuple):
-    """Always the same rate."""
+    """The policy that always chooses one rate."""
 
     rate: Rate
 
@@ -47,11 +47,11 @@ class Round(NamedTuple):
     """One round.
 
     Attributes:
-        began_s: when it began, on the links' clock.
-        upload_s: until the last update had arrived.
-        rates: of each client.
-        payload_bytes: of each client.
-        seconds: of each client's upload.
+        began_s: when the round began, on the links' clock.
+        upload_s: seconds until the last update had arrived.
+        rates: rate of each client.
+        payload_bytes: size of each client's update.
+        seconds: seconds of each client's upload.
     """
 
     began_s: float
@@ -69,15 +69,15 @@ def rounds_over(
     num_rounds: int,
     compute_s: float = 0.0,
 ) -> list[Round]:
-    """Simulate so many rounds; a RateController is told each link's idle round trip once, and no bandwidth but its own.
+    """Simulate rounds; a RateController is told each link's idle round trip once, and its own upload's bandwidth.
 
     Args:
-        links: of each client, all at the same place of their traces.
-        policy: chooses.
-        raw_values: values of an update.
-        payload_bytes: real sizes.
-        num_rounds: how many.
-        compute_s: between the rounds, while the links' traces go on.
+        links: the link of each client, all at one time of their traces.
+        policy: chooses the rates.
+        raw_values: number of values in an update.
+        payload_bytes: real sizes of updates.
+        num_rounds: number of rounds.
+        compute_s: seconds between two rounds, while the links' traces go on.
     """
     rounds, now_s = [], 0.0
     for number in range(num_rounds):
@@ -98,7 +98,7 @@ def rounds_over(
 
 
 def write_trace(path: Path, parts: list[tuple[float, float]]) -> str:
-    """A Mahimahi trace of ``(seconds, bits per second)`` one after the other; returns its path."""
+    """Write a Mahimahi trace of consecutive ``(seconds, bits per second)``; returns the trace's path."""
     times_ms: list[int] = []
     start_ms, credit = 0.0, 0.0
     for seconds, rate_bps in parts:

@@ -1,1 +1,1 @@
-"""The two apps as Flower loads them; what they do is in splitsem.workflows.federated.deployment."""
+"""The two apps that Flower loads; splitsem.workflows.federated.deployment makes both."""

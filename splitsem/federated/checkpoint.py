@@ -1,4 +1,4 @@
-"""The checkpoint of a round: one safetensors file, replaced at once, from which a killed server goes on."""
+"""The checkpoint of a round: one safetensors file, replaced at once, from which a killed server can resume."""
 
 import json
 import os
@@ -27,9 +27,9 @@ class Progress:
     """Where a run stands after a round.
 
     Attributes:
-        server_round: the last one that is finished; 0 before the first.
+        server_round: number of the last finished round; 0 before the first.
         arrays: the global network as the strategy gave it.
-        rows: history of all rounds.
+        rows: the history, one row for each finished round.
     """
 
     server_round: int
@@ -40,14 +40,14 @@ class Progress:
 def save(
     folder: Path, progress: Progress, strategy: Strategy, grid: CodedGrid, contexts: Mapping[int, Context]
 ) -> None:
-    """Write all that the next round depends on, whole or not at all.
+    """Write everything that the next round depends on; the file is replaced as a whole or not at all.
 
     Args:
-        folder: the run's.
-        progress: where it stands.
-        strategy: its tensors are kept, e.g. momentum.
-        grid: what it holds back and what its clients hold.
-        contexts: of clients in this process; elsewhere they keep their own.
+        folder: folder of the run.
+        progress: where the run stands.
+        strategy: the strategy whose tensors, e.g. momentum, are kept.
+        grid: the grid whose held-back tensors and clients' versions are kept.
+        contexts: contexts of the clients in this process; clients in other processes keep their own.
     """
     tensors = _prefixed("global", from_record(progress.arrays)) | _prefixed("held", grid.held)
     tensors |= _strategy_tensors(strategy)
@@ -74,7 +74,7 @@ def save(
 
 
 def load(folder: Path, strategy: Strategy, grid: CodedGrid, contexts: Mapping[int, Context]) -> Progress:
-    """Undo ``save``. Raises ConfigError when there is no such file, it is damaged or of another network."""
+    """Restore what ``save`` wrote. Raises ConfigError for a file that is missing, damaged or of another network."""
     path = folder / FILE
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -109,7 +109,7 @@ def load(folder: Path, strategy: Strategy, grid: CodedGrid, contexts: Mapping[in
 
 
 def _strategy_tensors(strategy: Strategy) -> State:
-    """What a strategy remembers from round to round: its attributes that are arrays, or lists or dicts of them."""
+    """What a strategy remembers from round to round: its attributes that are arrays, or lists or dicts of arrays."""
     tensors = {}
     for attribute, value in vars(strategy).items():
         for kind, pairs in _arrays(value).items():

@@ -1,4 +1,4 @@
-"""The ClientApp: trains the global network on a client's samples, wherever Flower runs it."""
+"""The client side of federated training: the mod that codes updates, and the ClientApp that trains on a client."""
 
 import logging
 import time
@@ -35,12 +35,12 @@ MakeCodec = Callable[[Rate | None], Codec]
 class UpdateMod:
     """Client mod: global network in, ``codec(new − global + residual)`` out; Flower calls it around the client's work.
 
-    Other mods that look at weights (clipping, differential privacy) belong between it and the training: after it in
-    the app's list.
+    Mods that look at weights (clipping, differential privacy) belong between this mod and the training, so the app
+    lists them after this mod.
 
     Args:
-        layout: of the network; an update for another one is refused.
-        make_codec: the codec at a rate that the server chose; None is as it is configured.
+        layout: layout of the network; a message for another network is refused.
+        make_codec: makes the codec at the rate that the server chose; for rate None, as the codec is configured.
         downlink: decoder of the global network's differences; None where the whole network comes down exactly.
         error_feedback: keep what the codec dropped, in the client's state, and add it to the next update.
     """
@@ -52,7 +52,7 @@ class UpdateMod:
         self.error_feedback = error_feedback
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        """See Flower's mods. Raises PayloadError for a network of other names, shapes or dtypes, or one it misses."""
+        """Code one reply. Raises PayloadError for another network, or a difference to a version not held here."""
         config = message.content.config_records[CONFIG]
         if config["fingerprint"] != self.layout.fingerprint:
             raise PayloadError(
@@ -103,7 +103,7 @@ class UpdateMod:
         return self.layout.split(self.layout.decode(codec, payload))
 
     def _encode(self, codec: Codec, update: State, context: Context) -> bytes:
-        """The payload of an update; what it drops is kept for the next one."""
+        """The payload of an update; what the codec drops is kept for the next update."""
         values = self.layout.join(update)
         has_feedback = self.error_feedback and not isinstance(codec, Identity)
         if has_feedback and RESIDUAL in context.state.array_records:
@@ -129,9 +129,9 @@ def make_client_app(site: Site, mods: list[Mod], training_mods: Sequence[Mod] = 
     """An app whose clients train at ``site``; its contexts name them by ``partition-id``.
 
     Args:
-        site: what they train with.
-        mods: around training and evaluation, the outermost first: an UpdateMod, then those that look at weights.
-        training_mods: inside them, around training only: those that look at the network that comes back.
+        site: what the clients train with.
+        mods: mods around training and evaluation, outermost first: an UpdateMod, then mods that look at weights.
+        training_mods: mods inside ``mods``, around training only: those that look at the trained network.
     """
     app = ClientApp()
 

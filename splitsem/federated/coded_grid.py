@@ -1,4 +1,4 @@
-"""CodedGrid: any Flower grid, with updates coded on the wire and plain weights for the strategy."""
+"""The coded wire of federated training: CodedGrid around any Flower grid, its way down, and checked replies."""
 
 import logging
 import math
@@ -28,7 +28,7 @@ from splitsem.federated.rate_controller import ChoosesRates, Rate
 from splitsem.federated.round_report import RoundReport
 from splitsem.federated.state import Layout, State, from_record, to_record, weighted_mean
 
-STEP_MEASURES = ("steps-uplink-bytes", "steps-downlink-bytes", "steps-label-bytes", "steps-raw-bytes")  # may be there
+STEP_MEASURES = ("steps-uplink-bytes", "steps-downlink-bytes", "steps-label-bytes", "steps-raw-bytes")  # optional
 MEASURES = ("num-examples", "train-loss", "train-s", "codec-s")  # what every reply's metrics must have
 
 
@@ -36,12 +36,11 @@ class Reply(NamedTuple):
     """A usable reply.
 
     Attributes:
-        message: as it came.
+        message: the message as it came.
         client: the client's own number, its ``partition-id``.
-        update: what was in its payload.
-        metrics: the measures of ``MEASURES``, those that were asked for, and of ``STEP_MEASURES`` where they are there;
-            finite.
-        uplink_bytes: size of its content.
+        update: the update decoded from the message's payload.
+        metrics: finite values of ``MEASURES``, of measures that were asked for, and of ``STEP_MEASURES`` if present.
+        uplink_bytes: size of the message's content.
     """
 
     message: Message
@@ -52,7 +51,7 @@ class Reply(NamedTuple):
 
 
 def read_reply(message: Message | None, layout: Layout, codec: Codec, measures: Sequence[str] = ()) -> Reply:
-    """Check and decode a reply, which has these ``measures`` too. Raises PayloadError with what is wrong with it."""
+    """Check and decode a reply, which must report ``measures`` too. Raises PayloadError with the reply's fault."""
     if message is None:
         raise PayloadError("no reply in time")
     if message.has_error():
@@ -99,7 +98,7 @@ class Sent(NamedTuple):
     Attributes:
         payload: the coded tensors.
         codec: name of the codec that made it.
-        base: version of the network that the payload is the difference to; 0: it is the whole network.
+        base: version of the network to which the payload is the difference; 0 for the whole network.
     """
 
     payload: bytes
@@ -108,19 +107,19 @@ class Sent(NamedTuple):
 
 
 class Downlink:
-    """Without a codec everybody gets the whole network, exactly; with one, those who hold the last version its change.
+    """The way down: exact whole networks; with a codec, coded differences for clients that hold the last version.
 
-    The server decodes its own payload: ``reference`` is bit for bit what the clients hold. What the codec drops is in
-    the next difference, because that is taken to the exact network.
+    The server decodes its own payload, so ``reference`` is bit for bit what the clients hold. What the codec drops is
+    in the next difference, which leads from ``reference`` to the exact network.
 
     Args:
-        layout: of the network.
-        codec: of differences; None sends none.
+        layout: layout of the network.
+        codec: codec of the differences; None sends whole networks only.
 
     Attributes:
-        reference: the network as clients know it after the last ``prepare``; None before.
-        version: how many were prepared; 0 before the first.
-        holders: the version that a client is known to hold.
+        reference: the network as clients know it after the last ``prepare``; None before the first.
+        version: number of prepared networks; 0 before the first.
+        holders: by node id, the version that a client is known to hold.
     """
 
     def __init__(self, layout: Layout, codec: Codec | None) -> None:
@@ -153,7 +152,7 @@ class Downlink:
         return self._whole
 
     def note(self, node: int, has_answered: bool) -> None:
-        """Remember what a client holds: the prepared version where it has answered, else nobody knows."""
+        """Remember what a client holds: the prepared version if the client has answered, else nothing known."""
         if has_answered:
             self.holders[node] = self.version
         else:
@@ -166,21 +165,21 @@ log = logging.getLogger(__name__)
 class CodedGrid(Grid):
     """Encodes the global network on its way down and decodes updates on their way up, around another grid.
 
-    A strategy sends and gets whole networks, without the tensors that are held back; replies that cannot be used are
-    left out with a warning, whatever is wrong with them.
+    A strategy sends and gets whole networks, without the held-back tensors. Unusable replies are left out with a
+    warning.
 
     Args:
         grid: carries the messages.
         downlink: the way down, which also knows the network's layout.
         make_codec: codec of updates at a rate; its decoder needs no rate.
-        held: tensors that no strategy sees, as of the first round; their weighted mean is taken here.
+        held: tensors that no strategy sees, as of the first round; CodedGrid takes their weighted mean.
         min_clients: least number of usable replies in a round.
-        rates: chooses how finely clients send; None leaves it to the codec's settings.
-        links: model of the clients' uplinks; None takes the seconds as they pass here.
+        rates: chooses each client's rate; None leaves the rate to the codec's settings.
+        links: model of the clients' uplinks; None takes the seconds that pass on the server's clock.
         privacy: keeps updates within the norm that the strategy's noise is for.
 
     Attributes:
-        report: of the round so far, see ``start_round``.
+        report: the report of the round so far, see ``start_round``.
     """
 
     def __init__(
@@ -231,7 +230,7 @@ class CodedGrid(Grid):
         return self.grid.pull_messages(message_ids)
 
     def whole(self, arrays: ArrayRecord) -> State:
-        """The network of which a strategy knows ``arrays``; what it computed in float64 is float32 again."""
+        """The network made of a strategy's ``arrays``, each in the network's own dtype, and the held-back tensors."""
         known = from_record(arrays)
         return {n: self.held[n] if n in self.held else known[n].to(self.layout.dtype(n)) for n in self.layout.names}
 
@@ -246,10 +245,10 @@ class CodedGrid(Grid):
             self.rates.start_round(server_round)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """See Grid. Replies to training come back decoded, in the order of their clients' numbers: sums are repeatable.
+        """See Grid. Training replies come back decoded and sorted by client number, so that sums are repeatable.
 
         Raises:
-            LinkError: fewer than ``min_clients`` of them can be used.
+            LinkError: fewer than ``min_clients`` replies can be used.
         """
         sent = {message.metadata.dst_node_id: message for message in messages}
         if not sent:
@@ -283,7 +282,7 @@ class CodedGrid(Grid):
         return self._for_strategy(target, usable)
 
     def _encode(self, message: Message, is_train: bool) -> Rate | None:
-        """Put what the client needs in the place of the network."""
+        """Replace the network in ``message`` by what its client needs; returns the client's rate."""
         node = message.metadata.dst_node_id
         rate = self.rates.choose(node, self.layout.num_weights) if self.rates and is_train else None
         sent = self.downlink.sent_to(node)
@@ -291,12 +290,12 @@ class CodedGrid(Grid):
         settings |= {"fingerprint": self.layout.fingerprint, "base": sent.base, "version": self.downlink.version}
         array = Array("uint8", (len(sent.payload),), f"splitsem.{sent.codec}", sent.payload)
         config = ConfigRecord({**message.content.config_records[CONFIG], **settings})
-        # a fresh record: strategies give all messages the same one
+        # a fresh record, because strategies give all messages the same record
         message.content = RecordDict({**message.content, ARRAYS: ArrayRecord({MODEL: array}), CONFIG: config})
         return rate
 
     def _read(self, sent: Message, received: Message | None, rate: Rate | None, elapsed_s: float) -> Reply | None:
-        """A usable reply, or None with a warning; either way it is in the report."""
+        """The usable reply, or None with a warning; the round's report tells of either."""
         report, node = self.report, sent.metadata.dst_node_id
         codec = self.make_codec(rate)
         began = time.perf_counter()
@@ -328,7 +327,7 @@ class CodedGrid(Grid):
         return reply
 
     def _for_strategy(self, target: State, replies: list[Reply]) -> list[Message]:
-        """Whole networks again: what was sent to all, exactly, plus each client's update."""
+        """The replies with whole networks: the exact network ``target`` plus each client's update."""
         states = [self.layout.add(target, reply.update) for reply in replies]
         if self.held:
             held = [{name: state[name] for name in self.held} for state in states]

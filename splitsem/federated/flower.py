@@ -1,4 +1,4 @@
-"""Flower's names, imported in one place: with its telemetry off and its own log quiet."""
+"""Flower's names, imported in one place with Flower's telemetry off and Flower's own log quiet."""
 
 import logging
 import os
@@ -7,7 +7,7 @@ import warnings
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # read when flwr is imported
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # its command line library against a newer click
+    warnings.simplefilter("ignore", DeprecationWarning)  # Flower's command line warns about a newer click
     from flwr.app import (
         Array,
         ArrayRecord,
@@ -43,7 +43,7 @@ with warnings.catch_warnings():
     from flwr.supercore.run import Run
     from flwr.supercore.task_identity import TaskIdentity
 
-logging.getLogger("flwr").setLevel(logging.ERROR)  # it tells each round's sampling; what matters is told by us
+logging.getLogger("flwr").setLevel(logging.ERROR)  # Flower logs each round's sampling; splitsem logs what matters
 
 __all__ = [
     "AggregationError",

@@ -1,4 +1,4 @@
-"""InProcessGrid: Flower's clients in this process, one after the other, without servers, Ray or threads."""
+"""Flower's clients in this process: InProcessGrid calls them one after the other, ClientLinks models their uplinks."""
 
 import itertools
 import logging
@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 
 
 class InProcessGrid(Grid):
-    """Calls a ClientApp for each message, with a Context a client; deterministic where the app is.
+    """Calls a ClientApp for each message, without servers, Ray or threads; deterministic if the app is.
 
-    Every message crosses as the bytes that Flower would send, so no end sees the other's objects. A client that raises
-    answers with an error, as a SuperNode does; the process goes on.
+    Every message crosses as the bytes that Flower would send, so no end sees the other end's objects. A client that
+    raises answers with an error, as a SuperNode does, and the process goes on.
 
     Args:
-        client_app: with its mods; one object serves all clients.
-        num_clients: their node ids are 1…num_clients, their ``partition-id`` one less.
-        clock: seconds since any moment; what timeouts go by.
+        client_app: the app with its mods; one object serves all clients, each with a Context of its own.
+        num_clients: number of clients; their node ids are 1…num_clients, and ``partition-id`` is the node id − 1.
+        clock: gives seconds since any moment; timeouts are measured on this clock.
     """
 
     def __init__(self, client_app: ClientApp, num_clients: int, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -83,9 +83,9 @@ class InProcessGrid(Grid):
         return [self._replies.pop(message_id) for message_id in message_ids if message_id in self._replies]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """See Grid; ``timeout`` is for each client by itself, as if they worked side by side.
+        """See Grid; ``timeout`` holds for each client separately, as if the clients worked side by side.
 
-        A client that takes longer is waited for, and its reply is dropped.
+        The grid waits for a client that takes longer, and drops that client's reply.
         """
         replies = []
         for message in messages:
@@ -113,10 +113,10 @@ class InProcessGrid(Grid):
 
 
 class ClientLinks:
-    """A link a client, all on one clock: a round ends when its last update has arrived.
+    """One link for each client, all on one clock: a round ends when its last update has arrived.
 
     Args:
-        make_link: a client's link, by its node id; where it is a TraceLink, its trace goes on while others send.
+        make_link: makes a client's link from the node id; the trace of a TraceLink goes on while other clients send.
         compute_s: seconds between two rounds' uploads.
     """
 
@@ -137,5 +137,5 @@ class ClientLinks:
         return link.send(bytes(num_bytes)).link_s
 
     def end_round(self, upload_s: float) -> None:
-        """Go on to the next round: all uploads took at most so long."""
+        """Go on to the next round, after uploads that took at most ``upload_s``."""
         self.now_s += upload_s + self.compute_s

@@ -1,8 +1,8 @@
 """Differential privacy by Flower's own mods and strategy wrappers, around updates that a codec carries.
 
-On its way an update is clipped (local privacy: and noised) by its client, encoded, sent, decoded, clipped by the
-server, averaged; the server's noise comes last. So what travels is what a client's guarantee speaks of, and what the
-server adds noise to is within the norm whatever the codec has done.
+A client clips its update (and adds noise, for local privacy), encodes it and sends it. The server decodes the update,
+clips it again, averages all updates and adds the server's noise last. So a client's guarantee covers what travels, and
+each update that the server averages is within the norm whatever the codec has done.
 """
 
 import math
@@ -32,14 +32,14 @@ NORM = "clipping_norm"  # in the settings that Flower's wrappers send to clients
 
 
 class Privacy:
-    """One mechanism: what a client does after its training, and what surrounds the server's strategy.
+    """One privacy mechanism: what a client does after its training, and what surrounds the server's strategy.
 
     Args:
         mod: Flower's client mod, between training and encoding; None where clients do nothing.
-        wrapper: makes Flower's strategy wrapper of a strategy; None where the mod adds the noise.
-        measures: what clients' metrics have to tell the wrapper.
-        seed: makes the noise repeatable, which protects nobody who knows it: for studies. None draws it from the
-            operating system.
+        wrapper: wraps a strategy in one of Flower's; None where the mod adds the noise.
+        measures: names of the metrics that the wrapper needs from clients.
+        seed: makes the noise repeatable, for studies only: noise of a known seed protects nobody. None draws the seed
+            from the operating system.
     """
 
     def __init__(
@@ -57,20 +57,20 @@ class Privacy:
 
     @property
     def mods(self) -> list[Mod]:
-        """For the ClientApp, around training only: these look at the network that a reply brings."""
+        """The ClientApp's mods around training only, which look at the network that a reply brings."""
         return [] if self.mod is None else [self.mod, self._seed_after_training]
 
     def around(self, strategy: Strategy, layout: Layout, min_clients: int, has_feedback: bool) -> Strategy:
         """The strategy as the server is to run it.
 
         Args:
-            strategy: one of Flower's.
-            layout: of the network.
+            strategy: one of Flower's strategies.
+            layout: layout of the network.
             min_clients: least number of updates with which a round closes.
             has_feedback: whether clients add what the codec dropped to their next update.
 
         Raises:
-            ConfigError: the guarantee would not hold with these.
+            ConfigError: the guarantee would not hold with these arguments.
         """
         _check_tensors(layout)
         if self.wrapper is None:
@@ -94,31 +94,31 @@ class Privacy:
         return wrapped
 
     def admit(self, update: State, config: Mapping[str, object]) -> State:
-        """A decoded update as the strategy may see it: within the norm that ``config`` told its client.
+        """A decoded update as the strategy may see it: within the norm that ``config`` told the client.
 
-        Raises PayloadError for one that changes nothing: Flower divides by its length.
+        Raises PayloadError for an update that changes nothing, because Flower divides by the update's length.
         """
         if self.wrapper is None:
             return update
         length = math.sqrt(sum(float(tensor.double().square().sum()) for tensor in update.values()))
         if length == 0:
             raise PayloadError("expected an update that changes something, got zeros")
-        norm = config.get(NORM)  # not there where the wrapper clips by itself
+        norm = config.get(NORM)  # absent where the wrapper clips by itself
         if not isinstance(norm, float) or length <= norm:
             return update
         return {name: tensor * (norm / length) for name, tensor in update.items()}
 
     def metrics(self, metrics: dict[str, float]) -> dict[str, float]:
-        """A reply's metrics as the strategy may see them: the noise is for a mean in which all count alike."""
+        """A reply's metrics with the same weight for every client: the noise is made for an unweighted mean."""
         if self.wrapper is None:
             return metrics
         return {"num-examples": 1.0} | {name: metrics[name] for name in self.measures}
 
     def seed_noise(self, *where: int) -> None:
-        """Before Flower draws noise, by NumPy's global generator: training has seeded that with the run's seed.
+        """Seed NumPy's global generator, from which Flower draws noise: training has seeded it with the run's seed.
 
         Args:
-            where: round, and client if it is one's; the same again gives the same noise, if there is a seed.
+            where: round, and client for a client's noise; with a seed, equal values give equal noise.
         """
         seed = None if self.seed is None else np.random.SeedSequence([self.seed, *where]).generate_state(4)
         np.random.seed(seed)
@@ -132,7 +132,7 @@ class Privacy:
 
 
 def _check_tensors(layout: Layout) -> None:
-    """Raise ConfigError for tensors that would travel beside the guarantee."""
+    """Raise ConfigError for tensors that would travel without the guarantee."""
     if layout.statistics:
         raise ConfigError(
             f"federated/privacy is for weights: running statistics ({min(layout.statistics)} …) are made of a client's "
@@ -148,14 +148,14 @@ def _check_tensors(layout: Layout) -> None:
 class _TowardsQuantile(DifferentialPrivacyAdaptiveBase):
     """Adaptive clipping as published (Andrew et al. 2021, arXiv 1905.03871, algorithm 1): C ← C · exp(η (b − q)).
 
-    b is the noised share of updates that were clipped, q ``target_clipped_quantile``. Flower 1.41's own has the sign
-    the other way, so that a norm that is too short becomes shorter, and takes the next round's norm for this round's
-    noise. The norm is an array, because those are in a checkpoint.
+    b is the noised share of updates that were clipped, q ``target_clipped_quantile``. Flower 1.41's own step has the
+    opposite sign, so that a norm that is too short becomes shorter, and uses the next round's norm for this round's
+    noise. The norm is an array, because a checkpoint keeps a strategy's arrays.
     """
 
     @property
     def clipping_norm(self) -> float:
-        """Of the coming round."""
+        """The clipping norm of the coming round."""
         return float(self._norm[0])
 
     @clipping_norm.setter
@@ -173,8 +173,8 @@ class _TowardsQuantile(DifferentialPrivacyAdaptiveBase):
 
 
 class ClientSideAdaptiveClipping(_TowardsQuantile, DifferentialPrivacyClientSideAdaptiveClipping):
-    """Flower's DifferentialPrivacyClientSideAdaptiveClipping, whose norm goes to the quantile; the same arguments."""
+    """Flower's DifferentialPrivacyClientSideAdaptiveClipping, whose norm goes to the quantile; equal arguments."""
 
 
 class ServerSideAdaptiveClipping(_TowardsQuantile, DifferentialPrivacyServerSideAdaptiveClipping):
-    """Flower's DifferentialPrivacyServerSideAdaptiveClipping, whose norm goes to the quantile; the same arguments."""
+    """Flower's DifferentialPrivacyServerSideAdaptiveClipping, whose norm goes to the quantile; equal arguments."""

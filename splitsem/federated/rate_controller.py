@@ -1,4 +1,4 @@
-"""RateController: bit width and keep ratio for each client and round, so that its update arrives by a deadline."""
+"""Rates of updates, by client and round: RateController keeps a deadline, WarmUp follows a fixed schedule."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from splitsem.links.recorded import read_link_metrics
 
 HEADER_BYTES = 64
-"""Allowed for what does not grow with the update: the wire format's header, scales, coder tables."""
+"""Bytes allowed for what does not grow with the update: the wire format's header, scales, coder tables."""
 
 
 class Rate(NamedTuple):
@@ -37,12 +37,12 @@ def bits_per_value(rate: Rate) -> float:
 
 
 class PayloadSizes:
-    """The sizes of one client's updates.
+    """Expected sizes of one client's updates: ``estimate · correction``.
 
-    ``estimate · correction``, where the correction of a rate is the (smoothed, in logarithms) ratio of the sizes that
-    were really sent at it to their estimates; a rate never sent has that of the nearest one that was, and 1.0 while
-    none was. Real payloads are mostly smaller than the estimate, since their values are entropy-coded too; what
-    depends on the data is known only after it was sent.
+    A rate's correction is the ratio (smoothed in logarithms) of the sizes that were really sent at the rate to their
+    estimates. A rate that was never sent takes the correction of the nearest rate that was, or 1.0 before any payload.
+    Real payloads are mostly smaller than the estimate, since their values are entropy-coded too; how much smaller
+    depends on the data and is known only after sending.
 
     Args:
         smoothing: weight of the newest payload, above 0 and at most 1.
@@ -53,11 +53,11 @@ class PayloadSizes:
         self._corrections: dict[Rate, float] = {}
 
     def payload_bytes(self, rate: Rate, raw_values: int) -> float:
-        """Expected bytes of an update of so many values."""
+        """Expected bytes of an update of ``raw_values`` values."""
         return HEADER_BYTES + self._correction(rate) * bits_per_value(rate) * raw_values / 8
 
     def sent(self, rate: Rate, raw_values: int, payload_bytes: int) -> None:
-        """Learn from a payload that really was this long."""
+        """Learn from a payload that really had ``payload_bytes``."""
         estimate = bits_per_value(rate) * raw_values / 8
         ratio = max(payload_bytes - HEADER_BYTES, 1) / estimate
         known = self._corrections.get(rate, ratio)
@@ -73,19 +73,19 @@ class PayloadSizes:
 
 __all__ = ["Observation", "Rate", "RateController"]
 
-_MOST_LOSS = 0.99  # a link that loses everything is planned for as one that lets every hundredth packet through
-_LEAST_TRANSFER = 0.2  # of an upload's time; where the round trip is nearly all of it, it says little about the rate
+_MOST_LOSS = 0.99  # the most loss to plan for: every hundredth packet still gets through
+_LEAST_TRANSFER = 0.2  # share of an upload's time; an upload that is nearly all round trip says little of bandwidth
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What was seen of a client's link.
+    """One observation of a client's link.
 
     Attributes:
         rtt_s: round-trip time of the idle link, in seconds.
         loss: share of packets that are lost on the way up, 0…1.
         up_bps: what the client can put on the link, bits per second; ``up_bps · (1 − loss)`` of it arrives.
-        down_bps: the same towards the client.
+        down_bps: what the server can put on the link towards the client, bits per second.
     """
 
     rtt_s: float
@@ -104,7 +104,7 @@ class Observation:
 
     @classmethod
     def from_file(cls, path: str) -> "Observation":
-        """What ``workflow=measure_link`` found; rates measured as goodput hold the loss already. Raises ConfigError."""
+        """What ``workflow=measure_link`` found; its goodput already lacks what was lost. Raises ConfigError."""
         link = read_link_metrics(path)
         loss = min(link.loss or 0.0, _MOST_LOSS)
         return cls(link.rtt_s, loss, link.up_bps / (1 - loss), link.down_bps / (1 - loss))
@@ -116,9 +116,9 @@ class _Client:
 
     sizes: PayloadSizes
     seen: Observation | None = None
-    rung: int | None = None  # of the ladder; None until a link was seen
+    rung: int | None = None  # index in the ladder; None until the link was observed
     num_better: int = 0  # rounds in a row in which a higher rate would have fitted
-    better: int = 0  # the lowest of the rates that would have
+    better: int = 0  # the lowest rung that would have fitted in these rounds
     raw_values: int = field(default=0)
 
 
@@ -129,24 +129,24 @@ class RateController:
     ``min_bits``, down to ``min_keep_ratio``. An upload is expected to take
     ``(rtt_s + 8 · payload_bytes / up_bps) / (1 − loss)``, with link and sizes smoothed per client.
 
-    Hysteresis: a rate is left for a lower one when its upload is expected after the deadline, and for a higher one when
-    that would take at most ``(1 − headroom) · deadline_s`` in ``patience`` rounds in a row; both go to the highest rate
-    that leaves the headroom. So on a steady link whose observations are wrong by a factor of at most ``1 ± x``, no rate
-    is ever lowered if ``headroom ≥ 2x / (1 + x)`` (0.25: x = 14 %), and a controller that never lowers does not
-    oscillate. (Each rate's size must be met once: one that turns out too large is left again, and remembered.)
-    A bandwidth below ``(1 − headroom)²`` of the expected one is taken for a change of the link and not smoothed.
+    Hysteresis: the controller lowers a rate when it expects the upload after the deadline, and raises a rate when an
+    upload at a higher rate would take at most ``(1 − headroom) · deadline_s`` in ``patience`` rounds in a row; a move
+    goes to the highest rate that leaves the headroom. So on a steady link whose observations are wrong by a factor of
+    at most ``1 ± x``, no rate is ever lowered if ``headroom ≥ 2x / (1 + x)`` (0.25: x = 14 %), and a controller that
+    never lowers does not oscillate. (A rate whose first payload turns out too large is left again, and remembered.)
+    A bandwidth below ``(1 − headroom)²`` of the expected bandwidth counts as a change of the link: it is not smoothed.
 
-    Not safe to call from several threads. Small state for each client, kept until ``forget``.
+    Not safe to call from several threads. The controller keeps a small state for each client until ``forget``.
 
     Args:
-        deadline_s: seconds that an update may take to arrive, in SI units as all here.
+        deadline_s: seconds that an update may take to arrive.
         min_bits: lowest bit width, 1…8.
         max_bits: highest bit width, ``min_bits``…8.
         min_keep_ratio: smallest share of the values; 1.0 never sends fewer than all.
         headroom: share of the deadline that is left free when a rate is taken, 0…1 (exclusive).
         patience: rounds in which a higher rate must have fitted before it is taken.
         smoothing: weight of the newest observation, above 0 and at most 1.
-        link: a file that ``workflow=measure_link`` wrote; what is assumed of every client before its first observation.
+        link: a file of ``workflow=measure_link``: the link assumed for a client before its first observation.
     """
 
     def __init__(
@@ -188,12 +188,12 @@ class RateController:
     def choose(self, client: Hashable, raw_values: int, down_bytes: int = 0) -> Rate:
         """The rate of the client's next update; call it once a round.
 
-        The lowest one where nothing is known of the link, and where no rate fits.
+        The lowest rate where nothing is known of the link, and where no rate fits.
 
         Args:
-            client: any name.
-            raw_values: how many values the update has.
-            down_bytes: what the client must fetch within the same deadline first.
+            client: name of the client.
+            raw_values: number of values in the update.
+            down_bytes: bytes that the client must fetch first, within the same deadline.
         """
         if raw_values < 1 or down_bytes < 0:
             raise ValueError(f"raw_values must be at least 1 and down_bytes at least 0, got {raw_values}, {down_bytes}")
@@ -208,13 +208,13 @@ class RateController:
         return self.ladder[state.rung]
 
     def sent(self, client: Hashable, rate: Rate, payload_bytes: int, seconds: float) -> None:
-        """Learn from an upload: its real size, and the rate at which it got through.
+        """Learn from an upload: its real size, and the bandwidth that it got.
 
-        One that was given up counts too: its size, and the seconds that were waited.
+        An upload that was given up counts too, with its size and the seconds of waiting.
 
         Args:
-            client: whose.
-            rate: what ``choose`` said for it.
+            client: name of the client.
+            rate: the rate that ``choose`` gave for the upload.
             payload_bytes: bytes on the wire.
             seconds: from the first byte offered to the last one received.
         """
@@ -236,7 +236,7 @@ class RateController:
         return inf if state.seen is None else self._expected_s(state, state.seen, rate, raw_values, down_bytes)
 
     def forget(self, client: Hashable) -> None:
-        """Let go of a client's state."""
+        """Drop a client's state."""
         self._clients.pop(client, None)
 
     def _client(self, client: Hashable) -> _Client:
@@ -251,7 +251,7 @@ class RateController:
         return (seen.rtt_s + up_s + down_s) / (1 - min(seen.loss, _MOST_LOSS))
 
     def _next_rung(self, state: _Client, best: int, times_s: list[float]) -> int:
-        """Where to go from the present rung when ``best`` is the highest that leaves the headroom."""
+        """The rung to go to when ``best`` is the highest rung that leaves the headroom."""
         if state.rung is None:
             return best
         if best >= state.rung:
@@ -265,7 +265,7 @@ class RateController:
         return state.better
 
     def _smoothed(self, old: Observation, new: Observation) -> Observation:
-        """Rates in logarithms, so that half and double weigh the same."""
+        """The smoothed observation: bandwidths in logarithms, so that half and double weigh the same."""
         weight = self.smoothing
 
         def rate(old_bps: float, new_bps: float) -> float:
@@ -291,29 +291,29 @@ def _ladder(min_bits: int, max_bits: int, min_keep_ratio: float) -> list[Rate]:
 
 
 class ChoosesRates(Protocol):
-    """Asked for each client and round, by the server only; one object for a whole run."""
+    """Chooses rates for the server, by client and round; one object serves a whole run."""
 
     def start_round(self, server_round: int) -> None:
-        """Hear that a round begins, counted from 1; a resumed run goes on with its number."""
+        """Begin a round, counted from 1; a resumed run continues the count."""
 
     def choose(self, client: int, raw_values: int) -> Rate:
-        """How the client (Flower's node id) is to send an update of so many values."""
+        """The rate at which ``client`` (Flower's node id) sends an update of ``raw_values`` values."""
 
     def sent(self, client: int, rate: Rate, payload_bytes: int, seconds: float) -> None:
-        """What became of it: its size on the wire and how long it took; not called for updates that failed."""
+        """Learn an update's size on the wire and its seconds; not called for updates that failed."""
 
 
 class WarmUp:
     """The share of values that travel falls exponentially from ``first`` to ``keep_ratio``, alike for all clients.
 
     ``first · (keep_ratio / first)^((round − 1) / num_rounds)`` in the first ``num_rounds`` rounds (Deep Gradient
-    Compression: Lin et al., ICLR 2018, arXiv 1712.01887, with a quarter of the values at first). What is sent early is
-    counted like everything that is sent.
+    Compression: Lin et al., ICLR 2018, arXiv 1712.01887, with a quarter of the values at first). Bytes of the warm-up
+    count like all others.
 
     Args:
         keep_ratio: share of values after the warm-up, above 0.
-        bit_width: of the values that travel, in all rounds.
-        num_rounds: of the warm-up, at least 1.
+        bit_width: bits of a value that travels, in all rounds.
+        num_rounds: rounds of the warm-up, at least 1.
         first: share of values in the first round, ``keep_ratio``…1.
     """
 

@@ -1,4 +1,4 @@
-"""RoundReport: what one round cost and who was left out of it; and the mean over a run."""
+"""What a federated round cost and which clients were left out (RoundReport), and the means over a run."""
 
 import statistics
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ class RoundReport:
 
     Attributes:
         server_round: its number, from 1.
-        uplink_bytes: of each usable reply's content.
-        downlink_bytes: of each message's content.
-        bit_widths: of each usable reply, where its codec has one.
+        uplink_bytes: size of each usable reply's content.
+        downlink_bytes: size of each message's content.
+        bit_widths: bit width of each usable reply, where its codec has one.
         failed: why a client's reply was left out, by node id.
         losses: each usable reply's mean training loss and how many samples it stands for.
-        train_s: of each usable reply.
-        codec_s: a client's encoding and decoding and the server's decoding, of each usable reply.
-        encode_s: the server's encoding of the network, once a round.
+        train_s: seconds of training behind each usable reply.
+        codec_s: seconds of the client's encoding and decoding and the server's decoding, of each usable reply.
+        encode_s: seconds that the server takes to encode the network, once a round.
         link_s: seconds on each client's link, where there is a model of it.
         steps: what each usable client exchanged with the server of its tail (split-federated training only).
     """
@@ -40,7 +40,7 @@ class RoundReport:
     steps: list[dict[str, float]] = field(default_factory=list)
 
     def row(self, num_weights: int) -> Row:
-        """The round as history; bytes and seconds are means over its clients, ``link_s`` the slowest's.
+        """The round as a row of the history: means over its clients; ``link_s`` is the slowest client's.
 
         Args:
             num_weights: elements of the network that travel.
@@ -64,7 +64,7 @@ class RoundReport:
         return row | self._with_steps(row) if self.steps else row
 
     def _with_steps(self, row: Row) -> Row:
-        """Both ways' bytes, those of training steps included, and their parts."""
+        """The columns that training steps change or add: bytes up and down with the steps', and the parts of both."""
         part = {name: statistics.fmean(steps[name] for steps in self.steps) for name in self.steps[0]}
         changed = {
             "head_uplink_bytes": row["round/uplink_bytes"],
@@ -79,10 +79,10 @@ class RoundReport:
 
 
 def run_metrics(rows: Sequence[Row], raw_bytes: int) -> dict[str, Any]:
-    """Means over all clients and rounds, as metrics.json has them.
+    """Means over all clients and rounds, under the names of metrics.json.
 
     Args:
-        rows: one a round, with ``round/s``.
+        rows: one row a round, with ``round/s``.
         raw_bytes: size of an update without a codec; features and labels of training steps are added.
     """
     weights = [row["round/num_clients"] for row in rows]

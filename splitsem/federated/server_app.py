@@ -37,22 +37,22 @@ class Server:
     """What the server side of a run consists of.
 
     Args:
-        strategy: one of Flower's; with privacy, as ``Privacy.around`` gives it.
-        layout: of the network.
-        initial: the network of the first round, what travels of it.
-        make_codec: codec of updates at a rate.
+        strategy: one of Flower's strategies; with privacy, the strategy that ``Privacy.around`` returns.
+        layout: layout of the network.
+        initial: the tensors of the first round's network that travel.
+        make_codec: makes the codec of updates at a rate.
         score: metrics of a network, added to its round's row; called after each round.
-        num_rounds: of the whole run, those before a resume included.
-        seed: of the sampling of clients.
+        num_rounds: rounds of the whole run, those before a resume included.
+        seed: seed of the sampling of clients.
         downlink: codec of the way down; None sends whole networks.
         min_clients: least number of usable replies in a round.
         timeout_s: how long a client may take; None waits.
-        rates: chooses how finely clients send; None leaves it to the codec's settings.
-        links: model of the clients' uplinks; None takes the seconds as they pass here.
-        privacy: that the strategy is for; None for a strategy without.
+        rates: chooses each client's rate; None leaves the rate to the codec's settings.
+        links: model of the clients' uplinks; None takes the seconds that pass on the server's clock.
+        privacy: the privacy mechanism that the strategy is for; None for a strategy without privacy.
         folder: where the checkpoint of each round is kept; None keeps none.
         resume: folder of a run to go on with.
-        contexts: of clients in this process, by node id; they are part of the checkpoint.
+        contexts: contexts of the clients in this process, by node id; they are part of the checkpoint.
         on_round: called with each finished round's row.
     """
 
@@ -82,7 +82,7 @@ class Server:
         self.grid: CodedGrid | None = None
 
     def app(self) -> ServerApp:
-        """For Flower to run, or to be called with a grid and a Context; leaves ``final``, ``rows`` and ``grid``."""
+        """The app that Flower runs, or that is called with a grid and a Context; sets ``final``, ``rows``, ``grid``."""
         app = ServerApp()
 
         @app.main()
@@ -92,7 +92,7 @@ class Server:
         return app
 
     def run(self, grid: Grid) -> None:
-        """All rounds that are left. Raises LinkError when too few clients answer, ConfigError for a bad resume."""
+        """Run the remaining rounds. Raises LinkError when too few clients answer, ConfigError for a bad resume."""
         self.grid = coded = CodedGrid(
             grid,
             Downlink(self.layout, self.downlink),
@@ -115,7 +115,7 @@ class Server:
         self.final, self.rows = coded.whole(progress.arrays), progress.rows
 
     def _round(self, progress: Progress, grid: CodedGrid) -> None:
-        """What Flower's ``Strategy.start`` does in a round, with its seed, its report and its score."""
+        """Do what Flower's ``Strategy.start`` does in a round, and seed, report and score the round."""
         server_round, began = progress.server_round + 1, time.perf_counter()
         random.seed(f"{self.seed} {server_round}")  # Flower samples clients with Python's own generator
         grid.start_round(server_round)

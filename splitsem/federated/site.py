@@ -1,4 +1,4 @@
-"""Site: what a client trains with — one network instance for all clients of a process, and each one's samples."""
+"""Where federated clients train: Site has the whole network, SplitSite the head, with the tail on another server."""
 
 import contextlib
 import math
@@ -33,10 +33,10 @@ class Trained(NamedTuple):
 
     Attributes:
         state: the network's tensors that travel.
-        num_examples: samples it was trained on.
+        num_examples: number of samples that the network was trained on.
         train_loss: mean loss of the last epoch.
-        train_s: seconds it took.
-        steps: what was exchanged with another server meanwhile, see ``STEP_MEASURES``; empty where there is none.
+        train_s: seconds of training.
+        steps: bytes exchanged with the tail's server, see ``STEP_MEASURES``; empty where the whole network is here.
     """
 
     state: State
@@ -49,7 +49,7 @@ class Trained(NamedTuple):
 def falling_share(server_round: int, num_rounds: int, last: float) -> float:
     """Share of the learning rate in a round: 1 in the first, ``last`` in the last, half a cosine between them.
 
-    On uneven data FedAvg's local steps keep it away from the optimum unless they shrink (Li et al., ICLR 2020, arXiv
+    On uneven data FedAvg stays away from the optimum unless its local steps shrink (Li et al., ICLR 2020, arXiv
     1907.02189).
 
     >>> [round(falling_share(r, 5, 0.1), 3) for r in (1, 2, 3, 4, 5)]
@@ -61,18 +61,18 @@ def falling_share(server_round: int, num_rounds: int, last: float) -> float:
 
 @dataclass
 class Site:
-    """The same for all clients of a process.
+    """What all clients of a process train with: one network instance, and each client's samples.
 
     Args:
         task: gives samples, loss and score.
         model: the one network instance; its weights are overwritten for each client.
-        layout: of the network.
+        layout: layout of the network.
         fit: how a client trains; ``max_epochs`` are the local epochs.
         parts: indices into the training split, one array a client.
-        device: where to train.
-        seed: of the run.
-        learning_rate_share: of ``fit.learning_rate``, by round.
-        make_optimizer: of a client's weights, and ``lr``.
+        device: torch's device for the training.
+        seed: seed of the run.
+        learning_rate_share: share of ``fit.learning_rate``, by round.
+        make_optimizer: makes an optimiser from a client's weights and ``lr``.
     """
 
     task: Task
@@ -93,9 +93,9 @@ class Site:
 
         Args:
             state: the network as received.
-            own: its tensors that do not travel, as this client has them; empty for a client that has none yet.
+            own: this client's tensors that do not travel; empty before the client's first training.
             client: number of the client, from 0.
-            server_round: counts with ``seed`` and ``client`` for the order of samples and for dropout.
+            server_round: decides, with ``seed`` and ``client``, the order of samples and dropout.
             proximal_mu: FedProx's μ.
         """
         self._load(state, own)
@@ -115,7 +115,7 @@ class Site:
 
     @torch.no_grad()
     def evaluate(self, state: State, own: State, client: int) -> tuple[float, int]:
-        """Mean loss of a network on a client's samples, and how many they are."""
+        """Mean loss of a network on a client's samples, and the number of these samples."""
         self._load(state, own)
         self.model.to(self.device).eval()
         samples = Subset(self.task.splits().train, self._part(client).tolist())
@@ -128,7 +128,7 @@ class Site:
         self.model.load_state_dict({**state, **(own or self._first_own)})
 
     def _seed(self, client: int, server_round: int) -> int:
-        """Of the order of samples and of dropout."""
+        """The seed of the order of samples and of dropout."""
         return int(np.random.SeedSequence([self.seed, server_round, client]).generate_state(1)[0])
 
     def _part(self, client: int) -> NDArray[np.int64]:
@@ -138,11 +138,11 @@ class Site:
 
 
 class TailGroup:
-    """One group of clients, under a name that no other run has.
+    """A group of clients with one common tail on a server, under a group name that no other run has.
 
     Args:
-        make_tail: an end that reaches the server of the tail; called anew for each session.
-        plan: what all agree on; seed, samples and steps are each client's own.
+        make_tail: makes an end that reaches the tail's server; called anew for each session.
+        plan: what all clients agree on; seed, number of samples and number of steps are each client's own.
         is_averaged: whether the clients' tails are averaged after each round, see ``CommonTail``.
     """
 
@@ -155,12 +155,12 @@ class TailGroup:
         return replace(self.plan, seed=seed, num_samples=num_samples, total_steps=total_steps)
 
     def check(self) -> None:
-        """Reach the server and agree with it, so that a disagreement is said once. Raises as ``TrainingTail`` does."""
+        """Reach the server and agree on the plan, so that a mismatch is told once. Raises as ``TrainingTail`` does."""
         with self._session():
             pass
 
     def end_round(self) -> State:
-        """Have the common tail made of what the clients handed in; returns its weights, under the model's names."""
+        """Have the server make the common tail from the clients' tails; returns its weights by the model's names."""
         with self._session() as tail:
             tail.end_round()
             return tail.weights()
@@ -182,15 +182,15 @@ class TailGroup:
 
 @dataclass(kw_only=True)
 class SplitSite(Site):
-    """As ``Site``, but only the head of ``model`` is a client's: ``layout`` is the head's, and the samples stay here.
+    """A ``Site`` whose clients have only the head of ``model``, and keep their samples; ``layout`` is the head's.
 
-    A client trains its head against a copy of the common tail, and hands that in when all its steps are done: one that
-    dies before leaves no trace in either.
+    A client trains its head against a copy of the common tail, and hands the copy in after its last step: a client that
+    dies before that leaves no trace in head or tail.
 
     Args:
         cut: head and tail of ``model``.
         codec: encodes the features.
-        group: reaches the tail.
+        group: the group through which a client reaches the tail.
     """
 
     cut: TrainableCut
@@ -204,7 +204,7 @@ class SplitSite(Site):
         if proximal_mu:
             raise ValueError(f"proximal_mu must be 0 where the tail is out of reach, got {proximal_mu}")
         self._load(state, own)
-        self.model.zero_grad(set_to_none=True)  # of a client that died between its gradients and its step
+        self.model.zero_grad(set_to_none=True)  # gradients of a client that died before its step
         samples = Subset(self.task.splits().train, self._part(client).tolist())
         seed, num_samples = self._seed(client, server_round), len(samples)
         plan = self.group.plan_of(seed, num_samples, self.fit.local_steps(num_samples))
@@ -226,7 +226,7 @@ class SplitSite(Site):
         return Trained(self.layout.of(self.model), num_samples, loss, time.perf_counter() - began, steps)
 
     def _load(self, state: State, own: State) -> None:
-        """The head; the tail of ``model`` stays as it was last installed."""
+        """Load the head; the tail of ``model`` stays as it was last installed."""
         self.model.load_state_dict({**self.model.state_dict(), **state, **(own or self._first_own)})
 
 

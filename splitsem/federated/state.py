@@ -18,12 +18,12 @@ from splitsem.federated.flower import Array, ArrayRecord
 
 
 class Joined(NamedTuple):
-    """Which tensors of a network lie end to end.
+    """Tensors of one dtype that lie end to end.
 
     Attributes:
-        names: of the tensors, in order; at least one.
-        shapes: theirs.
-        dtype: of all of them.
+        names: names of the tensors, in order; at least one.
+        shapes: shapes of the tensors.
+        dtype: dtype of all these tensors.
     """
 
     names: tuple[str, ...]
@@ -32,7 +32,7 @@ class Joined(NamedTuple):
 
     @classmethod
     def by_dtype(cls, tensors: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> "list[Joined]":
-        """One for each dtype among tensors given as ``(shape, dtype)``, in the order of their first."""
+        """One Joined for each dtype of ``tensors`` (name to shape and dtype), in order of first appearance."""
         groups: dict[torch.dtype, list[str]] = {}
         for name, (_, dtype) in tensors.items():
             groups.setdefault(dtype, []).append(name)
@@ -40,7 +40,7 @@ class Joined(NamedTuple):
 
     @property
     def num_values(self) -> int:
-        """How many elements."""
+        """Number of elements."""
         return sum(map(math.prod, self.shapes))
 
     def join(self, state: Mapping[str, Tensor]) -> Tensor:
@@ -53,7 +53,7 @@ class Joined(NamedTuple):
         return {n: part.reshape(shape) for n, shape, part in zip(self.names, self.shapes, parts, strict=True)}
 
     def check(self, values: Tensor) -> None:
-        """Raise PayloadError unless these are finite values of these tensors, ``(num_values,)``."""
+        """Raise PayloadError unless ``values`` can be these tensors: ``(num_values,)``, their dtype, finite."""
         if values.dim() != 1 or len(values) != self.num_values or values.dtype is not self.dtype:
             got = f"{tuple(values.shape)} {values.dtype}"
             raise PayloadError(f"expected {self.num_values} values {self.dtype} of {self.names[0]} …, got {got}")
@@ -62,7 +62,7 @@ class Joined(NamedTuple):
 
 
 def to_blocks(values: Tensor, most: int) -> Tensor:
-    """Rows of equal length, at most ``most``, the last one filled up with zeros: ``(blocks, length)``.
+    """Rows of equal length, at most ``most``, the last row filled up with zeros: ``(blocks, length)``.
 
     >>> to_blocks(torch.arange(1, 6), 2)
     tensor([[1, 2],
@@ -97,18 +97,18 @@ class Layout:
         model: the network; only names, shapes and dtypes of its state matter.
         statistics: ``shared`` sends the running statistics of normalisation layers; ``local`` leaves them, and the
             layers' counters, where they are.
-        block_values: at most so many consecutive weights are one sample of the codec, with a range or a share of kept
-            values of their own (the buckets of QSGD: Alistarh et al., NeurIPS 2017, arXiv 1610.02132).
-        only: names of a part of the network, whose other tensors are nobody's business here; None for all of it.
+        block_values: most consecutive weights in one sample of the codec; each sample has a range or a share of kept
+            values of its own (the buckets of QSGD: Alistarh et al., NeurIPS 2017, arXiv 1610.02132).
+        only: names of the tensors to consider, for a part of the network; None for the whole network.
 
     Attributes:
-        names: of the tensors that travel, in the network's order.
-        own: of those that stay at each end.
-        counters: of the travelling tensors that hold integers.
-        statistics: of the travelling tensors that are running statistics.
-        scalars: of the travelling tensors that have no dimension.
-        fingerprint: of names, shapes and dtypes of what travels.
-        raw_bytes: size of what travels as it lies in memory.
+        names: names of the tensors that travel, in the network's order.
+        own: names of the tensors that stay at each end.
+        counters: names of the travelling tensors that hold integers.
+        statistics: names of the travelling tensors that are running statistics.
+        scalars: names of the travelling tensors that have no dimension.
+        fingerprint: fingerprint of names, shapes and dtypes of the tensors that travel.
+        raw_bytes: size in memory of the tensors that travel.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Layout:
         self.raw_bytes = sum(state[name].nbytes for name in self.names)
 
     def _in_order(self) -> tuple[list[Joined], int]:
-        """What is joined, the weights first, and how many of them there are."""
+        """All joined tensors, those of weights first, and how many of the joined tensors are weights."""
         not_weights = self.counters | self.statistics
         is_weight = {name: name not in not_weights and len(shape) > 1 for name, (shape, _) in self._like.items()}
         weights, rest = (
@@ -147,11 +147,11 @@ class Layout:
 
     @property
     def num_weights(self) -> int:
-        """How many elements travel."""
+        """Number of elements that travel."""
         return sum(math.prod(shape) for shape, _ in self._like.values())
 
     def dtype(self, name: str) -> torch.dtype:
-        """Of one tensor that travels."""
+        """The dtype of one tensor that travels."""
         return self._like[name][1]
 
     def of(self, model: nn.Module) -> State:
@@ -160,7 +160,7 @@ class Layout:
         return {name: state[name].detach().to("cpu", copy=True) for name in self.names}
 
     def join(self, state: State) -> list[Tensor]:
-        """The tensors end to end, as few long ones."""
+        """The tensors end to end, as a few long tensors."""
         return [joined.join(state) for joined in self._joined]
 
     def split(self, values: Sequence[Tensor]) -> State:
@@ -171,14 +171,14 @@ class Layout:
         return {name: by_name[name] for name in self.names}
 
     def encode(self, codec: Codec, values: Sequence[Tensor]) -> bytes:
-        """The size of the payload of the weights, it, and the payload of the rest.
+        """The size of the weights' payload, the weights' payload, and the payload of all other tensors.
 
-        The rest is a few percent of a network at most, and the network is of no use while its statistics lag behind its
-        weights: it travels as float16, or as it is with ``identity``. Raises ValueError for what the codec cannot
+        The other tensors, a few percent of a network, travel as float16, or unchanged with ``identity``, because a
+        network is of no use while its statistics lag behind its weights. Raises ValueError for what the codec cannot
         represent.
 
         Args:
-            codec: of the weights.
+            codec: codec of the weights.
             values: joined tensors.
         """
         weights, rest = values[: self._num_of_weights], values[self._num_of_weights :]
@@ -201,7 +201,7 @@ class Layout:
         return len(weights) if isinstance(codec, Identity | HalfPrecision) else self.block_values
 
     def check(self, state: State) -> None:
-        """Raise PayloadError unless these are finite tensors of this network."""
+        """Raise PayloadError unless ``state`` holds finite tensors of this network."""
         if set(state) != set(self.names):
             raise PayloadError(f"expected the tensors of network {self.fingerprint}, got others")
         for name, (shape, dtype) in self._like.items():
@@ -212,7 +212,7 @@ class Layout:
             joined.check(values)
 
     def difference(self, new: State, old: State) -> State:
-        """What has to be sent for ``new`` to one who has ``old``: deltas; the new values of counters."""
+        """What an end that has ``old`` needs to get ``new``: deltas; for counters, the new values."""
         return {name: new[name] if name in self.counters else new[name] - old[name] for name in self.names}
 
     def add(self, old: State, difference: State) -> State:

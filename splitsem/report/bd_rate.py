@@ -11,11 +11,11 @@ from splitsem.report import results as rs
 from splitsem.report.pareto import pareto_front
 from splitsem.report.units import MISSING
 
-NUM_POINTS_NEEDED = 3  # Bjøntegaard's report has four; from three on a curve is more than a straight line
+NUM_POINTS_NEEDED = 3  # Bjøntegaard's report has four; three points make a curve more than a straight line
 
 
 class Curve(NamedTuple):
-    """What a codec's scores cost: points that no other of its own beats, with rising score and rate.
+    """What a codec's scores cost in bytes: the codec's own best points, with rising score and rate.
 
     Attributes:
         score: strictly rising, ``(n,)``.
@@ -27,7 +27,7 @@ class Curve(NamedTuple):
 
     @classmethod
     def of(cls, rate_bytes: ArrayLike, score: ArrayLike) -> "Curve":
-        """The curve through the points of one codec, in any order; those that cost more for no more score are left out.
+        """The curve through one codec's points, in any order, without points that cost more for no more score.
 
         Raises:
             ValueError: the lengths differ, or a value is not finite, or a rate is not above zero.
@@ -57,11 +57,11 @@ def bd_rate(curve: Curve, reference: Curve) -> float:
     Bjøntegaard, "Calculation of average PSNR differences between RD-curves", ITU-T VCEG-M33, 2001.
 
     Args:
-        curve: of the codec in question.
-        reference: what it is compared with.
+        curve: curve of the codec in question.
+        reference: curve of the codec that ``curve`` is compared with.
 
     Raises:
-        ValueError: a curve has fewer than three points, or no score is reached by both.
+        ValueError: a curve has fewer than three points, or the two curves share no score.
 
     >>> cheap, dear = (Curve.of([k * 10, k * 20, k * 40], [0.5, 0.7, 0.8]) for k in (1, 1.25))
     >>> round(bd_rate(dear, cheap), 6)
@@ -81,13 +81,13 @@ def bd_rate(curve: Curve, reference: Curve) -> float:
 
 
 class DeltaRate(NamedTuple):
-    """One codec against another.
+    """The BD-rate of one codec against another codec.
 
     Attributes:
-        codec: family and split point.
-        reference: what it is compared with.
-        bd_rate: mean excess of bytes at equal score, 0.25 being 25 % more; None where there is none.
-        trouble: why there is none; else empty.
+        codec: family and split point of the codec.
+        reference: name of what the codec is compared with.
+        bd_rate: mean excess of bytes at equal score, 0.25 being 25 % more; None where it cannot be told.
+        trouble: why ``bd_rate`` is None; else empty.
     """
 
     codec: str
@@ -97,7 +97,7 @@ class DeltaRate(NamedTuple):
 
     @property
     def text(self) -> str:
-        """For a table.
+        """The BD-rate as text for a table.
 
         >>> DeltaRate("a", "b", -0.123).text
         '−12.3 %'
@@ -106,15 +106,15 @@ class DeltaRate(NamedTuple):
 
 
 def equal_score(frame: pd.DataFrame) -> pd.DataFrame:
-    """How many times smaller each configuration's payload is than what else could be sent.
+    """How many times smaller a configuration's payload is than the raw features, the sample or a picture.
 
     Args:
-        frame: of ``results.prepare``.
+        frame: the result of ``results.prepare``.
 
     Returns:
         For each row that ran and is no reference: ``series, split_point, score, payload_bytes``, then the ratios
         ``float32`` (all crossing tensors), ``uint8`` (the sample as it is), and for each kind of picture, e.g.
-        ``JPEG``, its bytes at the same score divided by the payload; NaN where it was not sent at such a score.
+        ``JPEG``, the picture's bytes at the same score ÷ the payload; NaN where no picture reached the score.
     """
     split = rs.splits(frame)
     table = split[["series", "split_point", "score", "payload_bytes"]].copy()
@@ -126,12 +126,12 @@ def equal_score(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def delta_rates(frame: pd.DataFrame) -> list[DeltaRate]:
-    """The BD-rate of each codec's curve against JPEG and WebP where these have enough points, else the first curve.
+    """The BD-rate of each curve against JPEG and WebP where they have enough points, else against the first curve.
 
     A curve is a family of settings at one split point; families with fewer points than a BD-rate needs are left out.
 
     Args:
-        frame: of ``results.prepare``.
+        frame: the result of ``results.prepare``.
     """
     split = rs.splits(frame)
     own = {

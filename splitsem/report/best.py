@@ -10,7 +10,7 @@ from splitsem.report.units import format_hz, format_joules, format_ratio, format
 
 @dataclass(frozen=True)
 class Goal:
-    """One thing to be best at, among the configurations that keep the score."""
+    """A quantity to be best at, among the configurations that keep the score."""
 
     column: str
     title: str
@@ -43,9 +43,9 @@ class Best:
     """The answer for one goal.
 
     Attributes:
-        goal: what was asked.
+        goal: the goal in question.
         row: the configuration that wins, or that comes closest when none keeps the score; None when no job succeeded.
-        qualifies: whether its score is within 0.01 of the unsplit score.
+        qualifies: whether the row's score is within 0.01 of the unsplit score.
         sentence: the answer in words.
     """
 
@@ -56,7 +56,7 @@ class Best:
 
     @property
     def detail(self) -> str:
-        """The sentence without the goal, for where the goal is the heading."""
+        """The sentence without the goal, for a place whose heading is the goal."""
         text = self.sentence.removeprefix(f"{self.goal.title}: ")
         return text[:1].upper() + text[1:]
 
@@ -65,7 +65,7 @@ def best(results: pd.DataFrame) -> list[Best]:
     """For each goal, the best configuration whose score is at most one point (0.01) below the unsplit score.
 
     Args:
-        results: one row a job, as in results.csv. "Just send the picture" rows are compared with, not chosen.
+        results: one row a job, as in results.csv. "Just send the picture" rows are compared, never chosen.
 
     Returns:
         One answer each for throughput, latency and energy.
@@ -110,7 +110,7 @@ def _name(row: pd.Series) -> str:
 
 
 def _comparison(goal: Goal, row: pd.Series, frame: pd.DataFrame) -> str:
-    """Against the two ends of the network with the same settings, and against sending the picture."""
+    """Compares ``row`` with the two ends of the network at the same settings, and with sending the picture."""
     parts = []
     mine = float(row[goal.column])
     split = rs.splits(frame)
@@ -129,7 +129,7 @@ def _comparison(goal: Goal, row: pd.Series, frame: pd.DataFrame) -> str:
 
 
 def _fairest(goal: Goal, rows: pd.DataFrame) -> pd.Series:
-    """Of several picture qualities, the best that keeps the score, else the one with the highest score."""
+    """The best picture quality that keeps the score, else the quality with the highest score."""
     kept = rows[rows["score"] >= rows["score_unsplit"] - rs.SCORE_MARGIN - 1e-9]
     if kept.empty:
         return rows.sort_values("score", ascending=False, kind="stable").iloc[0]
@@ -141,5 +141,5 @@ def _score(row: pd.Series) -> str:
 
 
 def _lost(other: pd.Series) -> str:
-    """The other's score, where it does not qualify."""
+    """The score of ``other``, where that score does not qualify."""
     return f" ({_score(other)})" if other["score"] < other["score_unsplit"] - rs.SCORE_MARGIN - 1e-9 else ""

@@ -1,4 +1,4 @@
-"""Score against the channel: how codecs hold up as bits go wrong, with the spread over the channel's seeds."""
+"""Figures that compare codecs: score over the channel, score over bytes and encoder size, importance maps."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -31,9 +31,9 @@ class Look(NamedTuple):
 
 
 def looks(learned: Mapping[str, bool]) -> dict[str, Look]:
-    """A look for each codec, by name; ``learned`` says which have weights.
+    """A look for each codec, by name; ``learned`` says which codecs have weights.
 
-    Where all are of one kind, they all get colours.
+    Codecs with weights get colours, the others grey dashes. If no codec has weights, all get colours.
     """
     colourful = [name for name, has_weights in learned.items() if has_weights] or list(learned)
     colors = dict(zip(colourful, style.palette(len(colourful)), strict=True))
@@ -55,11 +55,11 @@ def score_channel(results: pd.DataFrame, x: Axis = "snr_db", subtitle: str = "")
 
     Args:
         results: one row for each codec, channel setting and seed, with ``codec``, ``score`` and ``x``, as from
-            ``replay.play_all``; rows of the same ``link``, where there is this column, are one point at their mean x.
-            With a ``training_seed``, the interval is over the trainings, each the mean of its channel seeds.
-            With ``encoder_bytes``, codecs without weights are drawn grey and dashed.
-            Or one row a setting with ``score_ci95``, as in results.csv. ``score_clean`` (a codec's score on a clean
-            link) is drawn dotted, ``score_unsplit`` dashed.
+                ``workflows.replay.play_all``; rows with the same ``link``, if given, are one point at their mean x.
+                With a ``training_seed``, the interval is over the trainings, each the mean of its channel seeds.
+                With ``encoder_bytes``, codecs without weights are drawn grey and dashed.
+                Or one row a setting with ``score_ci95``, as in results.csv. ``score_clean`` (a codec's score on a clean
+                link) is drawn dotted, ``score_unsplit`` dashed.
         x: ``snr_db``, or ``ber`` on a logarithmic axis, without error-free rows.
         subtitle: what was run.
 
@@ -107,7 +107,7 @@ def curves(shown: pd.DataFrame, x: Axis) -> pd.DataFrame:
 
 
 def _learned(shown: pd.DataFrame) -> dict[str, bool]:
-    """Which codecs have weights; without ``encoder_bytes`` all count as if they had."""
+    """Which codecs have weights; without ``encoder_bytes`` every codec counts as learned."""
     if "encoder_bytes" not in shown:
         return dict.fromkeys(map(str, shown["codec"].unique()), True)
     sizes = shown.groupby(shown["codec"].astype(str), sort=False)["encoder_bytes"].max()
@@ -150,9 +150,9 @@ def three_way(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         ``codec`` (the series), ``family``, ``split_point``, ``encoder_bytes``, ``payload_bytes``, ``score`` (over a
-        clean link, where both were run), ``score_ci95`` (over the trainings; 0 for one), ``score_unsplit``,
-        ``score_over_link`` where it was measured, ``raw_ratio`` and ``input_ratio`` (float32 feature and uint8 sample
-        in payloads), ``num_trainings``, ``is_reference`` and ``pareto`` (no other is at least as good in all three).
+        clean link, where one was run), ``score_ci95`` (over the trainings; 0 for one), ``score_unsplit``,
+        ``score_over_link`` where measured, ``raw_ratio`` and ``input_ratio`` (float32 feature and uint8 sample ÷
+        payload), ``num_trainings``, ``is_reference`` and ``pareto`` (undominated in score and both sizes).
     """
     frame = rs.with_series(results)
     frame = frame[frame["is_ok"]]
@@ -184,7 +184,7 @@ def three_way(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_three_way(results: pd.DataFrame) -> bool:
-    """Whether several codecs were compared, at least one of them with weights on the device."""
+    """Whether several codecs were compared, at least one of them with weights on the edge."""
     if not {"encoder_bytes", "score", "codec"} <= set(results):
         return False
     own = rs.splits(rs.with_series(results))
@@ -192,7 +192,7 @@ def is_three_way(results: pd.DataFrame) -> bool:
 
 
 def three_way_figure(results: pd.DataFrame) -> Figure:
-    """Score over payload bytes, and the same points over encoder bytes; what is on the front of all three is ringed.
+    """Score over payload bytes, and over encoder bytes; points on the front of all three quantities are ringed.
 
     Args:
         results: one row a job, as in results.csv, with ``encoder_bytes``.
@@ -268,9 +268,9 @@ _COLOURS = "cividis"
 def importance(
     importance_BKHW: NDArray[np.floating], images: NDArray[np.floating] | None = None, what: str = "symbols"
 ) -> Figure:
-    """One column a sample: the picture, and the importance at each position; below, channels by positions, mean.
+    """One column a sample: the picture and the importance at each position; below, the mean, channels by positions.
 
-    Each sample's map is scaled by its own largest value, and so is the mean.
+    Each sample's map is scaled by the map's largest value; so is the mean.
 
     Args:
         importance_BKHW: importance of each value of the code, 0 or more: samples, channels, height, width.

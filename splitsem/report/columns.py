@@ -13,7 +13,7 @@ class Column(NamedTuple):
         title: short header.
         unit: unit of the numbers shown in tables; empty for pure numbers.
         meaning: one sentence for the glossary.
-        factor: what the SI value is multiplied with to be shown in ``unit``.
+        factor: what the SI value is multiplied by, to be shown in ``unit``.
         form: turns the multiplied value into text.
     """
 

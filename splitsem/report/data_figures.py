@@ -1,4 +1,4 @@
-"""Who has what: how many samples of each class each client holds, and how many in all."""
+"""Figures of a task's data: how many samples of each class a client holds, and what its domains look like."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from splitsem.report import style
 
-_MAX_NAMES = 40  # class names that still fit one below the other
-_MAX_NUMBERS = 20  # of clients, side by side
-_FULL_BAR = 0.86  # of a row
+_MAX_NAMES = 40  # most class names that fit one below the other
+_MAX_NUMBERS = 20  # most clients whose numbers fit side by side
+_FULL_BAR = 0.86  # share of a row's height
 
 
 def partition(
@@ -25,7 +25,7 @@ def partition(
 
     Args:
         counts: samples, shape ``(clients, classes)``.
-        class_names: one a class.
+        class_names: a name for each class.
         subtitle: how the samples were divided.
         holder: what holds samples, ``client`` or ``domain``.
         kinds: what the rows are, ``classes`` or ``domains``.
@@ -49,7 +49,7 @@ def partition(
     style.style_axes(main, holder.capitalize(), "", grid="x")
     client, label = np.nonzero(counts)
     height = _FULL_BAR * counts[client, label] / tallest
-    main.bar(client, -height, width=0.8, bottom=label + 0.5, color=style.COLOURS[0])  # downwards is up: y is inverted
+    main.bar(client, -height, width=0.8, bottom=label + 0.5, color=style.COLOURS[0])  # y is inverted: −height is up
     if num_classes <= _MAX_NAMES:
         main.hlines(np.arange(num_classes) + 0.5, -0.6, num_clients - 0.4, color=style.GRID, linewidth=0.8, zorder=0)
     main.set_ylim(num_classes - 0.5, -0.5)
@@ -73,8 +73,8 @@ def domains(
     """One row a domain, one column a sample.
 
     Args:
-        images_DNCHW: pictures in [0, 1] of D domains, N of each; one or three channels, the first of any others.
-        names: of the domains, D.
+        images_DNCHW: N pictures in [0, 1] of each of D domains; only the first channel is drawn unless there are 3.
+        names: names of the D domains.
         captions: below each picture, D lists of N, such as its class; None for none.
         subtitle: what was run.
     """

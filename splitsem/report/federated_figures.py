@@ -1,4 +1,4 @@
-"""A sweep of federated runs over seeds: mean and interval of each setting, and how its score rises."""
+"""Figures and HTML report of federated runs: one run by round and by bytes, and a sweep with means over seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ def score_by_round(rows: Sequence[Mapping[str, float]], metrics: Mapping[str, An
 
     Args:
         rows: one a round, as in the run's history.
-        metrics: of the run, as in metrics.json.
+        metrics: metrics of the run, as in metrics.json.
     """
     figure = style.new_figure(7.2, 2.6, _title(metrics), _about(metrics))
     rounds = [row["round/number"] for row in rows]
@@ -74,10 +74,10 @@ def half_ci95(values: pd.Series) -> float:
 
 
 def over_trainings(group: pd.DataFrame, column: str = "score") -> pd.Series:
-    """The values that an interval is made of: one for each ``training_seed``, the mean over the channel's seeds.
+    """The values behind an interval: for each ``training_seed``, the mean of ``column`` over the channel's seeds.
 
-    Runs of one training share its luck: they are no independent samples of what another training would give. Where
-    there is but one training (or the column is missing), the runs themselves.
+    Runs of one training share its luck: they are no independent samples of what another training would give. With
+    only one training, or without a ``training_seed``, the values are those of the runs themselves.
     """
     if "training_seed" not in group or group["training_seed"].nunique() < 2:
         return group[column]
@@ -88,7 +88,7 @@ POINTS = 100.0  # in a score of 1
 
 
 def over_seeds(done: pd.DataFrame) -> pd.DataFrame:
-    """One row for each ``label``, whose runs differ in their seed only.
+    """One row for each ``label``; the runs with one label differ in their seed only.
 
     Args:
         done: one row a run: ``label``, ``score`` and the metrics of a federated run; ``codec`` and, where seeds were
@@ -97,7 +97,7 @@ def over_seeds(done: pd.DataFrame) -> pd.DataFrame:
     Returns:
         ``label``, ``num_runs``, ``score`` with ``score_ci95`` (half the 95 % interval, Student's t), means of the bytes
         and seconds, and, where runs with ``codec=identity`` have the same seeds (and nothing else was swept),
-        ``points_below_identity`` with its interval: of the differences seed by seed, which share the luck of the seed.
+        ``points_below_identity`` with its interval, from differences of runs with equal seeds, which share their luck.
     """
     rows = []
     exact = done[(done["codec"] == "identity") & (done["downlink_codec"] == "identity")]
@@ -120,7 +120,7 @@ def score_by_update(means: pd.DataFrame) -> Figure:
     """Score over the bytes of one client's update; up and to the left is better.
 
     Args:
-        means: of ``over_seeds``.
+        means: the result of ``over_seeds``.
     """
     has_bars = bool((means["num_runs"] > 1).any())
     about = "mean of the runs and its 95 % interval" if has_bars else "a point a run"
@@ -140,7 +140,7 @@ def score_by_update(means: pd.DataFrame) -> Figure:
 
 
 def score_over_rounds(history: pd.DataFrame) -> Figure:
-    """Validation score by round, and by what a client has sent so far: each run thin, the mean of a setting's thick.
+    """Validation score by round, and by a client's bytes so far; a thin line a run, a thick line a setting's mean.
 
     Args:
         history: a row for each round of each run: ``label``, ``run``, ``round/number``, ``round/val_score`` and
@@ -159,7 +159,7 @@ def score_over_rounds(history: pd.DataFrame) -> Figure:
                 _curve(ax, run[x], run["round/val_score"], number, linewidth=0.5, alpha=0.35)
             _curve(ax, means[x], means["round/val_score"], number, linewidth=1.6)
         settled = runs[runs["round/number"] > runs["round/number"].max() / 4]
-        shown += settled["round/val_score"].tolist()  # the first rounds rise from chance, and would flatten the rest
+        shown += settled["round/val_score"].tolist()  # the first rounds, which rise from chance, would flatten the rest
     axes[0].xaxis.set_major_locator(MaxNLocator(8, integer=True))
     style.unit_axis(axes[1], "B", history["sent_bytes"].tolist())
     style.score_axis(axes[0], shown)
@@ -212,14 +212,14 @@ def federated_report(
     command: str,
     details: Mapping[str, str],
 ) -> str:
-    """Write the report; arguments and result as those of ``joint_report``."""
+    """Write the report; arguments and result are those of ``joint_report``."""
     done = results[results["status"] == "ok"].assign(label=list(labels))
     done = done.sort_values("score", ascending=False, kind="stable")
     chosen = _smallest(done) if len(done) else None
     marked = [chosen is not None and job == chosen["job"] for job in done["job"]]
     note = f"Coloured: fewest bytes up within {100 * SCORE_MARGIN:g} point of the best score."
     same = {name: str(done[name].iloc[0]) for name in _FACTS if name in done and done[name].nunique() == 1}
-    columns = {name: column for name, column in COLUMNS.items() if name not in same}  # which the facts have
+    columns = {name: column for name, column in COLUMNS.items() if name not in same}  # the page's facts have `same`
     table = jobs_table(done, done["label"].tolist(), columns, marked, note)
     return render(
         Page(
@@ -238,7 +238,7 @@ def federated_report(
 
 
 def _smallest(done: pd.DataFrame) -> pd.Series:
-    """The run that sends least up among those that are as good as the best."""
+    """The run that sends least up, among the runs that are as good as the best run."""
     good = done[done["score"] >= done["score"].max() - SCORE_MARGIN - 1e-9]
     return good.iloc[int(good["uplink_bytes"].argmin())]
 

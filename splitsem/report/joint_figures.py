@@ -1,4 +1,4 @@
-"""Accuracy against throughput of a joint optimisation: the predicted front, what was scored, baselines, the choice."""
+"""Figures of a joint optimisation: accuracy against throughput, the chosen γ by unit, α and importance by branch."""
 
 from typing import Any
 
@@ -32,9 +32,9 @@ def joint_front(
 
     Args:
         front: the predicted Pareto front of time and damage: ``throughput_hz`` and ``accuracy_val``.
-        scored: deployed and scored networks, the chosen one where ``is_best``: the same columns.
-        baselines: a row each for ``all_parallel``, ``all_fused`` and ``fastest`` (``name``), and the same columns.
-        accuracy_ref: A_ref, of all branches.
+        scored: deployed and scored networks with the columns of ``front``; ``is_best`` marks the chosen network.
+        baselines: a row each for ``all_parallel``, ``all_fused`` and ``fastest`` (``name``), and ``front``'s columns.
+        accuracy_ref: A_ref, the accuracy of the network with all branches.
         epsilon: ε.
         subtitle: task, model, link, split of the data.
     """
@@ -72,7 +72,7 @@ def constrained_axes(accuracy_ref: float, epsilon: float, subtitle: str) -> tupl
 
 
 def constraint_handles(reference: str, epsilon: float) -> list[Line2D]:
-    """What ``constrained_axes`` drew, for the legend; ``reference`` says whose accuracy A_ref is."""
+    """Legend entries for what ``constrained_axes`` drew; ``reference`` says whose accuracy A_ref is."""
     return [
         Line2D([], [], color=style.MUTED, linestyle=(0, (5, 3)), label=f"{reference}, A_ref"),
         Line2D([], [], color=style.GRID, linewidth=7, label=f"more than ε = {100 * epsilon:g} points below"),
@@ -80,7 +80,7 @@ def constraint_handles(reference: str, epsilon: float) -> list[Line2D]:
 
 
 def draw_chosen(ax: Axes, best: pd.DataFrame) -> Line2D:
-    """A ring around what was chosen; returns its entry in the legend."""
+    """Draw a ring around the chosen configuration; returns the ring's entry in the legend."""
     ring: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": style.INK}
     ax.plot(best["throughput_hz"], best["accuracy_val"], linestyle="none", zorder=5, gid="best", **ring)
     return Line2D(
@@ -89,7 +89,7 @@ def draw_chosen(ax: Axes, best: pd.DataFrame) -> Line2D:
 
 
 def _floor(scored: pd.DataFrame, baselines: pd.DataFrame, accuracy_ref: float, epsilon: float) -> float:
-    """Below what was really scored the front goes down to guesses that nobody wants to see."""
+    """The lowest accuracy to show: a front's points below all scored networks are mere guesses."""
     return min(scored["accuracy_val"].min(), baselines["accuracy_val"].min(), accuracy_ref - 2 * epsilon) - 0.01
 
 
@@ -99,7 +99,7 @@ _CUT_BASELINES = {
     "server_only": ("all on the server", "X"),
 }
 _SHOWN = 8.0
-"""Rows further than so many times ε (and a tenth) below A_ref are left out: they would squeeze all the others."""
+"""Rows more than ``_SHOWN`` · ε (and a tenth) below A_ref are left out: they would squeeze all other rows."""
 
 
 def cut_front(
@@ -111,15 +111,15 @@ def cut_front(
         rates: a row each: ``throughput_hz``, ``accuracy_val``, ``codec``, ``split_point``, the ``value`` that was
             minimised, and whether it is on the Pareto front of value and accuracy (``is_front``) and was chosen
             (``is_best``).
-        baselines: a row each (``name``: ``baseline``, ``edge_only``, ``server_only``), and the first two columns.
-        accuracy_ref: A_ref, of the network that is not split.
+        baselines: a row each (``name``: ``baseline``, ``edge_only``, ``server_only``), with the first two columns.
+        accuracy_ref: A_ref, the accuracy of the unsplit network.
         epsilon: ε.
         subtitle: task, model, link, machines.
     """
     figure, ax = constrained_axes(accuracy_ref, epsilon, subtitle)
     low = accuracy_ref - max(_SHOWN * epsilon, 0.1)
     shown = rates[(rates["accuracy_val"] >= low) | rates["is_best"]]
-    names = shown["codec"].str.split(" ").str[0]  # without settings: topk keep_ratio=0.1
+    names = shown["codec"].str.split(" ").str[0]  # drops settings: "topk keep_ratio=0.1" becomes "topk"
     shown = shown.assign(family=names.replace(codec_families(names)))
     handles: list[Line2D] = []
     for (family, rows), colour in zip(
@@ -128,7 +128,7 @@ def cut_front(
         dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "markeredgewidth": 0, "color": colour}
         ax.plot(rows["throughput_hz"], rows["accuracy_val"], markersize=5, alpha=0.75, zorder=3, gid="rate", **dots)
         handles.append(Line2D([], [], markersize=6, label=family, **dots))
-    front = shown[shown["is_front"]].sort_values("value")  # which need not be the order of the throughputs
+    front = shown[shown["is_front"]].sort_values("value")  # the order by value can differ from the order by throughput
     line: dict[str, Any] = {"color": style.INK, "linewidth": 1.0, "alpha": 0.5}
     ax.plot(front["throughput_hz"], front["accuracy_val"], zorder=2, gid="front", **line)
     handles.append(Line2D([], [], label="front of what is minimised", **line))
@@ -153,17 +153,17 @@ def cut_front(
 _TIERS = {"edge": "#0072b2", "server": "#009e73"}
 _ROWS = {Branch.D: 2, Branch.K: 1, Branch.I: 0}
 _NAMES = {Branch.D: "D  3×3", Branch.K: "K  1×1", Branch.I: "I  identity"}
-_LANE = 0.26  # between groups that run beside each other
+_LANE = 0.26  # distance of groups that run beside each other
 
 
 def gamma_map(units: pd.DataFrame, subtitle: str = "", title: str = "How each block runs, and where") -> Figure:
-    """One column a unit; branches folded into one operation are joined by a line, groups beside each other stand so.
+    """One column a unit; a line joins branches folded into one operation; parallel groups stand side by side.
 
     Args:
         units: a row a unit, in order: ``unit``, ``gamma``, ``tier`` (``edge`` or ``server``, the edge's first) and
             ``branches`` (those that the unit has, as letters: ``DKI``, ``DK``; empty for a unit without branches).
         subtitle: model, link, objective.
-        title: instead of the usual one.
+        title: title of the figure.
     """
     figure = style.new_figure(max(5.5, 0.42 * len(units) + 2.6), 2.9, title, subtitle)
     ax = figure.add_subplot()
@@ -222,7 +222,7 @@ def _handles(on_edge: int, has_plain: bool) -> list[Any]:
 
 
 _ABSENT = "#eef0f3"
-_MAX_NUMBERED = 30  # units beyond which numbers no longer fit their cells
+_MAX_NUMBERED = 30  # most units whose numbers fit their cells
 
 
 def hyper_weights(branches: pd.DataFrame, subtitle: str = "") -> Figure:
@@ -243,7 +243,7 @@ def branch_importance(branches: pd.DataFrame, subtitle: str = "") -> Figure:
 
     Args:
         branches: a row for each unit and branch: ``unit``, ``branch`` (D, K or I) and ``importance``; units in order.
-            A branch of importance 0, and one that a unit does not have, is grey.
+                A branch of importance 0, and a branch that a unit does not have, is grey.
         subtitle: what was trained.
     """
     positive = branches["importance"][branches["importance"] > 0]

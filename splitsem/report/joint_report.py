@@ -1,4 +1,4 @@
-"""The HTML report of a sweep of joint optimisations: what each job chose, beside its baselines."""
+"""The HTML report of a sweep of joint optimisations, and its figure of the gains over the baselines."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -108,11 +108,11 @@ def joint_report(
 
     Args:
         results: one row a job, as in results.csv.
-        labels: of each job that chose something, what tells it from the others.
-        pictures: PNG files by label (empty for the whole sweep's) and name.
+        labels: for each job that chose something, what tells the job from the other jobs.
+        pictures: PNG files by label (empty for the whole sweep) and name.
         title: heading of the page.
         command: the command line that made the results.
-        details: date, versions, machine; shown as they are.
+        details: date, versions, machine; shown unchanged.
 
     Returns:
         A complete HTML page; every value in it is escaped.
@@ -171,7 +171,7 @@ def _cards(done: pd.DataFrame, kept: pd.Series) -> list[Card]:
 
 
 def _baselines(done: pd.DataFrame) -> dict[str, str]:
-    """What is gained over what, in words, as far as these jobs have it."""
+    """For each gain that these jobs have, what the gain is over, in words."""
     with_branches = done["gammas"].notna() if "gammas" in done else pd.Series(False, done.index)
     kinds = {True: "all branches in parallel", False: "float32"}
     words = {"gain_over_baseline": " or ".join(over for kind, over in kinds.items() if (with_branches == kind).any())}
@@ -195,7 +195,7 @@ def domain_gains(
             ``gain_over_baseline`` and ``gain_over_stronger`` (0.2 is 20 % more).
         subtitle: model, link, solver.
         weaker: what ``gain_over_baseline`` is over, in words.
-        stronger: what ``gain_over_stronger`` is over.
+        stronger: what ``gain_over_stronger`` is over, in words.
     """
     figure = style.new_figure(max(6.5, 0.62 * len(domains) + 3.4), 4.8, "Joint optima by domain", subtitle)
     if domains.empty:

@@ -18,14 +18,14 @@ from splitsem.report.units import MISSING
 
 
 class Cell(NamedTuple):
-    """One table cell: its text, and the number it is sorted by (empty for words)."""
+    """One table cell: the text, and the number that sorts the cell (empty for words)."""
 
     text: str
     sort: str = ""
 
 
 class Header(NamedTuple):
-    """Of one column."""
+    """The header of one column."""
 
     title: str
     unit: str = ""
@@ -33,7 +33,7 @@ class Header(NamedTuple):
 
 
 class PageTable(NamedTuple):
-    """A table; a row is its look (``pareto``, ``reference`` or nothing) and its cells."""
+    """A table; a row is a look (``pareto``, ``reference`` or nothing) and the row's cells."""
 
     headers: Sequence[Header]
     rows: Sequence[tuple[str, Sequence[Cell]]]
@@ -42,7 +42,7 @@ class PageTable(NamedTuple):
 
 
 class Section(NamedTuple):
-    """Tables under one heading; ``instead`` stands there when they have no row, else the section is left out."""
+    """Tables under one heading; if no table has a row, the page shows ``instead``, or leaves the section out."""
 
     heading: str
     tables: Sequence[PageTable]
@@ -51,7 +51,7 @@ class Section(NamedTuple):
 
 
 class Card(NamedTuple):
-    """An answer in large letters; one that is no good is marked."""
+    """An answer in large letters; the page marks an answer that is not good."""
 
     title: str
     value: str
@@ -69,7 +69,7 @@ class Picture(NamedTuple):
 
     @classmethod
     def of(cls, name: str, caption: str, content: Figure | bytes) -> "Picture":
-        """From a figure, or from the bytes of a PNG file."""
+        """The picture of a figure, or of the bytes of a PNG file."""
         if isinstance(content, Figure):
             buffer = io.BytesIO()
             content.savefig(buffer, format="png", dpi=1.25 * DPI)
@@ -78,7 +78,7 @@ class Picture(NamedTuple):
 
 
 class Failures(NamedTuple):
-    """What went wrong, a row a job; the last column is the error."""
+    """The failed jobs, one row a job; the last column is the error."""
 
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -91,15 +91,15 @@ class Page:
     Attributes:
         title: the heading.
         subtitle: what was run, in words.
-        summary: how much of it.
+        summary: how much was run.
         command: the command line that made the results.
         cards: the answers.
         pictures: the figures.
         sections: the tables.
-        failures: of the jobs that have no result.
+        failures: the jobs that have no result.
         facts: name and value: what was run, and where the numbers come from.
         words: what the words mean.
-        glossary: of each column its title, unit and meaning.
+        glossary: title, unit and meaning of each column.
     """
 
     title: str
@@ -133,14 +133,14 @@ _SORT = "A click on a header sorts."
 def jobs_table(
     rows: pd.DataFrame, labels: Sequence[str], columns: Mapping[str, Column | str], marked: Sequence[bool], note: str
 ) -> PageTable:
-    """A row a job; a column that has no value in any of them is left out.
+    """The table of one row a job, without columns that have no value in any job.
 
     Args:
         rows: the jobs that succeeded.
-        labels: what tells each from the others.
-        columns: of each column of ``rows`` how to show its numbers; or, for words, its title.
+        labels: for each job, what tells the job from the other jobs.
+        columns: for each column of ``rows``, how to show its numbers; for a column of words, the title.
         marked: which jobs are set off by colour.
-        note: below the table.
+        note: text below the table.
     """
     shown = {n: c for n, c in columns.items() if n in rows and rows[n].notna().any()}
     headers = [Header("run")]
@@ -158,7 +158,7 @@ def jobs_table(
 
 
 def jobs_failed(results: pd.DataFrame) -> Failures:
-    """The jobs that did not end well, by what they ran under, each with the first line of its error."""
+    """The failed jobs, each with its settings and the first line of its error."""
     rows = []
     overrides = [str(c) for c in results if rs.is_override(str(c)) and results[c].nunique(dropna=False) > 1]
     for _, row in results[results["status"] != "ok"].iterrows():
@@ -175,7 +175,7 @@ def glossary(columns: Mapping[str, Column | str], rows: pd.DataFrame) -> list[tu
 
 
 def jobs_pictures(pictures: Mapping[tuple[str, str], bytes], captions: Mapping[str, str]) -> list[Picture]:
-    """PNG files by label (empty for the whole sweep's) and name; a job's caption begins with its label."""
+    """Pictures of PNG files by label (empty for the whole sweep) and name; a job's caption begins with its label."""
     return [
         Picture.of(
             f"{name}_{label}" if label else name, f"Run {label}: {captions[name]}" if label else captions[name], png
@@ -185,7 +185,7 @@ def jobs_pictures(pictures: Mapping[tuple[str, str], bytes], captions: Mapping[s
 
 
 def whole(value: float) -> str:
-    """A count."""
+    """A count as text."""
     return MISSING if math.isnan(value) else f"{value:.0f}"
 
 

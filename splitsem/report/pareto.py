@@ -1,4 +1,4 @@
-"""The Pareto front: which points no other point beats."""
+"""The Pareto front: the points that no other point dominates."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
-"""The results of a sweep made ready to draw: whole columns, series, repeated seeds averaged, the Pareto front marked.
+"""A sweep's results made ready to draw: columns completed, series named, seeds averaged, the Pareto front marked.
 
-Every figure and table starts from `prepare`, so that all of them tell the same story.
+Every figure and table starts from `prepare`, so that figures and tables agree.
 """
 
 import re
@@ -10,7 +10,7 @@ import pandas as pd
 from splitsem.report.columns import METRICS
 from splitsem.report.pareto import pareto_front
 
-# Columns that say where and how a job ran; one that varies makes the sweep several series.
+# Columns that say where and how a job ran; a column that varies makes several series of a sweep.
 LABELS = ("codec", "transport", "edge", "server", "model", "task", "device")
 GROUPS = (*LABELS, "hardware", "workflow", "trainer", "federated", "optimise", "experiment")
 SCORE_MARGIN = 0.01  # "no worse than unsplit" allows one point
@@ -25,8 +25,8 @@ def prepare(results: pd.DataFrame) -> pd.DataFrame:
         results: one row a job, as in results.csv.
 
     Returns:
-        One row a configuration, in network order, failed ones last. Beside the columns of results.csv:
-        ``series`` (label of what varies besides the split point), ``family`` (the same without the codec's
+        One row a configuration, in network order, failed jobs last. Beside the columns of results.csv:
+        ``series`` (label of what varies besides the split point), ``family`` (that label without the codec's
         bit width or keep ratio), ``is_ok``, ``is_reference``, ``is_bottleneck``, ``pareto``, ``num_runs``
         and ``score_std`` (0 for a single run).
     """
@@ -45,7 +45,7 @@ def with_series(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def splits(frame: pd.DataFrame) -> pd.DataFrame:
-    """The configurations that ran and that really use a codec: no failures, no references."""
+    """The configurations that ran and use a codec, without failures and references."""
     return frame[frame["is_ok"] & ~frame["is_reference"]]
 
 
@@ -63,7 +63,7 @@ def references_for(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def has_encoders(frame: pd.DataFrame) -> bool:
-    """Whether any configuration has a learned codec, whose encoder takes memory on the device."""
+    """Whether any configuration has a learned codec, whose encoder takes memory on the edge."""
     return bool((splits(frame)["encoder_bytes"] > 0).any())
 
 
@@ -91,7 +91,7 @@ def one_line(error: object) -> str:
 
 
 def describe(frame: pd.DataFrame) -> str:
-    """What was run in one line: task · model · codec · link · machines; many values are counted, not listed."""
+    """One line about the sweep: task · model · codec · link · machines; many values are counted, not listed."""
     split = frame[~frame["is_reference"]] if not frame["is_reference"].all() else frame
     parts = [_values(split[column], column) for column in ("task", "model", "codec", "transport")]
     machines = [_values(split[column], f"{column} machine") for column in ("edge", "server")]
@@ -122,7 +122,7 @@ def _complete(results: pd.DataFrame) -> pd.DataFrame:
 
 def _add_series(frame: pd.DataFrame) -> pd.DataFrame:
     """Label what varies besides the split point, with as few fields as tell the configurations apart."""
-    own = splits(frame)  # a job that failed may lack its labels, which makes no series
+    own = splits(frame)  # a failed job may lack labels, and a missing label is no series
     own = own if len(own) else frame[~frame["is_reference"]]
     swept = [c for c in frame.columns if is_override(c) and not c.startswith("split.") and not _is_seed(c)]
     knobs = [c for c in swept if c.startswith("codec.")]
@@ -144,7 +144,7 @@ def _add_series(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _name_references(frame: pd.DataFrame) -> None:
-    """``JPEG``, with its quality where several were tried."""
+    """Name the references: ``JPEG``, with the quality where several qualities were tried."""
     names = frame["reference"].map({"jpeg": "JPEG", "webp": "WebP"}).fillna(frame["reference"]).astype(object)
     longer = names
     if "codec.quality" in frame and frame.loc[frame["is_reference"], "codec.quality"].nunique() > 1:

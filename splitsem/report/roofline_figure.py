@@ -1,4 +1,4 @@
-"""Roofline: what each unit reaches of what the machine can, over its FLOP per byte; one mark a unit and γ."""
+"""The roofline figure: FLOP/s that units reach on a machine, over their FLOP per byte; one mark a unit and γ."""
 
 from typing import Any
 
@@ -27,16 +27,16 @@ def roofline(
 ) -> Figure:
     """Achieved FLOP/s over FLOP per byte, both logarithmic, below the roof (Williams et al., CACM 52(4), 2009).
 
-    The shape of a mark says which branches run, its filling whether they are folded into one (full) or run beside each
-    other (light), its colour where in the network the unit is.
+    A mark's shape says which branches run. A full mark has branches folded into one operation, a light mark has
+    branches beside each other. A mark's colour says where in the network the unit is.
 
     Args:
-        table: a row for each unit and γ, as from ``cost.branch_frame``: ``unit``, ``unit_index``, ``branches`` (of the
-            unit, empty where it has none), ``gamma``, ``flop_per_byte`` and ``flops_per_s``; rows without arithmetic
-            cannot be drawn and are left out.
-        peak_flops_per_s: the flat part of the roof.
-        memory_bytes_per_s: the slope of the other one.
-        title: instead of the usual one.
+        table: a row for each unit and γ, as from ``cost.branch_lut.branch_frame``: ``unit``, ``unit_index``,
+            ``branches`` (of the unit, empty where it has none), ``gamma``, ``flop_per_byte`` and ``flops_per_s``;
+            rows without arithmetic cannot be drawn and are left out.
+        peak_flops_per_s: height of the roof's flat part.
+        memory_bytes_per_s: slope of the roof's rising part.
+        title: title of the figure; empty takes the usual title.
         subtitle: machine, precision, threads.
     """
     knee = peak_flops_per_s / memory_bytes_per_s
@@ -82,7 +82,7 @@ def roofline(
 
 
 def _roof(ax: Axes, drawn: pd.DataFrame, peak_flops_per_s: float, memory_bytes_per_s: float) -> None:
-    """The two lines, the knee, and limits that show both and all marks."""
+    """Draw the roof's two lines and the knee, and set limits that show the roof and all marks."""
     knee = peak_flops_per_s / memory_bytes_per_s
     low, high = min(drawn["flop_per_byte"].min(), knee) / 2, max(drawn["flop_per_byte"].max(), knee) * 2.5
     x = np.array([low, knee, high])
@@ -120,7 +120,7 @@ def _coloured(look: dict[str, Any], colour: Any) -> dict[str, Any]:
 
 
 def _depth_bar(figure: Figure, ax: Axes, table: pd.DataFrame, last: int) -> None:
-    """Which colour is which unit."""
+    """Draw the colour bar that says which colour is which unit."""
     ramp = colormaps[_COLOURS].resampled(256)
     mappable = ScalarMappable(Normalize(0, last / 0.95), ramp)
     bar = figure.colorbar(mappable, ax=ax, orientation="horizontal", fraction=0.04, pad=0.02, aspect=60)

@@ -1,4 +1,4 @@
-"""Where the time goes: edge, link and server, stacked, for every split point in network order."""
+"""Figures of single runs and of where a sweep's time goes: edge, link and server; bytes; a training's curve."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from splitsem.report import style
 from splitsem.report.units import format_bytes, format_ratio, format_score, format_seconds
 
 _MAX_FACETS, _MAX_COLUMNS = 6, 3
-_MAX_SPREAD = 3.0  # of the panels' longest bars on one time axis
+_MAX_SPREAD = 3.0  # most ratio of the panels' longest bars on one time axis
 _XLABEL, _YLABEL = "Latency of one sample (s, ms, µs)", "Split point, in network order"
 _ROW_IN = 0.21  # height of one bar with its gap
 
@@ -23,9 +23,9 @@ _ROW_IN = 0.21  # height of one bar with its gap
 def latency_breakdown(results: pd.DataFrame) -> Figure:
     """Stacked horizontal bars of ``edge_s``, ``link_s`` and ``server_s``, from the input down to the output.
 
-    Up to six series (codecs, links, …) get a panel each, on one time axis unless they differ too much to be readable;
-    of more, only the fastest per split point is drawn and named. The height grows with the number of points. Each bar
-    ends with its sum, the smallest of the cuts in bold.
+    Up to six series (codecs, links, …) get a panel each, on one time axis unless the series differ too much to be
+    readable. For more series, only the fastest at each split point is drawn and named. The height grows with the
+    number of points. Each bar ends with its sum; the smallest sum of all cuts is bold.
 
     Args:
         results: one row a job, as in results.csv; failed jobs are left out.
@@ -71,14 +71,14 @@ def latency_breakdown(results: pd.DataFrame) -> Figure:
 def _draw_panels(
     axes: list[Axes], panels: dict[str, pd.DataFrame], reference: pd.DataFrame, rows: list[str], *, name_series: bool
 ) -> bool:
-    """One panel a series; returns whether each got a time axis of its own, because one would dwarf the others."""
+    """Draw one panel a series; returns whether each got its own time axis, because one series dwarfs the others."""
     bars = []
     for panel in panels.values():
-        own = rs.references_for(reference, panel) if len(panel) else reference  # nothing but references
+        own = rs.references_for(reference, panel) if len(panel) else reference  # an empty panel has only references
         bars.append(pd.concat([own, panel]) if len(own) else panel)
     longest_s = [float(b["latency_s"].max()) for b in bars]
     own_scale = max(longest_s) > _MAX_SPREAD * min(longest_s)
-    room = 1.28 if name_series else 1.12 if len(panels) == 1 else 1.36  # for the sums beside the bars
+    room = 1.28 if name_series else 1.12 if len(panels) == 1 else 1.36  # leaves space for the sums beside the bars
     for ax, name, panel, panel_s in zip(axes, panels, bars, longest_s, strict=False):
         style.style_axes(ax, "", "", grid="x")
         limit_s = room * (panel_s if own_scale else max(longest_s)) or 1.0
@@ -129,7 +129,7 @@ def run_breakdown(metrics: Mapping[str, Any]) -> Figure:
     """Latency (edge, link, server) and bytes (raw float32, input, payload) of one job.
 
     Args:
-        metrics: the metrics of one run, as in metrics.json; absent ones are dashes.
+        metrics: the metrics of one run, as in metrics.json; absent metrics are dashes.
     """
     frame = rs.prepare(pd.DataFrame([{"status": "ok", **metrics}]))
     row = frame.iloc[0]
@@ -182,7 +182,7 @@ def training_curve(history: Sequence[Mapping[str, float]], metrics: Mapping[str,
 
     Args:
         history: ``train_loss`` and ``val_score`` of each epoch.
-        metrics: of the split training, as in metrics.json.
+        metrics: metrics of the split training, as in metrics.json.
     """
     title = f"Split training at {metrics['split_point']}: score {format_score(metrics['score'])}"
     about = (

@@ -1,4 +1,4 @@
-"""What the two score plots share: points, Pareto front, unsplit line, references and point labels."""
+"""The two score plots of a sweep, over throughput and over payload bytes, and the parts that both are made of."""
 
 import re
 from typing import Any
@@ -18,7 +18,7 @@ from splitsem.report.units import format_bytes
 
 
 def draw_points(ax: Axes, split: pd.DataFrame, x: str) -> list[Line2D]:
-    """One marker a configuration, colour and shape by series; error bars where several seeds were run."""
+    """Draw one marker a configuration, colour and shape by series; error bars where several seeds were run."""
     if split.empty:
         return []
     names = sorted(split["series"].unique(), key=_natural)
@@ -36,9 +36,9 @@ def draw_points(ax: Axes, split: pd.DataFrame, x: str) -> list[Line2D]:
 
 
 def draw_front(ax: Axes, front: pd.DataFrame, x: str, *, falling: bool) -> Line2D:
-    """Ring the Pareto points, sorted by ``x``, and join them by the staircase of what can be reached.
+    """Ring the Pareto points, sorted by ``x``, and join the points by the staircase of what can be reached.
 
-    ``falling``: more ``x`` is better, so the stairs go down to the right; else less is, and they go up.
+    ``falling``: more ``x`` is better, and the stairs go down to the right; else less ``x`` is, and the stairs go up.
     """
     stairs = np.repeat(front[[x, "score"]].to_numpy(), 2, axis=0)
     across, up = (stairs[:-1, 0], stairs[1:, 1]) if falling else (stairs[1:, 0], stairs[:-1, 1])
@@ -53,7 +53,7 @@ def draw_front(ax: Axes, front: pd.DataFrame, x: str, *, falling: bool) -> Line2
 
 
 def draw_unsplit(ax: Axes, frame: pd.DataFrame) -> tuple[list[Line2D], list[float]]:
-    """The score of the whole network, dashed; a band where the sweep has several (models, seeds)."""
+    """Draw the whole network's score as a dashed line, or as a band where the sweep has several such scores."""
     scores = sorted(set(frame["score_unsplit"].dropna().round(6)))
     if not scores:
         return [], []
@@ -67,7 +67,7 @@ def draw_unsplit(ax: Axes, frame: pd.DataFrame) -> tuple[list[Line2D], list[floa
 
 
 def draw_references(ax: Axes, reference: pd.DataFrame, x: str) -> list[Line2D]:
-    """ "Just send the picture": one marker a row, joined where a quality was swept."""
+    """Draw the "just send the picture" rows: one marker a row, joined where a quality was swept."""
     handles = []
     for name, rows in reference.groupby("family", sort=False):
         marker, color = style.REFERENCES.get(str(name), ("h", style.INK))
@@ -79,9 +79,9 @@ def draw_references(ax: Axes, reference: pd.DataFrame, x: str) -> list[Line2D]:
 
 
 def label_points(ax: Axes, front: pd.DataFrame, shown: pd.DataFrame, x: str) -> None:
-    """Name the front by split point, and by series where there are several; the two ends of the network too.
+    """Name the front's points and the two ends of the network by split point, and by series if there are several.
 
-    Configurations at the very same place share a label, which counts the others.
+    Configurations at exactly the same place share a label, which names one and counts the others.
     """
     several = rs.splits(shown)["series"].nunique() > 1
     named = [(row[x], row["score"], _name(row, several), style.INK) for _, row in front.iterrows()]
@@ -102,7 +102,7 @@ def label_points(ax: Axes, front: pd.DataFrame, shown: pd.DataFrame, x: str) -> 
 
 
 def _natural(text: str) -> list[str | int]:
-    """Sorts ``8 bit`` before ``10 bit``."""
+    """A sort key that puts ``8 bit`` before ``10 bit``."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
 
 
@@ -180,7 +180,7 @@ def rate_accuracy(results: pd.DataFrame) -> Figure:
 
 
 def _draw_curves(ax: Axes, split: pd.DataFrame) -> list[Line2D]:
-    """Markers, and lines along a swept codec setting: colour is the split point while those are few, else the codec."""
+    """Draw markers, and lines along a swept codec setting; colour: the split point if few, else the codec."""
     curves = [
         (str(family), str(point), rows.sort_values("payload_bytes"))
         for (family, point), rows in split.groupby(["family", "split_point"], sort=False)
@@ -204,7 +204,7 @@ def _draw_curves(ax: Axes, split: pd.DataFrame) -> list[Line2D]:
 
 
 def _draw_sizes(ax: Axes, shown: pd.DataFrame) -> list[Line2D]:
-    """The sample itself as a vertical line; the raw float32 features as one small tick a split point."""
+    """Draw the sample's size as a vertical line, and raw float32 features as one small tick a split point."""
     handles = []
     sizes = shown["input_bytes"].dropna().unique()
     dots: dict[str, Any] = {"color": style.MUTED, "linestyle": (0, (1, 2)), "linewidth": 1.3}

@@ -1,4 +1,4 @@
-"""One look for all figures: colours that colour-blind readers can tell apart, sizes, header, axes and legend.
+"""One look for all figures: colours that colour-blind readers can tell apart, header, axes, legend, point labels.
 
 Figures are made without pyplot and without rcParams, so they can be drawn in any thread or worker process.
 """
@@ -35,7 +35,7 @@ _HEADER_IN = 0.62  # height of title and subtitle, in inches
 
 
 def new_figure(width_in: float, height_in: float, title: str, subtitle: str) -> Figure:
-    """An empty figure with a left-aligned header; the axes get the room below it."""
+    """An empty figure with a left-aligned header; the axes get the room below the header."""
     lines = textwrap.wrap(subtitle, int(width_in * 15)) or [""]
     header_in = _HEADER_IN + 0.15 * (len(lines) - 1)
     height_in += header_in
@@ -49,7 +49,7 @@ def new_figure(width_in: float, height_in: float, title: str, subtitle: str) -> 
 
 
 def style_axes(ax: Axes, xlabel: str, ylabel: str, grid: str = "both") -> None:
-    """Light grid behind the data, no box, small quiet ticks."""
+    """Give the axes a light grid behind the data, no box, and small quiet ticks."""
     ax.set_xlabel(xlabel, size=9.5, color=INK, labelpad=6)
     ax.set_ylabel(ylabel, size=9.5, color=INK, labelpad=6)
     ax.set_axisbelow(True)
@@ -75,11 +75,11 @@ def unit_axis(ax: Axes, unit: str, values: Sequence[float], log: bool | None = N
     ax.xaxis.set_major_locator(LogLocator(subs=subs, numticks=20))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: FORMATS[unit](value)))  # set_xscale dropped it
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: FORMATS[unit](value)))  # set_xscale drops the formatter
 
 
 def score_axis(ax: Axes, values: Sequence[float]) -> None:
-    """Limits around the scores that never blow up differences of a tenth of a point."""
+    """Set limits around the scores that never blow up differences of a tenth of a point."""
     low, high = min(values), max(values)
     room = max(0.12 * (high - low), 0.01)
     ax.set_ylim(low - room, high + room)
@@ -106,7 +106,7 @@ def legend_outside(ax: Axes, handles: Sequence[Any], title: str | None = None) -
 
 
 def palette(count: int) -> list[Any]:
-    """``count`` colours: the qualitative ones while they last, then an ordered colour-blind safe ramp."""
+    """``count`` colours: qualitative colours while they suffice, else an ordered colour-blind safe ramp."""
     if count <= len(COLOURS):
         return list(COLOURS[:count])
     ramp = mpl.colormaps["viridis"]
@@ -139,7 +139,7 @@ def place_labels(
     size: float = 8.0,
     color: str = INK,
 ) -> list[Annotation]:
-    """Write each text near its point, at the free place that costs least; far ones get a thin line to their point.
+    """Write each text near its point, at the free place that costs least; a thin line joins a far text to its point.
 
     Call it last: limits, scales and everything that takes room (legend, tick labels) must be final.
 
@@ -150,7 +150,7 @@ def place_labels(
         avoid: further markers that should stay visible, in data coordinates.
         lines: lines that a label should rather not sit on.
         size: font size in points.
-        color: of the text.
+        color: colour of the text.
 
     Returns:
         The annotations, in the order of ``points``.
@@ -169,7 +169,7 @@ def place_labels(
     frame = np.array([area.x0, area.y0, area.x1, area.y1])
     taken = np.empty((0, 4))
     annotations: list[Annotation | None] = [None] * len(points)
-    for i in np.argsort(-anchors[:, 1], kind="stable"):  # from the top down: labels prefer to go up
+    for i in np.argsort(-anchors[:, 1], kind="stable"):  # from the top down, because labels prefer to go up
         annotation = ax.annotate(
             texts[i],
             points[i],
@@ -202,7 +202,7 @@ def place_labels(
 
 
 def _candidates(half: NDArray, px_per_pt: float) -> tuple[NDArray, NDArray]:
-    """Offsets of the label's centre from its point in pixels, and how far away (in points) its nearest edge is."""
+    """Offsets of a label's centre from its point in pixels, and the distance (in points) of its nearest edge."""
     direction = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
     offsets, radii = [], []
     for radius in _RADII_PT:
@@ -213,7 +213,7 @@ def _candidates(half: NDArray, px_per_pt: float) -> tuple[NDArray, NDArray]:
 
 
 def _cost(boxes: NDArray, radii: NDArray, taken: NDArray, frame: NDArray, px_per_pt: float) -> NDArray:
-    """Per candidate: overlap with other labels (never), outside the axes (rarely), distance (a little)."""
+    """Each candidate's cost, from overlap with labels, room outside the axes, and distance from the point."""
     overlap_w = np.minimum(boxes[:, None, 2], taken[None, :, 2]) - np.maximum(boxes[:, None, 0], taken[None, :, 0])
     overlap_h = np.minimum(boxes[:, None, 3], taken[None, :, 3]) - np.maximum(boxes[:, None, 1], taken[None, :, 1])
     overlaps = (overlap_w.clip(0) * overlap_h.clip(0)).sum(axis=1) / px_per_pt**2

@@ -60,9 +60,9 @@ def report(
         figures: the sweep's figures by name (``accuracy_throughput``, ``latency_breakdown``, ``rate_accuracy``).
         title: heading of the page.
         command: the command line that made the results.
-        details: what else should be known, shown as it is: date, versions, commit, machines. The keys
+        details: what else a reader should know, shown unchanged: date, versions, commit, machines. The keys
             ``edge_timing``, ``server_timing`` and ``link_timing`` with ``roofline``, ``lut``, ``measured`` or
-            ``simulated`` are spelt out; they may be columns of the results instead.
+            ``simulated`` are spelt out; these keys may be columns of the results instead.
 
     Returns:
         A complete HTML page; every value in it is escaped.
@@ -146,7 +146,7 @@ def _facts(results: pd.DataFrame, frame: pd.DataFrame, details: Mapping[str, str
 
 
 def _wide(frame: pd.DataFrame) -> list[str]:
-    """The columns of the complete table: the known metrics that have values, then the task's own."""
+    """The columns of the complete table: the known metrics that have values, then the task's own metrics."""
     hidden = _HIDDEN if rs.has_encoders(frame) else (*_HIDDEN, "encoder_bytes")
     known = [name for name in METRICS if name not in hidden and frame[name].notna().any()]
     added = ("is_ok", "is_reference", "is_bottleneck", "pareto", "num_runs", "score_std")
@@ -179,7 +179,7 @@ def _table(
 
 
 def _rates(frame: pd.DataFrame) -> PageTable:
-    """What each payload is a fraction of, at the same score."""
+    """The table of ``equal_score``: how many times larger the raw features, the sample and pictures are."""
     rows = equal_score(frame)
     ratios = list(rows.columns[4:])
     titles = [name if name in ("float32", "uint8") else f"{name} at this score" for name in ratios]

@@ -1,4 +1,4 @@
-"""Tables for the terminal: a sweep's results, and a model's split points."""
+"""Tables for the terminal: a sweep's results, a model's split points, and a comparison of codecs."""
 
 import sys
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ _HEADERS = {"throughput_hz": "rate\nHz", "compression_ratio": "ratio"}
 
 
 def table(results: pd.DataFrame) -> Table:
-    """A sweep's results, at most 100 columns wide: one line a configuration, below them each failed job's error.
+    """A sweep's results, at most 100 columns wide: one line a configuration, then the errors of failed jobs.
 
     Args:
         results: one row a job, as in results.csv. Rows that differ in the seed only are averaged.
@@ -46,7 +46,7 @@ def table(results: pd.DataFrame) -> Table:
         header = "codec" if frame["codec"].nunique() > 1 else "setting"
         grid.add_column(header, overflow="fold", min_width=6)
     shown = list(_SHOWN)
-    if rs.has_encoders(frame):  # there is no room for one more: the ratio follows from the payload
+    if rs.has_encoders(frame):  # there is no room for both, and the ratio follows from the payload
         shown[shown.index("compression_ratio")] = "encoder_bytes"
     for name in shown:
         column = METRICS[name]
@@ -65,11 +65,11 @@ def table(results: pd.DataFrame) -> Table:
 
 
 def points_table(points: Sequence["SplitPoint"], input_bytes: int) -> Table:
-    """A model's split points: what crosses at each, and what either side computes and keeps.
+    """A model's split points: the crossing tensors at each, and what either side computes and keeps.
 
     Args:
         points: in network order.
-        input_bytes: size of one sample as uint8 or in its file format, which the raw size is compared with.
+        input_bytes: size of one sample as uint8 or in its file format, for comparison with the raw size.
     """
     grid = grid_of(f"{len(points)} split points; the sample itself has {format_number(input_bytes / 1e3)} kB")
     grid.add_column("λ", justify="right", no_wrap=True)
@@ -100,7 +100,7 @@ def points_table(points: Sequence["SplitPoint"], input_bytes: int) -> Table:
 
 
 def terminal() -> Console:
-    """Where tables are printed: the terminal at its own width, a file or a pipe at the tables' width."""
+    """The console that prints tables: a terminal has its own width, a file or a pipe the tables' width."""
     return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
@@ -133,13 +133,13 @@ def _caption(frame: pd.DataFrame) -> str:
 
 
 def _shapes(tensors: "Sequence[TensorSpec]", *, batched: bool) -> str:
-    """``2: 16×32×32, 32×16×16``; the count only where there are several."""
+    """Shapes as ``2: 16×32×32, 32×16×16``; the count is given only for several tensors."""
     shapes = ["×".join(map(str, t.shape[1:] if batched else t.shape)) or "1" for t in tensors]
     return f"{len(shapes)}: {', '.join(shapes)}" if len(shapes) > 1 else "".join(shapes)
 
 
 def _plain(text: object) -> str:
-    """Text in which square brackets are not markup."""
+    """The text with its square brackets escaped, so that they are not markup."""
     return str(text).replace("[", r"\[")
 
 
@@ -147,7 +147,7 @@ def codec_table(three_way: pd.DataFrame, title: str) -> Table:
     """One line a codec setting, smallest payload first.
 
     Args:
-        three_way: as from ``plots.three_way``.
+        three_way: the result of ``codec_figures.three_way``.
         title: what was run.
     """
     grid = grid_of(title)

@@ -13,7 +13,7 @@ def format_si(value: float, unit: str, *, smallest: int = -9, largest: int = 12,
         value: the number, in ``unit``; NaN gives a dash.
         unit: what the number counts, e.g. ``"s"``.
         smallest: the smallest power of ten that has a prefix here (bytes have no milli).
-        largest: the largest one (nobody says kiloseconds).
+        largest: the largest power of ten that has a prefix here (nobody says kiloseconds).
         digits: significant digits; never rounds away digits before the decimal point.
 
     >>> format_si(0.0123, "s"), format_si(999.96, "Hz"), format_si(float("nan"), "J")

@@ -1,4 +1,4 @@
-"""Doctor: what Python, torch, accelerators, data and services are here, and what to do for what is missing.
+"""Doctor: reports on Python, torch, accelerators, data and services here, and says how to get what is missing.
 
 python -m splitsem.workflows.doctor
 """
@@ -41,7 +41,7 @@ _HTTP_PORTS = {"http": 80, "https": 443}
 
 
 class Finding(NamedTuple):
-    """One line of the report: what was looked at, how it is, what was found, and what to do (empty if nothing)."""
+    """One line of the report: what was checked, its status, what was found, and what to do (empty if nothing)."""
 
     what: str
     state: State
@@ -50,7 +50,7 @@ class Finding(NamedTuple):
 
 
 def report(folder: str | Path = ".") -> list[Finding]:
-    """Look at this process, this machine and ``folder``; takes a few seconds at most and changes nothing."""
+    """Check this process, this machine and ``folder``; takes a few seconds at most and changes nothing."""
     folder = Path(folder).resolve()
     return [
         _python(),
@@ -66,7 +66,7 @@ def report(folder: str | Path = ".") -> list[Finding]:
 
 
 def main() -> None:
-    """Print the report as a table. Nothing that is missing makes it fail: exit status 0."""
+    """Print the report as a table; the exit status is 0 even if something is missing."""
     marks = {"ok": "[green]ok[/]", "info": "[cyan]info[/]", "missing": "[yellow]missing[/]"}
     table = Table(title="splitsem doctor", title_justify="left")
     for column in ("what", "state", "found", "what to do"):
@@ -150,7 +150,7 @@ def _disk(folder: Path) -> Finding:
 
 
 def _compiled() -> Finding:
-    """Numba keeps compiled coders beside the sources, or in NUMBA_CACHE_DIR."""
+    """Where Numba keeps compiled coders: beside the sources, or in NUMBA_CACHE_DIR."""
     spec = find_spec("splitsem.codecs")
     package = Path(spec.origin).parent if spec is not None and spec.origin is not None else Path("splitsem/codecs")
     cache = Path(os.environ.get("NUMBA_CACHE_DIR") or package)

@@ -1,4 +1,4 @@
-"""Workflow export: head and encoder as files that other runtimes run, and what these files score."""
+"""Workflow export: writes head and encoder as files for other runtimes, and scores these files."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ Runner = Callable[[Tensor], list[NDArray[Any]]]
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Write ``device.pt2``, ``device.json`` and, with the extra ``export``, ``device.onnx`` and ``device.int8.onnx``.
 
-    The int8 file is kept where its score on the validation split is within ``workflow.margin`` of the float32 file's.
+    The int8 file is kept if its score on the validation split is within ``workflow.margin`` of the float32 file's.
     """
     coders.check(get_object(cfg.codec["_target_"]))
     assemble.check_settings(cfg)
@@ -59,7 +59,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 
 
 def _onnx(cfg: DictConfig, task: Task, cut: Cut, codec: Codec, packing: Framing, folder: Path) -> Metrics:
-    """Sizes and scores of the ONNX files; the int8 one is judged on the validation split, and may be removed."""
+    """Sizes and scores of the ONNX files; an int8 file that fails on the validation split is removed."""
     splits, num = task.splits(), cfg.workflow.num_samples
     path, int8_path = folder / "device.onnx", folder / "device.int8.onnx"
     plain = onnx_file.OnnxDevice(path)
@@ -96,7 +96,7 @@ def _score(
 
 
 def _samples(source: Dataset, num: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """The first samples, one by one, as a device meets them."""
+    """The first samples, one by one, as an edge meets them."""
     size = len(source)  # type: ignore[arg-type]
     yield from DataLoader(Subset(source, range(size if num is None else min(num, size))), batch_size=1)
 

@@ -1,4 +1,4 @@
-"""Workflow measure_link: round trip, loss and goodput to a running server, as a file that others read."""
+"""Workflow measure_link: round trip, loss and goodput to a running server, as a file for other workflows."""
 
 import logging
 import platform
@@ -53,7 +53,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 
 
 def measure(transport: RemoteTransport, name: str, settings: ProbeSettings) -> LinkMetrics:
-    """The metrics of the link that ``transport`` reaches its server by. Raises LinkError and ConfigError."""
+    """The metrics of the link between ``transport`` and its server. Raises LinkError and ConfigError."""
     remote = transport.edge_end()
     try:
         remote.open(Plan.of_probes(0))

@@ -30,7 +30,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     """Score the test split through the server, time it, and put the prediction beside it."""
     assemble.check_settings(cfg)
     transport = remote_transport(cfg)
-    host = ssh_start.chosen_host(cfg, transport)  # first, so that a wrong name is told before anything is trained
+    host = ssh_start.chosen_host(cfg, transport)  # before training, so that a wrong name is told first
     network = assemble.network(cfg)
     with ssh_start.server_for(cfg, transport, host, network) as started:
         result = _offload(cfg, network, transport)
@@ -78,7 +78,7 @@ def _plan(cfg: DictConfig, network: Network, cut: Cut, codec: Codec) -> Plan:
 
 
 def _measure(cfg: DictConfig, network: Network, device: EdgeEnd, remote: RemoteTail) -> tuple[Metrics, Metrics]:
-    """The score through the link with all stages at work, then the times of frames that have the link to themselves."""
+    """The score through the link with all stages at work, then the times of frames that travel alone."""
     samples = _samples(cfg, network, cfg.workflow.num_samples)
     ready = [x for x, _ in islice(samples, cfg.workflow.num_paced)]  # loading and scoring take no part in the pace
     answers = remote.stream(device.payload(x) for x in chain(ready, (x for x, _ in samples)))
@@ -114,9 +114,9 @@ def percentiles(stages: dict[str, list[float]]) -> Metrics:
 
 
 def _alone(cfg: DictConfig, network: Network, device: EdgeEnd, remote: RemoteTail) -> dict[str, list[float]]:
-    """Seconds of each stage of some frames, every one sent when the one before is answered.
+    """Seconds of each stage of some frames; a frame is sent when the previous frame is answered.
 
-    ``link`` is what edge and server leave of the latency, so ``queue``, the wait on the server, is a part of it.
+    ``link`` is what edge and server leave of the latency, so ``link`` includes ``queue``, the wait on the server.
     """
     link_s, server_s, queue_s, latency_s = [], [], [], []
     payloads = (device.payload(x) for x, _ in _samples(cfg, network, cfg.workflow.num_timed))
@@ -134,7 +134,7 @@ def _samples(cfg: DictConfig, network: Network, num_samples: int | None) -> Iter
 
 
 def _error(predicted: Metrics, measured: Metrics, name: str) -> float:
-    """Relative to what was measured."""
+    """The prediction's error, relative to the measured value."""
     return abs(predicted[name] - measured[f"measured_{name}"]) / measured[f"measured_{name}"]
 
 

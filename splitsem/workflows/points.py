@@ -13,7 +13,7 @@ from splitsem.workflows.result import Result
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
-    """Print every offered cut with what crosses and what each side holds; write it to ``points.csv``."""
+    """Print the crossing tensors of every offered cut and what each side holds; write the table to ``points.csv``."""
     task = instantiate(cfg.task)
     graph = SplitGraph(build_model(cfg.model, task), task.input_shape, granularity=cfg.split.granularity)
     terminal().print(points_table(graph.points, task.input_bytes))

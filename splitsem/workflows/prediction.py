@@ -1,7 +1,7 @@
-"""What an offload run should take, from measurements made before its frames: head and link here, the tail there.
+"""Predicts what an offload run takes, from the head and the link measured here and the tail measured on the server.
 
-The head runs and the link is probed as frames come: one after the other, in the threads that frames go through, with
-the pauses that they leave. Nothing of the measured run is looked at, and the server computes no probe.
+All is measured before the run's frames, whose times play no part. The head runs and the link is probed as frames are
+sent: one after the other, in the threads of frames, with the pauses of frames. The server computes no probe.
 """
 
 import logging
@@ -36,12 +36,12 @@ _FIRST_BYTES, _MOST_BYTES = 64 << 10, 4 << 20
 
 
 class Known(NamedTuple):
-    """What was measured before the run.
+    """The measurements before the run.
 
     Attributes:
-        edge_s: head and encoding here; None when nothing was measured.
-        server_s: decoding, tail and encoding, as the server says; None when it does not say.
-        link: the link; None when the server is gone and nothing travels.
+        edge_s: seconds of head and encoding here; None when nothing was measured.
+        server_s: seconds of decoding, tail and encoding, as the server says; None when the server does not say.
+        link: the measured link; None when the server is gone and nothing travels.
     """
 
     edge_s: float | None
@@ -50,7 +50,7 @@ class Known(NamedTuple):
 
 
 def measure(remote: RemoteTail, plan: Plan, device: EdgeEnd, samples: list[Tensor], energy_j_per_bit: float) -> Known:
-    """Measure what the prediction is made of; the plan is open before and afterwards. Raises ConfigError, LinkError."""
+    """Measure what a prediction needs; the plan is open before and afterwards. Raises ConfigError, LinkError."""
     if not samples:
         raise ConfigError("workflow.num_probes must be at least 1, got 0: the prediction needs probes")
     answer_bytes, about_s = _warm_up(remote, device, samples)
@@ -69,10 +69,10 @@ def measure(remote: RemoteTail, plan: Plan, device: EdgeEnd, samples: list[Tenso
 
 
 def predict(cfg: DictConfig, network: Network, device: EdgeEnd, known: Known) -> Metrics:
-    """The simulated run over the measured link, with the machines' measured times where they are to be measured.
+    """The simulated run over the measured link, with measured times for machines whose timing is ``measured``.
 
-    Other than in workflow=split, encoding counts as the edge's time, decoding as the server's and the answer's way
-    back as the link's, because that is what a stopwatch at the device sees.
+    Unlike workflow=split, this prediction counts encoding as the edge's time, decoding as the server's and the
+    answer's way back as the link's, because that is what a stopwatch at the edge sees.
     """
     encoder, decoder = (assemble_codec.codec(cfg, network, device.cut.point) for _ in range(2))
     link = known.link or NO_LINK
@@ -91,13 +91,13 @@ def predict(cfg: DictConfig, network: Network, device: EdgeEnd, known: Known) ->
 
 
 def _warm_up(remote: RemoteTail, device: EdgeEnd, samples: list[Tensor]) -> tuple[int, float]:
-    """Send some frames for both ends to settle; the size of an answer, and about how long the server is at it."""
+    """Send some frames so that both ends settle; returns an answer's size and the server's least seconds for one."""
     answers = list(remote.stream(map(device.payload, islice(cycle(samples), _NUM_WARM_UP))))
     return len(answers[0].payload), min(answer.server_s for answer in answers)
 
 
 def _ask_server(remote: RemoteTail, plan: Plan, payload: bytes, idle_s: float) -> float | None:
-    """Seconds that the server needs for this payload after being idle for so long, as it measures itself."""
+    """Seconds that the server measures for ``payload`` after ``idle_s`` idle seconds; None if it does not say."""
     try:
         return remote.profile([plan.point], payload, pause_s=idle_s).answer_s
     except (LinkError, ConfigError) as exc:
@@ -108,7 +108,7 @@ def _ask_server(remote: RemoteTail, plan: Plan, payload: bytes, idle_s: float) -
 def _probe_with_head(
     remote: RemoteTail, device: EdgeEnd, samples: list[Tensor], pause_s: float
 ) -> tuple[float, list[tuple[int, float]]]:
-    """Median time of the head, and probes of the payloads' sizes, at the pace of frames that are computed."""
+    """Median time of the head, and probes as large as the payloads, at the pace of computed frames."""
     sent: deque[tuple[int, float]] = deque()
     made = EdgeEnd(device.cut, device.codec)
 
@@ -144,7 +144,7 @@ def _probe(remote: RemoteTail, num_bytes: int) -> list[tuple[int, float]]:
             sent.append((num_bytes, time.perf_counter()))
             yield payload
 
-    return _answered(remote, payloads(), sent)[1:]  # the first one waits for its stream
+    return _answered(remote, payloads(), sent)[1:]  # the first probe waits for its stream
 
 
 def _answered(remote: RemoteTail, payloads: Iterator[bytes], sent: deque[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -1,6 +1,6 @@
 """Workflow profile: measure this machine on every half of a network and write the LUT that `hardware.*.lut=` takes.
 
-Over a real transport it also asks the server (workflow=serve) for its own table, so that the two are a real pair.
+Over a real transport, the workflow also asks the server (workflow=serve) for the server's table of the network.
 """
 
 import logging
@@ -46,7 +46,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 
 
 def _ask_server(cfg: DictConfig, network: Network, transport: RemoteTransport) -> Lut:
-    """The server's table of the same network, made before this machine is put to work: both may be one."""
+    """The server's table, made before this machine works, since server and edge may be one machine."""
     weights, label = weights_digest(network.model), codec_label(Identity())
     plan = Plan(network.graph.fingerprint, weights, "output", cfg.split.granularity, network.placement.precision, label)
     remote = transport.edge_end()

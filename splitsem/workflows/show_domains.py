@@ -1,4 +1,4 @@
-"""Workflow domains: draw what the domains of a task look like and which classes each holds; trains nothing."""
+"""Workflow domains: draw samples of a task's domains and the classes that each domain holds, without training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,13 +64,13 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 def who_has_what(
     task: Task, labels: NDArray[np.int64] | None, parts: Sequence[NDArray[np.int64]], subtitle: str
 ) -> dict[str, Figure]:
-    """``partition``, and ``partition_domains`` where the samples are of several domains.
+    """The figures ``partition`` and, for samples of several domains, ``partition_domains``.
 
     Args:
-        task: whose training split was divided.
-        labels: of that split; None where its samples have none, then there is no figure.
-        parts: each client's samples.
-        subtitle: how they were divided.
+        task: the task whose training split was divided.
+        labels: labels of that split; None where its samples have none, which gives no figure.
+        parts: each client's samples, as indices into that split.
+        subtitle: how the samples were divided.
     """
     if labels is None:
         return {}

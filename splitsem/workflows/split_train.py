@@ -1,4 +1,4 @@
-"""Workflow split_train: the head learns here, the tail on a server (workflow=serve workflow.training=true)."""
+"""Workflow split_train: trains the head here and the tail on a server (workflow=serve workflow.training=true)."""
 
 import json
 import time
@@ -34,7 +34,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     transport = training_transport(cfg)
     if transport.start.how is not None:
         raise ConfigError("transport.start is for workflow=offload; start the training server by hand")
-    from splitsem.remote.split_module import train_split  # seconds, which a wrong setting does not pay
+    from splitsem.remote.split_module import train_split  # imports for seconds, so a wrong setting fails first
 
     tail = transport.training_end()
     fit: Fit = instantiate(assemble.trainer_settings(cfg))
@@ -66,7 +66,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 def training_plan(
     cfg: DictConfig, network: Network, cut: TrainableCut, training: str, codec: Codec, total_steps: int
 ) -> TrainingPlan:
-    """What the device proposes to the server; ``training`` is the fingerprint of the graph in train mode."""
+    """The plan that the edge proposes to the server; ``training`` is the fingerprint of the graph in train mode."""
     gradients = OmegaConf.to_container(cfg.workflow.gradient_codec, resolve=True)
     assert isinstance(gradients, dict)
     return TrainingPlan(
@@ -89,7 +89,7 @@ def training_plan(
 
 
 def _scores(cfg: DictConfig, network: Network, cut: TrainableCut, codec: Codec) -> Metrics:
-    """On the test split: with the codec's bytes between the halves, as workflow=split scores it, and without."""
+    """Scores on the test split: with the codec's bytes between the halves, as in workflow=split, and unsplit."""
     link = SimulatedLink(bandwidth_bps=1e15, rtt_s=0.0, energy_j_per_bit=0.0)
     decoder = assemble_codec.codec(cfg, network, cut.evaluation.point)
     pipeline, frames = Pipeline(cut.evaluation, codec, decoder, link), Frames()
@@ -102,7 +102,7 @@ def _scores(cfg: DictConfig, network: Network, cut: TrainableCut, codec: Codec) 
 
 
 def _per_step(traffic: Traffic) -> Metrics:
-    """Means over all training steps; edge, link and server add up to the step."""
+    """Means over all training steps; the seconds of edge, link and server add up to a step's."""
     num = traffic.num_steps
     return {
         "num_steps": num,

@@ -1,7 +1,7 @@
-"""SSH start: before a device connects, start the server on the machine that ``transport.host`` names.
+"""SSH start: before the edge connects, start the server on the machine that ``transport.host`` names.
 
-Started by ``splitsem.remote.ssh_server``, as ``python -m splitsem.workflows.ssh_start`` in the checkout's folder;
-``splitsem.remote.ssh_server`` says what is spoken. stdout is for messages only; everything else goes to stderr.
+On the server, ``splitsem.remote.ssh_server`` starts ``python -m splitsem.workflows.ssh_start`` in the checkout's
+folder, and documents the messages. stdout is for messages only; everything else goes to stderr.
 """
 
 import atexit
@@ -46,10 +46,10 @@ _running: dict[str, SshServer] = {}  # at most one; the jobs of a sweep share it
 
 @contextlib.contextmanager
 def server_for(cfg: DictConfig, transport: RemoteTransport, host: Host | None, network: Network) -> Iterator[Metrics]:
-    """Have a server on ``host`` to connect to, None: it runs already; yields what that adds to the metrics.
+    """Have a server running on ``host`` (None if one runs already); yields metrics about the start.
 
-    The server of the job before is taken when nothing about it has changed, or else one is started, and
-    ``transport.target`` set to it. It stays for the next job and ends with this process.
+    The previous job's server serves again if its settings are unchanged; otherwise a new server is started. Its
+    address becomes ``transport.target``. The server stays for the next job and ends with this process.
 
     Raises:
         ConfigError: a setting is wrong.
@@ -68,7 +68,7 @@ def server_for(cfg: DictConfig, transport: RemoteTransport, host: Host | None, n
 
 
 def chosen_host(cfg: DictConfig, transport: RemoteTransport) -> Host | None:
-    """The machine to start the server on; None: it runs already. Raises ConfigError where the two do not fit."""
+    """The machine to start the server on, or None if it runs. Raises ConfigError if ``transport`` does not fit."""
     host = transport.start.chosen()
     if host is None:
         return None
@@ -103,13 +103,13 @@ def _server(cfg: DictConfig, host: Host, network: Network) -> tuple[SshServer, b
 
 
 def _sections(cfg: DictConfig, host: Host) -> dict[str, Any]:
-    """What the server must have as the device has it, and what it listens on."""
+    """The configuration that the server must share with the edge, and the address that the server listens on."""
     if is_for_one_cut(cfg.codec["_target_"]):
         raise ConfigError(
             "a server that is started over SSH has no codec that is built for one cut: start it there by hand, "
             "workflow=serve with the same codec=, codec.weights= and split.point="
         )
-    known = {codec.name for codec in builtin_decoders()}  # to every server
+    known = {codec.name for codec in builtin_decoders()}  # codecs that every server knows
     own_codec = [] if instantiate(cfg.codec).name in known else ["codec"]
     sections = {name: _plain(cfg, name) for name in (*_SECTIONS, *own_codec)}
     sections["split"] = {"point": None, "index": None, "granularity": cfg.split.granularity}
@@ -131,11 +131,11 @@ _CHUNK_BYTES = 1 << 20
 
 
 class Placement:
-    """The device at the far end of stdin and stdout."""
+    """The edge at the far end of stdin and stdout."""
 
     def __init__(self) -> None:
         self._tell = os.dup(1)
-        os.dup2(2, 1)  # whatever else is printed is no message
+        os.dup2(2, 1)  # all other prints go to stderr
         self._buffer = b""
 
     def tell(self, facts: dict[str, Any]) -> None:
@@ -143,7 +143,7 @@ class Placement:
         os.write(self._tell, ssh_server.to_line(facts))
 
     def hear(self) -> dict[str, Any]:
-        """The next message. Raises ConfigError when something else comes."""
+        """The next message. Raises ConfigError for anything that is not a message."""
         while b"\n" not in self._buffer and len(self._buffer) < ssh_server.MAX_LINE_BYTES:
             self._buffer += self._more()
         line, _, self._buffer = self._buffer.partition(b"\n")
@@ -153,7 +153,7 @@ class Placement:
         return facts
 
     def receive(self, path: Path, num_bytes: int, sha256: str) -> None:
-        """Take a file's bytes, and keep them when they are the right ones. Raises ConfigError."""
+        """Receive a file's bytes, and keep the file if ``sha256`` fits. Raises ConfigError."""
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
         try:
@@ -166,19 +166,19 @@ class Placement:
             Path(temporary).unlink(missing_ok=True)
 
     def end_with_it(self, grace_s: float) -> None:
-        """From now on stop this process, in order if it can, when the device is gone."""
+        """Stop this process when the edge is gone, in order if that takes at most ``grace_s``."""
 
         def watch() -> None:
             while self._is_there():
                 pass
-            os.kill(os.getpid(), signal.SIGTERM)  # serve() drains; what comes before it just ends
+            os.kill(os.getpid(), signal.SIGTERM)  # serve() drains; a process that does not serve yet just ends
             time.sleep(grace_s)
             os._exit(1)
 
         threading.Thread(target=watch, name="device", daemon=True).start()
 
     def _copy(self, file: IO[bytes], num_bytes: int) -> str:
-        """Write what comes to ``file``; returns its SHA-256."""
+        """Write ``num_bytes`` received bytes to ``file``; returns their SHA-256."""
         digest = hashlib.sha256()
         while num_bytes:
             if not self._buffer:
@@ -202,7 +202,7 @@ class Placement:
 
 
 def configuration(sections: dict[str, Any], settings: dict[str, Any]) -> DictConfig:
-    """``workflow=serve`` as composed here, with the device's sections and this machine's own settings.
+    """``workflow=serve`` as composed here, with the edge's sections and this machine's own settings.
 
     Raises ConfigError for a setting that does not exist.
     """
@@ -223,7 +223,7 @@ def configuration(sections: dict[str, Any], settings: dict[str, Any]) -> DictCon
 
 
 def main() -> None:
-    """Serve one device."""
+    """Serve one edge."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     spin_briefly()
     placement = Placement()
@@ -241,7 +241,7 @@ def main() -> None:
     placement.end_with_it(2 * cfg.workflow.grace_s)
     cfg.trainer.weights = str(path)
 
-    from splitsem.workflows import serve  # seconds of imports, while the device watches for trouble
+    from splitsem.workflows import serve  # seconds of imports, while the edge watches for trouble
 
     with tempfile.TemporaryDirectory() as folder:
         serve.run(cfg, Path(folder), announce=lambda address: placement.tell({"serving": address}))

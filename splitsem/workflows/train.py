@@ -1,4 +1,4 @@
-"""Workflow train: train the network; with a split point also with the codec in the loop (quantisation-aware)."""
+"""Workflow train: trains the network and, given a split point, tunes it with the codec in the loop."""
 
 import shutil
 from pathlib import Path
@@ -24,13 +24,13 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 
 
 def _plain(cfg: DictConfig, folder: Path) -> Result:
-    """The task's own training."""
+    """Train and score the network as the task does."""
     network = assemble.network(cfg)
     batches = assemble.test_batches(network.task, network.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)
     metrics = score(network.model, network.task, batches) | {"train_s": network.trained.train_s}
     metrics |= compression_metrics(network.trained.history)
     path = folder / "weights.safetensors"
-    shutil.copyfile(network.trained.path, path)  # as trained; what was scored may be a form made from it
+    shutil.copyfile(network.trained.path, path)  # as trained; the scored network may be a form made from these weights
     choices = HydraConfig.get().runtime.choices
     labels = {group: choices[group] for group in ("task", "model")}
     headline = f"score {metrics['score']:.4f} on the test split; weights: {path}"
@@ -43,7 +43,7 @@ def _plain(cfg: DictConfig, folder: Path) -> Result:
 
 
 def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
-    """Head and tail tuned through ``codec.forward`` from the trained network; real bytes score it before and after."""
+    """Tune the trained head and tail through ``codec.forward``; score with real bytes before and after."""
     check_not_learned(cfg)
     network = assemble.fresh_network(cfg)
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
@@ -53,7 +53,7 @@ def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
     facts = {"codec": OmegaConf.to_container(cfg.codec, resolve=True), "trainer": assemble.trainer_settings(cfg)}
     facts |= {"tuning": dict(cfg.workflow.tuning), "from": network.key, "point": cut.point.name, "seed": cfg.seed}
     loop = SplitNetwork(cut, codec)
-    key = fingerprint(facts, (loop, fit))  # of task and data, network.key tells
+    key = fingerprint(facts, (loop, fit))  # network.key stands for task and data
     trained = kept_weights.fit_or_load(
         network.model,
         key,

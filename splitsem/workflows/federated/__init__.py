@@ -1,1 +1,1 @@
-"""Workflow federated: in this process, by Flower's simulation or by its deployment."""
+"""Workflow federated: training in this process, in Flower's simulation or in Flower's deployment."""

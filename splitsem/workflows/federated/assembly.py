@@ -1,4 +1,4 @@
-"""From the configuration to both ends of federated training, alike in one process and in a deployment."""
+"""Builds both ends of federated training from the configuration, for one process and for a deployment."""
 
 import inspect
 import logging
@@ -42,18 +42,18 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Ends:
-    """Server and clients of one configuration, over one network instance.
+    """Server and clients of one configuration, with one network instance.
 
     Attributes:
         task: what is learnt.
         model: the network instance that clients train and the server scores, in turn.
-        device: where it runs.
-        layout: of the network.
+        placement: where torch runs the network.
+        layout: layout of the network.
         site: what clients train with.
-        client_app: of every client.
-        server: whose app runs the rounds.
+        client_app: the app of every client.
+        server: the server, whose app runs the rounds.
         parts: each client's samples, as indices into the training split.
-        labels: of the training split; None where its samples have none.
+        labels: labels of the training split; None where its samples have none.
         connect_timeout_s: how long a deployment's server waits for its clients.
     """
 
@@ -84,7 +84,7 @@ class Ends:
 
 
 def build(cfg: DictConfig) -> Ends:
-    """Everything, checked as far as that shows before training. Raises ConfigError."""
+    """Build both ends, and check all that can be checked before training. Raises ConfigError."""
     strategy = make_strategy(cfg)
     if is_for_one_cut(cfg.codec["_target_"]):
         raise ConfigError("codec: updates are coded by codecs that are not built for a cut, e.g. codec=quant8")
@@ -142,7 +142,7 @@ def build(cfg: DictConfig) -> Ends:
 
 
 def make_strategy(cfg: DictConfig) -> Strategy:
-    """One of Flower's, with the numbers of clients. Raises ConfigError when they are too few for it."""
+    """The configured strategy of Flower's. Raises ConfigError when the strategy needs more clients."""
     settings = cfg.federated
     num_clients, fraction, least = settings.num_clients, settings.fraction, settings.min_clients
     if not 0 < fraction <= 1:
@@ -168,14 +168,14 @@ def make_strategy(cfg: DictConfig) -> Strategy:
 
 
 def _privacy(cfg: DictConfig) -> Privacy | None:
-    """Its noise is repeatable where all clients are in one place, and from the operating system in a deployment."""
+    """The configured privacy; its noise is repeatable in one process, and the operating system's in a deployment."""
     settings = cfg.federated
     privacy: Privacy | None = instantiate(settings.privacy, seed=cfg.seed if settings.superlink is None else None)
     return privacy
 
 
 def _make_codec(cfg: DictConfig) -> MakeCodec:
-    """The configured codec at a rate, as far as its constructor has such settings."""
+    """Makes the configured codec at a rate, as far as the codec's constructor has such settings."""
     known = inspect.signature(get_object(cfg.codec["_target_"])).parameters
     if cfg.federated.rate_controller is not None and not {"bit_width", "keep_ratio"} & set(known):
         raise ConfigError(
@@ -193,7 +193,7 @@ def _make_codec(cfg: DictConfig) -> MakeCodec:
 
 
 def _rates(cfg: DictConfig) -> ChoosesRates | None:
-    """Who chooses how finely clients send, if anybody does. Raises ConfigError when two would."""
+    """What chooses the clients' rates, if anything does. Raises ConfigError when two settings would choose."""
     settings = cfg.federated
     if not (settings.warm_up_rounds and "keep_ratio" in cfg.codec):
         controller: ChoosesRates | None = instantiate(settings.rate_controller)
@@ -204,7 +204,7 @@ def _rates(cfg: DictConfig) -> ChoosesRates | None:
 
 
 def _links(settings: DictConfig) -> ClientLinks | None:
-    """A link a client, if one is configured; where it is seeded, each client's is another."""
+    """A link for each client, if one is configured; a link with a seed differs from client to client."""
     if settings.link is None:
         return None
     has_seed = "seed" in settings.link
@@ -217,7 +217,7 @@ def _links(settings: DictConfig) -> ClientLinks | None:
 
 
 def check_codecs(layout: Layout, initial: State, *codecs: Codec | None) -> None:
-    """Raise ConfigError unless each codec can carry this network's tensors; found out by doing it."""
+    """Raise ConfigError unless each codec can carry this network's tensors, as a trial shows."""
     for codec in filter(None, codecs):
         try:
             layout.decode(codec, layout.encode(codec, layout.join(initial)))
@@ -228,9 +228,9 @@ def check_codecs(layout: Layout, initial: State, *codecs: Codec | None) -> None:
 def divide(
     partition: Partition, task: Task, num_clients: int
 ) -> tuple[NDArray[np.int64] | None, list[NDArray[np.int64]]]:
-    """The labels of the training split, where there are any, and each client's samples of it.
+    """The labels of the training split, where there are any, and each client's samples of that split.
 
-    Raises ConfigError where the samples have no labels, or no domains, that the rule could go by.
+    Raises ConfigError where the samples lack the labels or domains that ``partition`` divides by.
     """
     train = task.splits().train
     if isinstance(partition, ByDomain):

@@ -1,7 +1,7 @@
-"""Federated training as a deployment: what Flower's processes run, and how run.py submits it to a SuperLink.
+"""Federated training as a deployment: the apps that Flower's processes run, and how run.py submits a run.
 
-The resolved configuration travels as text in Flower's run configuration, so server and clients build exactly what a
-run in one process builds; the server leaves its results in the run's folder.
+The resolved configuration travels as text in Flower's run configuration, so that server and clients build exactly
+what a run in one process builds. The server leaves its results in the run's folder.
 """
 
 import functools
@@ -29,7 +29,7 @@ _POLL_S = 0.5
 
 
 def as_text(cfg: DictConfig) -> str:
-    """All that either end is built from, resolved: what another process needs to build the same."""
+    """The resolved configuration as text, from which another process builds the same ends."""
     settings = OmegaConf.create({name: OmegaConf.select(cfg, name) for name in _GROUPS})
     if settings.federated.resume is not None:
         settings.federated.resume = str(Path(settings.federated.resume).absolute())
@@ -37,9 +37,9 @@ def as_text(cfg: DictConfig) -> str:
 
 
 def submit(cfg: DictConfig, folder: Path) -> Path:
-    """Have the SuperLink named ``federated.superlink`` in Flower's configuration run this; returns the weights' path.
+    """Run ``cfg`` on the SuperLink ``federated.superlink`` of Flower's configuration; returns the weights' path.
 
-    Raises LinkError when it is not there or the run fails; says why.
+    Raises LinkError with the reason when the SuperLink cannot be reached or the run fails.
     """
     if not APP.is_dir():
         raise ConfigError(f"federated.superlink needs a checkout of this repository: there is no {APP}")
@@ -47,7 +47,7 @@ def submit(cfg: DictConfig, folder: Path) -> Path:
     path = folder.absolute() / "weights.safetensors"
     for left_over in (path, folder / FAILED):
         left_over.unlink(missing_ok=True)
-    config = folder / "flower.toml"  # JSON's strings are TOML's
+    config = folder / "flower.toml"  # a JSON string is a TOML string
     config.write_text(f"config = {json.dumps(as_text(cfg))}\nfolder = {json.dumps(str(folder.absolute()))}\n")
     name = str(cfg.federated.superlink)
     log.info("Submitted to Flower's SuperLink %s; its log: %s", name, folder / "flower.log")
@@ -63,14 +63,14 @@ def submit(cfg: DictConfig, folder: Path) -> Path:
 
 
 def _said(output: str) -> str:
-    """What Flower's command line ended with: the text in the box that it draws around an error, else the last line."""
+    """The last words of Flower's command line: the text in the box around an error, else the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     boxed = [line.strip("│ ") for line in lines if line.startswith("│")]
     return " ".join(boxed) or (lines[-1] if lines else "nothing")
 
 
 def make_server_app() -> ServerApp:
-    """For Flower's ServerApp process: waits for all clients, runs the rounds, writes the weights."""
+    """The app of Flower's ServerApp process: waits for all clients, runs the rounds, writes the weights."""
     app = ServerApp()
 
     @app.main()
@@ -87,10 +87,10 @@ def make_server_app() -> ServerApp:
 
 
 def make_client_app(config: str | None = None) -> ClientApp:
-    """For processes of Flower's; ``partition-id`` in a node's settings says whose samples.
+    """The app of Flower's client processes; ``partition-id`` in a node's settings says whose samples to use.
 
     Args:
-        config: ``as_text`` of the configuration; None: it comes with the run.
+        config: ``as_text`` of the configuration; None takes the text that comes with the run.
     """
     app = ClientApp()
 

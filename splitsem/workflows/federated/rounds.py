@@ -1,4 +1,4 @@
-"""A federated run, in this process or by Flower's: its training, its score, its figures."""
+"""A federated run: training in this process, in workers or in Flower's deployment, then score and figures."""
 
 import logging
 import os
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
-    """See workflows/federated/workflow.py."""
+    """See ``run`` in workflow.py."""
     settings = cfg.federated
     if settings.engine is not None and settings.superlink is not None:
         raise ConfigError("federated.superlink and federated/engine name two places to run: give one of them")
@@ -73,14 +73,14 @@ def _train(cfg: DictConfig, ends: Ends, folder: Path) -> Path:
 
 @contextmanager
 def shown(server: Server) -> Iterator[None]:
-    """Give a sign of each round: a progress bar where somebody looks, else a line in the log."""
+    """Show each round: by a progress bar on a terminal, else by a line in the log."""
     with _bar(server.num_rounds) as bar:
         server.on_round = partial(_show, bar, server.num_rounds)
         yield
 
 
 def _in_process(cfg: DictConfig, ends: Ends, folder: Path) -> Path:
-    """All clients here, one after the other."""
+    """Train with all clients in this process, one after the other; returns where the weights are."""
     ends.server.folder = folder if cfg.federated.checkpoint else None
     train_s = run_rounds(ends.server, ends.client_app, cfg.federated.num_clients)
     path = folder / "weights.safetensors"
@@ -90,7 +90,7 @@ def _in_process(cfg: DictConfig, ends: Ends, folder: Path) -> Path:
 
 
 def run_rounds(server: Server, client_app: ClientApp, num_clients: int) -> float:
-    """All rounds with all clients in this process; returns the seconds they took."""
+    """Run all rounds with all clients in this process; returns the seconds that the rounds took."""
     grid = InProcessGrid(client_app, num_clients)
     server.contexts = grid.contexts
     began = time.perf_counter()
@@ -114,7 +114,7 @@ def _labels(cfg: DictConfig) -> Metrics:
 
 
 def _bar(num_rounds: int) -> Any:
-    """A progress bar over the rounds, where somebody looks."""
+    """A progress bar over the rounds, for a terminal."""
     return Progress(transient=True) if sys.stderr.isatty() else nullcontext()
 
 
@@ -130,17 +130,17 @@ def _show(bar: Progress | None, num_rounds: int, row: Row) -> None:
 
 
 def simulate(cfg: DictConfig, ends: Ends, folder: Path, *, num_cpus: float, num_gpus: float) -> Path:
-    """Train with the server here and the clients in workers, which build theirs from the configuration.
+    """Train with the server here and the clients in Ray's workers, which build the clients from ``cfg``.
 
     Args:
-        cfg: of the run.
-        ends: whose server runs the rounds.
-        folder: of the run; its checkpoints go there.
-        num_cpus: of a worker.
-        num_gpus: of a worker, may be a part of one.
+        cfg: configuration of the run.
+        ends: the ends, whose server runs the rounds.
+        folder: folder of the run, which gets the checkpoints.
+        num_cpus: processors of a worker.
+        num_gpus: GPUs of a worker; may be a part of one GPU.
 
     Returns:
-        Where the weights are. Raises ConfigError where Ray is not installed.
+        The path of the weights. Raises ConfigError where Ray is not installed.
     """
     if find_spec("ray") is None:
         raise ConfigError(

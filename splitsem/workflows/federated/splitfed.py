@@ -1,4 +1,4 @@
-"""From the configuration to split-federated training: the clients, the server of their heads, that of the tail."""
+"""Split-federated training: builds the clients, the server of their heads and the server of the tail, and runs."""
 
 import contextlib
 import logging
@@ -47,7 +47,7 @@ _GRACE_S = 1.0
 def checked_transport(cfg: DictConfig) -> TrainingTransport | None:
     """The configured transport; None for training in this process.
 
-    Raises ConfigError when it carries no training, or when there is none and a server to be reached over it.
+    Raises ConfigError for a transport that carries no training, and for ``workflow.own_server`` without a transport.
     """
     if OmegaConf.select(cfg, "transport") is None:
         if cfg.workflow.own_server:
@@ -61,14 +61,14 @@ def checked_transport(cfg: DictConfig) -> TrainingTransport | None:
 
 @contextlib.contextmanager
 def reach(cfg: DictConfig, make_engine: Callable[[], TrainingEngine]) -> Iterator[Callable[[], TrainingTail]]:
-    """Makes the devices' ends of training with the tail; a server that is started here ends with the context.
+    """What makes clients' ends of training with the tail; a server that is started here ends with the context.
 
-    Without ``transport`` there is no network: the same messages are answered in this process.
+    Without a transport, this process answers the messages itself.
     ``workflow.own_server`` starts a server on a free port of 127.0.0.1 and reaches it over the configured transport.
 
     Args:
         cfg: the configuration.
-        make_engine: makes the engine of a server that is not elsewhere.
+        make_engine: makes the engine of a server in this process.
 
     Raises:
         ConfigError: see ``checked_transport``.
@@ -92,20 +92,20 @@ def reach(cfg: DictConfig, make_engine: Callable[[], TrainingEngine]) -> Iterato
 
 
 _TAILS = {"averaged": True, "in_turn": False}
-_BATCH_SIZE = 256  # of scoring
+_BATCH_SIZE = 256  # batch size of scoring
 
 
 @dataclass
 class SplitEnds:
-    """All ends of one configuration, over one network instance.
+    """All ends of one configuration, with one network instance.
 
     Attributes:
-        network: the whole network; clients train its head, in turn.
+        network: the whole network, whose head the clients train in turn.
         site: what clients train with.
-        client_app: of every client.
-        server: of the heads; its rounds also end those of the common tail.
-        pipeline: scores the network as it will be used: with the codec's bytes between its halves.
-        labels: of the training split; None where its samples have none.
+        client_app: the app of every client.
+        server: the server of the heads; the end of its round also ends a round of the common tail.
+        pipeline: scores the network as it will be used, with the codec's bytes between the halves.
+        labels: labels of the training split; None where its samples have none.
     """
 
     network: Network
@@ -116,7 +116,7 @@ class SplitEnds:
     labels: NDArray[np.int64] | None
 
     def end_round(self, heads: State) -> Row:
-        """Give the network the clients' mean head and the common tail; ``val_score`` of it."""
+        """Give the network the clients' mean head and the common tail; returns the network's ``val_score``."""
         model = self.network.model
         model.load_state_dict({**model.state_dict(), **heads, **self.site.group.end_round()})
         return {"val_score": self.score(self.network.task.splits().val)["score"]}
@@ -130,9 +130,9 @@ class SplitEnds:
 
 @contextlib.contextmanager
 def open_ends(cfg: DictConfig) -> Iterator[SplitEnds]:
-    """Everything, checked as far as that shows before training; the tail's server can be reached while this is open.
+    """Build and check all ends before training; the tail's server can be reached while the context is open.
 
-    Raises ConfigError, SplitPointError, and LinkError when there is no server of the tail.
+    Raises ConfigError, SplitPointError, and LinkError when the tail's server cannot be reached.
     """
     strategy, fit = _checked(cfg)
     network = assemble.initial_network(cfg)
@@ -160,12 +160,12 @@ def open_ends(cfg: DictConfig) -> Iterator[SplitEnds]:
         try:
             yield _ends(cfg, network, site, strategy, labels)
         finally:
-            with contextlib.suppress(SplitSemError):  # it forgets the tail by itself
+            with contextlib.suppress(SplitSemError):  # the server forgets the tail by itself
                 group.disband()
 
 
 def _checked(cfg: DictConfig) -> tuple[Strategy, Fit]:
-    """Strategy of the heads and training of a client, where the settings suit. Raises ConfigError."""
+    """Strategy of the heads and training of a client. Raises ConfigError for settings that do not suit."""
     if cfg.federated.tail not in _TAILS:
         raise ConfigError(f"federated.tail must be one of {', '.join(_TAILS)}, got {cfg.federated.tail}")
     strategy = make_strategy(cfg)
@@ -210,7 +210,7 @@ def _ends(
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
-    """See workflows/federated/workflow.py."""
+    """See ``run_splitfed`` in workflow.py."""
     num_clients = cfg.federated.num_clients
     with open_ends(cfg) as ends, shown(ends.server):
         train_s = run_rounds(ends.server, ends.client_app, num_clients)
@@ -232,7 +232,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 
 
 def _scores(cfg: DictConfig, ends: SplitEnds) -> Metrics:
-    """On the test split: with the codec's bytes between the halves, and without."""
+    """Scores on the test split: with the codec's bytes between the halves, and unsplit."""
     task, num_samples = ends.network.task, cfg.workflow.num_samples
     whole = assemble.test_batches(task, ends.network.placement, cfg.trainer.batch_size, num_samples)
     unsplit = score(ends.network.model, task, whole)["score"]

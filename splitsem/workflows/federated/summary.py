@@ -64,7 +64,7 @@ def _print(means: pd.DataFrame, console: Console) -> None:
 
 
 def _history(folder: Path, done: pd.DataFrame) -> pd.DataFrame:
-    """All rounds of the runs, as they left them, under the labels of the table."""
+    """All rounds that the runs recorded, under the labels of the table."""
     tables = []
     for run, label in zip(done["job"], done["label"], strict=True):
         if (path := folder / f"{run:.0f}" / ROUNDS).exists():
@@ -73,7 +73,7 @@ def _history(folder: Path, done: pd.DataFrame) -> pd.DataFrame:
 
 
 def _labels(done: pd.DataFrame) -> pd.Series:
-    """Each run by what differs between them: names of choices, and swept settings."""
+    """A label for each run, of what differs between the runs: names of choices, and swept settings."""
     swept = [column for column in map(str, done) if "." in column and "@" not in column]
     differing = [c for c in (*_NAMED, *swept) if c in done and done[c].dropna().astype(str).nunique() > 1]
     if not differing:

@@ -29,15 +29,15 @@ from splitsem.workflows.result import Metrics
 
 log = logging.getLogger(__name__)
 Document = dict[str, Any]
-_LEFT_OUT = ("splitsem.workflows", "splitsem.report")  # they put parts together and draw; a step names what it needs
+_LEFT_OUT = ("splitsem.workflows", "splitsem.report")  # packages that assemble and draw; a step names what it needs
 
 
 @dataclass(frozen=True)
 class Store:
-    """Steps that are done already are read, not done again; several processes do each once.
+    """Documents of finished steps: a step is done once, even by several processes, and read from then on.
 
     Attributes:
-        folder: of the documents.
+        folder: folder of the documents.
     """
 
     folder: Path
@@ -49,10 +49,10 @@ class Store:
         make: Callable[[], Document],
         objects: Sequence[object] = (),
     ) -> Document:
-        """The document of ``step`` for these facts (settings, and keys of what it started from), made if need be.
+        """The document of ``step`` for ``facts`` (settings, and keys of what the step started from), made if missing.
 
-        The code of ``objects`` and of the module of ``make`` counts too, see ``fingerprint``; other workflows' code
-        only where ``objects`` name it.
+        The code of ``objects`` and of the module of ``make`` counts too, see ``fingerprint``; the code of other
+        workflows counts only where ``objects`` name it.
         """
         key = fingerprint(dict(facts), (*objects, make.__module__), without=_LEFT_OUT)
         path = self.folder / f"{step}-{key}.json"
@@ -76,7 +76,7 @@ def as_text(document: Document) -> str:
 
 
 def solution_object(solution: Solution, units: Sequence[str]) -> Document:
-    """A solution as JSON; ``units`` are the names."""
+    """A solution as JSON; ``units`` are the units' names."""
     return {
         "lambda": solution.split_index,
         "split_point": (("input", *units[:-1], "output"))[solution.split_index],
@@ -95,7 +95,7 @@ def solution_object(solution: Solution, units: Sequence[str]) -> Document:
 
 
 def solution_of(document: Document) -> Solution:
-    """The other way round."""
+    """Undo ``solution_object``."""
     names = ("edge_s", "link_s", "server_s", "value", "damage", "delay_s")
     return Solution(document["lambda"], tuple(document["gammas"]), **{name: document[name] for name in names})
 
@@ -106,7 +106,7 @@ def t_eff_s(solution: Document, omega: float = 0.5) -> float:
 
 
 def unit_objects(problem: Problem) -> list[Document]:
-    """Names and crossing bytes, for readers of a file."""
+    """Names and crossing bytes of a problem's units, for readers of a file."""
     sizes = problem.link_bytes[1:]
     return [{"name": name, "output_bytes": int(size)} for name, size in zip(problem.units, sizes, strict=True)]
 
@@ -115,11 +115,11 @@ Batches = list[tuple[Tensor, Tensor]]
 
 
 class Baseline(NamedTuple):
-    """What the choice is compared with.
+    """A configuration that the choice is compared with.
 
     Attributes:
-        name: among the solutions of the step ``throughput``.
-        words: for people: "+12 % over …".
+        name: name among the solutions of the step ``throughput``.
+        words: name for people, as in "+12 % over …".
     """
 
     name: str
@@ -127,17 +127,17 @@ class Baseline(NamedTuple):
 
 
 class JointBase(ABC):
-    """One run's artefacts, each made when it is first asked for, from what the others made.
+    """The artefacts of one joint run; each is made from other artefacts when first asked for.
 
     Args:
         cfg: the configuration.
-        folder: of the run.
+        folder: folder of the run.
 
     Attributes:
-        reference: what A_ref is the accuracy of, in words.
-        steps: those of ``workflow.steps`` that this kind of network has.
-        fastest: the name of the fastest, whatever the accuracy, among the solutions of the step ``throughput``.
-        baselines: by the prefix of their metrics.
+        reference: the network whose accuracy is A_ref, in words.
+        steps: the steps of ``workflow.steps`` that this kind of network has.
+        fastest: name, among the solutions of the step ``throughput``, of the fastest at any accuracy.
+        baselines: the baselines, by the prefix of their metrics.
 
     Raises:
         ConfigError: a setting makes no sense.
@@ -164,7 +164,7 @@ class JointBase(ABC):
     @property
     @abstractmethod
     def trained(self) -> Whole | Network:
-        """The trained network, with its task and device."""
+        """The trained network, with its task and placement."""
 
     @property
     @abstractmethod
@@ -179,7 +179,7 @@ class JointBase(ABC):
     @property
     @abstractmethod
     def deployed(self) -> Document:
-        """Test scores of the chosen network and of the reference, and the chosen one's times here."""
+        """Test scores of the chosen network and of the reference, and the chosen network's times here."""
 
     @property
     def measured(self) -> Document:
@@ -193,10 +193,10 @@ class JointBase(ABC):
     @property
     @abstractmethod
     def found_metrics(self) -> Metrics:
-        """Of the step ``joint``, beyond those that every network has."""
+        """Metrics of the step ``joint``, beyond those that every network has."""
 
     def side_by_side(self) -> list[str]:
-        """What was chosen and what it is compared with, as lines for the terminal."""
+        """The choice and its baselines, as lines for the terminal."""
         return []
 
     @property
@@ -211,7 +211,7 @@ class JointBase(ABC):
 
     @cached_property
     def solver(self) -> Solver:
-        """The configured one."""
+        """The configured solver."""
         solver: Solver = instantiate(self.cfg.optimise)
         return solver
 
@@ -222,7 +222,7 @@ class JointBase(ABC):
         return placement
 
     def batches(self, split: Literal["val", "test"]) -> Batches:
-        """One split, on the device once: it is scored again and again. Nothing is chosen by ``test``."""
+        """One split, moved to torch's device only once, for many scores. Nothing is chosen by ``test``."""
         if split not in self._batches:
             samples, num = getattr(self.trained.task.splits(), split), self.settings.num_samples
             batches = assemble.batches(samples, self.trained.placement, self.cfg.trainer.batch_size, num)
@@ -230,7 +230,7 @@ class JointBase(ABC):
         return self._batches[split]
 
     def verdict(self, accuracy: float, accuracy_ref: float) -> Document:
-        """What the test split says of the choice, with its true slack ξ."""
+        """What the test split says of the choice, with the choice's true slack ξ."""
         slack = smallest_slack(accuracy_ref - accuracy, self.settings.epsilon)
         return {"accuracy": accuracy, "accuracy_ref": accuracy_ref, "slack": slack, "feasible": slack == 0.0}
 
@@ -242,7 +242,7 @@ class JointBase(ABC):
 
     @property
     def file_name(self) -> str:
-        """Of the joint optimum."""
+        """Name of the joint optimum's file."""
         task = HydraConfig.get().runtime.choices["task"]
         return f"{task if self.domain is None else f'domain_{self.domain}'}_joint.json"
 

@@ -1,4 +1,4 @@
-"""JointBranches: a network whose blocks have branches, of which cut λ and branches γ are chosen together."""
+"""JointBranches: chooses cut λ and branches γ together, for a network whose blocks have branches."""
 
 from dataclasses import replace
 from functools import cached_property
@@ -26,11 +26,11 @@ from splitsem.workflows.result import Metrics
 
 
 class JointBranches(JointBase):
-    """One run's artefacts.
+    """The artefacts of one run that chooses cut and branches.
 
     Args:
         cfg: the configuration.
-        folder: of the run.
+        folder: folder of the run.
 
     Raises:
         ConfigError: a setting makes no sense.
@@ -61,7 +61,7 @@ class JointBranches(JointBase):
 
     @cached_property
     def trained(self) -> Whole:
-        """The trained network, all branches beside each other; split between two processes where that is asked for."""
+        """The trained network with all branches in parallel; trained split between two processes if so configured."""
         if self.pair is None or self.settings.trains_split is None:
             return assemble.whole(self.cfg)
         cfg = self.cfg.copy()
@@ -70,13 +70,13 @@ class JointBranches(JointBase):
 
     @cached_property
     def hyper(self) -> HyperRepVgg:
-        """Its model, none of its branches pruned."""
+        """The trained model, with no branch pruned."""
         assert isinstance(self.trained.model, HyperRepVgg)
         return self.trained.model
 
     @cached_property
     def kept(self) -> HyperRepVgg:
-        """Its model with the branches that ``model.alpha_keep`` leaves."""
+        """The trained model with the branches that ``model.alpha_keep`` leaves."""
         hyper = self.hyper
         if hyper.alpha_keep == 1:
             return hyper
@@ -84,7 +84,7 @@ class JointBranches(JointBase):
 
     @cached_property
     def hardware(self) -> HardwareLut:
-        """Both machines and the link. In pseudo mode nothing is trained for it: times do not depend on weights."""
+        """Both machines and the link. Pseudo mode trains nothing for them, since times do not depend on weights."""
         if self.pair is not None:
             return real_frames.hardware(self._real_run(self.pair), lambda: self.trained)
         network = self.untrained
@@ -109,7 +109,7 @@ class JointBranches(JointBase):
 
     @cached_property
     def throughput(self) -> Document:
-        """The fastest configurations whatever the accuracy, and the two baselines at their best cuts."""
+        """The fastest configurations at any accuracy, and the two baselines at their best cuts."""
         facts = self._speed_facts()
         return self.store.get(
             "throughput", facts, lambda: search.fastest(self.problem, self.solver, self.model), self._code()
@@ -131,14 +131,14 @@ class JointBranches(JointBase):
 
     @cached_property
     def deployed(self) -> Document:
-        """Test scores of the chosen network, the reference and the fastest one, and the chosen one's times here."""
+        """Test scores of the chosen network, the reference and the fastest network, and the choice's times here."""
         facts = {"joint": self.joint["best"], "throughput": self.throughput["solutions"]}
         names = ("epsilon", "num_samples")
         facts |= self.network_facts() | {name: self.settings[name] for name in names}
         return self.store.get("deployed", facts, self._deploy)
 
     def allowed(self) -> Mask:
-        """The γ that the network still offers, pruned branches gone."""
+        """The γ that the network offers without its pruned branches."""
         return offered_by([fact.gammas for fact in self.kept.facts()])
 
     def score(
@@ -197,7 +197,7 @@ class JointBranches(JointBase):
 
     @cached_property
     def branches(self) -> pd.DataFrame:
-        """Of every branch ``unit``, ``branch``, ``alpha`` and ``importance``."""
+        """One row for every branch: ``unit``, ``branch``, ``alpha`` and ``importance``."""
         rows = [
             {"unit": name, "branch": branch.value, "alpha": block.alpha[branch].item(), "importance": importance}
             for name, block, row in zip(self.hyper.block_names, self.hyper.blocks, self.hyper.importance(), strict=True)
@@ -206,17 +206,17 @@ class JointBranches(JointBase):
         return pd.DataFrame(rows)
 
     def write_importance(self) -> Metrics:
-        """``importance.csv``: α and |α| per GFLOP of every branch."""
+        """Write ``importance.csv``: α and |α| per GFLOP of every branch."""
         self.branches.to_csv(self.folder / "importance.csv", index=False)
         return {"num_branches": len(self.branches)}
 
     def write_lut(self) -> Metrics:
-        """``hardware_lut_complete.json``, and both tables as CSV."""
+        """Write ``hardware_lut_complete.json``, and both tables as CSV."""
         return tiers.write(self.hardware, self.folder)
 
     @property
     def found_metrics(self) -> Metrics:
-        """γ and how they were found."""
+        """The chosen γ, and how the solver found them."""
         found = self.joint
         return {
             "ablation_s": found["ablation_s"],
@@ -232,13 +232,13 @@ class JointBranches(JointBase):
 
     @property
     def described_fully(self) -> str:
-        """With link and machines."""
+        """See JointBase."""
         edge, server = (lut.units[0].origin for lut in (self.hardware.edge, self.hardware.server))
         link = HydraConfig.get().runtime.choices["transport"]
         return f"{self.described} · {link} · edge {edge}, server {server}"
 
     def _code(self) -> list[object]:
-        """What searches."""
+        """The code that searches."""
         rival = instantiate(self.settings.rival) if self.settings.get("rival") else None
         return [self.solver, rival, search]
 
@@ -248,5 +248,5 @@ class JointBranches(JointBase):
         return facts | {"hardware": tiers.digest(hardware_lut_json(self.hardware)), "optimise": optimise}
 
     def network_facts(self) -> Document:
-        """What determines the network that is deployed."""
+        """The facts that determine the deployed network."""
         return {"trained": self.trained.key, "alpha_keep": self.hyper.alpha_keep, "domain": self.domain}

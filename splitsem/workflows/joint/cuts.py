@@ -1,4 +1,4 @@
-"""JointCuts: any network, of which cut λ, codec and the codec's settings are chosen together, by its measured table."""
+"""JointCuts: chooses cut λ, codec and the codec's settings together, for any network, by a measured table."""
 
 import logging
 import time
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 
 _WORDS, _NUMBERS = ("", "cut", "codec"), ("payload", "edge", "link", "server", "rate", "T_eff", "val")
-_WIDTH = 160  # the most; a line is as wide as it needs
+_WIDTH = 160  # the most characters in a line
 
 
 def side_by_side(solutions: Mapping[str, Document]) -> list[str]:
-    """A line for each solution, by what it is called, under one of headings."""
+    """A line of headings, then a line for each solution, which begins with the solution's name."""
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
     for header in _WORDS:
         grid.add_column(header, no_wrap=True)
@@ -66,14 +66,14 @@ _TIMES = ("edge_s", "link_s", "server_s", "latency_s", "cycle_s", "throughput_hz
 
 
 class JointCuts(JointBase):
-    """One run's artefacts.
+    """The artefacts of one run that chooses cut and codec.
 
     Args:
         cfg: the configuration.
-        folder: of the run.
+        folder: folder of the run.
 
     Raises:
-        ConfigError: a setting makes no sense, or is none that is chosen here.
+        ConfigError: a setting makes no sense, is for networks with branches only, or fixes what is chosen here.
     """
 
     reference = "unsplit"
@@ -115,7 +115,7 @@ class JointCuts(JointBase):
 
     @cached_property
     def graph(self) -> SplitGraph:
-        """Of the trained network if this run has one, else of one that is not: times do not depend on weights."""
+        """The graph of the trained network if this run trains, else of an untrained one: times ignore weights."""
         if "trained" in vars(self):
             return self.trained.graph
         task = instantiate(self.cfg.task)
@@ -125,7 +125,7 @@ class JointCuts(JointBase):
 
     @cached_property
     def tiers(self) -> tuple[Tier, Tier]:
-        """What heads take on the edge and tails on the server."""
+        """The times of heads on the edge and of tails on the server."""
         return tiers.tiers_of_both(self.cfg, self.model, self.graph, self.placement)
 
     @cached_property
@@ -136,7 +136,7 @@ class JointCuts(JointBase):
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """The table with times, values and damages; NaN in rows whose codec cannot carry what crosses there."""
+        """The table with times, values and damages; NaN where a codec cannot carry the crossing tensors."""
         rows = pd.DataFrame(self.rates["rows"])
         edge, server = self.tiers
         rows["edge_s"] = rows["split_point"].map(edge.time_s) + edge.coding * rows["encode_s"].astype(float)
@@ -149,7 +149,7 @@ class JointCuts(JointBase):
 
     @cached_property
     def choosable(self) -> pd.DataFrame:
-        """The rows that may be chosen. Raises ConfigError when there are none."""
+        """The rows that may be chosen. Raises ConfigError when no row may be chosen."""
         rows = self.rows[self.rows["left_out"].isna() & self.rows["offered"]]
         if rows.empty:
             raise ConfigError("workflow.codecs: none of them can carry what crosses at any split point of the network")
@@ -157,7 +157,7 @@ class JointCuts(JointBase):
 
     @cached_property
     def throughput(self) -> Document:
-        """The fastest row whatever its accuracy, and float32 at its best cut, at the last and at the first."""
+        """The fastest row at any accuracy, and float32 at its best cut, at the last cut and at the first cut."""
         rows = self.rows[self.rows["left_out"].isna()]
         plain = rows[rows["codec"] == REFERENCE]
         last = len(self.trained.graph.points) - 1
@@ -196,12 +196,12 @@ class JointCuts(JointBase):
 
     @cached_property
     def deployed(self) -> Document:
-        """Scores on the test split of the pipeline that is timed and of the network that is not split."""
+        """Scores on the test split of the timed pipeline and of the unsplit network."""
         facts = self._facts() | {"best": self.joint["best"], "epsilon": self.settings.epsilon}
         return self.store.get("deployed", facts, self._deploy, self._code())
 
     def write_lut(self) -> Metrics:
-        """``cut_times.csv``, and each machine's table as a LUT file where it has one."""
+        """Write ``cut_times.csv``, and a LUT file for each machine that has a table."""
         edge, server = self.tiers
         for name, tier in (("edge", edge), ("server", server)):
             if tier.lut is not None:
@@ -212,7 +212,7 @@ class JointCuts(JointBase):
         return {"num_points": len(table), "edge_timing": edge.timing, "server_timing": server.timing}
 
     def write_rates(self) -> Metrics:
-        """``rate_accuracy.csv``: a row for each split point and codec."""
+        """Write ``rate_accuracy.csv``: a row for each split point and codec."""
         self.rows.to_csv(self.folder / "rate_accuracy.csv", index=False)
         left_out = self.rows[self.rows["left_out"].notna()]
         for codec, rows in left_out.groupby("codec", sort=False):
@@ -221,7 +221,7 @@ class JointCuts(JointBase):
 
     @property
     def found_metrics(self) -> Metrics:
-        """What was chosen beside the cut, and how far it is from one machine alone."""
+        """The choice beside the cut, and the choice's gain over one machine alone."""
         best = self.joint["best"]
         alone_hz = max(self.throughput["solutions"][name]["throughput_hz"] for name in ("edge_only", "server_only"))
         names = ("codec", "payload_bytes", "raw_bytes", "encode_s", "decode_s")
@@ -247,13 +247,13 @@ class JointCuts(JointBase):
 
     @property
     def described_fully(self) -> str:
-        """With link and machines."""
+        """See JointBase."""
         edge, server = self.tiers
         link = HydraConfig.get().runtime.choices["transport"]
         return f"{self.described} · {link} · edge {edge.timing}, server {server.timing}"
 
     def _facts(self) -> Document:
-        """What determines the scores of any cut and codec, and their times here."""
+        """The facts that determine the scores of any cut and codec, and their times here."""
         cfg = self.cfg
         return {
             "network": self.trained.key,
@@ -264,7 +264,7 @@ class JointCuts(JointBase):
         }
 
     def _code(self) -> list[object]:
-        """What the table is made with, beside the network, of which its key tells."""
+        """The code that makes the table; the network's key already stands for the network's code."""
         return [simulated(self.cfg), *(offer.make() for offer in self.offers), "splitsem.workflows.joint.rates"]
 
     def _rates(self) -> Document:
@@ -312,7 +312,7 @@ class JointCuts(JointBase):
         }
 
     def _said(self) -> Document:
-        """What every document begins with."""
+        """The entries that every document begins with."""
         points = [{"name": point.name, "raw_bytes": point.raw_bytes} for point in self.trained.graph.points]
         return {"schema": "splitsem.joint_cut/1", "unit": "s", "model": self.model, "points": points}
 

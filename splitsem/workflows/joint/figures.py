@@ -1,4 +1,4 @@
-"""The figures of a joint run: of whatever steps were asked for."""
+"""The figures of a joint run, for the steps that the run was asked for."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def draw(joint: JointBase, steps: Sequence[str]) -> dict[str, "Figure"]:
-    """The figures of these steps, by file name; those of the choice are left as PDF in the run's folder too."""
+    """The figures of ``steps``, by file name; figures of the choice are left as PDF in the run's folder too."""
     if isinstance(joint, JointBranches):
         return _draw_branches(joint, steps)
     assert isinstance(joint, JointCuts)
@@ -43,7 +43,7 @@ def _draw_branches(joint: JointBranches, steps: Sequence[str]) -> dict[str, "Fig
 
 
 def _rooflines(joint: JointBranches) -> dict[str, "Figure"]:
-    """One a machine whose roofline is known; an edge that is the server, slowed, would look the same."""
+    """One figure for each machine with a known roofline, without an edge that is merely the server slowed."""
     tiers = {"edge": joint.hardware.edge, "server": joint.hardware.server}
     figures = {}
     for tier, lut in tiers.items():
@@ -88,7 +88,7 @@ def _draw_cuts(joint: JointCuts, steps: Sequence[str]) -> dict[str, "Figure"]:
 
 
 def _jobs(joint: JointCuts) -> pd.DataFrame:
-    """The table as the results of a sweep are told."""
+    """The rate–accuracy table with the columns of a sweep's results."""
     rows = joint.rows[joint.rows["left_out"].isna()]
     names = [offer for offer in joint.offers if offer.label in set(rows["codec"])]
     settings = pd.DataFrame(

@@ -24,17 +24,17 @@ from splitsem.workflows.codec_options import codec_option, is_for_one_cut
 from splitsem.workflows.joint.base import Document
 
 REFERENCE = "identity"
-"""The codec of the baselines, and of the network that is not split."""
+"""The codec of the baselines, and of the unsplit network."""
 
 
 class Offer(NamedTuple):
     """One codec with one set of settings.
 
     Attributes:
-        name: of the option of the group ``codec``.
-        given: its settings as the list gives them, beyond the option's own.
-        settings: all of them, with ``_target_``.
-        is_offered: whether it may be chosen; False: it is measured for the baselines only.
+        name: name of the option in the group ``codec``.
+        given: the settings in the list, which override the option's own.
+        settings: all settings, with ``_target_``.
+        is_offered: whether the codec may be chosen; False if it is measured for the baselines only.
     """
 
     name: str
@@ -44,12 +44,12 @@ class Offer(NamedTuple):
 
     @property
     def label(self) -> str:
-        """``topk keep_ratio=0.1``."""
+        """Name and given settings: ``topk keep_ratio=0.1``."""
         return " ".join([self.name, *(f"{key}={value}" for key, value in self.given.items())])
 
     @property
     def overrides(self) -> str:
-        """The same codec for other workflows: ``codec=topk codec.keep_ratio=0.1``."""
+        """Overrides that give other workflows this codec: ``codec=topk codec.keep_ratio=0.1``."""
         return " ".join([f"codec={self.name}", *(f"codec.{key}={value}" for key, value in self.given.items())])
 
     def make(self) -> Codec:
@@ -59,14 +59,14 @@ class Offer(NamedTuple):
 
 
 def offers(entries: ListConfig) -> list[Offer]:
-    """Every codec of the list with every combination of the settings that are lists, each made once to be checked.
+    """Every codec of ``entries`` with every combination of its listed settings, each codec made once as a check.
 
-    An entry is an option's name, or ``{codec: NAME, setting: value or [values], ...}``. ``identity`` is measured too
-    where it is not among them, for the baselines.
+    An entry is an option's name, or ``{codec: NAME, setting: value or [values], ...}``. A list without ``identity``
+    gets it for the baselines.
 
     Raises:
-        ConfigError: an entry is none of the two, there is no such codec or setting, a value cannot be, a codec has
-            weights of its own, or two entries are the same.
+        ConfigError: an entry has another form, there is no such codec or setting, a value cannot be, a codec has
+            weights of its own, or two entries are equal.
     """
     if not OmegaConf.is_list(entries) or not entries:
         raise ConfigError("workflow.codecs must list at least one codec, e.g. [identity,quant4]")
@@ -113,7 +113,7 @@ _NUM_PARTS = 20
 
 
 class _Scores:
-    """The score of a data set, and of each of some parts of it, from which the noise of a difference is known."""
+    """The score of a data set, and the scores of parts of the set, which tell the noise of a difference."""
 
     def __init__(self, task: Task, num_samples: int) -> None:
         self.num_samples, self.num_seen = num_samples, 0
@@ -129,19 +129,19 @@ class _Scores:
 
     @property
     def score(self) -> float:
-        """Of the whole."""
+        """Score of the whole data set."""
         return float(self.whole.compute()["score"])
 
     def part_scores(self) -> list[float]:
-        """Of each part."""
+        """Score of each part."""
         return [float(part.compute()["score"]) for part in self.parts]
 
 
 def damage_error(scores: Sequence[float], scores_ref: Sequence[float]) -> float:
     """Standard error of the mean of ``scores_ref − scores``, two networks' scores of the same parts of a data set.
 
-    A codec that changes nothing has none, however few the samples; one accuracy's own standard error knows nothing of
-    that.
+    The error of a codec that changes nothing is 0, however few the samples; the standard error of a single accuracy
+    would not be.
 
     >>> damage_error([0.5, 0.75, 1.0], [0.5, 0.75, 1.0]), damage_error([0.5, 0.5], [0.5, 0.75])
     (0.0, 0.125)
@@ -163,7 +163,7 @@ class _Row:
     left_out: str | None = None
 
     def add(self, made: Sequence[Features], y: Tensor) -> None:
-        """Run one batch from its features on; a codec that cannot carry them is left out from here on."""
+        """Run one batch from its features on; a codec that cannot carry the features is left out from then on."""
         if self.left_out is not None:
             return
         try:
@@ -174,7 +174,7 @@ class _Row:
         self.scores.update(output.float().cpu(), y)
 
     def document(self, point: SplitPoint, parts_ref: Sequence[float]) -> Document:
-        """Means a sample; times of the codec are medians, on this machine."""
+        """The table's row: means a sample; times of the codec are medians, on this machine."""
         known: Document = {
             "lambda": point.index,
             "split_point": point.name,
@@ -215,16 +215,16 @@ class _Row:
 def measure_rates(
     network: Network, offers: Sequence[Offer], link: Callable[[], Link], batches: Sequence[tuple[Tensor, Tensor]]
 ) -> tuple[float, list[Document]]:
-    """A_ref, of the network that is not split, and a row for each split point and codec, in this order.
+    """A_ref, the accuracy of the unsplit network, and a row for each split point and codec, in that order.
 
-    The head runs once a batch and point, for all codecs. Rows that a codec cannot carry have a reason in ``left_out``
-    and None for what was to be measured.
+    The head runs once a batch and point, for all codecs. Where a codec cannot carry the features, the row has a reason
+    in ``left_out`` and None for each measure.
 
     Args:
-        network: trained.
+        network: the trained network.
         offers: the codecs.
-        link: makes a fresh link, of the same seed each time.
-        batches: of the validation split, on the network's device.
+        link: makes a fresh link, with an equal seed each time.
+        batches: batches of the validation split, where the network runs.
     """
     num_samples = sum(len(y) for _, y in batches)
     reference = _Scores(network.task, num_samples)

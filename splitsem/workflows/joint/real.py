@@ -1,6 +1,6 @@
-"""mode=real: head here and tail in a process that is started for it, over a real link; tables and times measured there.
+"""mode=real: the processes at both ends of a real link, which measure tables and times, run frames and train.
 
-All ends are ``run.py`` themselves (workflow=serve, offload, split_train), with this run's task, model and training.
+Each process is a ``run.py`` (workflow=serve, offload, split_train) with this run's task, model and training.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from splitsem.training.fingerprint import fingerprint
 from splitsem.workflows import assemble
 from splitsem.workflows.joint.base import Document
 
-_LEFT_OUT = ("splitsem.workflows", "splitsem.report", "splitsem.remote.grpc")  # none of them changes a number
+_LEFT_OUT = ("splitsem.workflows", "splitsem.report", "splitsem.remote.grpc")  # none of these packages changes a number
 
 
 log = logging.getLogger(__name__)
@@ -38,12 +38,12 @@ _START_S, _STOP_S = 180.0, 30.0
 
 
 class FrameJob(NamedTuple):
-    """Frames of one network at one cut.
+    """The frames of one network at one cut.
 
     Attributes:
-        network: its place among the networks that are served.
+        network: place of the network among the networks that are served.
         cut: λ.
-        num_samples: how many are scored; None for all.
+        num_samples: number of samples that are scored; None for all.
     """
 
     network: int
@@ -52,17 +52,17 @@ class FrameJob(NamedTuple):
 
 
 class RealPair:
-    """A process as the server and one as its device, on this machine or wherever the prefixes lead.
+    """One process as the server and one as the edge, on this machine or wherever the prefixes lead.
 
-    The processes get this run's settings as a file: what was composed, from wherever it came.
+    The processes get this run's composed settings as a file.
 
     Args:
         cfg: the configuration; ``workflow.server_prefix`` and ``edge_prefix`` come before the commands of the two ends,
-            such as ``[ip, netns, exec, far]`` or ``[taskset, -c, "1"]``; both must see the same folders.
-        folder: of this run; what the processes write lies in ``folder/real``.
+            such as ``[ip, netns, exec, far]`` or ``[taskset, -c, "1"]``; both ends must see the same folders.
+        folder: folder of this run; what the processes write lies in ``folder/real``.
 
     Raises:
-        ConfigError: the transport is no real one.
+        ConfigError: the transport is not a real link.
     """
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
@@ -76,14 +76,14 @@ class RealPair:
         self._numbers = itertools.count()
 
     def table(self, end: str) -> Document:
-        """The LUT that a process at that end, ``edge`` or ``server``, measures of its machine."""
+        """The LUT that a process at ``end``, ``edge`` or ``server``, measures of its machine."""
         folder = self.folder / f"{end}_lut"
         workflow = {name: _plain(self.cfg.workflow[name]) for name in ("meter", "rates_s")}
         own = ["workflow=joint", "workflow.steps=[lut]", "workflow.edge_slowdown=1", "transport=ethernet"]
         own += [
             f"cache_dir={folder / 'cache'}",
             f"hydra.run.dir={folder}",
-        ]  # who asks keeps it
+        ]  # the caller keeps the table
         log.info("A process at the %s measures its machine", end)
         self._call(end, own, {"workflow": workflow})
         document = json.loads((folder / "hardware_lut_complete.json").read_text(encoding="utf-8"))
@@ -91,19 +91,19 @@ class RealPair:
         return table
 
     def offload(self, networks: Sequence[Sequence[int]], jobs: Sequence[FrameJob], num_paced: int) -> list[Document]:
-        """Metrics of ``workflow=offload`` with float32 features: the jobs one after the other, a server each network.
+        """Metrics of ``workflow=offload`` with float32 features: one job after the other, one server a network.
 
         Args:
-            networks: γ of every unit of each.
-            jobs: what is run.
-            num_paced: most frames whose pace is taken.
+            networks: for each network, γ of every unit.
+            jobs: the frames to run.
+            num_paced: most frames whose pace is measured.
         """
         with self._serving(*({"model": {"gamma": list(gammas)}} for gammas in networks)) as addresses:
             folder = self.folder / f"offload{next(self._numbers)}"
             own = [f"transport={self.transport}", "workflow=offload", "codec=identity", self._cache]
-            own.append("split.point=null")  # the jobs have an index
+            own.append("split.point=null")  # each job gives split.index
             given: Document = {"num_timed": self.cfg.workflow.num_timed, "num_paced": num_paced}
-            given["num_probes"] = 5  # its own prediction is not used
+            given["num_probes"] = 5  # the prediction of workflow=offload is not used
             settings = [
                 {
                     "transport": self._link["transport"] | {"target": addresses[job.network]},
@@ -131,12 +131,12 @@ class RealPair:
 
     @property
     def _link(self) -> Document:
-        """The transport's settings; the addresses are given each time."""
+        """The transport's settings, without addresses, which each call gives."""
         return {"transport": _plain(self.cfg.transport)}
 
     @contextlib.contextmanager
     def _serving(self, *settings: Document) -> Iterator[list[str]]:
-        """A server for each of the settings, started side by side; their addresses."""
+        """Addresses of servers, one for each of ``settings``, which are started side by side."""
         with contextlib.ExitStack() as stack:
             servers = [stack.enter_context(self._server(one)) for one in settings]
             yield [self._address(process, folder) for process, folder in servers]
@@ -170,7 +170,7 @@ class RealPair:
         return path.read_text().strip()
 
     def _command(self, end: str, own: Sequence[str], *settings: Document) -> list[str]:
-        """``run.py`` at that end with ``own`` overrides on top of this run's settings and the given, a job each."""
+        """Command of ``run.py`` at ``end``: a job for each of ``settings`` over this run, with ``own`` overrides."""
         conf = self.folder / "conf"
         (conf / "experiment").mkdir(parents=True, exist_ok=True)
         names = []
@@ -201,7 +201,7 @@ class RealPair:
 
 
 def _is_shared(group: str) -> bool:
-    """Whether a group of the configuration, ``task`` or ``task@task.base``, belongs to what both ends share."""
+    """Whether both ends share a group of the configuration, such as ``task`` or ``task@task.base``."""
     return group.rpartition("@")[2].partition(".")[0] in _SHARED
 
 
@@ -216,9 +216,9 @@ def _last_line(path: Path) -> str:
 
 
 def split_weights(cfg: DictConfig, untrained: HyperRepVgg, pair: RealPair, point: str) -> str:
-    """The file of weights that learned split between the two processes of ``pair``, which use them from then on.
+    """The file of weights that were trained split between the processes of ``pair``, which use them from then on.
 
-    They are kept beside the others, as ``split-<key>.safetensors``.
+    The file lies beside other kept weights, as ``split-<key>.safetensors``.
 
     Raises:
         ConfigError: there is a penalty on α.
@@ -234,7 +234,7 @@ def _kept(cfg: DictConfig, untrained: HyperRepVgg, pair: RealPair, point: str) -
     facts: dict[str, Any] = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in names}
     for name in untrained.deploy_settings:
         del facts["model"][name]
-    transport = cfg.transport["_target_"]  # its settings change no number
+    transport = cfg.transport["_target_"]  # the transport's settings change no number
     facts |= {"seed": cfg.seed, "trains_split": point, "transport": transport}
     fit = instantiate(assemble.trainer_settings(cfg))
     objects = (instantiate(cfg.task), untrained, fit, "splitsem.workflows.split_train")

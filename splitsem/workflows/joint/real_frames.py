@@ -1,4 +1,4 @@
-"""mode=real: tables of both ends, what frames take beyond them, and what the chosen networks take on the wire."""
+"""mode=real: both ends' tables, what frames take beyond the tables, and what networks take on the wire."""
 
 import json
 import logging
@@ -37,14 +37,14 @@ _KEPT = (*_TIMES, "score")
 
 
 class RealRun(NamedTuple):
-    """What frames over a real link need of a joint run.
+    """The parts of a joint run that frames over a real link need.
 
     Attributes:
         cfg: the configuration.
-        model: its name.
-        untrained: the network; no time depends on weights.
-        device: where torch runs here.
-        store: keeps what was found.
+        model: name of the model.
+        untrained: the network, untrained, since no time depends on weights.
+        placement: where torch runs here.
+        store: keeps the results.
         pair: the processes at both ends.
     """
 
@@ -57,16 +57,16 @@ class RealRun(NamedTuple):
 
     @property
     def settings(self) -> DictConfig:
-        """Of the workflow."""
+        """Settings of the workflow."""
         settings: DictConfig = self.cfg.workflow
         return settings
 
 
 def hardware(run: RealRun, train: Callable[[], object]) -> HardwareLut:
-    """Both ends by their own measurements, and what frames of the reference networks took between them.
+    """Both ends by their own measurements, and what frames of the reference networks took between the ends.
 
-    The domains of a sweep share all of it: no time depends on weights or data. ``train`` is called before the processes
-    ask for trained weights.
+    The domains of a sweep share these results, since no time depends on weights or data. ``train`` is called before the
+    processes ask for trained weights.
     """
     lut = _tables(run)
     facts = _facts(run) | {"tables": tiers.digest(hardware_lut_json(lut)), "model": run.model}
@@ -82,7 +82,7 @@ def hardware(run: RealRun, train: Callable[[], object]) -> HardwareLut:
 
 
 def _tables(run: RealRun) -> HardwareLut:
-    """Each end's table: a file that is given, or what a process there measures; the edge without a prefix is here."""
+    """Each end's table: a given file, or what a process at the end measures; an edge without prefix is this machine."""
     cfg = run.cfg.copy()
     for end in ("edge", "server"):
         given = cfg.workflow[f"{end}_lut"]
@@ -103,7 +103,7 @@ def _tables(run: RealRun) -> HardwareLut:
 
 
 def _references(run: RealRun, lut: HardwareLut, train: Callable[[], object]) -> list[Document]:
-    """All branches folded at cuts of up to six sizes, and all branches in parallel at both ends, as run in turns.
+    """Frames, run in turns, of all branches folded at cuts of up to six sizes, and in parallel at both ends.
 
     At ``input`` the server is likely to be the slowest stage, at ``output`` the edge, at the largest size the line.
     """
@@ -123,7 +123,7 @@ def _references(run: RealRun, lut: HardwareLut, train: Callable[[], object]) -> 
 
 
 def _timed(settings: DictConfig, lut: HardwareLut, networks: Sequence[Document]) -> list[TimedFrames]:
-    """What the tables say of these networks at their cuts, and what was measured."""
+    """What the tables say of ``networks`` at their cuts, and what was measured."""
     edge, server = (table.to_arrays(settings.calibrated, settings.undisturbed) for table in (lut.edge, lut.server))
     rows, frames = np.arange(len(lut.edge.units)), []
     for network in networks:
@@ -145,18 +145,18 @@ def _timed(settings: DictConfig, lut: HardwareLut, networks: Sequence[Document])
 def measured(
     run: RealRun, best: Document, solutions: Document, problem: Problem, network: Document, frames: FrameFit | None
 ) -> Document:
-    """``measured_*`` of the chosen network, of both baselines at their cuts, and errors of the predictions.
+    """Metrics ``measured_*`` of the chosen network and of both baselines, and errors of the predictions.
 
-    Of ``workflow.num_repeats`` turns, as ``_typical`` has it. A baseline's throughput is the better one of its cut
-    with the least T_eff and its cut with the least cycle.
+    Each value is typical of ``workflow.num_repeats`` turns, see ``_typical``. A baseline runs at its cut of least T_eff
+    and at its cut of least cycle; the better throughput counts.
 
     Args:
         run: the ends.
-        best: what was chosen.
-        solutions: of the step ``throughput``.
-        problem: what the solver saw.
+        best: the chosen solution.
+        solutions: solutions of the step ``throughput``.
+        problem: the problem that the solver saw.
         network: what determines the network that is deployed.
-        frames: what frames take beyond the tables, where that was fitted.
+        frames: the fit of what frames take beyond the tables, if there is one.
     """
     compared = {"": best, "baseline_": solutions["all_parallel"], "fused_": solutions["all_fused"]}
     cuts = {label: [found["lambda"]] for label, found in compared.items()}
@@ -176,7 +176,7 @@ def _runs(run: RealRun, networks: dict[str, Document]) -> Document:
 
 
 def _in_turns(run: RealRun, networks: Sequence[Document], num_samples: int | None) -> list[list[list[Document]]]:
-    """Jobs by network, cut and turn. In turns, a machine that slows down for minutes slows down all of them alike."""
+    """Jobs by network, cut and turn; turns make a machine's slow minutes hit all networks alike."""
     asked = [
         FrameJob(network, cut, num_samples if turn == 0 else _few_samples(run))  # the first turn scores
         for turn in range(run.settings.num_repeats)
@@ -197,13 +197,13 @@ def wire_metrics(
     cuts: dict[str, list[int]],
     runs: dict[str, list[list[Document]]],
 ) -> Document:
-    """What the turns come to.
+    """The metrics that sum up the turns.
 
     Args:
-        settings: of the workflow.
-        solutions: as predicted; by prefix of their metrics: ``""`` is what was chosen, the others are baselines.
-        cuts: at which each was run; the first is the one that was predicted.
-        runs: of each, by cut and turn.
+        settings: settings of the workflow.
+        solutions: the predicted solutions, by prefix of their metrics: ``""`` is the choice, the others are baselines.
+        cuts: the cuts at which each solution was run; the first is the predicted cut.
+        runs: metrics of each solution's jobs, by cut and turn.
     """
     found: Document = {}
     for label, solution in solutions.items():
@@ -233,7 +233,7 @@ def wire_metrics(
 
 
 def _typical(settings: DictConfig, jobs: Sequence[Document]) -> Document:
-    """Of one cut's turns the medians, or, with ``undisturbed``, the least times and the highest throughput."""
+    """Medians over one cut's turns, or, with ``undisturbed``, the least times and the highest throughput."""
     found = {}
     for name in _TIMES:
         best = max if name.endswith("_hz") else min
@@ -243,12 +243,12 @@ def _typical(settings: DictConfig, jobs: Sequence[Document]) -> Document:
 
 
 def _few_samples(run: RealRun) -> int:
-    """Of a job whose score is of no interest."""
+    """Number of samples for a job whose score is of no interest."""
     return min(run.settings.num_samples or _MOST_SAMPLES, _MOST_SAMPLES)
 
 
 def _fastest_cut(problem: Problem, gammas: Sequence[int]) -> int:
-    """Where the slowest stage of a network with these γ takes least."""
+    """The cut at which the slowest stage of a network with these γ takes least."""
     able = []
     for cut in range(problem.num_units + 1):
         try:

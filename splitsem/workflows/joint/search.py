@@ -1,4 +1,4 @@
-"""What the solver finds for a network with branches: the fastest one, and the fastest one that keeps ε."""
+"""The search over a network with branches: the fastest configuration, and the fastest configuration within ε."""
 
 import time
 from collections.abc import Callable
@@ -26,17 +26,17 @@ from splitsem.workflows.joint.base import Document, solution_object, unit_object
 
 
 class Candidates(NamedTuple):
-    """What a search asks of a network with branches.
+    """What a search needs of a network with branches.
 
     Attributes:
         problem: times and bytes.
         hyper: the trained network with all branches: the reference.
-        kept: the same with the branches that may be chosen.
-        allowed: which γ may be chosen.
-        score: of the deployed network with these γ on the validation split; of ``hyper``, if it is given.
-        right: for each sample of the validation split whether the network with these γ is right, likewise.
-        model: the network's name.
-        domain: its domain, if it has one.
+        kept: the trained network with the branches that may be chosen.
+        allowed: mask of the γ that may be chosen.
+        score: the validation score of a network (``kept`` or ``hyper``) deployed with given γ.
+        right: for each sample of the validation split, whether that deployed network is right.
+        model: name of the network.
+        domain: the network's domain, if there is one.
     """
 
     problem: Problem
@@ -57,15 +57,15 @@ def optimality_gap(
     damage: DamageTable,
     allowed: Mask,
 ) -> float | None:
-    """``heuristic / exact − 1`` of the objective's value; None where only one of the two solvers is there.
+    """``heuristic / exact − 1`` of the objective's value; None for an exact solver without ``rival``.
 
     Args:
-        solver: the one that is used.
-        rival: the gradient solver, or progressive pruning, to compare an exact one with, in the same objective.
-        found: by ``solver``, for the same arguments.
+        solver: the solver in use.
+        rival: the gradient solver, or progressive pruning, that an exact ``solver`` is compared with.
+        found: what ``solver`` found for these arguments.
         problem: times and bytes.
-        damage: by unit and branch subset.
-        allowed: which γ may be chosen.
+        damage: damage by unit and branch subset.
+        allowed: mask of the γ that may be chosen.
     """
     if not isinstance(solver, Exact):
         exact = Exact(solver.objective).joint(problem, damage, found.epsilon, allowed)
@@ -76,7 +76,7 @@ def optimality_gap(
 
 
 def _gap(heuristic: JointResult, exact: JointResult) -> float | None:
-    """None where the heuristic one needs more slack: then it has not solved the same problem."""
+    """The gap, or None where the heuristic solution needs more slack, and so solves an easier problem."""
     if heuristic.slack > exact.slack:
         return None
     gap = gap_of(heuristic.best.value, exact.best.value)
@@ -84,7 +84,7 @@ def _gap(heuristic: JointResult, exact: JointResult) -> float | None:
 
 
 def fastest(problem: Problem, solver: Solver, model: str) -> Document:
-    """Whatever the accuracy: of all γ, of those with the same function, and of the two baselines."""
+    """The fastest solutions at any accuracy: of all γ, of γ with an equal function, and of the two baselines."""
     began = time.perf_counter()
     any_branches = solver.throughput(problem)
     solver_s = time.perf_counter() - began
@@ -105,7 +105,7 @@ def fastest(problem: Problem, solver: Solver, model: str) -> Document:
 
 
 def fastest_within_epsilon(network: Candidates, solver: Solver, settings: DictConfig) -> Document:
-    """The solver's best, validated on true scores of the validation split; with the front and all that was scored."""
+    """The solver's best within ε, by true scores of the validation split; with the front and all scored networks."""
     problem, allowed, epsilon = network.problem, network.allowed, settings.epsilon
     score_ref = network.score(fused_gammas(problem), network.hyper)
     folded = _folded(network.kept)
@@ -154,12 +154,12 @@ def fastest_within_epsilon(network: Candidates, solver: Solver, settings: DictCo
 
 
 def validation(settings: DictConfig, solver: Solver) -> Validation:
-    """As ``workflow`` has it; without a fixed margin each solution gets one of its own. Raises as Validation does."""
+    """The configured validation, with a fixed margin or a margin for each solution. Raises as Validation does."""
     return Validation(solver, settings.num_best, settings.max_rounds, settings.margin or 0.0)
 
 
 def _folded(network: HyperRepVgg) -> tuple[int, ...]:
-    """The γ with all branches that are left, folded."""
+    """The γ that fold all branches that are left."""
     return tuple(whole_gamma(fact.gammas, folded=True) for fact in network.facts())
 
 
@@ -174,6 +174,6 @@ def _ablation(network: Candidates, folded: tuple[int, ...], score_ref: float) ->
 
 
 def _paired_margin(network: Candidates, confidence: float) -> Callable[[Solution], float]:
-    """What a solution's loss against the reference may be off by, from the samples on which the two differ."""
+    """A solution's margin of error in its loss against the reference, from the samples on which the two differ."""
     right_ref = network.right(fused_gammas(network.problem), network.hyper)
     return lambda solution: paired_margin(network.right(solution.gammas, network.kept), right_ref, confidence)

@@ -84,7 +84,7 @@ def summarise(sweep: Sweep) -> None:
 
 
 def domain_table(results: pd.DataFrame) -> pd.DataFrame:
-    """The jobs that found something, named by what they differ in, by domain."""
+    """The jobs that found something, sorted by domain and named by what they differ in."""
     found = results[(results["status"] == "ok") & results["accuracy"].notna()]
     swept = [str(c) for c in found if "." in str(c) and c != "task.domain"]
     differing = [c for c in (*_GROUPS, *swept) if c in found and found[c].nunique() > 1]
@@ -95,7 +95,7 @@ def domain_table(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _as_measured(table: pd.DataFrame) -> pd.DataFrame:
-    """With what was measured on the wire in place of predictions; the same table where a job measured nothing."""
+    """The table with predictions replaced by measurements on the wire; unchanged if a job measured nothing."""
     pairs = {"throughput_hz": "throughput_hz", "gain_over_baseline": "gain_over_baseline"}
     pairs["gain_over_stronger"] = "gain_over_fused"
     if not all(f"measured_{name}" in table and table[f"measured_{name}"].notna().all() for name in pairs.values()):
@@ -104,7 +104,7 @@ def _as_measured(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _baselines(table: pd.DataFrame) -> tuple[str, str]:
-    """In words, what ``gain_over_baseline`` and ``gain_over_stronger`` are over: it depends on the networks."""
+    """The baselines of ``gain_over_baseline`` and ``gain_over_stronger`` in words, which depend on the networks."""
     with_branches = table["gammas"].notna() if "gammas" in table else pd.Series(False, table.index)
     if with_branches.all():
         return "all branches in parallel", "all fused"

@@ -1,4 +1,4 @@
-"""The tables that joint optimisation works on: of both machines and the link, measured once or read from files."""
+"""The tables of both machines and the link that joint optimisation uses, measured once or read from files."""
 
 import hashlib
 import logging
@@ -35,17 +35,17 @@ log = logging.getLogger(__name__)
 def hardware_of_both(
     cfg: DictConfig, model: str, network: HyperRepVgg, placement: Placement, server: str | None, edge_slowdown: float
 ) -> HardwareLut:
-    """Tables of edge and server, without a link.
+    """The tables of edge and server, without a link.
 
-    A file that is given is that machine; else the server is this machine, and the edge is this machine slowed.
+    A given file stands for its machine; else the server is this machine, and the edge is this machine slowed.
 
     Args:
         cfg: the configuration.
-        model: its name.
-        network: all branches; trained or not, the times are the same.
-        device: where this machine's units run.
+        model: name of the model.
+        network: the network with all branches; its times do not depend on training.
+        placement: where torch runs this machine's units.
         server: the file of the server's table, if there is one.
-        edge_slowdown: the edge takes so many times as long as this machine, if it has no file.
+        edge_slowdown: the edge's times ÷ this machine's times, for an edge without a file.
 
     Raises:
         ConfigError: a file is of another model or γ set, or the factor cannot be.
@@ -77,7 +77,7 @@ def write(hardware: HardwareLut, folder: Path) -> Metrics:
 
 
 def simulated_link(cfg: DictConfig, network: HyperRepVgg) -> LinkFit:
-    """The line through the configured link's own times for what crosses at each cut. Raises as ``simulated``."""
+    """The line through the configured link's times for each cut's crossing tensors. Raises as ``simulated``."""
     link = simulated(cfg)
     facts = network.facts()
     shapes = [facts[0].input_shape, *(fact.output_shape for fact in facts)]
@@ -86,10 +86,10 @@ def simulated_link(cfg: DictConfig, network: HyperRepVgg) -> LinkFit:
 
 
 def simulated(cfg: DictConfig) -> Link:
-    """The configured link, fresh.
+    """A fresh instance of the configured link.
 
     Raises:
-        ConfigError: the transport has no times without its other end.
+        ConfigError: the transport is no simulated link, and has no times without its other end.
     """
     link = instantiate(cfg.transport)
     if not isinstance(link, Link):
@@ -104,7 +104,7 @@ def _read(path: str, model: str, network: HyperRepVgg) -> BranchLut:
 
 
 def _this_machine(cfg: DictConfig, model: str, network: HyperRepVgg, placement: Placement) -> BranchLut:
-    """This machine's table, from the cache where it was measured before; several processes measure it once."""
+    """This machine's table, measured or from the cache; several processes measure the table once."""
     path = Path(cfg.cache_dir) / "lut" / f"{model}-{_key(cfg, model, network, placement)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{path}.lock"):
@@ -120,7 +120,7 @@ def _this_machine(cfg: DictConfig, model: str, network: HyperRepVgg, placement: 
 
 
 def _key(cfg: DictConfig, model: str, network: HyperRepVgg, placement: Placement) -> str:
-    """Of what decides the times: the units, the machine, how it is used and measured. Weights do not."""
+    """The key of what decides the times, which weights do not: units, machine, and how it is used and measured."""
     facts = {
         "model": model,
         "units": [[fact.name, fact.input_shape, sorted(fact.flops.items())] for fact in network.facts()],
@@ -133,7 +133,7 @@ def _key(cfg: DictConfig, model: str, network: HyperRepVgg, placement: Placement
 
 
 def code(cfg: DictConfig, network: HyperRepVgg) -> list[object]:
-    """What measures a table."""
+    """The code that measures a table."""
     return [instantiate(cfg.workflow.meter), network, measure_rates]
 
 
@@ -144,13 +144,13 @@ def digest(text: str) -> str:
 
 @dataclass(frozen=True)
 class Tier:
-    """One of the two machines.
+    """One of the two machines, edge or server.
 
     Attributes:
-        time_s: seconds of its half of the network, by split point.
-        coding: what encoding or decoding takes on it ÷ what it takes here: taken to be the ratio for the whole network.
-        timing: where its times come from: ``measured``, ``assumed``, ``lut``, or a modelled machine's.
-        lut: the table, where there is one.
+        time_s: seconds of the machine's half of the network, by split point.
+        coding: time of coding on the machine ÷ time of coding here, assumed equal to the ratio for the whole network.
+        timing: where the times come from: ``measured``, ``assumed``, ``lut``, or the ``timing`` of a modelled machine.
+        lut: the machine's table, where there is one.
     """
 
     time_s: Mapping[str, float]
@@ -160,10 +160,10 @@ class Tier:
 
 
 def tiers_of_both(cfg: DictConfig, model: str, graph: SplitGraph, placement: Placement) -> tuple[Tier, Tier]:
-    """The edge with heads, the server with tails.
+    """The edge with the times of heads, and the server with the times of tails.
 
     By default the server is this machine and the edge this machine × ``workflow.edge_slowdown``. A LUT file
-    (``workflow=profile``) is that machine; ``workflow.times=hardware`` takes both from the group ``hardware``.
+    (``workflow=profile``) stands for its machine; ``workflow.times=hardware`` takes both from the group ``hardware``.
 
     Raises:
         ConfigError: a file is of another model, or a setting cannot be.
@@ -197,7 +197,7 @@ def check_settings(settings: DictConfig) -> None:
 
 
 def this_machine(cfg: DictConfig, model: str, graph: SplitGraph, halves: Sequence[Half], placement: Placement) -> Lut:
-    """This machine's table, from the cache where it was measured before; several processes measure it once."""
+    """This machine's table, measured or from the cache; several processes measure the table once."""
     facts = {
         "fingerprint": graph.fingerprint,
         "points": [point.name for point in graph.points],

@@ -1,4 +1,4 @@
-"""Workflow joint: train, measure, then choose cut λ and branches γ, or cut and codec, under an accuracy constraint."""
+"""Workflow joint: train, measure, and choose cut λ with branches γ, or with a codec, under an accuracy constraint."""
 
 import logging
 from collections.abc import Callable
@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
-    """Run ``workflow.steps``; each leaves its files in the run's folder, and takes from the cache what was done before.
+    """Run ``workflow.steps``; each step leaves files in the run's folder, and takes finished work from the cache.
 
-    A network whose blocks have branches has its cut and branches chosen, any other one its cut and codec. Steps that
-    only the other kind has are left out.
+    For a network whose blocks have branches, the workflow chooses cut and branches; for any other network, it chooses
+    cut and codec. A step that this kind of network does not have is left out.
 
-    Raises ConfigError for a step that there is not, and what a step finds wrong.
+    Raises ConfigError for an unknown step, and for what a step finds wrong.
     """
     wanted = cfg.workflow.steps
     unknown = [name for name in wanted if name not in STEPS]
@@ -58,12 +58,12 @@ def _kind(cfg: DictConfig) -> type[JointBranches] | type[JointCuts]:
 
 
 def _throughput(joint: JointBase, folder: Path) -> Metrics:
-    """``initial_throughput_config.json``: the fastest whatever the accuracy, and the baselines at their best cuts."""
+    """Write ``initial_throughput_config.json``: the fastest at any accuracy, and the baselines at their best cuts."""
     found = joint.throughput
     write_text(as_text(found), folder / "initial_throughput_config.json")
     solutions = found["solutions"]
     return {
-        "throughput_hz": solutions[joint.fastest]["throughput_hz"],  # of the joint optimum where that is sought, too
+        "throughput_hz": solutions[joint.fastest]["throughput_hz"],  # the step joint overwrites this
         **_rate("fastest", solutions[joint.fastest]),
         **(_rate("equivalent", solutions["function_equivalent"]) if "function_equivalent" in solutions else {}),
         **_baselines(joint),
@@ -72,7 +72,7 @@ def _throughput(joint: JointBase, folder: Path) -> Metrics:
 
 
 def _joint(joint: JointBase, folder: Path) -> Metrics:
-    """``domain_X_joint.json`` or ``<task>_joint.json``, and the front and all networks that were scored as CSV."""
+    """Write ``domain_X_joint.json`` or ``<task>_joint.json``, and the front and all scored networks as CSV."""
     found, best = joint.joint, joint.joint["best"]
     write_text(as_text(found), folder / joint.file_name)
     for name in ("front", "scored"):
@@ -111,7 +111,7 @@ def _joint(joint: JointBase, folder: Path) -> Metrics:
 
 
 def _deploy(joint: JointBase, folder: Path) -> Metrics:
-    """The test scores; the joint optimum's file has them too."""
+    """The test scores, which are added to the joint optimum's file too."""
     deployed, measured = joint.deployed, joint.measured
     write_text(as_text(joint.joint | {"deployed": deployed, "measured": measured}), folder / joint.file_name)
     if not deployed["feasible"]:
@@ -177,4 +177,4 @@ STEPS: dict[str, Callable[[Any, Path], Metrics]] = {
     "deploy": _deploy,
     "plots": lambda joint, folder: {},
 }
-"""In the order in which they run; a step makes what it needs of the ones before, whether they are asked for or not."""
+"""The steps in running order; a step makes what it needs of earlier steps, whether these are asked for or not."""
