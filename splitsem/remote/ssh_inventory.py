@@ -172,7 +172,7 @@ def remote_command(host: Host) -> str:
     script = (
         f"cd -- {folder} 2>/dev/null || exit {NO_FOLDER}; "
         f"command -v {python} >/dev/null || exit {NO_PYTHON}; "
-        f"exec {python} -m splitsem.workflows.ssh_start"
+        f"exec {python} -m splitsem.workflows.serve_attached"
     )
     return f"exec sh -c {shlex.quote(script)}"
 

@@ -99,7 +99,7 @@ def test_the_remote_shell_sees_names_as_they_are(shell, tmp_path):
 
     for name in (folder.name, f"~/{folder.name}", str(folder)):
         done = run(Host("lab", "a", folder=name, python="./my python"))
-        assert done.stdout.splitlines() == [str(folder), "-m splitsem.workflows.ssh_start"], done.stderr
+        assert done.stdout.splitlines() == [str(folder), "-m splitsem.workflows.serve_attached"], done.stderr
     assert run(Host("lab", "a", folder="none")).returncode == NO_FOLDER
     assert run(Host("lab", "a", folder=folder.name, python="./none")).returncode == NO_PYTHON
     assert run(Host("lab", "a", folder=folder.name, python="no-such-python")).returncode == NO_PYTHON
