@@ -6,8 +6,8 @@ SplitSemError
 ├── ContractError     a codec, task, link, machine or model breaks its contract; a line for each broken promise
 ├── PayloadError      bytes that are not a whole, undamaged payload of the expected codec
 └── LinkError         the other end cannot be reached (peer, status, number of tries)
-    ├── SessionError  the server does not know the session (it was restarted, or made room): open the plan again
-    └── BusyError     the server takes no more of this now (clients, trainers, a measurement of itself): ask again later
+    ├── SessionError  the server was restarted or made room, and does not know the session: open the plan again
+    └── BusyError     the server has no room for this client or trainer, or is measuring itself: ask again later
 
 Bad constructor arguments raise ValueError with the argument's name, the rule and the value.
 """
@@ -18,11 +18,11 @@ class SplitSemError(Exception):
 
 
 class ConfigError(SplitSemError):
-    """A setting, file or folder is missing or makes no sense; says what to do."""
+    """A setting, file or folder is missing or makes no sense; the message says what to do."""
 
 
 class SplitPointError(SplitSemError):
-    """The named split point does not exist; lists those that do."""
+    """The named split point does not exist; the message lists those that do."""
 
 
 class ContractError(SplitSemError):
@@ -38,8 +38,8 @@ class LinkError(SplitSemError):
 
 
 class BusyError(LinkError):
-    """The server takes no more of this now (clients, trainers, a measurement of itself): ask again later."""
+    """The server has no room for this client or trainer, or is measuring itself: ask again later."""
 
 
 class SessionError(LinkError):
-    """The server does not know the session, because it was restarted or made room: open the plan again."""
+    """The server was restarted or made room, and does not know the session: open the plan again."""

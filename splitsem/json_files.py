@@ -20,14 +20,14 @@ _Made = TypeVar("_Made")
 
 
 class JsonFile(msgspec.Struct, kw_only=True):
-    """Base of a kind of file: what says which kind it is. A file without times has no unit."""
+    """Base of every kind of file: the fields that say which kind it is. A file without times has no unit."""
 
     schema: str
     unit: str = "s"
 
 
 def write_text(text: str, path: str | Path) -> None:
-    """Write a file whole or not at all; missing folders are made."""
+    """Write a file whole or not at all; make missing folders."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".part")
@@ -48,17 +48,17 @@ def parse(text: str, source: str, what: str, schema: str, type_: type[_File], ma
 
     Args:
         text: JSON.
-        source: names it in messages.
+        source: names the text in messages.
         what: the kind of file, in words.
-        schema: what its ``schema`` must be.
+        schema: the value that the field ``schema`` must have.
         type_: a JsonFile.
-        make: gets the checked file; may raise ValueError.
+        make: makes the result from the checked file; may raise ValueError.
 
     Raises:
-        ConfigError: the text is no JSON, has another schema or unit, or a value that cannot be; says which and where.
+        ConfigError: the text is no JSON, or has a wrong schema, unit or value; the message says which and where.
     """
     try:
-        with contextlib.suppress(msgspec.DecodeError, RecursionError):  # decode says where
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):  # decode raises it again, with the place
             _check_kind(msgspec.json.decode(text, type=JsonFile), schema)
         return make(decode(text, type_))
     except ValueError as exc:
@@ -76,7 +76,7 @@ def decode(text: str | bytes, type_: type[_File]) -> _File:
     """The JSON in ``text``, checked.
 
     Raises:
-        ValueError: it is no JSON, or a value is not as ``type_`` says; names its place, such as ``$.units[1].name``.
+        ValueError: no JSON, or a value is not as ``type_`` says; the message has its place, e.g. ``$.units[1].name``.
     """
     try:
         try:
@@ -88,13 +88,13 @@ def decode(text: str | bytes, type_: type[_File]) -> _File:
 
 
 def _with_keys(text: str | bytes, type_: type, said: str) -> str:
-    """msgspec's message; where its path has ``[...]`` for any key of an object, the key that is meant."""
+    """msgspec's message, with the real key where msgspec writes ``[...]`` for any key of an object."""
     what, _, path = said.rpartition(" - at ")
     if path.startswith("`key` in"):
         path = path.removeprefix("`key` in") + "[...]"
     if "[...]" not in path:
         return said
-    document = inner = msgspec.json.Decoder(float_hook=Decimal).decode(text)  # which holds 1e999, too
+    document = inner = msgspec.json.Decoder(float_hook=Decimal).decode(text)  # Decimal holds 1e999, too
     place = "$"
     for step in re.findall(r"\.\.\.|[^`.$\[\] ]+", path):
         if isinstance(inner, list):

@@ -1,4 +1,4 @@
-"""The whole path of a sample: head → encode → send → decode → tail (→ back, for few codecs). Read this file first."""
+"""The path of a sample: head → encode → send → decode → tail (→ edge, for a few codecs). Read this file first."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +30,7 @@ class SplitNetwork(nn.Module):
 
 @dataclass
 class Frames:
-    """What was seen of the payloads of one evaluation; lists hold a value a sample."""
+    """What one evaluation counted of its payloads; each list holds one value a sample."""
 
     payload_bytes: list[int] = field(default_factory=list)
     link_s: list[float] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Frames:
 
     @property
     def ber(self) -> float | None:
-        """Share of the bits on the air that arrived wrong, before any correction; None where none can."""
+        """Share of the bits on the air that arrived wrong, before any correction; None without such bits."""
         return self.air_errors / self.air_bits if self.air_bits else None
 
     def add(self, payload: bytes, report: LinkReport) -> None:
@@ -70,7 +70,7 @@ class Frames:
             self.snr_db.append(report.snr_db)
 
     def add_answer(self, sample: int, answer: bytes, report: LinkReport) -> None:
-        """Count the way back of one sample's output: its time and bytes on the wire, but the server's energy not."""
+        """Count the way back of one sample's answer: time and bytes on the wire, but not the server's energy."""
         self.answer_bytes.append(len(answer))
         self.link_s[sample] += report.link_s
         self.wire_bytes[sample] += report.wire_bytes
@@ -87,7 +87,7 @@ class Features(NamedTuple):
 
     Attributes:
         z: the crossing tensors.
-        num_samples: how many samples they are of.
+        num_samples: how many samples the tensors belong to.
         device: where the tail runs.
     """
 
@@ -98,16 +98,16 @@ class Features(NamedTuple):
 
 @torch.inference_mode()
 def features(cut: Cut, x: Tensor) -> list[Features]:
-    """The head's work for a batch ``(batch, *input_shape)``.
+    """Run the head on a batch ``(batch, *input_shape)``.
 
-    The whole batch at once where every crossing tensor can be taken apart along the batch, else sample by sample.
+    The head takes the batch at once where every crossing tensor can be taken apart along it, else sample by sample.
     """
     groups = [x] if cut.point.is_batched else x.split(1)
     return [Features(cut.head(group), len(group), x.device) for group in groups]
 
 
 class _Sent(NamedTuple):
-    z_hat: Tensors  # zeros where it is lost
+    z_hat: Tensors  # zeros where the payload is lost
     is_lost: bool
     local: Tensor | None
 
@@ -118,8 +118,8 @@ class Pipeline:
     Args:
         cut: head and tail.
         codec: encodes on the edge.
-        decoder: decodes on the server, and brings the tail that was tuned with it, if one was; knows nothing of
-            ``codec`` but the bytes.
+        decoder: decodes on the server and knows nothing of ``codec`` but the bytes; where a tail was tuned with this
+            codec, the decoder brings that tail.
         link: carries the payloads.
     """
 
@@ -130,13 +130,13 @@ class Pipeline:
         """The tail's output for a batch ``(batch, *input_shape)``, sample by sample over the link.
 
         The head and the tail compute a whole batch at once where every crossing tensor can be taken apart along the
-        batch; the payloads are one a sample all the same.
+        batch; each sample still has a payload of its own.
         """
         return self.finish(features(self.cut, x), frames)
 
     @torch.inference_mode()
     def finish(self, made: Sequence[Features], frames: Frames) -> Tensor:
-        """What ``run`` does after the head, for features that several codecs may share."""
+        """Do what ``run`` does after the head, for features that several codecs may share."""
         outputs = [self._finish(group, frames) for group in made]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
@@ -162,7 +162,7 @@ class Pipeline:
         if z_hat is not None and not is_like(z, z_hat):
             if report.payload == payload:
                 raise self.decoder.broken(f"decode must give back {_describe(z)}, got {_describe(z_hat)}")
-            z_hat = None  # a damaged header that its checksum did not betray
+            z_hat = None  # the header is damaged, but its checksum fits
         frames.decode_s.append(time.perf_counter() - sent)
         frames.encode_s.append(encoded - began)
         frames.add(payload, report)
@@ -183,7 +183,7 @@ class Pipeline:
         try:
             return self.decoder.read(arrived)
         except PayloadError:
-            if arrived == sent:  # the link is innocent: the codec cannot read what it wrote
+            if arrived == sent:  # the link changed nothing: the codec cannot read its own bytes
                 raise
             return None
 
@@ -196,18 +196,18 @@ def come_back(
     link: Link,
     frames: Frames,
 ) -> Tensor:
-    """The results: the tail's output as it is, or, for a codec with local outputs, combined with these on the device.
+    """The results: the tail's output, or, for a codec with local outputs, both outputs combined on the edge.
 
-    Each output then travels back over ``link`` as a payload of its own. Where it or the payload before it was lost,
-    the local output is the result.
+    For such a codec, each tail output travels back over ``link`` as a payload of its own. Where the payload or the
+    answer was lost, the local output is the result.
 
     Args:
-        codec: the device's.
-        local: of each sample, all of them None or none.
-        is_lost: of each sample, whether its payload was lost.
-        output: the tail's, a row a sample.
+        codec: the edge's codec.
+        local: the local output of each sample; all of them are None, or none is.
+        is_lost: whether the payload of each sample was lost.
+        output: the tail's output, a row a sample.
         link: carries the answers.
-        frames: the samples are the last that were added.
+        frames: counts the answers; these samples are the last ones in it.
     """
     own = [tensor for tensor in local if tensor is not None]
     if not own:
@@ -221,7 +221,7 @@ def come_back(
 
 
 def _answer(output: Tensor, link: Link, frames: Frames, sample: int) -> Tensor | None:
-    """The output of one sample as it arrives back on the device; None when it is lost."""
+    """The output of one sample as it arrives back on the edge; None when it is lost."""
     answer = Identity().encode((output,))
     report = link.send(answer)
     frames.add_answer(sample, answer, report)

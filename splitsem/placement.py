@@ -29,11 +29,11 @@ class Placement:
         num_threads: CPU threads of one operation; None leaves torch's own choice.
 
     Attributes:
-        torch_device: the resolved ``torch.device``. ROCm's is called ``cuda`` in torch.
+        torch_device: the resolved ``torch.device``; torch calls a ROCm GPU ``cuda``, too.
         dtype: the resolved ``torch.dtype``.
 
     Raises:
-        ConfigError: the accelerator is not here; says what this torch was built for.
+        ConfigError: this machine has no such accelerator; the message says what this torch was built for.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class Placement:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what this process frees, for its next step to take; another C library is left as it is.
+    """Make glibc keep the memory that this process frees, for reuse; leave any other C library as it is.
 
-    By itself glibc hands blocks above 32 MiB back to the kernel at once, which must clear each page before it gives it
-    out again: half the time of a training step whose activations are that large. The process never becomes smaller.
+    By default, glibc hands blocks above 32 MiB back to the kernel, and the kernel must clear each page before reuse:
+    half the time of a training step with activations of that size. The price: the process never becomes smaller.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

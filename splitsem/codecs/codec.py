@@ -25,11 +25,11 @@ class Codec(nn.Module, ABC):
 
     Attributes:
         is_framed: whether ``encode`` makes whole payloads of the wire format, which need no envelope.
-        is_learned: whether it has weights that are trained for one cut; see ``learned.LearnedCodec``.
+        is_learned: whether the codec has weights that are trained for one cut; see ``learned.learned.LearnedCodec``.
         snr_db: signal-to-noise ratio of the link, as the receiver sees it (Eb/N0 of a bit on the air); set before
             ``decode`` where it is known.
         tail: the server's half of the network as it was tuned together with this codec, to be run in place of the
-            network's own (``Cut.with_tail``); None where the network stayed as it was. Its weights are the codec's.
+            network's own (``Cut.with_tail``); None where the network stayed as it was. The codec owns these weights.
     """
 
     is_framed: ClassVar[bool] = False
@@ -43,12 +43,12 @@ class Codec(nn.Module, ABC):
 
     @property
     def name(self) -> str:
-        """Its identity on the wire, at most 255 bytes: both ends must have a codec of this name, with equal weights."""
+        """The codec's identity on the wire, at most 255 bytes: both ends need a codec of this name and its weights."""
         return type(self).__name__
 
     @property
     def encoder_bytes(self) -> int:
-        """Size of the weights that encoding needs on the device, beyond the head's; 0 for codecs without weights."""
+        """Size of the weights that encoding needs on the edge, beyond the head's; 0 for codecs without weights."""
         return 0
 
     @abstractmethod
@@ -57,12 +57,12 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, z: Tensors) -> bytes:
-        """The bytes of the tensors of one cut (any batch size; a device sends batch 1).
+        """The bytes of the tensors of one cut (any batch size; the edge sends batch 1).
 
-        They must say all that ``decode`` needs, shapes and dtypes included.
+        The bytes must say all that ``decode`` needs, shapes and dtypes included.
 
         Raises:
-            ValueError: it cannot take such tensors.
+            ValueError: the codec cannot take such tensors.
         """
 
     @abstractmethod
@@ -106,15 +106,15 @@ class Codec(nn.Module, ABC):
         return ContractError(f"{self.name} breaks the contract of a codec: {promise}; python -m splitsem.check {where}")
 
     def local_output(self, z: Tensors) -> Tensor | None:
-        """What the device itself makes of ``z``, to be combined with the tail's output; it never travels.
+        """What the edge itself makes of ``z``, to be combined with the tail's output; it never travels.
 
-        None, as here, for codecs whose result is the tail's output. For the others that output is sent back to the
-        device, as a payload of the identity codec, and its bytes and time are counted.
+        A codec whose result is the tail's output returns None, as here. For any other codec, the tail's output is sent
+        back to the edge, as a payload of the identity codec, and its bytes and time are counted.
         """
         return None
 
     def combine(self, local: Tensor, output: Tensor | None) -> Tensor:
-        """The result, on the device, of ``local_output`` and the tail's output for the same samples; here the sum.
+        """The result, on the edge, of ``local_output`` and the tail's output for the same samples; here the sum.
 
         Where the payload or the answer was lost, ``output`` is None and the local output is all there is.
         """
@@ -130,7 +130,7 @@ class Codec(nn.Module, ABC):
     def decode_all(self, payloads: Sequence[bytes], snr_db: Sequence[float | None]) -> list[Tensors | None]:
         """The tensors of several payloads, each with its link's ``snr_db``; None for a payload that cannot be read.
 
-        A codec with a network overrides this one-by-one way to run the network once for all of them.
+        This reads one payload after the other; a codec with a network overrides it, to run the network once for all.
         """
         tensors: list[Tensors | None] = []
         for payload, seen_db in zip(payloads, snr_db, strict=True):

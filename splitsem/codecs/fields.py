@@ -17,7 +17,7 @@ class Pieces:
     """Bytes in several stretches; behaves like their concatenation where a payload is read.
 
     Args:
-        stretches: in order, at least one, none of them empty.
+        stretches: the stretches in order, at least one, none of them empty.
 
     >>> pieces = Pieces([b"abc", b"defg"])
     >>> len(pieces), pieces[3], bytes(pieces[1:3]), bytes(pieces[2:5]), bytes(pieces)
@@ -131,9 +131,9 @@ class Field(NamedTuple):
 
     Attributes:
         head: dtype and shape, see ``wire.tensor_head``.
-        num_elements: of the shape.
-        body: its codec's bytes.
-        settings: of a tolerant payload: what must arrive exactly.
+        num_elements: number of elements of the shape.
+        body: the bytes that the codec made of the tensor.
+        settings: what must arrive exactly, in a tolerant payload.
     """
 
     head: bytes
@@ -171,7 +171,7 @@ def seal(name: str, body: bytes) -> bytes:
 
 
 def unseal(payload: Payload, name: str) -> bytes:
-    """The body of what ``seal`` made for this name. Raises PayloadError for damage and for another's payload."""
+    """The body of what ``seal`` made for this name. Raises PayloadError for damage and for another name."""
     received = bytes(payload)
     end = len(received) - CRC_BYTES
     if end < len(SEALED_MAGIC) + 2 or received[: len(SEALED_MAGIC)] != SEALED_MAGIC:
@@ -199,7 +199,7 @@ def least_body_bytes(num_elements: int) -> int:
 
 
 CHANNEL_FLAG, ZEROS_FLAG = 0x10, 0x20
-GRAY_FLAG, PLANES_FLAG = 0x40, 0x80  # of symbols of fixed length
+GRAY_FLAG, PLANES_FLAG = 0x40, 0x80  # flags of symbols of fixed length
 
 
 def affine_bytes(
@@ -212,7 +212,7 @@ def affine_bytes(
         zero_points: one a group, integral.
         bit_width: 1…16.
         is_channelwise: groups are channels; their scales have 16 significant bits.
-        flags: further ones for the first byte.
+        flags: further flags for the first byte.
     """
     scales, zero_points = scales.reshape(-1).astype("<f4"), zero_points.reshape(-1)
     has_zeros = bool(zero_points.any())
@@ -223,5 +223,5 @@ def affine_bytes(
 
 
 def zero_dtype(bit_width: int) -> str:
-    """In what zero points travel."""
+    """The dtype in which zero points travel."""
     return "u1" if bit_width <= 8 else "<u2"

@@ -23,7 +23,7 @@ _HUGE = torch.finfo(torch.float32).max
 
 
 class Affine(NamedTuple):
-    """``x ≈ (q − zero_point) · scale`` with q in 0…2^b − 1; both ``(G, 1)``, float32, ``zero_point`` integral."""
+    """``x ≈ (q − zero_point) · scale`` with q in 0…2^b − 1; float32 ``(G, 1)`` each, ``zero_point`` integral."""
 
     scale: Tensor
     zero_point: Tensor
@@ -37,7 +37,7 @@ class Range(NamedTuple):
 
 
 def choose_range(x_GN: Tensor, bit_width: int, clipping: Clipping, percentile: float) -> Range:
-    """The range to represent: all values, all but the outermost, or the one of least squared error."""
+    """The range to represent: all values, all but the outermost, or the range of least squared error."""
     low, high = x_GN.amin(1, keepdim=True).clamp(max=0), x_GN.amax(1, keepdim=True).clamp(min=0)
     if clipping == "percentile":
         outside = int(x_GN.shape[1] * (1 - percentile / 100))
@@ -82,7 +82,7 @@ def from_integers(q: Tensor, affine: Affine, dtype: torch.dtype) -> Tensor:
 def _best_fraction(x_GN: Tensor, low: Tensor, high: Tensor, bit_width: int) -> Tensor:
     """Share of the min–max range of least squared error, among 1/32…32/32, judged on a histogram: ``(G, 1)``."""
     num_groups = x_GN.shape[0]
-    num_bins = 512 if x_GN.shape[1] >= 4096 else 128  # by the group alone: a sample is coded alike in any batch
+    num_bins = 512 if x_GN.shape[1] >= 4096 else 128  # depends on the group alone: a sample is coded alike in any batch
     width = ((high - low) / num_bins).clamp(min=_TINY)
     bins = ((x_GN - low) / width).long().clamp(0, num_bins - 1)
     bins += torch.arange(num_groups, device=x_GN.device)[:, None] * num_bins
@@ -97,7 +97,7 @@ def _best_fraction(x_GN: Tensor, low: Tensor, high: Tensor, bit_width: int) -> T
 def _counts(bins: Tensor, num_bins: int) -> Tensor:
     if torch.compiler.is_compiling():  # an exported graph needs a shape that does not depend on the values
         return torch.zeros(num_bins, dtype=torch.int64, device=bins.device).scatter_add(0, bins, torch.ones_like(bins))
-    return torch.bincount(bins, minlength=num_bins)  # four times as fast
+    return torch.bincount(bins, minlength=num_bins)  # bincount is four times as fast
 
 
 Granularity = Literal["tensor", "channel"]
@@ -128,8 +128,8 @@ class Quantise(TensorwiseCodec):
 
     Args:
         bit_width: b, 1…16.
-        granularity: ``tensor`` = one range a sample; ``channel`` = one for each of dimension 1 of tensors with four
-            or more dimensions (others: as ``tensor``).
+        granularity: ``tensor`` = one range a sample; ``channel`` = one range for each channel (dimension 1) of tensors
+            with four or more dimensions, and as ``tensor`` with fewer.
         clipping: ``minmax`` represents every value; ``percentile`` clips outliers; ``mse`` takes the range of least
             squared error; ``auto`` is ``mse`` below 6 bits and ``minmax`` from there on.
         percentile: share of the values, in percent, that ``percentile`` clips neither above nor below.

@@ -1,4 +1,4 @@
-"""TensorwiseCodec: what codecs share that treat each crossing tensor by itself and carry integers losslessly."""
+"""TensorwiseCodec: the base of codecs that treat each crossing tensor by itself; and Identity and HalfPrecision."""
 
 from abc import abstractmethod
 from typing import ClassVar
@@ -14,7 +14,7 @@ class TensorwiseCodec(Codec):
     """A codec defined by what it does to one floating-point tensor; integer and bool tensors travel as they are.
 
     Attributes:
-        codec_id: its number in the wire format.
+        codec_id: the codec's number in the wire format.
     """
 
     is_framed = True
@@ -66,7 +66,7 @@ class StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, z: Tensor, z_hat: Tensor, mask: Tensor) -> Tensor:
-        """Return ``z_hat``; ``z`` is only where the gradient goes."""
+        """Return ``z_hat``; ``z`` only receives the gradient."""
         ctx.save_for_backward(mask)
         return z_hat.clone()
 
@@ -102,12 +102,12 @@ def saturate_to_half(z: Tensor) -> Tensor:
 
 
 class HalfPrecision(TensorwiseCodec):
-    """Halves float32; 16-bit tensors are carried as they are. Overflow saturates, see ``saturate_to_half``."""
+    """Sends 16-bit tensors as they are and all others as float16. Overflow saturates, see ``saturate_to_half``."""
 
     codec_id = wire.CodecId.HALF_PRECISION
 
     def approximate(self, z: Tensor) -> Tensor:
-        """See TensorwiseCodec; rounding has the gradient one and saturation none."""
+        """See TensorwiseCodec; rounding has the gradient 1, saturation 0."""
         return z if z.element_size() == 2 else saturate_to_half(z).to(z.dtype)
 
     def encode_tensor(self, z: Tensor) -> bytes | memoryview:

@@ -1,9 +1,9 @@
-"""The tolerant wire format: a checked header, then bodies that may arrive with wrong bits (decisions/wire-format.md).
+"""The tolerant wire format: a checked header, then bodies that bear wrong bits (docs/decisions/wire-format.md).
 
 ``magic version codec count (dtype|ndim dims… settings-size settings body-size)… crc16 | body…``: everything that a
 decoder must know exactly stands in the header, whose length is ``header_bytes(payload)``: what
 ``Codec.protected_bytes`` returns. A wrong bit in a body damages the symbols that it belongs to and nothing else, so
-bodies hold symbols of fixed length. Version and codec stand where they stand in every payload.
+bodies hold symbols of fixed length. Version and codec stand at the same place as in ``codecs.wire``.
 """
 
 import math
@@ -26,8 +26,8 @@ class TolerantPart(NamedTuple):
     """One tensor of a tolerant payload.
 
     Attributes:
-        dtype: its dtype.
-        shape: its shape; a codec that knows its crossing tensor's shape from its weights may give its code's instead.
+        dtype: the tensor's dtype.
+        shape: the tensor's shape; a codec whose weights imply that shape may give the shape of its code instead.
         settings: what must arrive exactly (scales; tensors of integers as a whole); checked and protected.
         body: symbols of fixed length, in which wrong bits do limited harm.
     """

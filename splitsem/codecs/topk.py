@@ -35,7 +35,7 @@ class TopK(TensorwiseCodec):
     reach the kept elements only.
 
     Args:
-        keep_ratio: share of each sample's elements (dimension 0 counts samples), above 0 and at most 1; one at least.
+        keep_ratio: share of each sample's elements (dimension 0 counts samples), in (0, 1]; at least one is kept.
         values: how kept values travel: ``float32`` (16-bit tensors as they are, float64 rounded), ``float16``
             (saturating) or ``quantised`` (affine, min–max, one range for the tensor).
         bit_width: 1…16, for ``quantised``.
@@ -142,7 +142,7 @@ def _decode_values(reader: wire.Reader, values: Values, dtype: torch.dtype, num_
 
 
 def _encode_positions(mask: NDArray[np.bool_], stage: str) -> tuple[bool, bytes]:
-    """Bitmap or gaps, and the smaller of their codes."""
+    """Whether gaps are smaller than a bitmap, and the smaller code."""
     bitmap = entropy.encode(mask.reshape(-1).view(np.uint8), mask.shape, 1, 0, stage)
     where = np.flatnonzero(mask)
     if where.size * 8 >= mask.size:  # a gap takes a byte or more before it is coded

@@ -43,7 +43,7 @@ _DTYPES = (
 
 
 class CodecId(IntEnum):
-    """Who can read a payload. Append only; codecs outside this package take 128…255."""
+    """Which codec made a payload. Append only; 128…159 are ``LearnedId``'s, 160…255 are free for other packages."""
 
     IDENTITY = 1
     HALF_PRECISION = 2
@@ -138,7 +138,7 @@ def check_sender(payload: Payload, codec_id: int) -> None:
 
 
 def raw_body(z: Tensor) -> memoryview:
-    """The elements as they lie in memory, row-major, little-endian; a view of them where they lie so already."""
+    """The elements as they lie in memory, row-major, little-endian; a view where memory holds them so already."""
     octets = z.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return _swap(octets, z.element_size()).numpy().data
 

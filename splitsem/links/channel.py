@@ -1,7 +1,7 @@
-"""Channel: the interface to whatever damages bits.
+"""Channels that damage bits: the interface, its arithmetic of bits and decibels, and Bsc, Erasure and GilbertElliott.
 
-``ebn0_db``: energy of a channel bit over noise density. ``esn0_db``: of a symbol, ``ebn0_db + 10·log10(bits a
-symbol)``. Where only ``snr_db`` is said (link reports, codecs, metrics) it is Eb/N0; for BPSK the two are the same.
+``ebn0_db`` is the energy of a channel bit over the noise density, and ``esn0_db`` that of a symbol: ``ebn0_db +
+10·log10(bits a symbol)``. ``snr_db`` (link reports, codecs, metrics) means Eb/N0; for BPSK, Es/N0 equals Eb/N0.
 """
 
 import math
@@ -23,8 +23,8 @@ class Hard(NamedTuple):
 
     Attributes:
         octets: ``(bytes,)``, most significant bit first.
-        snr_db: Eb/N0 that the receiver saw, dB; of the BPSK with this bit error rate where the channel has no noise;
-            None where no such figure makes sense.
+        snr_db: Eb/N0 that the receiver saw, dB; for a channel without noise, the Eb/N0 at which BPSK has this bit
+            error rate; None where no such figure makes sense.
     """
 
     octets: Octets
@@ -44,11 +44,11 @@ class Soft(NamedTuple):
 
 
 class Channel(ABC):
-    """Carries bits, damages some. Stateless: all randomness comes from the generator, each call stands for itself."""
+    """Carries bits and damages some. A channel has no state: all randomness comes from the generator of each call."""
 
     @abstractmethod
     def hard(self, octets: Octets, rng: np.random.Generator) -> Hard:
-        """Carry packed bits and decide each (an erased bit arrives as 0). Fast: for bits without error correction."""
+        """Carry packed bits and decide each (an erased bit arrives as 0): the fast way, without error correction."""
 
     @abstractmethod
     def soft(self, bits: Bits, rng: np.random.Generator) -> Soft:
@@ -57,7 +57,7 @@ class Channel(ABC):
     @property
     @abstractmethod
     def ber_theory(self) -> float | None:
-        """Bit error rate of ``hard`` in closed form, averaged over states and fading; None where there is none."""
+        """Bit error rate of ``hard`` in closed form, averaged over states and fading; None if there is no such form."""
 
 
 def check_probability(name: str, value: float, most: float = 1.0) -> float:
@@ -73,22 +73,22 @@ def hard_decisions(llrs: Llrs) -> Bits:
 
 
 def certain(bits: Bits, ber: float) -> Llrs:
-    """LLRs of decided bits that are wrong with probability ``ber``; at 0 as sure as one wrong in 10^12."""
+    """LLRs of decided bits that are wrong with probability ``ber``; 0 counts as one wrong bit in 10^12."""
     odds = np.log1p(-max(ber, 1e-12)) - np.log(max(ber, 1e-12))
     return np.where(bits == 0, odds, -odds).astype(np.float32)
 
 
-_RARE = 1 / 64  # below, the gaps between ones are drawn; above, the bits themselves
-_SHORT_BYTES = 4096  # up to which one call that draws 32 bits for each is faster than 24 that draw one
-_CHUNK_BITS = 1 << 16  # what stays in a processor's cache is several times as fast
-_PRECISION = 24  # bits of p where it is not rare
+_RARE = 1 / 64  # for a smaller p the gaps between ones are drawn, for a larger p the bits
+_SHORT_BYTES = 4096  # up to so many, one call that draws 32 bits a bit is faster than 24 calls that draw one
+_CHUNK_BITS = 1 << 16  # a chunk that stays in a processor's cache is several times as fast
+_PRECISION = 24  # binary digits of a p that is not rare
 
 
 def packed_bits(num_bytes: int, p: float, rng: np.random.Generator) -> Octets:
     """``(num_bytes,)``: each of the 8 · num_bytes bits is 1 with probability ``p``, independently.
 
-    Rare ones by their geometric gaps. Otherwise p's binary digits, last one first, each fold in a random word: OR for
-    a digit 1, AND for a 0, so that P(1) goes from q to (digit + q) / 2. p is thereby exact to 2^−24.
+    Rare ones are drawn by their geometric gaps. Otherwise each binary digit of p, the last one first, folds in a random
+    word: OR for a digit 1, AND for a 0. P(1) thereby goes from q to (digit + q) / 2, and p is exact to 2^−24.
     """
     if p <= 0 or num_bytes == 0:
         return np.zeros(num_bytes, np.uint8)
@@ -125,7 +125,7 @@ def _by_gaps(num_bits: int, p: float, rng: np.random.Generator) -> Octets:
 
 
 def packed_bits_by_run(probabilities: NDArray[np.float64], run: int, num_bits: int, rng: np.random.Generator) -> Octets:
-    """Packed bits, each ``run`` of them with a probability of their own, ``(runs,)``; the last run may be cut off."""
+    """Packed bits in runs of ``run`` bits, each with one of the ``(runs,)`` probabilities; the last may be cut off."""
     run = min(run, max(num_bits, 1))
     thresholds = np.minimum(probabilities * 2.0**32, 2.0**32 - 1).astype(np.uint32)
     at_once = 8 * max(1, _CHUNK_BITS // (8 * run))  # runs; a multiple of 8, so that each chunk fills its bytes
@@ -138,7 +138,7 @@ def packed_bits_by_run(probabilities: NDArray[np.float64], run: int, num_bits: i
 
 
 def uniform32(num: int, rng: np.random.Generator) -> NDArray[np.uint32]:
-    """Uniform 32-bit integers, two of each 64-bit word that the generator makes: several times as fast as one each."""
+    """Uniform 32-bit integers, two from each 64-bit word of the generator: several times as fast as one from each."""
     return rng.integers(0, 2**64, -(-num // 2), np.uint64).view(np.uint32)[:num]
 
 
@@ -153,7 +153,7 @@ def check_db(name: str, value: float) -> float:
 
 
 def from_db(value_db: float) -> float:
-    """The ratio itself: ``10^(dB/10)``.
+    """The ratio of a value in dB: ``10^(dB/10)``.
 
     >>> from_db(10.0)
     10.0
@@ -162,7 +162,7 @@ def from_db(value_db: float) -> float:
 
 
 def to_db(ratio: float) -> float:
-    """``10·log10(ratio)``."""
+    """The value in dB of a ratio: ``10·log10(ratio)``."""
     return 10 * math.log10(ratio)
 
 
@@ -192,7 +192,7 @@ class Bsc(Channel):
 
     Args:
         ber: flip probability, 0…0.5.
-        ebn0_db: or the Eb/N0 of the BPSK that it stands for: ``ber = ½·erfc(√(Eb/N0))``.
+        ebn0_db: instead of ``ber``, the Eb/N0 of the BPSK that the channel stands for: ``ber = ½·erfc(√(Eb/N0))``.
     """
 
     def __init__(self, ber: float | None = None, ebn0_db: float | None = None) -> None:
@@ -263,7 +263,7 @@ class GilbertElliott(Channel):
 
     Args:
         good_ber: bit error rate of the good state, 0…0.5.
-        bad_ber: of the bad state, 0…0.5.
+        bad_ber: bit error rate of the bad state, 0…0.5.
         good_to_bad: probability of going bad, per bit, above 0 and at most 1.
         bad_to_good: probability of recovering, per bit, above 0 and at most 1.
     """

@@ -1,4 +1,4 @@
-"""Rayleigh: modulated symbols through flat fading and white Gaussian noise."""
+"""Awgn and Rayleigh: channels of modulated symbols with white Gaussian noise, without and with flat fading."""
 
 import numpy as np
 
@@ -24,14 +24,14 @@ _CHUNK_BITS = 16 * 3 * 5 * 7 * 8  # a multiple of all short runs, so that pieces
 class Rayleigh(Channel):
     """Symbols scaled by a gain of Rayleigh distribution and mean power 1, plus noise; the receiver knows the gain.
 
-    The gain holds for a block of symbols and is drawn anew for the next. The reported ``snr_db`` is that of the
-    payload: mean power of its gains times the mean Eb/N0.
+    The gain holds for a block of symbols and is drawn anew for the next block. The reported ``snr_db`` is the mean
+    power of the payload's gains times the mean Eb/N0.
 
     Args:
         ebn0_db: mean Eb/N0 of a channel bit, −40…60 dB.
-        esn0_db: or mean Es/N0 of a symbol.
+        esn0_db: instead of ``ebn0_db``, mean Es/N0 of a symbol.
         modulation: ``bpsk``, ``qpsk`` or ``qam16``.
-        block_symbols: symbols of one gain; 1: each its own; null: one gain for each payload.
+        block_symbols: symbols that share a gain; 1: each symbol has its own; null: one gain for each payload.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Rayleigh(Channel):
         num_bits, is_single = 8 * len(octets), self.scheme.bits_per_axis == 1
         powers = self._powers(num_bits, rng)
         run = self.scheme.num_axes * self.block_symbols if self.block_symbols else max(num_bits, 1)
-        if run < _SHORT_RUN:  # a deviation of noise for each axis costs less than three error rates for each block
+        if run < _SHORT_RUN:  # noise for each axis costs less than three error rates for each block
             levels = np.sqrt(powers * np.float32(self.scheme.unit**2 * 2 / self.n0))
             wrong = self._flips(levels, run, num_bits, rng) if is_single else errors_of_noise(octets, levels, run, rng)
         else:
@@ -116,7 +116,7 @@ class Awgn(Channel):
 
     Args:
         ebn0_db: Eb/N0 of a channel bit, −40…60 dB.
-        esn0_db: or Es/N0 of a symbol: ``ebn0_db + 10·log10(bits a symbol)``.
+        esn0_db: instead of ``ebn0_db``, Es/N0 of a symbol: ``ebn0_db + 10·log10(bits a symbol)``.
         modulation: ``bpsk``, ``qpsk`` or ``qam16``.
     """
 

@@ -1,4 +1,4 @@
-"""Code: the interface to whatever adds redundancy to bits; and the order in which coded bits leave."""
+"""Error-correcting codes: the interface, no code, repetition, a convolutional code, and the order of coded bits."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -12,11 +12,11 @@ from splitsem.links.channel import Bits, Llrs
 
 
 class Code(ABC):
-    """Makes more bits of bits, and the likeliest bits of what the channel left of them."""
+    """Adds redundancy to bits, and finds the likeliest bits from what the channel left of the coded ones."""
 
     @abstractmethod
     def coded_bits(self, num_bits: int) -> int:
-        """How many bits ``encode`` makes of so many."""
+        """How many bits ``encode`` makes of ``num_bits``."""
 
     @abstractmethod
     def encode(self, bits: Bits) -> Bits:
@@ -45,23 +45,23 @@ class Uncoded(Code):
 
 @functools.lru_cache(maxsize=64)
 def spread_order(num_bits: int) -> NDArray[np.int64]:
-    """A fixed order of so many bits in which neighbours end up far apart: steps of about 0.618 of the whole, in a ring.
+    """An order of ``num_bits`` bits in which neighbours end up far apart: steps of about 0.618 of the whole, in a ring.
 
-    A burst thereby hits bits that a decoder meets far from each other; both ends know the order.
+    A burst thereby hits bits that the decoder meets far from each other. The order is fixed, so both ends know it.
     """
     step = max(1, round(0.6180339887 * num_bits))
     while gcd(step, num_bits) > 1:
         step += 1
     order = np.arange(num_bits, dtype=np.int64) * step % max(num_bits, 1)
-    order.setflags(write=False)  # shared by all that ask
+    order.setflags(write=False)  # all callers share this array
     return order
 
 
 class Repetition(Code):
-    """Sends the bits ``times`` times over; the receiver adds up what it knows (on flipped bits: the majority).
+    """Sends all bits ``times`` times; the receiver adds up their log-likelihoods (decided bits: the majority wins).
 
     Args:
-        times: copies, odd, 1…99.
+        times: number of copies, odd, 1…99.
     """
 
     def __init__(self, times: int = 3) -> None:
@@ -87,11 +87,10 @@ _MEMORY = 6  # bits of state: the constraint length less one
 
 
 class Convolutional(Code):
-    """Two coded bits for each bit and for six closing zeros, all of them ``times`` times, in a spread order.
+    """Sends two coded bits for each bit and for each of six closing zeros, ``times`` times, in the ``spread_order``.
 
-    Free distance 10. Where a burst would hit neighbours, it hits bits far apart, see ``spread_order``. numba compiles
-    the decoder on its first use (some seconds, kept on disk). Viterbi 1967, IEEE Trans. Inf. Theory 13(2); generators:
-    CCSDS 131.0-B, IEEE 802.11.
+    The free distance is 10. numba compiles the decoder on its first use (some seconds, kept on disk). Viterbi 1967,
+    IEEE Trans. Inf. Theory 13(2); generators: CCSDS 131.0-B, IEEE 802.11.
 
     Args:
         times: copies of the coded bits, 1…99: rate ``1 / (2·times)``.
@@ -134,10 +133,10 @@ def decode(llrs: Llrs, generator_0: int, generator_1: int) -> Bits:
     Args:
         llrs: ``(steps, 2)``, ln P(0)/P(1) of each coded bit.
         generator_0: taps of the first coded bit; the top one of 7 bits is the newest.
-        generator_1: of the second.
+        generator_1: taps of the second coded bit.
     """
     num_steps = llrs.shape[0]
-    output = np.zeros(128, np.uint8)  # of the register: newest bit on top, then the state
+    output = np.zeros(128, np.uint8)  # by register: newest bit on top, then the state
     for register in range(128):
         a, b = register & generator_0, register & generator_1
         parity_a = parity_b = 0

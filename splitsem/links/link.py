@@ -16,9 +16,9 @@ class LinkReport:
         bit_errors: bits of the payload that arrived wrong.
         snr_db: signal-to-noise ratio that the receiver saw (Eb/N0 of a bit on the air); None where
             the link has no such thing.
-        wire_bytes: bytes that occupied the link for it: codes, checksums, packet headers and resends included.
+        wire_bytes: bytes that occupied the link: codes, checksums, packet headers and resends included.
         air_bits: bits that went through a channel that can damage them, resends included.
-        air_errors: those of them that arrived wrong, before any correction.
+        air_errors: bits of ``air_bits`` that arrived wrong, before any correction.
         num_resends: rounds of resending.
     """
 

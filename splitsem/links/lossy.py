@@ -13,14 +13,14 @@ from splitsem.links.link import Link, LinkReport
 from splitsem.links.simulated import SimulatedLink
 from splitsem.links.trace import TraceLink
 
-_SHORT = 64  # bytes that two bytes of checksum will do for
+_SHORT = 64  # up to so many bytes, two bytes of checksum are enough
 
 
 class Packet:
-    """The sender's and the receiver's side of one packet of a simulated link.
+    """One packet of a simulated link, at the sender and at the receiver.
 
     The receiver adds up the log-likelihood ratios of all copies that came (Chase combining, IEEE Trans. Commun. 33(5),
-    1985), so that every resend helps, and believes what its checksum confirms.
+    1985), so that every resend helps, and accepts the content that its checksum confirms.
     """
 
     def __init__(self, content: bytes, code: Code) -> None:
@@ -66,28 +66,28 @@ class _Tally:
 
 
 class LossyLink(Link):
-    """Sends what must arrive undamaged in checked packets and the rest as it is: once, with whatever errors it gets.
+    """Sends protected bytes in checked packets, and the other bytes once, with whatever errors the channel makes.
 
     * The protected bytes travel in packets with a checksum (2 bytes up to 64, else 4) and ``header_code``, or
       ``body_code`` where all of a payload is protected. Packets whose checksum is wrong are sent again, together, up to
-      ``resends`` times; each round costs half a round trip for the request and a link time. Then the payload is lost.
-    * The rest travels behind them in the first round, with ``body_code``; its first ``priority_share`` with
-      ``priority_code``. It is never sent again.
+      ``resends`` times; a round costs half a round trip for the request and a link time. Then the payload is lost.
+    * The other bytes travel behind the packets in the first round, with ``body_code``, the first ``priority_share`` of
+      them with ``priority_code``. They are never sent again.
 
-    All of a round goes through the channel in one piece, in this order; but more than 8 KiB without a code follow in a
-    piece of their own, decided bit by bit, which is faster (a channel's gains and states are drawn anew). The n-th
-    payload of a link with a given seed always meets the same randomness, whatever is in it.
+    A round goes through the channel in one piece, in this order. Only a body of more than 8 KiB without a code follows
+    in a piece of its own, decided bit by bit, which is faster (the channel draws its gains and states anew). The n-th
+    payload of a link with a given seed always meets the same randomness, whatever it contains.
 
     Args:
         channel: what damages bits.
         carrier: rate, delay, energy and packets of the link; it carries the coded bytes.
-        header_code: around a payload's protected bytes when others follow; null: none.
-        body_code: around everything else; null: none.
-        priority_code: around the first part of the unprotected bytes; null: as the rest.
+        header_code: code of a payload's protected bytes when unprotected bytes follow; null: none.
+        body_code: code of everything else; null: none.
+        priority_code: code of the first part of the unprotected bytes; null: ``body_code``.
         priority_share: share of the unprotected bytes, from the front, that ``priority_code`` is for, 0…1.
         resends: rounds after the first, at most.
         packet_bytes: protected bytes in a packet, beside its checksum.
-        seed: of the channel's randomness.
+        seed: seeds the channel's randomness.
     """
 
     is_lossy = True
@@ -169,7 +169,7 @@ class LossyLink(Link):
     ) -> tuple[list[Llrs], bytes]:
         """Carry pieces of coded bits in one go, then plain bytes; counts the cost.
 
-        Returns what the receiver knows of each piece, and the plain bytes as it decided them.
+        Returns what the receiver knows of each piece, and the plain bytes as the receiver decided them.
         """
         bits = np.concatenate(coded) if coded else np.empty(0, np.uint8)
         soft = self.channel.soft(bits, rng)
@@ -182,7 +182,7 @@ class LossyLink(Link):
         tally.air_bits += len(bits) + 8 * len(plain)
         tally.air_errors += int(np.count_nonzero(hard_decisions(soft.llrs) != bits))
         tally.air_errors += int(np.bitwise_count(hard.octets ^ sent).sum())
-        if tally.snr_db is None:  # of the round that the body was in
+        if tally.snr_db is None:  # of the first round, which carries the body
             tally.snr_db = hard.snr_db if plain else soft.snr_db
         ends = np.cumsum([len(piece) for piece in coded])
         pieces = [soft.llrs[end - len(piece) : end] for end, piece in zip(ends, coded, strict=True)]

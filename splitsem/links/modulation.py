@@ -1,10 +1,10 @@
-"""Modulation: BPSK, QPSK and 16-QAM with Gray mapping, of mean symbol energy 1, taken apart into real axes.
+"""BPSK, QPSK and 16-QAM with Gray mapping: levels, likelihoods, error rates, and bit errors drawn without symbols.
 
-A symbol has one axis (BPSK) or two (QPSK, 16-QAM), each with white noise of variance N0/2. An axis carries one bit as
-``±a`` or two as ``±a, ±3a``: the first bit is the sign (0: positive), the second is 1 on the outer levels.
-
-The noise of an axis, in units of its deviation, is beyond −s, −3s or −5s or above s, s being the inner level. Seen from
-an inner level, these are a wrong sign, and with it or without it a wrong second bit; from an outer level likewise.
+A symbol of mean energy 1 has one axis (BPSK) or two (QPSK, 16-QAM), each with white noise of variance N0/2. An axis
+carries one bit as ``±a`` or two as ``±a, ±3a``: the first bit is the sign (0: positive), the second is 1 on ``±3a``.
+With s = a / (deviation of the noise), noise towards zero beyond s makes the sign of an inner level wrong, and beyond 3s
+the sign of an outer level. The second bit is wrong on an inner level for noise beyond 3s, or beyond s away from zero,
+and on an outer level for noise from s to 5s towards zero.
 """
 
 import math
@@ -24,7 +24,7 @@ class Modulation:
     """How bits become levels on real axes.
 
     Attributes:
-        name: as in configurations.
+        name: the name that configurations use.
         num_axes: axes of a symbol.
         bits_per_axis: 1 or 2.
         unit: a, the amplitude of the inner level.
@@ -83,7 +83,7 @@ class Modulation:
 
 
 def _softplus(t: Llrs) -> Llrs:
-    """``ln(1 + e^t)``, in single precision, whose exponentials and logarithms numpy vectorises."""
+    """``ln(1 + e^t)`` in single precision, for which numpy vectorises exponentials and logarithms."""
     grown = np.exp(-np.abs(t))
     grown += np.float32(1)
     return np.maximum(t, np.float32(0)) + np.log(grown, out=grown)
@@ -107,7 +107,7 @@ def modulation(name: str) -> Modulation:
 
 
 def chosen_ebn0_db(scheme: Modulation, ebn0_db: float | None, esn0_db: float | None) -> float:
-    """The Eb/N0 that one of the two gives. Raises ValueError unless exactly one is given, within −40…60 dB."""
+    """The Eb/N0 from either argument. Raises ValueError unless exactly one is given, within −40…60 dB."""
     if (ebn0_db is None) == (esn0_db is None):
         raise ValueError(f"give one of ebn0_db and esn0_db and leave the other null, got {ebn0_db} and {esn0_db}")
     if ebn0_db is not None:
@@ -121,18 +121,18 @@ def noise_density(scheme: Modulation, ebn0_db: float) -> float:
     return 1 / (scheme.bits_per_symbol * from_db(ebn0_db))
 
 
-_CHUNK_BYTES = 1 << 16  # the fastest of 2^12 … 2^16: what stays in a processor's cache, and few calls
+_CHUNK_BYTES = 1 << 16  # the fastest of 2^12 … 2^16: fits a processor's cache, and needs few calls
 _TOP = np.uint32(2**32 - 1)
 Flags = NDArray[np.bool_]
 Number = TypeVar("Number", np.uint32, np.float32)
 
 
 def errors_of_tails(octets: Octets, tails: NDArray[np.float64], run: int, rng: np.random.Generator) -> Octets:
-    """Which decided bits are wrong, from the probabilities of each block: fast where blocks are long.
+    """Which decided bits are wrong, drawn from the probabilities of each block: fast where blocks are long.
 
     Args:
-        octets: what is sent.
-        tails: of ``Modulation.tails``, ``(3, blocks)``.
+        octets: the sent bits, eight to a byte.
+        tails: what ``Modulation.tails`` gives, ``(3, blocks)``.
         run: axes of a block.
         rng: draws 32 bits for each axis.
     """
@@ -144,10 +144,10 @@ def errors_of_tails(octets: Octets, tails: NDArray[np.float64], run: int, rng: n
 
 
 def errors_of_noise(octets: Octets, levels: NDArray[np.float32], run: int, rng: np.random.Generator) -> Octets:
-    """Which decided bits are wrong, from noise: where there are about as many blocks as axes.
+    """Which decided bits are wrong, drawn as noise: fast where there are about as many blocks as axes.
 
     Args:
-        octets: what is sent.
+        octets: the sent bits, eight to a byte.
         levels: s of each block, ``(blocks,)``.
         run: axes of a block.
         rng: draws the noise of each axis.
@@ -162,12 +162,12 @@ def errors_of_noise(octets: Octets, levels: NDArray[np.float32], run: int, rng: 
 def _planes(
     octets: Octets, wrong: Octets, of_blocks: NDArray[Number], run: int
 ) -> Iterator[tuple[int, Octets, Octets, NDArray[Number]]]:
-    """Pieces that fit a cache, and in each the k-th axes of its bytes, k = 0…3.
+    """Cut the bytes into pieces that fit a cache, and give the k-th axes of each piece, k = 0…3.
 
     Yields:
         k, the bytes, their errors so far, and the columns of ``of_blocks`` ``(rows, blocks)`` that belong to the axes.
     """
-    of_axes = of_blocks[:, :1]  # one block: the same for all axes
+    of_axes = of_blocks[:, :1]  # one block serves all axes
     for start in range(0, len(octets), _CHUNK_BYTES):
         sent, out = octets[start : start + _CHUNK_BYTES], wrong[start : start + _CHUNK_BYTES]
         for k in range(4):

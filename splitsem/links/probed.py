@@ -13,11 +13,11 @@ NO_RATE_BPS = 1e15
 
 
 class MeasuredLink(Link):
-    """The median time of the probes of each size, and straight lines in between: no shape of the link is assumed.
+    """Takes the median time of the probes of each size, and straight lines between sizes, whatever the link's shape.
 
-    So a token bucket that lets short payloads through faster than its rate, or a window that opens slowly, is in the
-    figures of payloads of that size. A probe goes the way of a frame, so its time holds the software's share at both
-    ends and the answer's way back. Beyond the largest size the line goes on at the fitted rate.
+    The times thereby hold what the link does at a size: a token bucket, say, lets short payloads through faster than
+    its rate, or a window opens slowly. A probe goes the way of a frame, so its time holds the software's share at both
+    ends and the answer's way back. Beyond the largest size, the time grows at the fitted rate.
 
     Args:
         probes: bytes sent and seconds until the answer was there, for each probe; any order.
@@ -48,7 +48,7 @@ class MeasuredLink(Link):
         self.bandwidth_bps = 8 / self._slope if self._slope > 8 / NO_RATE_BPS else NO_RATE_BPS
 
     def link_s(self, payload_bytes: float) -> float:
-        """Seconds for a payload of this size there and its answer back."""
+        """Seconds for a payload of this size to the server and its answer back."""
         beyond = max(0.0, payload_bytes - self._sizes[-1])
         return float(np.interp(payload_bytes, self._sizes, self._times_s)) + beyond * self._slope
 

@@ -1,10 +1,10 @@
-"""Link metrics: what a link was measured to do, as a JSON file.
+"""RecordedLink: a link as `workflow=measure_link` measured it, and the JSON file that holds the measurement.
 
     {"schema": "splitsem.link/1", "date": "2026-11-22T06:00:00+00:00", "target": "192.168.1.20:50051",
      "transport": "grpc", "rtt_s": {"median": 0.004, "p95": 0.009}, "loss": null, "up_bps": 2.1e7, "down_bps": 9.0e7,
      "num_rtts": 100, "num_packets": 0, "versions": {"splitsem": "0.1.0", ...}}
 
-`workflow=measure_link` writes one; `transport=measured transport.path=FILE` and the rate controller's `link` read it.
+`transport=measured transport.path=FILE` and the rate controller's `link` read the file.
 """
 
 import json
@@ -24,20 +24,20 @@ SCHEMA = "splitsem.link/1"
 
 @dataclass(frozen=True)
 class LinkMetrics:
-    """A link to one server, as measured from the device.
+    """A link to one server, as measured from the edge.
 
     Attributes:
         target: the server's ``host:port``.
         transport: what the measuring frames travelled by: ``grpc`` or ``udp``.
-        date: when, in UTC (ISO 8601).
+        date: when the link was measured, in UTC (ISO 8601).
         rtt_s: median round-trip time of an empty message, both ends' software included.
-        rtt_p95_s: its 95th percentile.
-        up_bps: goodput from the device to the server, bits per second.
-        down_bps: goodput back.
+        rtt_p95_s: 95th percentile of the round-trip time.
+        up_bps: goodput from the edge to the server, bits per second.
+        down_bps: goodput from the server to the edge, bits per second.
         loss: share of datagrams that did not arrive, 0…1; None where TCP hides it.
         num_rtts: round trips behind ``rtt_s``.
         num_packets: datagrams behind ``loss``.
-        versions: of the packages at the device's end.
+        versions: versions of the packages on the edge.
     """
 
     target: str
@@ -64,14 +64,14 @@ class LinkMetrics:
 
 
 class RecordedLink(SimulatedLink):
-    """The simulated link with the round-trip time and the goodput up that ``workflow=measure_link`` found.
+    """A simulated link with the round-trip time and the goodput to the server that ``workflow=measure_link`` found.
 
     Args:
-        path: the file.
+        path: the file that ``workflow=measure_link`` wrote.
         energy_j_per_bit: joules the sender spends on each payload bit; not measured.
 
     Raises:
-        ConfigError: the file is missing or is not a whole one.
+        ConfigError: the file is missing or incomplete.
     """
 
     def __init__(self, path: str, energy_j_per_bit: float = 0.0) -> None:
@@ -90,7 +90,7 @@ def read_link_metrics(path: str | Path) -> LinkMetrics:
     """Read what ``write_link_metrics`` wrote and check all of it.
 
     Raises:
-        ConfigError: the file is missing, is not JSON, has another schema or a value that cannot be.
+        ConfigError: the file is missing, is not JSON, or has a wrong schema or value.
     """
     try:
         text = read_text(path, "link's file")

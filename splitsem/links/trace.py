@@ -16,16 +16,15 @@ _MAX_DIGITS = 15  # milliseconds beyond 30,000 years are a damaged file, and mus
 
 
 class TraceLink(Link):
-    """Integrates a Mahimahi trace: a payload occupies the next ``ceil(bytes / 1500)`` delivery opportunities.
+    """Replays a Mahimahi trace: a payload occupies the next ``ceil(bytes / 1500)`` delivery opportunities.
 
     Each line of the file is the millisecond at which 1,500 bytes can leave; after the last line the trace starts
     again, shifted by that last line's time (Mahimahi's own rule, Netravali et al., USENIX ATC 2015).
 
     The link keeps a clock. A payload is offered when the one before it has left (the first at ``start_s``), so
-    consecutive payloads see later parts of the trace, in the same way every time. A payload begins with an
-    opportunity of its own: what the last one has left over is lost, and so are opportunities before ``start_s``. An
-    empty payload takes one. ``link_s`` is the time from the offer to the payload's last opportunity, plus
-    ``rtt_s / 2``.
+    consecutive payloads see later parts of the trace, alike in every run. Payloads never share an opportunity:
+    the rest of a payload's last one is lost, and so are all opportunities before ``start_s``. An empty payload takes
+    one opportunity. ``link_s`` is the time from the offer to the payload's last opportunity, plus ``rtt_s / 2``.
 
     Args:
         path: the trace file.
@@ -34,7 +33,7 @@ class TraceLink(Link):
         start_s: where in the (looping) trace the first payload is offered, in seconds.
 
     Raises:
-        ConfigError: the file is missing, or a line of it is not a trace's (with the line's number).
+        ConfigError: the file is missing, or no trace; the message has the number of the wrong line.
     """
 
     def __init__(self, path: str, rtt_s: float, energy_j_per_bit: float, start_s: float = 0.0) -> None:
@@ -89,7 +88,7 @@ def read_trace(path: str | Path) -> npt.NDArray[np.int64]:
     """The delivery opportunities of a Mahimahi trace: milliseconds, never decreasing, the last one above zero.
 
     Raises:
-        ConfigError: no such file, or the line that is wrong, and how.
+        ConfigError: the file is missing, or a line is wrong; the message says which line and why.
     """
     try:
         lines = Path(path).expanduser().read_text(encoding="ascii").rstrip().splitlines()

@@ -1,1 +1,1 @@
-"""Models: small backbones as ordered named stages, and builders for torchvision and timm."""
+"""Models: small backbones as ordered named stages, RepVGG with branches, and builders for torchvision and timm."""

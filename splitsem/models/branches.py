@@ -24,7 +24,7 @@ class Gamma:
 
     Attributes:
         index: γ, 0…13, as published.
-        groups: what is folded together, in the order of execution.
+        groups: the groups of branches that are folded together, in the order of execution.
     """
 
     index: int
@@ -32,12 +32,12 @@ class Gamma:
 
     @property
     def branches(self) -> frozenset[Branch]:
-        """The branches that take part; ways with the same ones compute the same function."""
+        """The branches that take part; ways with equal branches compute the same function."""
         return frozenset(chain.from_iterable(self.groups))
 
     @property
     def label(self) -> str:
-        """``+`` folded, ``/`` beside each other: ``(D+K)/I``."""
+        """The groups in one line, ``+`` for folded and ``/`` for beside each other: ``(D+K)/I``."""
         parts = ["+".join(b for b in Branch if b in group) for group in self.groups]
         return "/".join(f"({part})" if "+" in part and len(parts) > 1 else part for part in parts)
 
@@ -81,7 +81,7 @@ def equivalents(gamma: Gamma, offered: tuple[Gamma, ...] = GAMMAS) -> tuple[Gamm
 
 
 def offered(has_identity: bool) -> tuple[Gamma, ...]:
-    """The ways to run a block; without I where its input cannot be added to its output.
+    """The ways to run a block; without I where the block's input cannot be added to its output.
 
     >>> [g.index for g in offered(has_identity=False)]
     [0, 1, 3, 4]
@@ -100,7 +100,7 @@ def without_identity(gamma: Gamma) -> Gamma | None:
 
 
 def whole_gamma(gammas: Iterable[int], folded: bool) -> int:
-    """Of the offered γ, the one with all branches, folded into one or beside each other.
+    """The offered γ that has all branches, folded into one or beside each other.
 
     >>> whole_gamma(range(14), folded=True), whole_gamma((0, 1, 3, 4), folded=False), whole_gamma((0,), folded=True)
     (13, 3, 0)

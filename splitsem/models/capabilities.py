@@ -1,4 +1,4 @@
-"""What a model may offer beyond its forward pass; training and assembly use it where it is there."""
+"""What a model may offer beyond its forward pass, for training and assembly to use; and a chain of named units."""
 
 from collections.abc import Mapping
 from itertools import chain
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 @runtime_checkable
 class Deployable(Protocol):
-    """Trained in one form, scored, cut and timed in another one that is made from the trained weights.
+    """A model that is trained in one form, and scored, cut and timed in another form made from the trained weights.
 
     Attributes:
-        deploy_settings: the constructor's arguments that concern only the second form: trainings that differ in
-            nothing else are one training.
+        deploy_settings: the constructor's arguments that concern only the second form: networks that differ in
+            nothing else share one training.
     """
 
     deploy_settings: ClassVar[tuple[str, ...]]
@@ -24,7 +24,7 @@ class Deployable(Protocol):
 
 @runtime_checkable
 class Regularised(Protocol):
-    """Adds a term of its own to the training loss."""
+    """A model that adds a term of its own to the training loss."""
 
     def regularisation(self) -> Tensor:
         """The term, a scalar that gradients flow through."""
@@ -32,10 +32,10 @@ class Regularised(Protocol):
 
 @runtime_checkable
 class HyperWeighted(Protocol):
-    """Has hyper-weights α that may learn alone, after the weights.
+    """A model with hyper-weights α that may learn alone, after the weights.
 
     Attributes:
-        alpha_epochs: for how many epochs they do; 0: not at all.
+        alpha_epochs: number of epochs in which α learns alone; may be 0.
     """
 
     alpha_epochs: int

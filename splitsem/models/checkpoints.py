@@ -25,7 +25,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Read a ``.safetensors`` file, or a state dict saved by torch (read with ``weights_only=True``: no code can run).
 
     Raises:
-        ConfigError: the file is missing, damaged or holds something else than named tensors.
+        ConfigError: the file is missing, damaged or holds something other than named tensors.
     """
     path = Path(path)
     if not path.is_file():

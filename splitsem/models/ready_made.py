@@ -1,4 +1,4 @@
-"""torchvision_model: any classification or segmentation network of torchvision, fitted to a task."""
+"""torchvision_model, timm_model: any network of torchvision or timm, fitted to a task's pictures and classes."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -101,7 +101,7 @@ def check_output(network: nn.Module, name: str, input_shape: Sequence[int], outp
 
     Args:
         network: any network; its mode and buffers are left as they were.
-        name: what a user calls it.
+        name: what a user calls the network.
         input_shape: shape of one sample.
         output_shape: shape the task needs for one sample.
 
@@ -130,7 +130,7 @@ def first_line(exc: BaseException) -> str:
     return str(exc).strip().partition("\n")[0].rstrip(".") or type(exc).__name__
 
 
-# densenet's published files still have names from a time when a dot was allowed in a module's own name.
+# In densenet's published files, a module's own name holds a dot, which torch does not allow.
 OLD_DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.\w+)$")
 
 

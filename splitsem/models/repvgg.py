@@ -1,4 +1,4 @@
-"""HyperRepVgg: RepVGG with learned branch weights α, trained whole and deployed in any of the 14 ways γ a block."""
+"""HyperRepVgg: RepVGG with learned branch weights α, deployed in any of 14 ways γ a block; official weights fit."""
 
 import copy
 import logging
@@ -42,9 +42,9 @@ def load_official(network: "HyperRepVgg", weights: Mapping[str, Tensor], source:
     changes nothing but adds the bias, and the other branches get α = 0.
 
     Args:
-        network: in training form.
+        network: a network in training form.
         weights: state dict in official key names.
-        source: where it comes from, for messages.
+        source: where the weights come from, for messages.
 
     Raises:
         ConfigError: a tensor is missing, unknown or of another shape.
@@ -117,18 +117,18 @@ class HyperRepVgg(UnitChain):
         widths: channels of the stem and of each stage: one more than ``blocks``.
         groups: groups of the convolutions in blocks 2, 4, …, 26 (the stem is block 0); 1 elsewhere.
         stem_stride: 2 as published, or 1 for small pictures.
-        image_size: pictures are resized to it, get three channels and ImageNet's normalisation, which published
-            weights expect; None takes them as they are.
+        image_size: height and width to which pictures are resized; they also get three channels and ImageNet's
+            normalisation, which published weights expect. None takes pictures as they are.
         weights: a local ``.safetensors`` or ``.pth`` file in RepVGG's official key names, of either form.
         gamma: how ``deployed`` runs the blocks: None for the training form, one γ for all blocks (where a block has no
             identity, the closest way without it, see ``closest``), or one γ a block, the stem first.
         alpha_keep: share of all branches that ``deployed`` keeps, the most important ones, one a block at least.
         is_alpha_trained: whether every α is learned; else it stays 1.
-        alpha_epochs: 0: α learns with the weights. Else the weights learn with every α = 1, and for so many epochs more
-            every α learns alone, weights and batch norm's statistics being frozen: as published, and what makes α
-            comparable between blocks. ``lightning.fit.Fit`` does so.
-        alpha_l1: β, weight of Σ|α| in the training loss; 0.01 as published, where α learns alone. While the
-            weights learn too it says little: the next batch norm makes up for a smaller α.
+        alpha_epochs: 0: α learns with the weights. Otherwise the weights learn with every α = 1, and then every α
+            learns alone for so many epochs, with frozen weights and batch norm statistics, as published: this makes
+            α comparable between blocks. ``training.fit.Fit`` does so.
+        alpha_l1: β, weight of Σ|α| in the training loss; 0.01 as published, where α learns alone. While the weights
+            learn, too, β has little effect: the next batch norm makes up for a smaller α.
 
     Raises:
         ValueError: an argument makes no sense, or a γ is not possible for its block.
@@ -185,7 +185,7 @@ class HyperRepVgg(UnitChain):
 
     @property
     def block_names(self) -> tuple[str, ...]:
-        """Their names, in the same order: all units but the head."""
+        """The names of the blocks, in order: all units but the head."""
         return self.unit_names[:-1]
 
     def deployed(self) -> nn.Module:
@@ -294,7 +294,7 @@ class HyperRepVgg(UnitChain):
         return self.alpha_l1 * torch.stack([block.alpha[b].abs() for block in self.blocks for b in block.active]).sum()
 
     def learn(self, weights: bool, alpha: bool) -> None:
-        """Say what training changes: the weights, with batch norm's statistics, and every α; or one of the two."""
+        """Say what training changes: the weights (with batch norm's statistics), every α, or weights and α."""
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(alpha if ".alpha." in name else weights)
         self._are_weights_frozen = not weights

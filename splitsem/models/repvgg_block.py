@@ -19,8 +19,8 @@ class RepVggBlock(nn.Module):
     Args:
         in_channels: width of ``x``.
         out_channels: width of ``y``.
-        stride: of both convolutions.
-        groups: of both convolutions.
+        stride: stride of both convolutions.
+        groups: groups of both convolutions.
 
     Attributes:
         active: the branches that are summed; the others keep their weights and take no part.
@@ -89,7 +89,7 @@ class RepVggBlock(nn.Module):
 
     @torch.no_grad()
     def kernel_and_bias(self, branch: Branch) -> tuple[Tensor, Tensor]:
-        """The branch as one convolution, in float64; the identity as a 1×1 one, block-diagonal where it is grouped.
+        """The branch as one convolution, in float64; the identity is a 1×1 convolution, block-diagonal if grouped.
 
         Returns:
             The kernel (out_channels, in_channels / groups, k, k) with k = 3 for D and 1 for the others, and the bias.
@@ -155,7 +155,7 @@ class DeployedBlock(nn.Module):
         gamma: the way to run it.
 
     Attributes:
-        gamma: that way.
+        gamma: the way the block runs.
 
     Raises:
         ValueError: γ names a branch that the block never had, or only branches that were pruned.

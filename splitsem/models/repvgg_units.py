@@ -1,4 +1,4 @@
-"""The units of a RepVGG by blocks and widths (arXiv 2101.03697, table 2): trunk, head, and the checks of both."""
+"""The units of a RepVGG (arXiv 2101.03697, table 2): how they are built, what they cost, which branches to keep."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,14 +67,14 @@ _ITEM_BYTES = 4  # float32
 class UnitFacts:
     """One unit of a chain at its real input shape, batch 1.
 
-    Counted as everywhere in splitsem (``splitsem.split.half``): a multiply-add of a convolution or a matrix product is
-    two operations, any other operation one for each element; bytes are all inputs, weights and outputs of every
+    Costs are counted as in ``splitsem.split.half``: a multiply-add of a convolution or a matrix product is two
+    operations, any other operation is one for each element; bytes are all inputs, weights and outputs of every
     operation, in float32.
 
     Attributes:
-        name: of the unit, e.g. ``stage1.0``.
-        input_shape: without the batch.
-        output_shape: without the batch.
+        name: name of the unit, e.g. ``stage1.0``.
+        input_shape: shape of the input, without the batch.
+        output_shape: shape of the output, without the batch.
         gammas: the ways to run it; a unit without branches has γ 0 only.
         flops: γ → floating-point operations.
         bytes: γ → bytes read and written, weights included.
@@ -175,7 +175,7 @@ def most_important(importance: Sequence[Mapping[Branch, float]], share: float) -
 
     Args:
         importance: block → branch → importance.
-        share: of all branches, to be kept, in (0, 1]; where that is fewer than there are blocks, each keeps one.
+        share: share of all branches to keep, in (0, 1]; each block keeps at least one branch, whatever the share.
 
     >>> most_important([{Branch.D: 1.0, Branch.K: 3.0}, {Branch.D: 0.1, Branch.K: 0.2}], share=0.75)
     (frozenset({<Branch.K: 'K'>, <Branch.D: 'D'>}), frozenset({<Branch.K: 'K'>}))

@@ -1,4 +1,4 @@
-"""capture: export a model to a clean operation graph: one input, one output tensor, batch size free, no guards."""
+"""capture: a model as a clean graph of operations, with one input, one output tensor, any batch size and no guards."""
 
 import warnings
 from collections.abc import Mapping
@@ -176,7 +176,7 @@ def op_name(node: fx.Node) -> str:
 
 
 def home_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """The device of the model's weights, and their floating-point type; CPU and float32 when there are none."""
+    """The placement and floating-point type of the model's weights; CPU and float32 for a model without weights."""
     weights = [*model.parameters(), *model.buffers()]
     device = weights[0].device if weights else torch.device("cpu")
     dtype = next((w.dtype for w in weights if w.is_floating_point()), torch.float32)
@@ -184,7 +184,7 @@ def home_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 
 def capture(model: nn.Module, input_shape: tuple[int, ...], training: bool = False) -> fx.GraphModule:
-    """Export ``model`` and tidy its graph up; the weights are the model's own tensors. Leaves it in eval mode.
+    """Export ``model`` and tidy its graph up; the weights are the model's own tensors. The model is left in eval mode.
 
     A model with ``nn.MultiheadAttention`` switches torch's fused attention path off for the process
     (``torch.backends.mha``), so that the whole model and its halves stay equal bit for bit.

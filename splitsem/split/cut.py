@@ -35,7 +35,7 @@ class Cut:
     fingerprint: str
 
     def with_tail(self, tail: nn.Module | None) -> "Cut":
-        """This cut with other weights behind it: a tail that was tuned with a codec; None keeps the network's own.
+        """This cut with other weights behind it: a tail that was tuned with a codec; None keeps its own tail.
 
         Raises:
             ConfigError: the tail does not compute what the network does behind this point.
@@ -78,7 +78,7 @@ def build_head(flow: Flow, k: int) -> nn.Module:
 def build_tail(flow: Flow, k: int, layers: Sequence[fx.Node] | None = None) -> nn.Module:
     """The network after ``flow.data[k]``; takes the crossing tensors one by one.
 
-    With ``layers``, nodes after it, the result is a tuple: the output, then what those nodes make.
+    With ``layers``, which are nodes after the cut, the result is a tuple: the output, then what those nodes make.
     """
     side = _Side(flow)
     for i, node in enumerate(flow.live[k]):
@@ -138,7 +138,7 @@ class _Side:
     def restore_layout(self, node: fx.Node) -> None:
         """Give a received tensor the memory order it had in the whole model: kernels differ in the last bit otherwise.
 
-        Costs nothing when the tensor comes straight from the head.
+        This costs nothing when the tensor comes straight from the head.
         """
         value = node.meta["val"]
         strides = [self.flow.batch.size(stride, batch=2) or 0 for stride in value.stride()]

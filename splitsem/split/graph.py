@@ -30,14 +30,14 @@ Granularity = Literal["layer", "op"]
 class SplitGraph:
     """The split points of a model, and its head and tail at each of them.
 
-    The model is put in eval mode and stays there; move it to its device first. Its weights are shared with every head
-    and tail, never copied: training any of them trains all.
+    The model is put in eval mode and stays there; move it to its placement first. Its weights are shared with every
+    head and tail, never copied: training a head or a tail trains the model.
 
     Args:
         model: takes one tensor ``(batch, *input_shape)``, returns one tensor (or a mapping whose ``"out"`` is taken).
         input_shape: shape of one sample, without the batch.
-        granularity: ``"layer"`` offers a point for each layer (see ``layer_cuts``), or for each unit where the model
-            names its units (``unit_names``); ``"op"`` one after every operation.
+        granularity: ``"layer"`` offers a point for each layer (``point.layer_cuts``), or for each unit where the model
+            names its units (``unit_names``); ``"op"`` offers a point after every operation.
         training: whether the halves compute as in train mode (see ``trainable``); the model itself stays in eval mode.
 
     Attributes:
@@ -77,7 +77,7 @@ class SplitGraph:
         """The point of this name, or of this index (negative ones count from the end).
 
         Raises:
-            SplitPointError: there is none; the message lists the valid ones.
+            SplitPointError: there is no such point; the message lists the valid ones.
         """
         if isinstance(point, int) and -len(self.points) <= point < len(self.points):
             return self.points[point]

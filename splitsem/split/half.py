@@ -1,4 +1,4 @@
-"""Half: one side of a cut as a machine sees it, with what each of its operations costs."""
+"""Half: one side of a cut as a machine sees it, and the cost of each operation in FLOPs and bytes."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ class Half:
         side: which side of the cut.
         point: name of the split point.
         module: the network part itself, callable as ``module(*example)``.
-        example: its inputs for one sample (batch 1).
+        example: the inputs of this side for one sample (batch 1).
         ops: the cost of each of its operations; empty for a side that computes nothing.
         fingerprint: identifies the model and its weights' shapes, so that a LUT of another model is refused.
     """

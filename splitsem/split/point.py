@@ -1,4 +1,4 @@
-"""SplitPoint: a place where the model may be cut, and what is known about it."""
+"""SplitPoint: what is known of a place to cut a model, how such places are named, and which of them are offered."""
 
 import re
 from collections import Counter
@@ -28,13 +28,13 @@ class SplitPoint:
 
     Attributes:
         name: friendly name, e.g. ``layer1.0``; ``input`` and ``output`` are the ends.
-        index: its number (λ) among the offered points, from 0 = ``input``.
+        index: number (λ) of the point among the offered points, from 0 = ``input``.
         tensors: every tensor that crosses, in the order in which the head returns them.
         raw_bytes: float32 size of the crossing tensors for one sample (other dtypes at their own size).
         head_ops: cost of the head's operations for one sample.
         tail_ops: cost of the tail's operations for one sample.
         head_param_bytes: size of the parameters and buffers that only the head needs.
-        tail_param_bytes: the same for the tail.
+        tail_param_bytes: size of the parameters and buffers that only the tail needs.
         is_bottleneck: whether ``raw_bytes`` is below the input's.
         is_batched: whether dimension 0 of every crossing tensor is the batch, so that a batch can be taken apart.
     """
@@ -137,12 +137,12 @@ def is_heavy(node: fx.Node) -> bool:
 def layer_cuts(nodes: Sequence[fx.Node], candidates: Sequence[Candidate], total_flops: float) -> list[Candidate]:
     """One cut a layer: a heavy operation and the cheap ones that follow it, cut where the fewest bytes cross.
 
-    Among equally small places those where the batch stays the first dimension win, then the last one at which a module
-    ends: conv → batch norm → relu is cut after the relu, a pre-norm transformer block before the next block's norm. A
-    layer gets no point of its own when it neither sends fewer bytes than the point before nor adds 1 % of the model's
-    operations to the head (the inside of a squeeze-and-excitation branch, say). ``input`` and ``output`` are always
-    offered; what comes before the first heavy operation (a normalisation) belongs to ``input``, what follows the last
-    one to ``output``, unless fewer bytes cross in between.
+    Among places with equally few bytes, a place where the batch stays the first dimension wins, then the last place at
+    which a module ends: conv → batch norm → relu is cut after the relu, a pre-norm transformer block before the next
+    block's norm. A layer gets no point of its own when it neither sends fewer bytes than the point before nor adds 1 %
+    of the model's operations to the head (the inside of a squeeze-and-excitation branch, say). ``input`` and ``output``
+    are always offered; operations before the first heavy one (a normalisation) belong to ``input``, operations after
+    the last heavy one to ``output``, unless fewer bytes cross in between.
 
     Args:
         nodes: all data nodes of the graph, in order.
@@ -175,12 +175,12 @@ def unit_cuts(names: Sequence[str], candidates: Sequence[Candidate], units: Sequ
     """``input``, then the cut after each of ``units``: cut λ leaves λ units to the head.
 
     Args:
-        names: of all data nodes of the graph; a module's is that of the node that ends it.
+        names: names of all data nodes of the graph; a module has the name of the node that ends it.
         candidates: the possible cuts in order, ``input`` first and ``output`` last.
         units: paths of modules, in order; the last one makes the output.
 
     Raises:
-        ConfigError: the model cannot be cut after one of them.
+        ConfigError: the model cannot be cut after one of the units.
     """
     first, *middle, last = candidates
     after = {names[candidate.k]: candidate for candidate in middle}

@@ -1,4 +1,4 @@
-"""TrainableCut: a cut whose halves can be trained apart — as in train mode for steps, as in eval mode for scores."""
+"""TrainableCut: a cut whose halves can be trained apart, in train mode for steps and in eval mode for scores."""
 
 import torch
 from torch import Tensor, fx, nn
@@ -13,8 +13,8 @@ _KEEPS_STATISTICS = {torch.ops.aten.batch_norm.default, torch.ops.aten.instance_
 class TrainableHalf:
     """One half of a network in both modes, over the same weights.
 
-    A graph is captured for one mode: batch normalisation and dropout are different operations in the two. So a half
-    that is trained has two graphs, and these share their tensors: a step changes what the next evaluation computes.
+    A graph is captured for one mode, because batch normalisation and dropout compute differently in train and eval
+    mode. So a half that is trained has two graphs, which share their tensors: a step changes the next evaluation.
 
     Args:
         train: computes as in train mode; updates running statistics.
@@ -48,7 +48,7 @@ class TrainableCut:
 
     Attributes:
         evaluation: the cut as it is scored and served.
-        point: the same cut as it is trained; what crosses may differ (a dropout's mask is not there in eval mode).
+        point: the split point as it is trained; what crosses may differ (eval mode has no dropout mask, say).
         head, tail: the halves; they share the model's weights.
 
     Raises:

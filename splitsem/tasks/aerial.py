@@ -79,7 +79,7 @@ class Canvas:
         self.image *= 1 - np.float32(strength) * alpha
 
     def label_at(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.uint8]:
-        """Labels at world positions; those outside the picture are left out."""
+        """Labels at world positions; positions outside the picture are left out."""
         column = np.floor(np.asarray(x) / self.pitch).astype(int).ravel()
         row = np.floor(np.asarray(y) / self.pitch).astype(int).ravel()
         inside = (column >= 0) & (column < self.size) & (row >= 0) & (row < self.size)
@@ -119,7 +119,7 @@ def scene(seed: int, index: int, size: int = 64) -> tuple[NDArray[np.uint8], NDA
     """Paint scene number ``index``.
 
     Args:
-        seed: of the whole data set.
+        seed: seed of the whole data set.
         index: number of the scene, at least 0.
         size: width and height in pixels; the world shown stays the same.
 
@@ -141,7 +141,7 @@ def scene(seed: int, index: int, size: int = 64) -> tuple[NDArray[np.uint8], NDA
 
 
 def _rubble(canvas: Canvas) -> Field:
-    """Broken wood, plaster and brick over the whole picture (3, S, S), to be let through where it lies."""
+    """Broken wood, plaster and brick over the whole picture (3, S, S), to be painted where rubble lies."""
     u, v = canvas.local(WORLD / 2, WORLD / 2, canvas.rng.uniform(0, np.pi))
     chips = canvas.rng.integers(len(_CHIPS), size=(80, 40))
     picked = chips[(u * 0.9).astype(int) % 80, (v * 0.6).astype(int) % 40]
@@ -245,7 +245,7 @@ def _free_place(canvas: Canvas, half_u: float, half_v: float, turn: float, tries
 def _roof(
     canvas: Canvas, rubble: Field, edge: Field, u: Field, v: Field, grade: int, shadow: NDArray[np.float64], turn: float
 ) -> None:
-    """A gable roof; what the storm took shows rafters, darkness, and a tarpaulin at best."""
+    """A gable roof; where the storm tore it open, rafters, darkness or a tarpaulin show."""
     rng = canvas.rng
     colour = np.array(_ROOFS[rng.integers(len(_ROOFS))]) * rng.uniform(0.85, 1.1)
     sunny = -np.sign(-np.sin(turn) * shadow[0] + np.cos(turn) * shadow[1])  # which side of the ridge faces the sun
@@ -344,7 +344,7 @@ def _vehicles(canvas: Canvas, roads: list[_Road], shadow: NDArray[np.float64]) -
 
 
 def _photograph(canvas: Canvas) -> NDArray[np.uint8]:
-    """What the camera makes of it: clouds, haze, colour of the light, exposure, sensor noise."""
+    """What the camera makes of the scene: clouds, haze, colour of the light, exposure, sensor noise."""
     rng, image = canvas.rng, canvas.image
     if rng.random() < 0.4:
         image *= 1 - np.float32(rng.uniform(0.2, 0.45)) * np.clip(0.5 + 2 * canvas.noise(3), 0, 1)

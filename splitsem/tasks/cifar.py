@@ -37,9 +37,9 @@ CLASS_NAMES = {
 
 
 class Cifar(ClassificationTask):
-    """45,000 train (shifted and mirrored), 5,000 val held out of the official training set, the official 10,000 test.
+    """Train: 45,000 images, shifted and mirrored; val: 5,000 more of the official training set; test: the official one.
 
-    torchvision unpickles the official files, and only after their MD5 sums were found right.
+    torchvision unpickles the official files, but only after it has checked their MD5 sums.
 
     Args:
         root: folder that holds ``cifar-10-batches-py`` or ``cifar-100-python``.

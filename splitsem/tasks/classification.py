@@ -1,4 +1,4 @@
-"""ClassificationTask: what all image classification tasks share — loss, score, and how samples are held out."""
+"""ClassificationTask: what all image classification tasks share — loss, score, held-out samples, images in memory."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -97,8 +97,8 @@ Sample = tuple[Tensor, Tensor]
 class ImageTensors(Dataset[Sample]):
     """Images and labels in memory.
 
-    A quarter of the memory of float32 tensors, and ``__getitems__`` (which DataLoader calls when it is there)
-    converts and augments a whole batch at once: on the CPU that costs far less than image by image.
+    Images of uint8 take a quarter of float32's memory. DataLoader calls ``__getitems__``, which converts and augments a
+    whole batch at once: on the CPU that costs far less than image by image.
 
     Args:
         images: uint8, shape ``(n, channels, height, width)``.
@@ -163,7 +163,7 @@ def labels_of(dataset: Dataset) -> NDArray[np.int64]:
     """Class index of every sample, shape ``(n,)``, from the data set's ``labels`` or ``targets``.
 
     Raises:
-        ConfigError: it has neither, so that every picture would have to be read for its label.
+        ConfigError: the data set has neither, so that every picture would have to be read for its label.
     """
     if isinstance(dataset, Subset):
         return labels_of(dataset.dataset)[np.asarray(dataset.indices, np.int64)]
@@ -177,7 +177,7 @@ def domains_of(dataset: Dataset) -> NDArray[np.int64]:
     """The domain of every sample, shape ``(n,)``, from the data set's ``domains``.
 
     Raises:
-        ConfigError: it has none, or all samples are of one domain.
+        ConfigError: the data set has no ``domains``, or all samples are of one domain.
     """
     domains = _domains(dataset)
     if len(np.unique(domains)) < 2:

@@ -1,4 +1,4 @@
-"""Corruption: what a poor sensor, link or weather does to a picture; a function of the picture and of who it is."""
+"""Corruptions of pictures: the interface, its random numbers, and the families that damage single pixels."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ _INDEX_BITS = 56
 class Corruption(ABC):
     """One family of corruptions at one strength, for images in [0, 1].
 
-    What is random in it is drawn for each image from a generator of its own and apart from the arithmetic, which
-    works on whole batches: the same image is corrupted alike in any batch, in any order, in any process.
+    The random numbers of each image come from a generator of its own, apart from the arithmetic, which works on whole
+    batches: an image is corrupted alike in any batch, in any order, in any process.
 
-    A family has one parameter. It is given exactly or by a severity 1…5, as in Hendrycks and Dietterich, "Benchmarking
+    A family has one parameter, given exactly or by a severity 1…5, as in Hendrycks and Dietterich, "Benchmarking
     Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019 (arXiv 1903.12261).
 
     Args:
@@ -28,13 +28,13 @@ class Corruption(ABC):
         severity: 1 (slight) … 5 (severe), or None.
 
     Raises:
-        ValueError: neither or both are given, or they are out of range.
+        ValueError: neither or both of ``value`` and ``severity`` are given, or one is out of range.
 
     Attributes:
-        name: of the family, as in settings.
+        name: name of the family, as in settings.
         parameter: name of the parameter.
-        severities: its value at each severity.
-        limits: its least and largest value.
+        severities: the parameter's value at each severity.
+        limits: the parameter's least and largest value.
     """
 
     name: ClassVar[str]
@@ -60,15 +60,15 @@ class Corruption(ABC):
         return f"{self.name} {self.parameter} {self.value:.3g}"
 
     def draw(self, image: NDArray[np.float32], rng: np.random.Generator) -> NDArray:
-        """What is random for one image ``(channels, height, width)``: an array of the same shape for all images."""
+        """The random numbers for one image ``(channels, height, width)``: an array of one shape for all images."""
         return np.zeros(0, np.float32)
 
     @abstractmethod
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """Corrupt a batch ``(batch, channels, height, width)`` with what was drawn for each; it is clipped later."""
+        """Corrupt a batch ``(batch, channels, height, width)`` with the numbers drawn for each; not yet clipped."""
 
     def __call__(self, x: Tensor, keys: Sequence[tuple[int, int, int]]) -> Tensor:
-        """The corrupted batch, again in the 256 levels of a uint8 picture.
+        """The corrupted batch, rounded to the 256 levels of a uint8 picture.
 
         Args:
             x: float32 in [0, 1], shape ``(batch, channels, height, width)``.
@@ -79,7 +79,7 @@ class Corruption(ABC):
 
 
 def generator(seed: int, split: int, index: int) -> np.random.Generator:
-    """The random numbers of sample ``index`` of split number ``split``: a Philox stream under that very key.
+    """The random numbers of sample ``index`` of split number ``split``: a Philox stream with that key.
 
     Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. No two samples share a stream.
     """
@@ -150,5 +150,5 @@ class ShotNoise(Corruption):
         return rng.poisson(self.value * image).astype(np.float32)
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """As a share of full brightness."""
+        """The photons as a share of full brightness."""
         return drawn / self.value

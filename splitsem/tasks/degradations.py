@@ -1,4 +1,4 @@
-"""Corruptions of the whole picture: blur, motion, pixels, JPEG, contrast, brightness, fog, occlusion.
+"""Corruptions of the whole picture, from blur to occlusion, and all corruptions by the names that settings use.
 
 Lengths are shares of the picture's shorter side, so that a severity means the same at 8 and at 224 pixels.
 """
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from splitsem.tasks.corruption import Corruption, GaussianNoise, SaltAndPepper, ShotNoise
 
 FOG_OCTAVES = (2, 4, 8, 16)  # cells a side of each layer of fog; each is half as strong as the one before
-FOG_BRIGHTNESS = (0.5, 1.0)  # of the thinnest and the thickest fog
+FOG_BRIGHTNESS = (0.5, 1.0)  # brightness of the thinnest and the thickest fog
 GREY = 0.5
 
 
@@ -38,7 +38,7 @@ class GaussianBlur(Corruption):
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
         """Filter with a kernel of ±3σ."""
-        from torchvision.transforms.v2.functional import gaussian_blur  # seconds that only this family pays
+        from torchvision.transforms.v2.functional import gaussian_blur  # takes seconds, which only this family pays
 
         std_pixels = self.value * min(x.shape[2:])
         reach = min(ceil(3 * std_pixels), min(x.shape[2:]) - 1)  # its reflecting border allows no more
@@ -49,7 +49,7 @@ class MotionBlur(Corruption):
     """The camera moved: the mean along a straight line, of another direction in each picture.
 
     Args:
-        length: of the line, as a share of the shorter side.
+        length: length of the line, as a share of the shorter side.
         severity: 1…5.
     """
 
@@ -64,7 +64,7 @@ class MotionBlur(Corruption):
         return rng.random(1, np.float32) * np.float32(np.pi)
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """Each picture by its own kernel; borders are repeated."""
+        """Filter each picture with its own kernel; borders are repeated."""
         half_length = self.value * min(x.shape[2:]) / 2
         reach = ceil(half_length)
         offset = torch.arange(-reach, reach + 1, dtype=x.dtype)
@@ -79,7 +79,7 @@ class MotionBlur(Corruption):
 
 
 class Pixelate(Corruption):
-    """Too few pixels: averaged down to a share of them, and each enlarged again.
+    """Too few pixels: the picture is averaged down to a share of them and enlarged again.
 
     Args:
         scale: share of the pixels that is left along each side; smaller is worse.
@@ -93,13 +93,13 @@ class Pixelate(Corruption):
         super().__init__(scale, severity)
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """At least one pixel is left."""
+        """Average and enlarge; at least one pixel is left."""
         size = [max(round(self.value * side), 1) for side in x.shape[2:]]
         return F.interpolate(F.interpolate(x, size, mode="area"), x.shape[2:], mode="nearest-exact")
 
 
 class Jpeg(Corruption):
-    """Compressed too far: written as JPEG and read again; grey or colour pictures.
+    """Compressed too far: grey or colour pictures are written as JPEG and read again.
 
     Args:
         quality: 1…100; lower is worse.
@@ -113,7 +113,7 @@ class Jpeg(Corruption):
         super().__init__(quality, severity)
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """Through Pillow, picture by picture. Raises ValueError unless there are one or three channels."""
+        """Send each picture through Pillow. Raises ValueError unless there are one or three channels."""
         if x.shape[1] not in (1, 3):
             raise ValueError(f"jpeg needs pictures of 1 or 3 channels, got {x.shape[1]}")
         levels = (x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).squeeze(3).numpy()
@@ -144,7 +144,7 @@ class Contrast(Corruption):
         super().__init__(factor, severity)
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """Towards the mean."""
+        """Move all values towards the mean."""
         mean = x.mean((2, 3), keepdim=True)
         return mean + self.value * (x - mean)
 
@@ -187,7 +187,7 @@ class Fog(Corruption):
         return rng.random(sum(cells**2 for cells in FOG_OCTAVES), np.float32)
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """Layers summed, scaled to the fog's range of brightness, the same in all channels."""
+        """Blend in the sum of the layers, scaled to the fog's range of brightness, the same in all channels."""
         layers = drawn.split([cells**2 for cells in FOG_OCTAVES], dim=1)
         fog = torch.zeros(len(x), 1, *x.shape[2:])
         for octave, (cells, layer) in enumerate(zip(FOG_OCTAVES, layers, strict=True)):
@@ -200,10 +200,10 @@ class Fog(Corruption):
 
 
 class Occlusion(Corruption):
-    """Something in front: a grey square, elsewhere in each picture.
+    """Something in front: a grey square, at another place in each picture.
 
     Args:
-        area: its share of the picture, 0…1.
+        area: the square's share of the picture, 0…1.
         severity: 1…5.
     """
 
@@ -214,7 +214,7 @@ class Occlusion(Corruption):
         super().__init__(area, severity)
 
     def draw(self, image: NDArray[np.float32], rng: np.random.Generator) -> NDArray:
-        """Where it is: shares of the free room above and to the left."""
+        """Where the square is: shares of the free room above and to the left."""
         return rng.random(2, np.float32)
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
@@ -255,7 +255,7 @@ def corruption(settings: Corruption | Mapping[str, Any]) -> Corruption:
             what Hydra makes of ``{_target_: my.Rain, ...}``, stays as it is.
 
     Raises:
-        ValueError: no such family, no such parameter, or a value out of range; says what is allowed.
+        ValueError: no such family, no such parameter, or a value out of range; the message says what is allowed.
     """
     if isinstance(settings, Corruption):
         return settings

@@ -1,4 +1,4 @@
-"""Disaster: what a hurricane left, seen from a drone — semantic segmentation in RescueNet's 12 classes."""
+"""Disaster: segmentation of drone pictures after a hurricane into RescueNet's 12 classes; its loss, data and score."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -41,7 +41,7 @@ def dice_loss(y_hat: Tensor, y: Tensor, ignore_index: int) -> Tensor:
     return 1 - (dice * present).sum() / present.sum().clamp_min(1)
 
 
-_FIRST_SCENE = {"train": 0, "val": 1_000_000, "test": 2_000_000}  # apart, so that one split's size moves no other's
+_FIRST_SCENE = {"train": 0, "val": 1_000_000, "test": 2_000_000}  # apart, so that a split's size moves no other split
 
 
 class Disaster(Task):
@@ -53,7 +53,7 @@ class Disaster(Task):
         num_train: procedural scenes to train on.
         num_val: procedural scenes to validate on.
         num_test: procedural scenes to score on.
-        seed: of the procedural scenes; not of the training.
+        seed: seed of the procedural scenes, not of the training.
         augment: whether training samples are turned and mirrored at random.
         dice_weight: weight of the Dice term beside cross-entropy.
         image_height: RescueNet only: photographs are resized to this height in pixels (3000 originally).
@@ -140,9 +140,9 @@ class Scenes(Dataset):
     """Procedural scenes ``first … first + count − 1`` of a seed, painted when the first one is asked for.
 
     Args:
-        seed: of the data set.
+        seed: seed of the data set.
         first: number of the first scene.
-        count: how many.
+        count: number of scenes.
         size: height and width in pixels.
     """
 
@@ -172,10 +172,10 @@ def _paint(seed: int, indices: range, size: int) -> tuple[Tensor, Tensor]:
 
 
 class Turned(Dataset):
-    """Another data set's samples in one of the square's eight positions, at random by torch's generator.
+    """Another data set's samples, each in one of a square's eight positions, drawn from torch's generator.
 
     Args:
-        dataset: of square pictures and label maps.
+        dataset: gives square pictures and label maps.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -196,9 +196,9 @@ class Turned(Dataset):
 class SegmentationIoU(MulticlassConfusionMatrix):
     """Intersection over union, TP / (TP + FP + FN), of each class over a whole data set, and their mean as ``score``.
 
-    A class without a single pixel in the targets has no IoU: it is left out, of the mean too. torchmetrics' Jaccard
-    index counts it as 0 once it is predicted, is NaN without any label, and adds pixels in float32: beyond 2²⁴ of them
-    its classes differ in the last digits. Its mean IoU knows no label that is ignored.
+    A class without a pixel in the targets has no IoU and does not count in the mean. torchmetrics' Jaccard index counts
+    such a class as 0 where it is predicted, is NaN without any label, and adds pixels in float32, which is not exact
+    beyond 2²⁴ pixels. torchmetrics' mean IoU cannot ignore a label.
 
     Args:
         class_names: names in the order of the labels.

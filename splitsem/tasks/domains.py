@@ -19,18 +19,18 @@ from splitsem.tasks.task import Splits, Task
 
 
 class CorruptedImages(Dataset[Sample]):
-    """A part of ``base``; sample ``i`` of it is corrupted alike whenever it is drawn, also in training.
+    """Some samples of ``base``, each of them corrupted alike whenever it is read, also in training.
 
     Args:
         base: gives ``(x, y)``, x float32 in [0, 1], ``(channels, height, width)``.
         indices: which samples of ``base``, shape ``(n,)``.
-        domains: the domain of each, an index into ``corruptions``, shape ``(n,)``.
-        corruptions: of each domain.
-        seed: of all corruptions.
+        domains: the domain of each sample, an index into ``corruptions``, shape ``(n,)``.
+        corruptions: the corruption of each domain.
+        seed: seed of all corruptions.
         split: number of the split, so that the splits draw different numbers.
 
     Attributes:
-        domains: as given.
+        domains: the domain of each sample, as given.
         labels: class index of each sample, shape ``(n,)``.
     """
 
@@ -76,25 +76,25 @@ MIN_CLASSES = 2
 
 
 class Domains(ClassificationTask):
-    """The samples of ``base`` divided among domains; the data is one of them, or all.
+    """Divides the samples of ``base`` among domains; the task's data are those of one domain, or of all.
 
-    The splits of ``base`` stay apart: what it tests on is in no domain's training data. Within each split no two
+    The splits of ``base`` stay apart: its test samples are in no domain's training data. Within each split no two
     domains share a sample. ``partition`` divides the training data; val and test follow with the same share of each
     class, so that a domain is scored on what it was trained for. The output keeps all classes of ``base``: networks of
     all domains have one shape, and a network does not know which classes its domain lacks.
 
     Args:
         base: the task underneath, any image classification.
-        domains: of each a corruption, ``{corruption: fog, severity: 3}``, see ``corruptions.corruption``.
-        domain: whose data this is, 0 … number of domains − 1; None for all together, each sample in its own domain.
+        domains: a corruption for each, ``{corruption: fog, severity: 3}``; see ``degradations.corruption``.
+        domain: the domain whose data the task has, from 0; None for all domains, each sample in its own.
         partition: which samples belong to which domain.
-        seed: of the corruptions, and of the division of val and test.
+        seed: seed of the corruptions, and of the division of val and test.
 
     Raises:
         ValueError: a domain is not known, ``domain`` is out of range, or ``base`` does not classify images.
 
     Attributes:
-        corruptions: of each domain.
+        corruptions: the corruption of each domain.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Domains(ClassificationTask):
         self.base, self.domain, self.partition, self.seed = base, domain, partition, seed
 
     def data_paths(self) -> Sequence[Path]:
-        """Those of ``base``."""
+        """The files and folders that ``base`` reads."""
         return self.base.data_paths()
 
     def _load(self) -> Splits:

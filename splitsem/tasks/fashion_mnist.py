@@ -34,7 +34,7 @@ class FashionMnist(ClassificationTask):
 
     Args:
         root: folder with the data, or None.
-        download: whether torchvision may download it (into ``root``, or ``.cache/data``) when it is found nowhere.
+        download: whether torchvision may download missing data (into ``root``, or ``.cache/data``).
         seed: which training images are held out for val.
     """
 

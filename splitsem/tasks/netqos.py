@@ -1,4 +1,4 @@
-"""NetQos: forecast a link's throughput from its past — generated, from CSV files or from Mahimahi traces."""
+"""NetQos: forecast a link's throughput from its past, with series from files or generated; windows and score."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +52,7 @@ class NetQos(Task):
         horizon: future steps to forecast.
         season: steps after which the series roughly repeats: a lap, a day. The seasonal naive forecast repeats them.
         num_samples: length of the generated series.
-        seed: of the generated series; not of the training.
+        seed: seed of the generated series, not of the training.
 
     Raises:
         ValueError: an argument out of range, or two sources at once.
@@ -106,9 +106,9 @@ class NetQos(Task):
         return functional.l1_loss(y_hat, y)
 
     def metrics(self) -> "MetricCollection":
-        """``score`` (skill against persistence), ``mae_bps``, ``rmse_bps``, ``mae_persistence_bps`` of what is scored.
+        """``score`` (skill against persistence), ``mae_bps``, ``rmse_bps``, ``mae_persistence_bps``.
 
-        And ``mae_seasonal_naive_bps``, a fact of the test split.
+        ``mae_seasonal_naive_bps`` comes with them, as a fact of the test split.
         """
         from torchmetrics import MetricCollection
 
@@ -196,7 +196,7 @@ class Windows(Dataset):
 
 
 def _fit(stretches: list[Series], horizon: int) -> _Scale:
-    """Level and typical change of the training stretches; 1 bit/s where they are constant."""
+    """Level and typical change of the training stretches; the change is 1 bit/s where the stretches are constant."""
     level = np.concatenate(stretches)
     changes = np.concatenate([np.abs(values[horizon:] - values[:-horizon]) for values in stretches])
     return _Scale(float(level.mean()), float(level.std()) or 1.0, float(changes.mean()) or 1.0)
@@ -218,13 +218,13 @@ def _found(path: str, pattern: str) -> list[Path]:
 
 
 class ForecastSkill(Metric):
-    """Skill 1 − MAE / MAE_persistence, clipped to [0, 1], with its ingredients in bit/s.
+    """Skill 1 − MAE / MAE_persistence, clipped to [0, 1], with the errors behind it in bit/s.
 
     Takes changes relative to the last observation, so persistence is the zero forecast.
 
     Args:
         change_bps: bit/s of one unit of change.
-        mae_seasonal_naive_bps: of the seasonal naive forecast on the test split, passed through.
+        mae_seasonal_naive_bps: error of the seasonal naive forecast on the test split, passed through.
     """
 
     full_state_update = False

@@ -33,17 +33,17 @@ def split_alike(labels: ArrayLike, counts: NDArray[np.int64], seed: int) -> list
     """Split other samples of the same classes as another data set was split: each client gets its share of each class.
 
     Args:
-        labels: of the samples to split, shape ``(n,)``.
-        counts: who has what there, as from ``class_counts``.
-        seed: of who gets which sample.
+        labels: class index of each sample to split, shape ``(n,)``.
+        counts: ``class_counts`` of the other data set.
+        seed: decides who gets which sample.
 
     Returns:
-        The sorted indices of each client's samples, disjoint and complete; a client may get none where there are few.
+        The sorted indices of each client's samples, disjoint and complete; with few samples a client may get none.
     """
     num_clients, num_known = counts.shape
     labels = checked(labels, 1)
     class_sizes = np.bincount(labels, minlength=num_known)
-    held = np.ones((len(class_sizes), num_clients))  # a class that is new belongs to all alike
+    held = np.ones((len(class_sizes), num_clients))  # all clients share a class that the other data set lacks
     held[:num_known] = np.where(counts.sum(0)[:, None] > 0, counts.T, 1)
     rng = np.random.default_rng(seed)
     return deal(labels, round_shares(held / held.sum(1, keepdims=True), class_sizes, rng), rng)
@@ -62,8 +62,8 @@ def checked(labels: ArrayLike, num_clients: int) -> Labels:
 def round_shares(shares: Shares, class_sizes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     """Whole numbers ``(classes, clients)`` near ``shares · class_sizes``, whose rows sum to ``class_sizes``.
 
-    Rounded at a random offset for each class: on average exact, and with few samples it is not always the same
-    clients who go away empty.
+    Each class is rounded at a random offset: this is exact on average, and with few samples the clients who get none
+    are not always the same.
     """
     offset = rng.random((len(shares), 1))
     ends = np.floor(np.cumsum(shares, axis=1)[:, :-1] * class_sizes[:, None] + offset).astype(np.int64)
@@ -72,7 +72,7 @@ def round_shares(shares: Shares, class_sizes: NDArray[np.int64], rng: np.random.
 
 
 def deal(labels: Labels, counts: NDArray[np.int64], rng: np.random.Generator) -> list[Indices]:
-    """The samples of each class, shuffled and dealt by ``counts`` (classes, clients); each client's, sorted."""
+    """Shuffle the samples of each class and deal them by ``counts`` (classes, clients): sorted indices by client."""
     order = rng.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     holder = np.repeat(np.tile(np.arange(counts.shape[1]), len(counts)), counts.ravel())
@@ -99,10 +99,10 @@ class Partition(Protocol):
 
 
 class Iid:
-    """Everybody a fair sample: shuffled and dealt in equal parts.
+    """Gives every client a fair sample: shuffles the samples and deals them in equal parts.
 
     Args:
-        seed: of the shuffling.
+        seed: seed of the shuffling.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -115,15 +115,15 @@ class Iid:
 
 
 class Dirichlet:
-    """Uneven labels: of each class, client j holds the share p_j with p ~ Dir(β, …, β).
+    """Uneven labels: client j holds the share p_j of each class, with p ~ Dir(β, …, β).
 
     Yurochkin et al., ICML 2019 (arXiv 1905.12022); Li et al., ICDE 2022 (arXiv 2102.02079). Small β gives each class to
-    few clients, large β approaches IID. Shares are drawn again, up to 100 times, until all have their minimum.
+    few clients, large β approaches IID. Shares are drawn up to 100 times, until every client has ``min_samples``.
 
     Args:
         beta: β, above 0.
         min_samples: least number of samples a client must hold, at least 1.
-        seed: of the shares and of who gets which sample.
+        seed: decides the shares and who gets which sample.
     """
 
     def __init__(self, beta: float, min_samples: int = 1, seed: int = 0) -> None:
@@ -154,13 +154,13 @@ class Dirichlet:
 
 
 class Shards:
-    """Few classes each: sorted by label, cut into equal shards, some of them dealt to each client at random.
+    """Gives each client few classes: sorts samples by label, cuts them into equal shards, deals the shards at random.
 
     McMahan et al., AISTATS 2017 (arXiv 1602.05629), with two shards a client.
 
     Args:
         shards_per_client: at least 1; with classes of one size, a client has about as many classes.
-        seed: of the order within a class and of who gets which shard.
+        seed: decides the order within a class and who gets which shard.
     """
 
     def __init__(self, shards_per_client: int = 2, seed: int = 0) -> None:
@@ -183,14 +183,14 @@ class Shards:
 class ClassGroups:
     """Disjoint class groups: client j holds group j mod (number of groups); holders of one group share its samples.
 
-    With as many groups as clients no two of them have a class in common; where there are too few classes for that,
-    several clients hold the same classes but never the same samples.
+    With as many groups as clients, no two clients have a class in common; with too few classes for that, several
+    clients hold the same classes but never the same samples.
 
     Args:
         classes_per_client: least size of a group, at least 2; None: as large as disjoint groups can be, but at least 5
             (or all classes), since two are soon told apart.
-        groups: the class indices of each group instead; every class must be in one.
-        seed: of who gets which sample.
+        groups: instead of ``classes_per_client``, the class indices of each group; every class must be in a group.
+        seed: decides who gets which sample.
     """
 
     def __init__(
@@ -235,12 +235,12 @@ class ClassGroups:
 
 
 class ByDomain:
-    """Each client one domain, or a part of one: client j holds domain j mod (number of domains).
+    """Gives each client one domain, or a part of one: client j holds domain j mod (number of domains).
 
-    With fewer clients than domains each holds several: domain d is client d mod (number of clients)'s.
+    With fewer clients than domains, client d mod (number of clients) holds domain d.
 
     Args:
-        seed: of who gets which sample where several clients share a domain.
+        seed: decides who gets which sample where several clients share a domain.
     """
 
     def __init__(self, seed: int = 0) -> None:

@@ -1,9 +1,9 @@
 """RescueNet: its classes, its published colours, and its official folders read as patches, lazily.
 
 Classes and colours are those of the authors' loader for release 2.0 (github.com/BinaLab/RescueNet-A-High-Resolution-
-Post-Disaster-UAV-Dataset-for-Semantic-Segmentation, Segmentation-Experiments/data/rescuenet.py), whose masks hold
-0 to 10, with `sand` as number 11 in the colour that issue 4 there quotes from the loader; release 1.0 had sand too, but
-`debris` instead of blocked roads and another order (see RELEASE_1).
+Post-Disaster-UAV-Dataset-for-Semantic-Segmentation, Segmentation-Experiments/data/rescuenet.py). Masks of release 2.0
+hold 0 to 10; `sand` is number 11, in the colour that issue 4 there quotes from the loader. Masks of release 1.0 have
+`sand`, too, but `debris` in place of blocked roads, and another order (see RELEASE_1).
 Paper: Rahnemoonfar, Chowdhury, Murphy, "RescueNet", Scientific Data 10, 913 (2023), arXiv 2202.12361.
 """
 
@@ -65,7 +65,7 @@ def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
         split: ``train``, ``val`` or ``test``.
 
     Raises:
-        ConfigError: no such folder, no photograph in it, or one without its mask.
+        ConfigError: no such folder, no photograph in the folder, or a photograph without its mask.
     """
     folder = _split_folder(root, split)
     if folder is None:
@@ -150,7 +150,7 @@ class RescueNetPatches(Dataset):
         return round(image_size[0] * self._height / image_size[1])
 
     def _pair(self, i: int) -> tuple[Image.Image, Image.Image]:
-        """Photograph and mask number ``i``, resized; the latest is kept, for its patches follow each other."""
+        """Photograph and mask number ``i``, resized; the latest pair is kept for its next patches."""
         if self._cached is None or self._cached[0] != i:
             try:
                 self._cached = (i, *self._read(*self._pairs[i]))

@@ -1,4 +1,4 @@
-"""Throughput series from files: CSV columns and Mahimahi traces."""
+"""Throughput series: CSV columns, Mahimahi traces, and generated ones that look like a cellular link's."""
 
 import csv
 import math
@@ -55,7 +55,7 @@ def read_csv_bps(path: str | Path, column: str, unit_bps: float = 1.0) -> NDArra
 
     Args:
         path: the file, UTF-8.
-        column: its header.
+        column: header of the column.
         unit_bps: the column's unit in bit/s, e.g. 1e6 for Mbit/s.
 
     Raises:
@@ -80,7 +80,7 @@ def read_csv_bps(path: str | Path, column: str, unit_bps: float = 1.0) -> NDArra
 
 
 def _lines(path: str | Path) -> list[str]:
-    """The lines of a text file. Raises ConfigError when it cannot be read as one."""
+    """The lines of a text file. Raises ConfigError when the file cannot be read as text."""
     try:
         return Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
@@ -89,13 +89,13 @@ def _lines(path: str | Path) -> list[str]:
 
 _LOAD = np.array((1.0, 0.55, 0.22))  # share of the cell left to this user when it is quiet, busy, crowded
 _LOAD_STAY = 1 - 1 / np.array((150.0, 100.0, 60.0))  # mean stay of 150, 100, 60 samples
-_SHADOWING_STD = 0.25  # of ln(rate)
+_SHADOWING_STD = 0.25  # standard deviation of ln(rate)
 _SHADOWING_MEMORY = 0.97  # correlation from sample to sample (Gudmundson 1991: exponential in the distance driven)
 _FADING_STD = 0.40
 _FADING_MEMORY = 0.25
 _OUTAGE_RATE = 1 / 120  # handovers and coverage holes that cut the link, per sample
-_OUTAGE_SAMPLES = 5  # the longest of them
-_RECOVERY_SAMPLES = 4  # then the rate climbs back, as congestion control does
+_OUTAGE_SAMPLES = 5  # length of the longest outage
+_RECOVERY_SAMPLES = 4  # in which the rate climbs back after an outage, as with congestion control
 
 
 def cellular_throughput_bps(num_samples: int, season: int, seed: int, peak_bps: float = 80e6) -> NDArray[np.float64]:
@@ -109,7 +109,7 @@ def cellular_throughput_bps(num_samples: int, season: int, seed: int, peak_bps: 
     Args:
         num_samples: length of the series.
         season: samples a lap takes.
-        seed: makes the series; the same seed gives the same one.
+        seed: makes the series; equal seeds give equal series.
         peak_bps: rate in bit/s at the best place of a quiet cell.
 
     Returns:
@@ -152,7 +152,7 @@ def _autoregressive(rng: np.random.Generator, num_samples: int, memory: float, s
 
 
 def _load(rng: np.random.Generator, num_samples: int) -> NDArray[np.float64]:
-    """Markov chain over the three regimes; it leaves one for either of the others with equal probability."""
+    """Markov chain over the three regimes; it leaves a regime for either of the other two with equal probability."""
     draws, turns = rng.random(num_samples), rng.integers(1, 3, num_samples)
     states = np.empty(num_samples, np.int64)
     state = 0
@@ -164,7 +164,7 @@ def _load(rng: np.random.Generator, num_samples: int) -> NDArray[np.float64]:
 
 
 def _outages(rng: np.random.Generator, num_samples: int) -> NDArray[np.float64]:
-    """1 where the link works, 0 in an outage, climbing back after it."""
+    """1 where the link works, 0 in an outage, and rising from 0 to 1 after an outage."""
     factor = np.ones(num_samples)
     for start in np.flatnonzero(rng.random(num_samples) < _OUTAGE_RATE):
         end = start + rng.integers(1, _OUTAGE_SAMPLES + 1)

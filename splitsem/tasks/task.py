@@ -43,8 +43,8 @@ class Task(ABC):
         """The files and folders that the data are read from; none where all is generated or in an installed package.
 
         Their contents count in the names of trained weights, so that a network is trained again when they change. A
-        folder stands for all files below it but hidden ones. What is not there yet is named too: ``splits`` fetches it
-        or raises.
+        folder stands for all files below it but hidden ones. Missing files are named, too: ``splits`` fetches them or
+        raises.
         """
         return ()
 

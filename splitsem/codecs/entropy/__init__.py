@@ -27,7 +27,7 @@ def encode(symbols: Symbols, shape: tuple[int, ...], bit_width: int, fill: int, 
 
     Args:
         symbols: 1-d, uint8, or uint16 where ``bit_width`` is above 8; row-major of ``shape``.
-        shape: the tensor's shape, which tells the context coder who is whose neighbour.
+        shape: the tensor's shape, from which the context coder knows each symbol's neighbours.
         bit_width: 1…16. Above 8 only the upper 8 bits are modelled; the lower ones are packed.
         fill: the symbol of the value zero, known to both ends.
         entropy: ``none``, ``zstd``, ``rans`` or ``context``.
@@ -66,7 +66,7 @@ def decode(body: memoryview, shape: tuple[int, ...], bit_width: int, fill: int) 
         return _decode_zstd(coded, num, bit_width)
     if mode not in (_STATIC, _ADAPTIVE):
         raise PayloadError(f"expected entropy mode 0…{_ADAPTIVE}, got {mode}")
-    from splitsem.codecs.entropy import context  # numba: only where one of its coders is used
+    from splitsem.codecs.entropy import context  # imports numba, only where a coder needs it
 
     read = context.decode_static if mode == _STATIC else context.decode_adaptive
     return read(coded, context.Layout.of(shape), bit_width, fill)

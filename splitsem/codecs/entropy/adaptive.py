@@ -1,8 +1,8 @@
 """Adaptive binary range coder, compiled by numba: side information of any size, and whole small tensors.
 
-No tables travel: each binary decision has a probability that both ends adapt alike (integers only). About 60 ns a
-symbol, so it is used where a table would cost more than it saves. Carry propagation as in LZMA's range coder (Martin
-1979; Pavlov). Reading past the end gives zeros, so trailing zeros are not sent and no input can run a decoder away.
+No tables travel: each binary decision has a probability that both ends adapt alike (integers only). A symbol takes
+about 60 ns, so this coder serves where a table would cost more than it saves. Carries propagate as in LZMA's range
+coder (Martin 1979; Pavlov). Reading past the end gives zeros: trailing zeros are not sent, and every decoder stops.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Bit packing of symbols of fixed length, most significant bit first: 1 to 8 bits fast, up to 16 in two orders."""
+"""Bit packing of symbols of fixed length, most significant bit first, symbol by symbol or plane by plane; Gray code."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""Choosing and carrying the model of the numba coders: how many contexts, which tables, static or adaptive.
+"""Numba coders of whole tensors, with the choice of their contexts and tables; and a coder of integers by given tables.
 
-One 24-bit state, bytes (Duda 2014, arXiv 1311.2540), plain integers: exact on every machine. A table's frequencies sum
-to ``2^SCALE_BITS``. Its last entry stands for all symbols outside the table, whose value follows in raw bits.
+The coder of integers (``encode``, ``decode``) is rANS with a 24-bit state, by bytes (Duda 2014, arXiv 1311.2540): exact
+on every machine. A table's frequencies sum to ``2^SCALE_BITS``; its last entry is the escape to 16 raw bits.
 """
 
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""Learned codecs: an encoder on the device and a decoder on the server, trained together for one crossing tensor."""
+"""Learned codecs: an encoder on the edge and a decoder on the server, trained together for one crossing tensor."""

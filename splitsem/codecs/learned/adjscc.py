@@ -22,16 +22,16 @@ class Adjscc(SymbolCodec):
     """Four convolutions with GDN, PReLU and attention to the noise, and their mirror image; one network for all noises.
 
     The published symbols are analogue. Here a payload is bytes: each symbol, of power one, is rounded to 2^b even
-    levels in ±2.5 that do not learn, and sent as b Gray-coded bits, in training as in use. The device has no feedback
-    from the receiver: its attention is told the middle of the range, the server's what the receiver saw.
+    levels in ±2.5 that do not learn, and sent as b Gray-coded bits, in training as in use. The edge has no feedback
+    from the receiver: its attention is told the middle of the range; the server's is told what the receiver saw.
 
     Args:
         tensor_shape: ``(C, H, W)`` of the crossing tensor.
         code_channels: K.
         bits_per_symbol: b.
         width: channels of the inner convolutions.
-        strides: of the four convolutions, each 1 or 2.
-        snr_range_db: of the training.
+        strides: strides of the four convolutions, each 1 or 2.
+        snr_range_db: see LearnedCodec.
         stages: see LearnedCodec.
         weights: see LearnedCodec.
     """

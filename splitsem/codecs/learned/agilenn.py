@@ -1,4 +1,4 @@
-"""AgileNN: the few features that matter most stay on the device, which makes logits of them; the rest is sent.
+"""AgileNN: the few features that matter most stay on the edge, which makes logits of them; all others are sent.
 
 Shapes: B samples, C channels, H × W positions; F features, k of them local; K channels of the code at h × w positions.
 """
@@ -19,18 +19,18 @@ _POOLED = 4  # positions, each way, that the local head sees
 
 
 class AgileNN(SymbolCodec):
-    """A convolution makes features; the first k go through a tiny head on the device, the others into the code.
+    """A convolution makes features; the first k go through a tiny head on the edge, the others into the code.
 
     After Huang and Gao, "Real-time neural network inference on extremely weak devices: agile offloading with
-    explainable AI", MobiCom 2022. The result is ``α · local + (1 − α) · output`` of the logits that the device made and
-    those that the server sent back, α being learned; where the payload or the answer was lost, the local logits alone.
-    Training makes the k features the important ones (``skewness_loss``). The features are those of a layer of this
-    codec, where the paper retrains the network's; the code is as short as a convolution of stride 4 makes it, where the
-    paper sends every feature.
+    explainable AI", MobiCom 2022. The result is ``α · local + (1 − α) · output`` of the edge's and the server's logits,
+    with a learned α; where the payload or the answer was lost, the result is the local logits alone. Training makes the
+    k features the important ones (``skewness_loss``). This codec differs from the paper: the features come from a layer
+    of its own (the paper retrains the network's features), and a convolution of stride 4 shortens the code (the paper
+    sends every feature).
 
     Args:
         tensor_shape: ``(C, H, W)`` of the crossing tensor.
-        num_classes: of the task, one logit each.
+        num_classes: number of the task's classes.
         feature_channels: F.
         local_channels: k, at least 1 and below F.
         code_channels: K.
@@ -126,13 +126,13 @@ class AgileNN(SymbolCodec):
         return z_hat, self.local_head(features_BFHW[:, : self.local_channels])
 
     def skewness_loss(self, importance_BF: Tensor) -> Tensor:
-        """``mean(max(0, ρ − Σ_local I) + max(0, max_sent I − min_local I))``, I being each sample's shares, of sum 1.
+        """``mean(max(0, ρ − Σ_local I) + max(0, max_sent I − min_local I))``, where a sample's shares I sum to 1.
 
-        The paper's skewness and disorder losses: the local features hold ρ of all importance, and no other has more
-        than any of them.
+        The paper's skewness and disorder losses: the local features hold ρ of all importance, and no sent feature has
+        more than any local one.
 
         Args:
-            importance_BF: of each feature of each sample, not negative.
+            importance_BF: importance of each feature of each sample, not negative.
         """
         share_BF = importance_BF / importance_BF.sum(1, keepdim=True).clamp(min=1e-12)
         local, sent = share_BF[:, : self.local_channels], share_BF[:, self.local_channels :]
@@ -150,14 +150,14 @@ class AgileNN(SymbolCodec):
 
 
 class LocalHead(nn.Module):
-    """Logits of features that are averaged over 4 × 4 areas, by one linear layer.
+    """Averages features in a grid of 4 × 4 and makes logits of them by one linear layer.
 
     Attributes:
         mix: α of the combined logits before its sigmoid.
 
     Args:
-        channels: of the features.
-        num_classes: logits.
+        channels: number of feature channels.
+        num_classes: number of logits.
     """
 
     def __init__(self, channels: int, num_classes: int) -> None:

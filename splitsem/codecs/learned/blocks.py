@@ -1,8 +1,6 @@
-"""Layers that learned codecs share: GDN, attention to the signal-to-noise ratio, power normalisation.
+"""Layers that learned codecs share: GDN, attention to the signal-to-noise ratio, power normalisation, learned levels.
 
-Shapes: B samples, C channels, H × W positions.
-
-Shapes: B samples, N symbols in each, L = 2^bits levels.
+Shapes: B samples, C channels, H × W positions; N symbols a sample, L = 2^bits levels.
 """
 
 from math import erfc, sqrt
@@ -86,7 +84,7 @@ class Received(NamedTuple):
 
     Attributes:
         values: level of each received symbol ``(B, N)``, with gradients.
-        damage: expected squared error of each sent value ``(B, N)``: of rounding and of wrong bits; with gradients.
+        damage: expected squared error of each sent value ``(B, N)`` from rounding and wrong bits, with gradients.
     """
 
     values: Tensor
@@ -97,16 +95,16 @@ class Centres(nn.Module):
     """Rounds values to the nearest of L learned levels; a symbol is the rank of its level, as Gray-coded bits or plain.
 
     The hard choice has the gradient of the soft one ``Σ softmax(−(y − c)² / 2s²) · c``, s being half the mean
-    distance of neighbours (Agustsson et al., arXiv 1704.00648), so that values and levels both learn. A symbol that
-    the channel turned into another has the gradient of the level that arrived, and none towards what was sent.
+    distance of neighbours (Agustsson et al., arXiv 1704.00648), so that values and levels learn. A symbol that
+    the channel changed has the gradient of the level that arrived, and none towards the sent value.
 
     Args:
         bits_per_symbol: 1…8.
         mapping: ``gray``: neighbouring levels differ in one bit; ``natural``: the rank as a binary number.
         are_learned: False keeps the levels where they start.
-        spread: the outermost levels of an even start; by default what suits values of mean square one.
+        spread: the outermost levels of an even start; the default suits values of mean square one.
         start: ``even``: evenly spaced; ``random``: drawn from a standard normal distribution with a copy of torch's
-            global generator, so that whatever is initialised next is the same with either.
+            global generator, so that the next layer starts alike in either case.
     """
 
     word_of_rank: Tensor

@@ -1,4 +1,4 @@
-"""Bottleneck: a plain convolutional autoencoder with uniform levels; what the other codecs are measured against."""
+"""Bottleneck: a plain convolutional autoencoder with uniform levels, the baseline of the learned codecs."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -13,7 +13,7 @@ from splitsem.codecs.learned.symbol_codec import SymbolCodec
 class Bottleneck(SymbolCodec):
     """3×3 convolutions of stride 2 down to the code, tanh, 2^b evenly spaced levels, and the mirror image back.
 
-    It learns without a channel: its symbols have a fixed length, but it has never seen a wrong one.
+    Training has no channel: the symbols have a fixed length, but the decoder never learns from a wrong symbol.
 
     Args:
         tensor_shape: ``(C, H, W)`` of the crossing tensor.

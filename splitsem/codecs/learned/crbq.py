@@ -31,14 +31,14 @@ from splitsem.errors import PayloadError
 class CrBq(LearnedCodec):
     """Convolutions down to few channels, affine quantisation with each sample's own range, convolutions back.
 
-    The quantiser is in the loop of the training, straight through (as published it comes afterwards). Scales and zero
+    Training goes through the quantiser, with straight-through gradients (the paper quantises after it). Scales and zero
     points travel in the protected header; a wrong bit in the body moves one value of the code.
 
     Args:
         tensor_shape: ``(C, H, W)`` of the crossing tensor.
         code_channels: channels that remain.
         bit_width: 1…8; 8 as published.
-        stride: of the code against the tensor: 1, 2 or 4.
+        stride: stride from the tensor to the code: 1, 2 or 4.
         width: channels inside encoder and decoder.
         stages: see LearnedCodec.
         weights: see LearnedCodec.
@@ -91,7 +91,7 @@ class CrBq(LearnedCodec):
         return (self.encoder,)
 
     def code(self, z: Tensor, snr_db: float | None) -> Coded:
-        """See LearnedCodec; it meets no channel in training."""
+        """See LearnedCodec; training meets no channel."""
         code_BN = self._to_code(z)
         symbols, affine = self._quantise(code_BN.detach())
         rounded = from_integers(symbols, affine, torch.float32)
@@ -99,7 +99,7 @@ class CrBq(LearnedCodec):
         return Coded(self._from_code(values, z.dtype), values)
 
     def integers(self, z: Tensor) -> tuple[Tensor, Affine]:
-        """The device's half: integers ``(B, N)`` as float32 of the tensor ``(B, C, H, W)``, and what they mean."""
+        """The edge's half: integers ``(B, N)`` as float32 of the tensor ``(B, C, H, W)``, and what they mean."""
         return self._quantise(self._to_code(z))
 
     @torch.no_grad()

@@ -16,19 +16,19 @@ _NUM_HEADS = 4
 
 
 class DeepCod(SymbolCodec):
-    """One convolution and 2^b learned levels on the device; self-attention and residual upsampling on the server.
+    """One convolution and 2^b learned levels on the edge; self-attention and residual upsampling on the server.
 
     After "Deep compressive offloading: speeding up neural network inference by trading edge computation for network
-    latency". Its loss is that of the stages: errors at the tail's layers and logits, with gradients (published hooks
-    detach them), and the task's. As published it meets no channel in training; ``snr_range_db`` makes it.
+    latency". The stages say the loss: errors at the tail's layers and logits, with gradients (the published hooks
+    detach them), and the task's loss. As published, training meets no channel; ``snr_range_db`` adds one.
 
     Args:
         tensor_shape: ``(C, H, W)`` of the crossing tensor.
         code_channels: K.
         bits_per_symbol: b; 3 as published.
-        stride: of the encoder's one convolution, whose kernel is as large: 2, as published, or 4.
+        stride: stride and kernel size of the encoder's convolution: 2, as published, or 4.
         decoder_width: channels inside the decoder, a multiple of 4.
-        snr_range_db: of the training, or None.
+        snr_range_db: see LearnedCodec; None trains without a channel.
         stages: see LearnedCodec.
         weights: see LearnedCodec.
     """
@@ -83,7 +83,7 @@ class DeepCod(SymbolCodec):
 
 
 class SelfAttention(nn.Module):
-    """Every position looks at all others: four heads, and what it was added to what it saw."""
+    """Self-attention of every position to all others, with four heads and a residual connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

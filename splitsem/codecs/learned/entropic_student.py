@@ -1,8 +1,6 @@
 """EntropicStudent: a bottleneck with a learned prior, entropy-coded (Matsubara et al., WACV 2022, arXiv 2108.11898).
 
-Shapes: B samples, C channels, H × W positions; K channels of the code at h × w positions.
-
-Shapes: B samples, K channels, P positions of the code.
+Shapes: B samples, C channels, H × W positions; K channels of the code at h × w = P positions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,8 +24,8 @@ _LEAST_PROBABILITY = 1e-6
 class FactorisedPrior(nn.Module):
     """Probability of each integer in −R…R by channel, as learned logits; anything beyond is an escape.
 
-    Training sees integers with uniform noise of ±½ (Ballé et al., arXiv 1611.01704); their probability is interpolated
-    between the neighbouring integers', which is the integrated density of a piecewise constant one. ``freeze`` turns
+    Training sees integers with uniform noise of ±½ (Ballé et al., arXiv 1611.01704). A noisy value's probability is
+    interpolated between its neighbouring integers, which integrates a piecewise constant density. ``freeze`` turns
     the learned probabilities into the integer tables that both ends share and the coder uses: tables are never computed
     twice, because two machines may disagree in the last bit.
 
@@ -85,8 +83,8 @@ _MOST = 1 << 14  # integers beyond are clipped; the coder's escape holds 16 bits
 class EntropicStudent(LearnedCodec):
     """Convolutions with GDN, integers, a factorised prior and its entropy coder; convolutions with inverse GDN back.
 
-    The rate is that of the stages' ``rate_weight``; real payloads have the length that the coder gives, which differs
-    from sample to sample. One wrong bit ruins what follows it: the payload is checked as a whole and needs a link that
+    The stages' ``rate_weight`` sets the rate; a real payload has the length that the coder gives, which differs from
+    sample to sample. One wrong bit ruins all bits behind it: the payload is checked as a whole and needs a link that
     delivers it undamaged.
 
     Args:
@@ -134,7 +132,7 @@ class EntropicStudent(LearnedCodec):
 
     @property
     def encoder_bytes(self) -> int:
-        """See LearnedCodec; the coder needs the prior's tables, not what they were made from."""
+        """See LearnedCodec; the coder needs the prior's tables, not its logits."""
         return super().encoder_bytes - self.prior.logits.nbytes
 
     def code(self, z: Tensor, snr_db: float | None) -> Coded:
@@ -147,7 +145,7 @@ class EntropicStudent(LearnedCodec):
         return Coded(self._from_code(rounded, z.dtype), rounded.flatten(1), rate_bits=rate_bits)
 
     def integers(self, z: Tensor) -> Tensor:
-        """The device's half: integers ``(B, K, P)`` as float32 of the crossing tensor ``(B, C, H, W)``."""
+        """The edge's half: integers ``(B, K, P)`` as float32 of the crossing tensor ``(B, C, H, W)``."""
         return self._to_code(z).round().clamp(-_MOST, _MOST)
 
     @torch.no_grad()

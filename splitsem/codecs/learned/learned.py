@@ -18,7 +18,7 @@ from splitsem.codecs.codec import Codec, Tensors
 from splitsem.errors import ConfigError
 
 _LEAST_BATCH, _MOST_BATCH = 8, 128
-_BATCHES = 100  # of an epoch, at least, where the batch is not given
+_BATCHES = 100  # least number of batches in an epoch, where the batch size is not given
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,20 @@ class Stage:
         max_epochs: passes over the training data; 0 skips the stage.
         learning_rate: peak of the one-cycle schedule.
         batch_size: samples a step; None: 128, or on small data fewer, so that an epoch has 100 steps (but at least 8).
-        weight_decay: AdamW's.
-        feature_weight: of the squared error of ``z_hat``, as a share of the variance of ``z``.
-        layers_weight: of the sum of the same share at every later split point of the tail at which one tensor crosses
-            (the uncoded network is the teacher).
-        logits_weight: of the mean squared error of the network's output against the uncoded network's.
-        distill_weight: of the Kullback–Leibler divergence of the output from the uncoded network's.
-        task_weight: of the task's own loss.
-        rate_weight: of the estimated bits of a sample's code.
-        importance_weight: of the expected damage of the code's symbols, each weighted by its importance to the task.
-        local_weight: of the task's loss of the local output alone, for codecs that make one.
-        skewness_weight: of AgileNN's loss for features whose importance is not concentrated in the local ones.
+        weight_decay: weight decay of AdamW.
+        feature_weight: weight of the squared error of ``z_hat``, as a share of the variance of ``z``.
+        layers_weight: weight of the squared errors, as shares of the variance, summed over the tail's split points
+            at which one tensor crosses (the uncoded network is the teacher).
+        logits_weight: weight of the mean squared error of the network's output against the uncoded network's.
+        distill_weight: weight of the Kullback–Leibler divergence of the output from the uncoded network's.
+        task_weight: weight of the task's own loss.
+        rate_weight: weight of the estimated bits of a sample's code.
+        importance_weight: weight of the expected damage of the code's symbols, each times its importance to the task.
+        local_weight: weight of the task's loss of the local output alone, for codecs with a local output.
+        skewness_weight: weight of AgileNN's loss for features whose importance is not concentrated in the local ones.
         is_encoder_frozen: whether only the decoder learns, and the tail where it is tuned.
         is_tail_tuned: whether the server's half of the network learns too, in a copy that belongs to the codec; its
-            batch normalisation keeps its statistics. The uncoded network stays as it is, and the teacher.
+            batch normalisation keeps its statistics. The uncoded network stays as it is and remains the teacher.
         limit_train_batches: share (float) or number (int) of batches an epoch, to shrink a trial run.
     """
 
@@ -99,10 +99,10 @@ class Coded(NamedTuple):
 
     Attributes:
         z_hat: what the tail receives ``(B, C, H, W)``.
-        code: the values that the decoder was given, one row a sample ``(B, N)``; None where there is no such thing.
+        code: the values that the decoder was given, one row a sample ``(B, N)``; None for a codec without such values.
         damage: expected squared error of each value of the code ``(B, N)``, or None.
         rate_bits: estimated bits of a sample's code, a scalar, or None where its length is fixed.
-        local: what the device makes of it without the link, see ``Codec.local_output``.
+        local: what the edge makes of the tensor without the link, see ``Codec.local_output``.
     """
 
     z_hat: Tensor
@@ -113,15 +113,15 @@ class Coded(NamedTuple):
 
 
 class LearnedCodec(Codec):
-    """An encoder for the device and a decoder for the server, built for one image-like crossing tensor.
+    """An encoder for the edge and a decoder for the server, built for one image-like crossing tensor.
 
-    ``forward`` in training mode goes through the channel that the codec is trained for; in eval mode it is what the
+    ``forward`` in train mode goes through the channel that the codec is trained for; in eval mode it gives what the
     bytes give over a clean link. Channels are standardised by mean and deviation of the training data (``calibrate``).
 
     Args:
         tensor_shape: shape of the crossing tensor for one sample, ``(C, H, W)``.
-        stages: how it is trained, in order, by name.
-        weights: a .safetensors file of an earlier training; None: trained, or found in the cache.
+        stages: the stages of its training, in order, by name.
+        weights: a .safetensors file of an earlier training; None trains the codec, or takes weights from the cache.
         snr_range_db: least and largest signal-to-noise ratio that training meets, drawn anew for each batch.
     """
 
@@ -159,12 +159,12 @@ class LearnedCodec(Codec):
 
         Args:
             z: the crossing tensor ``(B, C, H, W)``.
-            snr_db: of the link; None is a clean link.
+            snr_db: signal-to-noise ratio of the link; None is a clean link.
         """
 
     @abstractmethod
     def device_modules(self) -> Sequence[nn.Module]:
-        """What runs on the device; the rest is the server's."""
+        """The modules that run on the edge; all others run on the server."""
 
     def adopt_tail(self, tail: nn.Module) -> None:
         """Take a copy of the network's tail, to be tuned or loaded, where a stage of the training tunes it."""
@@ -176,12 +176,12 @@ class LearnedCodec(Codec):
 
     @property
     def encoder_bytes(self) -> int:
-        """Size of the weights that the device holds for this codec."""
+        """Size of the weights that the edge holds for this codec."""
         tensors = [t for module in self.device_modules() for t in module.state_dict().values()]
         return sum(t.nbytes for t in (*tensors, self.mean, self.deviation))
 
     def draw_snr_db(self) -> float | None:
-        """A ratio of the training's range, from torch's global generator; None where training meets no noise."""
+        """A ratio in ``snr_range_db``, from torch's global generator; None where training meets no noise."""
         if self.snr_range_db is None:
             return None
         low, high = self.snr_range_db
@@ -217,7 +217,7 @@ class LearnedCodec(Codec):
         return torch.tensor(known, device=self.mean.device)
 
     def _only(self, z: Tensors) -> Tensor:
-        """The one tensor of a cut, on this codec's device; ConfigError unless it is what this was built for."""
+        """The one tensor of a cut, at this codec's placement; ConfigError unless the codec was built for it."""
         got = " ".join(f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for t in z)
         if len(z) != 1 or not z[0].is_floating_point() or tuple(z[0].shape[1:]) != self.tensor_shape or not len(z[0]):
             raise ConfigError(
@@ -232,7 +232,7 @@ class LearnedCodec(Codec):
 
 
 class LearnedId(IntEnum):
-    """Who can read a payload, above the built-in ``wire.CodecId``. Append only; 160…255 are free for others."""
+    """Which learned codec made a payload, above ``wire.CodecId``. Append only; 160…255 are free for other packages."""
 
     SEMANTICNN = 128
     DEEPCOD = 129

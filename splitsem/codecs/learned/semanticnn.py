@@ -23,8 +23,8 @@ CentresKind = Literal["learned", "even", "random"]
 class SemanticNN(SymbolCodec):
     """One convolution, GDN, PReLU, power normalisation and 2^b levels; five transposed convolutions back.
 
-    As published but for: levels that learn; real bit errors in training, on the bits of the symbols; a linear last
-    layer (features are not confined to 0…1); a code of fixed length (a Huffman code would die from one wrong bit).
+    It differs from the paper by levels that learn, by real errors in training, on the bits of the symbols, by a linear
+    last layer (features are not confined to 0…1), and by a code of fixed length (a wrong bit ruins a Huffman code).
 
     Args:
         tensor_shape: ``(C, H, W)`` of the crossing tensor.
@@ -34,7 +34,7 @@ class SemanticNN(SymbolCodec):
         encoder_widths: channels of convolutions before the code: two that halve height and width, then any that do
             not. Empty as published: a single 4×4 convolution of stride 4.
         decoder_width: channels inside the decoder.
-        snr_range_db: of the training.
+        snr_range_db: see LearnedCodec.
         mapping: ``gray`` or ``natural``, how levels become bits.
         centres: ``learned``, from an even start; ``even`` or ``random`` stay as they start, random as published.
         stages: see LearnedCodec.
@@ -105,7 +105,7 @@ class Decoder(nn.Module):
 
     Args:
         code_channels: K.
-        width: channels inside; half of it from the second doubling on.
+        width: channels inside; half as many from the second doubling on.
         channels: C.
     """
 

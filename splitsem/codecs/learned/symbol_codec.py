@@ -1,4 +1,4 @@
-"""SymbolCodec: learned codecs whose code is a fixed number of symbols of fixed length; they bear wrong bits.
+"""SymbolCodec: the base of learned codecs that send a fixed number of symbols of fixed length, and bear wrong bits.
 
 Shapes: B samples, N symbols in each.
 """
@@ -46,7 +46,7 @@ class SymbolCodec(LearnedCodec):
 
     @abstractmethod
     def to_code(self, x_BCHW: Tensor) -> Tensor:
-        """The device's half: standardised tensor to code values ``(B, N)``, before rounding."""
+        """The edge's half: standardised tensor to code values ``(B, N)``, before rounding."""
 
     @abstractmethod
     def from_code(self, values_BN: Tensor, snr_db_B: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class SymbolCodec(LearnedCodec):
         return self.restore(self.from_code(values_BN, self.known_snr_db(seen_db)), dtype)
 
     def words(self, z: Tensor) -> Tensor:
-        """The device's half: symbols ``(B, N)``, uint8, of the crossing tensor ``(B, C, H, W)``."""
+        """The edge's half: symbols ``(B, N)``, uint8, of the crossing tensor ``(B, C, H, W)``."""
         return self.centres.words(self.to_code(self.standardise(z)))
 
     @torch.no_grad()
