@@ -43,7 +43,7 @@ _DTYPES = (
 
 
 class CodecId(IntEnum):
-    """Which codec made a payload. Append only; 128…159 are ``LearnedId``'s, 160…255 are free for other packages."""
+    """Which codec made a payload. Append only; ``LearnedId`` goes on from 128."""
 
     IDENTITY = 1
     HALF_PRECISION = 2

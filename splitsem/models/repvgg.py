@@ -14,7 +14,7 @@ from splitsem.errors import ConfigError
 from splitsem.models.branches import Branch, gamma_at, without_identity
 from splitsem.models.capabilities import UnitChain
 from splitsem.models.checkpoints import load_weights, read_weights
-from splitsem.models.ready_made import ImageFront, attach, front_of
+from splitsem.models.image_front import ImageFront, attach, front_of
 from splitsem.models.repvgg_block import DeployedBlock, RepVggBlock
 from splitsem.models.repvgg_units import UnitFacts, block_facts, check_layout, head, head_facts, most_important, trunk
 

@@ -8,7 +8,7 @@ from math import prod
 from torch import nn
 
 from splitsem.models.branches import GAMMAS, Branch, Gamma
-from splitsem.models.ready_made import ImageFront
+from splitsem.models.image_front import ImageFront
 from splitsem.models.repvgg_block import RepVggBlock
 
 _LAST_GROUPED = 26  # the published networks group the layers 2, 4, …, 26, the stem being layer 0
@@ -177,8 +177,9 @@ def most_important(importance: Sequence[Mapping[Branch, float]], share: float) -
         importance: block → branch → importance.
         share: share of all branches to keep, in (0, 1]; each block keeps at least one branch, whatever the share.
 
-    >>> most_important([{Branch.D: 1.0, Branch.K: 3.0}, {Branch.D: 0.1, Branch.K: 0.2}], share=0.75)
-    (frozenset({<Branch.K: 'K'>, <Branch.D: 'D'>}), frozenset({<Branch.K: 'K'>}))
+    >>> kept = most_important([{Branch.D: 1.0, Branch.K: 3.0}, {Branch.D: 0.1, Branch.K: 0.2}], share=0.75)
+    >>> [sorted(branches) for branches in kept]
+    [[<Branch.D: 'D'>, <Branch.K: 'K'>], [<Branch.K: 'K'>]]
 
     Raises:
         ValueError: the share is outside (0, 1].

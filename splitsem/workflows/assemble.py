@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from splitsem.errors import ConfigError
 from splitsem.models.capabilities import Deployable, HyperWeighted
-from splitsem.models.ready_made import check_output
+from splitsem.models.image_front import check_output
 from splitsem.placement import Placement
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint

@@ -11,8 +11,7 @@ from rich.console import Console
 from splitsem.report import results as rs
 from splitsem.report.best import best
 from splitsem.report.codec_figures import is_three_way, score_channel, three_way, three_way_figure
-from splitsem.report.run_figures import latency_breakdown
-from splitsem.report.score_plots import accuracy_throughput, rate_accuracy
+from splitsem.report.sweep_figures import accuracy_throughput, latency_breakdown, rate_accuracy
 from splitsem.report.sweep_report import report
 from splitsem.report.tables import codec_table
 from splitsem.report.tables import table as results_table

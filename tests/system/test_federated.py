@@ -43,7 +43,7 @@ def test_bad_settings_are_said_before_training():
         "federated.min_clients=9": "federated.min_clients must be 1…2",
         "federated/strategy=krum": "Krum with num_malicious_nodes=1 needs at least 5 clients a round, got 2",
         "codec=jpeg": "Jpeg cannot carry this network's updates",
-        "codec=semanticnn": "codecs without weights",
+        "codec=semanticnn": "codecs that are not built for a cut",
         "federated.local_epochs=0": "federated.local_epochs must be at least 1",
         "device.precision=bfloat16": "needs device.precision=float32",
         "federated.num_clients=2000": "gets none of",

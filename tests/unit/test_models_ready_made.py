@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from splitsem.errors import ConfigError
-from splitsem.models.ready_made import IMAGENET_MEAN, IMAGENET_STD, ImageFront, timm_model, torchvision_model
+from splitsem.models.image_front import IMAGENET_MEAN, IMAGENET_STD, ImageFront
+from splitsem.models.ready_made import timm_model, torchvision_model
 
 CONF = Path(__file__).parents[2] / "conf"
 # The smallest of every family; 96 pixels are enough for all but maxvit, whose windows are 7×7 after 32-fold reduction.

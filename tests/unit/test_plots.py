@@ -11,9 +11,9 @@ from matplotlib.patches import Rectangle
 
 from splitsem.report import results as rs
 from splitsem.report.pareto import pareto_front
-from splitsem.report.run_figures import latency_breakdown, run_breakdown
-from splitsem.report.score_plots import accuracy_throughput, rate_accuracy
+from splitsem.report.run_figures import run_breakdown
 from splitsem.report.style import save
+from splitsem.report.sweep_figures import accuracy_throughput, latency_breakdown, rate_accuracy
 from tests.unit.sample_results import UNET, sample_results
 
 PLOTS = [accuracy_throughput, rate_accuracy, latency_breakdown]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from splitsem.report.best import best
-from splitsem.report.score_plots import accuracy_throughput
+from splitsem.report.sweep_figures import accuracy_throughput
 from splitsem.report.sweep_report import report
 from tests.unit.sample_results import UNET, sample_results
 

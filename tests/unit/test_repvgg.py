@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from splitsem.models.branches import Branch
-from splitsem.models.ready_made import ImageFront
+from splitsem.models.image_front import ImageFront
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.models.repvgg_block import ChannelAffine, DeployedBlock
 from splitsem.split.graph import SplitGraph

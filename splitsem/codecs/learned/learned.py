@@ -232,7 +232,7 @@ class LearnedCodec(Codec):
 
 
 class LearnedId(IntEnum):
-    """Which learned codec made a payload, above ``wire.CodecId``. Append only; 160…255 are free for other packages."""
+    """Which learned codec made a payload, above ``wire.CodecId``. Append only."""
 
     SEMANTICNN = 128
     DEEPCOD = 129

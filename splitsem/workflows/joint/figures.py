@@ -8,7 +8,7 @@ import pandas as pd
 from splitsem.cost.branch_lut import branch_frame, choice_frame
 from splitsem.report.joint_figures import branch_importance, cut_front, gamma_map, hyper_weights, joint_front
 from splitsem.report.roofline_figure import roofline
-from splitsem.report.score_plots import rate_accuracy
+from splitsem.report.sweep_figures import rate_accuracy
 from splitsem.workflows.joint.base import JointBase
 from splitsem.workflows.joint.branches import JointBranches
 from splitsem.workflows.joint.cuts import JointCuts

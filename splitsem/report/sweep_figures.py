@@ -1,4 +1,4 @@
-"""The two score plots of a sweep, over throughput and over payload bytes, and the parts that both are made of."""
+"""The figures of a sweep: score over throughput, score over payload bytes, and where the time of each cut goes."""
 
 import re
 from typing import Any
@@ -9,12 +9,19 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from splitsem.report import results as rs
 from splitsem.report import style
 from splitsem.report.pareto import pareto_front
 from splitsem.report.style import place_labels
-from splitsem.report.units import format_bytes
+from splitsem.report.units import format_bytes, format_seconds
+
+_MAX_FACETS, _MAX_COLUMNS = 6, 3
+_MAX_SPREAD = 3.0  # most ratio of the panels' longest bars on one time axis
+_XLABEL, _YLABEL = "Latency of one sample (s, ms, µs)", "Split point, in network order"
+_ROW_IN = 0.21  # height of one bar with its gap
 
 
 def draw_points(ax: Axes, split: pd.DataFrame, x: str) -> list[Line2D]:
@@ -226,3 +233,105 @@ def _draw_sizes(ax: Axes, shown: pd.DataFrame) -> list[Line2D]:
         ax.plot(raw, np.full(len(raw), 0.016), transform=bottom, zorder=5, gid="raw_bytes", **look)
         handles.append(Line2D([], [], label="raw float32 features", **look))
     return handles
+
+
+def latency_breakdown(results: pd.DataFrame) -> Figure:
+    """Stacked horizontal bars of ``edge_s``, ``link_s`` and ``server_s``, from the input down to the output.
+
+    Up to six series (codecs, links, …) get a panel each, on one time axis unless the series differ too much to be
+    readable. For more series, only the fastest at each split point is drawn and named. The height grows with the
+    number of points. Each bar ends with its sum; the smallest sum of all cuts is bold.
+
+    Args:
+        results: one row a job, as in results.csv; failed jobs are left out.
+    """
+    frame = rs.prepare(results)
+    times = frame[list(style.STAGES)]
+    whole = np.isfinite(times.to_numpy()).all(axis=1)
+    shown = frame.assign(latency_s=times.sum(axis=1))[frame["is_ok"].to_numpy() & whole]
+    split, reference = rs.splits(shown), rs.references(shown)
+    names = list(split["series"].unique())
+    best_only = len(names) > _MAX_FACETS
+    if best_only:
+        fastest = split.loc[split.groupby("split_point", sort=False)["latency_s"].idxmin()]
+        panels = {"": fastest.sort_values("split_index", kind="stable")}
+    else:
+        panels = {name: split[split["series"] == name] for name in names} or {"": split}
+    rows = _row_names(split, reference)
+    num_columns = min(len(panels), _MAX_COLUMNS)
+    num_rows = -(-len(panels) // num_columns)
+    figure = style.new_figure(
+        8.4 if len(panels) == 1 else 2.4 + 2.4 * num_columns,
+        max((0.8 + _ROW_IN * len(rows)) * num_rows + 0.3, 2.2),
+        "Where the time goes" + (", fastest setting per split point" if best_only else ""),
+        rs.describe(frame),
+    )
+    grid = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False)
+    if not rows:
+        style.style_axes(grid[0, 0], _XLABEL, _YLABEL, grid="x")
+        style.empty(grid[0, 0])
+        return figure
+    for ax in grid.flat[len(panels) :]:
+        ax.remove()
+    grid[0, 0].set_yticks(range(len(rows)), rows)
+    grid[0, 0].set_ylim(len(rows) - 0.4, -0.6)
+    own_scale = _draw_panels(list(grid.flat), panels, reference, rows, name_series=best_only)
+    stages = [Patch(color=color, label=label) for label, color in style.STAGES.values()]
+    style.legend_outside(grid[0, -1], stages)
+    figure.supxlabel(_XLABEL + (": each panel has its own scale" if own_scale else ""), size=9.5, color=style.INK)
+    figure.supylabel(_YLABEL, size=9.5, color=style.INK)
+    return figure
+
+
+def _draw_panels(
+    axes: list[Axes], panels: dict[str, pd.DataFrame], reference: pd.DataFrame, rows: list[str], *, name_series: bool
+) -> bool:
+    """Draw one panel a series; returns whether each got its own time axis, because one series dwarfs the others."""
+    bars = []
+    for panel in panels.values():
+        own = rs.references_for(reference, panel) if len(panel) else reference  # an empty panel has only references
+        bars.append(pd.concat([own, panel]) if len(own) else panel)
+    longest_s = [float(b["latency_s"].max()) for b in bars]
+    own_scale = max(longest_s) > _MAX_SPREAD * min(longest_s)
+    room = 1.28 if name_series else 1.12 if len(panels) == 1 else 1.36  # leaves space for the sums beside the bars
+    for ax, name, panel, panel_s in zip(axes, panels, bars, longest_s, strict=False):
+        style.style_axes(ax, "", "", grid="x")
+        limit_s = room * (panel_s if own_scale else max(longest_s)) or 1.0
+        ax.set_xlim(0, limit_s)
+        _draw_bars(ax, panel, rows, limit_s, name_series=name_series)
+        ax.xaxis.set_major_locator(MaxNLocator(5 if len(panels) == 1 else 3))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value)))
+        if len(panels) > 1:
+            ax.set_title(name, size=9.5, weight="bold", color=style.INK, loc="left")
+    return own_scale
+
+
+def _row_names(split: pd.DataFrame, reference: pd.DataFrame) -> list[str]:
+    points = split.sort_values("split_index", kind="stable")["split_point"].drop_duplicates()
+    return [*(f"{name} at input" for name in reference["series"].drop_duplicates()), *points]
+
+
+def _draw_bars(ax: Axes, bars: pd.DataFrame, rows: list[str], limit_s: float, *, name_series: bool) -> None:
+    names = bars["split_point"].where(~bars["is_reference"], bars["series"] + " at input")
+    place = {name: i for i, name in enumerate(rows)}
+    y = names.map(place).to_numpy(dtype=float)
+    # Several jobs can share a place (a swept setting that is no series of its own): draw the fastest.
+    bars = bars.assign(y=y).sort_values("latency_s", kind="stable").drop_duplicates("y").sort_values("y")
+    left = np.zeros(len(bars))
+    for stage, (label, color) in style.STAGES.items():
+        ax.barh(bars["y"], bars[stage], left=left, height=0.72, color=color, label=label, linewidth=0)
+        left = left + bars[stage].to_numpy()
+    own = left[~bars["is_reference"].to_numpy()]
+    fastest = own.min() if len(own) else None
+    for y_value, total, (_, bar) in zip(bars["y"], left, bars.iterrows(), strict=True):
+        is_best = total == fastest
+        text = format_seconds(total) + (f" · {bar['series']}" if name_series and not bar["is_reference"] else "")
+        ax.text(
+            total + 0.01 * limit_s,
+            y_value,
+            text,
+            va="center",
+            size=7.5,
+            color=style.INK if is_best else style.MUTED,
+            weight="bold" if is_best else "normal",
+        )

@@ -1,0 +1,123 @@
+"""What surrounds a ready-made network: the front that fits pictures to it, and checks of its name and output."""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from splitsem.errors import ConfigError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ImageFront(nn.Module):
+    """``(resize(x) repeated to 3 channels − mean) / std`` for pictures ``x`` in [0, 1].
+
+    It is part of the network, so that at the point ``input`` the picture itself crosses the cut.
+
+    Args:
+        input_shape: ``(channels, height, width)`` of one picture, 1 or 3 channels.
+        mean: per-channel mean that the network was trained with.
+        std: per-channel standard deviation that the network was trained with.
+        image_size: height and width that the network shall see, or None to leave the picture's.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        image_size: int | None = None,
+    ) -> None:
+        if len(input_shape) != 3 or input_shape[0] not in (1, 3):
+            raise ValueError(f"input_shape must be (1 or 3, height, width), got {tuple(input_shape)}")
+        if image_size is not None and image_size < 1:
+            raise ValueError(f"image_size must be at least 1, got {image_size}")
+        super().__init__()
+        self.picture_size = (input_shape[1], input_shape[2])
+        self.network_size = self.picture_size if image_size is None else (image_size, image_size)
+        # Not persistent: the state dict keeps the network's original keys.
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (batch, 1 or 3, height, width) → (batch, 3, *network_size)."""
+        if self.network_size != self.picture_size:
+            # Antialiasing changes nothing when a picture grows.
+            x = F.interpolate(x, self.network_size, mode="bilinear", antialias=True)
+        return (x.expand(-1, 3, -1, -1) - self.mean) / self.std
+
+
+def attach(front: ImageFront, network: nn.Module) -> None:
+    """Let ``network`` see its pictures through ``front``.
+
+    A forward pre-hook does it, not a wrapper: the network's modules and weights keep their own names (``layer1.0``),
+    and torch.export traces the hook like any other code.
+    """
+    network.add_module("front", front)
+    network.register_forward_pre_hook(_through_front)
+
+
+def front_of(network: nn.Module) -> ImageFront | None:
+    """The front that was attached to ``network``; None where there is none."""
+    front = dict(network.named_children()).get("front")
+    return front if isinstance(front, ImageFront) else None
+
+
+def _through_front(network: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+    front = network.get_submodule("front")
+    return (front(*args),)
+
+
+NUM_SUGGESTIONS = 5
+
+
+def check_name(name: str, known: Iterable[str], library: str) -> None:
+    """Raise ConfigError with the closest names when ``library`` knows no network called ``name``."""
+    known = list(known)
+    if name not in known:
+        close = get_close_matches(name, known, n=NUM_SUGGESTIONS, cutoff=0.5)
+        suggestion = (
+            f"did you mean {', '.join(close)}?" if close else f"it has e.g. {', '.join(known[:NUM_SUGGESTIONS])}"
+        )
+        raise ConfigError(f"{library} has no network {name!r} for pictures; {suggestion}")
+
+
+def check_output(network: nn.Module, name: str, input_shape: Sequence[int], output_shape: Sequence[int]) -> None:
+    """Run one sample of zeros through ``network`` and compare the output's real shape with the task's.
+
+    Args:
+        network: any network; its mode and buffers are left as they were.
+        name: what a user calls the network.
+        input_shape: shape of one sample.
+        output_shape: shape the task needs for one sample.
+
+    Raises:
+        ConfigError: the network cannot take such a sample, or gives another shape.
+    """
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            output = network(torch.zeros(1, *input_shape))
+    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as exc:
+        raise ConfigError(
+            f"{name} cannot take inputs of {tuple(input_shape)}: {first_line(exc)}. "
+            "Way out for small pictures: let it enlarge them inside, e.g. by model.image_size=224"
+        ) from exc
+    finally:
+        network.train(was_training)
+    shape = tuple(output.shape[1:]) if isinstance(output, torch.Tensor) else type(output).__name__
+    if shape != tuple(output_shape):
+        raise ConfigError(f"{name} gives {shape} for one sample, but the task needs {tuple(output_shape)}")
+
+
+def first_line(exc: BaseException) -> str:
+    """The first line of an exception's message, or its class's name where it has none."""
+    return str(exc).strip().partition("\n")[0].rstrip(".") or type(exc).__name__
