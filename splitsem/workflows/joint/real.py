@@ -201,7 +201,7 @@ class RealPair:
 
 def _is_shared(group: str) -> bool:
     """Whether a group of the configuration, ``task`` or ``task@task.base``, belongs to what both ends share."""
-    return group.rpartition("@")[2].partition(".")[0] in _SHARED
+    return not group.startswith("task/settings") and group.rpartition("@")[2].partition(".")[0] in _SHARED
 
 
 def _plain(value: Any) -> Any:
