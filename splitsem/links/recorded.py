@@ -1,10 +1,10 @@
-"""Link metrics: what a link was measured to do, as a JSON file.
+"""RecordedLink: a link as an earlier measurement found it, kept as a JSON file.
 
     {"schema": "splitsem.link/1", "date": "2026-11-22T06:00:00+00:00", "target": "192.168.1.20:50051",
      "transport": "grpc", "rtt_s": {"median": 0.004, "p95": 0.009}, "loss": null, "up_bps": 2.1e7, "down_bps": 9.0e7,
      "num_rtts": 100, "num_packets": 0, "versions": {"splitsem": "0.1.0", ...}}
 
-`workflow=measure_link` writes one; `transport=measured transport.path=FILE` and the rate controller's `link` read it.
+`workflow=measure_link` writes one; `transport=recorded transport.path=FILE` and the rate controller's `link` read it.
 """
 
 import json
