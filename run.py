@@ -1,21 +1,20 @@
 """Entry point: compose the configuration, run the workflow, return its objective. See `python run.py --help`."""
 
-from splitsem.workflows.startup import spin_briefly
+import sys
+
+from splitsem.workflows.startup import list_groups_quickly, spin_briefly
 
 spin_briefly()  # before anything loads torch
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
-from splitsem.errors import SplitSemError
-from splitsem.workflows import sweep
+from splitsem.errors import ConfigError, SplitSemError
+from splitsem.workflows import renamed, sweep
 
 sweep.register()
-# Hydra deep-copies this singleton for every group that it lists, and its loads copy what they take anyway: --help
-# takes a third of the time without.
-ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
+list_groups_quickly()
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -30,5 +29,14 @@ def main(cfg: DictConfig) -> list[float]:
 
 
 if __name__ == "__main__":
-    with sweep.closing():
-        main()
+    try:
+        renamed.check_arguments(sys.argv[1:])
+    except ConfigError as exc:
+        sys.exit(str(exc))
+    try:
+        with sweep.closing():
+            main()
+    except SystemExit as exc:  # Hydra has printed what it was made of
+        if said := renamed.explain(exc.__context__):
+            sys.stderr.write(f"{said}\n")
+        raise

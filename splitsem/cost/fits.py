@@ -47,7 +47,7 @@ class LinkFit:
 def fit_link(transfers: Sequence[tuple[float, float]]) -> LinkFit:
     """Least squares over ``(bytes, seconds)`` pairs, neither k nor b negative.
 
-    Where a burst or a slowly opening window bends the line (the residual says so), ``transport.measured.MeasuredLink``
+    Where a burst or a slowly opening window bends the line (the residual says so), ``links.probed.ProbedLink``
     describes the link better.
 
     >>> fit = fit_link([(0, 0.002), (1000, 0.010), (3000, 0.026)])

@@ -1,4 +1,4 @@
-"""MeasuredLink: a link as probes found it, computed, not waited for."""
+"""ProbedLink: a link as probes found it, computed, not waited for."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ NO_RATE_BPS = 1e15
 """The bandwidth of a link on which more bytes take no more time than fewer."""
 
 
-class MeasuredLink(Link):
+class ProbedLink(Link):
     """Takes the median time of the probes of each size, and straight lines between sizes, whatever the link's shape.
 
     The times thereby hold what the link does at a size: a token bucket, say, lets short payloads through faster than
@@ -27,7 +27,7 @@ class MeasuredLink(Link):
         rtt_s: median time of the smallest probes.
         bandwidth_bps: rate of the least-squares line through the medians.
 
-    >>> link = MeasuredLink([(0, 0.001), (0, 0.003), (0, 0.002), (1000, 0.010), (3000, 0.026)])
+    >>> link = ProbedLink([(0, 0.001), (0, 0.003), (0, 0.002), (1000, 0.010), (3000, 0.026)])
     >>> link.rtt_s, round(link.bandwidth_bps / 1e6, 6), round(link.link_s(2000), 6)
     (0.002, 1.0, 0.018)
     """

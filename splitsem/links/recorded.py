@@ -1,10 +1,10 @@
-"""RecordedLink: a link as `workflow=measure_link` measured it, and the JSON file that holds the measurement.
+"""RecordedLink: a link as an earlier measurement found it, and the JSON file that holds the measurement.
 
     {"schema": "splitsem.link/1", "date": "2026-11-22T06:00:00+00:00", "target": "192.168.1.20:50051",
      "transport": "grpc", "rtt_s": {"median": 0.004, "p95": 0.009}, "loss": null, "up_bps": 2.1e7, "down_bps": 9.0e7,
      "num_rtts": 100, "num_packets": 0, "versions": {"splitsem": "0.1.0", ...}}
 
-`transport=measured transport.path=FILE` and the rate controller's `link` read the file.
+`transport=recorded transport.path=FILE` and the rate controller's `link` read the file.
 """
 
 import json

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -236,12 +237,19 @@ def _deployment(cfg: DictConfig, model: Deployable) -> dict[str, Any]:
 def build_model(cfg: DictConfig, task: Task) -> nn.Module:
     """The untrained model; ``input_shape`` and ``output_shape`` are the task's where the constructor names them.
 
-    Raises ConfigError when the model's output is not of the task's shape.
+    Raises ConfigError when the constructor refuses its arguments, or the model's output is not of the task's shape.
     """
     target = get_object(cfg["_target_"])
     facts = {"input_shape": task.input_shape, "output_shape": task.output_shape}
     named = {name: value for name, value in facts.items() if name in inspect.signature(target).parameters}
-    model: nn.Module = instantiate(cfg, **named, _convert_="all")
+    try:
+        model: nn.Module = instantiate(cfg, **named, _convert_="all")
+    except InstantiationException as exc:
+        if not isinstance(exc.__cause__, ValueError):
+            raise
+        raise ConfigError(
+            f"{exc.__cause__}; choose another network, e.g. model=unet (segmentation) or model=lstm (series)"
+        ) from exc
     check_output(model, cfg["_target_"], task.input_shape, task.output_shape)
     return model
 

@@ -13,6 +13,7 @@ from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.tasks.classification import ClassificationTask
 from splitsem.tasks.task import Task
+from splitsem.workflows.renamed import new_option
 
 
 def codec_option(name: str, where: str) -> dict[str, Any]:
@@ -20,6 +21,8 @@ def codec_option(name: str, where: str) -> dict[str, Any]:
 
     Raises ConfigError when there is none of this name; ``where`` says who asked.
     """
+    if new := new_option("codec", name):
+        raise ConfigError(f"{where}: codec={name} is no more: give {new}")
     try:
         settings = OmegaConf.to_container(compose(f"codec/{name}").codec, resolve=True)
     except HydraException as exc:

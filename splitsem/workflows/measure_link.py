@@ -47,7 +47,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     headline = (
         f"{link.target}: round trip {1e3 * link.rtt_s:.3g} ms (95th percentile {1e3 * link.rtt_p95_s:.3g}), "
         f"{1e-6 * link.up_bps:.4g} Mbit/s up, {1e-6 * link.down_bps:.4g} down, loss {loss}; "
-        f"use it as transport=measured transport.path={path}"
+        f"use it as transport=recorded transport.path={path}"
     )
     return Result({**metrics, "target": link.target}, {}, [], headline)
 

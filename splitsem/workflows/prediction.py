@@ -19,7 +19,7 @@ from torch import Tensor
 
 from splitsem.cost.end_to_end import Cost
 from splitsem.errors import ConfigError, LinkError
-from splitsem.links.probed import MeasuredLink
+from splitsem.links.probed import ProbedLink
 from splitsem.remote.ends import EdgeEnd, RemoteTail
 from splitsem.remote.plan import Plan
 from splitsem.workflows import assemble_codec, split
@@ -27,7 +27,7 @@ from splitsem.workflows.assemble import Network
 from splitsem.workflows.result import Metrics
 
 log = logging.getLogger(__name__)
-NO_LINK = MeasuredLink([(0, 0.0)])
+NO_LINK = ProbedLink([(0, 0.0)])
 ASKED = "measured on the server"
 _NUM_WARM_UP = 10
 _NUM_OF_A_SIZE = 5
@@ -46,7 +46,7 @@ class Known(NamedTuple):
 
     edge_s: float | None
     server_s: float | None
-    link: MeasuredLink | None
+    link: ProbedLink | None
 
 
 def measure(remote: RemoteTail, plan: Plan, device: EdgeEnd, samples: list[Tensor], energy_j_per_bit: float) -> Known:
@@ -65,7 +65,7 @@ def measure(remote: RemoteTail, plan: Plan, device: EdgeEnd, samples: list[Tenso
     server_s = _ask_server(remote, plan, device.payload(samples[0]), idle_s)
     for name in ("frames_sent", "frames_answered", "fallback_frames"):  # probes are no frames
         setattr(remote.counters, name, getattr(before, name))
-    return Known(edge_s, server_s, None if remote.is_gone else MeasuredLink(probes, energy_j_per_bit))
+    return Known(edge_s, server_s, None if remote.is_gone else ProbedLink(probes, energy_j_per_bit))
 
 
 def predict(cfg: DictConfig, network: Network, device: EdgeEnd, known: Known) -> Metrics:

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from splitsem.errors import LinkError, SplitSemError
+from splitsem.errors import ConfigError, LinkError, SplitSemError
+from splitsem.workflows import renamed
 
 log = logging.getLogger(__name__)
 _PARENT = "mlflow.json"
@@ -70,8 +71,13 @@ def closing() -> Iterator[None]:
 class SweepCallback(Callback):
     """Hydra callback: opens the sweep's MLflow parent, keeps the errors of failed jobs, writes the results."""
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse names that have changed."""
+        _refuse_old_names(config)
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Make the sweep's folder and its MLflow parent run, before any job."""
+        """Refuse names that have changed; make the sweep's folder and its MLflow parent run, before any job."""
+        _refuse_old_names(config)
         self.folder = Path(config.hydra.sweep.dir).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.began = time.time()
@@ -110,12 +116,13 @@ class SweepCallback(Callback):
             sys.exit(1)
 
 
-def choose(key: str, options: Mapping[str, str], otherwise: str) -> str:
-    """``${choose:${task},{disaster:disaster},cnn}``: the option of this name, or what stands last."""
-    return options.get(key, otherwise)
+def _refuse_old_names(config: DictConfig) -> None:
+    try:
+        renamed.check_composed(config)
+    except ConfigError as exc:
+        sys.exit(str(exc))  # Hydra makes a warning of a callback's exceptions
 
 
 def register() -> None:
-    """Make them known to OmegaConf; a second time does no harm."""
+    """Make the resolver known to OmegaConf; a second time does no harm."""
     OmegaConf.register_new_resolver("split_points", split_points, replace=True)
-    OmegaConf.register_new_resolver("choose", choose, replace=True)

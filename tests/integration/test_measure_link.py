@@ -114,7 +114,7 @@ def test_the_workflow_leaves_the_file_that_the_transport_takes(server, tmp_path)
         HydraConfig.instance().set_config(cfg)
         result = measure_link.run(cfg, tmp_path)
         path = tmp_path / "link.json"
-        link = instantiate(compose("config", ["transport=measured", f"transport.path={path}"]).transport)
+        link = instantiate(compose("config", ["transport=recorded", f"transport.path={path}"]).transport)
     found = read_link_metrics(path)
     assert (found.target, found.transport) == (server.address, "grpc")
     assert found.versions["torch"]

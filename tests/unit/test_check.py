@@ -19,7 +19,7 @@ from splitsem.cost.machines import Roofline
 from splitsem.links.channel import Bsc
 from splitsem.links.fec import Convolutional
 from splitsem.links.lossy import LossyLink
-from splitsem.links.probed import MeasuredLink
+from splitsem.links.probed import ProbedLink
 from splitsem.links.recorded import LinkMetrics, write_link_metrics
 from splitsem.links.simulated import SimulatedLink
 from splitsem.tasks.fashion_mnist import FashionMnist
@@ -77,7 +77,7 @@ def test_links_of_files_and_of_probes_keep_their_contract(tmp_path: Path, capsys
     )
     for name in sorted(FROM_FILES):
         assert main([f"transport={name}", f"transport.path={tmp_path / name}"]) == 0, capsys.readouterr().out
-    check_link(MeasuredLink([(0, 0.001), (1000, 0.010), (3000, 0.026)], energy_j_per_bit=1e-7))
+    check_link(ProbedLink([(0, 0.001), (1000, 0.010), (3000, 0.026)], energy_j_per_bit=1e-7))
     check_link(LossyLink(Bsc(0.001), SimulatedLink(1e6, 0.01, 1e-8), body_code=Convolutional(), priority_share=0.5))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, TensorDataset
@@ -177,12 +178,13 @@ def test_bad_arguments_are_refused(arguments: dict, said: str) -> None:
 
 
 def test_the_options_in_conf_build_the_task_and_a_model_that_fits() -> None:
-    built = instantiate(OmegaConf.load(CONF / "task/disaster.yaml"), num_test=2)
-    options = OmegaConf.load(CONF / "model/unet.yaml")
-    model = instantiate(options, input_shape=built.input_shape, output_shape=built.output_shape)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", ["task=disaster"])
+    built = instantiate(cfg.task, num_test=2)
+    assert cfg.model == OmegaConf.load(CONF / "model/unet.yaml")
+    model = instantiate(cfg.model, input_shape=built.input_shape, output_shape=built.output_shape)
     x, y = next(iter(DataLoader(built.splits().test, 2)))
     assert torch.isfinite(built.loss(model(x), y))
-    assert OmegaConf.load(CONF / "model/disaster.yaml").defaults == ["unet"]
 
 
 @pytest.mark.slow

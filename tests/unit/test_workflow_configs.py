@@ -2,6 +2,8 @@
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
@@ -39,6 +41,55 @@ def test_an_experiment_composes_and_sweeps_over_options_that_there_are(experimen
         pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra slurm is not installed")
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
         cfg = compose("config", [f"experiment={experiment}"], return_hydra_config=True)
-    params = OmegaConf.to_container(cfg.hydra.sweeper.params or OmegaConf.create(), resolve=False)
-    for codec in str(params.get("codec", "identity")).split(","):
+    sweeper = OmegaConf.to_container(cfg.hydra.sweeper, resolve=False)
+    listed = [job.split()[0].partition("=")[2] for job in sweeper.get("jobs", ())]
+    swept = str((sweeper["params"] or {}).get("codec", "identity")).split(",")
+    for codec in (*listed, *swept):
         assert (ROOT / "conf" / "codec" / f"{codec}.yaml").exists(), codec
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        for job in sweeper.get("jobs", ()):
+            compose("config", [f"experiment={experiment}", *job.split()])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "target"),
+    [
+        (["task=digits"], "StagedCnn"),
+        (["task=disaster"], "UNet"),
+        (["task=netqos"], "LstmForecaster"),
+        (["task=disaster", "model=cnn"], "StagedCnn"),
+        (["task=disaster", "workflow=joint"], "UNet"),
+        (["task=digits", "workflow=joint"], "HyperRepVgg"),
+        (["task=digits", "workflow=joint", "model=lstm"], "LstmForecaster"),
+        (["experiment=joint_domains"], "HyperRepVgg"),
+        (["task=domains", "task@task.base=digits"], "StagedCnn"),
+    ],
+)
+def test_the_command_line_goes_before_the_task_and_the_task_before_the_workflow(overrides, target):
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        cfg = compose("config", overrides)
+    assert cfg.model["_target_"].endswith(target)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "jobs"),
+    [
+        ([], [["codec=a", "codec.b=1"], ["codec=c"]]),
+        (
+            ["seed=0,1"],
+            [
+                ["codec=a", "codec.b=1", "seed=0"],
+                ["codec=a", "codec.b=1", "seed=1"],
+                ["codec=c", "seed=0"],
+                ["codec=c", "seed=1"],
+            ],
+        ),
+        (["codec=d,e"], [["codec=d"], ["codec=e"]]),
+    ],
+)
+def test_listed_jobs_are_swept_with_all_else_unless_the_command_line_names_their_keys(arguments, jobs):
+    name = "hydra_plugins.listed_sweeper.ListedSweeper"  # Hydra loads its plugins itself, a second time
+    sweeper = Plugins.instance().class_name_to_class[name](None, {}, ["codec=a codec.b=1", "codec=c"])
+    overrides = OverridesParser.create().parse_overrides(arguments)
+    assert sweeper.split_arguments(overrides, None) == [jobs]
+    assert [len(batch) for batch in sweeper.split_arguments(overrides, 1)] == [1] * len(jobs)

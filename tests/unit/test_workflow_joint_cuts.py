@@ -34,6 +34,7 @@ FIXED = (
     "task=digits",
     "model=cnn",
     "model.widths=[4,4]",
+    "model.inner_widths=null",
     "model.stem_width=4",
     "device=cpu",
     "trainer.max_epochs=1",

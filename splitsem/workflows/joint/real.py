@@ -202,7 +202,7 @@ class RealPair:
 
 def _is_shared(group: str) -> bool:
     """Whether both ends share a group of the configuration, such as ``task`` or ``task@task.base``."""
-    return group.rpartition("@")[2].partition(".")[0] in _SHARED
+    return not group.startswith("task/settings") and group.rpartition("@")[2].partition(".")[0] in _SHARED
 
 
 def _plain(value: Any) -> Any:

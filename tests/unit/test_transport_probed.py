@@ -1,9 +1,9 @@
-"""MeasuredLink: times are the probes', straight lines between them, and a rate from all."""
+"""ProbedLink: times are the probes', straight lines between them, and a rate from all."""
 
 import numpy as np
 import pytest
 
-from splitsem.links.probed import NO_RATE_BPS, MeasuredLink
+from splitsem.links.probed import NO_RATE_BPS, ProbedLink
 from splitsem.links.simulated import SimulatedLink
 
 
@@ -12,7 +12,7 @@ def test_a_link_of_constant_rate_is_found_again_from_noisy_probes():
     noise = np.random.default_rng(0)
     sizes = [0, 1000, 20_000, 100_000]
     probes = [(n, truth.send(bytes(n)).link_s * noise.uniform(0.9, 1.1)) for n in sizes for _ in range(50)]
-    link = MeasuredLink(probes)
+    link = ProbedLink(probes)
     assert link.bandwidth_bps == pytest.approx(10e6, rel=0.05)
     assert link.rtt_s == pytest.approx(0.002, rel=0.05)
     for num_bytes in (0, 500, 20_000, 60_000, 300_000):
@@ -20,25 +20,25 @@ def test_a_link_of_constant_rate_is_found_again_from_noisy_probes():
 
 
 def test_a_bucket_that_lets_short_payloads_through_keeps_its_shape():
-    link = MeasuredLink([(0, 0.001), (5_000, 0.001), (10_000, 0.006), (50_000, 0.046)])
+    link = ProbedLink([(0, 0.001), (5_000, 0.001), (10_000, 0.006), (50_000, 0.046)])
     assert link.link_s(4_000) == 0.001
     assert link.link_s(10_000) == 0.006
     assert link.link_s(30_000) == pytest.approx(0.026)
 
 
 def test_one_slow_probe_does_not_move_the_median():
-    link = MeasuredLink([(1000, 0.002)] * 5 + [(1000, 9.0)])
+    link = ProbedLink([(1000, 0.002)] * 5 + [(1000, 9.0)])
     assert link.send(bytes(1000)).link_s == pytest.approx(0.002)
 
 
 def test_where_more_bytes_take_no_more_time_there_is_no_rate():
-    link = MeasuredLink([(0, 0.002), (1000, 0.001)])
+    link = ProbedLink([(0, 0.002), (1000, 0.001)])
     assert link.bandwidth_bps == NO_RATE_BPS
     assert link.link_s(1_000_000) == 0.001
 
 
 def test_energy_is_that_of_the_payload_bits():
-    report = MeasuredLink([(0, 0.001)], energy_j_per_bit=1e-7).send(bytes(1000))
+    report = ProbedLink([(0, 0.001)], energy_j_per_bit=1e-7).send(bytes(1000))
     assert report.energy_j == pytest.approx(8e-4)
     assert report.payload == bytes(1000)
 
@@ -46,8 +46,8 @@ def test_energy_is_that_of_the_payload_bits():
 @pytest.mark.parametrize("probes", [[], [(-1, 0.1)], [(1, -0.1)], [(1, float("nan"))]])
 def test_probes_that_cannot_be_are_refused(probes):
     with pytest.raises(ValueError, match="probes"):
-        MeasuredLink(probes)
+        ProbedLink(probes)
 
 
 def test_a_link_of_probes_counts_the_bytes_on_the_wire() -> None:
-    assert MeasuredLink([(0, 0.001), (1000, 0.010)]).send(bytes(700)).wire_bytes == 700
+    assert ProbedLink([(0, 0.001), (1000, 0.010)]).send(bytes(700)).wire_bytes == 700
