@@ -23,7 +23,6 @@ SHRUNK = (
     "trainer.limit_train_batches=2",
     "workflow.num_samples=6",
 )
-PENDING = {"task": "a task of one's own has no default model and trainer yet"}
 
 
 class Recipe(NamedTuple):
@@ -75,7 +74,7 @@ def test_every_section_has_a_recipe_of_a_class_an_option_a_check_and_a_run():
     assert tuple(re.findall(r"^### Add a (\w+)$", PAGE, re.MULTILINE)) == KINDS
     for kind in KINDS:
         files, commands = recipe(PAGE, kind)
-        assert [path.rpartition(".")[2] for path in files] == ["py", "yaml"], kind
+        assert [path.rpartition(".")[2] for path in files][:2] == ["py", "yaml"], kind
         assert all(re.fullmatch(r"my_(package|conf)/[\w/]+\.\w+", path) for path in files), kind
         assert [" ".join(command.split()[:3]) for command in commands] == [
             "python -m splitsem.check",
@@ -92,13 +91,7 @@ def test_the_part_of_each_recipe_keeps_its_contract(kind, follow):
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, marks=pytest.mark.xfail(reason=PENDING[kind], strict=True)) if kind in PENDING else kind
-        for kind in KINDS
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_each_recipe_runs_as_it_stands(kind, follow):
     done = follow(kind, recipe(PAGE, kind).commands[1])
     assert done.returncode == 0, done.stderr
