@@ -1,4 +1,4 @@
-"""How a learned codec is trained: features of the frozen head once, then stage after stage."""
+"""fit_codec trains a learned codec stage by stage on the crossing tensors of a frozen head."""
 
 import logging
 from collections.abc import Iterator
@@ -29,18 +29,17 @@ def fit_codec(
 ) -> list[dict[str, float]]:
     """Train ``codec`` in place for the cut at ``point``; returns the metrics of each epoch.
 
-    The network stays as it is; a stage that tunes the tail tunes the codec's own copy of it.
-
-    The epoch that is kept is chosen on the validation split.
+    The network stays as it is; a stage that tunes the tail tunes the codec's own copy of the tail. The validation
+    split chooses the epoch whose weights are kept.
 
     Args:
         codec: built for the crossing tensor of ``point``.
         graph: the trained network; float32.
-        point: where it is cut.
+        point: the split point of ``graph``.
         task: gives the data, the loss and the score.
-        seed: of the order of the samples, the noise and what else is drawn.
-        feature_cache_bytes: features of the head are kept in memory up to this size, and made anew each epoch above
-            it, or where the data are augmented.
+        seed: of the order of the samples, the noise and all other random numbers.
+        feature_cache_bytes: features of the head stay in memory up to this size. Larger features, and those of
+            augmented data, are computed again in each epoch.
 
     Raises:
         ConfigError: a stage's batch is larger than the data.
@@ -106,7 +105,7 @@ def _run(
 
 @contextmanager
 def _frozen(*modules: nn.Module) -> Iterator[None]:
-    """Inside, these modules' parameters do not learn."""
+    """Keeps the modules' parameters from learning inside the context."""
     learning = {p for module in modules for p in module.parameters() if p.requires_grad}
     for parameter in learning:
         parameter.requires_grad_(False)
@@ -118,7 +117,7 @@ def _frozen(*modules: nn.Module) -> Iterator[None]:
 
 
 def _loader(source: Dataset, batch_size: int, shuffle_seed: int | None = None) -> DataLoader:
-    """Batches in order, or shuffled by a seed; tensors in memory are indexed a batch at a time."""
+    """Makes batches in order, or shuffled by a seed; tensors in memory are indexed a batch at a time."""
     is_shuffled = shuffle_seed is not None
     generator = torch.Generator().manual_seed(shuffle_seed or 0)
     if not isinstance(source, TensorDataset):
@@ -128,7 +127,7 @@ def _loader(source: Dataset, batch_size: int, shuffle_seed: int | None = None) -
 
 
 def _is_augmented(source: Dataset) -> bool:
-    """Whether samples differ from one time to the next; told from a few of them, drawn twice."""
+    """Whether the source returns other samples at a second reading; tested on a few samples, each read twice."""
     drawn = [torch.stack([source[i][0] for i in range(min(8, _size(source)))]) for _ in range(2)]
     return not torch.equal(*drawn)
 

@@ -1,4 +1,4 @@
-"""CodecModule: one stage of a learned codec's training, with the uncoded network as its teacher."""
+"""CodecModule trains one stage of a learned codec; integrated gradients give two of the terms of its loss."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,14 +20,14 @@ def integrated_gradients(
 ) -> Tensor:
     """``code · ∫₀¹ ∂loss/∂code(α·code) dα``, baseline zero, by the midpoint rule; of the code's shape ``(B, N)``.
 
-    For exact integration the sum over N is each sample's loss at the code minus its loss at zero.
+    If the integration is exact, the sum over N is each sample's loss at the code minus its loss at zero.
 
     Args:
         loss: takes a code ``(B, N)``, returns the sum of the samples' losses, a scalar.
         code_BN: where to attribute.
         num_steps: points on the path.
-        create_graph: whether the result can be differentiated, in the code and in the weights that ``loss`` uses; if
-            not, it is detached.
+        create_graph: whether the result can be differentiated by the code and by the weights that ``loss`` uses; else
+            the result is detached.
 
     >>> integrated_gradients(lambda c: c.square().sum(), torch.tensor([[1.0, 2.0]]))
     tensor([[1., 4.]])
@@ -44,21 +44,21 @@ def integrated_gradients(
     return code * total / num_steps
 
 
-_NUM_STEPS = 2  # on the path from zero, each with a second derivative of the whole server's half
+_NUM_STEPS = 2  # on the path from zero; each step takes a second derivative of the decoder and the tail
 
 
 def skewness(codec: AgileNN, tail: Callable[[Tensor], Tensor], task: Task, z: Tensor, y: Tensor) -> Tensor:
     """``codec.skewness_loss`` of the importance that the codec's features have to the task's loss, differentiable.
 
-    A feature's importance to a sample is the magnitude of its integrated gradients, summed over its positions, through
-    encoder, decoder and tail or through the local head, and the combined output.
+    A feature's importance to a sample is the magnitude of its integrated gradients, summed over its positions. The
+    gradients pass through the combined output to both ways: encoder, decoder and tail, and the local head.
 
     Args:
-        codec: its features learn to be skewed, and so does what follows them.
+        codec: learns skewed features, together with the networks behind its features.
         tail: from ``z_hat`` to the output.
         task: gives the loss.
         z: crossing tensors ``(B, C, H, W)``.
-        y: their targets.
+        y: the samples' targets.
     """
 
     def loss(features_BFHW: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class Teacher(NamedTuple):
     """The uncoded network, frozen.
 
     Attributes:
-        head: from the sample to the crossing tensor (a tuple of one), or None where the data are features already.
+        head: from the sample to the crossing tensor (a tuple of one); None where the data are features already.
         tail: from the crossing tensor to ``(output, *layers)``.
     """
 
@@ -87,10 +87,10 @@ class Teacher(NamedTuple):
 
 
 class CodecModule(lightning.LightningModule):
-    """Trains ``codec`` with the loss of ``stage``; validates over the noise that it is trained for.
+    """Trains ``codec`` with the loss of ``stage``; validates over the noise that the codec is trained for.
 
     Args:
-        codec: what learns, and with it the tail that it brings.
+        codec: learns, together with the tail that the codec brings.
         stage: terms of the loss, and settings of the optimiser.
         teacher: gives the crossing tensor and the targets, and carries gradients from its output to ``z_hat``.
         task: gives the task's loss and metrics.
@@ -99,7 +99,7 @@ class CodecModule(lightning.LightningModule):
     def __init__(self, codec: LearnedCodec, stage: Stage, teacher: Teacher, task: Task) -> None:
         super().__init__()
         self.codec, self.stage, self.task = codec, stage, task
-        self._teacher = (teacher,)  # in a tuple, or its weights would be saved with the codec's
+        self._teacher = (teacher,)  # in a tuple, else Lightning would save the teacher's weights with the codec's
         self.val_metrics = task.metrics()
         self.importance: Tensor | None = None
 
@@ -152,7 +152,7 @@ class CodecModule(lightning.LightningModule):
             return teacher.head(x)[0], y
 
     def _tail(self, z_hat: Tensor) -> tuple[Tensor, ...]:
-        """Output and layers behind the codec: of the codec's own tail, where it brings one."""
+        """Output and layers behind the codec, from the codec's own tail where the codec brings one."""
         (teacher,) = self._teacher
         if self.codec.tail is None:
             return teacher.tail(z_hat)
@@ -196,7 +196,7 @@ class CodecModule(lightning.LightningModule):
         return torch.stack([getattr(self.stage, f"{name}_weight") * value for name, value in terms.items()]).sum()
 
     def _importance_term(self, coded: Coded, y: Tensor, snr_db: float | None, batch_idx: int) -> Tensor:
-        """Mean expected damage of the symbols, weighted by their importance (mean 1), which is refreshed at times."""
+        """Mean expected damage of the symbols, weighted by an importance (mean 1) that is refreshed every few steps."""
         assert coded.code is not None
         assert coded.damage is not None
         if self.importance is None or batch_idx % _IMPORTANCE_EVERY == 0:

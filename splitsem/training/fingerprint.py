@@ -1,9 +1,9 @@
-"""Fingerprint: the name of a kept artefact, made of all that determines it: settings, code, versions and data.
+"""A fingerprint names a kept artefact by all that determines it: settings, code, versions and data.
 
 * Code: the modules that define the objects' classes and all that these modules import, step by step. Comments,
   docstrings and formatting do not count. Installed packages count by their version, the standard library does not.
 * Data: names and contents of the files that a task says it reads. An index in the cache folder keeps the contents'
-  hashes, so that files that did not change are not read again.
+  hashes, so that unchanged files are read one time only.
 """
 
 import ast
@@ -40,8 +40,8 @@ _STDLIB = tuple(str(Path(sysconfig.get_path(name)).resolve()) + os.sep for name 
 _INSTALLED = {"site-packages", "dist-packages"}
 _PLAIN = {bool, int, float, complex, str, bytes, type(None), torch.Tensor, nn.Parameter}
 _BARE_MODULE = set(vars(nn.Module())) - {"_modules"}
-_RACY_S = 2.0  # a file may change again within one tick of its clock: a younger one is not trusted the next time
-_BATCH = 1000  # files between two commits: an interrupted reading of much data goes on where it was
+_RACY_S = 2.0  # a file may change twice within one tick of its clock, so the index leaves out younger files
+_BATCH = 1000  # files between two commits, so that an interrupted reading resumes
 
 
 class _Place(NamedTuple):
@@ -52,14 +52,14 @@ class _Place(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """What counts of a source file: a hash of what it says, and its imports as ``(dots, module, names)``."""
+    """What counts of a source file: a hash of its code, and its imports as ``(dots, module, names)``."""
 
     digest: bytes
     imports: tuple[tuple[int, str, tuple[str, ...]], ...]
 
 
 class _File(NamedTuple):
-    """A data file: its name in its folder, its path, and what changes when somebody writes or replaces it."""
+    """A data file: its name in its folder, its path, and a stamp that changes when the file is written or replaced."""
 
     name: bytes
     path: bytes
@@ -90,9 +90,9 @@ def fingerprint(
         facts: settings as plain values.
         objects: tasks, networks, codecs and whatever else takes part; classes, functions, modules, or dotted names of
             modules. What they hold counts with them.
-        without: dotted names of modules and packages whose imports take no part; ``objects`` count all the same.
+        without: dotted names of modules and packages whose imports do not count; ``objects`` count even so.
         cache_dir: where the index of the data's contents is kept; None reads all data files each time.
-        is_data_needed: False where missing data shall not count rather than raise, as nothing is trained on them.
+        is_data_needed: False: missing data do not count, for uses that train nothing. True: missing data raise.
 
     Raises:
         ConfigError: a module or a data file that must be there is missing or cannot be read.
@@ -109,12 +109,12 @@ def fingerprint(
 
 
 def modules(objects: Iterable[object], without: Sequence[str] = ()) -> list[str]:
-    """The names of all modules whose code counts for ``objects``. Arguments and errors as of ``fingerprint``."""
+    """The names of all modules whose code counts for ``objects``. Arguments and errors are those of ``fingerprint``."""
     return sorted(_closure(_objects(objects).modules, without))
 
 
 def _objects(objects: Iterable[object]) -> _Objects:
-    """What the objects and all that they hold are made of."""
+    """The modules, packages and tasks of the objects and of all that the objects hold."""
     found = _Objects(set(), set(), [])
     todo: list[object] = []
     for thing in objects:
@@ -130,11 +130,11 @@ def _objects(objects: Iterable[object]) -> _Objects:
     seen: set[int] = set()
     while todo:
         thing = todo.pop()
-        if id(thing) in seen or isinstance(thing, Dataset | torch.Tensor):  # data are there once they are loaded
+        if id(thing) in seen or isinstance(thing, Dataset | torch.Tensor):  # earlier calls decide what is loaded
             continue
         seen.add(id(thing))
         cls = thing if isinstance(thing, type) else type(thing)
-        # An array or table that a task loads is no part of what it was made of; a picture's transform is.
+        # An array or table that a task loads does not determine the task; a picture's transform does.
         is_part = id(thing) in given or callable(thing) or _is_own(cls.__module__)
         names = [c.__module__ for c in cls.__mro__] if is_part else []
         names += [thing.__module__ or "builtins"] if isinstance(thing, types.FunctionType) else []
@@ -148,7 +148,7 @@ def _objects(objects: Iterable[object]) -> _Objects:
 
 
 def _held(thing: object, cls: type) -> Iterable[object]:
-    """What an object holds that may be code: of containers the items, of own and callable objects the attributes."""
+    """The parts of an object that may be code: a container's items, and an own or callable object's attributes."""
     if isinstance(thing, dict):
         return _held(list(thing.values()), list)
     if isinstance(thing, list | tuple | set | frozenset):
@@ -220,7 +220,7 @@ def _is_installed(path: str) -> bool:
 
 
 def _place(name: str) -> _Place | None:
-    """Where a module is, as it was imported or would be; importing nothing, for that may take seconds."""
+    """Where a module is, or would be if it were imported. Nothing is imported, since an import may take seconds."""
     loaded = sys.modules.get(name)
     spec = getattr(loaded, "__spec__", None)
     if loaded is not None and spec is None:
@@ -248,7 +248,7 @@ def _version(top: str) -> str:
 
 
 def _source(file: str, name: str) -> _Source:
-    """What counts of a module's file."""
+    """Reads what counts of a module's file. Raises ConfigError when the file cannot be read."""
     try:
         facts = os.stat(file)
         return _read_source(file, facts.st_mtime_ns, facts.st_size)
@@ -258,11 +258,11 @@ def _source(file: str, name: str) -> _Source:
 
 @functools.lru_cache(maxsize=4096)
 def _read_source(file: str, mtime_ns: int, size: int) -> _Source:
-    """Of a file in this state; a compiled module counts by its bytes."""
+    """Reads what counts of a file of this time and size; a compiled module counts by its bytes."""
     content = Path(file).read_bytes()
     if not file.endswith((".py", ".pyw")):
         return _Source(hashlib.sha256(content).digest(), ())
-    with warnings.catch_warnings(action="ignore"):  # of strange escapes, which Python tells when it imports the file
+    with warnings.catch_warnings(action="ignore"):  # Python warns of strange escapes itself when it imports the file
         tree = ast.parse(content)
     imports = tuple(dict.fromkeys(_imports(tree)))
     for node in ast.walk(tree):
@@ -277,7 +277,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _imports(node: ast.AST) -> Iterator[tuple[int, str, tuple[str, ...]]]:
-    """All imports of a tree, also in functions, but not those for type checkers alone."""
+    """All imports of a tree, also in functions; imports for type checkers alone are left out."""
     if isinstance(node, ast.Import):
         yield from ((0, alias.name, ()) for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -300,7 +300,7 @@ def _data(task: Task, cache_dir: Path | None, is_needed: bool) -> bytes:
     if not all(path.exists() for path in paths):
         if not is_needed:
             return b""
-        task.splits()  # fetches what can be fetched, and knows best how to say what is missing
+        task.splits()  # downloads what it can, and says best what is missing
         paths = [Path(path) for path in task.data_paths()]
     total = hashlib.sha256()
     for path in paths:

@@ -1,4 +1,4 @@
-"""Fit: how a network is trained — epochs, batches, learning rate — and the call that does it."""
+"""Fit holds the settings of a training (epochs, batches, learning rate) and runs the training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ class Fit:
         num_workers: processes that load data; 0 loads in this one.
         weights: a .safetensors file to use instead of training, as written by an earlier run.
         limit_train_batches: share (float) or number (int) of batches an epoch, to shrink a trial run.
-        gradient_codec: what every step's gradients go through, with error feedback; None leaves them as they are.
+        gradient_codec: codes every step's gradients, with error feedback; None leaves the gradients as they are.
     """
 
     max_epochs: int
@@ -60,8 +60,8 @@ class Fit:
     def run(self, network: nn.Module, task: Task, device: torch.device, seed: int) -> list[dict[str, float]]:
         """Train ``network`` in place on ``task``; returns the metrics of each epoch.
 
-        A network whose hyper-weights learn alone (``alpha_epochs``) has further epochs for that, of which the last one
-        is kept: the term on α makes them smaller step by step, and the best score would be that of the first.
+        If the network has ``alpha_epochs``, its hyper-weights α learn alone in so many further epochs. The last of
+        these epochs is kept: the term on α shrinks α step by step, so the first epoch would have the best score.
 
         Raises:
             ConfigError: there is no whole batch to train on.
@@ -70,13 +70,13 @@ class Fit:
         if isinstance(network, HyperWeighted) and network.alpha_epochs:
             network.learn(weights=False, alpha=True)
             epochs += replace(self, max_epochs=network.alpha_epochs)._run(network, task, device, seed + 1, None)
-            network.learn(weights=True, alpha=False)  # as it was made
+            network.learn(weights=True, alpha=False)  # as the network was built
         return epochs
 
     def _run(
         self, network: nn.Module, task: Task, device: torch.device, seed: int, monitor: str | None
     ) -> list[dict[str, float]]:
-        """Train what learns of the network; keeps the best epoch by ``monitor``, or the last."""
+        """Trains the network's learning weights; keeps the best epoch by ``monitor``, or the last one."""
         from splitsem.training.modules import TaskModule
 
         module = TaskModule(task, network, self.learning_rate, self.weight_decay)
@@ -105,8 +105,8 @@ class Fit:
     ) -> float:
         """Train a federated client's copy in place on its own samples; returns the last epoch's mean loss.
 
-        All ``max_epochs`` are trained, and no samples are held out: a client neither chooses nor scores. The learning
-        rate is constant: ``learning_rate · learning_rate_share``; the optimiser's other settings are its own.
+        The training runs all ``max_epochs`` and holds out no samples: a client neither chooses an epoch nor scores. The
+        learning rate is constant: ``learning_rate · learning_rate_share``; ``make_optimizer`` has all other settings.
         """
         from splitsem.training.modules import LocalModule
 
@@ -137,7 +137,7 @@ class Fit:
         return per_epoch * self.max_epochs
 
     def _is_last_dropped(self, num_samples: int) -> bool:
-        """Whether a last sample would be alone in its batch, from which batch normalisation cannot learn."""
+        """Whether the last batch would hold one sample, from which batch normalisation cannot learn."""
         return num_samples > 1 and num_samples % self.batch_size == 1
 
     def run_local_module(
@@ -148,7 +148,7 @@ class Fit:
         seed: int,
         gradient_clip_norm: float | None = None,
     ) -> float:
-        """All epochs on a client's samples; returns the last one's mean loss."""
+        """Runs all epochs on a client's samples; returns the last epoch's mean loss."""
         import lightning
 
         from splitsem.training.loop import run_bare
@@ -182,8 +182,8 @@ class Fit:
         gradient_clip_norm: float | None = None,
         callbacks: "Sequence[Callback]" = (),
     ) -> list[dict[str, float]]:
-        """One fit with the project's data order and seeds."""
-        import lightning  # seconds, which a run with trained weights does not pay
+        """Runs one fit with the project's data order and seeds; returns the metrics of each epoch."""
+        import lightning  # takes seconds, which a run with trained weights saves
 
         from splitsem.training.loop import run_loop
 
@@ -212,7 +212,7 @@ class Fit:
         )
 
     def _check_one_batch(self, num_samples: int) -> None:
-        """Raise ConfigError where an epoch has no whole batch, for which there is no learning rate."""
+        """Raise ConfigError where an epoch has no whole batch: the learning-rate schedule needs at least one step."""
         if self.batch_size > num_samples:
             raise ConfigError(
                 f"trainer.batch_size={self.batch_size} is more than the {num_samples} samples to train on: there is no "

@@ -1,4 +1,4 @@
-"""CompressedGradients: every step's gradients go through a codec's real bytes before the optimiser sees them."""
+"""CompressedGradients sends every step's gradients through a codec's real bytes before the optimiser sees them."""
 
 import time
 
@@ -15,19 +15,19 @@ from splitsem.errors import ConfigError
 class CompressedGradients(Callback):
     """Trains with ``ĝ = decode(encode(g + e))`` in place of the gradient g, and keeps the rest: ``e ← g + e − ĝ``.
 
-    Error feedback (Seide et al. 2014; Karimireddy et al. 2019, arXiv 1901.09847): what a step's bytes leave out is not
-    lost but comes with a later step. With TopK it is gradient sparsification (Stich et al. 2018, arXiv 1809.07599).
-    What a machine that averages gradients would get is what the optimiser gets; clipping comes afterwards.
+    The method is error feedback (Seide et al. 2014; Karimireddy et al. 2019, arXiv 1901.09847): a later step carries
+    what a step's bytes leave out. Error feedback with TopK is gradient sparsification (Stich et al. 2018, arXiv
+    1809.07599). The optimiser gets what a machine that averages gradients would get; clipping comes afterwards.
 
-    Each parameter's gradient travels as one row of its own, so a share of values or a range is a parameter's; all of a
-    step's make one payload. A parameter that has no gradient in a step sends nothing then, and keeps what it owes.
+    One payload holds all gradients of a step. Each parameter's gradient is one row, so a share of values or a range
+    applies per parameter. A parameter without a gradient in a step sends nothing in that step and keeps its rest e.
 
     Args:
-        codec: any without weights of its own, e.g. TopK or Quantise.
+        codec: any codec without weights, e.g. TopK or Quantise.
 
     Attributes:
-        epochs: for each epoch, a step's means: ``gradient_bytes`` (the payload), ``gradient_raw_bytes`` (as float32)
-            and ``gradient_codec_s`` (seconds of encoding and decoding).
+        epochs: for each epoch, the means over its steps of ``gradient_bytes`` (the payload), ``gradient_raw_bytes`` (as
+            float32) and ``gradient_codec_s`` (seconds of encoding and decoding).
     """
 
     def __init__(self, codec: Codec) -> None:
@@ -43,7 +43,7 @@ class CompressedGradients(Callback):
         self.step([p for group in optimizer.param_groups for p in group["params"]])
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Close the epoch's means."""
+        """Add the epoch's means to ``epochs``."""
         num = max(1, self._num_steps)
         self.epochs.append(
             {
@@ -56,10 +56,10 @@ class CompressedGradients(Callback):
 
     @torch.no_grad()
     def step(self, parameters: list[nn.Parameter]) -> None:
-        """Replace the gradients of ``parameters`` by what their payload holds.
+        """Replace the gradients of ``parameters`` by what the payload of these gradients holds.
 
         Raises:
-            ConfigError: the codec cannot take them, e.g. since they are no finite numbers.
+            ConfigError: the codec cannot take the gradients, e.g. since a value is not finite.
         """
         began = time.perf_counter()
         wanted = {p: p.grad + self._errors.get(p, 0) for p in parameters if p.grad is not None}
@@ -81,7 +81,7 @@ class CompressedGradients(Callback):
 
 
 def compression_metrics(history: list[dict[str, float]]) -> dict[str, float]:
-    """Means over a training of what its epochs say of their gradients; empty when these went uncompressed."""
+    """Means of the gradient metrics over a training's epochs; empty for a training without a gradient codec."""
     names = ("gradient_bytes", "gradient_raw_bytes", "gradient_codec_s")
     if not (history and names[0] in history[0]):
         return {}

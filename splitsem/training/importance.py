@@ -1,4 +1,4 @@
-"""How much each symbol of a code matters to the task's loss, for a batch of samples."""
+"""code_importance tells how much each symbol of a code matters to the task's loss, for a batch of samples."""
 
 import torch
 from torch import Tensor
@@ -13,17 +13,17 @@ from splitsem.training.codec_module import integrated_gradients
 def code_importance(
     codec: LearnedCodec, cut: Cut, task: Task, x: Tensor, y: Tensor, num_steps: int = 16
 ) -> tuple[Tensor, str]:
-    """Magnitude of the integrated gradients of the task's loss, over a clean link; and of what: symbols or features.
+    """Magnitude of the integrated gradients of the task's loss over a clean link, and ``symbols`` or ``features``.
 
-    Codecs of symbols are attributed at their symbols' levels ``(B, K, h, w)``, others at the features that the tail
-    receives ``(B, C, H, W)``.
+    A codec of symbols is attributed at the levels of its symbols ``(B, K, h, w)``, any other codec at the features that
+    the tail receives ``(B, C, H, W)``. The second result names which of the two.
 
     Args:
         codec: in eval mode.
         cut: head and tail.
         task: gives the loss.
-        x: samples ``(B, *input_shape)``, on the device of the network.
-        y: their targets.
+        x: samples ``(B, *input_shape)``, where the network is.
+        y: the samples' targets.
         num_steps: points on the path from zero.
     """
     with torch.no_grad():

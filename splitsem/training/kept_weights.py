@@ -1,4 +1,4 @@
-"""Trained weights on disk: found by what determines them, so that nothing is trained twice."""
+"""Trained weights on disk are found by a key of all that determines them, so that nothing is trained twice."""
 
 import hashlib
 import json
@@ -27,8 +27,8 @@ class Trained(NamedTuple):
     Attributes:
         path: the .safetensors file that holds them.
         history: metrics of each epoch of the training.
-        train_s: seconds that the training took, whenever that was.
-        from_cache: whether they were read and not trained now.
+        train_s: seconds that the training took, in this run or in the earlier one that wrote the file.
+        from_cache: whether the weights were read from disk and not trained in this run.
     """
 
     path: Path
@@ -38,9 +38,9 @@ class Trained(NamedTuple):
 
 
 def fit_or_load(network: nn.Module, key: str, folder: Path, fit: Callable[[], list[dict[str, float]]]) -> Trained:
-    """Give ``network`` the weights filed under ``key``, training them with ``fit`` when they are not there.
+    """Give ``network`` the weights filed under ``key``; ``fit`` trains the weights when there is no such file.
 
-    Several processes may ask at once: one trains, the others wait and read. A damaged file is trained again.
+    Several processes may ask at one time: the first one trains, the rest wait and read. A damaged file is replaced.
     """
     path = folder / f"{key}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def fit_or_load(network: nn.Module, key: str, folder: Path, fit: Callable[[], li
 
 
 def save(network: nn.Module, path: Path, history: list[dict[str, float]], train_s: float) -> None:
-    """Write the weights and their checksum, whole or not at all."""
+    """Write the weights and a checksum of them, whole or not at all."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     facts = {"history": json.dumps(history), "train_s": str(train_s)}
     facts["sha256"] = _checksum(state, facts)
@@ -71,7 +71,7 @@ def save(network: nn.Module, path: Path, history: list[dict[str, float]], train_
 
 
 def load(network: nn.Module, path: Path) -> Trained:
-    """Read weights written by ``save`` into ``network``. Raises ConfigError when they are damaged or do not fit."""
+    """Read weights of ``save`` into ``network``. Raises ConfigError when the file is damaged or of another network."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}

@@ -1,4 +1,4 @@
-"""The Lightning loop that every training here runs in: epochs, the epoch that is kept, quiet, seeded."""
+"""run_loop and run_bare are the Lightning loops of every training; run_loop keeps the best epoch's weights."""
 
 import logging
 import signal
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class History(Callback):
-    """Keeps the epoch's metrics as plain numbers, a dict an epoch; logs them where no progress bar is drawn.
+    """Keeps each epoch's metrics as a dict of plain numbers; logs the metrics where no progress bar is drawn.
 
     Args:
-        quiet: neither bar nor log, for one of many short trainings.
+        quiet: draw no bar and log nothing, for one of many short trainings.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -37,7 +37,7 @@ class History(Callback):
             self.epochs.append({name: float(v) for name, v in trainer.callback_metrics.items() if name[:4] == "val_"})
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Add the epoch's training loss, known only now."""
+        """Add the epoch's training loss, which Lightning computes after the validation."""
         if len(self.epochs) <= trainer.current_epoch:  # there was no validation
             self.epochs.append({})
         row = self.epochs[-1]
@@ -68,15 +68,15 @@ def run_loop(
     Args:
         module: logs ``train_loss``, ``val_score`` and ``monitor``.
         train: batches to learn from.
-        val: batches that choose the epoch; never those of the test split. None goes without, for ``monitor=None``.
+        val: batches that choose the epoch, never of the test split; None, with ``monitor=None``: no validation.
         device: where to train.
         max_epochs: passes over ``train``.
         gradient_clip_norm: largest gradient norm; None does not clip.
-        monitor: metric that says which epoch is best; None keeps the last one, for weights that lie elsewhere.
-        mode: whether the largest or the least of it is.
+        monitor: metric that says which epoch is best; None keeps the last epoch, for weights that lie elsewhere.
+        mode: whether the largest or the least value of ``monitor`` is the best.
         limit_train_batches: share (float) or number (int) of batches an epoch.
-        quiet: neither progress bar nor log.
-        callbacks: what else happens in the loop.
+        quiet: draw no progress bar and log nothing.
+        callbacks: further Lightning callbacks of the loop.
     """
     keep_freed_memory()
     history = History(quiet)
@@ -111,7 +111,7 @@ def run_bare(
     gradient_clip_norm: float | None = None,
     limit_train_batches: float | int = 1.0,
 ) -> None:
-    """Train ``module`` in place without validation, log, bar and choice of an epoch: for many short trainings."""
+    """Train ``module`` in place without validation, log, bar or choice of an epoch, for many short trainings."""
     keep_freed_memory()
     with _quiet():
         trainer = lightning.Trainer(
@@ -127,7 +127,7 @@ def run_bare(
 
 
 def _stop_if_asked(trainer: lightning.Trainer) -> None:
-    """Go on with a signal that Lightning took: of SIGTERM, it looks between two batches only, and then no more."""
+    """Raise what a signal asked for: Lightning catches SIGINT and SIGTERM and only ends its loop."""
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.received_sigterm:
@@ -140,11 +140,11 @@ def _accelerator(device: torch.device) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's greetings and advertisements, and warnings about what is meant to be so."""
+    """Silences Lightning's greetings and advertisements, and its warnings about what is intended here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # lightning 2.6 against torch 2.14
-        warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None.*")  # split training has its own
-        warnings.filterwarnings("ignore", r".*module\(s\) in eval mode")  # frozen parts are: batch norm, a codec's tail
+        warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None.*")  # split training brings its own
+        warnings.filterwarnings("ignore", r".*module\(s\) in eval mode")  # frozen parts are: batch norm, tail
         yield

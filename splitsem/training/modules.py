@@ -1,4 +1,4 @@
-"""TaskModule: a task's loss, optimiser and validation score around any network."""
+"""LightningModules that train a network on a task: TaskModule as a whole, LocalModule on a federated client."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class TaskModule(lightning.LightningModule):
     Args:
         task: gives loss and metrics.
         network: any module from ``(batch, *input_shape)`` to ``(batch, *output_shape)``; a SplitNetwork trains
-            with the codec in the loop, a Regularised one adds a term of its own to what is minimised.
+            with the codec in the loop, a Regularised network adds its own term to the loss.
         learning_rate: the peak of the cycle.
         weight_decay: AdamW's.
     """
@@ -32,7 +32,7 @@ class TaskModule(lightning.LightningModule):
         self.val_metrics = task.metrics()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """What is minimised on one batch; logs the task's part of it, which networks can be compared by."""
+        """The loss of one batch, with the network's own term; logs the task's part, which all networks share."""
         x, y = batch
         loss = self.task.loss(self.network(x), y)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
@@ -62,10 +62,10 @@ MakeOptimizer = Callable[..., Optimizer]
 
 
 class KeepsLoss(lightning.LightningModule):
-    """Keeps its loss itself, for ``run_bare``, where Lightning's log is off.
+    """Keeps the mean loss of an epoch for ``run_bare``, where Lightning's log is off.
 
     Attributes:
-        train_loss: mean of the task's loss over the last epoch; NaN before any.
+        train_loss: mean of the task's loss over the last epoch; NaN before the first epoch.
     """
 
     def __init__(self) -> None:
@@ -74,28 +74,28 @@ class KeepsLoss(lightning.LightningModule):
         self._summed, self._num_samples = torch.zeros(()), 0
 
     def count(self, loss: Tensor, num_samples: int) -> None:
-        """Take a batch's mean loss into the epoch's."""
+        """Add a batch's mean loss to the epoch's mean."""
         self._summed += loss.detach() * num_samples
         self._num_samples += num_samples
 
     def on_train_epoch_start(self) -> None:
-        """Begin a new mean."""
+        """Begin a new mean loss."""
         self._summed, self._num_samples = torch.zeros((), device=self.device), 0
 
     def on_train_epoch_end(self) -> None:
-        """Take the epoch's mean loss."""
+        """Set ``train_loss`` to the epoch's mean."""
         self.train_loss = float(self._summed) / max(self._num_samples, 1)
 
 
 class LocalModule(KeepsLoss):
-    """An optimiser at a constant rate on ``loss + μ/2 · ‖w − w₀‖²`` (FedProx: Li et al., MLSys 2020, arXiv 1812.06127).
+    """Minimises ``loss + μ/2 · ‖w − w₀‖²`` at a constant rate (FedProx: Li et al., MLSys 2020, arXiv 1812.06127).
 
     Args:
         task: gives the loss.
         network: as received; its weights are w₀.
-        make_optimizer: of the weights, and ``lr``; its state begins anew with each training.
+        make_optimizer: makes a new optimiser from the weights and ``lr`` for each training.
         learning_rate: of the optimiser.
-        proximal_mu: μ; 0 for no pull towards the received weights.
+        proximal_mu: μ; 0: no pull towards the received weights.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class LocalModule(KeepsLoss):
         self._received = [p.detach().clone() for p in self._trained] if proximal_mu else []
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The loss of one batch; the task's part of it is in ``train_loss``."""
+        """The loss of one batch, with the FedProx term; ``train_loss`` counts the task's part alone."""
         x, y = batch
         loss = self.task.loss(self.network(x), y)
         self.count(loss, len(x))
@@ -126,5 +126,5 @@ class LocalModule(KeepsLoss):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """Over what is trained."""
+        """A new optimiser over the weights that are trained."""
         return self.make_optimizer(self._trained, lr=self.learning_rate)

@@ -1,4 +1,4 @@
-"""AdamW with a one-cycle learning rate, and clipping of a gradient norm that two machines share."""
+"""AdamW with a one-cycle learning rate, for a whole network or for its halves on two machines."""
 
 import math
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """What both halves of a network must share so that training them apart is training them together.
+    """The settings that both halves of a network share, so that training the halves apart equals training the whole.
 
     Attributes:
         learning_rate: peak of the cycle.
         weight_decay: AdamW's.
         gradient_clip_norm: largest norm of the gradients of both halves together.
         total_steps: length of the cycle.
-        constant_rate: no cycle but ``learning_rate`` in every step, as a federated client's training has it.
+        constant_rate: ``learning_rate`` in every step in place of the cycle, as for a federated client's training.
     """
 
     learning_rate: float
@@ -47,11 +47,11 @@ def adamw_one_cycle(
 class HalfOptimiser:
     """The optimiser of one half of a network; the gradient is clipped by the norm of both halves together.
 
-    AdamW treats each weight by itself, and the learning rate depends on the step's number only, so two of these do
-    what one over all weights does. Only the norm is common: ``‖(g_head, g_tail)‖ = √(‖g_head‖² + ‖g_tail‖²)``.
+    AdamW treats each weight by itself, and the learning rate depends on the step's number only, so two optimisers of
+    halves equal one of the whole. Only the norm is common: ``‖(g_head, g_tail)‖ = √(‖g_head‖² + ‖g_tail‖²)``.
 
     Args:
-        parameters: of this half; none is fine.
+        parameters: of this half; may be empty.
         settings: the same on both sides.
     """
 
@@ -67,12 +67,12 @@ class HalfOptimiser:
                 self._optimizer, self._schedule = adamw_one_cycle(self.parameters, rate, decay, settings.total_steps)
 
     def norm(self) -> float:
-        """Norm of this half's gradients, 0 when it has none."""
+        """Norm of this half's gradients, 0 when the half has none."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         return torch.nn.utils.get_total_norm(gradients).item() if gradients else 0.0
 
     def step(self, other_norm: float) -> None:
-        """Clip with the norm of the other half's gradients, change the weights, forget the gradients."""
+        """Clip with the norm of both halves' gradients, update the weights, and drop the gradients."""
         if self.parameters:
             total = torch.tensor(math.hypot(self.norm(), other_norm))
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.gradient_clip_norm, total)
