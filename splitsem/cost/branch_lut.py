@@ -1,4 +1,4 @@
-"""BranchLut: what one machine needs for each unit of a network, in each way γ to run it."""
+"""BranchLut holds what one machine needs for each unit of a network, in each of the 14 branch configurations γ."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,19 +17,19 @@ from splitsem.models.branches import GAMMAS, Branch
 
 
 class UnitSpec(Protocol):
-    """One part of the row: the stem, a block, or what comes after the blocks; figures are for one sample."""
+    """One unit of a network: the stem, a block, or what comes after the blocks; figures are for one sample."""
 
     @property
     def name(self) -> str:
-        """Unique in its network."""
+        """The unit's name, unique in its network."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of what goes in, without the batch."""
+        """Shape of the input, without the batch."""
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Of what comes out, without the batch: what crosses at a cut behind the unit."""
+        """Shape of the output, without the batch: the crossing tensor of a cut behind the unit."""
 
     @property
     def gammas(self) -> Sequence[int]:
@@ -45,26 +45,26 @@ class UnitSpec(Protocol):
 
 
 class Chain(Protocol):
-    """The network."""
+    """A network as a row of units."""
 
     def facts(self) -> Sequence[UnitSpec]:
-        """Its units, in the order in which they run."""
+        """The network's units, in the order in which they run."""
 
     def unit(self, index: int, gamma: int) -> nn.Module:
-        """A unit as it is deployed with this γ, new and in evaluation mode."""
+        """A new module of unit ``index`` as deployed with this γ, in evaluation mode."""
 
 
 ORIGINS = ("measured", "published", "assumed")
 
 
 class Way(msgspec.Struct, frozen=True):
-    """A unit, run with one γ, one sample.
+    """What one sample takes in a unit that runs with one γ.
 
     Attributes:
-        time: median and spread.
-        repeats: timed runs; 0 where it is not known how many (a published figure).
-        flops: a multiply-add counting two.
-        bytes: read and written: inputs, outputs and weights.
+        time: median and spread, in seconds.
+        repeats: number of timed runs; 0 where the number is not known (a published figure).
+        flops: floating-point operations, a multiply-add counting two.
+        bytes: bytes read and written: inputs, outputs and weights.
     """
 
     time: Timing = msgspec.field(name="time_s")
@@ -75,14 +75,14 @@ class Way(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class UnitLut:
-    """One unit.
+    """One unit's part of a table.
 
     Attributes:
         name: as in the network.
         input_shape: of one sample.
         output_shape: of one sample.
-        output_bytes: of the tensor that crosses at a cut behind it.
-        ways: γ → what it takes; empty where this machine has no time for the unit.
+        output_bytes: of the crossing tensor of a cut behind the unit.
+        ways: γ → what the unit takes with this γ; empty where this machine has no time for the unit.
         origin: ``measured`` by splitsem, ``published`` by others, or ``assumed`` from a stated model.
     """
 
@@ -102,7 +102,7 @@ class UnitLut:
 
     @property
     def branches(self) -> str:
-        """The letters of its branches, such as ``DKI``; empty for a unit that has none, which knows γ 0 only."""
+        """The letters of the unit's branches, such as ``DKI``; empty for a unit without branches, whose γ is 0."""
         if set(self.ways) <= {0}:
             return ""
         return "".join(branch for branch in Branch if any(branch in GAMMAS[gamma].branches for gamma in self.ways))
@@ -113,13 +113,13 @@ class UnitLut:
 
 
 class BranchArrays(NamedTuple):
-    """A table as numbers: U units × 14 γ, ``inf`` where a way is not offered.
+    """A table as arrays of shape ``(U, 14)``: U units × 14 γ, ``inf`` where a way is not offered.
 
     Attributes:
-        time_s: seconds, medians unless asked for otherwise.
+        time_s: seconds, medians unless ``to_arrays`` is asked for percentiles.
         flops: floating-point operations.
         bytes: memory traffic, weights included.
-        link_bytes: of the tensor that crosses at λ = 0…U, so U + 1 of them; at U, of the output.
+        link_bytes: of the crossing tensor at λ = 0…U, ``(U + 1,)``; at λ = U, of the output.
     """
 
     time_s: NDArray[np.float64]
@@ -134,13 +134,13 @@ class BranchLut:
 
     Attributes:
         model: the network's name.
-        input_bytes: of one sample, as the first unit takes it.
-        units: in the order in which they run, at least one.
-        machine: what was measured on, in words.
-        packages: their versions.
-        rates: the machine's measured roofline; None where it was not measured.
-        calibration: isolated units against whole networks; None where it was not measured.
-        source: the file it was read from, for messages.
+        input_bytes: of one sample, as the first unit takes the sample.
+        units: in the order in which the units run, at least one.
+        machine: the measured machine, in words.
+        packages: package → version.
+        rates: the machine's measured roofline; None where no roofline was measured.
+        calibration: isolated units against whole networks; None where no whole network was measured.
+        source: the file that the table was read from, for messages.
     """
 
     model: str
@@ -164,7 +164,7 @@ class BranchLut:
                 self.sum_s(chain.gammas)
 
     def sum_s(self, gammas: Sequence[int]) -> float:
-        """Sum of the units' median times with these γ. Raises ValueError for one that is not offered."""
+        """Sum of the units' median times with these γ. Raises ValueError for a γ that is not offered."""
         if len(gammas) != len(self.units):
             raise ValueError(f"gammas must be {len(self.units)}, one a unit, got {len(gammas)}")
         for unit, gamma in zip(self.units, gammas, strict=True):
@@ -175,16 +175,16 @@ class BranchLut:
     def to_arrays(self, calibrated: bool = False, undisturbed: bool = False) -> BranchArrays:
         """The table as arrays.
 
-        Ways that leave the same convolutions (D, D+K, D+I and D+K+I are one of 3 × 3) take the same time: the median of
-        what was measured of them. Else a solver would drop branches for the noise between them.
+        Ways that leave the same convolutions (D, D+K, D+I and D+K+I are one convolution of 3 × 3) take the same time,
+        the median of their measured times. Else a solver would drop branches for the noise between these times.
 
         Args:
             calibrated: multiply times by the calibration's factor, if the table has one.
-            undisturbed: 10th percentiles instead of medians: what units take where nothing else runs. On a busy machine
-                the medians hold waiting for the processor, which hits long units and can turn their order around.
+            undisturbed: take 10th percentiles instead of medians: what units take where nothing else runs. On a busy
+                machine the medians hold waiting for the processor, which can turn the order of the ways around.
 
         Raises:
-            ValueError: both at once; the factor belongs to medians.
+            ValueError: ``calibrated`` and ``undisturbed`` are both set; the factor belongs to medians.
         """
         if calibrated and undisturbed:
             raise ValueError("calibrated and undisturbed exclude each other: the factor belongs to medians")
@@ -202,11 +202,11 @@ class BranchLut:
         return BranchArrays(time_s, flops, num_bytes, link_bytes)
 
     def with_calibration(self, calibration: Calibration) -> "BranchLut":
-        """The same table with another calibration. Raises ValueError when that has a γ that the table has not."""
+        """This table with another calibration. Raises ValueError when the calibration has a γ that the table lacks."""
         return replace(self, calibration=calibration)
 
     def select(self, names: Iterable[str]) -> "BranchLut":
-        """The table of these units only, as a network of its own: they must follow each other. Raises ConfigError."""
+        """The table of these units alone, as a network. Raises ConfigError unless the units follow each other."""
         wanted = set(names)
         rows = [row for row, unit in enumerate(self.units) if unit.name in wanted]
         if len(rows) != len(wanted) or rows != list(range(rows[0], rows[-1] + 1)):
@@ -220,7 +220,7 @@ class BranchLut:
     def check_fits(self, model: str, units: Sequence[UnitSpec]) -> None:
         """Raise ConfigError, saying what differs, unless this is a table of all units and ways of that model.
 
-        A table may have more ways than the model offers: pruned branches take theirs away.
+        A table may have more ways than the model offers, since a pruned model offers fewer.
         """
         remake = f"measure this model: python run.py workflow=joint model={model} workflow.steps=[lut]"
         if self.model != model:
@@ -256,7 +256,7 @@ def _listed(gammas: Iterable[int]) -> str:
 
 
 def _alike(ways: Mapping[int, Way]) -> list[list[int]]:
-    """The γ that leave the same convolutions, as their FLOPs and bytes tell; published figures are left as they are."""
+    """Groups of γ that leave the same convolutions, as FLOPs and bytes tell; published figures are in no group."""
     groups: dict[tuple[float, float], list[int]] = {}
     for gamma, way in ways.items():
         if way.repeats:
@@ -265,7 +265,7 @@ def _alike(ways: Mapping[int, Way]) -> list[list[int]]:
 
 
 def branch_frame(lut: BranchLut) -> pd.DataFrame:
-    """A row for each unit and offered γ.
+    """A DataFrame with a row for each unit and offered γ.
 
     Columns: ``unit``, ``unit_index``, ``branches`` (of the unit, as letters), ``gamma``, ``label``, ``origin``,
     ``median_s``, ``p10_s``, ``p90_s``, ``repeats``, ``flops``, ``bytes``, ``flop_per_byte``, ``flops_per_s`` (achieved)
@@ -296,12 +296,12 @@ def branch_frame(lut: BranchLut) -> pd.DataFrame:
 
 
 def choice_frame(lut: BranchLut, gammas: Sequence[int], num_on_edge: int) -> pd.DataFrame:
-    """A row for each unit of one solution, for the γ map: ``unit``, ``gamma``, ``tier`` and ``branches``.
+    """A DataFrame for the γ map, with a row for each unit: ``unit``, ``gamma``, ``tier`` and ``branches``.
 
     Args:
         lut: a table that has times for every unit.
         gammas: γ of each unit.
-        num_on_edge: λ.
+        num_on_edge: λ, the number of units on the edge.
     """
     tiers = ["edge"] * num_on_edge + ["server"] * (len(lut.units) - num_on_edge)
     rows = zip(lut.units, gammas, tiers, strict=True)

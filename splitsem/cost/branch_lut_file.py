@@ -1,4 +1,4 @@
-"""The JSON file of a BranchLut: seconds, versions, machine, and for each unit and γ what it takes.
+"""The JSON file of a BranchLut, written and read: machine, versions, and the time of each unit and γ.
 
 {"schema": "splitsem.branch_lut/1", "unit": "s", "packages": {"torch": "2.14.1", ...}, "machine": {...},
  "model": {"name": "repvgg_a0", "input_bytes": 602112},
@@ -44,10 +44,10 @@ def write_branch_lut(lut: BranchLut, path: str | Path) -> None:
 
 
 def read_branch_lut(path: str | Path) -> BranchLut:
-    """Read a table and check all of it; whether it is that of a certain model says ``BranchLut.check_fits``.
+    """Read a table and check all of its values; ``BranchLut.check_fits`` checks that the table is of a certain model.
 
     Raises:
-        ConfigError: the file is missing, is not JSON, has another schema or unit, or a value that cannot be, and where.
+        ConfigError: the file is missing, is not JSON, has another schema or unit, or has an impossible value.
     """
     return parse_branch_lut(read_text(path, _WHAT), str(path))
 
@@ -68,7 +68,7 @@ def parse_branch_lut(text: str, source: str) -> BranchLut:
 
 
 def branch_lut_object(lut: BranchLut) -> dict[str, Any]:
-    """``lut`` as the JSON object of its file; knee, labels, factor and error follow from the rest, for readers."""
+    """``lut`` as the JSON object of its file; knee, labels, factor and error are there for human readers only."""
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "unit": "s",

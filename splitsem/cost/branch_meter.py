@@ -1,4 +1,4 @@
-"""BranchMeter: measures a network's units in every way γ, and whole networks of them, all in turns."""
+"""BranchMeter measures a network's units in every way γ, and whole networks of these units, all in turns."""
 
 import logging
 import os
@@ -22,22 +22,22 @@ from splitsem.placement import Placement, describe_machine
 
 log = logging.getLogger(__name__)
 _FLOAT32_BYTES = 4
-_MIN_ROUNDS = 3  # a median of fewer says nothing, whatever the budget
+_MIN_ROUNDS = 3  # a median of fewer rounds says nothing
 Gammas = tuple[int, ...]
 
 
 class BranchMeter:
     """Measures tables of units.
 
-    The units run one after the other, as in the network, so that each meets the caches as its neighbours leave them: a
-    hot loop over one unit flatters those with many weights. Their ways γ take turns, in a new order each round. Whole
-    networks run once a round, too, so that a drift of the machine does not look like a difference between the whole
-    and its parts.
+    The units run one after the other, as in the network, so that each unit meets the caches as its neighbours leave
+    them; a hot loop over one unit flatters units with many weights. The ways γ of a unit take turns, in a new order
+    each round. Whole networks run in each round too, so that a drift of the machine does not look like a difference
+    between a network and its parts.
 
     Args:
-        budget_s: seconds for one table, beyond which no round is begun; at least three rounds are made.
-        repeats: the most rounds. Units with fewer ways than others run each of theirs several times a round.
-        memory_bytes: of weights held at a time; a network that needs more is measured in stretches.
+        budget_s: seconds for one table, beyond which no round begins; at least three rounds are made.
+        repeats: the most rounds. A unit with few ways runs each way several times a round.
+        memory_bytes: bytes of weights held at a time; a network that needs more is measured in stretches.
     """
 
     def __init__(self, budget_s: float = 60.0, repeats: int = 100, memory_bytes: float = 4e9) -> None:
@@ -57,17 +57,17 @@ class BranchMeter:
         rates: MachineRates | None = None,
         choices: Sequence[Sequence[int]] = (),
     ) -> BranchLut:
-        """Time every unit in every way that it offers, one sample, on this machine; warns when it is busy.
+        """Time every unit in every way that it offers, one sample, on this machine; warns when the machine is busy.
 
         Args:
             model: the network's name, as in the configuration: ``repvgg_a0``.
             chain: the network.
-            device: where, with which precision and threads.
+            placement: where the units run, in which precision and with how many threads.
             rates: the machine's measured roofline, for the file.
-            choices: γ of each unit, for each whole network; none: all branches beside each other, and all folded.
+            choices: γ of each unit, for each whole network; none: all branches in parallel, and all branches folded.
 
         Raises:
-            ConfigError: a unit does not make the shape that it says.
+            ConfigError: a unit's output has another shape than the unit states.
             ValueError: a choice has a γ that its unit does not offer.
         """
         specs, item_bytes = chain.facts(), placement.dtype.itemsize
@@ -89,7 +89,7 @@ class BranchMeter:
             unit_times_s |= bench.unit_times_s
             for gammas, times_s in bench.whole_times_s.items():
                 whole_times_s[gammas] += times_s
-            del bench  # before the next one takes its place
+            del bench  # frees memory before the next bench
         units = [_unit(row, spec, unit_times_s, item_bytes) for row, spec in enumerate(specs)]
         lut = BranchLut(model, prod(specs[0].input_shape) * item_bytes, units, machine, _versions(), rates)
         return lut.with_calibration(
@@ -106,7 +106,7 @@ class BranchMeter:
 
 
 class _Bench:
-    """Some neighbouring units in all their ways, and whole networks, ready to run."""
+    """Some neighbouring units in all ways, and whole networks, ready to run."""
 
     def __init__(
         self, chain: Chain, rows: Sequence[int], choices: Sequence[Gammas], placement: Placement, seed: int
@@ -131,7 +131,7 @@ class _Bench:
         }
 
     def round(self, record: bool) -> None:
-        """Run the units in order as often as the richest one has ways, then each whole network."""
+        """Run the row of units as often as the unit with most ways has ways, then each whole network."""
         orders = {row: torch.randperm(len(ways), generator=self._rng).tolist() for row, ways in self._modules.items()}
         for slot in range(max(map(len, orders.values()))):
             for row, ways in self._modules.items():
@@ -141,18 +141,18 @@ class _Bench:
                 if record:
                     self.unit_times_s[row, gamma].append(took_s)
         for gammas, network in self._networks.items():
-            for is_warm in (False, True):  # in use it runs again and again, here other units ran before it
+            for is_warm in (False, True):  # in use the network repeats; here other units ran before
                 took_s = timed_s(lambda network=network: network(self._first), self._where)  # type: ignore[misc]
                 if record and is_warm:
                     self.whole_times_s[gammas].append(took_s)
 
     def _input(self, spec: UnitSpec, placement: Placement) -> Tensor:
-        """A sample as a block leaves it: nothing negative."""
+        """A random sample as a block's ReLU leaves it: nothing negative."""
         return placement.place_tensor(torch.randn((1, *spec.input_shape), generator=self._rng).relu())
 
 
 def describe_now(placement: Placement) -> dict[str, str]:
-    """The machine, how it is used, how busy it is with other things, and the day, in words; warns when it is busy."""
+    """The machine, its placement, its load by other programs and the date, in words; warns when the machine is busy."""
     load, cores = psutil.getloadavg()[0], os.cpu_count() or 1
     if load > 0.75 * cores:
         log.warning("The machine is busy (load %.1f on %d cores): measured times will be too long", load, cores)
@@ -188,7 +188,7 @@ def _versions() -> dict[str, str]:
 
 
 def _stretches(specs: Sequence[UnitSpec], memory_bytes: float) -> list[list[int]]:
-    """Neighbouring units whose ways fit the memory together; a unit that does not fit is alone."""
+    """Groups of neighbouring units whose ways fit the memory together; a unit that does not fit is alone."""
     stretches: list[list[int]] = [[]]
     held = 0.0
     for row, spec in enumerate(specs):

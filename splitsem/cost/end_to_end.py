@@ -1,4 +1,4 @@
-"""Cost: latency, cycle, throughput and the edge device's energy of one split inference."""
+"""Cost computes latency, cycle, throughput and the edge's energy of one split inference."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -9,14 +9,14 @@ from splitsem.cost.machines import Machine
 
 @dataclass(frozen=True)
 class Cost:
-    """What one sample costs, in seconds and joules. The energy is the **edge device's**; the server's is not counted.
+    """What one sample costs, in seconds and joules. The energy is **the edge's**; the server's is not counted.
 
     * ``latency_s = edge_s + link_s + server_s``, ``cycle_s = max(edge_s, link_s, server_s)``
     * ``throughput_hz = 1 / cycle_s`` when the three stages overlap (pipelined), ``1 / latency_s`` when not
     * ``energy_j = edge_s · active_w + link_j + waiting_s · idle_w``
 
-    The edge waits for the rest of the time that one sample takes at this throughput: ``cycle_s - edge_s`` when
-    pipelined, ``latency_s - edge_s`` when not. The idle power is the whole board's, ``link_j`` what the radio adds.
+    The edge waits for the rest of the time that one sample takes at this throughput: ``waiting_s = cycle_s - edge_s``
+    when pipelined, else ``latency_s - edge_s``. The idle power is the whole board's, ``link_j`` what the radio adds.
 
     >>> from splitsem.cost.machines import Local
     >>> cost = Cost.of(Local(active_w=5.0, idle_w=2.0), edge_s=0.002, link_s=0.008, server_s=0.001, link_j=0.003)
@@ -26,12 +26,12 @@ class Cost:
     0.025
 
     Attributes:
-        edge_s: the head on the edge machine.
-        link_s: the payload on its way.
-        server_s: the tail on the server.
-        edge_j: the edge machine, computing.
-        link_j: the edge machine, sending.
-        idle_j: the edge machine, waiting.
+        edge_s: seconds of the head on the edge.
+        link_s: seconds of the payload on its way.
+        server_s: seconds of the tail on the server.
+        edge_j: energy of the edge while computing.
+        link_j: energy of the edge for sending.
+        idle_j: energy of the edge while waiting.
         pipelined: whether the stages of consecutive samples overlap.
         energy_source: ``estimated`` from power figures, or ``measured`` by a sensor.
     """
@@ -57,7 +57,7 @@ class Cost:
     def of(
         cls, edge: Machine, edge_s: float, link_s: float, server_s: float, link_j: float, pipelined: bool = True
     ) -> "Cost":
-        """The cost from the three times, the energy of sending and the powers of the machine ``edge``: an estimate."""
+        """Estimate the cost from the three times, the energy of sending and the powers of the machine ``edge``."""
         period_s = max(edge_s, link_s, server_s) if pipelined else edge_s + link_s + server_s
         return cls(
             edge_s=edge_s,
@@ -71,12 +71,12 @@ class Cost:
 
     @property
     def latency_s(self) -> float:
-        """From the sensor to the result, for one sample."""
+        """Seconds from the sensor to the result, for one sample."""
         return self.edge_s + self.link_s + self.server_s
 
     @property
     def cycle_s(self) -> float:
-        """The slowest stage."""
+        """Seconds of the slowest stage."""
         return max(self.edge_s, self.link_s, self.server_s)
 
     @property
@@ -86,11 +86,11 @@ class Cost:
 
     @property
     def energy_j(self) -> float:
-        """All the energy that the edge device spends on one sample."""
+        """All the energy that the edge spends on one sample."""
         return self.edge_j + self.link_j + self.idle_j
 
     def to_metrics(self) -> dict[str, float | str]:
-        """Flat metrics, named as everywhere."""
+        """The cost as flat metrics, named as in ``metrics.json``."""
         names = (
             "edge_s",
             "link_s",

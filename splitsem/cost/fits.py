@@ -1,8 +1,8 @@
-"""LinkFit: the communication model ``T = k · bytes + b``, fitted to measured transfers.
+"""LinkFit fits a link as a straight line to measured transfers; FrameFit fits all stages of measured frames.
 
-A line through latencies alone cannot tell where a frame's time goes. Work at the ends (encoding, writing and reading
-messages, the kernel's part) keeps a core busy and so belongs to the pace of that end; bytes on the wire keep the line
-busy; waking a thread keeps nobody busy and is in the latency only.
+FrameFit exists since a line through latencies cannot tell where a frame's time goes. Work at an end (encoding,
+messages, the kernel's part) keeps a core busy and slows the pace of that end; bytes on the wire keep the link busy;
+waking a thread keeps nothing busy and counts in the latency only.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from scipy.optimize import least_squares
 
 @dataclass(frozen=True)
 class LinkFit:
-    """A link as a straight line.
+    """A link as a straight line ``T = k · bytes + b``.
 
     Attributes:
         s_per_byte: k.
         base_s: b, the time of a payload without bytes.
         residual_s: root mean square distance of the measured times from the line.
-        num_transfers: how many were measured.
+        num_transfers: number of measured transfers.
     """
 
     s_per_byte: float
@@ -45,9 +45,9 @@ class LinkFit:
 
 
 def fit_link(transfers: Sequence[tuple[float, float]]) -> LinkFit:
-    """Least squares over ``(bytes, seconds)`` pairs, neither k nor b negative.
+    """Fit by least squares over ``(bytes, seconds)`` pairs, neither k nor b negative.
 
-    Where a burst or a slowly opening window bends the line (the residual says so), ``links.probed.ProbedLink``
+    Where a burst or a slowly opening window bends the line (``residual_s`` says so), ``links.probed.ProbedLink``
     describes the link better.
 
     >>> fit = fit_link([(0, 0.002), (1000, 0.010), (3000, 0.026)])
@@ -55,7 +55,7 @@ def fit_link(transfers: Sequence[tuple[float, float]]) -> LinkFit:
     (8.0, 0.002, 3)
 
     Raises:
-        ValueError: there are fewer than two sizes, or a size or time that cannot be.
+        ValueError: there are fewer than two sizes, or a size or time is negative or not finite.
     """
     points = np.asarray(transfers, dtype=float).reshape(-1, 2)
     if not (np.isfinite(points).all() and (points >= 0).all()):
@@ -75,7 +75,7 @@ def fit_link(transfers: Sequence[tuple[float, float]]) -> LinkFit:
 
 
 Floats = NDArray[np.float64]
-_SPREAD = 0.03  # of what was measured; the priors below matter only where the measurements say nothing
+_SPREAD = 0.03  # expected relative error of a measurement; the priors matter only where measurements say nothing
 _PRIORS = {"factor": 0.25, "base": 0.5, "delay": 1.0, "free": 16e3}
 _MOST_FREE_BYTES = 64e3
 _LEAST_JOBS = 4
@@ -83,7 +83,7 @@ _LEAST_JOBS = 4
 
 @dataclass(frozen=True)
 class TimedFrames:
-    """Frames of one network at one cut: what the tables say of its halves, and what was measured.
+    """Frames of one network at one cut: the tables' times of its halves, and the measured times of whole frames.
 
     Attributes:
         edge_s: sum of the head's units by the edge's table.
@@ -105,16 +105,16 @@ class FrameFit:
     """``cycle = max(E, W, S)`` and ``latency = E + W + S + delay``, with E, W and S as in ``stages``.
 
     Attributes:
-        edge_factor: what units take there when frames run, over what the table says.
-        server_factor: the same of the server.
+        edge_factor: time of units on the edge while frames run ÷ time in the edge's table.
+        server_factor: time of units on the server while frames run ÷ time in the server's table.
         edge_base_s: work of the edge for any frame beyond its units: encoding, sending, receiving the answer.
-        server_base_s: the same of the server.
+        server_base_s: work of the server for any frame beyond its units.
         delay_s: seconds of a lone frame in which no stage works; may be below 0, see ``LinkCost``.
         s_per_byte: of the wire.
-        free_bytes: of a lone frame that the wire takes at once, as a token bucket does that had time to fill.
-        latency_error: root mean square of the relative errors that are left.
-        cycle_error: the same of the cycle.
-        num_jobs: networks and cuts that were measured.
+        free_bytes: of a lone frame that the wire takes at once, like a token bucket that had time to fill.
+        latency_error: root mean square of the latencies' relative errors after the fit.
+        cycle_error: root mean square of the cycles' relative errors after the fit.
+        num_jobs: number of measured pairs of a network and a cut.
     """
 
     edge_factor: float
@@ -146,24 +146,24 @@ class FrameFit:
         return edge, self.s_per_byte * payload_bytes, self.server_factor * server_s + self.server_base_s
 
     def latency_s(self, edge_s: Any, payload_bytes: Any, server_s: Any) -> Any:
-        """Seconds of a lone frame; arguments as for ``stages``."""
+        """Latency of a lone frame in seconds; arguments as for ``stages``."""
         free_s = self.s_per_byte * np.minimum(payload_bytes, self.free_bytes)
         return sum(self.stages(edge_s, payload_bytes, server_s)) - free_s + self.delay_s
 
     def line(self) -> LinkFit:
-        """The latency's part that is neither head nor tail, as a straight line, for readers that know no stages."""
+        """The part of the latency that is neither head nor tail, as a straight line, for code that knows no stages."""
         base_s = max(0.0, self.edge_base_s + self.server_base_s + self.delay_s)
         return LinkFit(self.s_per_byte, base_s, self.latency_error * base_s, self.num_jobs)
 
 
 def fit_frames(jobs: Sequence[TimedFrames]) -> FrameFit:
-    """Least squares of relative errors of latencies and cycles, robust against a job that was disturbed.
+    """Fit by least squares of the relative errors of latencies and cycles, robust against a disturbed job.
 
-    Where the measurements cannot tell (an end that was never the slowest stage says of its pace only that it is no
-    slower), factors stay near 1, both ends' bases near each other and the delay near 0.
+    Priors decide where the measurements cannot (an end that was never the slowest stage shows only that it is no
+    slower): factors stay near 1, the bases of both ends near each other and the delay near 0.
 
     Raises:
-        ValueError: there are too few jobs, all of one size, or a number that cannot be.
+        ValueError: there are too few jobs, all jobs have one size, or a number is negative or not finite.
     """
     table = np.array([[getattr(job, field.name) for field in fields(TimedFrames)] for job in jobs], dtype=float)
     if len(jobs) < _LEAST_JOBS or len(np.unique(table[:, 2])) < 2:

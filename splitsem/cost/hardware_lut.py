@@ -1,4 +1,4 @@
-"""HardwareLut: the tables of two machines and the link between them, of one model: ``hardware_lut_complete.json``."""
+"""HardwareLut joins two machines' tables of one model and the link between them: ``hardware_lut_complete.json``."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -16,14 +16,14 @@ SCHEMA = "splitsem.hardware_lut/1"
 
 @dataclass(frozen=True)
 class HardwareLut:
-    """Two machines' tables of one model; made by ``merge``, which checks that they are.
+    """Two machines' tables of one model; ``merge`` makes one and checks that both tables are of the same model.
 
     Attributes:
-        edge: of the machine that has the sensor and runs the first λ units.
-        server: of the machine that runs the rest.
-        link: fitted to measured transfers between them; None where no link was measured.
-        frames: fitted to frames of whole networks between them: what they take beyond the tables, end by end; None
-            where none were run.
+        edge: table of the machine that has the sensor and runs the first λ units.
+        server: table of the machine that runs the further units.
+        link: fitted to measured transfers between the machines; None where no link was measured.
+        frames: fitted to frames of whole networks between the machines: what each end takes beyond its table; None
+            where no frames were run.
     """
 
     edge: BranchLut
@@ -35,7 +35,7 @@ class HardwareLut:
 def merge(edge: BranchLut, server: BranchLut, link: LinkFit | None = None) -> HardwareLut:
     """Put two machines' tables of the same model together.
 
-    A unit may have no times on one of the machines, which then never runs it, but not on both.
+    A unit needs times on at least one of the machines; a machine without times never runs the unit.
 
     Raises:
         ConfigError: the tables are of different models, units, crossing bytes or γ sets; says which and where.

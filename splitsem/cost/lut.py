@@ -1,9 +1,9 @@
-"""Latency tables (LUT): what a machine was measured to need for each half of a model, as a JSON file.
+"""Lut is a latency table: the measured time of each half of a model on one machine, in a JSON file.
 
     {"schema": "splitsem.lut/1", "unit": "s", "fingerprint": "...", "torch": "2.14.1", "machine": {"processor": ...},
      "points": {"stage1": {"head_s": {"median": 0.001, "p10": 0.0009, "p90": 0.002}, "tail_s": {...}}, ...}}
 
-`workflow=profile` writes one; `hardware.edge.lut=FILE` and `hardware.server.lut=FILE` read it.
+`workflow=profile` writes a file; `hardware.edge.lut=FILE` and `hardware.server.lut=FILE` read a file.
 """
 
 import json
@@ -46,11 +46,11 @@ class Lut:
     """Measured times of one model's halves on one machine.
 
     Attributes:
-        fingerprint: the model that was measured; another one is refused.
+        fingerprint: of the measured model; ``time_s`` refuses halves of another model.
         times: split point → side → time.
-        machine: what was measured on, in words.
-        torch_version: the torch that was measured.
-        source: the file it was read from, for messages.
+        machine: the measured machine, in words.
+        torch_version: version of torch in the measurement.
+        source: the file that the table was read from, for messages.
     """
 
     fingerprint: str
@@ -79,7 +79,7 @@ class Lut:
 def measure_lut(
     halves: Iterable[Half], repeats: int = 50, warmup: int = 3, budget_s: float = 0.5, pause_s: float = 0.0
 ) -> Lut:
-    """Measure every half on this machine, see ``measure``; wrap ``halves`` in a progress bar to see it go.
+    """Measure every half on this machine, see ``measure``; wrap ``halves`` in a progress bar to watch.
 
     Raises:
         ConfigError: there are no halves, or they belong to different models.
@@ -125,7 +125,7 @@ def read_lut(path: str | Path) -> Lut:
     """Read a LUT and check all of it.
 
     Raises:
-        ConfigError: the file is missing, is not JSON, has another schema, or a time that cannot be (and where).
+        ConfigError: the file is missing, is not JSON, has another schema, or has an impossible time.
     """
     return parse_lut(read_text(path, "LUT"), str(path))
 
@@ -144,9 +144,9 @@ def parse_lut(text: str, source: str) -> Lut:
 
 
 def slowed(lut: BranchLut, factor: float) -> BranchLut:
-    """``lut`` of a machine that takes ``factor`` times as long for everything; all of it is called assumed.
+    """``lut`` of a machine that takes ``factor`` times as long for everything, with every unit's origin ``assumed``.
 
-    With a factor of 1 it is the same machine, and stays measured.
+    A factor of 1 returns ``lut`` as it is, with its origins.
 
     Raises:
         ValueError: the factor is not positive and finite.
@@ -167,7 +167,7 @@ def slowed(lut: BranchLut, factor: float) -> BranchLut:
 
 
 def slowed_halves(lut: Lut, factor: float) -> Lut:
-    """The same for a table of heads and tails.
+    """A table of heads and tails for a machine that takes ``factor`` times as long, see ``slowed``.
 
     Raises:
         ValueError: the factor is not positive and finite.

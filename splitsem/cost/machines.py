@@ -1,4 +1,4 @@
-"""Machine: the interface to a modelled or measured computer."""
+"""Machine is the interface to a modelled or measured computer; Roofline models one, Local measures this one."""
 
 from abc import ABC, abstractmethod
 from math import isfinite
@@ -15,7 +15,7 @@ class Machine(ABC):
     Attributes:
         active_w: electrical power while computing, in watts.
         idle_w: electrical power while waiting, in watts.
-        timing: where its times come from: ``"roofline"``, ``"lut"`` or ``"measured"``.
+        timing: source of the machine's times: ``"roofline"``, ``"lut"`` or ``"measured"``.
     """
 
     active_w: float
@@ -30,9 +30,9 @@ class Machine(ABC):
 class Roofline(Machine):
     """``time = Σ over ops of max(flops / (efficiency · peak), bytes / memory rate) + overhead``.
 
-    The roofline model (Williams, Waterman, Patterson, CACM 52(4), 2009), operation by operation: each one is bound by
-    arithmetic or by memory, never overlaps with its neighbours, and costs a fixed overhead to launch. An operation
-    that neither computes nor moves a byte (a view) is free.
+    The roofline model (Williams, Waterman, Patterson, CACM 52(4), 2009), operation by operation: arithmetic or memory
+    bounds each operation, operations never overlap, and each launch costs a fixed overhead. An operation that neither
+    computes nor moves a byte (a view) is free.
 
     Args:
         peak_flops_per_s: peak FP32 rate of the whole chip, a multiply-add counting two.
@@ -79,7 +79,7 @@ class Roofline(Machine):
         return self.efficiency * self.peak_flops_per_s / self.memory_bytes_per_s
 
     def time_s(self, half: Half) -> float:
-        """Seconds for one sample through ``half``; from the LUT if there is one (ConfigError if absent)."""
+        """Seconds for one sample through ``half``, from the LUT if given. Raises ConfigError where the LUT lacks it."""
         if not half.ops:
             return 0.0
         if self._lut is not None:
@@ -102,13 +102,13 @@ def check_power(active_w: float, idle_w: float) -> None:
 class Local(Machine):
     """Median wall time of each half on this machine, batch 1, after a warm-up.
 
-    Powers cannot be measured everywhere, so they are given; the energy computed from them stays an estimate.
+    Powers are arguments, since not every machine can measure them; the energy computed from them is an estimate.
 
     Args:
         active_w: power while computing, in watts.
         idle_w: power while waiting, in watts.
         repeats: at most this many timed runs of a half (at least 3).
-        warmup: untimed runs before them.
+        warmup: untimed runs before the timed ones.
         budget_s: stop repeating after this many seconds a half, so that a sweep stays fast.
         lut: path of a measured latency table; when given, nothing is measured and times come from it alone.
     """
@@ -140,7 +140,7 @@ class Local(Machine):
         self.timing = "measured" if self._lut is None else "lut"
 
     def time_s(self, half: Half) -> float:
-        """Median seconds for one sample through ``half``, measured now, or from the LUT (ConfigError if absent)."""
+        """Median seconds for one sample through ``half``, measured by this call, or read from the LUT (ConfigError)."""
         if not half.ops:
             return 0.0
         if self._lut is not None:

@@ -1,4 +1,4 @@
-"""Measured time of one half on this machine: warm-up, repeats, synchronised, median and spread."""
+"""Measurements on this machine: the time of a half, peak arithmetic and memory rates, and what calibrates tables."""
 
 import functools
 import time
@@ -15,7 +15,7 @@ from splitsem.json_files import Amount, Count
 from splitsem.placement import Placement
 from splitsem.split.half import Half
 
-_MIN_REPEATS = 3  # a median of fewer says nothing, whatever the budget
+_MIN_REPEATS = 3  # a median of fewer runs says nothing, whatever the budget
 
 
 class Timing(msgspec.Struct, frozen=True):
@@ -50,9 +50,9 @@ NOTHING = Timing(0.0, 0.0, 0.0)
 def measure(half: Half, repeats: int, warmup: int, budget_s: float, pause_s: float = 0.0) -> Timing:
     """Time ``half.module(*half.example)`` where its tensors are, up to ``repeats`` times or ``budget_s`` seconds.
 
-    The module runs as it is: whoever made it has put it into evaluation mode. On a GPU each repeat is synchronised at
-    both ends. At least three repeats are made, even beyond the budget; a half without operations takes no time at all.
-    With ``pause_s`` of idleness before each repeat it is met as by a frame that arrives alone, not as in a hot loop.
+    The caller puts the module into evaluation mode. On a GPU each repeat is synchronised at its start and end. At least
+    three repeats are made, even beyond the budget; a half without operations takes no time. ``pause_s`` of idleness
+    before each repeat gives the time of a frame that arrives alone, not that of a hot loop.
     """
     if not half.ops:
         return NOTHING
@@ -106,7 +106,7 @@ class MachineRates:
 
     Attributes:
         peak_flops_per_s: of a large matrix product, a multiply-add counting two.
-        memory_bytes_per_s: of a large copy, what is read and what is written counting both.
+        memory_bytes_per_s: of a large copy, the bytes read plus the bytes written.
     """
 
     peak_flops_per_s: float
@@ -130,11 +130,11 @@ class MachineRates:
 
 @torch.inference_mode()
 def measure_rates(placement: Placement, budget_s: float = 2.0) -> MachineRates:
-    """Measure this machine, in the device's precision and with the threads that are set.
+    """Measure this machine, in the placement's precision and with the threads that are set.
 
-    Both are the best of several short runs, for about half the budget each: a roof is what can be reached, also where
-    other programs disturb. What runs from caches, or with fewer multiplications than its FLOPs say (Winograd's
-    convolutions), can lie above it.
+    Each rate is the best of several short runs, for about half the budget: a roof is what can be reached, also where
+    other programs disturb. Work from caches, or with fewer multiplications than its FLOPs say (Winograd's
+    convolutions), can lie above the roof.
     """
     where, dtype = placement.torch_device, placement.dtype
     size = 8192 if where.type == "cuda" else 512 if torch.get_num_threads() <= _FEW_THREADS else 2048
@@ -145,7 +145,7 @@ def measure_rates(placement: Placement, budget_s: float = 2.0) -> MachineRates:
     target = torch.empty_like(source)
     num_parts = _COPY_PARTS[where.type]
     parts = zip(target.chunk(num_parts), source.chunk(num_parts), strict=True)
-    copies = [functools.partial(to.copy_, part) for to, part in parts]  # in turns, so that none finds itself in a cache
+    copies = [functools.partial(to.copy_, part) for to, part in parts]  # in turns, so that no part is in a cache
     copy_s = _best_s(copies, where, budget_s / 2)
     return MachineRates(2 * size**3 / matmul_s, 2 * num_bytes / num_parts / copy_s)
 
@@ -153,7 +153,7 @@ def measure_rates(placement: Placement, budget_s: float = 2.0) -> MachineRates:
 def _best_s(calls: Sequence[Callable[[], object]], device: torch.device, budget_s: float) -> float:
     """The shortest time of any of the calls, which take turns."""
     for call in calls:
-        call()  # the first touches fresh memory
+        call()  # a first call touches fresh memory
     end_s = time.perf_counter() + budget_s
     times_s: list[float] = []
     while len(times_s) < _MIN_REPEATS or time.perf_counter() < end_s:
@@ -166,8 +166,8 @@ class ChainTime(msgspec.Struct, frozen=True):
 
     Attributes:
         gammas: γ of each unit.
-        time: the whole network in one go, one sample.
-        sum_s: the sum of its units' isolated times.
+        time: of the whole network in one go, one sample.
+        sum_s: the sum of the isolated times of the network's units.
     """
 
     gammas: tuple[Count, ...]
@@ -180,7 +180,7 @@ class ChainTime(msgspec.Struct, frozen=True):
 
     @property
     def ratio(self) -> float:
-        """End to end ÷ sum of the units."""
+        """Time of the whole network ÷ sum of its units."""
         return self.time.median_s / self.sum_s
 
 
@@ -200,10 +200,10 @@ class Calibration:
 
     @property
     def factor(self) -> float:
-        """Geometric mean of end to end ÷ sum: what isolated times are multiplied by."""
+        """Geometric mean of the networks' ratios: the factor on isolated times."""
         return prod(chain.ratio for chain in self.chains) ** (1 / len(self.chains))
 
     @property
     def worst_error(self) -> float:
-        """Largest relative error that is left after the factor, over these networks."""
+        """Largest relative error of the networks' times after the factor."""
         return max(abs(self.factor / chain.ratio - 1) for chain in self.chains)
