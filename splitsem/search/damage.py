@@ -1,4 +1,4 @@
-"""Damage: how much score a unit costs when it runs with a subset of its branches, taken to add up over units."""
+"""The damage of a unit is the score lost by running a subset of its branches; damages add up over a network's units."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ SUBSET_OF: NDArray[np.intp] = np.array([SUBSETS.index(gamma.branches) for gamma 
 """γ → its subset's place in ``SUBSETS``, ``(14,)``."""
 
 GRAIN = 2.0**-44
-"""Of a score: sums of its multiples are exact in any order, so that the same γ do the same damage at every cut."""
+"""A unit of score: sums of its multiples are exact in any order, so a choice of γ has one damage at every cut."""
 
 
 @dataclass(frozen=True, eq=False)
 class DamageTable:
-    """ΔA of each unit and branch subset, as a fraction of the score (0.02 is two points), against the reference A_ref.
+    """ΔA = A_ref − A of each of U units and branch subset, as a score (0.02 is two points); A_ref is the reference's.
 
-    The damage of a network is the sum over its units; 0 for the reference's own subsets. What is negative improves the
-    score; inf is never chosen.
+    The damage of a network is the sum over its units. The reference's own subsets have damage 0, a negative damage
+    improves the score, and a subset of damage inf is never chosen.
 
     Attributes:
-        values: ``(U, 7)``, columns as in ``SUBSETS``; kept as multiples of ``GRAIN``.
+        values: ``(U, 7)``, columns as in ``SUBSETS``, rounded to multiples of ``GRAIN``.
 
     Raises:
-        ValueError: the shape is another one, or a value is NaN or -inf.
+        ValueError: the shape is not ``(U, 7)``, or a value is NaN or -inf.
     """
 
     values: Floats
@@ -50,7 +50,7 @@ class DamageTable:
 
     @property
     def by_gamma(self) -> Floats:
-        """The same by γ, ``(U, 14)``."""
+        """The damage by unit and γ, ``(U, 14)``."""
         return self.values[:, SUBSET_OF]
 
     def total(self, gammas: Sequence[int]) -> float:
@@ -65,10 +65,10 @@ def ablation(
     score_ref: float,
     allowed: Mask | None = None,
 ) -> DamageTable:
-    """Measure the damage of each unit and subset alone, every other unit staying in its reference γ.
+    """Measure the damage of each unit and subset alone, while every other unit stays in its reference γ.
 
     Args:
-        problem: says which γ are offered; other subsets get inf.
+        problem: says which γ are offered; subsets that no γ offers get inf.
         reference: the γ of the reference network.
         score: the true score, on the validation split, of the network with the given γ.
         score_ref: the score A_ref of the reference network.
@@ -81,7 +81,7 @@ def ablation(
         raise ValueError(f"reference must have one γ for each of {problem.num_units} units, got {len(reference)}")
     values = np.full((problem.num_units, len(SUBSETS)), np.inf)
     for unit, offered in enumerate(problem.offered if allowed is None else problem.offered & allowed):
-        for gamma in np.flatnonzero(offered)[::-1]:  # of γ with one function the first one is scored
+        for gamma in np.flatnonzero(offered)[::-1]:  # the first γ of each subset is scored
             values[unit, SUBSET_OF[gamma]] = gamma
         for subset in np.flatnonzero(np.isfinite(values[unit])):
             if subset == SUBSET_OF[reference[unit]]:
@@ -97,21 +97,21 @@ def _label(subset: int) -> str:
 
 
 SHIFT, SCALE, ENTRY, FLOOR, NOISE = 0.002, 0.5, 0.5, 0.0005, 1e-5
-"""Expected errors (standard deviations, as scores): of a constant; a factor; an entry of the table, as a share of it
-and at least; and what no table can explain."""
+"""Expected errors (standard deviations; as scores where not a share) of the constant c, of the factor s, of a table's
+entry as a share of it, of an entry at least, and of what no table can explain."""
 
 
 def recalibrated(damage: DamageTable, gammas: NDArray[np.int8], observed: ArrayLike) -> DamageTable:
-    """``c + s·d + δ`` in place of d, the likeliest that explain what was observed (ridge regression, all at once).
+    """The table d corrected to ``c + s·d + δ``; one ridge regression finds the likeliest c, s and δ.
 
-    Interactions between units make the true damage of a network larger or smaller than the sum of its units'. A
-    constant c and a factor s carry over to networks that were not scored; δ, an entry of the table each, mostly makes
-    the scored ones come out as they were.
+    Interactions between units make the true damage of a network larger or smaller than the sum over its units. The
+    constant c and the factor s carry over to networks that were not scored; δ has an entry for each of the table's and
+    mostly fits the scored networks.
 
     Args:
-        damage: the table as measured, never one that was corrected before; c is added to the first unit's row.
-        gammas: of the networks that were scored, ``(n, U)``.
-        observed: true A_ref − A of each, ``(n,)``.
+        damage: the table as measured, not a corrected one; c is added to the first unit's row.
+        gammas: γ of the scored networks, ``(n, U)``.
+        observed: true ΔA of each scored network, ``(n,)``.
 
     Raises:
         ValueError: the shapes do not fit, or an observation is not finite.
@@ -138,7 +138,7 @@ def recalibrated(damage: DamageTable, gammas: NDArray[np.int8], observed: ArrayL
 
 
 def _incidence(values: Floats, subsets: NDArray[np.intp]) -> Floats:
-    """Which entries of the table each network adds up, ``(n, U · 7)``."""
+    """1 where a network's damage sums an entry of the table, else 0, ``(n, U · 7)``."""
     chosen = np.zeros((len(subsets), *values.shape))
     chosen[np.arange(len(subsets))[:, None], np.arange(len(values)), subsets] = 1.0
     return chosen.reshape(len(subsets), -1)

@@ -1,4 +1,4 @@
-"""Deployed: one solution as it runs on a device; what is scored and what is timed are the same modules."""
+"""Deployed is one solution as it runs on edge and server; scores and times come from the same modules."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -20,14 +20,14 @@ class Deployed(ABC):
     """A network in two parts.
 
     Attributes:
-        device: where it runs.
+        placement: where both parts run here.
     """
 
     placement: Placement
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
-        """The output for a batch on the device, ``(batch, *input_shape)``."""
+        """The output for a batch ``(batch, *input_shape)`` at the placement."""
 
     @abstractmethod
     def edge(self, x: Tensor) -> Any:
@@ -38,21 +38,21 @@ class Deployed(ABC):
         """The output for what ``edge`` sent."""
 
     def score(self, task: Task, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-        """The task's score over batches on the device."""
+        """The task's score over batches at the placement."""
         return score(self, task, batches)["score"]
 
     @torch.inference_mode()
     def right(self, batches: Iterable[tuple[Tensor, Tensor]]) -> NDArray[np.bool_]:
-        """Of each sample of a classification, whether the class of the highest output is its own, ``(n,)``."""
+        """Whether the highest output of each sample of a classification is the sample's class, ``(n,)``."""
         return np.concatenate([(self(x).float().argmax(1).cpu() == y.cpu()).numpy() for x, y in batches])
 
     @torch.inference_mode()
     def time(self, x: Tensor, repeats: int = 50) -> tuple[Timing, Timing]:
-        """Seconds of edge and server here for one sample ``x``, ``(1, *input_shape)``; the two take turns."""
+        """Seconds of edge and server here for one sample ``x``, ``(1, *input_shape)``; edge and server take turns."""
         where = self.placement.torch_device
         sent = self.edge(x)
         edge_s, server_s = [], []
-        for number in range(-3, repeats):  # the first ones are to warm up
+        for number in range(-3, repeats):  # negative numbers warm up
             times = timed_s(lambda: self.edge(x), where), timed_s(lambda: self.server(sent), where)
             if number >= 0:
                 edge_s.append(times[0])
@@ -64,17 +64,17 @@ class DeployedSplit(Deployed):
     """A trained network, deployed with the γ of a solution and cut at its λ.
 
     Args:
-        trained: the network as it trained; nothing of it is changed.
+        trained: the network as it trained; stays unchanged.
         gammas: γ of each unit.
-        split_index: λ, units on the edge.
-        device: where it runs.
+        split_index: λ, the number of units on the edge.
+        placement: where both parts run here.
 
     Attributes:
-        head: the units of the edge.
-        tail: the others.
+        head: the first λ units.
+        tail: the further units.
 
     Raises:
-        ValueError: γ or λ are not possible for the network.
+        ValueError: the network does not offer γ or λ.
     """
 
     def __init__(self, trained: HyperRepVgg, gammas: Sequence[int], split_index: int, placement: Placement) -> None:
@@ -87,27 +87,27 @@ class DeployedSplit(Deployed):
         self.head, self.tail = nn.Sequential(*units[:split_index]), nn.Sequential(*units[split_index:])
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The tail's output for what the head makes of a batch on the device."""
+        """The tail's output for what the head makes of a batch at the placement."""
         return self.tail(self.head(x))
 
     def edge(self, x: Tensor) -> Tensor:
-        """The head."""
+        """What the head makes of a sample."""
         return self.head(x)
 
     def server(self, sent: Tensor) -> Tensor:
-        """The tail."""
+        """What the tail makes of the head's output."""
         return self.tail(sent)
 
 
 class DeployedCodec(Deployed):
-    """A network cut at a point, with a codec between its halves: scored over the link, timed without it.
+    """A network cut at a point, with a codec between its halves: scored over the link, timed without the link.
 
     Args:
         pipeline: head, codec, link, decoder and tail.
-        device: where they run.
+        placement: where the pipeline runs.
 
     Attributes:
-        frames: what was seen of all payloads that were scored.
+        frames: what was seen of all scored payloads.
     """
 
     def __init__(self, pipeline: Pipeline, placement: Placement) -> None:
@@ -119,11 +119,11 @@ class DeployedCodec(Deployed):
         return self.pipeline.run(x, self.frames)
 
     def edge(self, x: Tensor) -> bytes:
-        """Head and encoding."""
+        """The payload for a sample: head and encoding."""
         (made,) = features(self.pipeline.cut, x)
         return self.pipeline.codec.payload(made.z)
 
     def server(self, sent: bytes) -> Tensor:
-        """Decoding and tail."""
+        """The output for a payload: decoding and tail."""
         where = self.placement.torch_device
         return self.pipeline.cut.tail(*(tensor.to(where) for tensor in self.pipeline.decoder.read(sent)))

@@ -1,7 +1,7 @@
-"""Exact: the solver that finds the optimum over all cuts λ and branch configurations γ.
+"""Exact is the solver that finds the optimum over all cuts λ and branch configurations γ.
 
-The objective never falls when a stage takes longer, so a solution that no other one beats has a head and a tail that
-no other head and tail beat in time and damage. At each cut only these need to be paired.
+The objective never falls when a stage takes longer. So the head and the tail of an unbeaten solution are unbeaten in
+time and damage, and only unbeaten heads and tails need to be paired at each cut.
 """
 
 from dataclasses import dataclass, replace
@@ -16,13 +16,13 @@ from splitsem.search.objective import Objective
 from splitsem.search.problem import Floats, Mask, Problem
 from splitsem.search.solution import ROUNDING, Front, JointResult, Solution, check_epsilon
 
-BLOCK = 32  # neighbours on a front that are set aside together
+BLOCK = 32  # neighbours on a front that are ruled out together
 PAIRS_AT_ONCE = 1 << 19
 
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """Paired heads and tails: value and damage, the cut, and the two points; unbeaten ones by rising value."""
+    """Pairs of a head and a tail: value, damage, cut, and the points on the fronts; unbeaten pairs by rising value."""
 
     value: Floats
     damage: Floats
@@ -42,27 +42,27 @@ class _Pairs:
         return merged.take(staircase(merged.value, merged.damage))
 
     def beats(self, value: Floats, damage: Floats) -> NDArray[np.bool_]:
-        """Whether one of these is no worse in both."""
+        """Whether one of these pairs is no worse in both value and damage."""
         place = np.searchsorted(self.value, value, side="right") - 1
-        least = np.concatenate([self.damage, [np.inf]])  # -1, nothing as good, finds inf
+        least = np.concatenate([self.damage, [np.inf]])  # index -1, no pair as good, finds inf
         return least[place] <= damage
 
 
 def joint_front(
     problem: Problem, objective: Objective, edge_s: Floats, server_s: Floats, damage: Floats, limit: float
 ) -> Front:
-    """All solutions that no other one beats in both value and damage, up to ``limit``; of equals, one.
+    """All solutions that no other one beats in both value and damage, up to ``limit``; one of equal solutions.
 
     Args:
         problem: gives bytes and link times by cut.
         objective: gives the value.
-        edge_s: by unit and γ, inf where not allowed, ``(U, 14)``.
-        server_s: the same on the server.
-        damage: by unit and γ, inf for what is never chosen, ``(U, 14)``.
+        edge_s: seconds on the edge by unit and γ, inf where not allowed, ``(U, 14)``.
+        server_s: seconds on the server by unit and γ, inf where not allowed, ``(U, 14)``.
+        damage: by unit and γ, inf for a γ that is never chosen, ``(U, 14)``.
         limit: the largest damage of interest; inf for the whole front.
     """
     can_run = np.isfinite(edge_s) | np.isfinite(server_s)
-    least = np.where(can_run, damage, np.inf).min(axis=1)  # damage that each unit adds at least
+    least = np.where(can_run, damage, np.inf).min(axis=1)  # least damage of each unit
     upto = np.concatenate([[0.0], np.cumsum(least)])
     spare = limit + 2 * ROUNDING
     heads = tier_fronts(edge_s, damage, spare - (upto[-1] - upto), problem.edge_base_s)
@@ -74,7 +74,7 @@ def joint_front(
 def _merged(
     problem: Problem, objective: Objective, heads: list[TierFront], tails: list[TierFront], limit: float
 ) -> _Pairs:
-    """The unbeaten pairs of all cuts: a coarse front first, which then rules out most blocks of pairs unseen."""
+    """The unbeaten pairs of all cuts. A coarse front comes first and rules out most blocks of pairs unseen."""
     num_units = problem.num_units
     cuts = [cut for cut in range(num_units + 1) if len(heads[cut].time_s) and len(tails[num_units - cut].time_s)]
 
@@ -85,7 +85,7 @@ def _merged(
 
     none = np.empty(0, np.intp)
     found = _Pairs(np.empty(0), np.empty(0), none, none, none)
-    for cut in cuts:  # coarse: the ends of the blocks, which are solutions too
+    for cut in cuts:  # coarse: the ends of the blocks are solutions too
         grid = np.meshgrid(_ends(heads[cut]), _ends(tails[num_units - cut]), indexing="ij")
         coarse = paired(cut, grid[0].ravel(), grid[1].ravel())
         found = found.unbeaten_with(coarse.take(coarse.damage <= limit))
@@ -93,7 +93,7 @@ def _merged(
         one, other = heads[cut], tails[num_units - cut]
         (fast_1, mild_1), (fast_2, mild_2) = _corners(one), _corners(other)
         value = problem.value(objective, cut, fast_1[:, None], fast_2[None, :])
-        mildest = mild_1[:, None] + mild_2[None, :]  # no pair of the two blocks is faster, none does less damage
+        mildest = mild_1[:, None] + mild_2[None, :]  # bounds all pairs of two blocks
         blocks = np.argwhere((mildest <= limit) & ~found.beats(value, mildest))
         for start in range(0, len(blocks), PAIRS_AT_ONCE // BLOCK**2):
             some = blocks[start : start + PAIRS_AT_ONCE // BLOCK**2]
@@ -104,13 +104,13 @@ def _merged(
 
 
 def _ends(front: TierFront) -> NDArray[np.intp]:
-    """The first point of each block, and the last of all."""
+    """The first point of each block, and the last point of the front."""
     last = len(front.time_s) - 1
     return np.append(np.arange(0, last, BLOCK), last)
 
 
 def _corners(front: TierFront) -> tuple[Floats, Floats]:
-    """Of each block the least time and the least damage: those of its first and of its last point."""
+    """The least time and the least damage of each block: the first point's time and the last point's damage."""
     first = np.arange(0, len(front.time_s), BLOCK)
     last = np.minimum(first + BLOCK, len(front.time_s)) - 1
     return front.time_s[first], front.damage[last]
@@ -126,7 +126,7 @@ def _within(blocks: NDArray[np.intp], num_heads: int, num_tails: int) -> tuple[N
 
 
 def _front(problem: Problem, pairs: _Pairs, heads: list[TierFront], tails: list[TierFront]) -> Front:
-    """The pairs with their γ, by walking back through the fronts."""
+    """The pairs as solutions, with the γ found by walking back through the fronts."""
     num_units = problem.num_units
     gammas = np.empty((len(pairs.value), num_units), np.int8)
     times_s = np.empty((len(pairs.value), 3))
@@ -142,7 +142,7 @@ def _front(problem: Problem, pairs: _Pairs, heads: list[TierFront], tails: list[
 
 
 class Exact:
-    """The optimum, in milliseconds.
+    """Finds the optimum, within milliseconds.
 
     * Throughput: at a given cut the units are independent within a tier and the objective never falls when a stage
       takes longer, so the fastest allowed γ of each unit is optimal; all cuts are tried, by prefix and suffix sums.
@@ -150,9 +150,9 @@ class Exact:
 
     Args:
         objective: what is minimised.
-        damage_step: round damages **up** to multiples of this share of the score, so that fronts stay small and a
-            solution's predicted damage is never taken for less than it is; 0 keeps them as they are.
-        largest_damage: end the front there, or at ε + ξ where that is more; None: the whole front.
+        damage_step: round damages **up** to multiples of this share of the score, so that fronts stay small and no
+            predicted damage is taken for less than it is; 0 does not round.
+        largest_damage: largest damage on the front, or ε + ξ where ε + ξ is more; None: the whole front.
 
     Raises:
         ValueError: ``damage_step`` or ``largest_damage`` is negative or not finite.
@@ -168,11 +168,11 @@ class Exact:
         self.largest_damage = largest_damage
 
     def throughput(self, problem: Problem, allowed: Mask | None = None) -> Solution:
-        """The least value over all cuts and allowed γ; of equal ones the least latency, then the smallest λ and γ.
+        """The least value over all cuts and allowed γ; ties go to the least latency, then to the smallest λ and γ.
 
         Args:
             problem: times and bytes.
-            allowed: ``(U, 14)``: any γ (dropping branches) by default; ``choices.function_equivalent`` keeps the
+            allowed: ``(U, 14)``: any γ (dropping branches) by default; ``problem.function_equivalent`` keeps the
                 function.
 
         Raises:
@@ -189,7 +189,7 @@ class Exact:
         return Solution.of(problem, self.objective, cut, tuple(map(int, gammas)))
 
     def joint(self, problem: Problem, damage: DamageTable, epsilon: float, allowed: Mask | None = None) -> JointResult:
-        """Least slack ξ in ``damage ≤ ε + ξ``, then least value, then least damage; with the front and its solutions.
+        """The solution of least slack ξ in ``damage ≤ ε + ξ``, then least value, then least damage; and the front.
 
         Args:
             problem: times and bytes.
@@ -198,7 +198,7 @@ class Exact:
             allowed: ``(U, 14)``, as for ``throughput``.
 
         Raises:
-            ValueError: nothing that is allowed can run, or has a damage; or ε is not in 0…1.
+            ValueError: nothing that is allowed can run or has a finite damage, or ε is not in 0…1.
         """
         check_epsilon(epsilon)
         if len(damage.values) != problem.num_units:
@@ -228,12 +228,12 @@ def _least_damage(cuts: NDArray[np.intp], edge_s: Floats, server_s: Floats, dama
 
 
 def _rounded_up(damage: Floats, step: float) -> Floats:
-    """Damages in whole steps, never below the damage."""
+    """Damages rounded up to whole steps."""
     steps = np.round(damage / step)
     return steps + (steps * step < damage)
 
 
 def _as_given(front: Front, by_gamma: Floats) -> Front:
-    """A front that was found with rounded damages, with the damages as they were given."""
+    """The front of rounded damages, with the given damages in place of the rounded ones."""
     damage = by_gamma[np.arange(len(by_gamma)), front.gammas].sum(axis=1)
     return replace(front, damage=damage).take(staircase(front.value, damage))

@@ -1,6 +1,6 @@
-"""Pareto fronts of a tier's time and damage, unit by unit: what exact joint optimisation is made of.
+"""Pareto fronts of time and damage, built unit by unit for each tier, and the choice of a best point.
 
-Letters: n points on a front, U units. A front's times rise and its damages fall.
+Letters: n points on a front, U units. A front's times rise and its damages fall. A tier is the edge or the server.
 """
 
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from splitsem.search.problem import Floats
 from splitsem.search.solution import ROUNDING, smallest_slack
 
 WAYS = [np.flatnonzero([subset == of for of in SUBSET_OF]) for subset in range(len(SUBSETS))]
-"""Of each subset its γ."""
+"""The γ of each subset."""
 MOST_POINTS = 100_000
-"""On a front; measured tables stay at a few thousand, and merging grows with the square."""
+"""Most points on a front. Measured tables give a few thousand; the time to merge grows with the square."""
 
 
 @dataclass(frozen=True, eq=False)
 class TierFront:
-    """What the first (or last) units of a network can reach on one machine.
+    """The front of the first (or last) units of a network on one machine.
 
     Attributes:
         time_s: seconds, strictly rising, ``(n,)``.
         damage: strictly falling, ``(n,)``.
         gamma: the γ of the unit that was added last, ``(n,)``.
-        parent: the point, on the front with one unit less, that it was added to, ``(n,)``.
+        parent: index of the point, on the front with one unit less, that this unit was added to, ``(n,)``.
     """
 
     time_s: Floats
@@ -36,14 +36,14 @@ class TierFront:
     parent: NDArray[np.intp]
 
     def grown(self, time_s: Floats, damage: Floats, limit: float) -> "TierFront":
-        """One unit more: the front of all sums of a point and one of the unit's γ.
+        """The front with one unit more: the unbeaten sums of a point and one of the unit's γ.
 
-        A sum that another one beats stays beaten whatever is added to both, so nothing is lost.
+        A beaten sum stays beaten whatever is added to it and to the sum that beats it, so no optimum is lost.
 
         Args:
-            time_s: of the unit by γ, inf where it may not be chosen, ``(14,)``.
+            time_s: of the unit by γ, inf where γ may not be chosen, ``(14,)``.
             damage: of the unit by γ, ``(14,)``.
-            limit: sums with more damage are of no interest.
+            limit: sums with more damage are dropped.
 
         Raises:
             ValueError: the front has more than ``MOST_POINTS``.
@@ -66,7 +66,7 @@ def tier_fronts(time_s: Floats, damage: Floats, limits: Floats, base_s: float = 
     """The fronts of the first 0, 1, … U units; for a suffix, give the units in reverse.
 
     Args:
-        time_s: by unit and γ, inf where it may not be chosen, ``(U, 14)``.
+        time_s: by unit and γ, inf where γ may not be chosen, ``(U, 14)``.
         damage: by unit and γ, ``(U, 14)``.
         limits: the largest damage of interest for the first 0, 1, … U units, ``(U + 1,)``.
         base_s: seconds of the tier without any unit.
@@ -88,7 +88,7 @@ def gammas_of(fronts: list[TierFront], num_units: int, points: NDArray[np.intp])
 
 
 def staircase(cost: Floats, damage: Floats) -> NDArray[np.intp]:
-    """The places of those that no other one beats or equals, by rising cost; of equals the first."""
+    """Indices of the points that no other point beats, by rising cost; the first index of equal points."""
     order = np.lexsort((damage, cost))
     sorted_damage = damage[order]
     keep = np.ones(len(order), dtype=bool)
@@ -104,11 +104,11 @@ def _unbeaten(time_s: Floats, damage: Floats) -> NDArray[np.intp]:
 
 
 class Choice(NamedTuple):
-    """What was chosen among configurations, as places in their arrays.
+    """A choice among configurations, as indices into arrays of the configurations.
 
     Attributes:
         best: least slack, then least value, then least damage (the lexicographic goals of arXiv 2411.00838, Eq. 7).
-        front: those that no other one beats or equals in both value and damage, by rising value, ``(n,)``.
+        front: the configurations that no other one beats in value and damage, by rising value, ``(n,)``.
         slack: the smallest ξ ≥ 0 with which some damage is at most ε + ξ.
     """
 
@@ -118,7 +118,7 @@ class Choice(NamedTuple):
 
 
 def choose(value: Floats, damage: Floats, epsilon: float) -> Choice:
-    """The best configuration and the front; of equals the first.
+    """The best configuration and the front; the first of equal configurations.
 
     >>> choose(np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.09, 0.01, 0.02, 0.0]), epsilon=0.015)
     Choice(best=1, front=array([0, 1, 3]), slack=0.0)
@@ -128,7 +128,7 @@ def choose(value: Floats, damage: Floats, epsilon: float) -> Choice:
     Args:
         value: of the objective, ``(n,)``, at least one.
         damage: score lost against A_ref, ``(n,)``.
-        epsilon: ε; less than nothing where a margin leaves no room.
+        epsilon: ε, the score that may be lost; negative where a margin leaves no room.
     """
     front = staircase(value, damage)
     slack = smallest_slack(float(damage[front].min()), epsilon)
@@ -137,5 +137,5 @@ def choose(value: Floats, damage: Floats, epsilon: float) -> Choice:
 
 
 def fastest(value: Floats, latency_s: Floats) -> int:
-    """The place of the least value, whatever the damage; of equal ones the least latency, then the first."""
+    """The index of the least value, whatever the damage; ties go to the least latency, then to the first index."""
     return int(np.lexsort((latency_s, value))[0])

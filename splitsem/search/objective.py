@@ -1,4 +1,4 @@
-"""Objective: what is minimised, a sum of latency, cycle time, edge time and bytes, none with a negative weight."""
+"""The objective that solvers minimise, the roofline work of a tier, and the margin that a score must keep."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -14,9 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 class Objective:
     """``latency·T_lat + cycle·T_cyc + edge·T_E + byte·bytes``, to be minimised.
 
-    T_lat = T_E + T_S + T_com and T_cyc = max(T_E, T_S, T_com). No weight is negative, so that the objective never falls
-    when a stage takes longer: this is why, at a given cut, the fastest way of each unit is the best one, under the
-    maximum too.
+    T_lat = T_E + T_S + T_com and T_cyc = max(T_E, T_S, T_com). No weight is negative, so the objective never falls when
+    a stage takes longer. Hence the fastest γ of each unit is the best γ at a given cut, under the maximum too.
 
     Attributes:
         latency: weight of the latency.
@@ -66,24 +65,24 @@ def t_eff(omega: float = 0.5) -> Objective:
 
 
 def latency() -> Objective:
-    """Seconds from the sensor to the result, of one sample."""
+    """The objective of seconds from the sensor to the result, for one sample."""
     return t_eff(1.0)
 
 
 def cycle() -> Objective:
-    """Seconds of the slowest stage: 1 / throughput when the stages of consecutive samples overlap."""
+    """The objective of the slowest stage's seconds: 1 / throughput when the stages of consecutive samples overlap."""
     return t_eff(0.0)
 
 
 def energy(active_w: float, idle_w: float, j_per_byte: float = 0.0, pipelined: bool = True) -> Objective:
-    """The edge device's energy for one sample, in joules, estimated from powers as in ``cost.end_to_end.Cost``.
+    """The objective of the edge's joules for one sample, estimated from powers as in ``cost.end_to_end.Cost``.
 
     ``T_E · active + (T − T_E) · idle + bytes · j_per_byte``, where T is T_cyc when pipelined and T_lat when not.
 
     Args:
-        active_w: power of the edge machine while it computes, in watts.
-        idle_w: its power while it waits, in watts; at most ``active_w``.
-        j_per_byte: what sending a byte adds, in joules.
+        active_w: power of the edge while computing, in watts.
+        idle_w: power of the edge while waiting, in watts; at most ``active_w``.
+        j_per_byte: energy of sending a byte, in joules.
         pipelined: whether the stages of consecutive samples overlap.
 
     Raises:
@@ -102,10 +101,10 @@ class TierWork:
     """What the units compute and move on one machine.
 
     Attributes:
-        flops: floating-point operations of each unit and γ, ``(U, 14)``; what is not offered is not read.
+        flops: floating-point operations of each unit and γ, ``(U, 14)``; entries of γ not offered are not read.
         moved_bytes: bytes read and written, **weights included**, ``(U, 14)``.
         peak_flops_per_s: the machine's measured peak.
-        memory_bytes_per_s: its measured memory bandwidth.
+        memory_bytes_per_s: the machine's measured memory bandwidth.
     """
 
     flops: NDArray[np.float64]
@@ -136,7 +135,7 @@ class TierWork:
     def term(self, flops: Any, moved_bytes: Any, rho: float = 0.1) -> Any:
         """``relu(knee − F/B) + ρ·(F/F_peak + B/B_peak)`` of a tier's sums F and B; 0 for a tier that moves nothing.
 
-        The times already contain what this describes, so it is reported and weighs nothing unless asked to.
+        The measured times contain this effect already, so the term is reported, and weighs nothing by default.
 
         >>> work = TierWork([[0] * 14], [[0] * 14], peak_flops_per_s=100.0, memory_bytes_per_s=10.0)
         >>> round(work.term(40.0, 10.0, rho=0.1), 6)  # knee 10, intensity 4
@@ -144,7 +143,7 @@ class TierWork:
 
         Args:
             flops: the sum F over the tier, a number or a tensor.
-            moved_bytes: the sum B.
+            moved_bytes: the sum B over the tier, likewise.
             rho: weight of the second summand.
         """
         below = self.knee - flops / (moved_bytes + 1e-9)
@@ -156,9 +155,9 @@ class TierWork:
 def paired_margin(right: ArrayLike, right_ref: ArrayLike, confidence: float = 0.99) -> float:
     """``z · sd(d) / √n`` of the differences d = right_ref − right, sample by sample; z is the confidence's quantile.
 
-    A network that loses at most ε less this margin here loses at most ε elsewhere with that confidence (one-sided,
-    normal approximation). Networks that mostly err on the same samples differ by little chance, and one that computes
-    the same function by none, so its margin is 0; the standard error of one accuracy knows nothing of that.
+    A network that loses at most ε less this margin on these samples loses at most ε on others with this confidence
+    (one-sided, normal approximation). The margin is small for a network that errs on the samples on which the reference
+    errs, and 0 for a network that computes the reference's function; a standard error of one accuracy ignores this.
 
     >>> paired_margin([1, 1, 0, 1], [1, 1, 0, 1])
     0.0
@@ -166,12 +165,12 @@ def paired_margin(right: ArrayLike, right_ref: ArrayLike, confidence: float = 0.
     0.0357
 
     Args:
-        right: of each sample, whether the network is right, ``(n,)``.
-        right_ref: the same of the reference.
-        confidence: 0.5…1, both excluded.
+        right: whether the network is right on each sample, ``(n,)``.
+        right_ref: whether the reference is right on each sample, ``(n,)``.
+        confidence: in (0.5, 1).
 
     Raises:
-        ValueError: the two are not of the same samples, there are fewer than two, or the confidence cannot be.
+        ValueError: the two shapes differ, there are fewer than two samples, or the confidence is not in (0.5, 1).
     """
     z = quantile(confidence)
     own, reference = np.asarray(right, dtype=float), np.asarray(right_ref, dtype=float)
@@ -183,13 +182,13 @@ def paired_margin(right: ArrayLike, right_ref: ArrayLike, confidence: float = 0.
 
 
 def quantile(confidence: float) -> float:
-    """How many standard errors a one-sided bound of that confidence is away (normal approximation).
+    """How many standard errors away a one-sided bound of this confidence is (normal approximation).
 
     Args:
-        confidence: 0.5…1, both excluded.
+        confidence: in (0.5, 1).
 
     Raises:
-        ValueError: it is not within these.
+        ValueError: the confidence is not in (0.5, 1).
     """
     if not 0.5 < confidence < 1:
         raise ValueError(f"confidence must be above 0.5 and below 1, got {confidence}")

@@ -1,4 +1,7 @@
-"""Problem: all that a solver sees of a network, two machines and a link: times by unit and γ, bytes by cut λ."""
+"""Problem is what a solver sees of a network, two machines and a link; masks say which γ a solver may choose.
+
+λ is the number of units on the edge, U the number of all units; γ is one of 14 branch configurations of a unit.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,12 +26,12 @@ class LinkCost:
     """``T = fixed_s + s_per_byte · bytes``, fitted from measured transfers; a cut that sends no byte takes no time.
 
     Attributes:
-        fixed_s: seconds that any transfer keeps the link from the next one.
+        fixed_s: seconds that any transfer keeps the link busy, whatever its size.
         s_per_byte: seconds that each byte adds.
-        delay_s: seconds that a sample spends beyond the three stages, while they are free for others: it is in the
-            latency and not in the cycle. Below 0 where a stage's time holds work that its own sample does not wait for.
-        free_bytes: of a sample that is alone the link takes so many at once, as a token bucket does: they take time in
-            the cycle only.
+        delay_s: seconds that a sample spends beyond the three stages, in its latency and not in the cycle. Below 0
+            where a stage's time holds work that its own sample does not wait for.
+        free_bytes: bytes of a lone sample that the link takes at once, like a token bucket; they take time in the
+            cycle only.
     """
 
     fixed_s: float
@@ -44,7 +47,7 @@ class LinkCost:
                 raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
 
     def time_s(self, num_bytes: ArrayLike) -> Floats:
-        """Seconds for each number of bytes."""
+        """Seconds that the link is busy with each number of bytes."""
         num_bytes = np.asarray(num_bytes, dtype=float)
         return np.where(num_bytes > 0, self.fixed_s + self.s_per_byte * num_bytes, 0.0)
 
@@ -69,19 +72,19 @@ class Problem:
     The branches of a unit are summed before the cut, so that the bytes that cross depend on λ alone.
 
     Attributes:
-        units: their names, in the order of execution; U of them.
+        units: names of the U units, in the order of execution.
         edge_s: seconds of each unit and γ on the edge, ``(U, 14)``; inf where the γ is not offered. A unit without
             branches offers γ 0 only.
-        server_s: the same on the server.
+        server_s: seconds of each unit and γ on the server, ``(U, 14)``; inf where the γ is not offered.
         link_bytes: bytes that cross, by λ, ``(U + 1,)``: the input at 0, the output at U.
-        link: what they take.
-        edge_base_s: seconds of the edge for any sample, wherever the cut is: what sending and receiving cost it.
-        server_base_s: the same of the server.
+        link: what the bytes take.
+        edge_base_s: seconds of the edge for any sample at any cut: its work of sending and receiving.
+        server_base_s: seconds of the server for any sample at any cut.
         edge_work: FLOPs and bytes on the edge, for the roofline term.
-        server_work: the same on the server.
+        server_work: FLOPs and bytes on the server, for the roofline term.
 
     Raises:
-        ValueError: a shape, a time or a number of bytes cannot be, or there is no cut at which every unit is offered.
+        ValueError: a shape, a time or a number of bytes is impossible, or no cut offers every unit.
     """
 
     units: tuple[str, ...]
@@ -121,12 +124,12 @@ class Problem:
 
     @property
     def num_units(self) -> int:
-        """U; λ goes from 0 to U."""
+        """U, the number of units; λ goes from 0 to U."""
         return len(self.units)
 
     @property
     def offered(self) -> Mask:
-        """Which γ each unit can run in, on one machine at least, ``(U, 14)``."""
+        """Which γ each unit can run in on at least one machine, ``(U, 14)``."""
         return np.isfinite(self.edge_s) | np.isfinite(self.server_s)
 
     @property
@@ -140,10 +143,10 @@ class Problem:
         return self.link.beyond_stages_s(self.link_bytes)
 
     def tiers(self, allowed: Mask | None = None) -> tuple[Floats, Floats]:
-        """``edge_s`` and ``server_s`` with inf for what is not allowed; without ``allowed``, everything offered is.
+        """``edge_s`` and ``server_s`` with inf for γ that are not allowed; None allows every offered γ.
 
         Raises:
-            ValueError: the mask has another shape, or leaves a unit no γ.
+            ValueError: ``allowed`` has another shape, or leaves a unit no γ.
         """
         if allowed is None:
             return self.edge_s, self.server_s
@@ -156,10 +159,10 @@ class Problem:
         return np.where(allowed, self.edge_s, np.inf), np.where(allowed, self.server_s, np.inf)
 
     def cuts(self, allowed: Mask | None = None) -> NDArray[np.intp]:
-        """The λ at which every unit can run in an allowed γ on the machine that it is on.
+        """Every λ at which each unit can run in an allowed γ on its machine.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no such λ.
         """
         edge_s, server_s = self.tiers(allowed)
         cuts = np.flatnonzero(can_cut(edge_s, server_s))
@@ -175,7 +178,7 @@ class Problem:
         """The three stages with the first ``split_index`` units on the edge and each unit run in its γ.
 
         Raises:
-            ValueError: λ or the number of γ does not fit, or a unit is not offered in its γ where it is to run.
+            ValueError: λ or the number of γ does not fit, or a unit's machine does not offer the unit's γ.
         """
         if not 0 <= split_index <= self.num_units:
             raise ValueError(f"split_index must be 0…{self.num_units}, got {split_index}")
@@ -197,10 +200,10 @@ class Problem:
         """The objective's value, for numbers or arrays that broadcast.
 
         Args:
-            objective: gives it.
+            objective: gives the value.
             split_index: λ.
-            edge_s: seconds of the whole stage, ``edge_base_s`` included.
-            server_s: the same on the server.
+            edge_s: seconds of the whole stage on the edge, ``edge_base_s`` included.
+            server_s: seconds of the whole stage on the server, ``server_base_s`` included.
         """
         stages = objective(edge_s, self.link_s[split_index], server_s, self.link_bytes[split_index])
         return stages + objective.latency * self.delay_s[split_index]
@@ -210,7 +213,7 @@ class Problem:
 
 
 def can_cut(edge_s: Floats, server_s: Floats) -> Mask:
-    """At which λ each unit has a finite time on the machine that it is on, ``(U + 1,)``."""
+    """For each λ, whether every unit has a finite time on its machine, ``(U + 1,)``."""
     on_edge, on_server = np.isfinite(edge_s).any(axis=1), np.isfinite(server_s).any(axis=1)
     heads = np.append(True, np.logical_and.accumulate(on_edge))
     tails = np.append(True, np.logical_and.accumulate(np.flip(on_server)))[::-1]
@@ -238,17 +241,17 @@ def _frozen(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Floats:
 
 
 def parallel_gammas(problem: Problem) -> tuple[int, ...]:
-    """Of each unit the γ with all its branches beside each other: the usual baseline."""
+    """The γ of each unit with all branches in parallel: the usual baseline."""
     return _whole(problem, folded=False)
 
 
 def fused_gammas(problem: Problem) -> tuple[int, ...]:
-    """Of each unit the γ with all its branches folded into one: the stronger baseline."""
+    """The γ of each unit with all branches folded into one: the stronger baseline."""
     return _whole(problem, folded=True)
 
 
 def only(gammas: Sequence[int]) -> Mask:
-    """A mask, ``(U, 14)``, that allows each unit its given γ alone; the cut is still free.
+    """A mask, ``(U, 14)``, that allows each unit its given γ alone; the cut stays free.
 
     Raises:
         ValueError: a γ is not 0…13.
@@ -257,7 +260,7 @@ def only(gammas: Sequence[int]) -> Mask:
 
 
 def function_equivalent(gammas: Sequence[int]) -> Mask:
-    """A mask, ``(U, 14)``, that allows each unit those γ that compute the same function as the given one.
+    """A mask, ``(U, 14)``, that allows each unit the γ that compute the same function as its given γ.
 
     Raises:
         ValueError: a γ is not 0…13.
@@ -278,18 +281,18 @@ def _column(gammas: Sequence[int]) -> np.ndarray:
 
 
 def measured_problem(lut: HardwareLut, calibrated: bool = True, undisturbed: bool = False) -> Problem:
-    """What a solver sees of ``lut``.
+    """The Problem of two machines' tables and the link between them.
 
-    Where frames were fitted, units take the tables' times by that fit's factors, each end has its share of a frame's
-    other work, the link is the wire alone, and what keeps nobody busy is a delay.
+    If ``lut`` has a FrameFit, the fit's factors scale the tables' times, each end adds its base time, the link is the
+    wire alone, and the delay holds the time in which no stage works.
 
     Args:
         lut: both machines and the link.
-        calibrated: multiply each machine's times by its calibration's factor, where it has one.
+        calibrated: multiply each machine's times by its calibration's factor, if the machine has a calibration.
         undisturbed: take 10th percentiles instead of medians; not together with ``calibrated``.
 
     Raises:
-        ValueError: the link was not measured, or both ways to read the times are asked for.
+        ValueError: the link was not measured, or ``calibrated`` and ``undisturbed`` are both set.
     """
     if lut.link is None:
         raise ValueError("lut must have a link, got none")
@@ -314,7 +317,7 @@ def measured_problem(lut: HardwareLut, calibrated: bool = True, undisturbed: boo
 
 
 def offered_by(gammas: list[tuple[int, ...]]) -> Mask:
-    """A mask, ``(U, 14)``, of the γ that each unit of a network offers: fewer than a table has where it was pruned."""
+    """A mask, ``(U, 14)``, of the γ that each unit of a network offers; a pruned network offers fewer than a table."""
     mask = np.zeros((len(gammas), 14), dtype=bool)
     for unit, offered in enumerate(gammas):
         mask[unit, list(offered)] = True

@@ -1,4 +1,4 @@
-"""Progressive: from all branches on, the removal that costs least for what it gains; a greedy path to compare with.
+"""Progressive is a greedy solver to compare with: it removes branches step by step, the cheapest gain first.
 
 Letters: C removals that are weighed, U units, G = 14 γ, S = 7 branch subsets, L = U + 1 cuts.
 """
@@ -17,7 +17,7 @@ from splitsem.search.problem import Floats, Mask, Problem
 from splitsem.search.solution import ROUNDING, Front, JointResult, Solution, check_epsilon, smallest_slack
 
 LEAVES = np.array([[smaller < larger for smaller in SUBSETS] for larger in SUBSETS])
-"""``[s, t]``: whether subset t is left when branches of subset s are removed."""
+"""``[s, t]``: whether removing branches of subset s can leave subset t."""
 SIZES = np.array([len(subset) for subset in SUBSETS])
 _Subsets = NDArray[np.intp]
 
@@ -26,19 +26,18 @@ _Subsets = NDArray[np.intp]
 class Progressive:
     """Progressive pruning (arXiv 2411.00838): round by round, one unit loses one branch or two.
 
-    The network with all branches comes first. A round weighs every removal that keeps ``damage ≤ ε``, each with the
-    cut and γ that are then best, and takes the one with the least damage for each unit of the objective that it gains;
-    of equals the one that gains most, then the first unit's. Removals that gain nothing at the best cut come after
-    these, by what they gain at all cuts on average: a cut that the link bounds stays the best one until the machines
-    have become fast enough for another. It ends when no removal keeps ε; the best of all that were visited is
-    returned, never merely the last.
+    The path starts at the network with all branches. A round weighs every removal that keeps ``damage ≤ ε``, at the cut
+    and γ that are best after the removal. The round takes the removal with the least damage per gain in the objective;
+    ties go to the largest gain, then to the first unit. Removals without a gain at the best cut rank last, by their
+    mean gain over all cuts: a cut bound by the link stays the best until the machines are fast enough for another cut.
+    The path ends when no removal keeps ε; the solver returns the best visited solution, not the last.
 
-    As published, removals were ordered by |α| / GFLOPs, and only the ten least of them looked at: guesses of the
-    damage and of the time, which are both known here. Nothing is tuned between rounds, so that all solvers are
-    compared on the same table, and true scores decide in the same ``Validation``.
+    The publication orders removals by |α| / GFLOPs and looks at the ten least: |α| guesses the damage and GFLOPs the
+    time, and this solver knows both. Nothing is tuned between rounds, so that all solvers use one table and true scores
+    decide in ``Validation``.
 
-    Where all branches do not keep ε, or cannot run at any cut, it starts from the subsets of least damage instead, so
-    ε is kept, or missed by the smallest ξ, exactly as by ``Exact``.
+    If all branches miss ε, or cannot run at any cut, the path starts at the subsets of least damage. So the solver
+    keeps ε, or misses ε by the smallest ξ, exactly as ``Exact`` does.
 
     Attributes:
         objective: what is minimised.
@@ -47,11 +46,11 @@ class Progressive:
     objective: Objective
 
     def throughput(self, problem: Problem, allowed: Mask | None = None) -> Solution:
-        """The best of what is visited when nothing does damage; arguments as ``Exact.throughput``."""
+        """The best visited solution when no removal does damage; arguments as for ``Exact.throughput``."""
         return self.joint(problem, DamageTable(np.zeros((problem.num_units, len(SUBSETS)))), 0.0, allowed).best
 
     def joint(self, problem: Problem, damage: DamageTable, epsilon: float, allowed: Mask | None = None) -> JointResult:
-        """Least slack ξ in ``damage ≤ ε + ξ``, then the least value on the path, then damage; and the path's front.
+        """The visited solution of least slack ξ, then least value, then least damage; and the path's front.
 
         Arguments and errors as for ``Exact.joint``.
         """
@@ -72,7 +71,7 @@ class Progressive:
 
 
 class _Pruning:
-    """Which removals there are and what each would take; a state is the subset of each unit, U."""
+    """The possible removals and the value after each removal; a state is the subset of each unit, ``(U,)``."""
 
     def __init__(self, problem: Problem, objective: Objective, damage_US: Floats, allowed: Mask) -> None:
         self.problem, self.allowed, self.damage_US = problem, allowed, damage_US
@@ -84,7 +83,7 @@ class _Pruning:
         self.cuts, self.units = problem.cuts(allowed), np.arange(problem.num_units)
 
     def start(self, epsilon: float) -> _Subsets:
-        """All branches; where these cannot run or do not keep ε, the fastest of what does the least damage."""
+        """All branches; if these cannot run or miss ε, the fastest of the states with the least damage."""
         is_offered_US = np.isfinite(self.edge_US) | np.isfinite(self.server_US)
         fewer_US = np.broadcast_to(-SIZES, self.edge_US.shape)
         whole = np.lexsort((self.damage_US, fewer_US, ~is_offered_US), axis=1)[:, 0]
@@ -96,7 +95,7 @@ class _Pruning:
         return mildest[self._values(mildest).min(axis=1).argmin()]
 
     def next(self, state: _Subsets, budget: float) -> _Subsets | None:
-        """The state after the best removal that stays within the budget; None where there is none."""
+        """The state after the best removal that stays within the budget; None where no removal does."""
         unit_C, subset_C = np.nonzero(LEAVES[state] & np.isfinite(self.damage_US))
         added_C = self.damage_US[unit_C, subset_C] - self.damage_US[unit_C, state[unit_C]]
         within = self.total(state) + added_C <= budget + ROUNDING
@@ -118,16 +117,16 @@ class _Pruning:
         return states_CU[np.lexsort((subset_C, unit_C, -gained_C, cost_C, level_C, cannot_run_C))[0]]
 
     def solution(self, state: _Subsets) -> Solution:
-        """The state with the cut and γ that are best for it."""
+        """The solution of the best cut and γ for the state."""
         found = self.exact.throughput(self.problem, self.allowed & (state[:, None] == SUBSET_OF))
         return replace(found, damage=self.total(state))
 
     def total(self, state: _Subsets) -> float:
-        """Its damage."""
+        """The state's damage."""
         return float(self.damage_US[self.units, state].sum())
 
     def _values(self, states_CU: NDArray[np.intp]) -> Floats:
-        """The value at each cut, CL; inf where a unit cannot run on its side of it."""
+        """The value at each cut, CL; inf where a unit cannot run on its side of the cut."""
         edge_CU, server_CU = self.edge_US[self.units, states_CU], self.server_US[self.units, states_CU]
         none_C1 = np.zeros((len(states_CU), 1))
         head_CL = np.hstack([none_C1, edge_CU.cumsum(axis=1)])
@@ -142,7 +141,7 @@ class _Pruning:
         return np.where(can_run, value_CL, np.inf)
 
     def _mildest(self, cut: int) -> _Subsets:
-        """Of each unit the subset of least damage that can run on its side of the cut; of equals the fastest."""
+        """The least damaging subset of each unit that can run on its side of the cut; ties go to the fastest."""
         times_US = np.where((self.units < cut)[:, None], self.edge_US, self.server_US)
         damage_US = np.where(np.isfinite(times_US), self.damage_US, np.inf)
         least_U1 = damage_US.min(axis=1, keepdims=True)

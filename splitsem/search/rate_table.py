@@ -1,4 +1,4 @@
-"""Rates: the measured table of a network that is cut: each split point with each codec, its times, bytes and score."""
+"""RateTable is a measured table of split points and codecs (times, bytes, score), and chooses a row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -14,18 +14,18 @@ from splitsem.search.solution import Stages
 
 @dataclass(frozen=True)
 class Rate(Stages):
-    """One row: a split point and a codec, a sample.
+    """One row: what one sample takes at a split point with a codec.
 
     Attributes:
         split_index: λ, the number of the split point.
-        split_point: its name.
-        codec: its name with its settings.
+        split_point: name of the split point.
+        codec: name of the codec with its settings.
         payload_bytes: mean size on the wire, header included.
-        edge_s: head and encoding.
-        link_s: payload on its way.
-        server_s: decoding and tail.
+        edge_s: seconds of head and encoding.
+        link_s: seconds of the payload on its way.
+        server_s: seconds of decoding and tail.
         score: on the validation split.
-        margin: distance from ε that is asked of its damage.
+        margin: distance that the row's damage must keep from ε.
 
     Raises:
         ValueError: a number is negative or not finite.
@@ -52,12 +52,12 @@ class Rate(Stages):
 
 @dataclass(frozen=True, eq=False)
 class RateTable:
-    """Rows to choose from. There are few enough to look at each, so what is chosen is the optimum.
+    """Rows to choose from. A choice looks at every row, so the choice is the optimum.
 
     Attributes:
         rates: the rows, at least one.
         objective: what is minimised.
-        score_ref: A_ref, of the network that is not split, on the same samples.
+        score_ref: A_ref, the score of the unsplit network on the same samples.
     """
 
     rates: Sequence[Rate]
@@ -70,18 +70,18 @@ class RateTable:
 
     @property
     def value(self) -> Floats:
-        """Of the objective, ``(n,)``."""
+        """The objective's value of each row, ``(n,)``."""
         edge_s, link_s, server_s = (self._column(name) for name in ("edge_s", "link_s", "server_s"))
         value: Floats = self.objective(edge_s, link_s, server_s, self._column("payload_bytes"))
         return value
 
     @property
     def damage(self) -> Floats:
-        """``A_ref − score``, ``(n,)``."""
+        """``A_ref − score`` of each row, ``(n,)``."""
         return self.score_ref - self._column("score")
 
     def choose(self, epsilon: float) -> Choice:
-        """Least slack in ``damage + margin ≤ ε + ξ``, then least value, then least damage; see ``goals.choose``.
+        """Least slack in ``damage + margin ≤ ε + ξ``, then least value, then least damage; see ``fronts.choose``.
 
         The front is that of value and damage, whatever the margins.
         """
@@ -90,7 +90,7 @@ class RateTable:
         return chosen._replace(front=choose(value, damage, epsilon).front)
 
     def fastest(self) -> int:
-        """The row of least value, whatever becomes of the score."""
+        """The row of least value, whatever its score."""
         return fastest(self.value, self._column("latency_s"))
 
     def _column(self, name: str) -> Floats:

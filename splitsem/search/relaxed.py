@@ -1,4 +1,4 @@
-"""Relaxed: the gradient solver, a softmax over γ and a sigmoid over λ that are annealed and re-evaluated as choices.
+"""Relaxed is the solver by gradients: an annealed softmax over γ and sigmoid over λ, evaluated as discrete choices.
 
 Letters: S starts side by side, U units, G = 14 γ, L = U + 1 cuts.
 """
@@ -23,9 +23,9 @@ class Soft:
     """Choices as probabilities.
 
     Attributes:
-        gamma: of each unit's γ, SUG.
-        on_edge: of each unit being on the edge, SU.
-        cut: of each cut, SL.
+        gamma: probability of each unit's γ, SUG.
+        on_edge: probability of each unit being on the edge, SU.
+        cut: probability of each cut, SL.
     """
 
     gamma: Tensor
@@ -38,14 +38,14 @@ class Relaxation:
     """The problem as tensors.
 
     Attributes:
-        edge_s: UG; what only the server offers is slower than everything else.
-        server_s: UG, likewise.
-        link_s: L.
-        link_bytes: L.
+        edge_s: seconds on the edge, UG; a γ that only the server offers is slower than every other γ.
+        server_s: seconds on the server, UG; a γ that only the edge offers is slower than every other γ.
+        link_s: seconds on the link, L.
+        link_bytes: bytes that cross, L.
         damage: UG.
-        bases_s: of edge and server, for any sample.
-        delay_s: of the latency alone, L.
-        masked: what neither machine offers, UG.
+        bases_s: seconds of edge and of server for any sample.
+        delay_s: seconds in the latency alone, L.
+        masked: whether neither machine offers the γ, UG.
     """
 
     edge_s: Tensor
@@ -59,7 +59,7 @@ class Relaxation:
 
     @classmethod
     def of(cls, problem: Problem, edge_s: Floats, server_s: Floats, damage: Floats) -> "Relaxation":
-        """The tensors of a problem; times are inf, as is damage, for what may not be chosen."""
+        """The tensors of a problem; times and damage are inf for a γ that may not be chosen."""
         offered = np.isfinite(edge_s) | np.isfinite(server_s)
         finite = np.concatenate([times[np.isfinite(times)] for times in (edge_s, server_s)])
         beyond = 2 * finite.sum() + problem.link_s.max()
@@ -79,11 +79,11 @@ class Relaxation:
         )
 
     def soften(self, gamma_SUG: Tensor, cut_S: Tensor, temperature: float) -> Soft:
-        """Unit u is on the edge with ``sigmoid((λ − u − ½) / temperature)``, where λ is U · sigmoid."""
+        """Probabilities; unit u is on the edge with ``sigmoid((λ − u − ½) / temperature)``."""
         num_units = len(self.edge_s)
         probabilities = torch.softmax((gamma_SUG / temperature).masked_fill(self.masked, -torch.inf), dim=2)
         units = torch.arange(num_units, dtype=torch.float64)
-        cut = (num_units + 1) * torch.sigmoid(cut_S)[:, None] - 0.5  # both ends are as wide as any other cut
+        cut = (num_units + 1) * torch.sigmoid(cut_S)[:, None] - 0.5  # λ; both ends are as wide as any cut
         on_edge = torch.sigmoid((cut - units - 0.5) / temperature)
         ones, zeros = torch.ones_like(cut), torch.zeros_like(cut)
         cut_SL = torch.cat([ones, on_edge], 1) - torch.cat([on_edge, zeros], 1)
@@ -99,21 +99,21 @@ class Relaxation:
         return objective(edge_s, link_s, server_s, link_bytes, torch.maximum) + objective.latency * delay_s
 
     def scale(self, objective: Objective) -> float:
-        """The size of a value: every unit in its faster machine's fastest γ, on both machines; 1 where that is 0."""
+        """A typical value, with the sum of all units' least times on each machine; 1 where this value is 0."""
         both_UG = torch.minimum(self.edge_s, self.server_s).masked_fill(self.masked, torch.inf)
         units_s, link_s, link_bytes = both_UG.amin(1).sum(), self.link_s.min(), self.link_bytes.min()
         return float(objective(units_s, link_s, units_s, link_bytes, torch.maximum)) or 1.0
 
 
 def roofline_term(work: TierWork, share_SUG: Tensor, rho: float) -> Tensor:
-    """Eq. 14 of a tier, of expected FLOPs and bytes, for each start; ``share_SUG``: how far each γ runs on it."""
+    """Eq. 14 of a tier's expected FLOPs and bytes, for each start; ``share_SUG``: probability of γ on the tier."""
     arrays = (np.where(np.isfinite(values), values, 0.0) for values in (work.flops, work.moved_bytes))
     flops, moved_bytes = ((share_SUG * torch.from_numpy(values)).sum((1, 2)) for values in arrays)
     return work.term(flops, moved_bytes, rho)
 
 
 class Choices:
-    """Reads choices off the probabilities and keeps them."""
+    """Reads choices off the probabilities and keeps the choices."""
 
     def __init__(self, problem: Problem, edge_s: Floats, server_s: Floats) -> None:
         self.problem, self.edge_s, self.server_s = problem, edge_s, server_s
@@ -121,7 +121,7 @@ class Choices:
         self.rows: list[NDArray[np.int16]] = []
 
     def note(self, soft: Soft) -> None:
-        """Take the most likely cut and, of the γ offered on that side of it, the most likely one."""
+        """Keep the most likely cut with, for each unit, the most likely γ that its side of the cut offers."""
         gamma_SUG, cut_SL = soft.gamma.detach().numpy(), soft.cut.detach().numpy()
         cut_S = np.where(self.can_cut, cut_SL, -np.inf).argmax(axis=1)
         on_edge_SU1 = (np.arange(self.problem.num_units) < cut_S[:, None])[:, :, None]
@@ -130,7 +130,7 @@ class Choices:
         self.rows.append(np.column_stack([cut_S, gammas_SU]).astype(np.int16))
 
     def evaluated(self, objective: Objective, damage: Floats) -> Front:
-        """All choices that were kept, as solutions."""
+        """All kept choices, as solutions."""
         rows = np.unique(np.concatenate(self.rows), axis=0)
         cuts, gammas = rows[:, 0].astype(np.intp), rows[:, 1:].astype(np.int8)
         units = np.arange(self.problem.num_units)
@@ -151,28 +151,28 @@ CLAMP = 8.0  # of all logits, so that a choice never loses its gradient for good
 class Relaxed:
     """Adam on ``value / scale + κ·ξ + μ·damage + w·roofline`` from several starts (arXiv 2411.00838, Eq. 7 and 14).
 
-    γ is a softmax a unit and λ a sigmoid, which keeps its gradient in the link's time. Logits are clamped, temperatures
-    fall geometrically. After every step the choices are read off and evaluated as such: the best of all that were
-    visited is returned, never the last. ξ is the expected damage above ε; ``scale`` makes the value a plain number, so
-    that κ and μ mean the same for every network.
+    γ is a softmax per unit and λ a sigmoid, which keeps its gradient in the link's time. Logits are clamped, and
+    temperatures fall geometrically. After every step the solver reads off the discrete choices and evaluates them; it
+    returns the best visited choice, not the last. ξ is the expected damage above ε; ``scale`` makes the value a plain
+    number, so that κ and μ mean the same for every network.
 
     Attributes:
         objective: what is minimised.
-        steps: of Adam.
+        steps: number of steps of Adam.
         learning_rate: of Adam, on logits.
-        starts: λ begins at so many places between the two ends.
+        starts: number of values between 0 and U at which λ begins.
         first_temperature: of both relaxations, at the first step.
-        last_temperature: at the last step.
-        gamma_first: steps on γ alone at the beginning, so that a machine is not left for branches that it need not run.
-        alternate_every: so many steps on γ, then as many on λ, in turns, as published; 0: both in every step.
+        last_temperature: of both relaxations, at the last step.
+        gamma_first: first steps, on γ alone, so that no unit leaves a machine for branches that it need not run.
+        alternate_every: alternate so many steps on γ with as many on λ, as published; 0: γ and λ in every step.
         kappa: κ, weight of the slack.
         mu: μ, weight of the damage.
-        roofline_weight: w; the times contain the effect already, so 0 unless it is seen to help.
+        roofline_weight: w; 0 by default, since the measured times contain the effect already.
         rho: ρ of the roofline term.
         seed: of the first logits.
 
     Raises:
-        ValueError: an argument cannot be.
+        ValueError: an argument is out of its range.
     """
 
     objective: Objective
@@ -201,12 +201,12 @@ class Relaxed:
                 raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
 
     def throughput(self, problem: Problem, allowed: Mask | None = None) -> Solution:
-        """The best choice visited, by value; arguments as ``Exact.throughput``."""
+        """The visited choice of least value; arguments as for ``Exact.throughput``."""
         visited = self._visited(problem, *problem.tiers(allowed), np.zeros(problem.edge_s.shape), np.inf)
         return visited[int(np.argmin(visited.value))]
 
     def joint(self, problem: Problem, damage: DamageTable, epsilon: float, allowed: Mask | None = None) -> JointResult:
-        """The best choice visited, by slack, then value, then damage, and the front of all visited; see ``Exact``."""
+        """The visited choice of least slack, then value, then damage, and the front of all visited; see ``Exact``."""
         check_epsilon(epsilon)
         if len(damage.values) != problem.num_units:
             raise ValueError(f"damage has {len(damage.values)} units, the problem {problem.num_units}")
@@ -217,7 +217,7 @@ class Relaxed:
         return JointResult(visited[chosen.best], visited.take(chosen.front), epsilon, chosen.slack)
 
     def _visited(self, problem: Problem, edge_s: Floats, server_s: Floats, damage: Floats, epsilon: float) -> Front:
-        """Every choice that the descent passed by, once each and evaluated."""
+        """Every choice that the descent visited, without repeats, as solutions."""
         if self.roofline_weight and (problem.edge_work is None or problem.server_work is None):
             raise ValueError("roofline_weight needs the problem's edge_work and server_work")
         choices = Choices(problem, edge_s, server_s)

@@ -1,4 +1,4 @@
-"""Solutions: a cut and a γ for each unit, with its times, its value and its predicted damage; and fronts of them."""
+"""Solution is a cut and a γ for each unit, with times, value and predicted damage; Front and Solver build on it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from splitsem.search.objective import Objective
 from splitsem.search.problem import Floats, Mask, Problem
 
 ROUNDING = 1e-12
-"""Of a score: damage above ε by no more than this is rounding, not a violation."""
+"""A score: a damage above ε by no more than this counts as rounding, not as a violation."""
 
 
 class Stages:
     """What follows from the times of the three stages of a sample: head, payload on its way, tail.
 
     Attributes:
-        delay_s: what the latency holds beyond the three, see ``LinkCost``.
+        delay_s: seconds of the latency beyond the three stages, see ``LinkCost``.
     """
 
     edge_s: float
@@ -35,7 +35,7 @@ class Stages:
 
     @property
     def cycle_s(self) -> float:
-        """The slowest of the three."""
+        """Seconds of the slowest stage."""
         return max(self.edge_s, self.link_s, self.server_s)
 
     @property
@@ -51,12 +51,12 @@ class Solution(Stages):
     Attributes:
         split_index: λ, the number of units on the edge.
         gammas: the γ of each unit.
-        edge_s: head.
-        link_s: payload on its way.
-        server_s: tail.
+        edge_s: seconds of the head.
+        link_s: seconds of the payload on its way.
+        server_s: seconds of the tail.
         value: of the objective that was minimised, in its unit.
         damage: predicted loss of score against A_ref, as a fraction; 0.0 where no damage was given.
-        delay_s: what the latency holds beyond the three stages, see ``LinkCost``.
+        delay_s: seconds of the latency beyond the three stages, see ``LinkCost``.
     """
 
     split_index: int
@@ -87,7 +87,7 @@ class Solution(Stages):
 class Front:
     """Solutions that no other one beats in both value and damage, by rising value (so by falling damage).
 
-    A sequence of solutions; the arrays hold the same, one row a solution.
+    A front is a sequence of solutions; its arrays have one row a solution.
 
     Attributes:
         value: ``(n,)``.
@@ -95,7 +95,7 @@ class Front:
         split_index: λ, ``(n,)``.
         gammas: ``(n, U)``.
         times_s: edge, link and server, ``(n, 3)``.
-        delay_s: what their latencies hold beyond the three stages, see ``LinkCost``, ``(n,)``.
+        delay_s: seconds of the latency beyond the three stages, see ``LinkCost``, ``(n,)``.
     """
 
     value: Floats
@@ -125,11 +125,11 @@ class Front:
         return (self[index] for index in range(len(self)))
 
     def within(self, budget: float) -> "Front":
-        """The part whose damage is at most ``budget``; its first solution is the best one."""
+        """The solutions whose damage is at most ``budget``; the first of them has the least value."""
         return self.take(np.flatnonzero(self.damage <= budget + ROUNDING))
 
     def take(self, index: NDArray[np.intp]) -> "Front":
-        """The solutions at these places."""
+        """The solutions at these indices."""
         return Front(
             self.value[index],
             self.damage[index],
@@ -149,7 +149,7 @@ class JointResult:
         front: the Pareto front of value and damage.
         epsilon: ε, the score that may be lost.
         slack: the smallest ξ ≥ 0 with which A_ref − ε − ξ is met, by predicted damage.
-        damage_step: damages were rounded up to multiples of it while the front was sought; 0: not at all.
+        damage_step: the solver rounded damages up to multiples of this step; 0: no rounding.
     """
 
     best: Solution
@@ -160,7 +160,7 @@ class JointResult:
 
     @property
     def feasible(self) -> bool:
-        """Whether ε is met without slack."""
+        """Whether the best solution keeps ε without slack."""
         return self.slack == 0.0
 
     def candidates(self, k: int) -> tuple[Solution, ...]:
@@ -173,20 +173,20 @@ class Solver(Protocol):
     """What every solver does.
 
     Attributes:
-        objective: what it minimises.
+        objective: what the solver minimises.
     """
 
     objective: Objective
 
     def throughput(self, problem: Problem, allowed: Mask | None = None) -> Solution:
-        """The best cut and γ, whatever becomes of the score; ``allowed`` (U, 14) restricts γ (see ``choices``)."""
+        """The best cut and γ, whatever the score; ``allowed`` (U, 14) restricts γ (masks: module ``problem``)."""
 
     def joint(self, problem: Problem, damage: DamageTable, epsilon: float, allowed: Mask | None = None) -> JointResult:
-        """Least slack against ε, then least value, then least damage, and the front."""
+        """The solution of least slack against ε, then least value, then least damage; and the front."""
 
 
 def smallest_slack(least_damage: float, epsilon: float) -> float:
-    """``ξ = max(0, damage − ε)``; 0 where the sums' rounding alone is above."""
+    """``ξ = max(0, damage − ε)``; 0 where the damage exceeds ε by rounding alone."""
     return 0.0 if least_damage <= epsilon + ROUNDING else least_damage - epsilon
 
 
@@ -197,5 +197,5 @@ def check_epsilon(epsilon: float) -> None:
 
 
 def optimality_gap(value: float, optimum: float) -> float:
-    """``value / optimum − 1``: 0.1 is ten per cent above the optimum; 0 where both are 0."""
+    """``value / optimum − 1``: 0.1 is ten per cent above the optimum; 0 where value and optimum are 0."""
     return 0.0 if value == optimum else value / optimum - 1 if optimum else float("inf")

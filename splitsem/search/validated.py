@@ -1,4 +1,4 @@
-"""Validated: joint optima are scored as deployed networks, and damages corrected, until the constraint truly holds."""
+"""Validation scores joint optima as deployed networks and corrects the damages until true scores keep ε."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ class Scored:
     """A solution and its true score on the validation split.
 
     Attributes:
-        solution: its ``damage`` is what was predicted when it was chosen.
+        solution: with the ``damage`` that was predicted at the time of the choice.
         score: of the deployed network.
-        slack: ξ, how far the score is below A_ref − ε + margin; 0 where it is not.
-        margin: the distance that was asked of it.
+        slack: ξ = max(0, A_ref − ε + margin − score).
+        margin: the distance from A_ref − ε that the score must keep.
     """
 
     solution: Solution
@@ -29,13 +29,13 @@ class Scored:
 
     @property
     def rank(self) -> tuple[float, float, float]:
-        """Least slack, then least value, then highest score."""
+        """Sort key: least slack, then least value, then highest score."""
         return self.slack, self.solution.value, -self.score
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round: what was scored in it, and the best of all that had been scored by its end."""
+    """One round: the solutions scored in this round, and the best of all scored by its end."""
 
     scored: tuple[Scored, ...]
     best: Scored
@@ -46,11 +46,11 @@ class Validated:
     """What the rounds found.
 
     Attributes:
-        best: of all that were scored: least true slack, then least value, then highest score.
-        converged: whether corrected predictions hold nothing better that was not scored; False: out of rounds.
-        rounds: what happened, in order.
-        damage: the table as corrected last.
-        last: the solver's result with it.
+        best: the scored solution of least true slack, then least value, then highest score.
+        converged: True: every solution that the predictions call better was scored; False: out of rounds.
+        rounds: the rounds, in order.
+        damage: the damage table after the last correction.
+        last: the solver's result with ``damage``.
     """
 
     best: Scored
@@ -61,7 +61,7 @@ class Validated:
 
     @property
     def feasible(self) -> bool:
-        """Whether the best truly keeps ε."""
+        """Whether the true score of the best solution keeps ε."""
         return self.best.slack == 0.0
 
     @property
@@ -72,18 +72,18 @@ class Validated:
 
 @dataclass(frozen=True)
 class Validation:
-    """Solve, score the best few, correct the damages by what they scored, and again.
+    """Solves, scores the best few solutions, corrects the damages by the true scores, and repeats.
 
-    The solution of least predicted damage (and the network with all branches, where it is given) is scored first, so
-    that something to fall back on is known; then, in each round, the ``num_best`` of least value that were not scored
-    yet, keep ε by prediction and would beat the best true one. It ends when there are none. The last round's solution
-    is never preferred to a better one.
+    The solution of least predicted damage (and the network with all branches, if given) is scored first, so that there
+    is something to fall back on. Each round then scores the ``num_best`` solutions of least value that are unscored,
+    keep ε by prediction and would beat the best scored solution. The rounds end when there are no such solutions. The
+    result is the best solution of all rounds, not that of the last round.
 
     Attributes:
-        solver: chooses by predicted damage; an exact one with ``largest_damage`` saves the part of the front not used.
-        num_best: K, how many a round are scored.
-        max_rounds: at most so many rounds.
-        margin: the validation score must keep this distance from A_ref − ε, for a test split that may score lower.
+        solver: chooses by predicted damage; ``Exact`` with ``largest_damage`` skips the unused part of the front.
+        num_best: K, the number of solutions scored in a round.
+        max_rounds: the most rounds.
+        margin: distance that the validation score must keep from A_ref − ε, since a test split may score lower.
 
     Raises:
         ValueError: a number is too small.
@@ -112,23 +112,23 @@ class Validation:
         margin_of: Callable[[Solution], float] | None = None,
         whole: Solution | None = None,
     ) -> Validated:
-        """The best solution whose true score keeps ε, or that with the least true slack when none of those scored does.
+        """The best solution whose true score keeps ε, or the solution of least true slack when no scored one does.
 
         Args:
             problem: times and bytes.
             damage: first prediction, such as ``damage.ablation`` makes.
             epsilon: ε, the score that may be lost against ``score_ref``, 0…1.
             score: the true score, on the validation split, of the network that a solution deploys. Solutions with the
-                same γ are the same network, which is scored once.
+                same γ are the same network and are scored one time.
             score_ref: A_ref.
             allowed: ``(U, 14)``, which γ may be chosen.
-            margin_of: the distance from A_ref − ε to ask of a solution that was scored, in place of the same for all.
-                Corrected damages then hold it, since what is sought keeps ε with it.
-            whole: the fastest with all branches, scored in any case: it keeps ε whatever is predicted, and damages that
-                are measured on few samples may say that others do no more.
+            margin_of: the margin of a scored solution, in place of ``margin`` for all. Corrected damages then include
+                the margins, so that a solution must keep ε with its margin.
+            whole: the fastest solution with all branches, always scored: it keeps ε whatever the predictions, and
+                damages measured on few samples may prefer a worse solution.
 
         Raises:
-            ValueError: an argument does not fit, or ``score`` returned no finite number.
+            ValueError: an argument does not fit, or ``score`` returned a number that is not finite.
         """
         check_epsilon(epsilon)
         known: dict[tuple[int, ...], float] = {}
@@ -165,9 +165,9 @@ class Validation:
     def _chosen(
         self, result: JointResult, best: Scored, seen: set[tuple[int, tuple[int, ...]]], budget: float
     ) -> list[Solution]:
-        """The next to be scored: not seen, within the budget by prediction, and better than the best if that is true.
+        """The next solutions to score: unseen, within the budget by prediction, and then better than the best.
 
-        While nothing true is known, what is predicted to do the least damage counts as within the budget.
+        As long as no scored solution truly keeps ε, the budget is at least the least predicted damage.
         """
         if best.slack > 0:
             budget = max(budget, float(result.front.damage.min()))
