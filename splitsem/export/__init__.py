@@ -1,1 +1,1 @@
-"""The device's half as a file that runs without this package: torch.export and ONNX."""
+"""Export: the edge's half as a file that runs without this package, by torch.export and ONNX."""

@@ -1,4 +1,4 @@
-"""Coders: the part of each codec that becomes a graph, and how its outputs become the codec's payload."""
+"""A Coder is the part of a codec that becomes a graph; the Framing of a coder makes the codec's payload."""
 
 import copy
 from abc import abstractmethod
@@ -26,7 +26,7 @@ AnyLearned = TypeVar("AnyLearned", bound=LearnedCodec)
 
 
 class Coder(nn.Module):
-    """From the crossing tensors of one sample to what its payload is packed from; can be exported."""
+    """Maps the crossing tensors of a sample to the outputs that a payload is packed from; can be exported."""
 
     @abstractmethod
     def forward(self, z: Tensors) -> Tensors:
@@ -34,11 +34,11 @@ class Coder(nn.Module):
 
     @abstractmethod
     def framing(self, input_shape: list[int], z: Tensors) -> Framing:
-        """How the outputs become the payload; ``z``: the crossing tensors of a sample, which tell their shapes."""
+        """How the outputs become the payload; ``z``: example crossing tensors of a sample, for dtypes and shapes."""
 
 
 class SymbolCoder(Coder):
-    """Of a codec whose payload is a constant header and symbols of fixed length."""
+    """The coder of a codec whose payload is a constant header and symbols of fixed length."""
 
     def __init__(self, codec: SymbolCodec) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class SymbolCoder(Coder):
 
 
 class QuantiseCoder(Coder):
-    """Of ``quant`` and ``fixed``, which quantise the crossing tensors themselves."""
+    """The coder of ``quant`` and ``fixed``, which quantise the crossing tensors themselves."""
 
     def __init__(self, codec: Quantise) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class QuantiseCoder(Coder):
 
 
 class CrBqCoder(Coder):
-    """Of ``crbq``, which quantises a code with each sample's own range."""
+    """The coder of ``crbq``, which quantises a code with each sample's own range."""
 
     def __init__(self, codec: CrBq) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class CrBqCoder(Coder):
 
 
 class PriorCoder(Coder):
-    """Of ``entropic_student``: integers; the prior's tables go into the framing, not into the graph."""
+    """The coder of ``entropic_student``: outputs integers; the framing holds the prior's tables, the graph does not."""
 
     def __init__(self, codec: EntropicStudent) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ _REASONS: tuple[tuple[type, str], ...] = (
 
 
 def check(kind: type[Codec]) -> None:
-    """Raise ConfigError unless codecs of this class have an encoder that can be exported; says why not."""
+    """Raise ConfigError, with the reason, unless codecs of this class have an encoder that can be exported."""
     makes_output = kind.local_output is not Codec.local_output
     if makes_output or not issubclass(kind, tuple(_CODERS)):
         reasons = (reason for known, reason in _REASONS if issubclass(kind, known))
@@ -153,7 +153,7 @@ def coder(codec: Codec) -> Coder:
 
 
 def _devices_half(codec: AnyLearned, kept: Sequence[nn.Module]) -> AnyLearned:
-    """A copy without the server's networks, which does not follow a later training."""
+    """A copy of the codec without the server's networks; later training of the codec does not change the copy."""
     half = copy.deepcopy(codec)
     kept_names = {name for name, child in codec.named_children() if child in set(kept)}
     for name in [name for name, _ in half.named_children() if name not in kept_names]:

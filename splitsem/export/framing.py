@@ -1,4 +1,4 @@
-"""Framings: what an exported file puts out becomes a payload; on the device, with numpy and without torch."""
+"""A framing turns the outputs of an exported file into a payload; it runs on the edge with numpy, without torch."""
 
 import json
 from pathlib import Path
@@ -21,8 +21,8 @@ class SymbolFraming(NamedTuple):
     Attributes:
         input_shape: of one sample, without the batch.
         num_symbols: of one sample.
-        bits_per_symbol: b.
-        header_hex: what every payload of one sample starts with.
+        bits_per_symbol: bits of a symbol in the payload.
+        header_hex: header of every payload of one sample.
     """
 
     input_shape: list[int]
@@ -32,7 +32,7 @@ class SymbolFraming(NamedTuple):
 
     @property
     def outputs(self) -> list[str]:
-        """Names of what the file puts out."""
+        """Names of the file's outputs."""
         return ["symbols"]
 
     def payload(self, symbols: Array) -> bytes:
@@ -55,9 +55,9 @@ class AffineFraming(NamedTuple):
         heads_hex: dtype and shape of each crossing tensor, as ``wire.tensor_head`` writes them.
         shapes: of each crossing tensor's integers, with the batch of one.
         bit_width: of an integer.
-        channelwise: of each tensor: whether its channels have ranges of their own.
-        flags: of symbols of fixed length, for the settings' first byte.
-        entropy: the coder of ``quant``; None: symbols of fixed length in the tolerant format.
+        channelwise: for each tensor, whether each channel has its own range.
+        flags: flags of symbols of fixed length, for the settings' first byte.
+        entropy: the entropy coder of ``quant``; None: symbols of fixed length in the tolerant format.
     """
 
     input_shape: list[int]
@@ -71,7 +71,7 @@ class AffineFraming(NamedTuple):
 
     @property
     def outputs(self) -> list[str]:
-        """Names of what the file puts out: three for each crossing tensor."""
+        """Names of the file's outputs: three for each crossing tensor."""
         ends = [f"_{k}" for k in range(len(self.shapes))] if len(self.shapes) > 1 else [""]
         return [f"{name}{end}" for end in ends for name in ("symbols", "scales", "zero_points")]
 
@@ -95,7 +95,7 @@ class AffineFraming(NamedTuple):
 
 
 class PriorFraming(NamedTuple):
-    """How the integers of ``entropic_student`` become a payload: with the tables of its prior.
+    """How the integers of ``entropic_student`` become a payload, coded with the tables of the codec's prior.
 
     Attributes:
         input_shape: of one sample, without the batch.
@@ -111,7 +111,7 @@ class PriorFraming(NamedTuple):
 
     @property
     def outputs(self) -> list[str]:
-        """Names of what the file puts out."""
+        """Names of the file's outputs."""
         return ["integers"]
 
     def payload(self, integers_1KP: Array) -> bytes:
@@ -131,7 +131,7 @@ def write(framing: Framing, path: Path) -> None:
 
 
 def read(path: Path) -> Framing:
-    """The framing that ``write`` wrote, on a device: ``read(path).payload(*session.run(None, {"x": x}))``."""
+    """The framing that ``write`` wrote; on the edge: ``read(path).payload(*session.run(None, {"x": x}))``."""
     card = json.loads(path.read_text())
     del card["outputs"]
     return _KINDS[card.pop("kind")](**card)

@@ -1,4 +1,4 @@
-"""The device's half as ONNX, in float32 and with int8 convolutions; needs the optional extra ``export``."""
+"""Writes the edge's half as ONNX, in float32 or with int8 convolutions; needs the optional extra ``export``."""
 
 import importlib.util
 import logging
@@ -25,16 +25,16 @@ from splitsem.split.cut import Cut
 from splitsem.split.half import is_view, op_cost
 
 INPUT = "x"
-_QUANTISED = ["Conv", "MatMul", "Gemm"]  # norms, levels and what chooses among them stay in float32
+_QUANTISED = ["Conv", "MatMul", "Gemm"]  # norms and the choice of quantiser levels stay in float32
 
 
 def is_available() -> bool:
-    """Whether what writes and runs ONNX files is installed."""
+    """Whether the packages that write and run ONNX files are installed."""
     return all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
 
 
 def write(program: ExportedProgram, path: Path, outputs: Sequence[str]) -> None:
-    """Write the program as one ONNX file, weights included, with the input ``x`` and these names of its outputs."""
+    """Write the program as one ONNX file, weights included, with the input ``x`` and these names of outputs."""
     names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(outputs)}
     with _quiet():
         made = torch.onnx.export(program, dynamo=True, verbose=False, **names)
@@ -46,9 +46,9 @@ def write_int8(source: Path, path: Path, samples: Iterable[Tensor]) -> None:
     """Write a variant of ``source`` whose convolutions and products run on int8, weights by output channel.
 
     Args:
-        source: of ``write``.
+        source: path of a file of ``write``.
         path: of the variant.
-        samples: inputs ``(1, *input_shape)`` from which the ranges of the activations are taken.
+        samples: inputs ``(1, *input_shape)`` that give the ranges of the activations.
     """
     from onnxruntime import quantization
 
@@ -70,7 +70,7 @@ def write_int8(source: Path, path: Path, samples: Iterable[Tensor]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Inside, the exporters' progress is not logged, and what their own libraries call outdated is not warned of."""
+    """Silences the exporters' progress log and their libraries' deprecation warnings inside the context."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -82,10 +82,10 @@ def _quiet() -> Iterator[None]:
 
 
 class OnnxDevice:
-    """Runs a file of ``write`` or ``write_int8`` on the CPU, one thread.
+    """Runs an ONNX file of the edge's half on the CPU, in one thread.
 
     Args:
-        path: of the file.
+        path: of a file of ``write`` or ``write_int8``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -96,12 +96,12 @@ class OnnxDevice:
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def outputs(self, x: Tensor) -> list[NDArray[Any]]:
-        """What the file puts out for one sample ``(1, *input_shape)``, e.g. symbols ``(1, N)``; for a framing."""
+        """The file's outputs for one sample ``(1, *input_shape)``, e.g. symbols ``(1, N)``; input of a framing."""
         return self._session.run(None, {INPUT: x.numpy()})
 
 
 class EdgeNet(nn.Module):
-    """From a batch of samples to the outputs of a coder; holds nothing of the server's.
+    """Maps a batch of samples to the outputs of a coder; holds no weights of the server.
 
     Args:
         cut: gives the head.
@@ -119,14 +119,14 @@ class EdgeNet(nn.Module):
 
 
 def export(cut: Cut, codec: Codec) -> tuple[ExportedProgram, Framing]:
-    """The device's half for one sample at a time, and how its outputs become what ``codec.encode`` makes.
+    """The edge's half for one sample at a time, and the framing of its outputs to what ``codec.encode`` makes.
 
     Args:
         cut: of a network in float32 on the CPU.
         codec: in eval mode, on the CPU.
 
     Raises:
-        ConfigError: the codec's encoder cannot be exported, or what crosses cannot.
+        ConfigError: the codec's encoder or the crossing tensors cannot be exported.
     """
     made = coder(codec)
     with torch.no_grad():
@@ -136,7 +136,7 @@ def export(cut: Cut, codec: Codec) -> tuple[ExportedProgram, Framing]:
 
 
 class Footprint(NamedTuple):
-    """What one run on one sample needs.
+    """Compute and memory that one run on one sample needs.
 
     Attributes:
         flops: floating-point operations, see ``op_cost``.
@@ -150,10 +150,10 @@ class Footprint(NamedTuple):
 def footprint(program: ExportedProgram) -> Footprint:
     """FLOPs and peak activation memory of a program exported at fixed shapes.
 
-    The peak is the largest sum, over the operations in the order of the graph, of the tensors alive while one runs: its
-    inputs, its outputs, and whatever a later one still reads. Each has memory of its own except for views; nothing is
-    fused or done in place, and kernels' scratch memory is not counted, so a runtime that fuses needs less. Weights, and
-    what is made from weights alone, are no activations.
+    The peak is the largest memory of living tensors over the operations in the order of the graph. While an operation
+    runs, its inputs, its outputs and all tensors that a later operation reads are alive. Each tensor has its own memory
+    unless it is a view, and nothing is fused or done in place, so a runtime that fuses needs less. Kernels' scratch
+    memory does not count, nor do weights and tensors made from weights alone.
     """
     batch = Batch(sympy.Symbol("batch"))
     nodes = list(program.graph.nodes)
