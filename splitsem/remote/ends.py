@@ -1,6 +1,6 @@
-"""The two ends of a real link and what passes between them.
+"""The two ends of a real link, and the answers and counters that pass between them.
 
-A transport carries bytes between a ``RemoteTail`` on the device and a ``TailEngine`` on the server, and nothing else.
+A transport carries bytes between a ``RemoteTail`` on the edge and a ``TailEngine`` on the server, and does no more.
 """
 
 import time
@@ -32,7 +32,7 @@ class Answer:
         request_id: number of the frame, from 0.
         payload: the tail's output in the wire format, identity codec.
         server_s: seconds of decoding, tail and encoding the output.
-        queue_s: seconds that the frame waited on the server before that.
+        queue_s: seconds that the frame waited on the server before ``server_s``.
     """
 
     request_id: int
@@ -53,11 +53,11 @@ class Counters:
     """What a remote tail has seen so far; named as in ``metrics.json``.
 
     Attributes:
-        frames_sent: frames handed to the network, those sent again included.
+        frames_sent: frames handed to the network, resent frames included.
         frames_answered: frames answered by the server.
-        retries: tries after a first one that failed.
-        reconnects: times that a broken stream was taken up again.
-        fallback_frames: frames that were answered on the device because the server was gone.
+        retries: tries after a failed first try.
+        reconnects: times that a broken stream was resumed.
+        fallback_frames: frames answered on the edge because the server was gone.
     """
 
     frames_sent: int = 0
@@ -71,8 +71,8 @@ class Profile(NamedTuple):
     """What a server measured of itself.
 
     Attributes:
-        lut: its tails' times.
-        answer_s: seconds to answer the payload that it was shown: decoding, tail, encoding; 0.0 when it saw none.
+        lut: times of the server's tails.
+        answer_s: seconds to answer the given payload: decoding, tail, encoding; 0.0 without a payload.
     """
 
     lut: Lut
@@ -80,11 +80,11 @@ class Profile(NamedTuple):
 
 
 class RemoteTail(ABC):
-    """The device's end. Errors are ConfigError (no agreement), PayloadError (a bad frame) and LinkError (a dead link).
+    """The edge's end. Errors are ConfigError (no agreement), PayloadError (a bad frame) and LinkError (a dead link).
 
     Attributes:
         counters: what happened so far.
-        is_gone: whether the server was given up for good, and frames are answered elsewhere.
+        is_gone: whether the server is given up for good, and the edge answers frames itself.
     """
 
     counters: Counters
@@ -96,16 +96,16 @@ class RemoteTail(ABC):
 
     @abstractmethod
     def stream(self, payloads: Iterable[bytes], window: int | None = None) -> Iterator[Answer]:
-        """The answers to the payloads, in order, each exactly once, also across reconnects.
+        """The answers to the payloads, in order, one for each payload, also across reconnects.
 
-        At most ``window`` frames (None: the transport's setting) are unanswered at any time; ``payloads`` is drawn
-        from only as fast as that allows, in another thread, so that its work overlaps with sending and waiting. With a
-        window of 1 nothing overlaps: a payload is made when the one before is answered.
+        At most ``window`` frames (None: the transport's setting) are unanswered at any time. Another thread draws
+        ``payloads`` as fast as the window allows, so that making payloads overlaps with sending and waiting. With a
+        window of 1 nothing overlaps: each payload is made after the answer to its predecessor.
         """
 
     @abstractmethod
     def echo_s(self, num_bytes: int) -> float:
-        """Seconds from sending ``num_bytes`` bytes to a short acknowledgement of all of them, nothing computed."""
+        """Seconds from sending ``num_bytes`` bytes to a short acknowledgement of all bytes; nothing is computed."""
 
     @abstractmethod
     def profile(
@@ -113,14 +113,14 @@ class RemoteTail(ABC):
     ) -> Profile:
         """The server's own times for its tails at these points (none: all), each measured for up to ``budget_s``.
 
-        With a payload of the open plan also the time of answering it. Each run comes after ``pause_s`` of idleness, as
-        a frame does. The server bounds budget and pause, keeps what it measured for the next who asks, and measures
-        only while it answers no frames: LinkError when it is busy.
+        If a payload of the open plan is given, the server also measures the time to answer it. Each run comes after
+        ``pause_s`` of idleness, as a frame does. The server bounds budget and pause, keeps its measurements for later
+        requests, and measures only while it answers no frames: LinkError when the server is busy.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the connection; harmless when there is none."""
+        """Close the connection; harmless when there is none."""
 
 
 class TailServer(ABC):
@@ -128,11 +128,11 @@ class TailServer(ABC):
 
     @abstractmethod
     def start(self) -> str:
-        """Bind and serve in threads; returns the ``host:port`` that was bound. ConfigError when it cannot be."""
+        """Bind and serve in threads; returns the bound ``host:port``. Raises ConfigError when binding fails."""
 
     @abstractmethod
     def stop(self, grace_s: float) -> None:
-        """Take no new frames, answer those received, and end after ``grace_s`` seconds at the latest."""
+        """Take no new frames, answer the received frames, and end after ``grace_s`` seconds at the latest."""
 
     @abstractmethod
     def queue_depth(self) -> int:
@@ -144,11 +144,11 @@ class TailServer(ABC):
 
 
 class RemoteTransport(ABC):
-    """What a remote option of the config group ``transport`` makes: one way to carry frames, with its two ends.
+    """One way to carry frames, with its two ends: an option of the config group ``transport``.
 
     Attributes:
-        target: ``host:port`` that the device connects to.
-        start: how the server comes to run before that.
+        target: ``host:port`` that the edge connects to.
+        start: how the server comes to run before the edge connects.
         is_tunnelled: whether ssh can carry the frames.
     """
 
@@ -162,15 +162,15 @@ class RemoteTransport(ABC):
 
     @abstractmethod
     def server_end(self, engine: TailEngine) -> TailServer:
-        """The end that answers them from ``engine``; nothing is bound yet."""
+        """The end that answers frames from ``engine``; nothing is bound yet."""
 
 
 class EdgeEnd:
-    """Head and codec.
+    """Head and codec as they run on the edge.
 
     Attributes:
-        began: when each payload was begun (``time.perf_counter``), the oldest first.
-        edge_s: seconds that each took.
+        began: start of each payload (``time.perf_counter``), the oldest first.
+        edge_s: seconds that each payload took.
     """
 
     def __init__(self, cut: Cut, codec: Codec) -> None:
@@ -180,7 +180,7 @@ class EdgeEnd:
         self._local: deque[Tensor | None] = deque()
 
     def payload(self, x: Tensor) -> bytes:
-        """Head and codec for one sample ``(1, *input_shape)``."""
+        """The payload of head and codec for one sample ``(1, *input_shape)``."""
         began = time.perf_counter()
         with torch.inference_mode():
             z = self.cut.head(x)
@@ -191,10 +191,10 @@ class EdgeEnd:
         return payload
 
     def result(self, answer: Answer) -> Tensor:
-        """The result of the oldest payload that has none yet, from the answer to it.
+        """The result of the oldest payload without a result, from the answer to this payload. Raises PayloadError.
 
-        For a codec with local outputs the two combined; the local one alone where the frame was lost on its way.
-        Raises PayloadError.
+        A codec with local outputs combines the local output and the answer; if the frame was lost on its way, the
+        result is the local output alone.
         """
         local = self._local.popleft()
         if local is None:

@@ -1,4 +1,4 @@
-"""LocalFallback: a remote tail that the device stands in for once the server is gone for good."""
+"""LocalFallback answers on the edge when the server is gone for good; Retry says how long to try before that."""
 
 import logging
 import random
@@ -20,8 +20,8 @@ class LocalFallback(RemoteTail):
     """Passes everything on to ``remote`` until its link is dead, and answers from ``engine`` from then on.
 
     Args:
-        remote: the tail to use as long as it can be reached.
-        engine: the same tail on the device.
+        remote: the tail to use as long as its server can be reached.
+        engine: answers on the edge from a copy of the tail.
     """
 
     def __init__(self, remote: RemoteTail, engine: TailEngine) -> None:
@@ -31,7 +31,7 @@ class LocalFallback(RemoteTail):
         self._session = ""
 
     def open(self, plan: Plan) -> None:
-        """See RemoteTail; a server that cannot be reached is no error here."""
+        """See RemoteTail; an unreachable server is no error here."""
         self._session = self.engine.open(plan)
         if self.is_gone:
             return
@@ -84,7 +84,7 @@ class LocalFallback(RemoteTail):
 
 
 class _Source:
-    """The payloads as one iterator for two readers: first the remote tail's thread, then, from ``rest``, the device."""
+    """The payloads as one iterator for two readers: first the remote tail's thread, then the edge, by ``rest``."""
 
     def __init__(self, payloads: Iterator[bytes]) -> None:
         self._payloads = payloads
@@ -103,12 +103,12 @@ class _Source:
             return self._unanswered[-1]
 
     def answered(self) -> None:
-        """The oldest payload that was drawn has its answer."""
+        """Note the answer to the oldest drawn payload."""
         with self._lock:
             self._unanswered.popleft()
 
     def rest(self) -> Iterator[bytes]:
-        """The payloads without an answer, then those not drawn yet."""
+        """The drawn payloads without an answer, then the undrawn payloads."""
         with self._lock:
             self._taken_over = True
         yield from self._unanswered
@@ -120,7 +120,7 @@ class Retry:
     """Exponential backoff with full jitter: before retry k (from 0) wait a uniform time up to ``first_s · 2^k``.
 
     Attributes:
-        retries: tries after the first one without an answer in between; 0 tries once.
+        retries: further tries after a failed first try, without an answer in between; 0: a single try.
         first_s: longest wait before the first retry.
         most_s: longest wait before any retry.
         deadline_s: longest wait for an answer before the link counts as broken.

@@ -1,4 +1,4 @@
-"""HeadTrainer: the device's side of split training — head, codec and its own optimiser around a TrainingTail."""
+"""HeadTrainer is the edge's side of split training: head, codec and an optimiser around a TrainingTail."""
 
 import contextlib
 import time
@@ -16,20 +16,20 @@ from splitsem.training.optimiser import HalfOptimiser
 
 
 class HeadTrainer:
-    """Trains the head of ``cut`` here, in place, and its tail through ``tail``: split learning with labels sent.
+    """Trains the head of ``cut`` here, in place, and the tail of ``cut`` through ``tail``: split learning with labels.
 
     Gupta & Raskar, "Distributed learning of deep neural network over multiple agents", 2018, arXiv 1810.06060;
     Vepakomma et al., "Split learning for health", 2018, arXiv 1812.00564.
 
     A step is one round trip: features and labels go up; loss, gradients and the norm of the tail's gradients come back.
-    The gradient passes the codec straight through, as ``codec.forward`` defines it.
+    The gradient passes through the codec as ``codec.forward`` defines (straight through).
 
     Args:
-        model: the whole network, which the halves of ``cut`` share their weights with.
+        model: the whole network; shares its weights with the halves of ``cut``.
         cut: head and tail.
         codec: encodes the features.
-        tail: the other end.
-        plan: what both ends agree on; opened here.
+        tail: the server's end.
+        plan: what both ends agree on; the trainer opens the plan.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class HeadTrainer:
             y: labels, as the task's loss takes them.
 
         Raises:
-            ConfigError: the features or the loss are no finite numbers.
+            ConfigError: the features or the loss are not finite.
         """
         began = time.perf_counter()
         number = self.optimiser.num_steps
@@ -68,7 +68,7 @@ class HeadTrainer:
 
     @torch.no_grad()
     def evaluate(self, x: Tensor) -> Tensor:
-        """The output for ``(batch, *input_shape)`` with the present weights in eval mode, through the codec's bytes."""
+        """The output for ``x`` ``(batch, *input_shape)`` in eval mode with the present weights, through real bytes."""
         return self.tail.evaluate(self._encoded(self.head.evaluate(x.to(self.device)))).to(x.device)
 
     def keep(self) -> None:
@@ -77,7 +77,7 @@ class HeadTrainer:
         self.tail.keep()
 
     def finish(self) -> None:
-        """Give ``model`` the weights of both halves that were kept last, else the present ones."""
+        """Give ``model`` the weights of both halves that were kept last, else the present weights."""
         tail = self.tail.weights()
         own = self.model.state_dict()
         unknown = [name for name, tensor in tail.items() if name not in own or own[name].shape != tensor.shape]

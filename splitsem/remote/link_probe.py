@@ -1,4 +1,4 @@
-"""Probing a link to a running server: round trips of nothing, transfers of zeros, and datagrams that are counted."""
+"""Probes a link to a running server: times empty round trips and transfers of zeros, and counts lost datagrams."""
 
 import statistics
 import time
@@ -26,12 +26,12 @@ class ProbeSettings:
 
     Attributes:
         num_rtts: round trips of an empty message.
-        pause_s: idleness before each.
-        enough_s: seconds of a transfer after which it need not be longer.
+        pause_s: seconds of idleness before each round trip.
+        enough_s: a transfer that takes so many seconds need not be longer.
         most_bytes: longest transfer.
         num_transfers: transfers of the longest size; the median counts.
-        num_loss_packets: datagrams to count lost ones among.
-        loss_rate_share: at which share of the goodput up they are sent, so that the link loses them and not the haste.
+        num_loss_packets: datagrams to send for counting losses.
+        loss_rate_share: rate of these datagrams as a share of the goodput up, so that haste causes no losses.
     """
 
     num_rtts: int = 100
@@ -72,7 +72,7 @@ def measure_up(remote: RemoteTail, settings: ProbeSettings, rtt_s: float) -> flo
 
 
 def measure_down(remote: RemoteTail, settings: ProbeSettings, rtt_s: float) -> float:
-    """Goodput from the server, as ``measure_up``; opens plans of its own on ``remote``."""
+    """Goodput from the server, as ``measure_up`` for the way up; opens plans of probes on ``remote``."""
     opened = 0
 
     def fetch_s(num_bytes: int) -> float:
@@ -85,16 +85,16 @@ def measure_down(remote: RemoteTail, settings: ProbeSettings, rtt_s: float) -> f
             if len(answer.payload) != num_bytes:
                 raise LinkError(f"expected an answer of {num_bytes} bytes, got {len(answer.payload)}")
             arrivals_s.append(time.perf_counter())
-        first_s, second_s = arrivals_s  # the second is asked for when the first is here, and waits for no connection
+        first_s, second_s = arrivals_s  # the second comes without waiting for a connection
         return second_s - first_s
 
     return _goodput(fetch_s, settings, rtt_s)
 
 
 def measure_loss(transport: UdpTransport, settings: ProbeSettings, up_bps: float) -> tuple[float, int]:
-    """Share of datagrams lost on the way up, and how many were sent, on a connection paced below the goodput.
+    """Share of datagrams lost on the way up, and the number sent, on a connection paced below the goodput.
 
-    One counts as lost when those sent after it are acknowledged and it is not, as the transport itself sees it.
+    A datagram counts as lost as in the transport itself: later datagrams are acknowledged and this one is not.
     """
     rate_bps = settings.loss_rate_share * up_bps
     datagram_bytes = transport.settings.fragment_bytes

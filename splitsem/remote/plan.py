@@ -1,4 +1,4 @@
-"""Plan: what the device and the server must agree on before the first frame."""
+"""A Plan is what the edge and the server agree on before the first frame, a TrainingPlan before the first step."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ class Plan:
     """What both ends must agree on before the first frame.
 
     Attributes:
-        fingerprint: the graph's, see ``SplitGraph.fingerprint``.
+        fingerprint: of the graph, see ``SplitGraph.fingerprint``.
         weights: digest of the weights' values, see ``weights_digest``.
         point: name of the split point.
         granularity: which points are offered: ``layer`` or ``op``.
@@ -46,20 +46,20 @@ class Plan:
     protocol_version: int = PROTOCOL_VERSION
 
     def probe(self, answer_bytes: int) -> "Plan":
-        """The plan of probes: frames that go the way of all frames and are answered, uncomputed, by so many zeros.
+        """The plan of probes: frames that travel like all frames and get ``answer_bytes`` zeros without a computation.
 
-        What they take is what the link and the software at both ends take, for frames of any size.
+        A probe takes the time of the link and of the software at both ends, for frames of any size.
         """
         return replace(self, point=f"{_PROBE}{answer_bytes}")
 
     @classmethod
     def of_probes(cls, answer_bytes: int) -> Self:
-        """As ``probe``, from a device that holds no network: nothing is computed, so no network need agree."""
+        """The plan of probes from an edge without a network; nothing is computed, so the networks need not agree."""
         return cls("", "", f"{_PROBE}{answer_bytes}", "", "", "")
 
     @property
     def is_without_network(self) -> bool:
-        """Whether it is one of ``of_probes``."""
+        """Whether the plan is one of ``of_probes``."""
         return self.point.startswith(_PROBE) and not self.fingerprint
 
     def probe_bytes(self) -> int | None:
@@ -77,7 +77,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read what ``to_json`` wrote. Raises ConfigError unless it is exactly a plan's fields."""
+        """Read what ``to_json`` wrote. Raises ConfigError unless the text has exactly a plan's fields."""
         expected = [field.name for field in fields(cls)]
         try:
             facts = decode(text, dict[str, Any])
@@ -98,13 +98,13 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def codec_label(codec: Codec) -> str:
-    """The codec's name, with a digest of its weights when it has any: what two ends must share to read each other."""
+    """The codec's name, with a digest of its weights if any; ends with equal labels can read each other's payloads."""
     name = codec.name
     return f"{name}:{weights_digest(codec)}" if codec.state_dict() else name
 
 
 def builtin_decoders() -> tuple[TensorwiseCodec, ...]:
-    """A fresh decoder of every codec in this package; Pillow and numba are imported only now."""
+    """A fresh decoder of every codec in this package; the call imports Pillow and numba."""
     from splitsem.codecs.fixed_length import FixedLength
     from splitsem.codecs.picture import Jpeg, Webp
     from splitsem.codecs.quantise import Quantise
@@ -116,19 +116,19 @@ def builtin_decoders() -> tuple[TensorwiseCodec, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan(Plan):
-    """A Plan, whose weights are those that training starts from, and how both halves are trained.
+    """A Plan of split training: ``weights`` are those at the start, and further fields say how both halves train.
 
     Attributes:
         training_fingerprint: of the network as captured in train mode.
-        task: name of the task's class; its loss is computed by the server.
+        task: name of the task's class; the server computes the task's loss.
         learning_rate, weight_decay, gradient_clip_norm, total_steps: see ``OptimiserSettings``.
         seed: of the random numbers (dropout) that the halves draw.
         gradient_codec: class name of the built-in codec that carries the gradients back.
         gradient_settings: its constructor's arguments as a JSON object.
         constant_rate: see ``OptimiserSettings``.
-        group: name of the devices that train one common tail, see ``CommonTail``; empty: a tail of this device's own.
-        is_averaged: how the common tail is made of theirs.
-        num_samples: the device's, its weight in a mean; 0 for one that only asks.
+        group: name of the clients that train one common tail, see ``CommonTail``; empty: this client has its own tail.
+        is_averaged: how clients' tails become the common tail, see ``CommonTail``.
+        num_samples: number of the client's samples, its weight in a mean; 0 for a client that does not train.
     """
 
     training_fingerprint: str
@@ -152,15 +152,15 @@ class TrainingPlan(Plan):
             raise ConfigError(str(exc)) from exc
 
     def optimiser(self) -> OptimiserSettings:
-        """The optimiser's settings, the same on both sides."""
+        """The optimiser's settings, equal on both sides."""
         return OptimiserSettings(
             self.learning_rate, self.weight_decay, self.gradient_clip_norm, self.total_steps, self.constant_rate
         )
 
     def make_gradient_codec(self) -> Codec:
-        """The codec of the gradients: one of this package's, never a class that the other end names freely.
+        """The codec of the gradients, always one of this package, never any class that the other end names.
 
-        Raises ConfigError when there is none of this name, or its settings make no sense.
+        Raises ConfigError when the package has no codec of this name, or the settings make no sense.
         """
         kinds = {type(codec).__name__: type(codec) for codec in builtin_decoders()}
         if self.gradient_codec not in kinds:
@@ -172,5 +172,5 @@ class TrainingPlan(Plan):
 
 
 def task_name(task: Task) -> str:
-    """The task's class, as both ends must name it."""
+    """The name of the task's class, by which both ends compare tasks."""
     return f"{type(task).__module__}.{type(task).__qualname__}"

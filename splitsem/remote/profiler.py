@@ -1,4 +1,4 @@
-"""Profiler: a server's measured times of its own tails, for devices that ask what it takes there."""
+"""Profiler measures the times of a server's own tails, for clients that ask."""
 
 import math
 import statistics
@@ -14,20 +14,20 @@ from splitsem.remote.ends import Profile
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.split.half import Half
 
-_MAX_PAUSE_S = 0.05  # what is cold by then gets no colder
+_MAX_PAUSE_S = 0.05  # caches get no colder after this time
 _MAX_REPEATS, _WARM_UP = 50, 3
 _MAX_ANSWERS = 256  # answering times kept
 
 
 class Profiler:
-    """Measures the tails of one engine, one request at a time, and keeps what it found for the next one.
+    """Measures the tails of one engine, one request at a time, and keeps the measured times for later requests.
 
-    Nothing is measured beside frames, which would falsify both: when frames were answered meanwhile, the figures are
-    thrown away and the one who asked is told so.
+    Measuring and answering frames disturb each other. So when frames were answered meanwhile, the profiler drops the
+    measured times and raises BusyError.
 
     Args:
-        engine: whose tails.
-        most_s: seconds of measuring that one request may cost, spread over the halves that it names.
+        engine: has the tails.
+        most_s: longest measuring of one request, spread over the tails that the request names.
     """
 
     def __init__(self, engine: TailEngine, most_s: float = 60.0) -> None:
@@ -50,8 +50,8 @@ class Profiler:
         """The times of the tails at these points (none: all), and of answering ``payload`` in ``session``.
 
         Each run comes after ``pause_s`` of idleness, as a frame does: a hot loop is faster. Measuring stops when
-        ``is_wanted`` says so. Raises SplitPointError (no such point), PayloadError (a payload, budget or pause that
-        makes no sense), SessionError (not open here) and BusyError.
+        ``is_wanted`` returns False. Raises SplitPointError (no such point), PayloadError (a payload, budget or pause
+        that makes no sense), SessionError (no such session) and BusyError.
         """
         names = [self.engine.graph.point(str(name)).name for name in points]
         names = list(dict.fromkeys(names)) or [point.name for point in self.engine.graph.points]
@@ -70,7 +70,7 @@ class Profiler:
             self._measuring.release()
 
     def _tails(self, names: list[str], budget_s: float, pause_s: float, is_wanted: Callable[[], bool]) -> Lut:
-        """The LUT of these points; only those are measured that are not known yet."""
+        """The LUT of these points; measures only points without a kept time."""
         known = self._lut.times if self._lut else {}
         missing = [name for name in names if name not in known]
         if missing:

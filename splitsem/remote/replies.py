@@ -1,4 +1,4 @@
-"""ReplyBook: the last answers to each client, so that a frame sent again is answered but not computed again."""
+"""ReplyBook keeps the last answers to each client, so that a resent frame is answered without a new computation."""
 
 import threading
 from collections import OrderedDict
@@ -8,10 +8,10 @@ from splitsem.remote.ends import Answer
 
 
 class Replies:
-    """The last ``window`` answers to one client; its frames are computed one at a time.
+    """The last ``window`` answers to one client; the client's frames are computed one at a time.
 
-    A client has at most ``window`` unanswered frames, so it never asks again for an older one; what it says it has
-    is forgotten at once, as large answers would otherwise pile up.
+    A client has at most ``window`` unanswered frames, so it never resends an older frame. Answers that the client has
+    confirmed are forgotten at once, since large answers would pile up.
     """
 
     def __init__(self, window: int) -> None:
@@ -20,7 +20,7 @@ class Replies:
         self._lock = threading.Lock()
 
     def answer(self, request_id: int, compute: Callable[[], Answer], num_answered: int = 0) -> Answer:
-        """The kept answer to this frame, or else that of ``compute``, which is kept from now on.
+        """The kept answer to this frame, or else the answer of ``compute``, which is then kept.
 
         The client has all answers below ``num_answered``.
         """
@@ -38,8 +38,8 @@ class ReplyBook:
     """The replies of the last ``max_clients`` clients, by the name that each client gives itself.
 
     Args:
-        max_clients: clients remembered; the one unheard for longest is forgotten first.
-        window: answers kept for each, at least the clients' own windows.
+        max_clients: clients remembered; the client unheard for longest is forgotten first.
+        window: answers kept for each client, at least the clients' own windows.
     """
 
     def __init__(self, max_clients: int, window: int) -> None:
@@ -50,7 +50,7 @@ class ReplyBook:
         self._lock = threading.Lock()
 
     def of(self, client: str) -> Replies:
-        """The replies of this client, remembered from now on."""
+        """The replies of this client, which the book then remembers."""
         with self._lock:
             replies = self._clients.get(client)
             if replies is None:

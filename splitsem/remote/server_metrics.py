@@ -1,4 +1,4 @@
-"""ServerMetrics: what a server counts, for Prometheus; the engine counts, so that every transport is counted alike."""
+"""ServerMetrics holds a server's counters for Prometheus; the engine counts, so that all transports count alike."""
 
 import time
 from collections.abc import Callable
@@ -25,13 +25,13 @@ class Load(Protocol):
 
 
 class ServerMetrics:
-    """Counters, histograms and gauges of one server, in a registry of their own.
+    """Counters, histograms and gauges of one server, in their own registry.
 
-    A frame that is answered again from memory is not computed and not counted. Bytes are those of payloads and of
-    outputs, without any transport's headers. On a GPU ``tail`` ends when the work is queued, ``encode`` waits for it.
+    A repeated frame that is answered from memory does not count. Bytes are those of payloads and outputs, without a
+    transport's headers. On a GPU, the stage ``tail`` ends when the work is queued; ``encode`` waits for the work.
 
     Attributes:
-        registry: holds them all, and the process' own memory, time and files (Linux).
+        registry: holds all of these metrics, and the process's memory, time and files (Linux).
     """
 
     def __init__(self) -> None:
@@ -60,36 +60,36 @@ class ServerMetrics:
         return {outcome: counter.labels(outcome) for outcome in ("answered", *_OUTCOMES.values(), "failed")}
 
     def watch(self, server: Load) -> None:
-        """Ask this server for its queue and clients whenever somebody scrapes."""
+        """Ask this server for its queue and clients at each scrape."""
         self._queue_depth.set_function(server.queue_depth)
         self._clients.set_function(server.num_clients)
 
     def opened(self, is_agreed: bool, num_tails: int) -> None:
-        """A client opened a plan."""
+        """Count a plan that a client opened."""
         self._plans.labels("agreed" if is_agreed else "refused").inc()
         self._tails.set(num_tails)
 
     def request(self, num_bytes: int, queue_s: float) -> "Request":
-        """A frame of ``num_bytes`` bytes that waited ``queue_s`` is about to be computed."""
+        """Begin to count a frame of ``num_bytes`` bytes that waited ``queue_s``."""
         self._received.inc(num_bytes)
         self._stage_s["queue"].observe(queue_s)
         return Request(self, self._frames)
 
     def watch_trainers(self, num_trainers: Callable[[], float]) -> None:
-        """Ask for the number of devices that train whenever somebody scrapes."""
+        """Ask for the number of training clients at each scrape."""
         self._trainers.set_function(num_trainers)
 
     def training_request(self, num_bytes: int) -> "Request":
-        """A request of split training of ``num_bytes`` bytes is about to be carried out."""
+        """Begin to count a request of split training of ``num_bytes`` bytes."""
         self._received.inc(num_bytes)
         return Request(self, self._trainings)
 
 
 class Request:
-    """One frame or request of training while it is computed, as a context: leaving it counts the outcome.
+    """The context in which one frame or request of training is computed; its end counts the outcome.
 
     Attributes:
-        server_s: seconds of the stages that are over.
+        server_s: seconds of the finished stages.
     """
 
     __slots__ = ("_lap", "_metrics", "_outcomes", "server_s")
@@ -100,7 +100,7 @@ class Request:
         self._lap = time.perf_counter()
 
     def over(self, stage: str, num_sent: int = 0) -> None:
-        """A stage is over, and ``num_sent`` bytes go back."""
+        """Note the end of a stage, and ``num_sent`` bytes that go back."""
         now = time.perf_counter()
         stage_s = now - self._lap
         self._metrics._stage_s[stage].observe(stage_s)

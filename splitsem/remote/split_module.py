@@ -1,4 +1,4 @@
-"""Training where the network's tail learns on another machine: of a task (SplitTaskModule), of a client's samples."""
+"""LightningModules of split training, where the tail learns on another machine: on a task, or on a client's samples."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from splitsem.training.modules import KeepsLoss, TaskModule
 
 
 def train_split(fit: Fit, trainer: HeadTrainer, task: Task, seed: int) -> list[dict[str, float]]:
-    """Train the head here and the tail on the server, as ``fit.run`` trains the whole; returns the same metrics.
+    """Train the head here and the tail on the server, as ``fit.run`` trains a whole network; returns its metrics.
 
     Raises:
-        ConfigError: ``fit`` sends its gradients through a codec, which only a whole network's can.
+        ConfigError: ``fit`` has a gradient codec, which works for whole networks only.
     """
     if fit.gradient_codec is not None:
         raise ConfigError("trainer.gradient_codec is workflow=train's; here: codec@workflow.gradient_codec=")
@@ -29,7 +29,7 @@ def train_split(fit: Fit, trainer: HeadTrainer, task: Task, seed: int) -> list[d
 def train_local_split(fit: Fit, trainer: HeadTrainer, samples: Dataset, seed: int) -> float:
     """Train a client's head on its own samples, the tail on the server; returns the last epoch's mean loss.
 
-    As ``fit.run_local``; the steps are ``fit.local_steps``.
+    The training is that of ``fit.run_local``, with ``fit.local_steps`` steps.
     """
     return fit.run_local_module(LocalSplitModule(trainer), samples, trainer.device, seed)
 
@@ -37,7 +37,7 @@ def train_local_split(fit: Fit, trainer: HeadTrainer, samples: Dataset, seed: in
 class SplitTaskModule(TaskModule):
     """Runs a HeadTrainer's steps in Lightning's loop; the halves with the best validation score are kept.
 
-    Each half has its own optimiser, the tail's out of reach, so Lightning's are not used (manual optimisation).
+    Each half has its own optimiser, the tail's on the server, so Lightning optimises nothing (manual optimisation).
 
     Args:
         task: gives metrics.
@@ -63,7 +63,7 @@ class SplitTaskModule(TaskModule):
         self.val_metrics.update(self.halves.evaluate(x), y)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics, and keep both halves when they are the best so far."""
+        """Log the metrics, and keep both halves when the score is the best so far."""
         score = float(self.val_metrics.compute()["score"])
         super().on_validation_epoch_end()
         if score > self._best_score:
@@ -71,12 +71,12 @@ class SplitTaskModule(TaskModule):
             self.halves.keep()
 
     def configure_optimizers(self) -> Any:
-        """None: the trainer has its own."""
+        """None: the trainer has its own optimisers."""
         return None
 
 
 class LocalSplitModule(KeepsLoss):
-    """Runs a HeadTrainer's steps on a federated client's samples; nothing is held out, so nothing is scored or kept.
+    """Runs a HeadTrainer's steps on a federated client's samples, without validation and without a choice of epoch.
 
     Args:
         trainer: does the steps.
@@ -95,5 +95,5 @@ class LocalSplitModule(KeepsLoss):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """None: the trainer has its own."""
+        """None: the trainer has its own optimisers."""
         return None

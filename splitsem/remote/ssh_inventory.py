@@ -1,4 +1,4 @@
-"""Inventory: the machines that a server can be started on, read from a YAML file."""
+"""The inventory, a YAML file of machines that a server can be started on, and the ssh commands for such a machine."""
 
 import shlex
 from collections.abc import Mapping
@@ -16,22 +16,22 @@ _CHECKS = ("yes", "accept-new", "no")
 
 @dataclass(frozen=True)
 class Host:
-    """A machine that ssh reaches. Only ``address`` is needed; what is not given is as the user's own ssh has it.
+    """A machine that ssh reaches. Only ``address`` is needed; the user's own ssh settings fill in what is missing.
 
     Attributes:
         name: what the inventory calls it.
         address: name or address, or an alias of the ssh configuration.
-        user: who to log in as.
+        user: name to log in with.
         port: of the ssh server there.
-        identity_file: private key; with it no other key is tried.
+        identity_file: private key; ssh then tries no other key.
         ssh_config: file to use instead of ``~/.ssh/config``.
         strict_host_key_checking: ``yes``, ``accept-new`` or ``no``.
         folder: the checkout there, relative to the home folder.
         python: the interpreter there: a command, or a path relative to ``folder``.
         connect: ``tunnel``: frames go through ssh and nothing else listens to the network; ``direct``: the server
             listens on ``transport.bind``.
-        settings: dotted names of the configuration and the values that they have there.
-        start_timeout_s: longest wait for the server to say something while it starts.
+        settings: dotted names of the configuration → values on this machine.
+        start_timeout_s: longest wait for a message of the server while it starts.
     """
 
     name: str
@@ -67,10 +67,10 @@ class Host:
 
 @dataclass(frozen=True)
 class Start:
-    """How the server comes to run before a device connects.
+    """How the server comes to run before the edge connects.
 
     Attributes:
-        how: ``ssh``, or None when it runs already.
+        how: ``ssh``, or None when the server runs already.
         host: name in the inventory.
         inventory: YAML file of hosts.
     """
@@ -80,7 +80,7 @@ class Start:
     inventory: str = "hosts.yaml"
 
     def chosen(self) -> Host | None:
-        """The machine to start the server on. Raises ConfigError; a missing host lists those that are known."""
+        """The machine to start the server on. Raises ConfigError; for an unknown host, it lists the known hosts."""
         if self.how is None and self.host is None:
             return None
         if self.how != "ssh":
@@ -94,7 +94,7 @@ class Start:
 
 
 def load(path: Path) -> dict[str, Host]:
-    """The hosts of a YAML file by name. Raises ConfigError in one line; an unknown key lists those that are known."""
+    """The hosts of a YAML file by name. Raises ConfigError; for an unknown key, the error lists the known keys."""
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as exc:
@@ -130,11 +130,11 @@ def _or(names: tuple[str, ...]) -> str:
 
 NO_FOLDER, NO_PYTHON = 121, 122  # exit codes of the remote command
 _OPTIONS = {
-    "BatchMode": "yes",  # never asks
+    "BatchMode": "yes",  # ssh asks no questions
     "ConnectTimeout": "10",
-    "ServerAliveInterval": "10",  # notices a dead line within half a minute
+    "ServerAliveInterval": "10",  # ssh notices a dead line within half a minute
     "ServerAliveCountMax": "3",
-    "ControlMaster": "yes",  # so that the tunnel shares this connection, and dies with it
+    "ControlMaster": "yes",  # the tunnel shares this connection and ends with it
     "ControlPersist": "no",
     "ClearAllForwardings": "yes",
     "ForwardAgent": "no",
@@ -147,10 +147,10 @@ _OPTIONS = {
 
 
 def serve_command(host: Host, control: Path) -> list[str]:
-    """Log in and run the server, its stdin and stdout being ours.
+    """The command that logs in and runs the server, connected by its stdin and stdout.
 
     Args:
-        host: where.
+        host: where to run the server.
         control: path for the socket of this connection.
     """
     options = _OPTIONS | {"ControlPath": str(control)}
@@ -167,7 +167,7 @@ def serve_command(host: Host, control: Path) -> list[str]:
 
 
 def remote_command(host: Host) -> str:
-    """What the login shell there gets: one ``sh -c`` that any shell understands, with every part quoted."""
+    """The command for the login shell there: one ``sh -c`` that any shell understands, with every part quoted."""
     folder, python = _path(host.folder), _path(host.python)
     script = (
         f"cd -- {folder} 2>/dev/null || exit {NO_FOLDER}; "
@@ -178,11 +178,11 @@ def remote_command(host: Host) -> str:
 
 
 def tunnel_command(host: Host, control: Path, local_port: int, remote_port: int) -> list[str]:
-    """Let the connection behind ``control`` carry what arrives at ``local_port`` to the server's loopback port."""
+    """The command by which the connection of ``control`` forwards ``local_port`` to the server's loopback port."""
     forward = f"127.0.0.1:{local_port}:127.0.0.1:{remote_port}"
     return ["ssh", "-F", "none", "-S", str(control), "-O", "forward", "-L", forward, "--", host.address]
 
 
 def _path(path: str) -> str:
-    """Quoted for the remote shell, which expands a leading ``~/`` only when it is not quoted."""
+    """The path quoted for the remote shell, except for a leading ``~/``, which the shell expands only unquoted."""
     return f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)

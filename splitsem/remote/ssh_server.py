@@ -1,11 +1,11 @@
-"""SshServer: a server that runs on another machine as long as the ssh connection to it.
+"""SshServer runs a server on another machine for as long as the ssh connection lives. The messages, in order:
 
-    device  {"protocol", "sections", "settings", "weights": {"sha256", "num_bytes"}}
+    edge    {"protocol", "sections", "settings", "weights": {"sha256", "num_bytes"}}
     server  {"weights": "missing" | "present", "pid"}
-    device  the weights file's bytes, when it is missing; from here on an empty line every HEARTBEAT_S
+    edge    the weights file's bytes, when the file is missing; from here on an empty line every HEARTBEAT_S
     server  {"serving": "HOST:PORT"}
 
-The server ends when its stdin does, and when nothing came for SILENCE_S.
+The server ends when its stdin ends, or after SILENCE_S without input.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ PROTOCOL_VERSION = 1
 HEARTBEAT_S = 10.0
 SILENCE_S = 60.0
 MAX_LINE_BYTES = 1 << 20
-_MARK = b"splitsem: "  # login scripts and libraries print to stdout too
+_MARK = b"splitsem: "  # marks messages: login scripts and libraries print to stdout too
 
 
 def to_line(facts: dict[str, Any]) -> bytes:
@@ -41,7 +41,7 @@ def to_line(facts: dict[str, Any]) -> bytes:
 
 
 def from_line(line: bytes) -> dict[str, Any] | None:
-    """The message in a line; None when it is something else."""
+    """The message in a line; None when the line is something else."""
     if not line.startswith(_MARK):
         return None
     try:
@@ -51,7 +51,7 @@ def from_line(line: bytes) -> dict[str, Any] | None:
 
 
 _SSH_FAILED = 255
-_LOGIN: tuple[tuple[str, type[SplitSemError], str], ...] = (  # what ssh says, and what that means
+_LOGIN: tuple[tuple[str, type[SplitSemError], str], ...] = (  # what ssh says, and what it means
     ("could not resolve", LinkError, "the name {0.address} cannot be resolved: check address"),
     ("connection refused", LinkError, "{0.address} refuses ssh connections: check address and port"),
     ("timed out", LinkError, "{0.address} does not answer: is it on, and does a firewall let ssh through?"),
@@ -99,25 +99,25 @@ def explain(host: Host, returncode: int, lines: Sequence[str]) -> SplitSemError:
 
 
 log = logging.getLogger(__name__)
-_STOP_S = 20.0  # the server's own grace is shorter
+_STOP_S = 20.0  # longer than the server's own grace
 _WILDCARDS = ("0.0.0.0", "[::]")
 
 
 class SshServer:
-    """Starts the server and waits until it serves.
+    """Starts a server on another machine and waits until it serves.
 
-    It never outlives this process: its stdin is a pipe from here, and it ends when that does.
+    The server never outlives this process: its stdin is a pipe from here, and the server ends when its stdin ends.
 
     Args:
-        host: where.
-        sections: parts of the configuration that replace those there.
-        weights: the .safetensors file that both ends must hold; it is sent unless it is there already.
+        host: where to run the server.
+        sections: parts of the configuration that replace the server's parts.
+        weights: the .safetensors file that both ends must hold; sent only if the server lacks the file.
 
     Attributes:
         target: ``HOST:PORT`` that reaches the server from here.
         start_s: seconds that the start took.
-        num_sent_bytes: bytes of weights that had to be sent.
-        pid: number of the server's process over there.
+        num_sent_bytes: bytes of weights that were sent.
+        pid: number of the server's process on its machine.
 
     Raises:
         ConfigError: the login, the folder, the interpreter or a setting is wrong.
@@ -153,7 +153,7 @@ class SshServer:
         return self._process.poll() is None
 
     def explain(self, error: LinkError) -> LinkError:
-        """``error``, or what ended the connection to the server where that is its cause."""
+        """The error that ended the ssh connection, if it caused ``error``; else ``error``."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1.0)
         if not self.is_running:
@@ -162,7 +162,7 @@ class SshServer:
         return LinkError(f"{error} (ssh to {self.host.name}: {refused[-1]})") if refused else error
 
     def stop(self) -> None:
-        """Let the server drain and end, and the connection with it; harmless when it has ended."""
+        """Let the server answer what it has, then end server and connection; harmless when the server has ended."""
         self._stopping.set()
         if hasattr(self, "_process"):
             assert self._process.stdin is not None
@@ -185,7 +185,7 @@ class SshServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is for the device, which then ends this in order
+                start_new_session=True,  # Ctrl-C is for this process, which then ends ssh in order
             )
         except FileNotFoundError as exc:
             raise ConfigError("there is no ssh client here: install one (openssh-client)") from exc
@@ -240,7 +240,7 @@ class SshServer:
             raise self._trouble() from exc
 
     def _hear(self, name: str) -> dict[str, Any]:
-        """The next message, which must have that fact."""
+        """The next message, which must have the key ``name``."""
         try:
             facts = self._heard.get(timeout=self.host.start_timeout_s)
         except queue.Empty:
@@ -256,7 +256,7 @@ class SshServer:
         return facts
 
     def _trouble(self) -> SplitSemError:
-        """Why the remote command has ended, or is about to."""
+        """The error that tells why the remote command has ended or is about to end."""
         try:
             returncode = self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:

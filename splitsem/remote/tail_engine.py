@@ -1,4 +1,4 @@
-"""TailEngine: what the server does with a frame, without any network: agree on a plan, keep its tail, answer."""
+"""TailEngine is the server's work on frames, without I/O: it agrees on plans, keeps their tails, and answers."""
 
 import functools
 import hashlib
@@ -25,23 +25,23 @@ from splitsem.split.point import SplitPoint
 @dataclass(eq=False)
 class _Job:
     z: Tensors
-    woken: threading.Lock = field(default_factory=threading.Lock)  # held until it is done or its turn to run
+    woken: threading.Lock = field(default_factory=threading.Lock)  # held until the job is done or its thread runs next
     output: Tensor | None = None
     error: BaseException | None = None
 
 
 class Batcher:
-    """A tail that is run by one thread at a time, each time on everything that has arrived meanwhile, oldest first.
+    """Runs a tail in one thread at a time, each run on all frames that arrived during the last run, oldest first.
 
-    A frame that finds the tail idle is computed at once and alone. A stream has one frame here at most, so that first
-    come, first served is fair between devices. Batched kernels may round differently in the last bit.
+    A frame that finds the tail idle is computed at once and alone. A stream has at most one frame here, so that first
+    come, first served is fair between clients. Batched kernels may round differently in the last bit.
 
-    The thread that finds the tail idle runs it; when it is done, it wakes those whose frames it ran, and the oldest
-    frame's thread of those that came meanwhile is the next to run. Nobody waits for a run that his frame is not in.
+    A thread that finds the tail idle runs the tail. After the run, this thread wakes the threads whose frames it ran,
+    and the thread of the oldest waiting frame runs next. No thread runs the tail for other frames alone.
 
     Args:
         tail: takes tensors whose dimension 0 is the batch.
-        max_samples: samples of one run; a single larger frame is run by itself.
+        max_samples: the most samples of one run; a single larger frame runs by itself.
     """
 
     def __init__(self, tail: nn.Module, max_samples: int) -> None:
@@ -67,7 +67,7 @@ class Batcher:
         return job.output
 
     def _run_oldest(self) -> None:
-        """Run the oldest jobs, that of this thread first among them, and pass the tail on."""
+        """Run the oldest jobs, of which this thread's job is the first, and pass the tail on."""
         with self._lock:
             jobs = self._take()
         self._run(jobs)
@@ -105,7 +105,7 @@ log = logging.getLogger(__name__)
 class _Session(NamedTuple):
     point: SplitPoint
     tail: Callable[..., Tensor]
-    probe_bytes: int | None  # of a session of probes, see Plan.probe: the size of its answers
+    probe_bytes: int | None  # size of the answers in a session of probes, see Plan.probe
     decoder: Codec
 
 
@@ -115,13 +115,13 @@ class TailEngine:
     Args:
         graph: the network that the server holds.
         weights: ``weights_digest`` of its model.
-        granularity: the graph's.
-        precision: the network's.
-        codecs: decoders beyond the built-in ones; a plan for one that
-            brings a tail of its own is answered from that.
-        max_sessions: tails kept; the one unused for longest makes room, and its users open their plan again.
-        max_batch: samples in one payload.
-        micro_batch: samples of several devices' frames that may run together, see ``Batcher``; 1 runs each by itself.
+        granularity: of the graph.
+        precision: of the network.
+        codecs: decoders beyond the built-in ones; a codec that brings its own
+            tail answers from that tail.
+        max_sessions: tails kept; the tail unused for longest makes room, and its users open their plan again.
+        max_batch: the most samples in one payload.
+        micro_batch: samples of several clients' frames that may run together, see ``Batcher``; 1 runs each frame alone.
 
     Attributes:
         num_answered: payloads answered so far.
@@ -158,8 +158,8 @@ class TailEngine:
     def open(self, plan: Plan) -> str:
         """Agree on a plan, make its tail ready, and return the key of the session that answers its frames.
 
-        Equal plans share a session. Raises ConfigError with one line for each disagreement, or where the codec's tail
-        is of another cut, SplitPointError when the network has no such point.
+        Equal plans share a session. Raises ConfigError with one line for each disagreement, or when the codec's tail is
+        of another cut; SplitPointError when the network has no such point.
         """
         lines = self.disagreements(plan)
         if lines:
@@ -184,7 +184,7 @@ class TailEngine:
     def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> tuple[bytes | memoryview, float]:
         """The tail's output for one payload (wire format, identity codec) and the seconds it took.
 
-        ``queue_s`` is how long the payload waited before; it is only counted.
+        ``queue_s`` is how long the payload waited before the call, for the metrics.
 
         Raises SessionError when the session is not open here, PayloadError when the payload is damaged or does not
         fit the session's split point.
@@ -200,7 +200,7 @@ class TailEngine:
         return answer, request.server_s
 
     def compute(self, chosen: _Session, payload: Payload, over: Callable[..., object]) -> bytes:
-        """As ``answer``, neither counted nor timed; calls ``over`` with the name of each stage that is over."""
+        """As ``answer``, but neither counts nor times; calls ``over`` with the name of each finished stage."""
         with torch.inference_mode():
             z_hat = read_payload(chosen.decoder, payload)
             check_fit(z_hat, chosen.point, self.max_batch)
@@ -212,7 +212,7 @@ class TailEngine:
         return answer
 
     def _num_tails(self) -> int:
-        """Sessions that hold a tail; those of probes do not."""
+        """Number of sessions that hold a tail; sessions of probes hold none."""
         with self._lock:
             return sum(session.probe_bytes is None for session in self._sessions.values())
 
@@ -225,11 +225,11 @@ class TailEngine:
             return self._sessions[key]
 
     def decoder(self, label: str) -> Codec:
-        """The codec that reads payloads of a plan that was agreed on; probes, which nobody reads, name any."""
+        """The codec that reads payloads of an agreed plan; a plan of probes, which nobody reads, may name any codec."""
         return self._by_label.get(label, self._identity)
 
     def disagreements(self, plan: Plan) -> list[str]:
-        """One line with its remedy for each thing that this server and the plan do not agree on."""
+        """A line with a remedy for each disagreement of this server and the plan."""
         remedies = {
             "protocol_version": "run the same splitsem on both ends",
             "wire_version": "run the same splitsem on both ends",
@@ -256,12 +256,12 @@ class TailEngine:
 def read_payload(decoder: Codec, payload: Payload) -> Tensors:
     """The tensors of a payload as it arrived. Raises PayloadError."""
     if isinstance(payload, Pieces) and not isinstance(decoder, Identity):
-        payload = bytes(payload)  # a codec reads bytes; only the one with the large bodies can do without the copy
+        payload = bytes(payload)  # codecs read bytes; only the codec with large bodies can spare the copy
     return decoder.read(payload)
 
 
 def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> int:
-    """The batch size of tensors that the tail at ``point`` takes; PayloadError when they are not that."""
+    """The batch size of ``z_hat``. Raises PayloadError when the tail at ``point`` does not take these tensors."""
     batch = z_hat[0].shape[0] if z_hat and point.is_batched and z_hat[0].dim() else 1
     if batch > max_batch:
         raise PayloadError(f"expected a batch of at most {max_batch} samples, got {batch}")
@@ -274,7 +274,7 @@ def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> int:
 
 @functools.cache
 def _zeros() -> memoryview:
-    """What all probes are answered from; never written, so that it takes no memory of its own."""
+    """The zeros of all answers to probes; never written, so that they take no physical memory."""
     return memoryview(bytes(MAX_PROBE_BYTES))
 
 

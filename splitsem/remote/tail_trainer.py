@@ -1,4 +1,4 @@
-"""TailTrainer: one device's copy of the tail on the server, with its loss and optimiser."""
+"""TailTrainer trains a client's copy of the tail on the server, with a loss and an optimiser."""
 
 import contextlib
 import copy
@@ -23,10 +23,10 @@ _generator = threading.Lock()  # torch's generator is one for the whole process
 
 @contextlib.contextmanager
 def seeded(seed: int, step: int, side: Literal["head", "tail"], device: torch.device) -> Iterator[None]:
-    """Draw from a stream of this step and side; the process's own goes on afterwards as if nothing had been drawn.
+    """Draw random numbers from a stream of this step and side, and leave the process's own stream as it was.
 
-    A half on another machine cannot continue the other's stream, and a server draws for several devices; so dropout
-    masks differ from those of unsplit training, but are the same in every run with this seed.
+    The halves cannot share one stream across machines, and a server draws for several clients. So dropout masks differ
+    from those of unsplit training, but are equal in every run with this seed.
     """
     digest = hashlib.sha256(f"{seed} {step} {side}".encode()).digest()
     with _generator, torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -35,16 +35,16 @@ def seeded(seed: int, step: int, side: Literal["head", "tail"], device: torch.de
 
 
 class TailTrainer:
-    """Trains a copy of the tail of ``cut``; what is served from the same cut does not change.
+    """Trains a copy of the tail of ``cut``; ``cut`` itself, which the server serves, does not change.
 
-    A step is taken in two parts, because the gradient's norm is common to both halves: ``step`` computes the gradients,
-    ``settle`` takes the step as soon as the norm of the head's gradients is known, which is with the next request.
+    A step has two parts, because the gradient's norm is common to both halves: ``step`` computes the gradients, and
+    ``settle`` updates the weights when the next request brings the norm of the head's gradients.
 
     Args:
-        cut: the network as it starts.
-        loss: of ``(y_hat, y)``, computed on the CPU, where labels that do not fit are an error and no crash.
+        cut: the network at the start.
+        loss: of ``(y_hat, y)``, computed on the CPU, where unfit labels raise an error and do not crash CUDA.
         settings: the optimiser's.
-        gradient_codec: encodes what goes back.
+        gradient_codec: encodes the gradients that go back.
         seed: of dropout.
         device: where the tail is.
     """
@@ -66,11 +66,11 @@ class TailTrainer:
         self._kept: bytes | None = None
 
     def step(self, z_hat: Tensors, y: Tensor) -> StepReply:
-        """Forward, loss and backward for one batch; ``settle`` must come before the next.
+        """Forward, loss and backward for one batch; ``settle`` must come before the next step.
 
         Raises:
             PayloadError: the labels do not fit the output.
-            ConfigError: the loss is not a finite number, or there have been all the steps that were planned.
+            ConfigError: the loss is not finite, or all planned steps are done.
         """
         number = self.optimiser.num_steps
         if number >= self.optimiser.settings.total_steps:
@@ -85,7 +85,7 @@ class TailTrainer:
         return StepReply(loss.item(), self.optimiser.norm(), self._encoded_gradients(leaves, number))
 
     def settle(self, head_norm: float) -> None:
-        """Take the step whose gradients are there; harmless when there are none."""
+        """Update the weights by the gradients of ``step``; harmless when there are none."""
         if self._has_gradients:
             if not (math.isfinite(head_norm) and head_norm >= 0):
                 raise PayloadError(f"expected the norm of the head's gradients, got {head_norm}")
@@ -99,7 +99,7 @@ class TailTrainer:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over weights and statistics, under the model's own names, and forget those that were kept."""
+        """Load weights and statistics, under the model's own names, and forget the kept weights."""
         for name, tensor in self.tail.state().items():
             tensor.copy_(state[name])
         self._kept = None
@@ -109,7 +109,7 @@ class TailTrainer:
         self._kept = self._serialised()
 
     def weights(self) -> bytes:
-        """The weights kept last, else the present ones, as a safetensors file under the model's own names."""
+        """The weights kept last, else the present weights, as a safetensors file under the model's own names."""
         if self._kept is None:
             self.keep()
         assert self._kept is not None

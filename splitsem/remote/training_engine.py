@@ -1,4 +1,4 @@
-"""TrainingEngine: the server's side of split training without any network: sessions, each with its own tail."""
+"""TrainingEngine is the server's side of split training, without I/O: sessions, each with its own or a common tail."""
 
 import hashlib
 import threading
@@ -24,16 +24,16 @@ State = dict[str, Tensor]
 class CommonTail:
     """The tail of split-federated learning: Thapa et al., AAAI 2022, arXiv 2004.12088.
 
-    A device trains a copy and commits it: one that dies before leaves no trace. Safe to call from threads.
+    A client trains a copy and commits it; a client that dies before committing leaves no trace. Safe to call from
+    threads.
 
     Args:
-        cut: the network as it starts.
-        is_averaged: True: all devices of a round start from the same tail, and the round ends with the mean of what
-            they committed, weighted by their samples (SplitFedV1). False: each starts from what the one before it
-            committed (SplitFedV2).
+        cut: the network at the start.
+        is_averaged: True: all clients of a round start from one tail, and the round ends with the mean of the commits,
+            weighted by samples (SplitFedV1). False: each client starts from the commit before (SplitFedV2).
 
     Attributes:
-        state: the tail from which a device starts now, under the model's names.
+        state: the tail from which the next client starts, under the model's names.
         version: counts the changes of ``state``.
     """
 
@@ -46,7 +46,7 @@ class CommonTail:
         self._lock = threading.Lock()
 
     def start(self) -> tuple[State, int]:
-        """The tail that a device starts from, and its version."""
+        """The tail that a client starts from, and the tail's version."""
         with self._lock:
             return self.state, self.version
 
@@ -54,12 +54,12 @@ class CommonTail:
         """Hand in a trained copy of the tail.
 
         Args:
-            state: its weights and statistics.
-            num_samples: how many samples it was trained on, its weight in a mean.
-            version: of the tail that it started from.
+            state: weights and statistics of the copy.
+            num_samples: number of training samples, the copy's weight in the mean.
+            version: of the common tail that the copy started from.
 
         Raises:
-            ConfigError: the tail has changed since, or there is nothing to weigh the copy by.
+            ConfigError: the common tail has changed since ``version``, or ``num_samples`` is below 1.
         """
         if num_samples < 1:
             raise ConfigError(f"a trained tail stands for at least 1 sample, got {num_samples}")
@@ -79,7 +79,7 @@ class CommonTail:
             self._num_samples += num_samples
 
     def end_round(self) -> None:
-        """Take the mean of what was committed; what is committed later belongs to no round and is refused."""
+        """Set the tail to the mean of the commits; later commits of this round are refused."""
         with self._lock:
             if self._num_samples:
                 means = {name: total / self._num_samples for name, total in self._sums.items()}
@@ -92,11 +92,11 @@ class CommonTail:
 
 
 class CommonTails:
-    """The common tails of a server, by the name of their group. Called with the engine's lock held.
+    """The common tails of a server, by the name of their group. Callers hold the engine's lock.
 
     Args:
-        max_tails: how many there may be at one time.
-        idle_s: seconds without a device after which one is forgotten.
+        max_tails: the most tails at one time.
+        idle_s: seconds without a client after which a tail is forgotten.
         clock: seconds from any origin.
     """
 
@@ -106,9 +106,9 @@ class CommonTails:
         self._used_s: dict[str, float] = {}
 
     def of(self, plan: TrainingPlan, make_cut: Callable[[], TrainableCut]) -> CommonTail | None:
-        """The tail of a plan's group, made for its first device; None for a plan without a group.
+        """The tail of a plan's group, made for the group's first client; None for a plan without a group.
 
-        Raises BusyError when there are as many as may be, ConfigError when the group trains another tail, or otherwise.
+        Raises BusyError when ``max_tails`` exist, ConfigError when the group's tail or its settings differ.
         """
         if not plan.group:
             return None
@@ -127,29 +127,29 @@ class CommonTails:
         return known
 
     def disband(self, group: str) -> None:
-        """Forget the tail of a group; harmless when there is none."""
+        """Forget the tail of a group; harmless when the group has none."""
         self._tails.pop(group, None)
         self._used_s.pop(group, None)
 
     def forget_idle(self, groups_in_use: Collection[str]) -> None:
-        """Forget the tails that nobody has used for ``idle_s``, but none of ``groups_in_use``."""
+        """Forget the tails that no client has used for ``idle_s``, except those of ``groups_in_use``."""
         now = self._clock()
         self._used_s |= {group: now for group in groups_in_use if group in self._tails}
         for group in [g for g, used_s in self._used_s.items() if now - used_s > self.idle_s]:
             self.disband(group)
 
 
-_COPIES = 6  # of a tail's weights: themselves, gradients, two moments of AdamW, the kept ones, the ones being sent
+_COPIES = 6  # of a tail's weights: weights, gradients, two moments of AdamW, kept weights, weights being sent
 WEIGHTS_PART_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class TrainingLimits:
-    """What one server grants those who train with it.
+    """What one server grants to clients that train.
 
     Attributes:
-        max_trainers: devices that train at one time, each with its own copy of the tail; and groups of devices, each
-            with a common one.
+        max_trainers: clients that train at one time, each with its own copy of the tail; and groups of clients, each
+            with a common tail.
         max_trainer_bytes: memory of one tail's weights, gradients and optimiser.
         max_batch: samples in one step.
         idle_s: seconds without a request after which a session is forgotten.
@@ -176,7 +176,7 @@ class _Session:
     opened_s: float
     used_s: float
     common: CommonTail | None = None
-    version: int = 0  # of the common tail from which it started
+    version: int = 0  # of the common tail from which the session started
     lock: threading.Lock = field(default_factory=threading.Lock)
     num_requests: int = 0
     reply: tuple[bytes | memoryview, float] | None = None
@@ -185,12 +185,12 @@ class _Session:
 class TrainingEngine:
     """The server's side of split training. Safe to call from threads; sessions compute side by side.
 
-    Requests of a session are numbered from 0 and each is carried out once: the last one that comes again gets the same
-    reply again.
+    Requests of a session are numbered from 0, and each request is carried out one time: a repeat of the last request
+    gets the kept reply.
 
     Args:
-        engine: the network as it is served, from whose weights every session starts.
-        training: the same network captured in train mode, with granularity ``op``.
+        engine: serves the network; every session starts from its weights.
+        training: the engine's network captured in train mode, with granularity ``op``.
         task: gives the loss.
         limits: what is granted.
         clock: seconds from any origin.
@@ -215,7 +215,7 @@ class TrainingEngine:
         """Agree on a plan and make a tail to train; returns the session's key.
 
         Raises ConfigError with one line for each disagreement, SplitPointError when the point does not exist or cannot
-        be trained, BusyError when there are all the trainers that are granted.
+        be trained, BusyError when ``max_trainers`` train already.
         """
         lines = self.engine.disagreements(plan)
         mine = {"training_fingerprint": self.training.fingerprint, "task": task_name(self.task)}
@@ -237,7 +237,7 @@ class TrainingEngine:
         return key
 
     def answer(self, key: str, number: int, message: bytes | memoryview) -> tuple[bytes | memoryview, float]:
-        """The reply to request ``number`` of a session, and the seconds that it took; see ``messages``.
+        """The reply to request ``number`` of a session, and the seconds that it took; see ``training_messages``.
 
         Raises SessionError when the session is not known, PayloadError when the request is damaged or out of turn,
         ConfigError when training cannot go on.
@@ -265,7 +265,7 @@ class TrainingEngine:
             return session.reply
 
     def num_sessions(self) -> int:
-        """Devices that train at this moment."""
+        """Clients that train at this moment."""
         with self._lock:
             self._forget_old()
             return len(self._sessions)
@@ -287,7 +287,7 @@ class TrainingEngine:
         return session
 
     def _carry_out(self, key: str, session: _Session, request: Request) -> bytes | memoryview:
-        """Do what is asked; whatever can be wrong with the request is found before anything changes."""
+        """Carry out a request; every check of the request comes before any change."""
         trainer, cut = session.trainer, session.cut
         if request.kind is Kind.CLOSE:
             with self._lock:
@@ -317,7 +317,7 @@ class TrainingEngine:
         return memoryview(weights)[request.offset : request.offset + WEIGHTS_PART_BYTES]
 
     def _for_group(self, session: _Session, kind: Kind) -> None:
-        """Do what concerns the common tail of the session's group."""
+        """Carry out a request about the common tail of the session's group."""
         if session.common is None:
             raise PayloadError(f"expected a session of a group for {kind.name}, this one has a tail of its own")
         if kind is Kind.COMMIT:
@@ -331,13 +331,13 @@ class TrainingEngine:
 
     @staticmethod
     def _load_common(session: _Session) -> None:
-        """Let the session go on from its group's common tail, if it has a group."""
+        """Load the common tail of the session's group into the session, if the session has a group."""
         if session.common is not None:
             state, session.version = session.common.start()
             session.trainer.load(state)
 
     def _forget_old(self) -> None:
-        """Drop sessions that are idle or over their time; called with the lock held."""
+        """Drop sessions that are idle or over their time; callers hold the lock."""
         now = self._clock()
         for key, session in list(self._sessions.items()):
             is_over = now - session.opened_s > self.limits.max_session_s

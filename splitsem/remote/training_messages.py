@@ -1,4 +1,4 @@
-"""What travels in split training: requests to the tail and its replies, as bytes around payloads of the wire format.
+"""Messages of split training: requests to the tail and its replies, as bytes around payloads of the wire format.
 
 Request: ``kind head_norm offset size payload labels``; reply to a step: ``loss tail_norm payload``. Numbers are doubles
 and varints, little-endian.
@@ -20,23 +20,23 @@ class Kind(IntEnum):
 
     STEP = 1  # features and labels: forward, loss, backward
     EVALUATE = 2  # features: the output in eval mode, in the wire format
-    KEEP = 3  # remember the present weights as the ones wanted
-    WEIGHTS = 4  # the weights kept last (else the present ones), from a byte offset on
+    KEEP = 3  # remember the present weights as the best weights
+    WEIGHTS = 4  # the weights kept last (else the present weights), from a byte offset on
     CLOSE = 5  # forget the session
-    COMMIT = 6  # hand the trained tail in to the group's common one
-    END_ROUND = 7  # the group's round is over; the session's tail is the common one now
+    COMMIT = 6  # commit the trained tail to the group's common tail
+    END_ROUND = 7  # end the group's round; the session gets the common tail
     DISBAND = 8  # forget the group's common tail
 
 
 class Request(NamedTuple):
-    """What the device asks of its tail.
+    """What the edge asks of its tail.
 
     Attributes:
         kind: what is asked.
-        head_norm: norm of the head's gradients of the step before, with which the tail takes that step now.
-        payload: the features in any codec's wire format; empty where there are none.
+        head_norm: norm of the head's gradients in the previous step, by which the tail completes that step.
+        payload: the features in any codec's wire format; empty for requests without features.
         labels: of these features, in the wire format of Identity; only for a step.
-        offset: first byte of the weights that is wanted.
+        offset: first wanted byte of the weights.
     """
 
     kind: Kind
@@ -68,10 +68,10 @@ class StepReply(NamedTuple):
     """What the tail made of a step.
 
     Attributes:
-        loss: the task's.
+        loss: of the task.
         tail_norm: norm of the tail's gradients.
-        gradients: those of the floating-point tensors that crossed, in the gradient codec's wire format; empty when
-            the head has nothing to train.
+        gradients: of the floating-point crossing tensors, in the gradient codec's wire format; empty when the head has
+            nothing to train.
     """
 
     loss: float

@@ -1,4 +1,4 @@
-"""TrainingTail: the device's end of split training; LocalTrainingTail: the same with the engine in this process."""
+"""TrainingTail is the edge's end of split training; LocalTrainingTail has the engine in this process."""
 
 import logging
 import time
@@ -23,16 +23,16 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Traffic:
-    """What crossed in training steps, and how long they took; sums.
+    """Sums over training steps of the bytes that crossed and of the seconds that steps took.
 
     Attributes:
-        num_steps: steps taken.
-        uplink_bytes, downlink_bytes: requests and replies, labels and norms included.
+        num_steps: number of steps.
+        uplink_bytes, downlink_bytes: bytes of requests and of replies, labels and norms included.
         label_bytes: the labels' part of the uplink.
         server_s: seconds that the server computed.
         waited_s: seconds from sending a request to having its reply.
-        step_s: seconds of whole steps, as the device sees them.
-        raw_bytes: the features as they were before the codec.
+        step_s: seconds of whole steps, as seen from the edge.
+        raw_bytes: bytes of the features before the codec.
     """
 
     num_steps: int = 0
@@ -46,7 +46,7 @@ class Traffic:
 
 
 class TrainingTail(ABC):
-    """A tail on another machine that learns. Requests follow one another; each is carried out once, also when resent.
+    """A tail that learns on another machine. Requests are sequential; a resent request is not carried out again.
 
     Errors are ConfigError (no agreement, or training cannot go on), SplitPointError, PayloadError, SessionError (the
     server lost the tail), BusyError and LinkError.
@@ -62,12 +62,12 @@ class TrainingTail(ABC):
         self._is_open = False
 
     def open(self, plan: TrainingPlan) -> None:
-        """Reach the server, agree on the plan, and have a tail made there."""
+        """Reach the server, agree on the plan, and let the server make a tail."""
         self._connect(plan, uuid.uuid4().hex)
         self._number, self._head_norm, self._is_open = 0, 0.0, True
 
     def step(self, payload: bytes, y: Tensor) -> StepReply:
-        """Loss and gradients for encoded features and their labels; tell the head's norm by ``settle`` afterwards."""
+        """Loss and gradients for encoded features and their labels; call ``settle`` with the head's norm afterwards."""
         labels = Identity().encode((y,))
         began = time.perf_counter()
         answer, num_bytes = self._ask(Request(Kind.STEP, self._head_norm, payload, labels))
@@ -80,19 +80,19 @@ class TrainingTail(ABC):
         return StepReply.from_bytes(answer.payload[:])
 
     def settle(self, head_norm: float) -> None:
-        """The norm of the head's gradients in the last step; the tail takes that step with the next request."""
+        """Set the norm of the head's gradients in the last step; the next request makes the tail take that step."""
         self._head_norm = head_norm
 
     def evaluate(self, payload: bytes) -> Tensor:
-        """The tail's output for encoded features, in eval mode and with its present weights."""
+        """The tail's output for encoded features, in eval mode and with the tail's present weights."""
         return self._ask(Request(Kind.EVALUATE, self._head_norm, payload))[0].output()
 
     def keep(self) -> None:
-        """Let the server remember the tail as it is now."""
+        """Let the server remember the tail's present weights."""
         self._ask(Request(Kind.KEEP, self._head_norm))
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights of the tail kept last, else of the present one, under the model's names. Raises PayloadError."""
+        """The tail's weights kept last, else its present weights, under the model's names. Raises PayloadError."""
         parts: list[bytes | memoryview] = []
         offset = 0
         while part := self._ask(Request(Kind.WEIGHTS, self._head_norm, offset=offset))[0].payload[:]:
@@ -104,11 +104,11 @@ class TrainingTail(ABC):
             raise PayloadError(f"expected the tail's weights as safetensors, got {offset} bytes: {exc}") from exc
 
     def commit(self) -> None:
-        """Hand the trained tail in to the common one of the plan's group. Raises ConfigError when it comes too late."""
+        """Commit the trained tail to the common tail of the plan's group. Raises ConfigError when that has changed."""
         self._ask(Request(Kind.COMMIT, self._head_norm))
 
     def end_round(self) -> None:
-        """The group's round is over: its common tail is made of what was handed in, and is this session's tail now."""
+        """End the group's round: the server makes the common tail from the commits and loads it into this session."""
         self._ask(Request(Kind.END_ROUND, self._head_norm))
 
     def disband(self) -> None:
@@ -116,7 +116,7 @@ class TrainingTail(ABC):
         self._ask(Request(Kind.DISBAND, self._head_norm))
 
     def close(self) -> None:
-        """Let the server forget the tail, if it can be reached, and let go of the connection."""
+        """Let the server forget the tail, if the server can be reached, and close the connection."""
         try:
             if self._is_open:
                 self._is_open = False
@@ -136,19 +136,19 @@ class TrainingTail(ABC):
 
     @abstractmethod
     def _connect(self, plan: TrainingPlan, client: str) -> None:
-        """Have a session made for this plan; ``client`` is a name that nobody else has."""
+        """Open a session for this plan; ``client`` is a unique name."""
 
     @abstractmethod
     def _exchange(self, number: int, message: bytes) -> Answer:
-        """The reply to request ``number``; may send it several times."""
+        """The reply to request ``number``; may send the request several times."""
 
     @abstractmethod
     def _disconnect(self) -> None:
-        """Let go of the connection; harmless when there is none."""
+        """Close the connection; harmless when there is none."""
 
 
 class LocalTrainingTail(TrainingTail):
-    """The engine in this process: the same messages without a network.
+    """A TrainingTail whose engine is in this process: passes the messages without a network.
 
     Args:
         engine: trains the tail.
@@ -178,4 +178,4 @@ class TrainingTransport(RemoteTransport):
 
     @abstractmethod
     def server_end(self, engine: TailEngine, training: TrainingEngine | None = None) -> TailServer:
-        """See RemoteTransport; ``training`` trains tails for those who ask, None has the server refuse them."""
+        """See RemoteTransport; ``training`` trains tails for clients that ask; None: the server refuses to train."""

@@ -1,1 +1,1 @@
-"""The remote tail over gRPC: server, client, and what keeps them safe."""
+"""The remote tail over gRPC: server, client, and the security of both."""

@@ -1,4 +1,4 @@
-"""GrpcTail: the device's end over gRPC; survives broken connections and restarted servers."""
+"""GrpcTail is the edge's end over gRPC; it survives broken connections and restarted servers."""
 
 import logging
 import threading
@@ -21,16 +21,16 @@ from splitsem.remote.plan import Plan
 
 
 class Pending:
-    """Numbers payloads from 0 and keeps each until it is answered; draws no further than ``window`` unanswered ones.
+    """Numbers payloads from 0 and keeps each until its answer; draws at most ``window`` unanswered payloads.
 
-    The payloads are drawn by whoever sends, in gRPC's own sending thread, so that making one overlaps with waiting.
+    gRPC's sending thread draws the payloads, so that making a payload overlaps with waiting for answers.
     """
 
     def __init__(self, payloads: Iterable[bytes], window: int) -> None:
         self.window = window
         self.num_answered = 0
         self._payloads = iter(payloads)
-        self._drawing = threading.Lock()  # a broken connection's sender may still be at it when the next one begins
+        self._drawing = threading.Lock()  # a broken connection's sender may still draw when the next connection begins
         self._frames: OrderedDict[int, bytes] = OrderedDict()
         self._changed = threading.Condition()
         self._num_made = 0
@@ -40,7 +40,7 @@ class Pending:
         self._source_error: BaseException | None = None
 
     def unanswered(self) -> Iterator[tuple[int, bytes]]:
-        """Every frame from the oldest unanswered on, made when there is room; ends when a later call begins."""
+        """Every frame from the oldest unanswered frame on, drawn when there is room; ends when a later call begins."""
         with self._changed:
             self._connection += 1
             mine = self._connection
@@ -54,7 +54,7 @@ class Pending:
             number += 1
 
     def answered(self, number: int) -> None:
-        """The oldest unanswered frame has its answer. Raises LinkError when the answer is another frame's."""
+        """Note the answer to the oldest unanswered frame. Raises LinkError when the answer is another frame's."""
         with self._changed:
             if number != self.num_answered or number not in self._frames:
                 raise LinkError(f"expected the answer to frame {self.num_answered}, got that to frame {number}")
@@ -64,24 +64,24 @@ class Pending:
             self._changed.notify_all()
 
     def is_done(self) -> bool:
-        """Whether there are no more payloads, and every one is answered."""
+        """Whether there are no more payloads and every payload is answered."""
         with self._changed:
             return self._exhausted and not self._frames
 
     def stop(self) -> None:
-        """Draw nothing more."""
+        """Draw no more payloads."""
         with self._changed:
             self._connection += 1
             self._exhausted = True
             self._changed.notify_all()
 
     def raise_source_error(self) -> None:
-        """Raise what the payloads' iterator raised, if it did."""
+        """Raise the exception of the payloads' iterator, if there was one."""
         if self._source_error is not None:
             raise self._source_error
 
     def watch(self, deadline_s: float, expire: Callable[[], object]) -> threading.Event:
-        """Call ``expire`` when a frame waits for longer than ``deadline_s``; set the returned event to end this."""
+        """Call ``expire`` when a frame waits for longer than ``deadline_s``; set the returned event to stop."""
         ended = threading.Event()
 
         def run() -> None:
@@ -96,7 +96,7 @@ class Pending:
         return ended
 
     def _ready(self, number: int, connection: int) -> bool:
-        """Wait until frame ``number`` is made, making it when there is room; False when there will be none."""
+        """Wait until frame ``number`` is drawn, or draw it when there is room; False when there is no such frame."""
         with self._changed:
             self._changed.wait_for(
                 lambda: (
@@ -131,7 +131,7 @@ class Pending:
 
 log = logging.getLogger(__name__)
 PATH = "/splitsem.v1.Tail/"
-_PROFILE_S = 60.0  # a server may measure for so long
+_PROFILE_S = 60.0  # longest time that a server may measure
 _WORTH_A_RETRY = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -254,7 +254,7 @@ class GrpcTail(RemoteTail):
             self._channel = None
 
     def _stream_once(self, pending: Pending, client: str) -> Iterator[Answer]:
-        """Answers until all are there or the connection breaks (grpc.RpcError)."""
+        """The answers, until the last one or until the connection breaks (grpc.RpcError)."""
         if not self._session:
             self._open_once()
         session = self._session
@@ -290,7 +290,7 @@ class GrpcTail(RemoteTail):
         return method(request, timeout=self.retry.deadline_s + more_s, metadata=self.security.metadata())
 
     def _persist(self, once: Any) -> Any:
-        """Call ``once`` until it succeeds, fails for good or has failed too often."""
+        """Call ``once`` until it succeeds, fails for good or fails too often."""
         failures = 0
         while True:
             try:
@@ -300,7 +300,7 @@ class GrpcTail(RemoteTail):
                 failures += 1
 
     def _prepare_retry(self, exc: grpc.RpcError, failures: int) -> None:
-        """Drop the connection and wait, or raise what the user should see."""
+        """Drop the connection and wait before a retry, or raise the error that the user should see."""
         code, details = exc.code(), exc.details() or ""
         self.close()
         if code not in _WORTH_A_RETRY or failures >= self.retry.retries:
@@ -326,7 +326,7 @@ class GrpcTail(RemoteTail):
 
 
 class _ServerEnded(grpc.RpcError):
-    """The server ended the stream in good order although frames are unanswered."""
+    """The server ended the stream in good order while frames are unanswered."""
 
     def code(self) -> grpc.StatusCode:
         return grpc.StatusCode.UNAVAILABLE
@@ -345,5 +345,5 @@ _OPTIONS = [
 
 
 def to_answer(reply: Reply) -> Answer:
-    """What a reply says, without the transport."""
+    """The answer in a reply, free of the transport."""
     return Answer(reply.request_id, reply.payload, reply.server_s, reply.queue_s)

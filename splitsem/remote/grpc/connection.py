@@ -1,4 +1,4 @@
-"""Security: TLS, mutual TLS and the bearer token, and the rule that nothing public is served or sent in the clear."""
+"""How gRPC's ends connect: TLS, mutual TLS and bearer token, a heartbeat, and a diagnosis when connecting fails."""
 
 import hmac
 import ipaddress
@@ -19,14 +19,14 @@ _HEALTH = "/grpc.health.v1.Health/"
 
 @dataclass(frozen=True)
 class Security:
-    """What proves who the ends are. All paths are PEM files; ``make certs`` makes a set for trying out.
+    """Proofs of identity of an end. All paths are PEM files; ``make certs`` makes a set for trying out.
 
     Attributes:
-        ca: certificate authority that the other end's certificate must come from. On the server it makes client
-            certificates mandatory (mutual TLS); on the device it turns TLS on.
-        cert: this end's certificate chain, with ``key`` its private key; on the server they turn TLS on.
-        key: see ``cert``.
-        token_file: file that holds a secret; the device shows it, the server demands it.
+        ca: certificate authority that the other end's certificate must come from. On the server, ``ca`` makes client
+            certificates mandatory (mutual TLS); on the edge, ``ca`` turns TLS on.
+        cert: this end's certificate chain; on the server, ``cert`` and ``key`` turn TLS on.
+        key: private key of ``cert``.
+        token_file: file that holds a secret; the edge shows the secret, the server demands it.
         insecure: allow addresses other than this machine's own without TLS.
     """
 
@@ -41,7 +41,7 @@ class Security:
             raise ValueError(f"cert and key come together, got cert={self.cert} and key={self.key}")
 
     def server_credentials(self, host: str) -> grpc.ServerCredentials | None:
-        """What to bind with; None for plain TCP. Raises ConfigError where plain TCP is not allowed."""
+        """Credentials to bind with; None for plain TCP. Raises ConfigError where plain TCP is not allowed."""
         if self.cert and self.key:
             ca = _read(self.ca) if self.ca else None
             return grpc.ssl_server_credentials([(_read(self.key), _read(self.cert))], ca, bool(ca))
@@ -51,7 +51,7 @@ class Security:
         return None
 
     def channel_credentials(self, host: str) -> grpc.ChannelCredentials | None:
-        """What to connect with; None for plain TCP. Raises ConfigError where plain TCP is not allowed."""
+        """Credentials to connect with; None for plain TCP. Raises ConfigError where plain TCP is not allowed."""
         if self.ca:
             chain = (_read(self.key), _read(self.cert)) if self.key and self.cert else (None, None)
             return grpc.ssl_channel_credentials(_read(self.ca), *chain)
@@ -61,11 +61,11 @@ class Security:
         return None
 
     def metadata(self) -> list[tuple[str, str]]:
-        """What the device shows with each call."""
+        """Metadata that the edge sends with each call."""
         return [("authorization", f"Bearer {self._token()}")] if self.token_file else []
 
     def interceptors(self) -> list[grpc.ServerInterceptor]:
-        """What the server demands of each call."""
+        """Interceptors by which the server checks each call."""
         return [_TokenCheck(self._token())] if self.token_file else []
 
     def _token(self) -> str:
@@ -105,7 +105,7 @@ def is_loopback(host: str) -> bool:
 
 
 def host_port(address: str) -> tuple[str, int]:
-    """Take ``host:port`` or ``[address]:port`` apart. Raises ValueError."""
+    """The parts of ``host:port`` or ``[address]:port``. Raises ValueError."""
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535 or (":" in host and host[0] != "["):
         raise ValueError(f"an address must be host:port with a port of 0…65535, got {address!r}")
@@ -127,7 +127,7 @@ _STEP_S = 3.0
 
 
 def diagnose(target: str, security: Security, code: grpc.StatusCode, details: str) -> str:
-    """One line: the first step that fails on the way to ``target``, or else what gRPC itself said."""
+    """One line that names the first step that fails on the way to ``target``, or else repeats gRPC's own words."""
     host, port = host_port(target)
     host = host.strip("[]")
     try:
@@ -147,7 +147,7 @@ def diagnose(target: str, security: Security, code: grpc.StatusCode, details: st
 
 
 def _tls_trouble(connection: socket.socket, host: str, security: Security) -> str:
-    """What is wrong with TLS, in words; empty when nothing is."""
+    """What is wrong with TLS, in words; empty when nothing is wrong."""
     context = ssl.create_default_context(cafile=security.ca)
     context.set_alpn_protocols(["h2"])
     if security.ca is None:
@@ -164,7 +164,7 @@ def _tls_trouble(connection: socket.socket, host: str, security: Security) -> st
         if not security.ca:
             return "TLS: the server speaks it and the device does not: give security.ca"
         try:
-            is_welcome = bool(encrypted.recv(1))  # a client certificate is missed only after the handshake
+            is_welcome = bool(encrypted.recv(1))  # a server refuses a missing client certificate only now
         except OSError:
             is_welcome = False
     return "" if is_welcome else "TLS: the server hangs up: does it ask for a client certificate (cert and key)?"
@@ -182,10 +182,10 @@ HEARTBEAT_S = 10.0
 
 
 def heartbeat_options(heartbeat_s: float) -> list[tuple[str, int]]:
-    """gRPC's options, the same for both ends: a silent peer is given up after at most ``2 · heartbeat_s``.
+    """gRPC's options for either end: an end gives up a silent peer after at most ``2 · heartbeat_s``.
 
-    A connection on which nothing was read for ``heartbeat_s`` is pinged, also while no call is open; when another
-    ``heartbeat_s`` brings no answer, it is closed, and its calls end with UNAVAILABLE.
+    An end pings its peer when nothing was read for ``heartbeat_s``, also while no call is open. After another
+    ``heartbeat_s`` without an answer, the end closes the connection, and its calls end with UNAVAILABLE.
 
     Raises:
         ValueError: ``heartbeat_s`` is below gRPC's own second (on a client) or not finite.
@@ -198,7 +198,7 @@ def heartbeat_options(heartbeat_s: float) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", ms),
         ("grpc.http2.ping_timeout_ms", ms),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),  # any number: an answer may take longer than two heartbeats
-        ("grpc.min_reconnect_backoff_ms", 2 * ms),  # how long connecting to a peer that says nothing may take
-        ("grpc.http2.min_ping_interval_without_data_ms", 500),  # a server takes more frequent pings for an attack
+        ("grpc.http2.max_pings_without_data", 0),  # no limit: an answer may take longer than two heartbeats
+        ("grpc.min_reconnect_backoff_ms", 2 * ms),  # longest time to connect to a silent peer
+        ("grpc.http2.min_ping_interval_without_data_ms", 500),  # a server treats more frequent pings as an attack
     ]

@@ -1,7 +1,7 @@
-"""Frame and Reply of tail.proto, written and read without copying the payload more than once.
+"""Frame and Reply of tail.proto, written and read with at most one copy of the payload, in chunks, and checked.
 
-Byte for byte what protobuf's own code makes of the same messages (tests compare them); the generated classes copy a
-payload two or three times more, which at 10 MB costs more than the loopback itself.
+The bytes equal those of protobuf's generated classes (tests compare them). These classes copy a payload two or three
+times more, which at 10 MB costs more than the loopback itself.
 """
 
 import struct
@@ -15,7 +15,7 @@ from splitsem.codecs.fields import Payload, Pieces
 from splitsem.codecs.wire import varint
 from splitsem.errors import PayloadError
 
-CHUNK_BYTES = 1 << 21  # copying one chunk overlaps with sending the one before; a chunk costs two wake-ups more
+CHUNK_BYTES = 1 << 21  # copying a chunk overlaps with sending its predecessor; a chunk costs two wake-ups
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
 _Value = int | memoryview
@@ -86,7 +86,7 @@ _Message = TypeVar("_Message", Frame, Reply)
 
 
 def chunks(message: _Message) -> Iterator[_Message]:
-    """The message in parts of at most ``CHUNK_BYTES`` of payload; itself when it is no larger."""
+    """The message in parts of at most ``CHUNK_BYTES`` of payload; a message that is no larger stays whole."""
     view = memoryview(_whole(message.payload))
     last = max(0, len(view) - 1) // CHUNK_BYTES
     for index in range(last + 1):
@@ -95,7 +95,7 @@ def chunks(message: _Message) -> Iterator[_Message]:
 
 
 def joined(messages: Iterable[_Message], max_payload_bytes: int | None = None) -> Iterator[_Message]:
-    """Undo ``chunks`` on a stream of messages; payloads stay in pieces until they are decoded, which copies them once.
+    """Undo ``chunks`` on a stream of messages; payloads stay in pieces until decoding, which copies each one time.
 
     Raises PayloadError when parts do not belong together.
     """
@@ -137,7 +137,7 @@ def _bytes_field(number: int, value: bytes | memoryview) -> tuple[bytes | memory
 
 
 def _known(message: bytes, types: dict[int, int]) -> dict[int, _Value]:
-    """The message's fields that are in ``types``; others are skipped, and the last of a repeated one wins."""
+    """The message's fields that are in ``types``; the last of a repeated field wins, unknown fields are skipped."""
     return {number: value for number, kind, value in _fields(memoryview(message)) if types.get(number) == kind}
 
 
@@ -175,10 +175,10 @@ def _read_varint(view: memoryview, pos: int) -> tuple[int, int]:
 
 
 class Parsing(grpc.ServerInterceptor):
-    """Takes each method's deserializer away from gRPC (1.85 leaks when it raises) and calls it before the method.
+    """Calls each method's deserializer itself, before the method, since gRPC 1.85 leaks when a deserializer raises.
 
-    A single request that cannot be read is answered with INVALID_ARGUMENT; in a stream of requests the iterator
-    raises PayloadError, which is the method's to answer.
+    The answer to an unreadable single request is INVALID_ARGUMENT. In a stream of requests, the iterator raises
+    PayloadError for the method to handle.
     """
 
     def intercept_service(self, continuation: Callable[..., Any], details: grpc.HandlerCallDetails) -> Any:

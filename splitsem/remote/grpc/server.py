@@ -1,4 +1,4 @@
-"""GrpcServer: gives the frames of any number of clients to one TailEngine; see tail.proto."""
+"""GrpcServer gives the frames of any number of clients to one TailEngine; see tail.proto."""
 
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
@@ -22,7 +22,7 @@ from splitsem.remote.training_engine import TrainingEngine
 
 
 def training_handlers(engine: TrainingEngine | None, limits: Limits) -> dict[str, grpc.RpcMethodHandler]:
-    """OpenTraining and Train; without an engine each says that this server does not train."""
+    """Handlers of OpenTraining and Train; without an engine, each handler answers that this server does not train."""
 
     def trains() -> TrainingEngine:
         if engine is None:
@@ -59,11 +59,11 @@ class GrpcServer(TailServer):
 
     Args:
         engine: answers the frames.
-        bind: ``host:port``; port 0 takes a free one.
+        bind: ``host:port``; port 0 takes a free port.
         security: TLS and token.
         limits: what is granted.
         heartbeat_s: see ``heartbeat_options``.
-        training: trains tails of the engine's network for those who ask; None: this server does not.
+        training: trains tails of the engine's network for clients that ask; None: this server does not train.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class GrpcServer(TailServer):
         return f"{host}:{bound}"
 
     def stop(self, grace_s: float) -> None:
-        """See TailServer. Clients learn it from UNAVAILABLE and resend what was not answered elsewhere or later."""
+        """See TailServer. Clients get UNAVAILABLE and resend unanswered frames, later or to another server."""
         self._health.enter_graceful_shutdown()
         self.streams.stop()
         self._server.stop(grace_s).wait()
@@ -175,7 +175,7 @@ class GrpcServer(TailServer):
 
 def _options(limits: Limits, heartbeat_s: float) -> list[tuple[str, int]]:
     return [
-        ("grpc.so_reuseport", 0),  # else a second server silently shares the port
+        ("grpc.so_reuseport", 0),  # else a second server would silently share the port
         ("grpc.max_receive_message_length", _most_message_bytes(limits)),
         ("grpc.max_send_message_length", -1),
         *heartbeat_options(heartbeat_s),  # finds half-open connections
@@ -184,7 +184,7 @@ def _options(limits: Limits, heartbeat_s: float) -> list[tuple[str, int]]:
 
 
 def _most_message_bytes(limits: Limits) -> int:
-    """Chunks arrive whatever the limit, so that what is too much is told in words."""
+    """The message limit; leaves room for a chunk at any payload limit, so that a refusal can say why in words."""
     return -1 if limits.max_payload_bytes is None else max(limits.max_payload_bytes, CHUNK_BYTES) + 1024
 
 

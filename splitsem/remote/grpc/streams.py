@@ -1,4 +1,4 @@
-"""Streams: the frames of all connected devices on their way through one TailEngine, with their limits."""
+"""Streams passes the frames of all connected clients through one TailEngine, within limits."""
 
 import contextlib
 import logging
@@ -18,7 +18,7 @@ from splitsem.remote.tail_engine import TailEngine
 
 
 class Inbox:
-    """A bounded queue from the thread that receives to the thread that computes, so that the two overlap."""
+    """A bounded queue from the thread that receives to the thread that computes, so that both threads overlap."""
 
     def __init__(self, window: int) -> None:
         self.window = window
@@ -32,7 +32,7 @@ class Inbox:
         return len(self._frames)
 
     def put(self, frame: Frame) -> bool:
-        """Add a frame, waiting for room; False when no more are taken."""
+        """Add a frame, waiting for room; False when the inbox has ended."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended or len(self._frames) < self.window)
             if not self._ended:
@@ -41,7 +41,7 @@ class Inbox:
             return not self._ended
 
     def get(self) -> tuple[Frame, float] | None:
-        """The oldest frame and the seconds that it waited; None after the last one. Raises the error that ended it."""
+        """The oldest frame and the seconds that it waited; None after the last frame. Raises the error of ``end``."""
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._ended)
             if self._broken:
@@ -55,14 +55,14 @@ class Inbox:
             return frame, time.perf_counter() - arrived
 
     def end(self, error: PayloadError | None = None) -> None:
-        """Take no more frames, because of ``error`` if there is one; those inside can still be got."""
+        """Take no more frames, because of ``error`` if given; the frames inside can still be got."""
         with self._changed:
             self._ended = True
             self._error = self._error or error
             self._changed.notify_all()
 
     def drop(self) -> None:
-        """Take no more frames and forget those inside."""
+        """Take no more frames and forget the frames inside."""
         with self._changed:
             self._ended = self._broken = True
             self._frames.clear()
@@ -74,9 +74,9 @@ class Limits:
     """What one server grants.
 
     Attributes:
-        max_clients: streams at one time; further ones are told RESOURCE_EXHAUSTED.
-        max_window: frames of one stream that wait on the server; TCP holds back what is more.
-        max_payload_bytes: size of one payload; None: what the wire format can carry.
+        max_clients: streams at one time; further streams end with RESOURCE_EXHAUSTED.
+        max_window: frames of one stream that wait on the server; TCP holds back further frames.
+        max_payload_bytes: size of one payload; None: the wire format's limit.
         max_send_s: seconds that a client may take to accept an answer before its stream is cut.
     """
 
@@ -104,7 +104,7 @@ _STATUSES = {
 
 @contextlib.contextmanager
 def statuses(context: grpc.ServicerContext) -> Iterator[None]:
-    """Turn our exceptions into statuses with their one line."""
+    """Turn splitsem's exceptions into gRPC statuses with the exception's one line."""
     try:
         yield
     except tuple(_STATUSES) as exc:
@@ -120,7 +120,7 @@ class Streams:
     """Answers frames, each client's in order, and remembers the answers that a client may ask for again.
 
     Args:
-        engine: computes them.
+        engine: computes the answers.
         limits: what is granted.
     """
 
@@ -136,7 +136,7 @@ class Streams:
         threading.Thread(target=self._cut_stalled, daemon=True, name="stalled").start()
 
     def stop(self) -> None:
-        """Take no more frames; those received are still answered."""
+        """Take no more frames; received frames are still answered."""
         self._stopping.set()
         with self._lock:
             for stream in self._streams:
@@ -152,7 +152,7 @@ class Streams:
         return len(self._streams)
 
     def serve(self, requests: Iterable[Frame], context: grpc.ServicerContext) -> Iterator[Reply]:
-        """The replies to the frames of one device, in order."""
+        """The replies to the frames of one client, in order."""
         frames = joined(requests, self.limits.max_payload_bytes)
         stream = _Stream(frames, Inbox(self.limits.max_window), context)
         with self._lock:
@@ -211,11 +211,11 @@ class Streams:
 
 @dataclass(eq=False)
 class _Stream:
-    """One device's frames. The thread that computes receives them itself until they come faster than it answers.
+    """One client's frames. The computing thread also receives until frames come faster than answers leave.
 
-    A device that sends each frame when it has the answer to the one before (window 1, or a slow head) is so spared two
-    changes of thread a frame; from the first frame that does not wait for its predecessor's answer on, another thread
-    receives, so that receiving and computing overlap.
+    This saves two changes of thread per frame for a client that sends a frame only after the answer to its previous
+    frame (window 1, or a slow head). From the first frame that does not wait for an answer, another thread receives, so
+    that receiving and computing overlap.
     """
 
     frames: Iterator[Frame]
@@ -227,7 +227,7 @@ class _Stream:
     _is_ended: bool = False
 
     def get(self) -> tuple[Frame, float] | None:
-        """The next frame and the seconds that it waited here; None after the last one. Raises PayloadError."""
+        """The next frame and the seconds that it waited here; None after the last frame. Raises PayloadError."""
         if self._has_receiver:
             return self.inbox.get()
         self._is_receiving = True
@@ -241,10 +241,10 @@ class _Stream:
         return frame, 0.0
 
     def end(self) -> None:
-        """Take no more frames; those received can still be got."""
+        """Take no more frames; received frames can still be got."""
         self._is_ended = True
         self.inbox.end()
-        if self._is_receiving:  # nothing else wakes it; a frame that comes just now is sent again, to whom comes after
+        if self._is_receiving:  # only this wakes it; the client resends a frame that is lost here
             self.context.cancel()
 
     def _receive(self) -> Frame | None:

@@ -1,4 +1,4 @@
-"""Grpc: the option ``transport=grpc``."""
+"""Grpc is the option ``transport=grpc`` of the configuration, for inference and split training."""
 
 import grpc
 
@@ -19,8 +19,8 @@ from splitsem.remote.training_tail import TrainingTail, TrainingTransport
 
 
 class GrpcTrainingTail(TrainingTail):
-    """Trains with a GrpcServer. A request that got no reply is sent again, over a new connection; the server carries it
-    out once. A server that was restarted has lost the tail: SessionError.
+    """Trains with a GrpcServer. A request without a reply is sent again over a new connection; the server carries a
+    resent request out one time only. A restarted server has lost the tail: SessionError.
 
     Args:
         target: the server's ``host:port``.
@@ -50,17 +50,17 @@ class GrpcTrainingTail(TrainingTail):
 
 
 class _End(GrpcTail):
-    """A device end with the RPCs of training."""
+    """The edge's end with the RPCs of training."""
 
     def open_training(self, request: tail_pb2.OpenTrainingRequest) -> tail_pb2.OpenTrainingReply:
-        """A session for this plan."""
+        """Open a session for this plan."""
         reply: tail_pb2.OpenTrainingReply = self._persist(
             lambda: self._unary("OpenTraining", request, tail_pb2.OpenTrainingReply)
         )
         return reply
 
     def train(self, frame: Frame) -> Answer:
-        """The answer to one request."""
+        """The answer to one request of training."""
 
         def once() -> Answer:
             method = self._connected().unary_unary(PATH + "Train", Frame.to_bytes, Reply.from_bytes)
@@ -72,7 +72,7 @@ class _End(GrpcTail):
         return answer
 
     def _prepare_retry(self, exc: grpc.RpcError, failures: int) -> None:
-        """As for frames, but a session that is gone cannot be opened again, and a broken connection is counted."""
+        """As in GrpcTail, but a lost session cannot be opened again, and a broken connection is counted."""
         if exc.code() is grpc.StatusCode.ABORTED:
             raise SessionError(f"{self.target}: {exc.details()}") from exc
         if exc.code() is grpc.StatusCode.UNIMPLEMENTED:
@@ -85,14 +85,14 @@ class Grpc(TrainingTransport):
     """Frames over one bidirectional gRPC stream.
 
     Args:
-        target: ``host:port`` that the device connects to.
-        bind: ``host:port`` that the server listens on; port 0 takes a free one.
-        window: frames that the device may have unanswered.
-        retry: the device's deadlines and backoff.
+        target: ``host:port`` that the edge connects to.
+        bind: ``host:port`` that the server listens on; port 0 takes a free port.
+        window: frames that the edge may have unanswered.
+        retry: the edge's deadlines and backoff.
         security: TLS and token, of the end that runs here.
         limits: what the server grants.
-        heartbeat_s: seconds of silence after which an end asks for a sign of life; as many later it gives up.
-        start: ``ssh`` starts the server first, on ``host`` of the file ``inventory``; None: it runs already.
+        heartbeat_s: seconds of silence after which an end pings its peer; after as many more, the end gives up.
+        start: ``ssh`` starts the server first, on ``host`` of the file ``inventory``; None: the server runs already.
         host: see ``start``.
         inventory: see ``start``.
     """

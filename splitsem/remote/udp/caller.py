@@ -1,4 +1,4 @@
-"""Caller: the client's protocol: handshake, requests, answers, heartbeat, reconnecting; no socket, no thread."""
+"""Caller is the client's protocol: handshake, requests, answers, heartbeat, reconnecting; no socket, no thread."""
 
 import errno
 import os
@@ -38,9 +38,9 @@ class _Request(NamedTuple):
 
 
 class Caller:
-    """Sees requests answered once each, in whatever order, across lost packets and restarted servers.
+    """Gets one answer for each request, in any order, across lost packets and restarted servers.
 
-    Its methods may be called from any thread; those of the endpoint's ``Side`` are the endpoint's.
+    Any thread may call the methods, except those of ``Side``, which the endpoint calls.
 
     Args:
         peer: the server's name, for messages.
@@ -58,7 +58,7 @@ class Caller:
         self._requests: dict[int, _Request] = {}  # unanswered, ascending
         self._request_bytes = 0
         self._outcomes: dict[int, Answer | SplitSemError] = {}
-        self._abandoned: set[int] = set()  # unanswered, and nobody waits
+        self._abandoned: set[int] = set()  # unanswered requests that nobody waits for
         self._next_request = 0
         self._limits: Limits | None = None
         self._failure: SplitSemError | None = None
@@ -76,7 +76,7 @@ class Caller:
             self._raise_failure()
 
     def submit(self, payload: bytes, purpose: Purpose) -> int:
-        """Queue a request as soon as the window allows; its number. Raises LinkError, PayloadError."""
+        """Queue a request as soon as the window allows; returns its number. Raises LinkError, PayloadError."""
         with self.lock:
             self.lock.wait_for(lambda: self._failure is not None or self._has_room(len(payload)))
             self._raise_failure()
@@ -94,7 +94,7 @@ class Caller:
             return number
 
     def wait(self, number: int) -> Answer:
-        """The answer to a request, once. Raises what became of it instead, or LinkError."""
+        """Wait for the answer to a request and forget the request. Raises the request's error, or LinkError."""
         with self.lock:
             self.lock.wait_for(lambda: number in self._outcomes or self._failure is not None)
             if number not in self._outcomes:
@@ -105,14 +105,14 @@ class Caller:
         return outcome
 
     def abandon(self, numbers: set[int]) -> None:
-        """Nobody will wait for these any more."""
+        """Discard the answers to these requests."""
         with self.lock:
             for number in numbers:
                 if self._outcomes.pop(number, None) is None:
                     self._abandoned.add(number)
 
     def leave(self) -> None:
-        """Say goodbye with the next datagrams; nothing is answered any more."""
+        """Send BYE with the next datagrams; no request is answered afterwards."""
         with self.lock:
             self._is_leaving = True
             self._fail(LinkError(f"the connection to {self._peer} was closed on this side"))
@@ -179,7 +179,7 @@ class Caller:
     def _begin_handshake(self, now_s: float) -> None:
         self._connection = int.from_bytes(os.urandom(8), "little")
         self._conversation: Conversation | None = None
-        self._has_agreed = False  # to the plan, on this connection: no frame may overtake it
+        self._has_agreed = False  # to the plan, on this connection: no frame may overtake the plan
         self._cookie = NO_COOKIE
         self._base = next(iter(self._requests), self._next_request)
         self._hello_s, self._num_hellos, self._num_challenges = now_s, 0, 0
@@ -204,7 +204,7 @@ class Caller:
         if packet.kind is Kind.CHALLENGE and len(packet.body) == len(NO_COOKIE) and self._cookie != packet.body:
             self._cookie = bytes(packet.body)
             self._num_challenges += 1
-            if self._num_challenges <= self._settings.retries + 1:  # else: no hurry, it may go on for ever
+            if self._num_challenges <= self._settings.retries + 1:  # else wait: challenges may go on for ever
                 self._hello_s, self._num_hellos = now_s, 0
         elif packet.kind is Kind.WELCOME and self._cookie != NO_COOKIE and (limits := Limits.parse(packet.body)):
             self._limits = limits

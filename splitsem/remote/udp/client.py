@@ -1,4 +1,4 @@
-"""UdpTail: the device's end of the datagram transport."""
+"""UdpTail is the edge's end of the UDP transport."""
 
 import queue
 import threading
@@ -20,9 +20,9 @@ _CLOSED = "open(plan) first: there is no connection"
 class UdpTail(RemoteTail):
     """Sends frames as datagrams and hands out the answers in order.
 
-    With ``loss="tolerate"`` a frame of which too much is missing is answered by an ``Answer`` with an empty payload
-    (its ``output()`` raises PayloadError) and counted in ``counts.frames_lost``; nothing is then resent but what
-    steers the connection, and the answers.
+    With ``loss="tolerate"``, frames are not resent; only answers and packets that steer the connection are. A frame of
+    which too much is missing gets an ``Answer`` with an empty payload (its ``output()`` raises PayloadError) and counts
+    in ``counts.frames_lost``.
 
     Args:
         target: ``HOST:PORT`` of the server.
@@ -38,7 +38,7 @@ class UdpTail(RemoteTail):
 
     @property
     def counts(self) -> Counts:
-        """What this end has seen on the present connection."""
+        """Counts of this end on the present connection."""
         return self._caller.counts if self._caller else Counts()
 
     def open(self, plan: Plan) -> None:
@@ -56,8 +56,8 @@ class UdpTail(RemoteTail):
     def stream(self, payloads: Iterable[bytes], window: int | None = None) -> Iterator[Answer]:
         """See RemoteTail; ``request_id`` counts this stream's frames from 0.
 
-        Raises LinkError (the server is gone), ConfigError (it came back and no longer agrees) and PayloadError (the
-        server cannot read a frame).
+        Raises LinkError (the server is gone), ConfigError (a restarted server disagrees with the plan) and PayloadError
+        (the server cannot read a frame).
         """
         if window is not None and window < 1:
             raise ValueError(f"window must be at least 1, got {window}")
@@ -99,7 +99,7 @@ class UdpTail(RemoteTail):
 
 
 class _Stream:
-    """One stream: a thread draws payloads and submits them, the consumer's takes the answers."""
+    """One stream: a thread draws and submits payloads, the consumer's thread takes the answers."""
 
     def __init__(self, caller: Caller, endpoint: Endpoint, payloads: Iterable[bytes], window: int) -> None:
         self._caller, self._endpoint, self._payloads = caller, endpoint, payloads
@@ -108,7 +108,7 @@ class _Stream:
         self._is_over = False
 
     def answers(self) -> Iterator[Answer]:
-        """The answers, in order; the window frees a place when one is taken."""
+        """The answers, in order; each taken answer frees a place in the window."""
         feeder = threading.Thread(target=self._feed, name="splitsem-udp-stream", daemon=True)
         feeder.start()
         place = 0
@@ -132,7 +132,7 @@ class _Stream:
                 self._numbers.put(self._caller.submit(payload, Purpose.FRAME))
                 self._endpoint.push()
             if self._is_over:
-                self._drop_rest()  # what the consumer could not see when it left
+                self._drop_rest()  # requests submitted after the consumer left
         except BaseException as exc:  # noqa: BLE001 - handed to the consumer, which raises it
             self._numbers.put(exc)
         else:

@@ -1,4 +1,4 @@
-"""Conversation: one connection's two halves and its acknowledgements; no socket, no clock, no thread."""
+"""Conversation joins a connection's inbox, outbox and acknowledgements; no socket, no clock, no thread."""
 
 from splitsem.remote.udp import packets
 from splitsem.remote.udp.inbox import Inbox, Message
@@ -8,9 +8,9 @@ from splitsem.remote.udp.settings import Counts, Settings
 
 
 class SequenceRanges:
-    """The sequence numbers seen, as at most ``max_ranges`` inclusive ranges; older ones are forgotten.
+    """The sequence numbers seen, as at most ``max_ranges`` inclusive ranges; older ranges are forgotten.
 
-    A forgotten number counts as seen: its sender has written it off long since and has sent its content again.
+    A forgotten number counts as seen: its sender counts the packet as lost and has resent the content.
 
     >>> seen = SequenceRanges(max_ranges=64)
     >>> [seen.add(n) for n in (0, 1, 4, 1)], seen.highest_first()
@@ -28,7 +28,7 @@ class SequenceRanges:
         return sequence < self._floor or any(low <= sequence <= high for low, high in reversed(self._ranges))
 
     def add(self, sequence: int) -> bool:
-        """Note an arrival; False when it was there already."""
+        """Note an arrival; False for a number that was seen before."""
         ranges = self._ranges
         if ranges and sequence == ranges[-1][1] + 1:
             ranges[-1][1] = sequence
@@ -53,12 +53,12 @@ class SequenceRanges:
 
 
 class Conversation:
-    """What two ends of a connection say to each other: messages both ways, each once, of any size within the limits.
+    """One end of a connection: messages of any size within the limits go both ways, each delivered one time.
 
     Args:
-        connection: the number that every packet of it carries.
+        connection: the number that every packet of the connection carries.
         settings: how to send and how much to keep.
-        counts: where to count.
+        counts: updated by the conversation.
         now_s: the time, on the caller's clock.
     """
 
@@ -68,18 +68,18 @@ class Conversation:
         self.outbox = Outbox(connection, settings, counts)
         self.inbox = Inbox(settings, counts)
         self._counts = counts
-        self._max_unsettled = 2 * settings.window + 2  # answers of which the acknowledgement may be under way
+        self._max_unsettled = 2 * settings.window + 2  # answers whose acknowledgement may be under way
         self._seen = SequenceRanges(packets.max_ack_ranges(settings.fragment_bytes))
         self._num_owed = 0  # packets taken in since the last ACK
         self._acks: list[Datagram] = []
 
     @property
     def has_failed(self) -> bool:
-        """The peer has not answered for ``retries`` time-outs, and one more."""
+        """Whether the peer was silent for ``retries`` + 1 time-outs."""
         return self.outbox.has_failed
 
     def receive(self, packet: Packet, now_s: float) -> Message | None:
-        """Take in an ACK, PING, DATA or FINISH; the message that it completes."""
+        """Take in an ACK, PING, DATA or FINISH; returns the message that the packet completes."""
         if packet.kind is Kind.ACK:
             ranges = packets.parse_ack(packet)
             if ranges is None or not self.outbox.acknowledge(ranges, now_s):
@@ -107,7 +107,7 @@ class Conversation:
         return out
 
     def next_s(self, now_s: float) -> float:
-        """When to call ``outgoing`` next, if nothing is heard until then."""
+        """When to call ``outgoing`` next, if no packet arrives before."""
         return now_s if self._acks or self._num_owed else self.outbox.next_s(now_s)
 
     def _take_in(self, packet: Packet, fragment: Fragment | None, now_s: float) -> Message | None:
@@ -117,19 +117,19 @@ class Conversation:
             return None
         message, is_taken = None, True
         if fragment is not None and self.outbox.num_unsettled > self._max_unsettled:
-            self._counts.refused += 1  # a peer that takes no answers gets none
+            self._counts.refused += 1  # a peer that acknowledges no answers gets none
             is_taken = False
         elif fragment is not None:
             take = self.inbox.finish if packet.kind is Kind.FINISH else self.inbox.accept
             is_taken, message = take(fragment, now_s)
-        if is_taken:  # what did not fit is not acknowledged, so it comes again
+        if is_taken:  # a refused fragment is not acknowledged, so it is resent
             self._seen.add(packet.sequence)
             self._owe_ack()
         return message
 
     def _owe_ack(self) -> None:
         self._num_owed += 1
-        if self._num_owed >= self._seen.max_ranges:  # so that no range is forgotten unsaid
+        if self._num_owed >= self._seen.max_ranges:  # so that every range is sent before it is forgotten
             self._write_ack()
 
     def _write_ack(self) -> None:

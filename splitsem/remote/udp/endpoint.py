@@ -1,4 +1,4 @@
-"""Endpoint: a UDP socket and the thread that serves it; one system call carries many datagrams where Linux can."""
+"""Endpoint is a UDP socket and its thread; on Linux, one system call carries many datagrams."""
 
 import contextlib
 import errno
@@ -27,7 +27,7 @@ _SEGMENT_SIZE = struct.Struct("@H")
 
 
 class Side(Protocol):
-    """What an endpoint serves; called from its thread only, ``lock`` held."""
+    """The protocol above an endpoint; the endpoint calls it from its own thread, holding ``lock``."""
 
     lock: threading.Condition
     counts: Counts
@@ -36,20 +36,20 @@ class Side(Protocol):
         """Take in a datagram."""
 
     def outgoing(self, now_s: float) -> Iterable[tuple[Address, list[Datagram]]]:
-        """What may leave now."""
+        """The datagrams that may leave now, by address."""
 
     def next_s(self, now_s: float) -> float:
-        """When something will be due if nothing is heard."""
+        """When ``outgoing`` is due next, if no datagram arrives before."""
 
     def trouble(self, error: OSError | None) -> None:
-        """The operating system refused to send or receive; None: the endpoint has stopped."""
+        """Note that the operating system refused to send or receive; None: the endpoint has stopped."""
 
 
 class Endpoint:
     """Serves a socket until ``close``.
 
     Args:
-        sock: a bound or connected datagram socket, owned from now on.
+        sock: a bound or connected datagram socket; the endpoint closes it.
         side: the protocol above.
     """
 
@@ -67,12 +67,12 @@ class Endpoint:
         self._thread.start()
 
     def wake(self) -> None:
-        """Something new is to be sent."""
-        with contextlib.suppress(BlockingIOError, OSError):  # full: it will wake anyway; closed: nothing to wake
+        """Tell the endpoint's thread that there is something to send."""
+        with contextlib.suppress(BlockingIOError, OSError):  # full: the thread wakes anyway; closed: there is no thread
             self._wake_w.send(b"\0")
 
     def push(self) -> None:
-        """Something new is to be sent: send what may leave at once from this thread, its own does the rest."""
+        """Send what may leave at once from the calling thread; the endpoint's thread sends the rest."""
         if self._sending.acquire(blocking=False):
             try:
                 self._flush()
@@ -90,7 +90,7 @@ class Endpoint:
     def _set_options(self) -> None:
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             self._sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
-        with contextlib.suppress(OSError):  # a packet beyond the MTU is an error, never cut up by IP
+        with contextlib.suppress(OSError):  # a packet beyond the MTU is an error; IP does not fragment it
             level, option = _MTU_DISCOVER[self._sock.family]
             self._sock.setsockopt(level, option, _PMTUDISC_DO)
         with contextlib.suppress(OSError):
@@ -158,7 +158,7 @@ class Endpoint:
         for _ in range(2):
             try:
                 self._sock.sendmsg(buffers, control, 0, *([address] if address else []))
-            except BlockingIOError:  # the device is slower than we are: wait for it a little
+            except BlockingIOError:  # the network card is slower: wait a little
                 select.select([], [self._sock], [], 0.05)
                 continue
             except OSError as exc:
@@ -182,7 +182,7 @@ class Endpoint:
 
 
 def _groups(datagrams: Sequence[Datagram]) -> Iterable[Sequence[Datagram]]:
-    """Runs that one segmented send can carry: equal sizes, the last one may be shorter."""
+    """Groups of datagrams for one segmented send each: equal sizes, the last datagram may be shorter."""
     start = first = last = total = 0
     for i, datagram in enumerate(datagrams):
         size = sum(map(len, datagram))

@@ -1,4 +1,4 @@
-"""Inbox: puts fragments together again, in bounded memory."""
+"""Inbox joins fragments to messages in bounded memory; zero_fill repairs payloads with gaps."""
 
 import zlib
 from collections.abc import Iterable
@@ -16,9 +16,9 @@ class Message(NamedTuple):
     """A message that arrived.
 
     Attributes:
-        number: its place among the sender's messages, from 0.
-        purpose: what it is, for the layer above.
-        payload: its bytes, zeros where some are missing; empty when less than half of it arrived.
+        number: index among the sender's messages, from 0.
+        purpose: what the message is, for the layer above.
+        payload: the bytes, zeros where bytes are missing; empty when less than half of the message arrived.
         missing: the missing stretches as (first byte, number of bytes); empty for a whole message.
     """
 
@@ -29,14 +29,14 @@ class Message(NamedTuple):
 
 
 class _Parts:
-    """A message in parts: its beginning in one piece, and what came early."""
+    """A message in parts: its beginning in one piece, and fragments that arrived early."""
 
     __slots__ = ("early", "fragment_bytes", "front", "heard_s", "num_bytes", "num_front", "purpose", "size")
 
     def __init__(self, fragment: Fragment, now_s: float) -> None:
         self.purpose, self.size, self.fragment_bytes = fragment.purpose, fragment.size, fragment.fragment_bytes
         self.front = bytearray()
-        self.num_front = 0  # fragments in it
+        self.num_front = 0  # fragments in the beginning
         self.early: dict[int, bytes] = {}
         self.num_bytes = 0
         self.heard_s = now_s
@@ -64,13 +64,13 @@ class _Parts:
 
 
 class Inbox:
-    """The receiving half of a conversation: each message is handed out once, whatever arrives twice or late.
+    """The receiving half of a conversation: each message is handed out one time, whatever arrives twice or late.
 
-    What is kept never exceeds twice what was received; whole messages count against ``buffer_bytes`` until ``release``.
+    The inbox keeps at most twice the bytes received; whole messages count against ``buffer_bytes`` until ``release``.
 
     Args:
         settings: the limits.
-        counts: where to count.
+        counts: updated by the inbox.
     """
 
     def __init__(self, settings: Settings, counts: Counts) -> None:
@@ -82,7 +82,7 @@ class Inbox:
         self.held_bytes = 0
 
     def accept(self, fragment: Fragment, now_s: float) -> tuple[bool, Message | None]:
-        """Take a fragment. Returns whether to acknowledge it, and the message that it completes."""
+        """Take a fragment. Returns whether to acknowledge the fragment, and the message that it completes."""
         number = fragment.number
         if self._is_done(number):
             self._counts.duplicates += 1
@@ -104,7 +104,7 @@ class Inbox:
         return True, self._hand_out(number, parts)
 
     def finish(self, fragment: Fragment, now_s: float) -> tuple[bool, Message | None]:
-        """The sender gives up on what is missing: hand the message out with its gaps."""
+        """Hand the message out with its gaps, since the sender gives up the missing fragments. As ``accept``."""
         if self._is_done(fragment.number):
             return True, None
         parts = self._parts_of(fragment, now_s)
@@ -115,12 +115,12 @@ class Inbox:
         return True, message
 
     def release(self, num_bytes: int) -> None:
-        """A message of so many bytes that was handed out is no longer kept."""
+        """Free the place of a handed-out message of ``num_bytes`` bytes."""
         self.held_bytes -= num_bytes
         self._num_waiting -= 1
 
     def expire(self, now_s: float) -> int:
-        """Drop messages that have stood still in parts for ``max_age_s``; how many those were."""
+        """Drop messages in parts that got no fragment for ``max_age_s``; returns their number."""
         old = [n for n, parts in self._parts.items() if now_s - parts.heard_s > self._settings.max_age_s]
         for number in old:
             self.held_bytes -= self._parts.pop(number).num_bytes
@@ -176,14 +176,14 @@ def _with_gaps(number: int, parts: _Parts) -> Message:
 
 
 _FILLABLE = (wire.CodecId.IDENTITY, wire.CodecId.HALF_PRECISION)
-"""Codecs whose bodies are plain numbers: zero bytes are zeros, and nothing depends on what came before."""
+"""Codecs whose bodies are plain numbers: zero bytes mean zeros, and no element depends on earlier elements."""
 
 
 def zero_fill(payload: bytes | memoryview, missing: Iterable[tuple[int, int]]) -> bytes | None:
     """The payload with a checksum that fits the zeros in its gaps; None when the gaps cannot be filled.
 
-    They can where the codec writes each element by itself and the gaps lie in tensor bodies (and perhaps the checksum):
-    dtypes, shapes and sizes must have arrived.
+    Gaps can be filled where the codec writes each element by itself and the gaps lie in tensor bodies (or in the
+    checksum): dtypes, shapes and sizes must have arrived.
 
     Args:
         payload: as long as the original, zeros where bytes are missing.

@@ -1,4 +1,4 @@
-"""Outbox: cuts messages into fragments and sees them across; sockets and clocks are the caller's."""
+"""Outbox cuts messages into fragments and sends them until acknowledged, paced and without sockets or clocks."""
 
 import math
 from collections import deque
@@ -18,7 +18,7 @@ class RoundTrip:
     """Smoothed round-trip time and its deviation (RFC 6298): ``timeout_s = srtt_s + 4 · deviation_s``.
 
     Args:
-        max_timeout_s: the longest time-out, however often it was doubled.
+        max_timeout_s: the longest time-out after any number of doublings.
     """
 
     def __init__(self, max_timeout_s: float = 2.0) -> None:
@@ -27,7 +27,7 @@ class RoundTrip:
         self._deviation_s = 0.0
 
     def observe(self, rtt_s: float) -> None:
-        """Take one sample into account."""
+        """Update the estimate by one measured round trip."""
         if self.srtt_s is None:
             self.srtt_s, self._deviation_s = rtt_s, rtt_s / 2
         else:
@@ -62,7 +62,7 @@ class TokenBucket:
         self._bytes, self._at_s = self._burst_bytes, 0.0
 
     def ready_s(self, now_s: float) -> float:
-        """From when on a packet may leave (``now_s`` when it may at once). Debts are paid first."""
+        """The earliest time at which a packet may leave, ``now_s`` or later; a debt delays the packet."""
         if math.isinf(self._bytes_per_s):
             return now_s
         self._bytes = min(self._burst_bytes, self._bytes + max(now_s - self._at_s, 0.0) * self._bytes_per_s)
@@ -70,18 +70,18 @@ class TokenBucket:
         return now_s if self._bytes >= 0 else now_s - self._bytes / self._bytes_per_s
 
     def take(self, num_bytes: int) -> None:
-        """Pay for a packet; may leave a debt, which makes the next one wait."""
+        """Pay for a packet; a debt makes the next packet wait."""
         self._bytes -= num_bytes
 
 
 class CongestionWindow:
-    """Bytes that may be under way: slow start, then additive increase, ×0.7 at most once a round trip of losses.
+    """Bytes that may be under way: slow start, then additive increase; ×0.7 at most one time per round trip of losses.
 
     RFC 9002, appendix B, with the milder decrease of CUBIC.
 
     Args:
         packet_bytes: size of a full packet.
-        max_bytes: never more than this.
+        max_bytes: largest window.
         fixed: stay at ``max_bytes`` whatever is lost (for a sender paced at a known rate).
     """
 
@@ -92,7 +92,7 @@ class CongestionWindow:
         self.size_bytes = max_bytes if fixed else min(max_bytes, 16 * packet_bytes)
 
     def arrived(self, num_bytes: int, is_full: bool) -> None:
-        """So many bytes were acknowledged; the window grows only while it is what holds the sender back."""
+        """Note acknowledged bytes; the window grows only while it is what limits the sender (``is_full``)."""
         if self._fixed or not is_full:
             return
         slow_start = self.size_bytes < self._threshold_bytes
@@ -100,7 +100,7 @@ class CongestionWindow:
         self.size_bytes = min(self.size_bytes + growth, self._max_bytes)
 
     def lost(self, sequence: int, next_sequence: int) -> None:
-        """A packet was lost; losses among the packets that were under way at the last decrease count once."""
+        """Note a lost packet; losses of packets that were under way at the last decrease do not count again."""
         if self._fixed or sequence < self._recovered_from:
             return
         self._recovered_from = next_sequence
@@ -108,14 +108,14 @@ class CongestionWindow:
         self._threshold_bytes = self.size_bytes
 
 
-_REORDER = 3  # a packet is lost once one sent so many later has arrived (RFC 9002, 6.1.1)
+_REORDER = 3  # a packet is lost when a packet sent so many later has arrived (RFC 9002, 6.1.1)
 _FINISH = -1
 _PING_BYTES = 24
-_TICK_S = 0.002  # sleeping is no finer, so the bucket must hold what leaves in that time
+_TICK_S = 0.002  # granularity of sleep, so the bucket must hold what leaves in this time
 
 
 class _Message:
-    """A message on its way. Each fragment is in one place: fresh, in flight, to go again, or settled."""
+    """A message on its way. Each fragment is in one of four states: fresh, in flight, to be resent, or settled."""
 
     __slots__ = ("fragment_bytes", "has_lost", "left", "next_index", "num", "number", "purpose", "tolerant", "view")
 
@@ -138,20 +138,20 @@ _Flight = tuple[_Message | None, int, float, int]  # message (None: a PING), ind
 class Outbox:
     """The sending half of a conversation.
 
-    Every transmission has a sequence number of its own, a resent fragment a new one, so an acknowledgement is never
-    ambiguous (as in QUIC, RFC 9002). A packet is lost once three later ones or 9/8 round trips have gone by since a
-    later one arrived. When nothing at all is heard for a time-out, the oldest fragments go out again; ``retries``
-    such time-outs in a row, and one more, are the end.
+    Every transmission has a new sequence number, also that of a resent fragment, so an acknowledgement is never
+    ambiguous (as in QUIC, RFC 9002). A packet is lost when a packet sent three later has arrived, or 9/8 round trips
+    after any later packet arrived. After a time-out without any packet from the peer, the oldest fragments are resent;
+    after ``retries`` + 1 such time-outs in a row, the outbox gives up.
 
     Args:
         connection: the number on every packet.
         settings: how to send.
-        counts: where to count.
+        counts: updated by the outbox.
 
     Attributes:
-        num_unsettled: messages of which the peer has not confirmed all.
-        num_confirmed: all messages below this number have been confirmed.
-        has_failed: the peer was silent for ``retries`` time-outs, and one more.
+        num_unsettled: number of messages that the peer has not confirmed completely.
+        num_confirmed: the peer has confirmed all messages below this number.
+        has_failed: whether the peer was silent for ``retries`` + 1 time-outs.
         on_timeout: called at each time-out.
     """
 
@@ -179,18 +179,18 @@ class Outbox:
         self.on_timeout: Callable[[], None] = lambda: None
 
     def offer(self, number: int, purpose: int, payload: bytes, tolerant: bool = False) -> None:
-        """Queue a message; a tolerant one is never resent."""
+        """Queue a message; a tolerant message is never resent."""
         self.num_unsettled += 1
         self._fresh.append(_Message(number, purpose, payload, self._settings.fragment_bytes, tolerant))
 
     def ping(self) -> None:
-        """Ask for a sign of life with the next packets, unless some are under way anyway."""
+        """Send a PING with the next packets, unless packets are under way anyway."""
         if not self._flight:
             self._probes = max(self._probes, 1)
 
     @property
     def is_idle(self) -> bool:
-        """Nothing waits to be sent or acknowledged."""
+        """Whether nothing waits to be sent or acknowledged."""
         return not (self._flight or self._fresh or self._again or self._probes)
 
     def take(self, now_s: float, limit: int) -> list[Datagram]:
@@ -218,7 +218,7 @@ class Outbox:
         return out
 
     def acknowledge(self, ranges: Sequence[tuple[int, int]], now_s: float) -> bool:
-        """Settle what arrived and find what was lost; False when the ranges name packets never sent."""
+        """Settle arrived packets and find lost packets; False when the ranges name packets never sent."""
         largest = ranges[0][1]
         if largest >= self._next_sequence:
             return False
@@ -241,14 +241,14 @@ class Outbox:
         return True
 
     def tick(self, now_s: float) -> None:
-        """Do what has become due: time thresholds of losses, time-outs."""
+        """Handle time thresholds of losses and time-outs that are due."""
         if now_s >= self._loss_s:
             self._find_losses(now_s)
         if self._flight and now_s >= self._timeout_s():
             self._time_out(now_s)
 
     def next_s(self, now_s: float) -> float:
-        """When to call ``tick`` and ``take`` next, if nothing is heard until then."""
+        """When to call ``tick`` and ``take`` next, if no packet arrives before."""
         due_s = min(self._loss_s, self._timeout_s() if self._flight else inf)
         has_more = self._again or self._fresh
         if self._probes or (has_more and self._flight_bytes < self._window.size_bytes):
@@ -347,7 +347,7 @@ class Outbox:
             return
         for sequence in list(self._flight)[:2]:
             message, index, _, _ = self._flight[sequence]
-            # what is tolerant waits: the PING's acknowledgement will say whether it arrived
+            # a tolerant message waits: the PING's acknowledgement tells whether it arrived
             if message is None or not message.tolerant or index == _FINISH:
                 self._lose(sequence)
         self._probes = 2 if self._again else 1

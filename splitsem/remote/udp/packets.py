@@ -1,7 +1,7 @@
-"""Datagrams: one checked packet each; whatever is not exactly one is no packet (docs/decisions/udp-transport.md).
+"""Packets, fragments and message bodies of the UDP transport as bytes (docs/decisions/udp-transport.md).
 
-``magic version kind connection sequence | body | crc32``, little-endian. Every DATA packet says by itself where its
-fragment belongs, so fragments arrive in any order, twice, or not at all.
+A datagram is one packet: ``magic version kind connection sequence | body | crc32``, little-endian. Every DATA packet
+says where its fragment belongs, so fragments may arrive in any order, twice, or not at all.
 """
 
 import json
@@ -26,7 +26,7 @@ _FRAGMENT = struct.Struct("<BQIIH")
 _RANGE = struct.Struct("<II")
 _CRC = struct.Struct("<I")
 OVERHEAD_BYTES = _HEADER.size + _FRAGMENT.size + _CRC.size
-"""What a DATA packet adds to its fragment; IP and UDP add 28 more."""
+"""Bytes that a DATA packet adds to its fragment; IP and UDP add 28 more."""
 MAX_FRAGMENT_BYTES = MAX_DATAGRAM_BYTES - OVERHEAD_BYTES
 
 Datagram = tuple[bytes | memoryview, ...]
@@ -56,11 +56,11 @@ class Packet(NamedTuple):
     """A whole, undamaged packet.
 
     Attributes:
-        version: of the sender's packet format; only HELLO and RESET may carry another than ours.
-        kind: what it is for.
+        version: of the sender's packet format; only HELLO and RESET may carry a foreign version.
+        kind: what the packet is for.
         connection: the number that the client drew for this connection.
-        sequence: the packet's own number (kinds in ``ACKED_KINDS``); an ACK's largest; else 0.
-        body: what the kind says.
+        sequence: the packet's own number (kinds in ``ACKED_KINDS``); the largest number of an ACK; else 0.
+        body: content, by kind.
     """
 
     version: int
@@ -71,13 +71,13 @@ class Packet(NamedTuple):
 
 
 class Fragment(NamedTuple):
-    """A piece of a message, as DATA carries it; FINISH carries one with an empty body.
+    """A piece of a message, as DATA carries it; FINISH carries a fragment with an empty body.
 
     Attributes:
         purpose: what the message is, for the layer above.
-        number: the message's.
+        number: of the message.
         size: bytes of the whole message.
-        place: which fragment it is, from 0: its bytes start at ``place · fragment_bytes``.
+        place: index of the fragment, from 0; its bytes start at ``place · fragment_bytes``.
         fragment_bytes: size of every fragment but the last.
         body: the bytes.
     """
@@ -91,7 +91,7 @@ class Fragment(NamedTuple):
 
 
 def num_fragments(size: int, fragment_bytes: int) -> int:
-    """How many fragments a message takes; an empty one takes one.
+    """How many fragments a message takes; an empty message takes one.
 
     >>> num_fragments(0, 1400), num_fragments(1400, 1400), num_fragments(1401, 1400)
     (1, 1, 2)
@@ -117,7 +117,7 @@ def pack_finish(connection: int, sequence: int, fragment: Fragment) -> Datagram:
 
 
 def max_ack_ranges(fragment_bytes: int) -> int:
-    """How many ranges an ACK holds that is no longer than a DATA packet.
+    """The most ranges of an ACK that is at most as long as a DATA packet.
 
     >>> max_ack_ranges(1400), max_ack_ranges(64)
     (64, 10)
@@ -163,7 +163,7 @@ def parse_fragment(packet: Packet) -> Fragment | None:
 
 
 def parse_ack(packet: Packet) -> list[tuple[int, int]] | None:
-    """The acknowledged ranges, highest first, apart and falling; None when they are not."""
+    """The acknowledged ranges, highest first; None unless the ranges are falling and apart."""
     if not packet.body or len(packet.body) % _RANGE.size or len(packet.body) > MAX_ACK_RANGES * _RANGE.size:
         return None
     largest, above = packet.sequence, packet.sequence + 2
@@ -193,15 +193,15 @@ class Purpose(IntEnum):
     ECHO = 3  # client: bytes to count
     PROFILE = 4  # client: points and budget as JSON, a zero byte, and perhaps a payload of the plan to time
     AGREED = 16  # server: the plan holds
-    DISAGREED = 17  # server: it does not; text
+    DISAGREED = 17  # server: the plan does not hold; text
     ANSWER = 18  # server: seconds on the server, seconds in the queue, output
     BAD_FRAME = 19  # server: the payload is damaged or does not fit; text
     LOST = 20  # server: too much of the frame is missing; text
-    ECHOED = 21  # server: all of it arrived
+    ECHOED = 21  # server: all bytes of the ECHO arrived
     FAILED = 22  # server: the tail could not compute it; text
-    FILLED = 23  # server: as ANSWER, of a frame whose missing symbols were taken as zeros
+    FILLED = 23  # server: as ANSWER, of a frame whose missing symbols count as zeros
     PROFILED = 24  # server: as ANSWER: seconds of answering the payload, 0, and the LUT as JSON
-    BUSY = 25  # server: it does not measure itself now; text
+    BUSY = 25  # server: too busy to measure itself; text
 
 
 class Reset(IntEnum):
@@ -216,9 +216,9 @@ class Hello(NamedTuple):
     """Body of HELLO.
 
     Attributes:
-        cookie: what the server's CHALLENGE asked for; zeros at first.
-        token: the client's secret, by which it takes up its session again after a break.
-        base: number of the first request of this connection; what is before it is answered.
+        cookie: the cookie of the server's CHALLENGE; zeros at first.
+        token: the client's secret, by which the client resumes its session after a break.
+        base: number of the first request of this connection; all earlier requests are answered.
     """
 
     cookie: bytes
@@ -226,12 +226,12 @@ class Hello(NamedTuple):
     base: int
 
     def pack(self) -> bytes:
-        """As bytes."""
+        """The body as bytes."""
         return _HELLO.pack(*self)
 
     @classmethod
     def parse(cls, body: bytes | memoryview) -> "Hello | None":
-        """From bytes; None when they are not one."""
+        """Read a body; None when the bytes are no such body."""
         return cls(*_HELLO.unpack(body)) if len(body) == _HELLO.size else None
 
 
@@ -241,7 +241,7 @@ class Limits(NamedTuple):
     Attributes:
         window: requests unanswered at a time.
         max_message_bytes: the longest message.
-        buffer_bytes: bytes of unanswered requests, if more than one.
+        buffer_bytes: bytes of all unanswered requests, when there are several.
     """
 
     window: int
@@ -249,12 +249,12 @@ class Limits(NamedTuple):
     buffer_bytes: int
 
     def pack(self) -> bytes:
-        """As bytes."""
+        """The body as bytes."""
         return _LIMITS.pack(*self)
 
     @classmethod
     def parse(cls, body: bytes | memoryview) -> "Limits | None":
-        """From bytes; None when they are not one."""
+        """Read a body; None when the bytes are no such body."""
         limits = cls(*_LIMITS.unpack(body)) if len(body) == _LIMITS.size else None
         return limits if limits and limits.window else None
 

@@ -1,4 +1,4 @@
-"""UdpServer: the server's end of the datagram transport."""
+"""UdpServer is the server's end of the UDP transport."""
 
 import threading
 import time
@@ -22,9 +22,9 @@ class UdpServer(TailServer):
     """Answers the frames of several clients from one engine.
 
     Args:
-        engine: what answers.
+        engine: answers the frames.
         host: address to listen on; only this machine's loopback unless ``insecure``.
-        port: UDP port; 0 takes a free one.
+        port: UDP port; 0 takes a free port.
         settings: how to send, and the limits for each client.
         max_clients: clients at a time.
         idle_s: seconds of silence after which a client is forgotten.
@@ -56,7 +56,7 @@ class UdpServer(TailServer):
 
     @property
     def counts(self) -> Counts:
-        """What the server has seen so far."""
+        """Counts of the server so far."""
         return self.sessions.counts
 
     def start(self) -> str:
@@ -71,13 +71,13 @@ class UdpServer(TailServer):
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def stop(self, grace_s: float = 5.0) -> None:
-        """See TailServer; acknowledgements of the last answers are waited for too."""
+        """See TailServer; also waits for the acknowledgements of the last answers."""
         if self._endpoint is None:
             return
         until_s = time.monotonic() + grace_s
         with self.sessions.lock:
             self.sessions.is_draining = True
-            # an acknowledgement does not notify, so look again now and then
+            # an acknowledgement notifies nobody, so look again at times
             while not self.sessions.is_idle and (left_s := until_s - time.monotonic()) > 0:
                 self.sessions.lock.wait(min(left_s, 0.02))
         self.sessions.stop()
@@ -120,7 +120,7 @@ class UdpServer(TailServer):
             return (Purpose.DISAGREED if job.purpose == Purpose.PLAN else Purpose.BAD_FRAME), str(exc).encode()
         except SplitSemError as exc:
             return Purpose.DISAGREED, str(exc).encode()
-        except _TORCH_ERRORS as exc:  # of this frame only: the others must not suffer
+        except _TORCH_ERRORS as exc:  # an error of this frame must not stop other frames
             return Purpose.FAILED, f"the tail failed: {exc}".encode()
         return Purpose.FAILED, f"expected a plan and then frames, got a message of purpose {job.purpose}".encode()
 
@@ -152,7 +152,7 @@ class UdpServer(TailServer):
         queue_s = time.monotonic() - job.arrived_s
         try:
             output, server_s = self._engine.answer(job.session.key, payload, queue_s)
-        except SessionError:  # the engine made room for others meanwhile
+        except SessionError:  # the engine dropped the session for other clients
             assert job.session.plan is not None
             job.session.key = self._engine.open(job.session.plan)
             output, server_s = self._engine.answer(job.session.key, payload, queue_s)

@@ -1,4 +1,4 @@
-"""Sessions: the server's protocol: handshakes, requests in, answers out, in bounded memory; no socket, no thread."""
+"""Sessions is the server's protocol: handshakes, requests in, answers out, in bounded memory; no socket, no thread."""
 
 import hmac
 import logging
@@ -20,12 +20,12 @@ from splitsem.remote.udp.settings import Counts, Settings
 
 log = logging.getLogger(__name__)
 _COOKIE_LIFE_S = 60
-_CONTROL_BPS = 8e6  # answers to peers that have not shown their address yet
+_CONTROL_BPS = 8e6  # limit of answers to peers that have not proved their address
 _SWEEP_S = 1.0
 
 
 class Session:
-    """One client, through all connections it makes: its plan, its waiting requests, its last answers."""
+    """One client across all its connections: its plan, its waiting requests, its last answers."""
 
     def __init__(self, token: bytes, window: int, now_s: float) -> None:
         self.token = token
@@ -44,14 +44,14 @@ class Job(NamedTuple):
     """A request to be answered.
 
     Attributes:
-        session: whose.
-        conversation: on which the answer goes back.
-        number: the message's.
-        request_id: the request's, the same in every connection of the session.
+        session: the client that asks.
+        conversation: carries the answer back.
+        number: of the message.
+        request_id: of the request, the same in every connection of the session.
         purpose: what is asked.
-        payload: its bytes.
-        missing: what is missing of them.
-        arrived_s: when it was whole, on the ``time.monotonic`` clock.
+        payload: the message's bytes.
+        missing: missing stretches of ``payload``.
+        arrived_s: when the message was whole, on the ``time.monotonic`` clock.
     """
 
     session: Session
@@ -65,10 +65,10 @@ class Job(NamedTuple):
 
 
 class Sessions:
-    """All clients of a server. ``next_job`` and ``done`` are for its workers, the rest is the endpoint's ``Side``.
+    """All clients of a server. Workers call ``next_job`` and ``done``; the endpoint calls the methods of ``Side``.
 
-    A client must first send back a cookie that depends on its address, so forged addresses leave nothing behind and
-    are sent less than they sent.
+    A client must first return a cookie that depends on its address, so that forged addresses take no memory and get
+    fewer bytes than they sent.
 
     Args:
         settings: how to send, and the limits for each client.
@@ -84,7 +84,7 @@ class Sessions:
         self._secret = os.urandom(32)
         self._sessions: dict[bytes, Session] = {}
         self._by_connection: dict[int, Session] = {}
-        self._turns: deque[Session] = deque()  # those with work, each once; a worker takes one request and goes on
+        self._turns: deque[Session] = deque()  # sessions with work, without repeats; a worker takes one request a turn
         self._control: list[tuple[Address, list[Datagram]]] = []
         self._control_bucket = TokenBucket(_CONTROL_BPS, burst_bytes=1 << 16)
         self._sweep_s = 0.0
@@ -93,7 +93,7 @@ class Sessions:
     # for the workers
 
     def next_job(self) -> Job | None:
-        """The next request, fair between clients, one at a time for each; None when the server stops."""
+        """The next request, fair between clients, at most one at a time per client; None when the server stops."""
         with self.lock:
             self.lock.wait_for(lambda: self._turns or self._has_stopped)
             if not self._turns:
@@ -103,7 +103,7 @@ class Sessions:
             return session.jobs.popleft()
 
     def done(self, job: Job, purpose: Purpose, body: bytes) -> None:
-        """Send the answer, unless the client has gone or come back meanwhile."""
+        """Send the answer, unless the client has gone or reconnected meanwhile."""
         with self.lock:
             session = job.session
             session.is_busy = False
@@ -121,7 +121,7 @@ class Sessions:
 
     @property
     def is_idle(self) -> bool:
-        """Everything received is answered, and every answer acknowledged."""
+        """Whether every received request is answered and every answer acknowledged."""
         return all(
             not (s.jobs or s.is_busy or (s.conversation and not s.conversation.outbox.is_idle))
             for s in self._sessions.values()
@@ -129,12 +129,12 @@ class Sessions:
 
     @property
     def num_clients(self) -> int:
-        """Clients known."""
+        """Number of known clients."""
         return len(self._sessions)
 
     @property
     def num_waiting(self) -> int:
-        """Requests that wait for a worker."""
+        """Number of requests that wait for a worker."""
         return sum(len(session.jobs) for session in self._sessions.values())
 
     @property
@@ -184,7 +184,7 @@ class Sessions:
         return min(self._sweep_s, *times) if self._by_connection else self._sweep_s
 
     def trouble(self, error: OSError | None) -> None:
-        """See Side. One client's trouble is found by its time-outs."""
+        """See Side. Time-outs find the trouble of a single client."""
         if error is None:
             self.stop()
 
@@ -213,7 +213,7 @@ class Sessions:
     def _connect(self, session: Session, connection: int, address: Address, base: int, now_s: float) -> None:
         session.heard_s = now_s
         if session.conversation is not None and session.conversation.connection == connection:
-            return  # its WELCOME was lost
+            return  # the client's WELCOME was lost
         self._disconnect(session)
         session.conversation = Conversation(connection, self._settings, self.counts, now_s)
         session.address, session.base = address, base
@@ -236,7 +236,7 @@ class Sessions:
             self.lock.notify_all()
 
     def _disconnect(self, session: Session) -> None:
-        """Let go of the connection; the client will send again what is unanswered, if it lives."""
+        """Drop the connection; a living client resends its unanswered requests."""
         if session.conversation is not None:
             del self._by_connection[session.conversation.connection]
             session.conversation = None

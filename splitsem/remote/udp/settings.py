@@ -1,4 +1,4 @@
-"""Settings of one end of the datagram transport, and what it counts."""
+"""Settings and counts of one end of the UDP transport, and the sockets that it opens."""
 
 import ipaddress
 import socket
@@ -19,15 +19,15 @@ class Settings:
 
     Attributes:
         fragment_bytes: payload bytes in one datagram; 1,400 and 71 bytes of headers fit into Ethernet's 1,500.
-        rate_bps: paced rate to one peer, IP and UDP headers included; None: find the rate, with less after each loss.
-        retries: time-outs in a row after which a peer that says nothing is given up (so retries + 1 tries).
-        loss: ``resend`` what is lost, or ``tolerate`` it: frames arrive with gaps, or count as lost.
+        rate_bps: paced rate to one peer, IP and UDP headers included; None: find the rate, reducing it at each loss.
+        retries: time-outs in a row after which a silent peer is given up (so retries + 1 tries).
+        loss: ``resend`` lost fragments, or ``tolerate`` losses: frames arrive with gaps, or count as lost.
         window: frames unanswered at a time.
         window_bytes: bytes under way, at most.
         max_message_bytes: the longest message taken.
-        buffer_bytes: bytes of messages kept for one peer, parts and whole ones that wait.
-        max_age_s: seconds after which a message that stays in parts is given up.
-        heartbeat_s: seconds of silence after which a client asks whether the server is there.
+        buffer_bytes: bytes of messages kept for one peer: messages in parts, and whole messages that wait.
+        max_age_s: seconds after which an incomplete message is given up.
+        heartbeat_s: seconds of silence after which a client pings the server.
     """
 
     fragment_bytes: int = 1400
@@ -72,13 +72,13 @@ class Counts:
     Attributes:
         packets_sent: datagrams handed to the socket.
         packets_received: whole, undamaged packets.
-        malformed: datagrams that were no packet, or whose numbers did not fit.
-        duplicates: packets and fragments that had arrived already.
-        refused: fragments that did not fit into the limits, and were not acknowledged.
+        malformed: datagrams that are no packet, or whose numbers do not fit.
+        duplicates: packets and fragments that arrived before.
+        refused: fragments beyond the limits, which are not acknowledged.
         fragments_lost: fragments that were sent and not acknowledged in time.
         fragments_resent: fragments sent again.
-        timeouts: times that nothing was heard for a whole time-out.
-        expired: messages given up in parts.
+        timeouts: time-outs without a packet from the peer.
+        expired: messages given up while incomplete.
         strangers: packets of unknown connections or from another address.
         send_errors: datagrams that the operating system did not take.
         frames_filled: frames whose missing symbols were filled with zeros.
@@ -119,8 +119,8 @@ def connect(target: str, insecure: bool) -> socket.socket:
     """A socket that sends to ``HOST:PORT`` only.
 
     Raises:
-        ConfigError: not of that form, or not on this machine without ``insecure``.
-        LinkError: no such name.
+        ConfigError: ``target`` is not of this form, or is not on this machine without ``insecure``.
+        LinkError: the host's name is unknown.
     """
     family, address = _resolve(*host_and_port(target, "transport.target"))
     check_secure(f"send to {target}", address, insecure)
@@ -134,11 +134,11 @@ def connect(target: str, insecure: bool) -> socket.socket:
 
 
 def bind(host: str, port: int, insecure: bool) -> socket.socket:
-    """A socket that listens there; port 0 takes a free one.
+    """A socket that listens on ``host`` and ``port``; port 0 takes a free port.
 
     Raises:
         ConfigError: the address is not on this machine, in use, or public without ``insecure``.
-        LinkError: no such name.
+        LinkError: the host's name is unknown.
     """
     family, address = _resolve(host, port)
     check_secure(f"listen on {host}", address, insecure)

@@ -1,4 +1,4 @@
-"""UdpTransport: the config group's option ``transport=udp``, with both ends of it."""
+"""UdpTransport is the option ``transport=udp`` of the configuration, and makes both ends of the link."""
 
 from splitsem.remote.ends import RemoteTransport
 from splitsem.remote.ssh_inventory import Start
@@ -12,10 +12,10 @@ class UdpTransport(RemoteTransport):
     """Frames as datagrams.
 
     Args:
-        target: ``HOST:PORT`` of the server, for the device's end.
-        bind: ``HOST:PORT`` that the server listens on; port 0 takes a free one.
+        target: ``HOST:PORT`` of the server, for the edge's end.
+        bind: ``HOST:PORT`` that the server listens on; port 0 takes a free port.
         insecure: allow addresses beyond this machine's loopback, though datagrams travel in the clear.
-        fragment_bytes: see Settings, also for the rest.
+        fragment_bytes: see Settings, also for the further arguments.
         rate_bps: paced rate; None finds the rate.
         retries: time-outs in a row before the peer is given up.
         loss: ``resend`` or ``tolerate``.
@@ -27,7 +27,7 @@ class UdpTransport(RemoteTransport):
         idle_s: seconds of silence after which the server forgets a client.
         num_workers: threads that compute on the server.
         heartbeat_s: see Settings.
-        start: ``ssh`` starts the server first, on ``host`` of the file ``inventory``; None: it runs already.
+        start: ``ssh`` starts the server first, on ``host`` of the file ``inventory``; None: the server runs already.
         host: see ``start``.
         inventory: see ``start``.
     """
