@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import nn
 
-from splitsem.cost.measure import Calibration, MachineRates, Timing
+from splitsem.cost.lut import assumed, check_factor, longer
+from splitsem.cost.measure import Calibration, ChainTime, MachineRates, Timing
 from splitsem.errors import ConfigError
 from splitsem.json_files import Amount, Count, Size
 from splitsem.models.branches import GAMMAS, Branch
@@ -306,3 +307,30 @@ def choice_frame(lut: BranchLut, gammas: Sequence[int], num_on_edge: int) -> pd.
     tiers = ["edge"] * num_on_edge + ["server"] * (len(lut.units) - num_on_edge)
     rows = zip(lut.units, gammas, tiers, strict=True)
     return pd.DataFrame([{"unit": u.name, "gamma": g, "tier": t, "branches": u.branches} for u, g, t in rows])
+
+
+def slowed(lut: BranchLut, factor: float) -> BranchLut:
+    """``lut`` of a machine that takes ``factor`` times as long for everything, with every unit's origin ``assumed``.
+
+    A factor of 1 returns ``lut`` as it is, with its origins.
+
+    Raises:
+        ValueError: the factor is not positive and finite.
+    """
+    check_factor(factor)
+    if factor == 1:
+        return lut
+    rates, calibration = lut.rates, lut.calibration
+    if rates is not None:
+        rates = MachineRates(rates.peak_flops_per_s / factor, rates.memory_bytes_per_s / factor)
+    if calibration is not None:
+        chains = [
+            ChainTime(chain.gammas, longer(chain.time, factor), chain.sum_s * factor) for chain in calibration.chains
+        ]
+        calibration = Calibration(chains)
+    units = [replace(unit, ways=_slower(unit.ways, factor), origin="assumed") for unit in lut.units]
+    return replace(lut, units=units, machine=assumed(lut.machine, factor), rates=rates, calibration=calibration)
+
+
+def _slower(ways: Mapping[int, Way], factor: float) -> dict[int, Way]:
+    return {gamma: msgspec.structs.replace(way, time=longer(way.time, factor)) for gamma, way in ways.items()}

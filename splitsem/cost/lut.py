@@ -15,10 +15,8 @@ from typing import Literal, get_args
 
 import msgspec
 import torch
-from msgspec import structs
 
-from splitsem.cost.branch_lut import BranchLut, Way
-from splitsem.cost.measure import Calibration, ChainTime, MachineRates, Timing, measure
+from splitsem.cost.measure import Timing, measure
 from splitsem.errors import ConfigError
 from splitsem.json_files import JsonFile, parse, read_text, write_text
 from splitsem.placement import describe_machine
@@ -143,29 +141,6 @@ def parse_lut(text: str, source: str) -> Lut:
     return parse(text, source, "LUT", SCHEMA, _File, lut)
 
 
-def slowed(lut: BranchLut, factor: float) -> BranchLut:
-    """``lut`` of a machine that takes ``factor`` times as long for everything, with every unit's origin ``assumed``.
-
-    A factor of 1 returns ``lut`` as it is, with its origins.
-
-    Raises:
-        ValueError: the factor is not positive and finite.
-    """
-    check_factor(factor)
-    if factor == 1:
-        return lut
-    rates, calibration = lut.rates, lut.calibration
-    if rates is not None:
-        rates = MachineRates(rates.peak_flops_per_s / factor, rates.memory_bytes_per_s / factor)
-    if calibration is not None:
-        chains = [
-            ChainTime(chain.gammas, _longer(chain.time, factor), chain.sum_s * factor) for chain in calibration.chains
-        ]
-        calibration = Calibration(chains)
-    units = [replace(unit, ways=_slower(unit.ways, factor), origin="assumed") for unit in lut.units]
-    return replace(lut, units=units, machine=_assumed(lut.machine, factor), rates=rates, calibration=calibration)
-
-
 def slowed_halves(lut: Lut, factor: float) -> Lut:
     """A table of heads and tails for a machine that takes ``factor`` times as long, see ``slowed``.
 
@@ -175,8 +150,8 @@ def slowed_halves(lut: Lut, factor: float) -> Lut:
     check_factor(factor)
     if factor == 1:
         return lut
-    times = {point: {side: _longer(time, factor) for side, time in sides.items()} for point, sides in lut.times.items()}
-    return replace(lut, times=times, machine=_assumed(lut.machine, factor))
+    times = {point: {side: longer(time, factor) for side, time in sides.items()} for point, sides in lut.times.items()}
+    return replace(lut, times=times, machine=assumed(lut.machine, factor))
 
 
 def check_factor(factor: float) -> None:
@@ -185,13 +160,11 @@ def check_factor(factor: float) -> None:
         raise ValueError(f"factor must be positive and finite, got {factor}")
 
 
-def _assumed(machine: Mapping[str, str], factor: float) -> dict[str, str]:
+def assumed(machine: Mapping[str, str], factor: float) -> dict[str, str]:
+    """The words of a machine that is this one, slowed."""
     return dict(machine) | {"assumed": f"the times of this machine × {factor:g}"}
 
 
-def _slower(ways: Mapping[int, Way], factor: float) -> dict[int, Way]:
-    return {gamma: structs.replace(way, time=_longer(way.time, factor)) for gamma, way in ways.items()}
-
-
-def _longer(time: Timing, factor: float) -> Timing:
+def longer(time: Timing, factor: float) -> Timing:
+    """A time on a machine that takes ``factor`` times as long."""
     return Timing(*(value_s * factor for value_s in (time.median_s, time.p10_s, time.p90_s)))

@@ -247,9 +247,8 @@ def build_model(cfg: DictConfig, task: Task) -> nn.Module:
     except InstantiationException as exc:
         if not isinstance(exc.__cause__, ValueError):
             raise
-        raise ConfigError(
-            f"{exc.__cause__}; choose another network, e.g. model=unet (segmentation) or model=lstm (series)"
-        ) from exc
+        other = "; choose another network, e.g. model=unet (segmentation) or model=lstm (series)"
+        raise ConfigError(f"{exc.__cause__}{other if 'only classifies' in str(exc.__cause__) else ''}") from exc
     check_output(model, cfg["_target_"], task.input_shape, task.output_shape)
     return model
 

@@ -35,6 +35,7 @@ def test_cut_and_codec_of_a_network_without_branches_are_chosen_for_several_epsi
     few = ("workflow.codecs=[fp16,quant1]", "workflow.num_samples=30", "workflow.half_s=0.002", "model.widths=[4,4]")
     short = ("trainer.max_epochs=1", "trainer.limit_train_batches=4", "tracking=none", "transport=ble")
     fixed = ("workflow=joint", "task=digits", "model=cnn", "hydra.sweep.dir=sweep", "cache_dir=cache")
+    fixed += ("model.inner_widths=null",)  # as many as widths
     done = run_py(*fixed, *few, *short, "workflow.epsilon=0,1", "-m")
     assert done.returncode == 0, done.stderr
     careful, careless = (json.loads((tmp_path / "sweep" / str(job) / "metrics.json").read_text()) for job in (0, 1))

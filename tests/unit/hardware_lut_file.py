@@ -4,9 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from splitsem.cost.branch_lut_file import parse_branch_lut
 from splitsem.cost.fits import FrameFit, LinkFit
-from splitsem.cost.hardware_lut import HardwareLut, merge
+from splitsem.cost.hardware_lut import HardwareLut, merge, parse_branch_lut
 
 
 def read_hardware_lut(path: Path) -> HardwareLut:

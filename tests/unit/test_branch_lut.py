@@ -10,9 +10,8 @@ import pytest
 from msgspec import structs
 
 from splitsem.cost.branch_lut import BranchLut, UnitLut, Way, branch_frame, choice_frame
-from splitsem.cost.branch_lut_file import read_branch_lut, write_branch_lut
 from splitsem.cost.fits import FrameFit, LinkFit, fit_link
-from splitsem.cost.hardware_lut import merge, write_hardware_lut
+from splitsem.cost.hardware_lut import merge, read_branch_lut, write_branch_lut, write_hardware_lut
 from splitsem.cost.measure import Calibration, ChainTime, MachineRates, Timing
 from splitsem.errors import ConfigError
 from tests.unit.hardware_lut_file import read_hardware_lut

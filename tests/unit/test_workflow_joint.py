@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from splitsem.cost.branch_lut_file import read_branch_lut, write_branch_lut
-from splitsem.cost.lut import slowed
+from splitsem.cost.branch_lut import slowed
+from splitsem.cost.hardware_lut import read_branch_lut, write_branch_lut
 from splitsem.errors import ConfigError
 from splitsem.placement import Placement
 from splitsem.search.deployed import DeployedSplit

@@ -13,11 +13,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from splitsem.cost.branch_lut import BranchLut, branch_frame
-from splitsem.cost.branch_lut_file import read_branch_lut, write_branch_lut
+from splitsem.cost.branch_lut import BranchLut, branch_frame, slowed
 from splitsem.cost.fits import LinkFit, fit_link
-from splitsem.cost.hardware_lut import HardwareLut, merge, write_hardware_lut
-from splitsem.cost.lut import Lut, Side, check_factor, measure_lut, read_lut, slowed, slowed_halves, write_lut
+from splitsem.cost.hardware_lut import HardwareLut, merge, read_branch_lut, write_branch_lut, write_hardware_lut
+from splitsem.cost.lut import Lut, Side, check_factor, measure_lut, read_lut, slowed_halves, write_lut
 from splitsem.cost.machines import Machine
 from splitsem.cost.measure import measure_rates
 from splitsem.errors import ConfigError
