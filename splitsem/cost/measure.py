@@ -123,10 +123,6 @@ class MachineRates:
         """FLOP per byte above which work is bound by arithmetic."""
         return self.peak_flops_per_s / self.memory_bytes_per_s
 
-    def roof_flops_per_s(self, flop_per_byte: float) -> float:
-        """The most that work of this intensity can reach."""
-        return min(self.peak_flops_per_s, flop_per_byte * self.memory_bytes_per_s)
-
 
 @torch.inference_mode()
 def measure_rates(placement: Placement, budget_s: float = 2.0) -> MachineRates:

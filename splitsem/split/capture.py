@@ -7,7 +7,6 @@ import sympy
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
-from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from splitsem.errors import ConfigError
@@ -65,11 +64,6 @@ class Batch:
         """Whether a traced value (an integer or a tensor's shape) changes with the batch size."""
         sizes = value.shape if isinstance(value, Tensor) else (value,)
         return any(isinstance(s, torch.SymInt) and self.affine(s) != (0, self.size(s)) for s in sizes)
-
-
-def value_of(node: Node) -> object:
-    """What the node made when the model was traced: a fake tensor, a symbolic number, a tuple, or None."""
-    return node.meta.get("val")
 
 
 def storage_roots(graph: fx.Graph) -> dict[fx.Node, fx.Node]:

@@ -88,8 +88,7 @@ def test_this_machine_has_a_knee() -> None:
     rates = measure_rates(CPU, budget_s=1e-9)
     assert 1e8 < rates.peak_flops_per_s < 1e15
     assert 1e8 < rates.memory_bytes_per_s < 1e13
-    assert rates.roof_flops_per_s(2 * rates.knee) == rates.peak_flops_per_s
-    assert rates.roof_flops_per_s(rates.knee / 2) == pytest.approx(rates.peak_flops_per_s / 2)
+    assert rates.knee == rates.peak_flops_per_s / rates.memory_bytes_per_s
 
 
 def test_a_busy_machine_is_told_and_in_the_file(
