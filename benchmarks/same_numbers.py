@@ -28,7 +28,7 @@ RUNS = {
         *("trainer.max_epochs=3", "trainer.batch_size=16", "workflow.steps=[train,importance]"),
     ),
     "cuts": (
-        *("workflow=joint", "task=digits", "model=cnn", "transport=lte", "trainer.max_epochs=2"),
+        *("workflow=joint", "task=netqos", "transport=lte", "trainer.max_epochs=2", "workflow.num_samples=200"),
         *("workflow.times=hardware", "workflow.codecs=[identity,quant8,quant4]"),
     ),
 }
@@ -45,6 +45,7 @@ CLOCKED |= {
     "local_head_s",
     "local_tail_s",
 }
+LABELS = {"model"}  # names of options, which may be renamed
 CLOCKED_IN = {"cuts": ("_s", "_hz"), "splitfed": ("_s",), "federated": ("_s",)}  # coding takes part, or steps are timed
 
 
@@ -65,7 +66,7 @@ def differences(name: str, ours: Path, theirs: Path) -> list[str]:
         lines.append(f"{name}: no metrics.json")
     for path in found:
         old, new = (json.loads(p.read_text()) for p in (path, ours / path.relative_to(theirs)))
-        compared = [k for k in old | new if k not in CLOCKED and not k.endswith(CLOCKED_IN.get(name, ("\0",)))]
+        compared = [k for k in old | new if k not in CLOCKED | LABELS and not k.endswith(CLOCKED_IN.get(name, ("\0",)))]
         where = f"{name} {path.parent.relative_to(theirs)}"
         lines += [f"{where}: {k} was {old.get(k)}, is {new.get(k)}" for k in compared if old.get(k) != new.get(k)]
         print(f"{where}: {len(compared)} metrics compared", flush=True)
