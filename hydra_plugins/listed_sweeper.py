@@ -11,8 +11,8 @@ from hydra.core.override_parser.types import Override
 class ListedSweeper(BasicSweeper):
     """Each of ``jobs`` with each combination of what else is swept.
 
-    Chosen by ``override /hydra/sweeper: listed``. What the command line or ``params`` sets goes before the list: where
-    it names a key of the list, e.g. ``codec``, the list is not used.
+    Chosen by ``override /hydra/sweeper: listed``. What the command line sets goes before the list: where it names a key
+    of the list, e.g. ``codec``, the list is not used. The list goes before ``params``, which a workflow may have set.
 
     Args:
         max_batch_size: see Hydra's basic sweeper.
@@ -25,6 +25,11 @@ class ListedSweeper(BasicSweeper):
     ) -> None:
         super().__init__(max_batch_size, params)
         self.jobs = [shlex.split(job) for job in jobs]
+
+    def _parse_config(self) -> list[str]:
+        """See BasicSweeper: the overrides of ``params``, without those that a job sets itself."""
+        keys = {setting.partition("=")[0] for job in self.jobs for setting in job}
+        return [entry for entry in super()._parse_config() if entry.partition("=")[0] not in keys]
 
     def split_arguments(  # type: ignore[override]  # a static method there, called on the instance
         self, overrides: list[Override], max_batch_size: int | None

@@ -125,6 +125,8 @@ class Pipeline:
 
     def __init__(self, cut: Cut, codec: Codec, decoder: Codec, link: Link) -> None:
         self.cut, self.codec, self.decoder, self.link = cut.with_tail(decoder.tail), codec, decoder, link
+        if not _have_equal_weights(codec, decoder):
+            raise codec.broken("two codecs of equal settings must have equal weights, or decode cannot undo encode")
 
     def run(self, x: Tensor, frames: Frames) -> Tensor:
         """The tail's output for a batch ``(batch, *input_shape)``, sample by sample over the link.
@@ -232,6 +234,11 @@ def _answer(output: Tensor, link: Link, frames: Frames, sample: int) -> Tensor |
             pass
     frames.num_lost += 1
     return None
+
+
+def _have_equal_weights(codec: Codec, decoder: Codec) -> bool:
+    ours, theirs = codec.state_dict(), decoder.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name].cpu(), theirs[name].cpu()) for name in ours)
 
 
 def _describe(z: Tensors) -> str:

@@ -108,10 +108,14 @@ def _option(choice: str, settings: list[str], config_dir: str | None) -> _Part:
         )
     facts = [setting for setting in settings if setting.partition("=")[0] in _FACTS]
     search = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
-    overrides = [f"+{group}={option}", *search, *(setting for setting in settings if setting not in facts)]
+    chosen = [*search, *(setting for setting in settings if setting not in facts)]
     try:
         with initialize_config_dir(str(_CONF), version_base="1.3"):
-            cfg = OmegaConf.select(compose(overrides=overrides), group.replace("/", "."))
+            if group == "task":  # its file may choose a model, which only the whole configuration has
+                whole = compose("config", [f"{group}={option}", *chosen])
+            else:
+                whole = compose(overrides=[f"+{group}={option}", *chosen])
+            cfg = OmegaConf.select(whole, group.replace("/", "."))
             plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as exc:
         if isinstance(exc, MissingMandatoryValue):
@@ -133,8 +137,9 @@ def _part(settings: dict[str, Any], given: dict[str, Any], name: str) -> _Part:
     try:
         target = resolve_name(path)
         named = inspect.signature(target).parameters
-    except (ImportError, AttributeError, ValueError, TypeError) as exc:
-        why = str(exc).strip().splitlines()[0]
+    except (Exception, SystemExit) as exc:  # a plug-in's module may raise anything
+        kind = "" if isinstance(exc, ImportError | AttributeError | ValueError) else f"{type(exc).__name__}: "
+        why = " ".join(f"{kind}{exc}".split())
         raise ConfigError(
             f"{path}: no such class or function ({why}); give package.module.Class, from its folder"
         ) from exc

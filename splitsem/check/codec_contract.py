@@ -59,6 +59,7 @@ def check_codec(codec: Codec | Callable[[], Codec], tensor_shape: Sequence[int] 
     pristine = copy.deepcopy(fresh)
     shape = tensor_shape if tensor_shape is not None else getattr(made, "tensor_shape", None)
     promises.hold_once("name is a text that is not empty", partial(_name, made))
+    promises.hold_once("is_learned is said by a LearnedCodec alone", partial(_is_learned, made))
     promises.hold_once("encoder_bytes is a whole number, 0 or more", partial(_encoder_bytes, made))
     trials = _taken(promises, made, _examples(shape if made.is_learned else None))
     trials = promises.hold(
@@ -87,6 +88,15 @@ def check_codec(codec: Codec | Callable[[], Codec], tensor_shape: Sequence[int] 
             "decode_all gives None for a damaged payload and tensors for a whole one", partial(_reads_all, made), kept
         )
     return promises.finish()
+
+
+def _is_learned(codec: Codec) -> None:
+    from splitsem.codecs.learned.learned import LearnedCodec
+
+    if codec.is_learned != isinstance(codec, LearnedCodec):
+        raise UnkeptError(
+            f"is_learned is {codec.is_learned}, and the class is{' not' * codec.is_learned} a LearnedCodec"
+        )
 
 
 def _examples(shape: Sequence[int] | None) -> list[Tensors]:

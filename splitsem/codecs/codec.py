@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from splitsem.codecs import fields
 from splitsem.codecs.fields import Payload
-from splitsem.errors import ContractError, PayloadError
+from splitsem.errors import ContractError, PayloadError, SplitSemError
 
 Tensors = tuple[Tensor, ...]
 
@@ -78,7 +78,12 @@ class Codec(nn.Module, ABC):
 
     def payload(self, z: Tensors) -> bytes:
         """What travels: ``encode`` in the framework's envelope. Raises ContractError unless ``encode`` gives bytes."""
-        encoded = self.encode(z)
+        try:
+            encoded = self.encode(z)
+        except (SplitSemError, ValueError):  # what encode may raise
+            raise
+        except Exception as exc:
+            raise self.broken(f"encode raised {type(exc).__name__} ({_line(exc)})") from exc
         if not isinstance(encoded, bytes | bytearray | memoryview):
             raise self.broken(f"encode must return bytes, got {type(encoded).__name__}")
         return bytes(encoded) if self.is_framed else fields.seal(self.name, bytes(encoded))
@@ -94,11 +99,12 @@ class Codec(nn.Module, ABC):
             return self.decode(payload)  # type: ignore[arg-type]
         encoded = fields.unseal(payload, self.name)
         try:
-            return self.decode(encoded)
-        except PayloadError:
-            raise
+            z_hat = self.decode(encoded)
         except Exception as exc:
-            raise self.broken(f"decode raised {type(exc).__name__} on undamaged bytes ({exc})") from exc
+            raise self.broken(f"decode raised {type(exc).__name__} on undamaged bytes ({_line(exc)})") from exc
+        if not isinstance(z_hat, tuple | list) or not all(isinstance(tensor, Tensor) for tensor in z_hat):
+            raise self.broken(f"decode must return a tuple of tensors, got {type(z_hat).__name__}")
+        return tuple(z_hat)
 
     def broken(self, promise: str) -> ContractError:
         """The error that says which promise this codec broke, and how to see all of them."""
@@ -140,3 +146,8 @@ class Codec(nn.Module, ABC):
             except PayloadError:
                 tensors.append(None)
         return tensors
+
+
+def _line(exc: Exception) -> str:
+    """What an exception says, in one line."""
+    return " ".join(str(exc).split())

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import Dataset, Subset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
 
 from splitsem.errors import ConfigError
 from splitsem.tasks.classification import ClassificationTask, hold_out
@@ -86,13 +87,27 @@ class ImageFolderTask(ClassificationTask):
             different = sorted(set(class_names) ^ set(self.class_names))
             raise ConfigError(f"{folder} must have the class folders of train; these are in only one: {different[:10]}")
         try:
-            return ImageFolder(folder, transform)
+            return _VisibleFolder(folder, transform, is_valid_file=_is_picture)
         except FileNotFoundError as exc:
             raise ConfigError(f"{folder}: {exc}") from exc
 
 
+class _VisibleFolder(ImageFolder):
+    """An ImageFolder without the hidden folders that notebooks and systems leave."""
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        """See ImageFolder."""
+        names = _class_folders(Path(directory))
+        return names, {name: number for number, name in enumerate(names)}
+
+
+def _is_picture(path: str) -> bool:
+    return not Path(path).name.startswith(".") and has_file_allowed_extension(path, IMG_EXTENSIONS)
+
+
 def _class_folders(folder: Path) -> list[str]:
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    folders = (path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ()
+    names = sorted(path.name for path in folders if not path.name.startswith("."))
     if not names:
         raise ConfigError(
             f"{folder} was looked for and is not a folder with one sub-folder of pictures a class. Expected layout: "

@@ -15,6 +15,7 @@ import importlib.util
 import json
 import logging
 import os
+import pkgutil
 import sqlite3
 import sys
 import sysconfig
@@ -87,7 +88,7 @@ def fingerprint(
     """A name for what ``facts``, the code of ``objects`` and the data of the tasks among them determine.
 
     Args:
-        facts: settings as plain values.
+        facts: settings as plain values; what they name by ``_target_`` counts as if it stood in ``objects``.
         objects: tasks, networks, codecs and whatever else takes part; classes, functions, modules, or dotted names of
             modules. What they hold counts with them.
         without: dotted names of modules and packages whose imports do not count; ``objects`` count even so.
@@ -97,7 +98,7 @@ def fingerprint(
     Raises:
         ConfigError: a module or a data file that must be there is missing or cannot be read.
     """
-    found = _objects(objects)
+    found = _objects([*objects, *_targets(facts)])
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     versions = {name: _version(name) for name in found.packages | {"torch"}}
     digest.update(json.dumps(versions, sort_keys=True).encode())
@@ -145,6 +146,20 @@ def _objects(objects: Iterable[object]) -> _Objects:
                 found.packages.add(top)
         todo += _held(thing, cls)
     return found
+
+
+def _targets(settings: object) -> Iterator[object]:
+    """The classes and functions that settings name, for a function may leave no trace in what it makes."""
+    if isinstance(settings, dict):
+        if isinstance(name := settings.get("_target_"), str):
+            try:
+                yield pkgutil.resolve_name(name)
+            except (ImportError, AttributeError, ValueError) as exc:
+                raise ConfigError(f"_target_ {name} must be the name of a class or function: {exc}") from exc
+        settings = list(settings.values())
+    if isinstance(settings, list | tuple):
+        for value in settings:
+            yield from _targets(value)
 
 
 def _held(thing: object, cls: type) -> Iterable[object]:
@@ -285,8 +300,9 @@ def _imports(node: ast.AST) -> Iterator[tuple[int, str, tuple[str, ...]]]:
     elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         name = node.args[0].value
-        if called == "import_module" and isinstance(name, str) and not name.startswith("."):
-            yield 0, name, ()
+        if called in ("import_module", "__import__") and isinstance(name, str):
+            module = name.lstrip(".")
+            yield len(name) - len(module), module, ()
     children: Iterable[ast.AST] = ast.iter_child_nodes(node)
     if isinstance(node, ast.If) and "TYPE_CHECKING" in (getattr(node.test, "id", ""), getattr(node.test, "attr", "")):
         children = node.orelse

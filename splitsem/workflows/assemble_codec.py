@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.codecs.codec import Codec
@@ -34,15 +33,14 @@ def codec(cfg: DictConfig, network: Network, point: SplitPoint) -> Codec:
 def plain_codec(cfg: DictConfig, point: SplitPoint, task: Task) -> Codec:
     """A fresh codec without weights. Raises ConfigError where it is built for one tensor and several cross."""
     target = cfg.codec["_target_"]
-    if not is_for_one_cut(target):
-        made: Codec = instantiate(cfg.codec)
-        return made
-    if len(point.tensors) != 1:
+    if is_for_one_cut(target) and len(point.tensors) != 1:
         raise ConfigError(
             f"{target.rpartition('.')[2]} is built for one crossing tensor, but at {point.name} cross "
             f"{len(point.tensors)}: choose another split.point="
         )
-    return build_codec(cfg, point.tensors[0].shape[1:], task)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.seed)  # weights that nothing trains are the same at both ends
+        return build_codec(cfg, point.tensors[0].shape[1:], task)
 
 
 def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple["LearnedCodec", kept_weights.Trained]:
@@ -57,7 +55,10 @@ def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple
     check_point(network.graph, point, cfg.codec["_target_"])
     torch.manual_seed(cfg.seed)
     made = build_codec(cfg, point.tensors[0].shape[1:], network.task)
-    assert isinstance(made, LearnedCodec)
+    if not isinstance(made, LearnedCodec):
+        raise ConfigError(
+            f"{type(made).__name__} says is_learned and is no LearnedCodec: subclass it, or leave is_learned"
+        )
     made.adopt_tail(network.graph.cut(point).tail)
     made.to(network.placement.torch_device).eval()
     if made.weights:

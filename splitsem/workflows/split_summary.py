@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from omegaconf import OmegaConf
 from rich.console import Console
+from rich.table import Table
 
 from splitsem.report import results as rs
 from splitsem.report.best import best
@@ -42,6 +43,23 @@ def summarise(sweep: Sweep) -> None:
     for answer in best(results):
         sweep.console.print(f"• {answer.sentence}", highlight=False)
     sweep.write_page(report(results, figures, *sweep.origin))
+
+
+def summarise_trainings(sweep: Sweep) -> None:
+    """Print what differs between the trainings, and their scores; with the codec in the loop, as ``summarise``."""
+    if "payload_bytes" in sweep.results or "score" not in sweep.results:
+        summarise(sweep)
+        return
+    done = sweep.done
+    swept = [str(name) for name in done if "." in str(name) or "@" in str(name) or name in ("task", "model", "seed")]
+    columns = [name for name in swept if done[name].astype(str).nunique() > 1]
+    table = Table(box=None, header_style="bold")
+    for name in ("job", *columns, "score"):
+        table.add_column(name, justify="left" if name in columns else "right")
+    for row in done.to_dict("records"):
+        table.add_row(f"{row['job']:.0f}", *(str(row[name]) for name in columns), f"{row['score']:.4f}")
+    sweep.console.print(table)
+    sweep.print_list()
 
 
 def _over_channel(results: pd.DataFrame) -> pd.DataFrame | None:

@@ -99,7 +99,7 @@ class SweepCallback(Callback):
         if job_return.status == JobStatus.FAILED and config.hydra.mode == RunMode.MULTIRUN:
             error = job_return._return_value
             (Path(config.hydra.runtime.output_dir) / "error.txt").write_text(f"{error}\n")
-            log.error("Job %s failed: %s", config.hydra.job.num, str(error).splitlines()[0])
+            log.error("Job %s failed: %s", config.hydra.job.num, (str(error) or type(error).__name__).splitlines()[0])
 
     def finish(self) -> None:
         """Gather the jobs into table, plots and report; exits with 1 when a job failed."""

@@ -85,6 +85,12 @@ def test_a_server_reads_what_the_edge_sends(own, serve_py, trained_cache, tmp_pa
         ("return zlib.compress(save(rounded), self.level)", "return [rounded]", "encode must return bytes, got list"),
         ("load(zlib.decompress(payload))", "{}[payload]", "decode raised KeyError on undamaged bytes"),
         (
+            "return tuple(tensor for",
+            "return None and tuple(tensor for",
+            "decode must return a tuple of tensors, got None",
+        ),
+        ("rounded = {", "raise RuntimeError('odd')\n        rounded = {", "encode raised RuntimeError (odd)"),
+        (
             "return zlib.compress(save(rounded), self.level)",
             "return zlib.compress(save(rounded), self.level) + __import__('os').urandom(4)",
             "encode must give the same bytes for the same tensors",

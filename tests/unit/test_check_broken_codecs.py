@@ -112,7 +112,7 @@ CODECS: dict[str, tuple[Overrides, str]] = {
     ),
     "inference": (
         {"encode": no_inference_tensors},
-        "encode works in inference mode: for float32 1×8, raised RuntimeError",
+        "encode works in inference mode: for float32 1×8, raised ContractError",
     ),
     "contiguous": (
         {"encode": only_contiguous},

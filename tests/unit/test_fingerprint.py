@@ -124,7 +124,7 @@ def train(
     def call(*overrides: str) -> assemble.Network:
         _forget()
         given = ["task=imagefolder", f"task.root={pictures}", "task.image_size=8", "device=cpu"]
-        given += ["~model", "+model._target_=usernet.net.Net"]
+        given += ["model=custom", "model._target_=usernet.net.Net"]
         given += ["trainer.max_epochs=1", "trainer.batch_size=4", f"cache_dir={tmp_path / 'cache'}"]
         with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
             return assemble.fresh_network(compose("config", [*given, *overrides]))
@@ -264,10 +264,10 @@ def test_the_training_of_digits_is_determined_by_these_modules_alone():
     model = StagedCnn((1, 8, 8), (10,))
     names = modules([Digits(), model, fit])
     assert [name.removeprefix("splitsem.") for name in names if "." in name] == [
-        *("codecs", "codecs.codec", "models", "models.capabilities", "models.cnn"),
-        *("placement", "tasks", "tasks.classification", "tasks.digits", "tasks.task"),
-        *("training", "training.fit", "training.gradient_codec", "training.loop", "training.modules"),
-        *("training.optimiser",),
+        *("codecs", "codecs.codec", "codecs.fields", "models", "models.capabilities"),
+        *("models.cnn", "placement", "tasks", "tasks.classification", "tasks.digits"),
+        *("tasks.task", "training", "training.fit", "training.gradient_codec", "training.loop"),
+        *("training.modules", "training.optimiser"),
     ]
 
 
@@ -315,3 +315,38 @@ def test_a_name_changes_with_a_setting_and_not_with_a_call():
     first = fingerprint({"seed": 0}, [nn.Linear(2, 2)])
     assert first == fingerprint({"seed": 0}, [nn.Linear(2, 2)])
     assert first != fingerprint({"seed": 1}, [nn.Linear(2, 2)])
+
+
+def test_a_function_that_makes_the_network_counts_though_it_leaves_no_trace_in_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    factory = tmp_path / "net_factory.py"
+    facts = {"model": {"_target_": "net_factory.make"}}
+    factory.write_text("from torch import nn\n\ndef make():\n    return nn.Sequential(nn.ReLU())\n")
+    before = fingerprint(facts, [nn.Sequential(nn.ReLU())])
+    factory.write_text("from torch import nn\n\ndef make():\n    return nn.Sequential(nn.Identity())\n")
+    assert fingerprint(facts, [nn.Sequential(nn.ReLU())]) != before
+    with pytest.raises(ConfigError, match=r"_target_ net_factory\.made must be the name of a class or function"):
+        fingerprint({"model": {"_target_": "net_factory.made"}})
+
+
+def test_relative_imports_by_importlib_are_followed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "dynamic").mkdir()
+    (tmp_path / "dynamic" / "__init__.py").write_text("")
+    (tmp_path / "dynamic" / "scale.py").write_text("SCALE = 1\n")
+    text = 'import importlib\n\ndef scale():\n    return importlib.import_module(".scale", __package__).SCALE\n'
+    (tmp_path / "dynamic" / "net.py").write_text(text)
+    assert "dynamic.scale" in modules(["dynamic.net"])
+
+
+def test_hidden_pictures_and_folders_are_no_part_of_the_data(pictures):
+    folder = pictures / "train"
+    (folder / ".ipynb_checkpoints").mkdir()
+    name = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))[0]
+    picture = next((folder / name).iterdir())
+    shutil.copy(picture, folder / ".ipynb_checkpoints" / "copy.png")
+    count = len(ImageFolderTask(str(pictures), image_size=8).splits().train)
+    shutil.copy(picture, folder / name / ".copy.png")
+    task = ImageFolderTask(str(pictures), image_size=8)
+    assert not [one for one in task.class_names if one.startswith(".")]
+    assert len(task.splits().train) == count

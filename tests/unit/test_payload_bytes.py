@@ -12,7 +12,10 @@ from splitsem.codecs.fixed_length import FixedLength
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.codecs.topk import TopK
-from splitsem.errors import PayloadError
+from splitsem.errors import ContractError, PayloadError
+from splitsem.links.simulated import SimulatedLink
+from splitsem.pipeline import Pipeline
+from splitsem.split.graph import SplitGraph
 
 
 def sparse_map(num_channels: int) -> Tensor:
@@ -86,3 +89,14 @@ def test_the_payload_of_another_codec_is_refused_by_name() -> None:
         Sum().read(payload)
     with pytest.raises(PayloadError, match="expected a payload of codec Sum"):
         Sum().read(Identity().payload(Z))
+
+
+def test_a_pipeline_refuses_two_codecs_whose_random_weights_differ() -> None:
+    class Random(Sum):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("key", torch.rand(4))
+
+    graph = SplitGraph(torch.nn.Linear(4, 2).eval(), (4,))
+    with pytest.raises(ContractError, match="must have equal weights"):
+        Pipeline(graph.cut("input"), Random(), Random(), SimulatedLink(1e6, 0.0, 0.0))

@@ -93,3 +93,10 @@ def test_listed_jobs_are_swept_with_all_else_unless_the_command_line_names_their
     overrides = OverridesParser.create().parse_overrides(arguments)
     assert sweeper.split_arguments(overrides, None) == [jobs]
     assert [len(batch) for batch in sweeper.split_arguments(overrides, 1)] == [1] * len(jobs)
+
+
+def test_a_listed_job_goes_before_what_the_workflow_sweeps():
+    name = "hydra_plugins.listed_sweeper.ListedSweeper"
+    make = Plugins.instance().class_name_to_class[name]
+    sweeper = make(None, {"split.point": "a,b", "seed": "0,1"}, ["codec=c split.point=d"])
+    assert sweeper._parse_config() == ["seed=0,1"]

@@ -186,7 +186,8 @@ def _make_codec(cfg: DictConfig) -> MakeCodec:
     @cache
     def make(rate: Rate | None) -> Codec:
         changes = rate._asdict() if rate else {}
-        codec: Codec = instantiate(cfg.codec, **{name: value for name, value in changes.items() if name in known})
+        named = {name: value for name, value in changes.items() if name in known}
+        codec: Codec = instantiate(cfg.codec, **named, _convert_="all")
         return codec
 
     return make

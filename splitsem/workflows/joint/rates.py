@@ -54,7 +54,7 @@ class Offer(NamedTuple):
 
     def make(self) -> Codec:
         """A fresh codec."""
-        codec: Codec = instantiate(self.settings)
+        codec: Codec = instantiate(self.settings, _convert_="all")
         return codec
 
 
