@@ -1,6 +1,6 @@
 """The same numbers as another commit: a change of structure must leave every metric as it is, to the last digit.
 
-    python benchmarks/same_numbers.py 28fe07f           # a few minutes; --main runs the whole main job too
+    python scripts/same_numbers.py 28fe07f           # a few minutes; --main runs the whole main job too
 
 Each command runs in a checkout of that commit and in this one, with a cache of its own, on one thread. Metrics that a
 clock was read for are left out; bytes, scores and modelled times are compared. Exits with 1 when one differs.
