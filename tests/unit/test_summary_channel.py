@@ -1,8 +1,10 @@
-"""Which sweeps get the plot of score against channel, and how its lines are named."""
+"""Which figures a sweep gets: score against channel, its lines named; and none for plain trainings."""
 
 import pandas as pd
+from rich.console import Console
 
-from splitsem.workflows.split_summary import _over_channel
+from splitsem.workflows.split_summary import _over_channel, summarise_trainings
+from splitsem.workflows.summary import Origin, Sweep
 
 SWEEP = pd.DataFrame(
     {
@@ -23,3 +25,14 @@ def test_lines_are_named_by_whatever_else_was_swept():
 def test_a_sweep_at_one_channel_setting_has_no_such_plot():
     assert _over_channel(SWEEP.assign(**{"transport.channel.ber": "0.01"})) is None
     assert _over_channel(SWEEP.drop(columns="ber")) is None
+
+
+def test_a_sweep_of_plain_trainings_lists_what_differs_and_the_scores(tmp_path):
+    rows = [{"job": n, "status": "ok", "task": "digits", "seed": n, "score": 0.9 + n / 100} for n in (0, 1)]
+    console = Console(record=True, width=80)
+    summarise_trainings(Sweep(tmp_path, pd.DataFrame(rows), Origin("a title", "a command", {}), console))
+    text = console.export_text()
+    assert text.split()[:3] == ["job", "seed", "score"]
+    assert "0.9000" in text
+    assert "digits" not in text
+    assert not list(tmp_path.iterdir())  # no figure of points that there are not
