@@ -48,7 +48,6 @@ def test_the_recipe_is_as_short_as_it_says():
 @pytest.mark.parametrize(
     "workflow",
     [
-        ("workflow=split", "split.point=stage1", "workflow.num_samples=6"),
         ("workflow=codec", "split.point=stage1", "workflow.num_samples=6"),
         ("workflow=train", "split.point=stage1", "workflow.num_samples=6", "workflow.tuning.max_epochs=1"),
         ("workflow=federated", "federated.num_clients=2", "federated.rounds=1"),
@@ -82,19 +81,7 @@ def test_a_server_reads_what_the_edge_sends(own, serve_py, trained_cache, tmp_pa
     ("old", "new", "told"),
     [
         ("tuple(tensor for", "tuple(tensor.reshape(-1) for", "decode must give back float32[1, "),
-        ("return zlib.compress(save(rounded), self.level)", "return [rounded]", "encode must return bytes, got list"),
         ("load(zlib.decompress(payload))", "{}[payload]", "decode raised KeyError on undamaged bytes"),
-        (
-            "return tuple(tensor for",
-            "return None and tuple(tensor for",
-            "decode must return a tuple of tensors, got None",
-        ),
-        ("rounded = {", "raise RuntimeError('odd')\n        rounded = {", "encode raised RuntimeError (odd)"),
-        (
-            "return zlib.compress(save(rounded), self.level)",
-            "return zlib.compress(save(rounded), self.level) + __import__('os').urandom(4)",
-            "encode must give the same bytes for the same tensors",
-        ),
     ],
 )
 def test_a_broken_promise_is_told_in_one_line_by_the_workflow_that_meets_it(old, new, told, own):

@@ -2,6 +2,8 @@
 
 import hashlib
 import itertools
+import os
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.codecs.topk import TopK
 from splitsem.errors import ContractError, PayloadError
 from splitsem.links.simulated import SimulatedLink
-from splitsem.pipeline import Pipeline
+from splitsem.pipeline import Frames, Pipeline
 from splitsem.split.graph import SplitGraph
 
 
@@ -50,7 +52,7 @@ class Sum(Codec):
         return z
 
     def encode(self, z: Tensors) -> bytes:
-        return bytes(z[0].flatten().tolist())
+        return bytes(map(int, z[0].flatten().tolist()))
 
     def decode(self, payload: bytes) -> Tensors:
         return (torch.tensor(list(payload)),)
@@ -100,3 +102,28 @@ def test_a_pipeline_refuses_two_codecs_whose_random_weights_differ() -> None:
     graph = SplitGraph(torch.nn.Linear(4, 2).eval(), (4,))
     with pytest.raises(ContractError, match="must have equal weights"):
         Pipeline(graph.cut("input"), Random(), Random(), SimulatedLink(1e6, 0.0, 0.0))
+
+
+def _raise(*_: object) -> bytes:
+    raise RuntimeError("odd")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"encode": lambda self, z: [1]}, "encode must return bytes, got list"),
+        ({"encode": _raise}, r"encode raised RuntimeError \(odd\)"),
+        ({"encode": lambda self, z: os.urandom(8)}, "encode must give the same bytes for the same tensors"),
+        ({"decode": lambda self, payload: None}, "decode must return a tuple of tensors, got None"),
+        (
+            {"decode": lambda self, payload: (torch.zeros(2),)},
+            r"decode must give back float32\[1, 4\], got",
+        ),
+    ],
+)
+def test_a_broken_promise_is_told_by_the_pipeline_that_meets_it(changes: dict[str, Any], told: str) -> None:
+    broken = type("Broken", (Sum,), changes)
+    graph = SplitGraph(torch.nn.Linear(4, 2).eval(), (4,))
+    pipeline = Pipeline(graph.cut("input"), broken(), broken(), SimulatedLink(1e6, 0.0, 0.0))
+    with pytest.raises(ContractError, match=f"Broken breaks the contract of a codec: {told}"):
+        pipeline.run(torch.ones(1, 4), Frames())
