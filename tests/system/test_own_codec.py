@@ -49,7 +49,6 @@ def test_the_recipe_is_as_short_as_it_says():
     "workflow",
     [
         ("workflow=codec", "split.point=stage1", "workflow.num_samples=6"),
-        ("workflow=train", "split.point=stage1", "workflow.num_samples=6", "workflow.tuning.max_epochs=1"),
         ("workflow=federated", "federated.num_clients=2", "federated.rounds=1"),
         ("workflow=joint", "model=cnn", "workflow.codecs=[mine]", "workflow.half_s=0.02", "workflow.num_samples=6"),
     ],
