@@ -4,8 +4,10 @@ from abc import ABC, abstractmethod
 from math import isfinite
 from typing import Literal
 
+from splitsem.cost.coding_rate import coding_rate_here
 from splitsem.cost.lut import read_lut
 from splitsem.cost.measure import measure
+from splitsem.errors import ConfigError
 from splitsem.split.half import Half
 
 
@@ -16,8 +18,10 @@ class Machine(ABC):
         active_w: electrical power while computing, in watts.
         idle_w: electrical power while waiting, in watts.
         timing: source of the machine's times: ``"roofline"``, ``"lut"`` or ``"measured"``.
+        coding_bytes_per_s: see ``cost.coding_rate``; None for the machine that this process runs on.
     """
 
+    coding_bytes_per_s: float | None = None
     active_w: float
     idle_w: float
     timing: Literal["roofline", "lut", "measured"]
@@ -25,6 +29,10 @@ class Machine(ABC):
     @abstractmethod
     def time_s(self, half: Half) -> float:
         """Seconds this machine needs for one sample through ``half``; 0.0 where nothing is computed."""
+
+    def coding_factor(self) -> float:
+        """Seconds of coding on this machine for each second of it that this process measures."""
+        return 1.0 if self.coding_bytes_per_s is None else coding_rate_here() / self.coding_bytes_per_s
 
 
 class Roofline(Machine):
@@ -41,6 +49,7 @@ class Roofline(Machine):
         idle_w: power while waiting, in watts.
         efficiency: fraction of the peak that batch-1 FP32 convolutions reach; applies to arithmetic only.
         overhead_s: launch and dispatch of one operation, in seconds.
+        coding_bytes_per_s: what ``python -m splitsem.cost.coding_rate`` says there.
         lut: path of a measured latency table (see splitsem.cost.lut); when given, times come from it alone.
     """
 
@@ -54,11 +63,14 @@ class Roofline(Machine):
         idle_w: float,
         efficiency: float = 1.0,
         overhead_s: float = 0.0,
+        coding_bytes_per_s: float | None = None,
         lut: str | None = None,
     ) -> None:
         for name, value in {"peak_flops_per_s": peak_flops_per_s, "memory_bytes_per_s": memory_bytes_per_s}.items():
             if not (isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be positive and finite, got {value}")
+        if coding_bytes_per_s is not None and not (isfinite(coding_bytes_per_s) and coding_bytes_per_s > 0):
+            raise ValueError(f"coding_bytes_per_s must be positive and finite, got {coding_bytes_per_s}")
         if not 0 < efficiency <= 1:
             raise ValueError(f"efficiency must be above 0 and at most 1, got {efficiency}")
         if not (isfinite(overhead_s) and overhead_s >= 0):
@@ -70,6 +82,7 @@ class Roofline(Machine):
         self.idle_w = idle_w
         self.efficiency = efficiency
         self.overhead_s = overhead_s
+        self.coding_bytes_per_s = coding_bytes_per_s
         self._lut = None if lut is None else read_lut(lut)
         self.timing = "roofline" if self._lut is None else "lut"
 
@@ -77,6 +90,14 @@ class Roofline(Machine):
     def knee(self) -> float:
         """FLOP per byte above which an operation is bound by arithmetic: ``efficiency · peak / memory rate``."""
         return self.efficiency * self.peak_flops_per_s / self.memory_bytes_per_s
+
+    def coding_factor(self) -> float:
+        """See Machine. Raises ConfigError without a coding rate, since the peak does not tell it."""
+        if self.coding_bytes_per_s is None:
+            raise ConfigError(
+                "a modelled machine needs coding_bytes_per_s in its file: run python -m splitsem.cost.coding_rate there"
+            )
+        return super().coding_factor()
 
     def time_s(self, half: Half) -> float:
         """Seconds for one sample through ``half``, from the LUT if given. Raises ConfigError where the LUT lacks it."""

@@ -15,7 +15,8 @@ from splitsem.links.channel import Bsc
 from splitsem.links.link import Link, LinkReport
 from splitsem.links.lossy import LossyLink
 from splitsem.links.simulated import SimulatedLink
-from splitsem.pipeline import Frames, Pipeline, score
+from splitsem.pipeline import Frames, Pipeline
+from splitsem.scoring import score
 from splitsem.split.cut import Cut
 from splitsem.split.graph import SplitGraph
 from splitsem.tasks.digits import Digits
