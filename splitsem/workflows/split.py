@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
 from hydra.core.hydra_config import HydraConfig
@@ -45,33 +45,48 @@ def labels(cfg: DictConfig) -> Metrics:
     return {group: choices[group] for group in ("task", "model", "codec", "transport")} | pair
 
 
+class _Baseline(NamedTuple):
+    name: str
+    codec: DictConfig
+    varied: dict[str, int]  # what tells it from others of its name
+    point: str
+
+
 def references(cfg: DictConfig, network: Network) -> None:
-    """In a sweep of an image task: "just send the picture", once for each network, link and pair of machines."""
+    """In a sweep, once for each network, link and pair of machines: all on the edge, and all on the server.
+
+    A picture goes to the server in each way that ``references`` lists, any other sample as it is.
+    """
     hydra_cfg = HydraConfig.get()
-    if hydra_cfg.mode != RunMode.MULTIRUN or not network.task.is_image or not cfg.references:
+    if hydra_cfg.mode != RunMode.MULTIRUN or not cfg.references:
         return
-    shared: dict[str, Any] = {n: OmegaConf.to_container(cfg[n]) for n in ("transport", "hardware", "references")}
+    groups = ("transport", "hardware", "references", "answer")
+    shared: dict[str, Any] = {name: OmegaConf.to_container(cfg[name]) for name in groups}
     shared |= {"num_samples": cfg.workflow.num_samples, "channel_seeds": cfg.workflow.channel_seeds}
     key = hashlib.sha256((network.key + json.dumps(shared, sort_keys=True)).encode()).hexdigest()[:12]
     folder = Path(hydra_cfg.sweep.dir) / "references"
     folder.mkdir(exist_ok=True)
     with filelock.FileLock(folder / f"{key}.lock"):
-        for name, codec, varied in _reference_codecs(cfg.references):
+        for name, codec, varied, point in _baselines(cfg.references, network.task.is_image):
             path = folder / f"{'-'.join((key, name, *map(str, varied.values())))}.json"
             if not path.exists():
-                cut = network.graph.cut(network.graph.point("input"))
-                seeds = cfg.workflow.channel_seeds
+                cut, seeds = network.graph.cut(point), cfg.workflow.channel_seeds
                 found = evaluation.evaluate(cfg, network, cut, instantiate(codec), instantiate(codec), seeds)
                 write_draws(found.draws, path.with_suffix(".npz"))
                 metrics = found.metrics | labels(cfg) | {"codec": name, "reference": name, **varied}
                 path.write_text(json.dumps(metrics, indent=2))
 
 
-def _reference_codecs(references: DictConfig) -> Iterator[tuple[str, DictConfig, dict[str, int]]]:
-    """Name and settings of each reference, and the quality where several are listed."""
+def _baselines(references: DictConfig, is_image: bool) -> Iterator[_Baseline]:
+    plain = DictConfig({"_target_": "splitsem.codecs.tensorwise.Identity"})
+    yield _Baseline("all_on_edge", plain, {}, "output")
+    if not is_image:
+        yield _Baseline("input_as_it_is", plain, {}, "input")
+        return
     for name, codec in references.items():
         if "quality" in codec and OmegaConf.is_list(codec.quality):
             for quality in codec.quality:
-                yield str(name), DictConfig({**codec, "quality": quality}), {"codec.quality": quality}
+                varied = {"codec.quality": quality}
+                yield _Baseline(str(name), DictConfig({**codec, "quality": quality}), varied, "input")
         else:
-            yield str(name), codec, {}
+            yield _Baseline(str(name), codec, {}, "input")
