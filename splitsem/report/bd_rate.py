@@ -112,15 +112,17 @@ def equal_score(frame: pd.DataFrame) -> pd.DataFrame:
         frame: the result of ``results.prepare``.
 
     Returns:
-        For each row that ran and is no reference: ``series, split_point, score, payload_bytes``, then the ratios
-        ``float32`` (all crossing tensors), ``uint8`` (the sample as it is), and for each kind of picture, e.g.
-        ``JPEG``, the picture's bytes at the same score ÷ the payload; NaN where no picture reached the score.
+        For each row that ran, sends something and is no reference: ``series, split_point, score, payload_bytes``, then
+        the ratios ``float32`` (all crossing tensors), ``uint8`` (the sample as it is), and for each kind of picture,
+        e.g. ``JPEG``, the picture's bytes at the same score ÷ the payload; NaN where no picture reached the score.
     """
     split = rs.splits(frame)
+    split = split[split["payload_bytes"] > 0]
     table = split[["series", "split_point", "score", "payload_bytes"]].copy()
     table["float32"] = split["raw_bytes"] / split["payload_bytes"]
     table["uint8"] = split["input_bytes"] / split["payload_bytes"]
-    for name in rs.references(frame)["family"].unique():
+    pictures = rs.references(frame)
+    for name in pictures.loc[pictures["payload_bytes"] > 0, "family"].unique():
         table[name] = [_picture_ratio(frame, split.loc[[index]], name) for index in split.index]
     return table
 
@@ -134,6 +136,7 @@ def delta_rates(frame: pd.DataFrame) -> list[DeltaRate]:
         frame: the result of ``results.prepare``.
     """
     split = rs.splits(frame)
+    split = split[split["payload_bytes"] > 0]
     own = {
         f"{family} · {point}" if split["split_point"].nunique() > 1 else str(family): rows
         for (family, point), rows in split.groupby(["family", "split_point"], sort=False)

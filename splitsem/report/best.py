@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from splitsem.report import results as rs
+from splitsem.report.fronts import equally_fast
 from splitsem.report.units import format_hz, format_joules, format_ratio, format_seconds
+
+_LOSSY = ("JPEG", "WebP")
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,7 @@ class Goal:
     maximise: bool
     better: str
     worse: str
+    equal: str
 
     def show(self, value: float) -> str:
         """The value with its unit."""
@@ -26,15 +31,33 @@ class Goal:
     def compare(self, mine: float, other: float) -> str:
         """How ``mine`` relates to ``other``, ready to be followed by the other's name."""
         gain = mine / other if self.maximise else other / mine
-        if 0.995 < gain < 1.005:
-            return "the same as"
-        return f"{format_ratio(gain)} {self.better}" if gain > 1 else f"{format_ratio(1 / gain)} {self.worse}"
+        factor = format_ratio(max(gain, 1 / gain))
+        return self.equal if factor == "1.0×" else f"{factor} {self.better if gain > 1 else self.worse}"
+
+    def sort(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows, best first; of equal ones the one whose score, of those that choose, is higher."""
+        return rows.sort_values([self.column, rs.choice(rows)], ascending=[not self.maximise, False], kind="stable")
+
+    def num_alike(self, rows: pd.DataFrame) -> int:
+        """How many of the rows, sorted best first, cannot be told from the first in this quantity, itself included."""
+        values = rows[self.column].to_numpy(float)
+        interval = f"{self.column}_ci95"
+        ci95 = rows[interval].to_numpy(float) if interval in rows else np.full(len(rows), np.nan)
+        return int(equally_fast(values, ci95)[0].sum())
+
+    def source(self, row: pd.Series) -> str:
+        """Whether the value was ``measured`` or ``estimated``; nothing where the results do not say."""
+        if self.column == "energy_j":
+            return "measured" if row.get("energy_source") == "measured" else "estimated"
+        origins = {row[name] for name in _TIMINGS if isinstance(row.get(name), str)}
+        return "" if not origins else "measured" if origins == {"measured"} else "estimated"
 
 
+_TIMINGS = ("edge_timing", "link_timing", "server_timing", "coding_timing")
 GOALS = (
-    Goal("throughput_hz", "Highest throughput", True, "as many samples a second as", "fewer samples a second than"),
-    Goal("latency_s", "Lowest latency", False, "faster than", "slower than"),
-    Goal("energy_j", "Lowest energy on the edge (estimated)", False, "less energy than", "the energy of"),
+    Goal("throughput_hz", "Highest throughput", True, "as fast as", "slower than", "as fast as"),
+    Goal("latency_s", "Lowest latency", False, "faster than", "slower than", "as fast as"),
+    Goal("energy_j", "Lowest energy on the edge", False, "less energy than", "the energy of", "the same energy as"),
 )
 
 
@@ -45,7 +68,7 @@ class Best:
     Attributes:
         goal: the goal in question.
         row: the configuration that wins, or that comes closest when none keeps the score; None when no job succeeded.
-        qualifies: whether the row's score is within 0.01 of the unsplit score.
+        qualifies: whether the row's score keeps the unsplit score, see ``results.keeps_score``.
         sentence: the answer in words.
     """
 
@@ -62,10 +85,13 @@ class Best:
 
 
 def best(results: pd.DataFrame) -> list[Best]:
-    """For each goal, the best configuration whose score is at most one point (0.01) below the unsplit score.
+    """For each goal, the best configuration whose score keeps the unsplit score; the sentence has the test score.
+
+    A configuration keeps the score unless its validation score is more than one point (0.01) below the unsplit one,
+    beyond the paired 95 % interval.
 
     Args:
-        results: one row a job, as in results.csv. "Just send the picture" rows are compared, never chosen.
+        results: one row a job, as in results.csv. References are compared, never chosen.
 
     Returns:
         One answer each for throughput, latency and energy.
@@ -74,72 +100,85 @@ def best(results: pd.DataFrame) -> list[Best]:
     return [_answer(goal, frame) for goal in GOALS]
 
 
-def _answer(goal: Goal, frame: pd.DataFrame) -> Best:
+def candidates(goal: Goal, frame: pd.DataFrame) -> pd.DataFrame:
+    """The configurations of a prepared frame that keep the score and have a figure for the goal, best first."""
     split = rs.splits(frame)
-    split = split[split[goal.column].notna() & (split[goal.column] > 0)]
-    if split.empty:
-        return Best(goal, None, False, f"{goal.title}: no job that succeeded has a figure for it.")
-    kept = split[split["score"] >= split["score_unsplit"] - rs.SCORE_MARGIN - 1e-9]
-    if kept.empty:
-        return _closest(goal, split)
-    row = kept.sort_values([goal.column, "score"], ascending=[not goal.maximise, False], kind="stable").iloc[0]
-    sentence = (
-        f"{goal.title}: {_name(row)} reaches {goal.show(row[goal.column])} at score {row['score']:.3f}"
-        f" (unsplit {row['score_unsplit']:.3f}){_comparison(goal, row, frame)}."
-    )
-    return Best(goal, row, True, sentence)
+    split = split[np.isfinite(split[goal.column]) & (split[goal.column] > 0)]
+    return goal.sort(split[rs.keeps_score(split)]) if len(split) else split
 
 
-def _closest(goal: Goal, split: pd.DataFrame) -> Best:
-    if split["score_unsplit"].isna().all():
-        return Best(goal, None, False, f"{goal.title}: the unsplit score is not known, so nothing can be chosen.")
-    short = split["score_unsplit"] - split["score"]
-    row = split.loc[short.sort_values(kind="stable").index[0]]
-    sentence = (
-        f"{goal.title}: no configuration keeps the score within {rs.SCORE_MARGIN} of the unsplit "
-        f"{row['score_unsplit']:.3f}; the closest, {_name(row)}, is {row['score_unsplit'] - row['score']:.3f} "
-        f"below it at {row['score']:.3f} and reaches {goal.show(row[goal.column])}."
-    )
-    return Best(goal, row, False, sentence)
-
-
-def _name(row: pd.Series) -> str:
+def name(row: pd.Series) -> str:
+    """A configuration in words."""
     codec = f" with {row['series']}" if row["series"] else ""
     ends = {"input": "everything on the server (cut at input)", "output": "everything on the edge (cut at output)"}
     return ends.get(row["split_point"], f"the cut at {row['split_point']}") + codec
 
 
-def _comparison(goal: Goal, row: pd.Series, frame: pd.DataFrame) -> str:
-    """Compares ``row`` with the two ends of the network at the same settings, and with sending the picture."""
-    parts = []
-    mine = float(row[goal.column])
+def _answer(goal: Goal, frame: pd.DataFrame) -> Best:
     split = rs.splits(frame)
-    same = split[split["series"].eq(row["series"])]
-    for end in ("input", "output"):
-        others = same[same["split_point"].eq(end) & same[goal.column].notna()]
-        if len(others) and row["split_point"] != end:
-            other = others.iloc[0]
-            parts.append(f"{goal.compare(mine, other[goal.column])} the {end} cut{_lost(other)}")
-    for _, rows in rs.references_for(frame, row.to_frame().T).groupby("family", sort=False):
-        rows = rows[rows[goal.column].notna()]
-        if len(rows):
+    split = split[np.isfinite(split[goal.column]) & (split[goal.column] > 0)]
+    if split.empty:
+        return Best(goal, None, False, f"{goal.title}: no job that succeeded has a figure for it.")
+    kept = candidates(goal, frame)
+    if kept.empty:
+        return _closest(goal, split)
+    row, num_alike = kept.iloc[0], goal.num_alike(kept)
+    source = goal.source(row)
+    parts = [
+        f"{name(row)} reaches {goal.show(row[goal.column])}{source and f' ({source})'} at {_score(row)}"
+        f" (unsplit {row['score_unsplit']:.3f})",
+        *([f"one of {num_alike} that cannot be told apart"] if num_alike > 1 else []),
+        ", ".join(_comparisons(goal, row, frame)),
+    ]
+    return Best(goal, row, True, f"{goal.title}: {'; '.join(part for part in parts if part)}.")
+
+
+def _closest(goal: Goal, split: pd.DataFrame) -> Best:
+    delta = split[f"{rs.choice(split)}_delta"]
+    if delta.isna().all():
+        return Best(goal, None, False, f"{goal.title}: the unsplit score is not known, so nothing can be chosen.")
+    row = split.loc[delta.sort_values(ascending=False, kind="stable").index[0]]
+    sentence = (
+        f"{goal.title}: no configuration keeps the score within {rs.SCORE_MARGIN} of the unsplit "
+        f"{row['score_unsplit']:.3f}; the closest, {name(row)}, is {-row['score_delta']:.3f} "
+        f"below it at {_score(row)} and reaches {goal.show(row[goal.column])}."
+    )
+    return Best(goal, row, False, sentence)
+
+
+def _comparisons(goal: Goal, row: pd.Series, frame: pd.DataFrame) -> list[str]:
+    """How ``row`` compares with all on the edge, and with all on the server: the sample as it is and as a picture."""
+    own = rs.splits(frame)
+    own = own[own["series"].eq(row["series"])]
+    baselines = rs.references_for(frame, row.to_frame().T)
+    on_edge, sent = (baselines[baselines["split_point"].eq("output") == at_output] for at_output in (True, False))
+    lossy = sent["family"].isin(_LOSSY)
+    others = [
+        ("all on the edge", on_edge if len(on_edge) else own[own["split_point"].eq("output")], "output"),
+        *(("sending the {}", rows, "") for rows in (sent[~lossy], sent[lossy])),
+    ]
+    if sent.empty:
+        others.append(("all on the server (cut at input)", own[own["split_point"].eq("input")], "input"))
+    parts = []
+    for text, rows, point in others:
+        rows = rows[np.isfinite(rows[goal.column]) & (rows[goal.column] > 0)]
+        if len(rows) and row["split_point"] != point:
             other = _fairest(goal, rows)
-            parts.append(f"{goal.compare(mine, other[goal.column])} sending a {other['series']} ({_score(other)})")
-    return f"; {', '.join(parts)}" if parts else ""
+            lost = "" if rs.keeps_score(other.to_frame().T.infer_objects()).all() else f" ({_score(other)})"
+            parts.append(f"{goal.compare(row[goal.column], other[goal.column])} {text.format(_sent(other))}{lost}")
+    return parts
+
+
+def _sent(reference: pd.Series) -> str:
+    as_it_is = reference["reference"] == "input_as_it_is"
+    return str(reference["series"]) if as_it_is else f"picture as {reference['series']}"
 
 
 def _fairest(goal: Goal, rows: pd.DataFrame) -> pd.Series:
-    """The best picture quality that keeps the score, else the quality with the highest score."""
-    kept = rows[rows["score"] >= rows["score_unsplit"] - rs.SCORE_MARGIN - 1e-9]
-    if kept.empty:
-        return rows.sort_values("score", ascending=False, kind="stable").iloc[0]
-    return kept.sort_values(goal.column, ascending=not goal.maximise, kind="stable").iloc[0]
+    """The best one that keeps the score, else the one with the highest score."""
+    kept = rows[rs.keeps_score(rows)]
+    return rows.sort_values("score", ascending=False, kind="stable").iloc[0] if kept.empty else goal.sort(kept).iloc[0]
 
 
 def _score(row: pd.Series) -> str:
-    return f"score {row['score']:.3f}"
-
-
-def _lost(other: pd.Series) -> str:
-    """The score of ``other``, where that score does not qualify."""
-    return f" ({_score(other)})" if other["score"] < other["score_unsplit"] - rs.SCORE_MARGIN - 1e-9 else ""
+    return f"score {row['score']:.3f}" + ("" if pd.isna(row["score_ci95"]) else f" ± {row['score_ci95']:.3f}")

@@ -1,42 +1,121 @@
-"""A sweep's results made ready to draw: columns completed, series named, seeds averaged, the Pareto front marked.
+"""A sweep's results made ready to draw: columns completed, series named, seeds averaged, the front marked.
 
 Every figure and table starts from `prepare`, so that figures and tables agree.
 """
 
 import re
 
+import numpy as np
 import pandas as pd
 
+from splitsem.intervals import ci95
 from splitsem.report.columns import METRICS
-from splitsem.report.pareto import pareto_front
+from splitsem.report.fronts import Draws, Front, front, gaps
 
 # Columns that say where and how a job ran; a column that varies makes several series of a sweep.
 LABELS = ("codec", "transport", "edge", "server", "model", "task", "device")
 GROUPS = (*LABELS, "hardware", "workflow", "trainer", "federated", "optimise", "experiment")
 SCORE_MARGIN = 0.01  # "no worse than unsplit" allows one point
+DRAWS = "draws_val"  # a column: the validation score of a job on bootstrap draws, arrays that results.csv has not
+REFERENCES = {
+    "all_on_edge": "all on the edge",
+    "input_as_it_is": "sample as it is",
+    "pixels": "uint8",
+    "png": "PNG",
+    "webp_lossless": "WebP lossless",
+    "jpeg": "JPEG",
+    "webp": "WebP",
+}
+_PARTS = ("encode_s", "decode_s", "answer_encode_s", "answer_s", "answer_decode_s")
+_WITH_INTERVAL = {"score": "score_ci95", "score_delta": "score_delta_ci95", "score_val": "score_val_ci95",
+                  "score_val_delta": "score_val_delta_ci95", "throughput_hz": "throughput_hz_ci95"}  # fmt: skip
 
 
 def prepare(results: pd.DataFrame) -> pd.DataFrame:
     """Complete and annotate a sweep's results; the input is not changed and may lack any column.
 
-    Rows that differ in nothing but the seed are averaged, because the best of several seeds is luck.
+    Rows that differ in nothing but the seed are averaged, because the best of several seeds is luck; their 95 %
+    intervals are then those over the seeds (Student's t).
 
     Args:
-        results: one row a job, as in results.csv.
+        results: one row a job, as in results.csv; with the column ``DRAWS``, the front is told by paired intervals.
 
     Returns:
         One row a configuration, in network order, failed jobs last. Beside the columns of results.csv:
         ``series`` (label of what varies besides the split point), ``family`` (that label without the codec's
-        bit width or keep ratio), ``is_ok``, ``is_reference``, ``is_bottleneck``, ``pareto``, ``num_runs``
-        and ``score_std`` (0 for a single run).
+        bit width or keep ratio), ``is_ok``, ``is_reference``, ``is_bottleneck``, ``num_runs``, ``interval_over``
+        (``samples``, ``seeds``), and what ``fronts.front`` finds on the scores by which configurations are chosen,
+        see ``choice``: ``front`` and ``tie_group``.
     """
     frame = _average_seeds(with_series(results))
     frame["is_bottleneck"] = _bottlenecks(frame)
-    frame["pareto"] = False
-    split = frame["is_ok"] & ~frame["is_reference"]
-    frame.loc[split, "pareto"] = pareto_front(frame.loc[split, ["score", "throughput_hz"]].to_numpy())
+    frame["front"], frame["tie_group"] = "", float("nan")
+    split = splits(frame)
+    found = front_of(split, split["throughput_hz"], split["throughput_hz_ci95"])
+    frame.loc[split.index, "front"], frame.loc[split.index, "tie_group"] = found.kind, found.group
     order = frame.assign(failed=~frame["is_ok"], own=~frame["is_reference"])
     return frame.loc[order.sort_values(["failed", "own", "split_index"], kind="stable").index].reset_index(drop=True)
+
+
+def front_of(split: pd.DataFrame, speed: pd.Series, ci95_of_speed: pd.Series) -> Front:
+    """``fronts.front`` of configurations: ``speed``, of which more is better, against the score that chooses."""
+    score = choice(split)
+    return front(speed, *gaps(split[score], split[DRAWS].tolist(), split[_WITH_INTERVAL[score]]), ci95_of_speed)
+
+
+def choice(frame: pd.DataFrame) -> str:
+    """The score by which configurations are chosen: ``score_val``, or ``score`` where a row that ran lacks that."""
+    return "score_val" if frame.loc[frame["is_ok"].astype(bool), "score_val"].notna().all() else "score"
+
+
+def about(frame: pd.DataFrame) -> str:
+    """``describe``, what the scores' intervals are over, and whether choices were made on the scores shown."""
+    chosen = "" if splits(frame).empty or choice(frame) == "score_val" else " · chosen on the scores shown"
+    return f"{describe(frame)} · {about_interval(frame)}{chosen}" if len(frame) else describe(frame)
+
+
+def stage_times(frame: pd.DataFrame) -> pd.DataFrame:
+    """Seconds of the stages that ``style.STAGES`` names; they add up to the latency.
+
+    Results without the parts of ``edge_s``, ``link_s`` and ``server_s`` have each whole as head, busy link and tail.
+    Silence after the last byte, which some rules ask for, keeps the link busy and delays nobody: it is left out.
+    """
+    is_split = frame["head_s"].notna()  # older results have coding's wall time beside an edge_s without it
+    coding = {name: frame[name].where(is_split, 0.0).fillna(0.0) for name in _PARTS}
+    busy_s = frame["link_busy_s"].fillna(frame["link_s"]).clip(upper=frame["link_s"])
+    return pd.DataFrame(
+        {
+            "head_s": frame["edge_s"] - coding["encode_s"] - coding["answer_decode_s"],
+            "encode_s": coding["encode_s"],
+            "link_busy_s": busy_s,
+            "link_delay_s": frame["link_s"] - busy_s,
+            "decode_s": coding["decode_s"],
+            "tail_s": frame["server_s"] - coding["decode_s"] - coding["answer_encode_s"],
+            "answer": coding["answer_encode_s"] + coding["answer_s"] + coding["answer_decode_s"],
+        }
+    )
+
+
+def keeps_score(frame: pd.DataFrame) -> pd.Series:
+    """Which rows are not worse than unsplit by more than ``SCORE_MARGIN``, as far as the paired interval can tell."""
+    delta = f"{choice(frame)}_delta"
+    return frame[delta] + frame[_WITH_INTERVAL[delta]].fillna(0.0) >= -SCORE_MARGIN - 1e-9
+
+
+def about_interval(frame: pd.DataFrame) -> str:
+    """What the scores' intervals are over: ``95 % interval over 96 samples``; of a single sample there is none."""
+    own = splits(frame) if len(splits(frame)) else frame
+    if own["score_ci95"].isna().all():
+        return "no interval: one sample" if (own["num_samples"] == 1).all() else "no interval"
+    over = own.loc[own["score_ci95"].notna(), "interval_over"].dropna().unique()
+    counted = {"seeds": own["num_runs"], "samples": own["num_samples"], "channel seeds": own["channel_seeds"]}
+    texts = []
+    for name in over:
+        numbers = counted[name].dropna()[lambda n: n > 1] if name in counted else pd.Series(dtype=float)
+        low, high = (numbers.min(), numbers.max()) if len(numbers) else (float("nan"), float("nan"))
+        count = "" if not len(numbers) else f"{low:.0f} " if low == high else f"{low:.0f} to {high:.0f} "
+        texts.append(f"{count}{name}")
+    return "95 % interval" + (f" over {', '.join(texts)}" if texts else "")
 
 
 def with_series(results: pd.DataFrame) -> pd.DataFrame:
@@ -107,9 +186,15 @@ def _complete(results: pd.DataFrame) -> pd.DataFrame:
     frame = results.copy().reset_index(drop=True)
     for name in METRICS:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype(float) if name in frame else float("nan")
-    for name in (*LABELS, "split_point", "status", "error", "reference"):
+    for name in (*LABELS, "split_point", "status", "error", "reference", "interval_over"):
         values = frame[name].astype(object) if name in frame else pd.Series(None, index=frame.index, dtype=object)
         frame[name] = values.where(values.notna() & (values.astype(str) != ""), None)
+    for suffix in ("", "_val"):
+        known = frame[f"score{suffix}"] - frame[f"score{suffix}_unsplit"]
+        frame[f"score{suffix}_delta"] = frame[f"score{suffix}_delta"].fillna(known)
+    given = frame[DRAWS].tolist() if DRAWS in frame else [None] * len(frame)
+    draws = [Draws(values) if isinstance(values, np.ndarray) else None for values in given]
+    frame[DRAWS] = pd.Series(draws, frame.index, dtype=object)
     if "split.point" in frame:
         frame["split_point"] = frame["split_point"].combine_first(frame["split.point"].astype(object))
     frame["split_point"] = frame["split_point"].fillna("?").astype(str)
@@ -145,7 +230,7 @@ def _add_series(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _name_references(frame: pd.DataFrame) -> None:
     """Name the references: ``JPEG``, with the quality where several qualities were tried."""
-    names = frame["reference"].map({"jpeg": "JPEG", "webp": "WebP"}).fillna(frame["reference"]).astype(object)
+    names = frame["reference"].map(REFERENCES).fillna(frame["reference"]).astype(object)
     longer = names
     if "codec.quality" in frame and frame.loc[frame["is_reference"], "codec.quality"].nunique() > 1:
         longer = names + " q" + frame["codec.quality"].astype(str).str.removesuffix(".0")
@@ -183,18 +268,26 @@ def _is_seed(column: str) -> bool:
 
 
 def _average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
-    frame["num_runs"], frame["score_std"] = 1, 0.0
-    if not any(_is_seed(c) and frame[c].nunique() > 1 for c in frame.columns):
+    frame["num_runs"] = 1
+    seeds = [c for c in frame.columns if _is_seed(c) and frame[c].nunique() > 1]
+    if not seeds:
         return frame
     failed = frame[~frame["is_ok"]]
     settings = [c for c in frame.columns if is_override(c) and not _is_seed(c)]
     keys = list(dict.fromkeys(["series", "split_point", "reference", *LABELS, *settings]))
     rows = []
     for _, group in frame[frame["is_ok"]].groupby(keys, dropna=False, sort=False):
+        group = group.sort_values(seeds, kind="stable")
         row = group.iloc[0].copy()
         numeric = [c for c in group.columns if pd.api.types.is_float_dtype(group[c])]
         row[numeric] = group[numeric].mean()
-        row["num_runs"], row["score_std"] = len(group), group["score"].std(ddof=1) if len(group) > 1 else 0.0
+        row["num_runs"] = len(group)
+        if len(group) > 1:
+            row["interval_over"] = "seeds"
+            for name, interval in _WITH_INTERVAL.items():
+                row[interval] = ci95(group[name].tolist()) if group[name].notna().all() else float("nan")
+            labels = tuple(group[seeds].astype(str).itertuples(index=False, name=None))
+            row[DRAWS] = Draws(group[choice(frame)].to_numpy(), labels)
         rows.append(row)
     return pd.concat([pd.DataFrame(rows, columns=frame.columns).astype(frame.dtypes), failed], ignore_index=True)
 

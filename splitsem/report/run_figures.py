@@ -7,26 +7,31 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from splitsem.report import results as rs
 from splitsem.report import style
 from splitsem.report.units import format_bytes, format_ratio, format_score, format_seconds
 
-_SIZES = {"raw_bytes": "raw float32", "input_bytes": "input as it is", "payload_bytes": "payload"}
+_SIZES = {
+    "raw_bytes": "raw float32",
+    "input_bytes": "input as it is",
+    "payload_bytes": "payload",
+    "answer_bytes": "answer",
+}
 
 
 def run_breakdown(metrics: Mapping[str, Any]) -> Figure:
-    """Latency (edge, link, server) and bytes (raw float32, input, payload) of one job.
+    """Latency (its stages) and bytes (raw float32, input, payload, answer) of one job.
 
     Args:
         metrics: the metrics of one run, as in metrics.json; absent metrics are dashes.
     """
     frame = rs.prepare(pd.DataFrame([{"status": "ok", **metrics}]))
     row = frame.iloc[0]
-    title = f"Cut at {row['split_point']}: score {format_score(row['score'])}"
-    figure = style.new_figure(7.2, 2.3, title, rs.describe(frame))
+    half = "" if pd.isna(row["score_ci95"]) else f" ± {row['score_ci95']:.4f}"
+    title = f"Cut at {row['split_point']}: score {format_score(row['score'])}{half}"
+    figure = style.new_figure(7.2, 2.6, title, rs.about(frame))
     time_ax, size_ax = figure.subplots(1, 2, width_ratios=[1.25, 1])
     _draw_time(time_ax, row)
     _draw_sizes(size_ax, row)
@@ -35,17 +40,15 @@ def run_breakdown(metrics: Mapping[str, Any]) -> Figure:
 
 def _draw_time(ax: Axes, row: pd.Series) -> None:
     style.style_axes(ax, "Time for one sample (s, ms, µs)", "", grid="x")
-    times = row[list(style.STAGES)].to_numpy(dtype=float)
+    times = rs.stage_times(row.to_frame().T.infer_objects()).iloc[0].to_numpy(dtype=float)
     lengths = np.nan_to_num(times, posinf=0.0)
     left = 0.0
-    handles = []
-    for y, ((label, color), time_s, length) in enumerate(zip(style.STAGES.values(), times, lengths, strict=True)):
-        ax.barh(y, length, left=left, height=0.62, color=color, linewidth=0)
+    for y, ((_, color), time_s, length) in enumerate(zip(style.STAGES.values(), times, lengths, strict=True)):
+        ax.barh(y, length, left=left, height=0.68, color=color, linewidth=0)
         ax.text(left + length, y, f"  {format_seconds(time_s)}", va="center", size=8.5, color=style.INK)
         left += length
-        handles.append(Patch(color=color, label=label))
-    ax.set_yticks(range(3), [str(handle.get_label()) for handle in handles])
-    ax.set_ylim(2.6, -0.6)
+    ax.set_yticks(range(len(times)), [label for label, _ in style.STAGES.values()])
+    ax.set_ylim(len(times) - 0.4, -0.6)
     ax.set_xlim(0, (left or 1.0) * 1.25)
     ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value)))
@@ -56,17 +59,19 @@ def _draw_sizes(ax: Axes, row: pd.Series) -> None:
     style.style_axes(ax, "Bytes for one sample", "", grid="x")
     sizes = row[list(_SIZES)].to_numpy(dtype=float)
     lengths = np.nan_to_num(sizes, posinf=0.0)
-    colors = (style.FAINT, style.FAINT, style.STAGES["link_s"][1])
-    ax.barh(range(3), lengths, height=0.62, color=colors, linewidth=0)
+    colors = (style.FAINT, style.FAINT, style.STAGES["link_busy_s"][1], style.STAGES["answer"][1])
+    ax.barh(range(len(sizes)), lengths, height=0.62, color=colors, linewidth=0)
     for y, (size, length) in enumerate(zip(sizes, lengths, strict=True)):
         ax.text(length, y, f"  {format_bytes(size)}", va="center", size=8.5, color=style.INK)
-    ax.set_yticks(range(3), list(_SIZES.values()))
-    ax.set_ylim(2.6, -0.6)
+    ax.set_yticks(range(len(sizes)), list(_SIZES.values()))
+    ax.set_ylim(len(sizes) - 0.4, -0.6)
     ax.set_xlim(0, (lengths.max() or 1.0) * 1.32)
     ax.xaxis.set_major_locator(MaxNLocator(3))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_bytes(value)))
-    smaller = format_ratio(row["compression_ratio"])
-    ax.set_title(f"{smaller} smaller than float32", size=9.5, weight="bold", color=style.INK, loc="left")
+    smaller = (
+        f"{format_ratio(row['compression_ratio'])} smaller than float32" if row["payload_bytes"] else "sends nothing"
+    )
+    ax.set_title(smaller, size=9.5, weight="bold", color=style.INK, loc="left")
 
 
 def training_curve(history: Sequence[Mapping[str, float]], metrics: Mapping[str, Any]) -> Figure:

@@ -24,12 +24,30 @@ from numpy.typing import NDArray
 from splitsem.report.units import format_bytes, format_hz, format_seconds
 
 DPI = 150
+STAR = "#f2c200"
 INK, MUTED, FAINT, GRID, PAPER = "#1b1f24", "#59636e", "#9aa4af", "#e6e9ed", "#ffffff"
 # Okabe & Ito 2008 without the yellow, which is too light on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d")
 MARKERS = ("o", "s", "^", "v", "P", "X", "h")
-STAGES = {"edge_s": ("edge", "#0072b2"), "link_s": ("link", "#e69f00"), "server_s": ("server", "#009e73")}
-REFERENCES = {"JPEG": ("D", "#8b1e3f"), "WebP": ("d", "#5b3a8c")}
+# A hue for each place, the lighter one for what is not its main work.
+STAGES = {
+    "head_s": ("head", "#0072b2"),
+    "encode_s": ("encode", "#7cc4f0"),
+    "link_busy_s": ("link, busy", "#e69f00"),
+    "link_delay_s": ("link, delay", "#f6d99b"),
+    "decode_s": ("decode", "#7fd6bd"),
+    "tail_s": ("tail", "#009e73"),
+    "answer": ("answer", "#b5559b"),
+}
+REFERENCES = {
+    "JPEG": ("D", "#8b1e3f"),
+    "WebP": ("d", "#5b3a8c"),
+    "uint8": ("P", "#7a4b00"),
+    "PNG": ("X", "#7a4b00"),
+    "WebP lossless": ("p", "#5b3a8c"),
+    "all on the edge": (">", "#1b1f24"),
+    "sample as it is": ("P", "#7a4b00"),
+}
 FORMATS = {"s": format_seconds, "B": format_bytes, "Hz": format_hz}
 _HEADER_IN = 0.62  # height of title and subtitle, in inches
 
@@ -78,9 +96,19 @@ def unit_axis(ax: Axes, unit: str, values: Sequence[float], log: bool | None = N
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: FORMATS[unit](value)))  # set_xscale drops the formatter
 
 
-def score_axis(ax: Axes, values: Sequence[float]) -> None:
-    """Set limits around the scores that never blow up differences of a tenth of a point."""
-    low, high = min(values), max(values)
+def score_axis(ax: Axes, values: Sequence[float], needed: Sequence[float] = ()) -> None:
+    """Set limits around the scores that never blow up differences of a tenth of a point.
+
+    Args:
+        ax: the axes.
+        values: all scores, with the ends of their intervals.
+        needed: the ones that must be seen apart. Values that lie deeper below the highest one than one and
+            a half times the spread of these are left out; by default none is.
+    """
+    high = max(values)
+    floor = high - 1.5 * max(high - min(needed), 0.01) if len(needed) else -np.inf
+    seen = [value for value in values if value >= floor]
+    low = min(seen)
     room = max(0.12 * (high - low), 0.01)
     ax.set_ylim(low - room, high + room)
     ax.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))

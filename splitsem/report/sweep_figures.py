@@ -1,4 +1,4 @@
-"""The figures of a sweep: score over throughput, score over payload bytes, and where the time of each cut goes."""
+"""The figures of a sweep's scores: over throughput, and over payload bytes."""
 
 import re
 from typing import Any
@@ -9,55 +9,57 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from splitsem.report import results as rs
 from splitsem.report import style
-from splitsem.report.pareto import pareto_front
 from splitsem.report.style import place_labels
-from splitsem.report.units import format_bytes, format_seconds
+from splitsem.report.units import format_bytes
 
-_MAX_FACETS, _MAX_COLUMNS = 6, 3
-_MAX_SPREAD = 3.0  # most ratio of the panels' longest bars on one time axis
-_XLABEL, _YLABEL = "Latency of one sample (s, ms, µs)", "Split point, in network order"
-_FEW_ROWS = 6
-_ROW_IN = 0.21  # height of one bar with its gap
+_SHADE = "#c9d3dd"
 
 
 def draw_points(ax: Axes, split: pd.DataFrame, x: str) -> list[Line2D]:
-    """Draw one marker a configuration, colour and shape by series; error bars where several seeds were run."""
+    """Draw one marker a configuration, colour and shape by series, with the 95 % interval of its score."""
     if split.empty:
         return []
     names = sorted(split["series"].unique(), key=_natural)
     colors = dict(zip(names, style.palette(len(names)), strict=True))
     markers = {name: style.MARKERS[i % len(style.MARKERS)] for i, name in enumerate(names)}
     series: dict[str, Any] = {"hue": "series", "style": "series", "palette": colors, "markers": markers}
-    seaborn.scatterplot(split, x=x, y="score", ax=ax, s=30, linewidth=0, alpha=0.75, zorder=3, legend=False, **series)
-    for name, rows in split[split["score_std"] > 0].groupby("series", sort=False):
-        bars: dict[str, Any] = {"fmt": "none", "ecolor": colors[str(name)], "elinewidth": 0.8, "alpha": 0.5}
-        ax.errorbar(rows[x], rows["score"], rows["score_std"], **bars)
+    seaborn.scatterplot(split, x=x, y="score", ax=ax, s=30, linewidth=0, alpha=0.85, zorder=3, legend=False, **series)
+    for name, rows in split[split["score_ci95"] > 0].groupby("series", sort=False):
+        bars: dict[str, Any] = {"fmt": "none", "ecolor": colors[str(name)], "elinewidth": 0.9, "alpha": 0.45}
+        ax.errorbar(rows[x], rows["score"], rows["score_ci95"], zorder=2.2, **bars)
     return [
         Line2D([], [], color=colors[name], marker=markers[name], linestyle="none", markersize=6, label=name)
         for name in names
     ]
 
 
-def draw_front(ax: Axes, front: pd.DataFrame, x: str, *, falling: bool) -> Line2D:
-    """Ring the Pareto points, sorted by ``x``, and join the points by the staircase of what can be reached.
+def draw_front(ax: Axes, front: pd.DataFrame, x: str, *, falling: bool) -> list[Line2D]:
+    """Star the best, shade what ties with them, and join the stars by the staircase of what can be reached.
 
-    ``falling``: more ``x`` is better, and the stairs go down to the right; else less ``x`` is, and the stairs go up.
+    Args:
+        ax: the axes.
+        front: the front's rows, with the column ``front``.
+        x: the column on the horizontal axis.
+        falling: more ``x`` is better, and the stairs go down to the right; else less ``x`` is, and they go up.
     """
-    stairs = np.repeat(front[[x, "score"]].to_numpy(), 2, axis=0)
+    best, ties = (front[front["front"] == kind].sort_values([x, "score"]) for kind in ("best", "tie"))
+    stairs = np.repeat(best[[x, "score"]].to_numpy(), 2, axis=0)
     across, up = (stairs[:-1, 0], stairs[1:, 1]) if falling else (stairs[1:, 0], stairs[:-1, 1])
     ax.plot(across, up, color=style.INK, linewidth=1.0, alpha=0.55, zorder=2)
-    rings = ax.scatter(
-        front[x], front["score"], s=78, facecolors="none", edgecolors=style.INK, linewidths=1.2, zorder=4
-    )
-    rings.set_gid("pareto")
-    return Line2D(
-        [], [], color=style.INK, linewidth=1, marker="o", markersize=8, markerfacecolor="none", label="Pareto front"
-    )
+    stars: dict[str, Any] = {"marker": "*", "facecolors": style.STAR, "edgecolors": style.INK, "linewidths": 0.8}
+    ax.scatter(best[x], best["score"], s=170, zorder=4, gid="best", **stars)
+    look: dict[str, Any] = {"marker": "*", "markerfacecolor": style.STAR, "markeredgecolor": style.INK}
+    handles = [
+        Line2D([], [], color=style.INK, linewidth=1, markersize=11, markeredgewidth=0.8, label="best (★)", **look)
+    ]
+    if len(ties):
+        ax.scatter(ties[x], ties["score"], s=190, color=_SHADE, linewidths=0, zorder=1.8, gid="tie")
+        look = {"color": _SHADE, "marker": "o", "markersize": 12, "linestyle": "none"}
+        handles.append(Line2D([], [], label="tie with a ★ (=)", **look))
+    return handles
 
 
 def draw_unsplit(ax: Axes, frame: pd.DataFrame) -> tuple[list[Line2D], list[float]]:
@@ -75,31 +77,41 @@ def draw_unsplit(ax: Axes, frame: pd.DataFrame) -> tuple[list[Line2D], list[floa
 
 
 def draw_references(ax: Axes, reference: pd.DataFrame, x: str) -> list[Line2D]:
-    """Draw the "just send the picture" rows: one marker a row, joined where a quality was swept."""
+    """Draw the references: one marker a row, a curve where a quality was swept."""
     handles = []
     for name, rows in reference.groupby("family", sort=False):
         marker, color = style.REFERENCES.get(str(name), ("h", style.INK))
-        rows = rows.sort_values(x)
-        look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 7.5, "markeredgecolor": style.PAPER}
-        ax.plot(rows[x], rows["score"], linewidth=1.0, zorder=5, gid=f"reference {name}", **look)
-        handles.append(Line2D([], [], linestyle="none", label=f"{name} at input", **look))
+        rows = rows.sort_values("payload_bytes")
+        look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 6, "markeredgecolor": style.PAPER}
+        ax.plot(rows[x], rows["score"], linewidth=1.0, alpha=0.9, zorder=2.8, gid=f"reference {name}", **look)
+        at = "" if rows["split_point"].ne("input").all() else " at input"
+        handles.append(Line2D([], [], linestyle="-" if len(rows) > 1 else "none", label=f"{name}{at}", **look))
     return handles
 
 
 def label_points(ax: Axes, front: pd.DataFrame, shown: pd.DataFrame, x: str) -> None:
-    """Name the front's points and the two ends of the network by split point, and by series if there are several.
+    """Name the stars and the two ends of the network by split point, and by series if there are several.
 
-    Configurations at exactly the same place share a label, which names one and counts the others.
+    A star that others tie with says how many do. Configurations at the same place share a label, which names one and
+    counts the others.
     """
     several = rs.splits(shown)["series"].nunique() > 1
-    named = [(row[x], row["score"], _name(row, several), style.INK) for _, row in front.iterrows()]
+    num_ties = front.loc[front["front"] == "tie", "tie_group"].value_counts()
+    best = front[front["front"] == "best"]
+    named = []
+    for _, row in best.iterrows():
+        count = int(num_ties.get(row["tie_group"], 0))
+        text = _name(row, several) + (f"  = {count} more" if count else "")
+        named.append((row[x], row["score"], text, style.INK))
     if not several:
         ends = rs.splits(shown)
-        ends = ends[ends["split_point"].isin(["input", "output"]) & ~ends.index.isin(front.index)]
+        ends = ends[ends["split_point"].isin(["input", "output"]) & ~ends.index.isin(best.index)]
         named += [(row[x], row["score"], row["split_point"], style.MUTED) for _, row in ends.iterrows()]
+    low, high = ax.get_ylim()
     spots: dict[tuple[float, float], list[tuple[str, str]]] = {}
     for x_value, y_value, text, color in named:
-        spots.setdefault((x_value, y_value), []).append((text, color))
+        if low <= y_value <= high:
+            spots.setdefault((x_value, y_value), []).append((text, color))
     points = list(spots)
     texts = [names[0][0] + (f" (+{len(names) - 1})" if len(names) > 1 else "") for names in spots.values()]
     avoid = [tuple(p) for p in shown[[x, "score"]].to_numpy()]
@@ -118,36 +130,51 @@ def _name(row: pd.Series, several: bool) -> str:
     return f"{row['split_point']} · {row['series']}" if several else str(row["split_point"])
 
 
+def _scale_scores(ax: Axes, shown: pd.DataFrame, front: pd.DataFrame, unsplit: list[float]) -> None:
+    """Let the axis of scores show the front's spread; scores far below it are counted, not shown."""
+    ends = [shown["score"] + sign * shown["score_ci95"].fillna(0.0) for sign in (-1, 1)]
+    best = front[front["front"] == "best"]
+    needed = [*(best["score"] - best["score_ci95"].fillna(0.0)), *unsplit]
+    style.score_axis(ax, [*ends[0], *ends[1], *unsplit], needed)
+    low = ax.get_ylim()[0]
+    num_below = int((shown["score"] < low).sum())
+    if num_below:
+        text = f"▾ {num_below} more, with scores from {shown['score'].min():.2f} on, below"
+        ax.text(0.01, 0.02, text, transform=ax.transAxes, size=8, color=style.MUTED, zorder=6, gid="below")
+
+
 def accuracy_throughput(results: pd.DataFrame) -> Figure:
-    """Score over throughput, one dot a configuration; up and to the right is better.
+    """Score over throughput, one dot a configuration with the 95 % interval; up and to the right is better.
 
     Args:
         results: one row a job, as in results.csv; failed jobs are left out.
 
     Returns:
-        The figure. Configurations on the Pareto front are ringed, joined and named; the dashed line is the unsplit
-        score; "just send the picture" rows have markers of their own.
+        The figure. The best are starred, joined and named, what ties with them is shaded, see ``fronts.front``; the
+        dashed line is the unsplit score; references have markers of their own, a curve a kind of picture.
     """
     frame = rs.prepare(results)
     shown = frame[frame["is_ok"] & np.isfinite(frame["throughput_hz"]) & (frame["throughput_hz"] > 0)]
-    figure = style.new_figure(8.4, 4.4, "Accuracy against throughput", rs.describe(frame))
+    figure = style.new_figure(8.4, 4.4, "Accuracy against throughput", rs.about(frame))
     ax = figure.add_subplot()
     style.style_axes(ax, "Throughput (samples per second, Hz)", "Score (0 to 1, higher is better)")
     if shown.empty:
         style.empty(ax)
         return figure
     split, reference = rs.splits(shown), rs.references(shown)
-    handles = draw_points(ax, split, "throughput_hz")
-    front = split[split["pareto"]].sort_values(["throughput_hz", "score"])
-    handles.append(draw_front(ax, front, "throughput_hz", falling=True))
+    front = split[split["front"] != ""]
+    handles = draw_points(ax, split, "throughput_hz") + draw_front(ax, front, "throughput_hz", falling=True)
     unsplit, unsplit_scores = draw_unsplit(ax, shown)
     handles += unsplit + draw_references(ax, reference, "throughput_hz")
     style.unit_axis(ax, "Hz", shown["throughput_hz"].tolist())
-    spread = [*(shown["score"] - shown["score_std"]), *(shown["score"] + shown["score_std"])]
-    style.score_axis(ax, [*spread, *unsplit_scores])
-    style.legend_outside(ax, handles)
+    _scale_scores(ax, shown, front, unsplit_scores)
+    style.legend_outside(ax, handles, _legend_title(shown))
     label_points(ax, front, shown, "throughput_hz")
     return figure
+
+
+def _legend_title(shown: pd.DataFrame) -> str:
+    return "bars: " + rs.about_interval(shown).replace(" over ", "\nover ")
 
 
 def rate_accuracy(results: pd.DataFrame) -> Figure:
@@ -160,31 +187,43 @@ def rate_accuracy(results: pd.DataFrame) -> Figure:
 
     Returns:
         The figure, with the size of the sample itself, the raw float32 features, the unsplit score and the
-        "just send the picture" rows as references.
+        "just send the picture" rows as references. What sends nothing stands at the left edge.
     """
     frame = rs.prepare(results)
-    shown = frame[frame["is_ok"] & np.isfinite(frame["payload_bytes"]) & (frame["payload_bytes"] > 0)]
-    figure = style.new_figure(8.4, 4.4, "Accuracy against bytes on the wire", rs.describe(frame))
+    sized = frame[frame["is_ok"] & np.isfinite(frame["payload_bytes"])]
+    shown, silent = sized[sized["payload_bytes"] > 0], sized[sized["payload_bytes"] == 0]
+    figure = style.new_figure(8.4, 4.4, "Accuracy against bytes on the wire", rs.about(frame))
     ax = figure.add_subplot()
     style.style_axes(ax, "Payload per sample (bytes, header included)", "Score (0 to 1, higher is better)")
     if shown.empty:
-        style.empty(ax)
+        style.empty(ax, "nothing was sent" if len(silent) else "no job of this sweep succeeded")
         return figure
     split = rs.splits(shown)
     handles = _draw_curves(ax, split)
-    mask = pareto_front(split[["score", "payload_bytes"]].to_numpy(), maximise=[True, False])
-    front = split[mask].sort_values(["payload_bytes", "score"])
-    handles.append(draw_front(ax, front, "payload_bytes", falling=False))
+    found = rs.front_of(split, 1 / split["payload_bytes"], 0.0 * split["payload_bytes"])  # sizes are exact
+    split = split.assign(front=found.kind, tie_group=found.group)
+    front = split[split["front"] != ""]
+    handles += draw_front(ax, front, "payload_bytes", falling=False)
     unsplit, unsplit_scores = draw_unsplit(ax, shown)
     handles += unsplit + draw_references(ax, rs.references(shown), "payload_bytes")
-    handles += _draw_sizes(ax, shown)
+    handles += _draw_sizes(ax, shown) + _draw_silent(ax, silent)
     sizes = shown[["payload_bytes", "input_bytes", "raw_bytes"]].to_numpy().ravel()
     style.unit_axis(ax, "B", sizes.tolist(), log=True)
-    spread = [*(shown["score"] - shown["score_std"]), *(shown["score"] + shown["score_std"])]
-    style.score_axis(ax, [*spread, *unsplit_scores])
-    style.legend_outside(ax, handles)
+    _scale_scores(ax, pd.concat([shown, silent]), front, unsplit_scores)
+    style.legend_outside(ax, handles, _legend_title(shown))
     label_points(ax, front, shown, "payload_bytes")
     return figure
+
+
+def _draw_silent(ax: Axes, silent: pd.DataFrame) -> list[Line2D]:
+    """Mark the scores of what sends nothing, which has no place on a logarithmic axis, at the left edge."""
+    if silent.empty:
+        return []
+    names = ", ".join(dict.fromkeys(silent["split_point"]))
+    look: dict[str, Any] = {"color": style.INK, "marker": "<", "markersize": 6, "linestyle": "none", "clip_on": False}
+    scores = silent["score"].drop_duplicates()
+    ax.plot([0.0] * len(scores), scores, transform=ax.get_yaxis_transform(), zorder=5, gid="silent", **look)
+    return [Line2D([], [], label=f"0 B: {names} sends nothing", **look)]
 
 
 def _draw_curves(ax: Axes, split: pd.DataFrame) -> list[Line2D]:
@@ -204,6 +243,8 @@ def _draw_curves(ax: Axes, split: pd.DataFrame) -> list[Line2D]:
     for (family, point), rows in split.sort_values("payload_bytes").groupby(["family", "split_point"], sort=False):
         look: dict[str, Any] = {"color": colors[str(point)], "marker": markers[family], "markeredgewidth": 0}
         ax.plot(rows["payload_bytes"], rows["score"], linewidth=1.4, markersize=5.5, alpha=0.85, zorder=2.5, **look)
+        bars: dict[str, Any] = {"fmt": "none", "ecolor": colors[str(point)], "elinewidth": 0.9, "alpha": 0.45}
+        ax.errorbar(rows["payload_bytes"], rows["score"], rows["score_ci95"], zorder=2.2, **bars)
     handles = [Line2D([], [], color=color, linewidth=3, label=point) for point, color in colors.items()]
     if len(families) > 1:
         gray: dict[str, Any] = {"color": style.MUTED, "linestyle": "none", "markersize": 6}
@@ -234,106 +275,3 @@ def _draw_sizes(ax: Axes, shown: pd.DataFrame) -> list[Line2D]:
         ax.plot(raw, np.full(len(raw), 0.016), transform=bottom, zorder=5, gid="raw_bytes", **look)
         handles.append(Line2D([], [], label="raw float32 features", **look))
     return handles
-
-
-def latency_breakdown(results: pd.DataFrame) -> Figure:
-    """Stacked horizontal bars of ``edge_s``, ``link_s`` and ``server_s``, from the input down to the output.
-
-    Up to six series (codecs, links, …) get a panel each, on one time axis unless the series differ too much to be
-    readable. For more series, only the fastest at each split point is drawn and named. The height grows with the
-    number of points. Each bar ends with its sum; the smallest sum of all cuts is bold.
-
-    Args:
-        results: one row a job, as in results.csv; failed jobs are left out.
-    """
-    frame = rs.prepare(results)
-    times = frame[list(style.STAGES)]
-    whole = np.isfinite(times.to_numpy()).all(axis=1)
-    shown = frame.assign(latency_s=times.sum(axis=1))[frame["is_ok"].to_numpy() & whole]
-    split, reference = rs.splits(shown), rs.references(shown)
-    names = list(split["series"].unique())
-    best_only = len(names) > _MAX_FACETS
-    if best_only:
-        fastest = split.loc[split.groupby("split_point", sort=False)["latency_s"].idxmin()]
-        panels = {"": fastest.sort_values("split_index", kind="stable")}
-    else:
-        panels = {name: split[split["series"] == name] for name in names} or {"": split}
-    rows = _row_names(split, reference)
-    num_columns = min(len(panels), _MAX_COLUMNS)
-    num_rows = -(-len(panels) // num_columns)
-    figure = style.new_figure(
-        8.4 if len(panels) == 1 else 2.4 + 2.4 * num_columns,
-        max((0.8 + _ROW_IN * len(rows)) * num_rows + 0.3, 2.2),
-        "Where the time goes" + (", fastest setting per split point" if best_only else ""),
-        rs.describe(frame),
-    )
-    grid = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False)
-    if not rows:
-        style.style_axes(grid[0, 0], _XLABEL, _YLABEL, grid="x")
-        style.empty(grid[0, 0])
-        return figure
-    for ax in grid.flat[len(panels) :]:
-        ax.remove()
-    grid[0, 0].set_yticks(range(len(rows)), rows)
-    grid[0, 0].set_ylim(len(rows) - 0.4, -0.6)
-    own_scale = _draw_panels(list(grid.flat), panels, reference, rows, name_series=best_only)
-    stages = [Patch(color=color, label=label) for label, color in style.STAGES.values()]
-    style.legend_outside(grid[0, -1], stages)
-    figure.supxlabel(_XLABEL + (": each panel has its own scale" if own_scale else ""), size=9.5, color=style.INK)
-    y_label = _YLABEL if len(rows) * num_rows > _FEW_ROWS else _YLABEL.partition(",")[0]  # else it meets the header
-    figure.supylabel(y_label, size=9.5, color=style.INK)
-    return figure
-
-
-def _draw_panels(
-    axes: list[Axes], panels: dict[str, pd.DataFrame], reference: pd.DataFrame, rows: list[str], *, name_series: bool
-) -> bool:
-    """Draw one panel a series; returns whether each got its own time axis, because one series dwarfs the others."""
-    bars = []
-    for panel in panels.values():
-        own = rs.references_for(reference, panel) if len(panel) else reference  # an empty panel has only references
-        bars.append(pd.concat([own, panel]) if len(own) else panel)
-    longest_s = [float(b["latency_s"].max()) for b in bars]
-    own_scale = max(longest_s) > _MAX_SPREAD * min(longest_s)
-    room = 1.28 if name_series else 1.12 if len(panels) == 1 else 1.36  # leaves space for the sums beside the bars
-    for ax, name, panel, panel_s in zip(axes, panels, bars, longest_s, strict=False):
-        style.style_axes(ax, "", "", grid="x")
-        limit_s = room * (panel_s if own_scale else max(longest_s)) or 1.0
-        ax.set_xlim(0, limit_s)
-        _draw_bars(ax, panel, rows, limit_s, name_series=name_series)
-        ax.xaxis.set_major_locator(MaxNLocator(5 if len(panels) == 1 else 3))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value)))
-        if len(panels) > 1:
-            ax.set_title(name, size=9.5, weight="bold", color=style.INK, loc="left")
-    return own_scale
-
-
-def _row_names(split: pd.DataFrame, reference: pd.DataFrame) -> list[str]:
-    points = split.sort_values("split_index", kind="stable")["split_point"].drop_duplicates()
-    return [*(f"{name} at input" for name in reference["series"].drop_duplicates()), *points]
-
-
-def _draw_bars(ax: Axes, bars: pd.DataFrame, rows: list[str], limit_s: float, *, name_series: bool) -> None:
-    names = bars["split_point"].where(~bars["is_reference"], bars["series"] + " at input")
-    place = {name: i for i, name in enumerate(rows)}
-    y = names.map(place).to_numpy(dtype=float)
-    # Several jobs can share a place (a swept setting that is no series of its own): draw the fastest.
-    bars = bars.assign(y=y).sort_values("latency_s", kind="stable").drop_duplicates("y").sort_values("y")
-    left = np.zeros(len(bars))
-    for stage, (label, color) in style.STAGES.items():
-        ax.barh(bars["y"], bars[stage], left=left, height=0.72, color=color, label=label, linewidth=0)
-        left = left + bars[stage].to_numpy()
-    own = left[~bars["is_reference"].to_numpy()]
-    fastest = own.min() if len(own) else None
-    for y_value, total, (_, bar) in zip(bars["y"], left, bars.iterrows(), strict=True):
-        is_best = total == fastest
-        text = format_seconds(total) + (f" · {bar['series']}" if name_series and not bar["is_reference"] else "")
-        ax.text(
-            total + 0.01 * limit_s,
-            y_value,
-            text,
-            va="center",
-            size=7.5,
-            color=style.INK if is_best else style.MUTED,
-            weight="bold" if is_best else "normal",
-        )

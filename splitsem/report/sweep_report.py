@@ -10,20 +10,24 @@ from splitsem.report.bd_rate import delta_rates, equal_score
 from splitsem.report.best import Best, best
 from splitsem.report.columns import METRICS, WORDS
 from splitsem.report.page import Card, Cell, Failures, Header, Page, PageTable, Picture, Section, render
+from splitsem.report.tables import MARKS
 from splitsem.report.units import format_number, format_ratio, format_score
 
-_PARETO = ("score", "payload_bytes", "compression_ratio", "latency_s", "throughput_hz", "energy_j")
-_HIDDEN = ("split_index", "score_unsplit", "input_bytes", "cycle_s")
+_FRONT = ("score", "score_ci95", "score_delta", "score_delta_ci95", "payload_bytes", "edge_s", "link_s", "server_s",
+          "answer_s", "latency_s", "throughput_hz", "energy_j")  # fmt: skip
+_HIDDEN = ("split_index", "score_unsplit", "score_val_unsplit", "input_bytes", "cycle_s", "num_samples",
+           "num_val_samples", "channel_seeds", "link_bandwidth_bps", "link_rtt_s")  # fmt: skip
 _TIMINGS = {
     "roofline": "estimated (roofline)",
-    "lut": "measured layer by layer before (LUT)",
+    "lut": "estimated from layers that were measured before (LUT)",
     "measured": "measured in this run",
     "simulated": "simulated",
 }
 _CAPTIONS = {
-    "accuracy_throughput": "Up and to the right is better. Ringed configurations are on the Pareto front: no other "
-    "cut in this sweep is both more accurate and faster.",
-    "latency_breakdown": "Edge, link and server time of one sample, from the first split point to the last.",
+    "accuracy_throughput": "Up and to the right is better. ★: a score that is better, beyond the paired 95 % "
+    "interval, than that of every ★ that is faster, on the validation split. Shaded: cannot be told from a ★.",
+    "latency_breakdown": "The stages of one sample: head and encode on the edge; the link, busy and delayed; decode "
+    "and tail on the server; the answer: coded, sent back, read.",
     "rate_accuracy": "Up and to the left is better. The dotted line is the sample as it is; the small ticks are the "
     "raw float32 features.",
     "three_way": "Left: up and to the left is better. The same codecs on the right by what they need on the device.",
@@ -32,9 +36,10 @@ _CAPTIONS = {
     "score_channel": "How the score falls as bits go wrong. Bands are 95 % intervals over the channel's seeds.",
 }
 _MARKS = (
-    "★ on the Pareto front · ▼ natural bottleneck · in italics: no split, the picture itself is sent. A click on a "
-    "header sorts."
+    "★ best · = cannot be told from a ★ · ▼ natural bottleneck · in italics: no split, all on the edge or the picture "
+    "itself is sent. A click on a header sorts."
 )
+_FRONT_NOTE = "Each ★ is followed by those that cannot be told from it (=)."
 _RATIOS = (
     "How many times larger the float32 features, the sample as it is (uint8 or its file), and a picture of the same "
     "score are than the payload. – : the picture was not sent at qualities around this score; "
@@ -70,21 +75,24 @@ def report(
     frame = rs.prepare(results)
     split = rs.splits(frame)
     several = split["series"].nunique() > 1
-    best_shown = [*_PARETO[:2], "encoder_bytes", *_PARETO[2:]] if rs.has_encoders(frame) else list(_PARETO)
-    pareto = split[split["pareto"]].sort_values("throughput_hz", ascending=False)
+    best_shown = [*_FRONT[:5], "encoder_bytes", *_FRONT[5:]] if rs.has_encoders(frame) else list(_FRONT)
+    best_shown = [name for name in best_shown if frame[name].notna().any()]
+    front = split[split["front"] != ""].sort_values(
+        ["tie_group", "front", "throughput_hz"], ascending=[True, True, False]
+    )
     all_several = several or bool(frame["is_reference"].any())
     return render(
         Page(
             title=title,
-            subtitle=rs.describe(frame),
+            subtitle=rs.about(frame),
             summary=_summary(frame),
             command=command,
             cards=[_card(answer) for answer in best(results)],
             pictures=[Picture.of(name, _CAPTIONS.get(name, ""), figure) for name, figure in figures.items()],
             sections=[
                 Section(
-                    "Pareto front: score against throughput",
-                    [_table(pareto, best_shown, several=several)],
+                    "Front: score against throughput",
+                    [_table(front, best_shown, several=several, note=_FRONT_NOTE)],
                     instead="No job succeeded, so there is no front.",
                 ),
                 Section(
@@ -113,7 +121,7 @@ def _summary(frame: pd.DataFrame) -> str:
     unsplit = ", ".join(dict.fromkeys(format_score(score) for score in frame["score_unsplit"].dropna().unique()))
     seeds = f", each the mean of up to {num_seeds} seeds" if num_seeds > 1 else ""
     score = f", unsplit score {unsplit}" if unsplit else ""
-    return f"{num_ok} configuration{'' if num_ok == 1 else 's'} measured{seeds}{score}"
+    return f"{num_ok} configuration{'' if num_ok == 1 else 's'}{seeds}{score}"
 
 
 def _card(answer: Best) -> Card:
@@ -149,7 +157,7 @@ def _wide(frame: pd.DataFrame) -> list[str]:
     """The columns of the complete table: the known metrics that have values, then the task's own metrics."""
     hidden = _HIDDEN if rs.has_encoders(frame) else (*_HIDDEN, "encoder_bytes")
     known = [name for name in METRICS if name not in hidden and frame[name].notna().any()]
-    added = ("is_ok", "is_reference", "is_bottleneck", "pareto", "num_runs", "score_std")
+    added = ("is_ok", "is_reference", "is_bottleneck", "front", "tie_group", "num_runs")
     own = [
         c
         for c in frame.columns
@@ -167,13 +175,13 @@ def _table(
         headers.append(Header(known.title, known.unit, is_number=True) if known else Header(name, is_number=True))
     body = []
     for _, row in rows.iterrows():
-        marks = ("★" if row["pareto"] else "") + ("▼" if row["is_bottleneck"] else "")
+        marks = MARKS[row["front"]] + ("▼" if row["is_bottleneck"] else "")
         cells = [Cell(row["split_point"], str(row["split_index"])), *([Cell(row["series"])] if several else [])]
         cells.append(Cell(marks))
         for name in columns:
             text = METRICS[name].show(row[name]) if name in METRICS else f"{row[name]:.4g}"
             cells.append(Cell(text, repr(float(row[name]))))
-        kind = "reference" if row["is_reference"] else "pareto" if row["pareto"] else ""
+        kind = "reference" if row["is_reference"] else "pareto" if row["front"] == "best" else ""
         body.append((kind, cells))
     return PageTable(headers, body, note, is_sortable)
 

@@ -11,25 +11,18 @@ from rich.table import Table
 
 from splitsem.report import results as rs
 from splitsem.report.columns import METRICS
-from splitsem.report.units import MISSING, format_bytes, format_number, format_ratio, format_score
+from splitsem.report.units import MISSING, format_bytes, format_number, format_ratio, format_score, format_seconds
 
 if TYPE_CHECKING:
     from splitsem.split.point import SplitPoint, TensorSpec
 
 
 WIDTH = 100
-_SHOWN = (
-    "score",
-    "payload_bytes",
-    "compression_ratio",
-    "edge_s",
-    "link_s",
-    "server_s",
-    "latency_s",
-    "throughput_hz",
-    "energy_j",
-)
-_HEADERS = {"throughput_hz": "rate\nHz", "compression_ratio": "ratio"}
+_SHOWN = ("score", "score_delta", "payload_bytes", "edge_s", "link_s", "server_s", "answer_s", "latency_s",
+          "throughput_hz", "energy_j")  # fmt: skip
+_TITLES = {"throughput_hz": "rate", "score_delta": "Δ", "payload_bytes": "sent", "answer_s": "back", "latency_s": "sum"}
+_LONG_S = 10.0  # a column with such a time is in seconds, else in milliseconds
+_HALVES = {"score": "score_ci95", "score_delta": "score_delta_ci95"}
 
 
 def table(results: pd.DataFrame) -> Table:
@@ -40,28 +33,63 @@ def table(results: pd.DataFrame) -> Table:
     """
     frame = rs.prepare(results)
     several = frame.loc[~frame["is_reference"], "series"].nunique() > 1
-    grid = grid_of(rs.describe(frame))
+    grid = grid_of(f"{rs.describe(frame)}\n{machines(frame)}".strip())
     grid.add_column("split point", overflow="fold", min_width=8)
     if several:
         header = "codec" if frame["codec"].nunique() > 1 else "setting"
-        grid.add_column(header, overflow="fold", min_width=6)
+        grid.add_column(header, overflow="fold", min_width=8)
     shown = list(_SHOWN)
-    if rs.has_encoders(frame):  # there is no room for both, and the ratio follows from the payload
-        shown[shown.index("compression_ratio")] = "encoder_bytes"
+    if rs.has_encoders(frame):  # there is no room for both
+        shown[shown.index("answer_s")] = "encoder_bytes"
+    elif len(_ways_back_s(frame)) < 2:  # the caption tells it
+        shown.remove("answer_s")
+    in_seconds = {name for name in shown if name.endswith("_s") and frame[name].max() >= _LONG_S}
     for name in shown:
-        column = METRICS[name]
-        header = _HEADERS.get(name, f"{column.title}\n{column.unit}".strip())
+        unit = "points" if name == "score_delta" else "s" if name in in_seconds else METRICS[name].unit
+        header = f"{_TITLES.get(name, METRICS[name].title)}\n{unit}".strip()
         grid.add_column(header, justify="right", no_wrap=True)
     grid.add_column("", no_wrap=True)
     for _, row in frame[frame["is_ok"]].iterrows():
-        marks = ("★" if row["pareto"] else " ") + ("▼" if row["is_bottleneck"] else "")
-        name = f"{row['split_point']} ({row['series']})" if row["is_reference"] and not several else row["split_point"]
-        cells = [METRICS[metric].show(row[metric]) for metric in shown]
+        marks = f"{MARKS[row['front']]:1}" + ("▼" if row["is_bottleneck"] and not row["is_reference"] else "")
+        point = f"{row['split_point']} ({row['series']})" if row["is_reference"] and not several else row["split_point"]
+        cells = [format_number(row[name]) if name in in_seconds else _cell(row, name) for name in shown]
         label = [row["series"]] if several else []
-        look = "dim" if row["is_reference"] else "bold" if row["pareto"] else ""
-        grid.add_row(_plain(name), *map(_plain, label), *cells, marks, style=look)
+        look = "dim" if row["is_reference"] else "bold" if row["front"] == "best" else ""
+        grid.add_row(_plain(point), *map(_plain, label), *cells, marks, style=look)
     grid.caption = _caption(frame)
     return grid
+
+
+MARKS = {"best": "★", "tie": "=", "": ""}
+
+
+def machines(frame: pd.DataFrame) -> str:
+    """The machines with the source of their times: ``edge raspberry_pi_4 (roofline, estimated) · server …``."""
+    parts = []
+    for side, label in (("edge", "edge"), ("link", "transport"), ("server", "server")):
+        names, timing = frame[label].dropna().unique(), f"{side}_timing"
+        origins = [str(origin) for origin in frame[timing].dropna().unique()] if timing in frame else []
+        if len(names) and origins:
+            marks = ", ".join(f"{o}, estimated" if o in ("roofline", "lut") else o for o in origins)
+            parts.append(f"{side} {names[0] if len(names) == 1 else f'{len(names)} of them'} ({marks})")
+    return " · ".join(parts)
+
+
+def _ways_back_s(frame: pd.DataFrame) -> list[float]:
+    """The least and the longest time that answers take on their way back, alike ones once; none where none travels."""
+    back_s = frame["answer_s"][frame["answer_s"] > 0]
+    ends = [float(back_s.min()), float(back_s.max())] if len(back_s) else []
+    return ends[:1] if ends and format_seconds(ends[0]) == format_seconds(ends[1]) else ends
+
+
+def _cell(row: pd.Series, metric: str) -> str:
+    """A metric's text; a score with half its interval; the difference of scores in points, of which one is 0.01."""
+    half = row[_HALVES[metric]] if metric in _HALVES else float("nan")
+    if metric == "score_delta":
+        points, margin = 100 * row[metric], "" if pd.isna(half) else f"±{100 * half:.1f}"
+        sign = "" if abs(points) < 0.005 else "−" if points < 0 else "+"
+        return MISSING if pd.isna(points) else f"{sign}{abs(points):.{1 if abs(points) >= 10 else 2}f}{margin}"
+    return METRICS[metric].show(row[metric]) + ("" if pd.isna(half) else f"±{half:.3f}".replace("0.", ".", 1))
 
 
 def points_table(points: Sequence["SplitPoint"], input_bytes: int) -> Table:
@@ -119,7 +147,24 @@ def grid_of(title: str) -> Table:
 
 
 def _caption(frame: pd.DataFrame) -> str:
-    notes = ["★ on the Pareto front (score, rate) · ▼ bottleneck · times and energy (estimated) for one sample"]
+    notes = [
+        "★ best: higher score, beyond the interval, than every ★ that is faster · = cannot be told from a ★\n"
+        "▼ bottleneck · Δ: to the unsplit network, 1 point = 0.01 · times and energy of one sample"
+    ]
+    chosen = (
+        ""
+        if rs.splits(frame).empty
+        else "★ chosen on "
+        + (
+            "the validation split; scores are of the test split"
+            if rs.choice(frame) == "score_val"
+            else "the scores shown"
+        )
+    )
+    interval = rs.about_interval(frame)
+    notes.append(" · ".join(text for text in (f"±: {interval}" if "over" in interval else interval, chosen) if text))
+    if len(back_s := _ways_back_s(frame)):
+        notes.append(f"the sum includes the answer's way back, {' to '.join(format_seconds(t) for t in back_s)}")
     unsplit = frame["score_unsplit"].dropna().unique()
     if len(unsplit) == 1:
         notes.append(f"score of the unsplit network: {format_score(unsplit[0])}")

@@ -104,3 +104,14 @@ def format_score(value: float) -> str:
     ('0.7100', '–')
     """
     return MISSING if math.isnan(value) else f"{value:.4f}"
+
+
+def format_delta(value: float) -> str:
+    """Format a difference of scores, with its sign.
+
+    >>> [format_delta(v) for v in (0.0012, -0.03, 0.0, float("nan"))]
+    ['+0.0012', '−0.0300', '0.0000', '–']
+    """
+    if abs(value) < 5e-5:
+        return "0.0000"
+    return MISSING if math.isnan(value) else f"{value:+.4f}".replace("-", "−")

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -11,22 +12,25 @@ from rich.table import Table
 
 from splitsem.report import results as rs
 from splitsem.report.best import best
+from splitsem.report.breakdown import latency_breakdown
 from splitsem.report.codec_figures import is_three_way, score_channel, three_way, three_way_figure
-from splitsem.report.sweep_figures import accuracy_throughput, latency_breakdown, rate_accuracy
+from splitsem.report.sweep_figures import accuracy_throughput, rate_accuracy
 from splitsem.report.sweep_report import report
 from splitsem.report.tables import codec_table
 from splitsem.report.tables import table as results_table
 from splitsem.report.units import format_bytes
 from splitsem.workflows.learned_codec import SCORES
+from splitsem.workflows.result import DRAWS
 from splitsem.workflows.summary import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 
 def summarise(sweep: Sweep) -> None:
     """Leave the figures and ``report.html``; print the table and what is best."""
-    folder, results = sweep.folder, sweep.results
+    folder, results = sweep.folder, with_draws(sweep.folder, sweep.results)
     if "score" not in results:  # no job succeeded
         sweep.print_list()
         return
@@ -60,6 +64,27 @@ def summarise_trainings(sweep: Sweep) -> None:
         table.add_row(f"{row['job']:.0f}", *(str(row[name]) for name in columns), f"{row['score']:.4f}")
     sweep.console.print(table)
     sweep.print_list()
+
+
+def with_draws(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
+    """The results with the column ``results.DRAWS``: what each row's job kept of its validation score's uncertainty.
+
+    Args:
+        folder: the sweep's.
+        results: as ``summary.gather`` gives them: a row a job, then a row for each reference.
+    """
+    jobs = results["job"].dropna()
+    paths = [folder / f"{job:.0f}" / DRAWS for job in jobs]
+    paths += [path.with_suffix(".npz") for path in sorted(folder.glob("references/*.json"))]
+    draws = pd.Series([_validation_draws(path) for path in paths], results.index, dtype=object)
+    return results.assign(**{rs.DRAWS: draws})
+
+
+def _validation_draws(path: Path) -> "NDArray[np.float32] | None":
+    if not path.exists():
+        return None
+    with np.load(path) as kept:
+        return kept.get("val")
 
 
 def _over_channel(results: pd.DataFrame) -> pd.DataFrame | None:

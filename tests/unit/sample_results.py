@@ -1,4 +1,7 @@
-"""A made-up but plausible results.csv: a U-Net cut at many points, several codecs, references and failures."""
+"""A made-up but plausible results.csv: a U-Net cut at many points, several codecs, references and failures.
+
+``sample_results`` has the few columns that results.csv had once, ``complete_results`` all that the reports know.
+"""
 
 import numpy as np
 import pandas as pd
@@ -8,6 +11,7 @@ UNET = (
     *("pool3", "bottleneck.conv1", "bottleneck.conv2", "up3", "dec3.conv1", "dec3.conv2", "up2", "dec2.conv1"),
     *("dec2.conv2", "up1", "dec1.conv1", "dec1.conv2", "head.conv", "head.softmax", "output"),
 )
+NUM_DRAWS = 40
 BITS = {"identity": 32.0, "fp16": 16.0, "quant8": 8.0, "quant4": 4.0, "quant2": 2.0}
 
 
@@ -37,6 +41,66 @@ def sample_results(points=UNET, codecs=("quant8",), references=("jpeg", "webp"),
     return frame
 
 
+def complete_results(points=UNET, codecs=("quant8",), seed=0) -> pd.DataFrame:
+    """One row a job with all columns: parts of the times, answers, scores on validation with intervals and draws."""
+    frame = sample_results(points, codecs, references=(), seed=seed)
+    rng = np.random.default_rng(seed)
+    baselines = [
+        ("all_on_edge", "output", 0.0, 0.0),
+        ("pixels", "input", 12_288.0, 0.0),
+        ("png", "input", 9_000.0, 0.0),
+    ]
+    rows = []
+    for name, point, payload, loss in baselines:
+        depth = float(point == "output")
+        rows.append(_row(0, point, name, 49_152, payload, depth, 0.7421 - loss) | {"reference": name})
+    for name, scale in (("jpeg", 1.0), ("webp", 0.8)):
+        for quality, share, loss in (
+            (10, 0.05, 0.2),
+            (30, 0.1, 0.06),
+            (50, 0.15, 0.03),
+            (70, 0.2, 0.01),
+            (90, 0.4, 0.0),
+        ):
+            row = _row(0, "input", name, 49_152, 12_288 * share * scale, 0.0, 0.7421 - loss)
+            rows.append(row | {"reference": name, "codec.quality": quality})
+    frame = pd.concat([frame, pd.DataFrame(rows)], ignore_index=True).assign(input_bytes=12_288, score_unsplit=0.7421)
+    sends = frame["split_point"].ne("output")
+    frame["payload_bytes"] = frame["payload_bytes"].where(sends, 0.0)
+    frame["compression_ratio"] = (frame["raw_bytes"] / frame["payload_bytes"]).where(sends)
+    frame["head_s"], frame["tail_s"] = frame["edge_s"], frame["server_s"]
+    parts = {
+        "encode_s": 0.0011,
+        "decode_s": 0.0007,
+        "answer_encode_s": 2e-4,
+        "answer_s": 0.0035,
+        "answer_decode_s": 1e-4,
+    }
+    frame = frame.assign(**{name: value * sends for name, value in parts.items()})
+    frame["answer_busy_s"], frame["answer_bytes"] = 0.0005 * sends, 368.0 * sends
+    frame["link_busy_s"], frame["link_delay_s"] = frame["payload_bytes"] * 8 / 1.5e6, 0.003 * sends
+    frame["link_s"] = frame["link_busy_s"] + frame["link_delay_s"]
+    frame["edge_s"] = frame["head_s"] + frame["encode_s"] + frame["answer_decode_s"]
+    frame["server_s"] = frame["decode_s"] + frame["tail_s"] + frame["answer_encode_s"]
+    frame["latency_s"] = frame[["edge_s", "link_s", "server_s", "answer_s"]].sum(axis=1)
+    frame["cycle_s"] = frame[["edge_s", "link_busy_s", "server_s", "answer_busy_s"]].max(axis=1)
+    frame["throughput_hz"] = 1 / frame["cycle_s"]
+    frame["edge_j"] = frame["edge_s"] * 6.4
+    frame["link_j"] = (frame["payload_bytes"] + frame["answer_bytes"]) * 8 * 2e-8
+    frame["idle_j"] = (frame["cycle_s"] - frame["edge_s"]) * 2.1
+    frame["energy_j"] = frame[["edge_j", "link_j", "idle_j"]].sum(axis=1)
+    shared, own = rng.normal(size=NUM_DRAWS), rng.normal(size=(len(frame), NUM_DRAWS))
+    noise = 0.01 * shared + 0.002 * own
+    frame["score_val"], frame["score_val_unsplit"] = frame["score"] + 0.01, 0.7521
+    frame["draws_val"] = pd.Series(list(frame["score_val"].to_numpy()[:, None] + noise), dtype=object)
+    for suffix in ("", "_val"):
+        frame[f"score{suffix}_delta"] = frame[f"score{suffix}"] - frame[f"score{suffix}_unsplit"]
+        frame[f"score{suffix}_ci95"], frame[f"score{suffix}_delta_ci95"] = 0.02, 0.004
+    timings = {"edge_timing": "roofline", "link_timing": "simulated", "server_timing": "roofline"}
+    known = {"interval_over": "samples", "num_samples": 96, "num_val_samples": 90, "link_bandwidth_bps": 1.5e6}
+    return frame.assign(**timings, **known, link_rtt_s=0.006, coding_timing="scaled")
+
+
 def _row(index, point, codec, raw, payload, depth, score) -> dict:
     edge_s, server_s = 0.055 * depth, 0.004 * (1 - depth)
     link_s = 0.003 + payload * 8 / 1.5e6
@@ -50,7 +114,7 @@ def _row(index, point, codec, raw, payload, depth, score) -> dict:
         "split_index": index,
         "raw_bytes": raw,
         "payload_bytes": payload,
-        "compression_ratio": raw / payload,
+        "compression_ratio": raw / payload if payload else np.nan,
         **times,
         "latency_s": sum(times.values()),
         "cycle_s": max(times.values()),

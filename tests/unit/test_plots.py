@@ -7,14 +7,15 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 
 from splitsem.report import results as rs
-from splitsem.report.pareto import pareto_front
+from splitsem.report.breakdown import latency_breakdown
 from splitsem.report.run_figures import run_breakdown
-from splitsem.report.style import save
-from splitsem.report.sweep_figures import accuracy_throughput, latency_breakdown, rate_accuracy
-from tests.unit.sample_results import UNET, sample_results
+from splitsem.report.style import STAGES, save
+from splitsem.report.sweep_figures import accuracy_throughput, rate_accuracy
+from tests.unit.sample_results import UNET, complete_results, sample_results
 
 PLOTS = [accuracy_throughput, rate_accuracy, latency_breakdown]
 CODECS = ("identity", "fp16", "quant8", "quant4", "quant2")
@@ -31,6 +32,7 @@ def bit_width_sweep() -> pd.DataFrame:
 
 
 SWEEPS = {
+    "with draws": complete_results(UNET[::3], ("quant8", "quant4")),
     "one codec": sample_results(),
     "five codecs": sample_results(UNET[::3], CODECS),
     "a bit width": bit_width_sweep(),
@@ -96,33 +98,76 @@ def test_header_says_task_model_codec_link_and_machines(plot):
         assert word in texts
 
 
-@pytest.mark.parametrize("name", ["one codec", "five codecs", "some failed"])
-def test_ringed_points_are_exactly_the_pareto_front(name):
-    results = SWEEPS[name]
+@pytest.mark.parametrize("name", ["one codec", "five codecs", "some failed", "with draws"])
+def test_stars_and_shades_are_exactly_the_front(name):
     (ax,) = figure_of(accuracy_throughput, name).axes
-    (rings,) = [c for c in ax.collections if c.get_gid() == "pareto"]
-    split = results[(results["status"] == "ok") & results["reference"].isna()]
-    front = split[pareto_front(split[["throughput_hz", "score"]])]
-    expected = front[["throughput_hz", "score"]].sort_values(["throughput_hz", "score"]).to_numpy()
-    np.testing.assert_allclose(rings.get_offsets(), expected)
+    frame = rs.prepare(SWEEPS[name])
+    for kind in ("best", "tie"):
+        expected = frame.loc[frame["front"] == kind, ["throughput_hz", "score"]].sort_values(["throughput_hz", "score"])
+        drawn_points = [c.get_offsets() for c in ax.collections if c.get_gid() == kind]
+        np.testing.assert_allclose(np.concatenate(drawn_points or [np.empty((0, 2))]), expected.to_numpy())
+    assert (frame["front"] == "tie").any() or name != "with draws"
 
 
-def test_pareto_labels_name_the_split_points_and_do_not_overlap():
-    results = SWEEPS["five codecs"]
-    figure = figure_of(accuracy_throughput, "five codecs")
-    labels = [text for text in figure.axes[0].texts if text.get_gid() == "label"]
-    frame = rs.prepare(results)
-    front = frame[frame["pareto"]]
-    assert {t.get_text() for t in labels} == set(front["split_point"] + " · " + front["series"])
-    # The words themselves, without the lines to their points.
-    boxes = [super(type(text), text).get_window_extent() for text in labels]
-    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+def test_stars_are_named_with_the_number_of_their_ties_and_labels_do_not_overlap():
+    for name in ("five codecs", "with draws"):
+        labels = [t for t in figure_of(accuracy_throughput, name).axes[0].texts if t.get_gid() == "label"]
+        frame = rs.prepare(SWEEPS[name])
+        ties = frame.loc[frame["front"] == "tie", "tie_group"].value_counts()
+        names = set()
+        for _, row in frame[frame["front"] == "best"].iterrows():
+            count = ties.get(row["tie_group"], 0)
+            names.add(f"{row['split_point']} · {row['series']}" + (f"  = {count} more" if count else ""))
+        assert {t.get_text() for t in labels} == names
+        # The words themselves, without the lines to their points.
+        boxes = [super(type(text), text).get_window_extent() for text in labels]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def test_configurations_at_the_same_place_share_one_label():
-    labels = [t.get_text() for t in figure_of(accuracy_throughput, "many links").axes[0].texts]
+    results = pd.concat([sample_results(UNET[:5]).assign(transport=link) for link in ("wifi", "lte")])
+    labels = [t.get_text() for t in accuracy_throughput(results).axes[0].texts if t.get_gid() == "label"]
     assert labels
-    assert all(text.endswith("(+8)") for text in labels)
+    assert all(" = 1 more" in text for text in labels)
+
+
+@pytest.mark.parametrize("plot", [accuracy_throughput, rate_accuracy])
+def test_intervals_are_drawn_as_bars_and_named(plot):
+    (ax,) = figure_of(plot, "with draws").axes
+    frame = rs.prepare(SWEEPS["with draws"])
+    heights = {
+        round(high - low, 6)
+        for c in ax.collections
+        if isinstance(c, LineCollection)
+        for (_, low), (_, high) in c.get_segments()
+    }
+    assert heights == set((2 * rs.splits(frame)["score_ci95"]).round(6))
+    assert "95 % interval\nover 96 samples" in ax.get_legend().get_title().get_text()
+
+
+def test_scores_far_below_the_front_are_counted_not_shown():
+    results = complete_results(UNET[::3], ("quant8", "quant4")).drop(columns="draws_val")
+    bad = results["codec"].eq("quant4") & results["reference"].isna()
+    results.loc[bad, ["score", "score_val", "throughput_hz"]] = 0.1
+    (ax,) = accuracy_throughput(results).axes
+    assert ax.get_ylim()[0] > 0.5
+    (note,) = [text.get_text() for text in ax.texts if text.get_gid() == "below"]
+    assert note == f"▾ {bad.sum() + 4} more, with scores from 0.10 on, below"
+
+
+def test_what_sends_nothing_stands_at_the_edge_of_the_rates():
+    results = complete_results(UNET)
+    assert (results["payload_bytes"] == 0).any()
+    (ax,) = rate_accuracy(results).axes
+    (line,) = [line for line in ax.get_lines() if line.get_gid() == "silent"]
+    assert set(line.get_ydata()) == set(results.loc[results["payload_bytes"] == 0, "score"])
+    assert any("output sends nothing" in text.get_text() for text in ax.get_legend().get_texts())
+
+
+def test_a_quality_that_was_swept_is_one_curve():
+    lines = {line.get_gid(): line for line in figure_of(rate_accuracy, "with draws").axes[0].get_lines()}
+    assert len(lines["reference JPEG"].get_xdata()) == 5
+    assert len(lines["reference uint8"].get_xdata()) == 1
 
 
 def test_a_panel_shows_the_picture_sent_over_its_own_link():
@@ -174,10 +219,12 @@ def test_latency_bars_stack_to_the_latency_in_network_order(count):
     points = [f"layer{i}" for i in range(count)]
     results = sample_results(points, references=()).sample(frac=1.0, random_state=0)
     (ax,) = latency_breakdown(results).axes
-    assert len(bars(ax)) == 3 * count
+    assert len(bars(ax)) == len(STAGES) * count
     assert [label.get_text() for label in ax.get_yticklabels()] == points
     assert ax.yaxis.get_inverted()
-    ends = {round(b.get_y() + b.get_height() / 2): b.get_x() + b.get_width() for b in bars(ax)}  # the last is server
+    ends = {
+        round(b.get_y() + b.get_height() / 2): b.get_x() + b.get_width() for b in bars(ax)
+    }  # the last is the answer
     expected = results.sort_values("split_index")["latency_s"]
     np.testing.assert_allclose([ends[i] for i in range(count)], expected)
 
@@ -200,20 +247,37 @@ def test_with_many_settings_the_fastest_per_point_is_drawn():
     assert sum("link 4" in text.get_text() for text in ax.texts) == 5
 
 
-def test_run_breakdown_shows_the_three_times_and_the_three_sizes():
-    row = sample_results().iloc[9]
+def test_run_breakdown_shows_the_stages_and_the_sizes():
+    row = complete_results().iloc[9]
     figure = drawn(run_breakdown(row.to_dict()))
     time_ax, size_ax = figure.axes
-    np.testing.assert_allclose([b.get_width() for b in bars(time_ax)], row[["edge_s", "link_s", "server_s"]].tolist())
-    sizes = row[["raw_bytes", "input_bytes", "payload_bytes"]].tolist()
+    parts = ["head_s", "encode_s", "link_busy_s", "link_delay_s", "decode_s", "tail_s"]
+    answer_s = row["answer_encode_s"] + row["answer_s"] + row["answer_decode_s"]
+    np.testing.assert_allclose([b.get_width() for b in bars(time_ax)], [*row[parts].tolist(), answer_s])
+    sizes = row[["raw_bytes", "input_bytes", "payload_bytes", "answer_bytes"]].tolist()
     np.testing.assert_allclose([b.get_width() for b in bars(size_ax)], sizes)
+
+
+@pytest.mark.parametrize("kind", [sample_results, complete_results])
+def test_the_stages_add_up_to_the_latency(kind):
+    frame = rs.prepare(kind())
+    np.testing.assert_allclose(rs.stage_times(frame).sum(axis=1), frame["latency_s"])
+
+
+def test_silence_after_the_last_byte_is_no_part_of_the_latency():
+    row = rs.prepare(
+        pd.DataFrame([{"score": 1.0, "link_s": 2.0, "link_busy_s": 200.0, "edge_s": 1.0, "server_s": 1.0}])
+    )
+    times = rs.stage_times(row).iloc[0]
+    assert times[["link_busy_s", "link_delay_s"]].tolist() == [2.0, 0.0]
 
 
 @pytest.mark.parametrize("metrics", [{}, {"score": 0.5, "split_point": "x", "task_iou": 0.2}, {"edge_s": 0.0}])
 def test_run_breakdown_has_a_dash_for_each_absent_metric_and_0_for_nothing(metrics):
     times, sizes = ([text.get_text().strip() for text in ax.texts] for ax in drawn(run_breakdown(metrics)).axes)
-    assert times == ["0 s" if "edge_s" in metrics else "–", "–", "–"]
-    assert sizes == ["–"] * 3
+    shown = dict(zip([label for label, _ in STAGES.values()], times, strict=True))
+    assert [shown[name] for name in ("head", "link, busy", "tail")] == ["0 s" if "edge_s" in metrics else "–", "–", "–"]
+    assert sizes == ["–"] * 4
 
 
 def test_figures_drawn_in_threads_equal_those_drawn_alone():

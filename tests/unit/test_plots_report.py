@@ -9,7 +9,7 @@ import pytest
 from splitsem.report.best import best
 from splitsem.report.sweep_figures import accuracy_throughput
 from splitsem.report.sweep_report import report
-from tests.unit.sample_results import UNET, sample_results
+from tests.unit.sample_results import UNET, complete_results, sample_results
 
 COMMAND = "python run.py task=disaster codec=quant8 -m"
 DETAILS = {"date": "2026-11-21", "versions": "torch 2.14.1", "edge_timing": "roofline", "server_timing": "lut"}
@@ -102,7 +102,7 @@ def test_failed_jobs_are_listed_with_their_error():
 def test_origin_of_times_and_energy_is_stated():
     html = page(sample_results())
     assert "raspberry_pi_4 · times estimated (roofline)" in html
-    assert "desktop_gpu · times measured layer by layer before (LUT)" in html
+    assert "desktop_gpu · times estimated from layers that were measured before (LUT)" in html
     assert "lte · times origin not stated" in html
     assert "estimated from the power" in html
 
@@ -141,19 +141,66 @@ def test_best_is_the_extreme_of_those_that_keep_the_score():
     assert all(answer.qualifies for answer in best(results))
 
 
-def test_best_is_compared_with_both_ends_and_the_picture():
+def test_best_is_compared_with_all_on_the_edge_and_the_picture():
     throughput = best(sample_results())[0]
     assert throughput.row["split_point"] == "pool3"
-    for word in ("the input cut", "the output cut", "sending a JPEG (score 0.705)", "sending a WebP"):
-        assert word in throughput.sentence
+    assert "all on the edge" in throughput.sentence
+    assert "sending the picture as WebP (score 0.712)" in throughput.sentence
+    latency = best(complete_results())[1]
+    for words in ("all on the edge", "sending the picture as PNG", "sending the picture as WebP q70", "(estimated)"):
+        assert words in latency.sentence
 
 
 def test_comparison_factor_is_the_ratio():
     results = sample_results(("input", "middle", "output"), references=())
     results["latency_s"] = [0.03, 0.01, 0.02]
     sentence = best(results)[1].sentence
-    assert "3.0× faster than the input cut" in sentence
-    assert "2.0× faster than the output cut" in sentence
+    assert "3.0× faster than all on the server (cut at input)" in sentence
+    assert "2.0× faster than all on the edge" in sentence
+
+
+def test_what_is_about_equal_is_as_fast_never_1_0_times_faster():
+    results = sample_results(("input", "middle", "output"), references=())
+    results["latency_s"] = [0.0104, 0.01, 0.0096]
+    for answer in best(results.iloc[:2]):
+        assert "1.0×" not in answer.sentence
+    assert "as fast as all on the server" in best(results.iloc[:2])[1].sentence
+
+
+def test_the_winner_is_chosen_on_validation_and_reported_on_test():
+    results = complete_results(("input", "a", "b"))
+    results.loc[:2, "score_val_delta"] = [-0.05, 0.0, 0.0]
+    results.loc[:2, "score"] = [0.70, 0.60, 0.72]
+    results.loc[:2, "throughput_hz"] = [300.0, 200.0, 100.0]
+    answer = best(results)[0]
+    assert answer.row["split_point"] == "a"
+    assert "score 0.600 ± 0.020" in answer.sentence
+
+
+def test_a_loss_that_the_paired_interval_cannot_tell_keeps_the_score():
+    results = complete_results(("a", "b")).assign(score_val_delta_ci95=0.01)
+    results.loc[:1, "score_val_delta"] = [-0.019, -0.021]
+    results.loc[:1, "throughput_hz"] = [100.0, 200.0]
+    assert best(results)[0].row["split_point"] == "a"
+
+
+@pytest.mark.parametrize(("hz", "count"), [([100.0, 99.0, 50.0], 2), ([100.0, 97.0, 50.0], 1)])
+def test_configurations_that_cannot_be_told_apart_are_counted(hz, count):
+    results = complete_results(("a", "b", "c"))
+    results.loc[:2, "throughput_hz"] = hz
+    sentence = best(results)[0].sentence
+    assert ("one of 2 that cannot be told apart" in sentence) == (count == 2)
+    assert "one of 1" not in sentence
+
+
+def test_measured_is_said_only_where_every_time_was_measured():
+    results = complete_results(("a", "b")).assign(edge_timing="measured", server_timing="measured")
+    assert "(estimated)" in best(results)[1].sentence
+    results = results.assign(link_timing="measured", coding_timing="measured")
+    throughput, latency, energy = (answer.sentence for answer in best(results))
+    assert "(measured)" in throughput
+    assert "(measured)" in latency
+    assert "(estimated)" in energy
 
 
 def test_a_score_exactly_one_point_below_qualifies_and_more_does_not():
@@ -180,5 +227,5 @@ def test_the_picture_is_compared_over_the_same_link_and_at_its_best_quality():
     other_link = jpeg.assign(**{"codec.quality": 75.0, "score": 0.74, "latency_s": 1e-5, "transport": "ethernet"})
     own = results[results["reference"].isna()].assign(latency_s=[0.08, 0.04])
     sentence = best(pd.concat([own, worse, good, other_link]))[1].sentence
-    assert "2.0× slower than sending a JPEG q75 (score 0.740)" in sentence
+    assert "2.0× slower than sending the picture as JPEG q75" in sentence
     assert sentence.count("JPEG") == 1

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from splitsem.report.results import describe, failures, prepare, references, splits
-from tests.unit.sample_results import UNET, sample_results
+from splitsem.report.results import about, about_interval, describe, failures, prepare, references, splits
+from tests.unit.sample_results import UNET, complete_results, sample_results
 
 
 def test_one_codec_is_one_series_named_after_it():
@@ -40,7 +40,8 @@ def test_seeds_are_averaged_so_that_luck_does_not_win():
     prepared = prepare(pd.concat(frames))
     assert len(prepared) == len(frames[0])
     np.testing.assert_allclose(prepared["score"], 0.6)
-    np.testing.assert_allclose(prepared["score_std"], 0.1)
+    np.testing.assert_allclose(prepared["score_ci95"], 4.302653 * 0.1 / 3**0.5, rtol=1e-6)  # Student's t, 2 degrees
+    assert about_interval(prepared) == "95 % interval over 3 seeds"
     assert set(prepared["num_runs"]) == {3}
 
 
@@ -55,8 +56,8 @@ def test_rows_are_in_network_order_and_failures_last():
 def test_references_are_neither_splits_nor_on_the_front():
     prepared = prepare(sample_results())
     assert set(references(prepared)["series"]) == {"JPEG", "WebP"}
-    assert not references(prepared)["pareto"].any()
-    assert splits(prepared)["pareto"].any()
+    assert not references(prepared)["front"].any()
+    assert (splits(prepared)["front"] == "best").any()
 
 
 def test_bottlenecks_are_the_points_below_the_input():
@@ -74,7 +75,7 @@ def test_a_csv_round_trip_changes_nothing(tmp_path):
     results.to_csv(tmp_path / "results.csv", index=False)
     back = prepare(pd.read_csv(tmp_path / "results.csv"))
     direct = prepare(results)
-    columns = ["series", "split_point", "score", "pareto", "is_ok", "is_reference", "is_bottleneck"]
+    columns = ["series", "split_point", "score", "front", "is_ok", "is_reference", "is_bottleneck"]
     pd.testing.assert_frame_equal(back[columns], direct[columns], check_dtype=False)
 
 
@@ -83,3 +84,34 @@ def test_describe_counts_what_it_cannot_list():
     assert describe(prepare(sample_results(UNET[:2], codecs))) == (
         "disaster · unet · 5 codecs · lte · raspberry_pi_4 → desktop_gpu"
     )
+
+
+def test_the_front_is_chosen_on_validation_and_says_so_where_it_cannot_be():
+    results = complete_results(UNET[:2])
+    results["score"] = [0.9, 0.1, *results["score"][2:]]  # the test split says the contrary
+    results["score_val"], results["throughput_hz"] = [0.1, 0.9, *results["score_val"][2:]], 10.0
+    prepared = prepare(results.drop(columns="draws_val"))
+    assert splits(prepared)["front"].tolist() == ["", "best"]
+    assert "chosen on" not in about(prepared)
+    old = prepare(results.drop(columns=["draws_val", "score_val"]))
+    assert splits(old)["front"].tolist() == ["best", ""]
+    assert about(old).endswith("chosen on the scores shown")
+
+
+def test_paired_draws_tell_apart_what_the_scores_own_intervals_do_not():
+    results = complete_results(UNET[:2]).assign(throughput_hz=10.0)
+    results.loc[:1, "score_val"] = [0.75, 0.76]
+    shared = np.linspace(-0.05, 0.05, 50)
+    draws = pd.Series([0.75 + shared, 0.76 + shared, *results["draws_val"][2:]], dtype=object)
+    assert splits(prepare(results.assign(draws_val=draws)))["front"].tolist() == ["", "best"]
+    alone = splits(prepare(results.drop(columns="draws_val")))
+    assert sorted(alone["front"]) == ["best", "tie"]
+    assert alone["tie_group"].tolist() == [0, 0]
+
+
+def test_a_single_sample_has_no_interval_and_says_so():
+    results = complete_results(UNET[:3]).assign(num_samples=1)
+    intervals = [name for name in results if "ci95" in name]
+    prepared = prepare(results.drop(columns=[*intervals, "draws_val"]))
+    assert about_interval(prepared) == "no interval: one sample"
+    assert "no interval: one sample" in about(prepared)

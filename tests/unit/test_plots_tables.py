@@ -4,11 +4,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from splitsem.report.results import prepare
+from splitsem.report.results import prepare, splits
 from splitsem.report.tables import points_table, table
 from splitsem.split.half import OpCost
 from splitsem.split.point import SplitPoint, TensorSpec
-from tests.unit.sample_results import UNET, sample_results
+from tests.unit.sample_results import UNET, complete_results, sample_results
 
 
 def printed(grid, width: int = 100) -> list[str]:
@@ -20,8 +20,8 @@ def printed(grid, width: int = 100) -> list[str]:
 
 @pytest.mark.parametrize("codecs", [("quant8",), ("identity", "quant8", "quant2")])
 def test_table_fits_a_hundred_columns_and_cuts_no_number(codecs):
-    results = sample_results(UNET, codecs)
-    results["link_s"] *= 1000  # a LoRa link: minutes
+    results = complete_results(UNET, codecs)
+    results[["link_s", "answer_s", "latency_s"]] *= 1000  # a LoRa link: minutes
     lines = printed(table(results), width=200)
     assert max(map(len, lines)) <= 100
     assert "…" not in "".join(lines)
@@ -52,11 +52,23 @@ def test_long_names_are_folded_not_lost():
 
 
 def test_marks_are_the_pareto_front_and_the_bottlenecks():
-    results = sample_results()
-    lines = printed(table(results))[2:-3]
+    results = complete_results(UNET, ("quant8", "quant4"))
+    lines = [line for line in printed(table(results)) if line.count("±") == 2]
     frame = prepare(results)
-    assert sum("★" in line for line in lines) == frame["pareto"].sum()
-    assert sum("▼" in line for line in lines) == frame["is_bottleneck"].sum()
+    assert sum("★" in line for line in lines) == (frame["front"] == "best").sum() > 0
+    assert sum(line.rstrip("▼ ").endswith(" =") for line in lines) == (frame["front"] == "tie").sum() > 0
+    assert sum("▼" in line for line in lines) == splits(frame)["is_bottleneck"].sum()
+
+
+def test_the_table_says_intervals_splits_and_the_source_of_each_time():
+    text = " ".join(" ".join(printed(table(complete_results(UNET, ("quant8", "quant4"))))).split())
+    assert "0.7411±.020" in text
+    assert "±: 95 % interval over 96 samples" in text
+    assert "★ chosen on the validation split; scores are of the test split" in text
+    assert (
+        "edge raspberry_pi_4 (roofline, estimated) · link lte (simulated) · server desktop_gpu (roofline, estimated)"
+        in text
+    )
 
 
 def test_failures_come_last_on_one_line_each():
