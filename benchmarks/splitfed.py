@@ -14,7 +14,7 @@ from splitsem.federated.flower import ClientApp, Context, RecordDict
 from splitsem.federated.in_process import InProcessGrid
 from splitsem.federated.round_report import run_metrics
 from splitsem.federated.server_app import Server
-from splitsem.pipeline import score
+from splitsem.scoring import score
 from splitsem.workflows import assemble
 from splitsem.workflows.federated.assembly import build
 from splitsem.workflows.federated.splitfed import open_ends

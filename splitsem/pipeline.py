@@ -1,19 +1,21 @@
-"""The path of a sample: head → encode → send → decode → tail (→ edge, for a few codecs). Read this file first."""
+"""The path of a sample: head → encode → send → decode → tail → answer → back to the edge. Read this file first."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from splitsem.codecs.codec import Codec, Tensors
-from splitsem.codecs.tensorwise import Identity
-from splitsem.errors import PayloadError
+from splitsem.errors import ConfigError, PayloadError
 from splitsem.links.link import Link, LinkReport
 from splitsem.split.cut import Cut
-from splitsem.tasks.task import Task
+from splitsem.tasks.answer import AnswerCoder, Values
+
+T = TypeVar("T")
 
 
 class SplitNetwork(nn.Module):
@@ -28,18 +30,41 @@ class SplitNetwork(nn.Module):
         return self.tail(*self.codec(self.head(x)))
 
 
+class Answering(NamedTuple):
+    """What becomes of the network's output.
+
+    Attributes:
+        coder: makes the answer of it.
+        at: where the answer is needed. It travels back to the edge, unless the whole network ran there; where the
+            server needs it, it travels up only if the whole network ran on the edge.
+    """
+
+    coder: AnswerCoder
+    at: Literal["edge", "server"]
+
+
 @dataclass
 class Frames:
-    """What one evaluation counted of its payloads; each list holds one value a sample."""
+    """What one evaluation counted of its payloads and answers; each list holds one value a sample.
+
+    The seconds of coding are those of this process: of work in memory, not of the machines that are modelled.
+    ``wire_bytes`` and ``link_j`` hold both ways; ``link_s`` and ``link_busy_s`` are the payload's, ``answer_s`` and
+    ``answer_busy_s`` the answer's. The lists of answers stay empty where none travels back.
+    """
 
     payload_bytes: list[int] = field(default_factory=list)
     link_s: list[float] = field(default_factory=list)
+    link_busy_s: list[float] = field(default_factory=list)
     link_j: list[float] = field(default_factory=list)
     encode_s: list[float] = field(default_factory=list)
     decode_s: list[float] = field(default_factory=list)
     wire_bytes: list[int] = field(default_factory=list)
     snr_db: list[float] = field(default_factory=list)
     answer_bytes: list[int] = field(default_factory=list)
+    answer_s: list[float] = field(default_factory=list)
+    answer_busy_s: list[float] = field(default_factory=list)
+    answer_encode_s: list[float] = field(default_factory=list)
+    answer_decode_s: list[float] = field(default_factory=list)
     num_lost: int = 0
     num_resends: int = 0
     bit_errors: int = 0
@@ -62,6 +87,7 @@ class Frames:
         """Count what became of one payload."""
         self.payload_bytes.append(len(payload))
         self.link_s.append(report.link_s)
+        self.link_busy_s.append(report.link_busy_s)
         self.link_j.append(report.energy_j)
         self.wire_bytes.append(report.wire_bytes)
         self._add_air(report)
@@ -70,9 +96,11 @@ class Frames:
             self.snr_db.append(report.snr_db)
 
     def add_answer(self, sample: int, answer: bytes, report: LinkReport) -> None:
-        """Count the way back of one sample's answer: time and bytes on the wire, but not the server's energy."""
+        """Count the way back of one sample's answer."""
         self.answer_bytes.append(len(answer))
-        self.link_s[sample] += report.link_s
+        self.answer_s.append(report.link_s)
+        self.answer_busy_s.append(report.link_busy_s)
+        self.link_j[sample] += report.energy_j
         self.wire_bytes[sample] += report.wire_bytes
         self._add_air(report)
 
@@ -106,6 +134,23 @@ def features(cut: Cut, x: Tensor) -> list[Features]:
     return [Features(cut.head(group), len(group), x.device) for group in groups]
 
 
+@torch.inference_mode()
+def in_memory(cut: Cut, codec: Codec, x: Tensor) -> Tensor:
+    """The outputs that ``Pipeline.run`` gives over a clean link, without making any bytes.
+
+    Each sample goes through ``codec.forward`` by itself, which by the contract of a codec is what its bytes give.
+    """
+    outputs = []
+    for made in features(cut, x):
+        alone = list(samples(made.z, made.num_samples, cut.point.is_batched))
+        z_hat = zip(*(codec(z) for z in alone), strict=True)
+        output = cut.with_tail(codec.tail).tail(*(torch.cat(tensors).to(made.device) for tensors in z_hat))
+        local = [codec.local_output(z) for z in alone]
+        rows = zip(local, output.split(1), strict=True)
+        outputs += [row if own is None else codec.combine(own, row) for own, row in rows]
+    return torch.cat(outputs)
+
+
 class _Sent(NamedTuple):
     z_hat: Tensors  # zeros where the payload is lost
     is_lost: bool
@@ -113,23 +158,25 @@ class _Sent(NamedTuple):
 
 
 class Pipeline:
-    """Runs samples through a cut: every payload is really encoded, carried and decoded.
+    """Runs samples through a cut: every payload and every answer is really encoded, carried and decoded.
 
     Args:
         cut: head and tail.
         codec: encodes on the edge.
         decoder: decodes on the server and knows nothing of ``codec`` but the bytes; where a tail was tuned with this
             codec, the decoder brings that tail.
-        link: carries the payloads.
+        link: carries the payloads, and the answers back.
+        answering: what becomes of the output; None: it is used where the tail runs, as it is.
     """
 
-    def __init__(self, cut: Cut, codec: Codec, decoder: Codec, link: Link) -> None:
+    def __init__(self, cut: Cut, codec: Codec, decoder: Codec, link: Link, answering: Answering | None = None) -> None:
         self.cut, self.codec, self.decoder, self.link = cut.with_tail(decoder.tail), codec, decoder, link
+        self.answering = answering
         if not _have_equal_weights(codec, decoder):
             raise codec.broken("two codecs of equal settings must have equal weights, or decode cannot undo encode")
 
     def run(self, x: Tensor, frames: Frames) -> Tensor:
-        """The tail's output for a batch ``(batch, *input_shape)``, sample by sample over the link.
+        """The outputs ``(batch, *output_shape)`` for a batch ``(batch, *input_shape)``, as they are where needed.
 
         The head and the tail compute a whole batch at once where every crossing tensor can be taken apart along the
         batch; each sample still has a payload of its own.
@@ -143,29 +190,35 @@ class Pipeline:
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _finish(self, made: Features, frames: Frames) -> Tensor:
+        if self.answering is not None and self.cut.point.name == "output":
+            return stay(made.z[0], self.answering, self.link, frames)
         sent = [self._send(z, frames) for z in samples(made.z, made.num_samples, self.cut.point.is_batched)]
         received = zip(*(sample.z_hat for sample in sent), strict=True)
         z_hat = tuple(torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in received)
         output = self.cut.tail(*(tensor.to(made.device) for tensor in z_hat))
         local, is_lost = [sample.local for sample in sent], [sample.is_lost for sample in sent]
-        return come_back(self.codec, local, is_lost, output, self.link, frames)
+        return come_back(self.codec, local, is_lost, output, self.link, frames, self.answering)
 
     def _send(self, z: Tensors, frames: Frames) -> _Sent:
+        first = self.codec.payload(z) if not frames.payload_bytes else None  # also, what is compiled is compiled now
         began = time.perf_counter()
         payload = self.codec.payload(z)
         local = self.codec.local_output(z)
         encoded = time.perf_counter()
-        if not frames.payload_bytes and self.codec.payload(z) != payload:
+        if first is not None and first != payload:
             raise self.codec.broken("encode must give the same bytes for the same tensors")
         report = self.link.send(payload, self.codec.protected_bytes(payload))
-        sent = time.perf_counter()
         self.decoder.snr_db = report.snr_db
+        if first is not None:
+            self._decode(payload, report.payload)
+        sent = time.perf_counter()
         z_hat = self._decode(payload, report.payload)
+        decoded = time.perf_counter()
         if z_hat is not None and not is_like(z, z_hat):
             if report.payload == payload:
                 raise self.decoder.broken(f"decode must give back {_describe(z)}, got {_describe(z_hat)}")
             z_hat = None  # the header is damaged, but its checksum fits
-        frames.decode_s.append(time.perf_counter() - sent)
+        frames.decode_s.append(decoded - sent)
         frames.encode_s.append(encoded - began)
         frames.add(payload, report)
         is_lost = z_hat is None
@@ -190,6 +243,30 @@ class Pipeline:
             return None
 
 
+def stay(output: Tensor, answering: Answering, link: Link, frames: Frames) -> Tensor:
+    """The results where the whole network runs on the edge: the output, or what the server reads of the answers.
+
+    Nothing travels where the edge needs the answer. Where the server needs it, each answer travels as a payload.
+    """
+    if answering.at == "edge":
+        for _ in range(len(output)):
+            frames.add(b"", LinkReport(b"", 0.0, 0.0, 0.0))
+            frames.encode_s.append(0.0)
+            frames.decode_s.append(0.0)
+        return output
+    results: list[Tensor] = []
+    for row in output.split(1):
+        answer, encode_s = _timed(partial(answering.coder.encode, row), is_first=not results)
+        report = link.send(answer)
+        frames.add(answer, report)
+        read, decode_s = _read(answering.coder, report.payload, is_first=not results)
+        frames.encode_s.append(encode_s)
+        frames.decode_s.append(decode_s)
+        frames.num_lost += read is None
+        results.append(torch.zeros_like(row) if read is None else answering.coder.as_output(read))
+    return torch.cat(results)
+
+
 def come_back(
     codec: Codec,
     local: Sequence[Tensor | None],
@@ -197,11 +274,12 @@ def come_back(
     output: Tensor,
     link: Link,
     frames: Frames,
+    answering: Answering | None = None,
 ) -> Tensor:
-    """The results: the tail's output, or, for a codec with local outputs, both outputs combined on the edge.
+    """The results where they are needed: the tail's output, or what the edge reads of the answers.
 
-    For such a codec, each tail output travels back over ``link`` as a payload of its own. Where the payload or the
-    answer was lost, the local output is the result.
+    For a codec with local outputs, the edge needs the tail's whole output and combines both. Where the payload or the
+    answer was lost, the local output is the result; for any other codec, a lost answer gives zeros.
 
     Args:
         codec: the edge's codec.
@@ -210,30 +288,55 @@ def come_back(
         output: the tail's output, a row a sample.
         link: carries the answers.
         frames: counts the answers; these samples are the last ones in it.
+        answering: what becomes of the output; None: the server uses it as it is.
     """
     own = [tensor for tensor in local if tensor is not None]
-    if not own:
+    if own and answering is not None and answering.at == "server":
+        raise ConfigError(f"{codec.name} combines two outputs on the edge, so the server has no result: answer.at=edge")
+    if not own and (answering is None or answering.at == "server"):
         return output
-    rows, first = output.split(1), len(frames.link_s) - len(own)
-    answers = [
-        None if lost else _answer(row, link, frames, first + number)
-        for number, (row, lost) in enumerate(zip(rows, is_lost, strict=True))
-    ]
-    return torch.cat([codec.combine(*pair) for pair in zip(own, answers, strict=True)])
+    coder = Values(output.shape[1:]) if own or answering is None else answering.coder
+    first, results = len(frames.link_s) - len(output), []
+    for number, row in enumerate(output.split(1)):
+        lost = bool(own) and is_lost[number]  # the server has nothing to answer
+        answer = None if lost else _answer(row, coder, link, frames, first + number)
+        if own:
+            results.append(codec.combine(own[number], answer))
+        else:
+            results.append(torch.zeros_like(row, device="cpu") if answer is None else answer)
+    return torch.cat(results)
 
 
-def _answer(output: Tensor, link: Link, frames: Frames, sample: int) -> Tensor | None:
-    """The output of one sample as it arrives back on the edge; None when it is lost."""
-    answer = Identity().encode((output,))
-    report = link.send(answer)
+def _answer(output: Tensor, coder: AnswerCoder, link: Link, frames: Frames, sample: int) -> Tensor | None:
+    """The output of one sample as the edge reads it from the answer; None when the answer is lost."""
+    is_first = not frames.answer_bytes
+    answer, encode_s = _timed(partial(coder.encode, output), is_first)
+    report = link.send_back(answer)
     frames.add_answer(sample, answer, report)
-    if report.payload is not None:
-        try:
-            return Identity().decode(report.payload)[0]
-        except PayloadError:
-            pass
-    frames.num_lost += 1
-    return None
+    read, decode_s = _read(coder, report.payload, is_first)
+    frames.answer_encode_s.append(encode_s)
+    frames.answer_decode_s.append(decode_s)
+    frames.num_lost += read is None
+    return None if read is None else coder.as_output(read)
+
+
+def _read(coder: AnswerCoder, arrived: bytes | None, is_first: bool) -> tuple[Tensor | None, float]:
+    """The answer and the seconds of reading it; None where it is lost or damaged."""
+    if arrived is None:
+        return None, 0.0
+    try:
+        return _timed(partial(coder.decode, arrived), is_first)
+    except PayloadError:
+        return None, 0.0
+
+
+def _timed(call: Callable[[], T], is_first: bool) -> tuple[T, float]:
+    """What ``call`` returns, and its seconds once it is warm."""
+    if is_first:
+        call()
+    began = time.perf_counter()
+    made = call()
+    return made, time.perf_counter() - began
 
 
 def _have_equal_weights(codec: Codec, decoder: Codec) -> bool:
@@ -253,14 +356,3 @@ def is_like(z: Tensors, z_hat: Tensors) -> bool:
 def samples(z: Tensors, batch: int, is_batched: bool) -> Iterable[Tensors]:
     """The crossing tensors of each sample by itself."""
     return zip(*(tensor.split(1) for tensor in z), strict=True) if is_batched and batch > 1 else [z]
-
-
-def score(
-    network: Callable[[Tensor], Tensor], task: Task, batches: Iterable[tuple[Tensor, Tensor]]
-) -> dict[str, float]:
-    """The task's metrics of ``network`` over ``batches`` of ``(x, y)``, computed in float32 on the CPU."""
-    metrics = task.metrics()
-    with torch.inference_mode():
-        for x, y in batches:
-            metrics.update(network(x).float().cpu(), y)
-    return {name: float(value) for name, value in metrics.compute().items()}

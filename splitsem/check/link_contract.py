@@ -46,7 +46,7 @@ def check_link(link: Link | Callable[[], Link]) -> tuple[str, ...]:
         reports[payload] = report
 
     sent = promises.hold("send returns a LinkReport with bytes, or None for a lost payload", send, sent)
-    promises.hold("link_s and energy_j are finite and not negative", lambda one: _costs(reports[one]), sent)
+    promises.hold("its seconds and joules are finite and not negative", lambda one: _costs(reports[one]), sent)
     promises.hold("bit_errors counts the wrong bits of what arrived", lambda one: _errors(one, reports[one]), sent)
     arrived = {name: payload for name, payload in sent.items() if reports[payload].payload is not None}
     promises.hold("wire_bytes is at least what arrived", lambda one: _wire(one, reports[one]), arrived)
@@ -62,7 +62,7 @@ def check_link(link: Link | Callable[[], Link]) -> tuple[str, ...]:
 
 
 def _costs(report: LinkReport) -> None:
-    for name in ("link_s", "energy_j"):
+    for name in ("link_busy_s", "link_delay_s", "pause_s", "link_s", "energy_j"):
         value = getattr(report, name)
         expect(isfinite(value) and value >= 0, f"{name} is {value}")
 

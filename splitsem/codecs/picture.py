@@ -1,4 +1,4 @@
-"""Jpeg and Webp: send the picture itself, each sample as a file, at the split point ``input`` of image tasks."""
+"""Jpeg, Webp, Png and Pixels: send the picture itself at the split point ``input`` of image tasks, each as a file."""
 
 import io
 import struct
@@ -6,7 +6,7 @@ from abc import abstractmethod
 
 import numpy as np
 import torch
-from PIL import Image, JpegImagePlugin, WebPImagePlugin
+from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from torch import Tensor
 
 from splitsem.codecs import wire
@@ -20,12 +20,6 @@ _MODES = {1: "L", 3: "RGB"}
 
 class PictureCodec(TensorwiseCodec):
     """Carries float32 images in [0, 1], ``(B, 1 | 3, H, W)``, as 8-bit files; gradients pass straight through."""
-
-    def __init__(self, quality: int) -> None:
-        super().__init__()
-        if not (isinstance(quality, int) and 1 <= quality <= 100):
-            raise ValueError(f"quality must be 1…100, got {quality}")
-        self.quality = quality
 
     @abstractmethod
     def write_file(self, image: Image.Image) -> bytes:
@@ -81,7 +75,8 @@ class Jpeg(PictureCodec):
     codec_id = wire.CodecId.JPEG
 
     def __init__(self, quality: int = 75) -> None:
-        super().__init__(quality)
+        super().__init__()
+        self.quality = _checked(quality)
 
     def write_file(self, image: Image.Image) -> bytes:
         """See PictureCodec."""
@@ -102,8 +97,8 @@ class Webp(PictureCodec):
     codec_id = wire.CodecId.WEBP
 
     def __init__(self, quality: int = 75, lossless: bool = False) -> None:
-        super().__init__(quality)
-        self.lossless = lossless
+        super().__init__()
+        self.quality, self.lossless = _checked(quality), lossless
 
     def write_file(self, image: Image.Image) -> bytes:
         """See PictureCodec."""
@@ -117,6 +112,47 @@ class Webp(PictureCodec):
         """See PictureCodec; only the two plain kinds of file that ``write_file`` makes."""
         _check_size(_webp_size(data), size)  # Pillow allocates all pixels on opening
         return WebPImagePlugin.WebPImageFile(io.BytesIO(data))
+
+
+class Png(PictureCodec):
+    """PNG, which keeps the 8-bit pixels exactly, at the library's usual effort."""
+
+    codec_id = wire.CodecId.PNG
+
+    def write_file(self, image: Image.Image) -> bytes:
+        """See PictureCodec."""
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        return file.getvalue()
+
+    def open_file(self, data: bytes, size: tuple[int, int]) -> Image.Image:
+        """See PictureCodec."""
+        image = PngImagePlugin.PngImageFile(io.BytesIO(data))  # reads up to the pixels only
+        _check_size(image.size, size)
+        return image
+
+
+class Pixels(PictureCodec):
+    """The 8-bit pixels as they are: what a camera without any coder would send."""
+
+    codec_id = wire.CodecId.PIXELS
+
+    def write_file(self, image: Image.Image) -> bytes:
+        """See PictureCodec."""
+        return image.tobytes()
+
+    def open_file(self, data: bytes, size: tuple[int, int]) -> Image.Image:
+        """See PictureCodec."""
+        modes = {size[0] * size[1] * channels: mode for channels, mode in _MODES.items()}
+        if len(data) not in modes:
+            raise PayloadError(f"expected {' or '.join(map(str, modes))} bytes of pixels, got {len(data)}")
+        return Image.frombytes(modes[len(data)], size, data)
+
+
+def _checked(quality: int) -> int:
+    if not (isinstance(quality, int) and 1 <= quality <= 100):
+        raise ValueError(f"quality must be 1…100, got {quality}")
+    return quality
 
 
 def _check_size(size: tuple[int, int], expected: tuple[int, int]) -> None:

@@ -52,6 +52,8 @@ class CodecId(IntEnum):
     JPEG = 5
     WEBP = 6
     FIXED_LENGTH = 7
+    PIXELS = 8
+    PNG = 9
 
 
 class Part(NamedTuple):

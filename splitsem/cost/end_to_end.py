@@ -1,88 +1,175 @@
-"""Cost computes latency, cycle, throughput and the edge's energy of one split inference."""
+"""The algebra of a split inference: latency, cycle, throughput and the edge's energy, from the times of its stages."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from math import isfinite
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from splitsem.cost.machines import Machine
+
+
+def latency_s(edge_s: Any, link_s: Any, server_s: Any, answer_s: Any = 0.0) -> Any:
+    """``edge_s + link_s + server_s + answer_s``: seconds from the sensor to the result, of one sample alone.
+
+    Takes numbers, arrays or tensors of seconds that broadcast, as the other functions here do.
+
+    Args:
+        edge_s: work of the edge.
+        link_s: the payload's way, from its first byte offered to its last byte received.
+        server_s: work of the server.
+        answer_s: the answer's way back; 0 where no answer travels.
+    """
+    return edge_s + link_s + server_s + answer_s
+
+
+def cycle_s(
+    edge_s: Any,
+    link_busy_s: Any,
+    server_s: Any,
+    answer_busy_s: Any = 0.0,
+    maximum: Callable[[Any, Any], Any] = np.maximum,
+) -> Any:
+    """``max(edge_s, link_busy_s, server_s, answer_busy_s)``: seconds of the stage that bounds the pace.
+
+    A stage bounds the pace by the time that it is busy with one sample. What a link delays, it does not bound: while
+    bits are on their way, the next ones follow.
+
+    >>> float(cycle_s(0.002, 0.0015, 0.001))  # whatever the delay of the link is
+    0.002
+
+    Args:
+        edge_s: work of the edge.
+        link_busy_s: how long a payload keeps the way up from the next one.
+        server_s: work of the server.
+        answer_busy_s: how long an answer keeps the way back from the next one.
+        maximum: of two; ``torch.maximum`` for tensors.
+    """
+    slowest = maximum(maximum(edge_s, link_busy_s), server_s)
+    return slowest if isinstance(answer_busy_s, float) and answer_busy_s == 0 else maximum(slowest, answer_busy_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTimes:
+    """Seconds of one sample's stages, in the order in which they come.
+
+    Attributes:
+        head_s: the head, on the edge.
+        encode_s: making the payload, on the edge.
+        link_s: the payload's way to the server, from its first byte offered to its last byte received.
+        link_busy_s: how long the payload keeps the link from the next payload.
+        decode_s: reading the payload, on the server.
+        tail_s: the tail, on the server.
+        answer_encode_s: coding the answer, where the tail runs.
+        answer_s: the answer's way back to the edge; 0 where none travels.
+        answer_busy_s: how long the answer keeps the way back from the next answer.
+        answer_decode_s: reading the answer, on the edge.
+    """
+
+    head_s: float = 0.0
+    encode_s: float = 0.0
+    link_s: float = 0.0
+    link_busy_s: float = 0.0
+    decode_s: float = 0.0
+    tail_s: float = 0.0
+    answer_encode_s: float = 0.0
+    answer_s: float = 0.0
+    answer_busy_s: float = 0.0
+    answer_decode_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if not (isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be finite and not negative, got {value}")
+
+    @property
+    def edge_s(self) -> float:
+        """Work of the edge: head, encoding, reading the answer."""
+        return self.head_s + self.encode_s + self.answer_decode_s
+
+    @property
+    def server_s(self) -> float:
+        """Work of the server: decoding, tail, coding the answer."""
+        return self.decode_s + self.tail_s + self.answer_encode_s
+
+    @property
+    def latency_s(self) -> float:
+        """See ``latency_s``."""
+        return float(latency_s(self.edge_s, self.link_s, self.server_s, self.answer_s))
+
+    @property
+    def cycle_s(self) -> float:
+        """See ``cycle_s``."""
+        return float(cycle_s(self.edge_s, self.link_busy_s, self.server_s, self.answer_busy_s))
 
 
 @dataclass(frozen=True)
 class Cost:
     """What one sample costs, in seconds and joules. The energy is **the edge's**; the server's is not counted.
 
-    * ``latency_s = edge_s + link_s + server_s``, ``cycle_s = max(edge_s, link_s, server_s)``
-    * ``throughput_hz = 1 / cycle_s`` when the three stages overlap (pipelined), ``1 / latency_s`` when not
+    * ``throughput_hz = 1 / cycle_s`` when consecutive samples overlap (pipelined), ``1 / latency_s`` when not
     * ``energy_j = edge_s · active_w + link_j + waiting_s · idle_w``
 
     The edge waits for the rest of the time that one sample takes at this throughput: ``waiting_s = cycle_s - edge_s``
     when pipelined, else ``latency_s - edge_s``. The idle power is the whole board's, ``link_j`` what the radio adds.
 
-    >>> from splitsem.cost.machines import Local
-    >>> cost = Cost.of(Local(active_w=5.0, idle_w=2.0), edge_s=0.002, link_s=0.008, server_s=0.001, link_j=0.003)
-    >>> round(cost.latency_s, 6), cost.cycle_s, cost.throughput_hz
-    (0.011, 0.008, 125.0)
+    >>> times = StageTimes(head_s=0.0015, encode_s=0.0005, link_s=0.018, link_busy_s=0.008, tail_s=0.001)
+    >>> cost = Cost(times, link_j=0.003, active_w=5.0, idle_w=2.0)
+    >>> round(cost.times.latency_s, 6), cost.times.cycle_s, cost.throughput_hz
+    (0.021, 0.008, 125.0)
     >>> round(cost.energy_j, 6)  # 2 ms · 5 W + 3 mJ + 6 ms · 2 W
     0.025
 
     Attributes:
-        edge_s: seconds of the head on the edge.
-        link_s: seconds of the payload on its way.
-        server_s: seconds of the tail on the server.
-        edge_j: energy of the edge while computing.
-        link_j: energy of the edge for sending.
-        idle_j: energy of the edge while waiting.
+        times: of the stages.
+        link_j: energy of the edge for sending the payload and receiving the answer.
+        active_w: power of the edge while computing, in watts.
+        idle_w: power of the edge while waiting, in watts.
         pipelined: whether the stages of consecutive samples overlap.
         energy_source: ``estimated`` from power figures, or ``measured`` by a sensor.
     """
 
-    edge_s: float
-    link_s: float
-    server_s: float
-    edge_j: float
+    times: StageTimes
     link_j: float
-    idle_j: float
+    active_w: float
+    idle_w: float
     pipelined: bool = True
     energy_source: Literal["estimated", "measured"] = "estimated"
 
     def __post_init__(self) -> None:
-        for name in ("edge_s", "link_s", "server_s", "edge_j", "link_j", "idle_j"):
+        for name in ("link_j", "active_w", "idle_w"):
             value = getattr(self, name)
             if not (isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and not negative, got {value}")
-        if self.latency_s == 0:
-            raise ValueError("edge_s, link_s and server_s are all zero: a sample must take some time")
+        if self.times.latency_s == 0:
+            raise ValueError("all stages take no time: a sample must take some time")
 
     @classmethod
-    def of(
-        cls, edge: Machine, edge_s: float, link_s: float, server_s: float, link_j: float, pipelined: bool = True
-    ) -> "Cost":
-        """Estimate the cost from the three times, the energy of sending and the powers of the machine ``edge``."""
-        period_s = max(edge_s, link_s, server_s) if pipelined else edge_s + link_s + server_s
-        return cls(
-            edge_s=edge_s,
-            link_s=link_s,
-            server_s=server_s,
-            edge_j=edge_s * edge.active_w,
-            link_j=link_j,
-            idle_j=(period_s - edge_s) * edge.idle_w,
-            pipelined=pipelined,
-        )
+    def of(cls, edge: Machine, times: StageTimes, link_j: float, pipelined: bool = True) -> "Cost":
+        """Estimate the cost from the times, the energy on the link and the powers of the machine ``edge``."""
+        return cls(times, link_j, edge.active_w, edge.idle_w, pipelined)
 
     @property
-    def latency_s(self) -> float:
-        """Seconds from the sensor to the result, for one sample."""
-        return self.edge_s + self.link_s + self.server_s
-
-    @property
-    def cycle_s(self) -> float:
-        """Seconds of the slowest stage."""
-        return max(self.edge_s, self.link_s, self.server_s)
+    def period_s(self) -> float:
+        """Seconds from one result to the next, in steady state."""
+        return self.times.cycle_s if self.pipelined else self.times.latency_s
 
     @property
     def throughput_hz(self) -> float:
-        """Samples per second in steady state."""
-        return 1 / (self.cycle_s if self.pipelined else self.latency_s)
+        """Samples per second in steady state; infinite where no stage is busy."""
+        return 1 / self.period_s if self.period_s else float("inf")
+
+    @property
+    def edge_j(self) -> float:
+        """Energy of the edge while computing."""
+        return self.times.edge_s * self.active_w
+
+    @property
+    def idle_j(self) -> float:
+        """Energy of the edge while waiting."""
+        return (self.period_s - self.times.edge_s) * self.idle_w
 
     @property
     def energy_j(self) -> float:
@@ -91,16 +178,13 @@ class Cost:
 
     def to_metrics(self) -> dict[str, float | str]:
         """The cost as flat metrics, named as in ``metrics.json``."""
-        names = (
-            "edge_s",
-            "link_s",
-            "server_s",
-            "latency_s",
-            "cycle_s",
-            "throughput_hz",
-            "energy_j",
-            "edge_j",
-            "link_j",
-            "idle_j",
-        )
-        return {name: getattr(self, name) for name in names} | {"energy_source": self.energy_source}
+        names = ("edge_s", "server_s", "latency_s", "cycle_s")
+        joules = ("energy_j", "edge_j", "link_j", "idle_j")
+        return {
+            **asdict(self.times),
+            "link_delay_s": max(0.0, self.times.link_s - self.times.link_busy_s),
+            **{name: getattr(self.times, name) for name in names},
+            "throughput_hz": self.throughput_hz,
+            **{name: getattr(self, name) for name in joules},
+            "energy_source": self.energy_source,
+        }

@@ -4,8 +4,10 @@ from abc import ABC, abstractmethod
 from math import isfinite, sqrt
 from typing import Literal
 
+from splitsem.cost.coding_rate import coding_rate_here
 from splitsem.cost.lut import read_lut
 from splitsem.cost.measure import measure
+from splitsem.errors import ConfigError
 from splitsem.split.half import Half, OpCost
 
 _RAMP = 4.0  # fitted on a CPU over networks of many sizes; see docs/decisions/machine-models.md
@@ -18,8 +20,10 @@ class Machine(ABC):
         active_w: electrical power while computing, in watts.
         idle_w: electrical power while waiting, in watts.
         timing: source of the machine's times: ``"roofline"``, ``"lut"`` or ``"measured"``.
+        coding_bytes_per_s: see ``cost.coding_rate``; None for the machine that this process runs on.
     """
 
+    coding_bytes_per_s: float | None = None
     active_w: float
     idle_w: float
     timing: Literal["roofline", "lut", "measured"]
@@ -28,9 +32,13 @@ class Machine(ABC):
     def time_s(self, half: Half) -> float:
         """Seconds this machine needs for one sample through ``half``; 0.0 where nothing is computed."""
 
+    def coding_factor(self) -> float:
+        """Seconds of coding on this machine for each second of it that this process measures."""
+        return 1.0 if self.coding_bytes_per_s is None else coding_rate_here() / self.coding_bytes_per_s
+
 
 class Roofline(Machine):
-    """``time = Σ over ops of max(a + 4·√(a·overhead), bytes / memory rate) + steps · overhead + kernels / repack rate``.
+    """``Σ over ops of max(a + 4·√(a·overhead), bytes / memory rate) + steps·overhead + kernels / repack rate`` seconds.
 
     The roofline model (Williams, Waterman, Patterson, CACM 52(4), 2009), operation by operation, with
     ``a = flops / (efficiency · peak)``: arithmetic or memory bounds each operation, operations never overlap, and each
@@ -47,6 +55,7 @@ class Roofline(Machine):
         efficiency: fraction of the peak that the longest batch-1 FP32 convolutions reach; applies to arithmetic only.
         overhead_s: launch and dispatch of one operation or of one recurrent step, in seconds.
         repack_bytes_per_s: rate at which a convolution's weights are laid out anew at each call; None: they are not.
+        coding_bytes_per_s: what ``python -m splitsem.cost.coding_rate`` says there.
         lut: path of a measured latency table (see splitsem.cost.lut); when given, times come from it alone.
     """
 
@@ -61,13 +70,18 @@ class Roofline(Machine):
         efficiency: float = 1.0,
         overhead_s: float = 0.0,
         repack_bytes_per_s: float | None = None,
+        coding_bytes_per_s: float | None = None,
         lut: str | None = None,
     ) -> None:
-        for name, value in {"peak_flops_per_s": peak_flops_per_s, "memory_bytes_per_s": memory_bytes_per_s}.items():
-            if not (isfinite(value) and value > 0):
+        rates = {
+            "peak_flops_per_s": peak_flops_per_s,
+            "memory_bytes_per_s": memory_bytes_per_s,
+            "repack_bytes_per_s": repack_bytes_per_s,
+            "coding_bytes_per_s": coding_bytes_per_s,
+        }
+        for name, value in rates.items():
+            if value is not None and not (isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be positive and finite, got {value}")
-        if repack_bytes_per_s is not None and not repack_bytes_per_s > 0:
-            raise ValueError(f"repack_bytes_per_s must be positive, got {repack_bytes_per_s}")
         if not 0 < efficiency <= 1:
             raise ValueError(f"efficiency must be above 0 and at most 1, got {efficiency}")
         if not (isfinite(overhead_s) and overhead_s >= 0):
@@ -80,6 +94,7 @@ class Roofline(Machine):
         self.efficiency = efficiency
         self.overhead_s = overhead_s
         self.repack_bytes_per_s = repack_bytes_per_s
+        self.coding_bytes_per_s = coding_bytes_per_s
         self._lut = None if lut is None else read_lut(lut)
         self.timing = "roofline" if self._lut is None else "lut"
 
@@ -87,6 +102,14 @@ class Roofline(Machine):
     def knee(self) -> float:
         """FLOP per byte above which a long operation is bound by arithmetic: ``efficiency · peak / memory rate``."""
         return self.efficiency * self.peak_flops_per_s / self.memory_bytes_per_s
+
+    def coding_factor(self) -> float:
+        """See Machine. Raises ConfigError without a coding rate, since the peak does not tell it."""
+        if self.coding_bytes_per_s is None:
+            raise ConfigError(
+                "a modelled machine needs coding_bytes_per_s in its file: run python -m splitsem.cost.coding_rate there"
+            )
+        return super().coding_factor()
 
     def time_s(self, half: Half) -> float:
         """Seconds for one sample through ``half``, from the LUT if given. Raises ConfigError where the LUT lacks it."""

@@ -11,8 +11,10 @@ class LinkReport:
 
     Attributes:
         payload: the bytes that arrived, perhaps damaged; None when they were lost.
-        link_s: seconds from the first byte offered to the last byte received.
-        energy_j: joules the sender spent on transmission.
+        link_busy_s: seconds that the payload keeps the link from the next payload: its bits, packets and resends, the
+            link's own schedule, and the silence that rules ask for afterwards.
+        link_delay_s: seconds that the payload is on its way beyond that, in which the link takes the next payload.
+        energy_j: joules the edge spent: on sending, or on receiving what comes back.
         bit_errors: bits of the payload that arrived wrong.
         snr_db: signal-to-noise ratio that the receiver saw (Eb/N0 of a bit on the air); None where
             the link has no such thing.
@@ -20,10 +22,12 @@ class LinkReport:
         air_bits: bits that went through a channel that can damage them, resends included.
         air_errors: bits of ``air_bits`` that arrived wrong, before any correction.
         num_resends: rounds of resending.
+        pause_s: the part of ``link_busy_s`` that comes after the last byte, for which this payload does not wait.
     """
 
     payload: bytes | None
-    link_s: float
+    link_busy_s: float
+    link_delay_s: float
     energy_j: float
     bit_errors: int = 0
     snr_db: float | None = None
@@ -31,16 +35,26 @@ class LinkReport:
     air_bits: int = 0
     air_errors: int = 0
     num_resends: int = 0
+    pause_s: float = 0.0
+
+    @property
+    def link_s(self) -> float:
+        """Seconds from the first byte offered to the last byte received."""
+        return self.link_busy_s + self.link_delay_s - self.pause_s
 
 
 class Link(ABC):
-    """Carries payloads one way, from the edge to the server.
+    """Carries payloads from the edge to the server, and answers back.
 
     Attributes:
         is_lossy: whether a channel with a seed of its own may damage or lose payloads.
+        bandwidth_bps: bits a second to the server; None where the link has no one rate.
+        rtt_s: round-trip time of the idle link, in seconds; None where it is not known.
     """
 
     is_lossy: ClassVar[bool] = False
+    bandwidth_bps: float | None = None
+    rtt_s: float | None = None
 
     @abstractmethod
     def send(self, payload: bytes, protected_bytes: int | None = None) -> LinkReport:
@@ -49,3 +63,7 @@ class Link(ABC):
         The first ``protected_bytes`` (None: all) are of no use when damaged (see ``Codec.protected_bytes``): a link
         that damages bits protects or drops them, and counts what that costs.
         """
+
+    def send_back(self, answer: bytes) -> LinkReport:
+        """Carry one answer from the server to the edge; here over a way back that is like the way up."""
+        return self.send(answer)

@@ -57,7 +57,9 @@ _LARGE_BYTES = 8192  # of a body without a code, above which soft decisions woul
 
 @dataclass
 class _Tally:
-    link_s: float = 0.0
+    link_busy_s: float = 0.0
+    link_delay_s: float = 0.0
+    pause_s: float = 0.0  # after the last round
     energy_j: float = 0.0
     wire_bytes: int = 0
     air_bits: int = 0
@@ -70,7 +72,8 @@ class LossyLink(Link):
 
     * The protected bytes travel in packets with a checksum (2 bytes up to 64, else 4) and ``header_code``, or
       ``body_code`` where all of a payload is protected. Packets whose checksum is wrong are sent again, together, up to
-      ``resends`` times; a round costs half a round trip for the request and a link time. Then the payload is lost.
+      ``resends`` times; a round costs half a round trip for the request and a link time, of which only the bits keep
+      the link busy. Then the payload is lost.
     * The other bytes travel behind the packets in the first round, with ``body_code``, the first ``priority_share`` of
       them with ``priority_code``. They are never sent again.
 
@@ -112,6 +115,7 @@ class LossyLink(Link):
                 f"got {resends}, {seed} and {packet_bytes}"
             )
         self.channel, self.carrier = channel, carrier
+        self.bandwidth_bps, self.rtt_s = carrier.bandwidth_bps, carrier.rtt_s
         self.header_code, self.body_code = header_code or Uncoded(), body_code or Uncoded()
         self.priority_code = priority_code or self.body_code
         self.priority_share = priority_share
@@ -130,13 +134,15 @@ class LossyLink(Link):
         num_resends = 0
         while num_resends < self.resends and (missing := [p for p in checked if p.received is None]):
             num_resends += 1
-            tally.link_s += self.carrier.rtt_s / 2
+            tally.link_delay_s += self.carrier.rtt_s / 2
             _deliver(missing, self._transmit([p.coded for p in missing], tally, rng)[0])
         pieces = [p.received for p in checked if p.received is not None]
         arrived = b"".join((*pieces, body)) if len(pieces) == len(checked) else None
         return LinkReport(
             payload=arrived,
-            link_s=tally.link_s,
+            link_busy_s=tally.link_busy_s,
+            link_delay_s=tally.link_delay_s,
+            pause_s=tally.pause_s,
             energy_j=tally.energy_j,
             bit_errors=_wrong_bits(payload, arrived) if arrived is not None else 0,
             snr_db=tally.snr_db,
@@ -176,7 +182,9 @@ class LossyLink(Link):
         sent = np.frombuffer(plain, np.uint8)
         hard = self.channel.hard(sent, rng)
         report = self.carrier.send(bytes(-(-len(bits) // 8) + len(plain)))
-        tally.link_s += report.link_s
+        tally.link_busy_s += report.link_busy_s
+        tally.link_delay_s += report.link_delay_s
+        tally.pause_s = report.pause_s
         tally.energy_j += report.energy_j
         tally.wire_bytes += report.wire_bytes
         tally.air_bits += len(bits) + 8 * len(plain)

@@ -17,7 +17,8 @@ class ProbedLink(Link):
 
     The times thereby hold what the link does at a size: a token bucket, say, lets short payloads through faster than
     its rate, or a window opens slowly. A probe goes the way of a frame, so its time holds the software's share at both
-    ends and the answer's way back. Beyond the largest size, the time grows at the fitted rate.
+    ends and the answer's way back. Beyond the largest size, the time grows at the fitted rate. A payload keeps the link
+    busy for its bytes at that rate; a burst that goes faster is caught up on in a pause afterwards.
 
     Args:
         probes: bytes sent and seconds until the answer was there, for each probe; any order.
@@ -56,7 +57,13 @@ class ProbedLink(Link):
         """Deliver the payload unchanged and report its time and energy."""
         num_bytes = len(payload)
         energy_j = 8 * num_bytes * self.energy_j_per_bit
-        return LinkReport(payload, self.link_s(num_bytes), energy_j, wire_bytes=num_bytes)
+        link_s, busy_s = self.link_s(num_bytes), num_bytes * self._slope
+        delay_s, pause_s = max(0.0, link_s - busy_s), max(0.0, busy_s - link_s)
+        return LinkReport(payload, busy_s, delay_s, energy_j, wire_bytes=num_bytes, pause_s=pause_s)
+
+    def send_back(self, answer: bytes) -> LinkReport:
+        """See Link; takes no time, since the probes' times hold the way back."""
+        return LinkReport(answer, 0.0, 0.0, 0.0, wire_bytes=len(answer))
 
     def _fitted_slope(self) -> float:
         """Seconds a byte, not negative."""

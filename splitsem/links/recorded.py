@@ -64,7 +64,7 @@ class LinkMetrics:
 
 
 class RecordedLink(SimulatedLink):
-    """A simulated link with the round-trip time and the goodput to the server that ``workflow=measure_link`` found.
+    """A simulated link with the round-trip time and the goodput both ways that ``workflow=measure_link`` found.
 
     Args:
         path: the file that ``workflow=measure_link`` wrote.
@@ -76,7 +76,9 @@ class RecordedLink(SimulatedLink):
 
     def __init__(self, path: str, energy_j_per_bit: float = 0.0) -> None:
         self.metrics = read_link_metrics(path)
-        super().__init__(self.metrics.up_bps, self.metrics.rtt_s, energy_j_per_bit)
+        super().__init__(
+            self.metrics.up_bps, self.metrics.rtt_s, energy_j_per_bit, down_bandwidth_bps=self.metrics.down_bps
+        )
 
 
 def write_link_metrics(link: LinkMetrics, path: str | Path) -> None:

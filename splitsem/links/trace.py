@@ -24,19 +24,25 @@ class TraceLink(Link):
     The link keeps a clock. A payload is offered when the one before it has left (the first at ``start_s``), so
     consecutive payloads see later parts of the trace, alike in every run. Payloads never share an opportunity:
     the rest of a payload's last one is lost, and so are all opportunities before ``start_s``. An empty payload takes
-    one opportunity. ``link_s`` is the time from the offer to the payload's last opportunity, plus ``rtt_s / 2``.
+    one opportunity. The link is busy from the offer to the payload's last opportunity; ``rtt_s / 2`` delays it further.
+    Answers come back over a trace of their own with its own clock.
 
     Args:
         path: the trace file.
         rtt_s: round-trip time of the idle link, in seconds.
         energy_j_per_bit: joules the sender spends on each payload bit.
         start_s: where in the (looping) trace the first payload is offered, in seconds.
+        down_path: the trace file of the way back; None: as the way up.
 
     Raises:
         ConfigError: the file is missing, or no trace; the message has the number of the wrong line.
     """
 
-    def __init__(self, path: str, rtt_s: float, energy_j_per_bit: float, start_s: float = 0.0) -> None:
+    rtt_s: float
+
+    def __init__(
+        self, path: str, rtt_s: float, energy_j_per_bit: float, start_s: float = 0.0, down_path: str | None = None
+    ) -> None:
         for name, value in {"rtt_s": rtt_s, "energy_j_per_bit": energy_j_per_bit, "start_s": start_s}.items():
             if not (isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and not negative, got {value}")
@@ -45,6 +51,10 @@ class TraceLink(Link):
         self._times_ms = read_trace(path)
         self._clock_ms = (start_s * 1000) % self.period_ms
         self._next = int(np.searchsorted(self._times_ms, self._clock_ms))
+        if down_path is not None:
+            read_trace(down_path)  # what is wrong with it is said before any work
+        self._down_path = down_path or path
+        self._down: TraceLink | None = None
 
     @property
     def period_ms(self) -> int:
@@ -78,10 +88,18 @@ class TraceLink(Link):
         self._next, self._clock_ms = last + 1, float(left_ms)
         return LinkReport(
             payload=payload,
-            link_s=waited_s + self.rtt_s / 2,
+            link_busy_s=waited_s,
+            link_delay_s=self.rtt_s / 2,
             energy_j=8 * len(payload) * self.energy_j_per_bit,
             wire_bytes=len(payload),
         )
+
+    def send_back(self, answer: bytes) -> LinkReport:
+        """See Link; the first answer is offered when the first payload has arrived."""
+        if self._down is None:
+            begin_s = self.clock_s + self.rtt_s / 2
+            self._down = TraceLink(self._down_path, self.rtt_s, self.energy_j_per_bit, begin_s)
+        return self._down.send(answer)
 
 
 def read_trace(path: str | Path) -> npt.NDArray[np.int64]:

@@ -106,12 +106,12 @@ def codec_label(codec: Codec) -> str:
 def builtin_decoders() -> tuple[TensorwiseCodec, ...]:
     """A fresh decoder of every codec in this package; the call imports Pillow and numba."""
     from splitsem.codecs.fixed_length import FixedLength
-    from splitsem.codecs.picture import Jpeg, Webp
+    from splitsem.codecs.picture import Jpeg, Pixels, Png, Webp
     from splitsem.codecs.quantise import Quantise
     from splitsem.codecs.tensorwise import HalfPrecision, Identity
     from splitsem.codecs.topk import TopK
 
-    return Identity(), HalfPrecision(), Quantise(), TopK(), Jpeg(), Webp(), FixedLength()
+    return Identity(), HalfPrecision(), Quantise(), TopK(), Jpeg(), Webp(), Png(), Pixels(), FixedLength()
 
 
 @dataclass(frozen=True, kw_only=True)

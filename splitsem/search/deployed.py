@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from splitsem.cost.measure import Timing, timed_s
 from splitsem.models.repvgg import HyperRepVgg
-from splitsem.pipeline import Frames, Pipeline, features, score
+from splitsem.pipeline import Frames, Pipeline, features
 from splitsem.placement import Placement
+from splitsem.scoring import score
 from splitsem.tasks.task import Task
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
 
 from splitsem.errors import ConfigError
+from splitsem.tasks.answer import AnswerCoder, TopClasses
 from splitsem.tasks.task import Splits, Task
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class ClassificationTask(Task):
         if self._splits is None:
             self._splits = self._load()
         return self._splits
+
+    def answer_coder(self) -> AnswerCoder:
+        """The likeliest class; the five likeliest where ``top5`` is a metric."""
+        num_classes = len(self.class_names)
+        return TopClasses(num_classes, most=5 if num_classes >= TOP5_FROM_CLASSES else 1)
 
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy of logits ``y_hat`` (batch, classes) against class indices ``y`` (batch,)."""

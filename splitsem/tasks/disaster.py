@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from splitsem.errors import ConfigError
 from splitsem.tasks.aerial import scene
+from splitsem.tasks.answer import AnswerCoder, ClassMap
 from splitsem.tasks.rescuenet import CLASS_NAMES, IGNORED, RescueNetPatches, data_folders
 from splitsem.tasks.task import Splits, Task
 
@@ -115,6 +116,10 @@ class Disaster(Task):
     def data_paths(self) -> Sequence[Path]:
         """RescueNet's folders; none for procedural scenes."""
         return () if self._root is None else data_folders(Path(self._root))
+
+    def answer_coder(self) -> AnswerCoder:
+        """The class of each pixel."""
+        return ClassMap(self.output_shape)
 
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy + ``dice_weight`` · soft Dice loss."""

@@ -13,6 +13,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from torchmetrics import Metric
 
 from splitsem.errors import ConfigError
+from splitsem.tasks.answer import AnswerCoder, Values
 from splitsem.tasks.series import cellular_throughput_bps, mahimahi_throughput_bps, read_csv_bps
 from splitsem.tasks.task import Splits, Task
 
@@ -100,6 +101,10 @@ class NetQos(Task):
         """The CSV files or traces; none for the generated series."""
         given = ((self._csv, "*.csv"), (self._mahimahi, "*"))
         return [p for path, pattern in given if path is not None for p in _found(path, pattern) or [Path(path)]]
+
+    def answer_coder(self) -> AnswerCoder:
+        """The whole forecast."""
+        return Values(self.output_shape)
 
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """Mean absolute error, in units of a typical change."""

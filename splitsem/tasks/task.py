@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from splitsem.errors import ConfigError
+from splitsem.tasks.answer import AnswerCoder
+
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection  # 120 MB that a server does without
 
@@ -47,6 +50,17 @@ class Task(ABC):
         raises.
         """
         return ()
+
+    def answer_coder(self) -> AnswerCoder:
+        """What is needed of the network's output, as bytes: the answer, which travels instead of the output.
+
+        Raises:
+            ConfigError: the task does not say so; all of the output then has to travel.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} does not say what its answer is: give it a method answer_coder (see "
+            "splitsem.tasks.answer), or let all of the network's output travel: answer=raw"
+        )
 
     @abstractmethod
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from splitsem.export.onnx_file import footprint
 from splitsem.report.run_figures import run_breakdown
 from splitsem.split.cut import Cut
 from splitsem.tasks.task import Task
-from splitsem.workflows import assemble, assemble_codec, split
+from splitsem.workflows import assemble, assemble_codec, evaluation, split
 from splitsem.workflows.result import Metrics, Result
 
 log = logging.getLogger(__name__)
@@ -44,18 +44,22 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     torch.export.save(program, folder / "device.pt2")
     framing.write(packing, folder / "device.json")
     needs = footprint(program)
-    metrics = split.evaluate(cfg, network, cut, codec, codec, cfg.workflow.channel_seeds)
-    metrics |= split.labels(cfg) | {
-        "device_flops": needs.flops,
-        "peak_activation_bytes": needs.peak_activation_bytes,
-        "pt2_bytes": (folder / "device.pt2").stat().st_size,
-    }
+    found = evaluation.evaluate(cfg, network, cut, codec, codec, cfg.workflow.channel_seeds)
+    metrics = (
+        found.metrics
+        | split.labels(cfg)
+        | {
+            "device_flops": needs.flops,
+            "peak_activation_bytes": needs.peak_activation_bytes,
+            "pt2_bytes": (folder / "device.pt2").stat().st_size,
+        }
+    )
     if onnx_file.is_available():
         onnx_file.write(program, folder / "device.onnx", packing.outputs)
         metrics |= _onnx(cfg, network.task, cut, codec, packing, folder)
     else:
         log.info("No ONNX file: pip install 'splitsem[export]' brings what writes it")
-    return Result(metrics, {"breakdown": run_breakdown(metrics)}, [], _headline(metrics, folder))
+    return Result(metrics, {"breakdown": run_breakdown(metrics)}, [], _headline(metrics, folder), found.draws)
 
 
 def _onnx(cfg: DictConfig, task: Task, cut: Cut, codec: Codec, packing: Framing, folder: Path) -> Metrics:

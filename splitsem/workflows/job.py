@@ -11,7 +11,7 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.errors import LinkError
-from splitsem.workflows.result import Result
+from splitsem.workflows.result import DRAWS, Result, write_draws
 from splitsem.workflows.sweep import parent_run
 from splitsem.workflows.tracking import Mlflow
 
@@ -22,7 +22,7 @@ def run_job(cfg: DictConfig) -> list[float]:
     """Run the workflow that ``cfg`` names; its results are in the run's folder whatever becomes of the tracking."""
     hydra_cfg = HydraConfig.get()
     folder = Path(hydra_cfg.runtime.output_dir)
-    for left_over in ("metrics.json", "error.txt"):  # of an earlier run into the same folder
+    for left_over in ("metrics.json", DRAWS, "error.txt"):  # of an earlier run into the same folder
         (folder / left_over).unlink(missing_ok=True)
     tracker: Mlflow | None = instantiate(cfg.tracking) or None  # tracking=none is an empty setting
     run_id, trouble = _start(tracker, hydra_cfg)
@@ -60,6 +60,7 @@ def _start(tracker: Mlflow | None, hydra_cfg: HydraConf) -> tuple[str | None, Li
 
 def _write(result: Result, folder: Path) -> None:
     (folder / "metrics.json").write_text(json.dumps(result.metrics, indent=2) + "\n")
+    write_draws(result.draws, folder / DRAWS)
     for name, figure in result.figures.items():
         figure.savefig(folder / f"{name}.png")
 

@@ -23,7 +23,7 @@ from splitsem.report.run_figures import run_breakdown
 from splitsem.split.cut import Cut
 from splitsem.training import kept_weights
 from splitsem.training.importance import code_importance
-from splitsem.workflows import assemble, assemble_codec, split
+from splitsem.workflows import assemble, assemble_codec, evaluation, split
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import is_learned
 from splitsem.workflows.replay import Recording, play_all
@@ -75,7 +75,8 @@ def score_over(
     batches = assemble.test_batches(network.task, network.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)
     seeds = range(cfg.transport.seed, cfg.transport.seed + cfg.workflow.channel_seeds)
     made = links(cfg)
-    rows = pd.DataFrame(play_all(Recording(cut, encoder, batches), decoder, network.task, made, seeds))
+    recording = Recording(cut, encoder, batches, evaluation.answering(cfg, network.task))
+    rows = pd.DataFrame(play_all(recording, decoder, network.task, made, seeds))
     rows.rename(columns={"link": cfg.workflow.over.setting}).to_csv(folder / SCORES, index=False)
     scores = {float(value): statistics.fmean(rows.loc[rows["link"] == value, "score"]) for value in made}
     # a dot would make it a setting in the tables of a sweep
@@ -130,8 +131,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         log.info("%s has no weights: it is scored as it is", cfg.codec["_target_"].rpartition(".")[2])
         encoder = assemble_codec.codec(cfg, network, point)
     decoder = assemble_codec.codec(cfg, network, point)
-    metrics = split.evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds)
-    metrics = {"score_clean": metrics["score"], **metrics, "train_s": train_s, **split.labels(cfg)}
+    found = evaluation.evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds)
+    metrics = {"score_clean": found.metrics["score"], **found.metrics, "train_s": train_s, **split.labels(cfg)}
     if cfg.workflow.over:
         over, rows = score_over(cfg, network, cut, encoder, decoder, folder)
         metrics |= over
@@ -148,7 +149,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         f"payload {metrics['payload_bytes']:,.1f} bytes: 1/{metrics['compression_ratio']:.0f} of the float32 features, "
         f"1/{ratio:.1f} of the sample; encoder {metrics['encoder_bytes']:,} bytes{kept}"
     )
-    return Result(metrics, figures, history, headline)
+    return Result(metrics, figures, history, headline, found.draws)
 
 
 def _importance(cfg: DictConfig, network: assemble.Network, cut: Cut, codec: LearnedCodec) -> Figure:

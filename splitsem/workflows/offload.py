@@ -11,12 +11,12 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from splitsem.codecs.codec import Codec
-from splitsem.pipeline import score
 from splitsem.remote.ends import EdgeEnd, RemoteTail, RemoteTransport
 from splitsem.remote.fallback import LocalFallback
 from splitsem.remote.grpc.connection import host_port, is_loopback
 from splitsem.remote.plan import Plan, codec_label, weights_digest
 from splitsem.report.run_figures import run_breakdown
+from splitsem.scoring import score
 from splitsem.split.cut import Cut
 from splitsem.workflows import assemble, assemble_codec, prediction, split, ssh_start
 from splitsem.workflows.assemble import Network

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import cycle, islice
 from typing import NamedTuple
 
@@ -17,12 +17,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from splitsem.cost.end_to_end import Cost
+from splitsem.cost.end_to_end import Cost, StageTimes
 from splitsem.errors import ConfigError, LinkError
 from splitsem.links.probed import ProbedLink
 from splitsem.remote.ends import EdgeEnd, RemoteTail
 from splitsem.remote.plan import Plan
-from splitsem.workflows import assemble_codec, split
+from splitsem.workflows import assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.result import Metrics
 
@@ -71,22 +71,21 @@ def measure(remote: RemoteTail, plan: Plan, device: EdgeEnd, samples: list[Tenso
 def predict(cfg: DictConfig, network: Network, device: EdgeEnd, known: Known) -> Metrics:
     """The simulated run over the measured link, with measured times for machines whose timing is ``measured``.
 
-    Unlike workflow=split, this prediction counts encoding as the edge's time, decoding as the server's and the
-    answer's way back as the link's, because that is what a stopwatch at the edge sees.
+    A probe's time holds the answer's way back.
     """
     encoder, decoder = (assemble_codec.codec(cfg, network, device.cut.point) for _ in range(2))
     link = known.link or NO_LINK
-    metrics = split.evaluate(cfg, network, device.cut, encoder, decoder, measured=link)
+    metrics = evaluation.evaluate(cfg, network, device.cut, encoder, decoder, measured=link).metrics
+    times = StageTimes(**{field.name: metrics[field.name] for field in fields(StageTimes)})
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
-    edge_s, server_s = metrics["edge_s"] + metrics["encode_s"], metrics["server_s"] + metrics["decode_s"]
     if edge.timing == "measured" and known.edge_s is not None:
-        edge_s = known.edge_s
+        times = replace(times, head_s=max(0.0, known.edge_s - times.encode_s))
     if server.timing == "measured" and known.server_s is not None:
-        server_s = known.server_s
+        times = replace(times, tail_s=max(0.0, known.server_s - times.decode_s - times.answer_encode_s))
         metrics["server_timing"] = ASKED
     if known.link is None:
         metrics["link_timing"] = "no link"
-    cost = Cost.of(edge, edge_s, link.link_s(metrics["payload_bytes"]), server_s, metrics["link_j"])
+    cost = Cost.of(edge, times, metrics["link_j"])
     return metrics | cost.to_metrics() | {"link_rtt_s": link.rtt_s, "link_bandwidth_bps": link.bandwidth_bps}
 
 

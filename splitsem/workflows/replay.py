@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from scipy import special
 from torch import Tensor, nn
 
 from splitsem.codecs.codec import Codec, Tensors
+from splitsem.intervals import ci95
 from splitsem.links.link import Link
-from splitsem.pipeline import Frames, come_back, features, is_like, samples
+from splitsem.pipeline import Answering, Frames, come_back, features, is_like, samples, stay
 from splitsem.split.cut import Cut
 from splitsem.tasks.task import Task
 from splitsem.workflows.result import Metrics
@@ -25,6 +25,7 @@ class _Batch(NamedTuple):
     protected_bytes: list[int]
     local: list[Tensor | None]
     y: Tensor
+    output: Tensor | None = None  # of a network that runs on the edge as a whole
 
 
 class Recording:
@@ -37,15 +38,26 @@ class Recording:
         cut: head and tail.
         codec: encodes on the edge.
         batches: ``(x, y)``, on the device that the head is on.
+        answering: see ``Pipeline``.
     """
 
     @torch.inference_mode()
-    def __init__(self, cut: Cut, codec: Codec, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        self.cut, self.codec = cut, codec
+    def __init__(
+        self,
+        cut: Cut,
+        codec: Codec,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        answering: Answering | None = None,
+    ) -> None:
+        self.cut, self.codec, self.answering = cut, codec, answering
+        self._stays = answering is not None and cut.point.name == "output"
         self._batches: list[_Batch] = []
         self._like: Tensors = ()
         for x, y in batches:
             made = features(cut, x)
+            if self._stays:
+                self._batches.append(_Batch([], [], [], y, torch.cat([group.z[0] for group in made])))
+                continue
             z = [sample for group in made for sample in samples(group.z, group.num_samples, cut.point.is_batched)]
             payloads = [codec.payload(sample) for sample in z]
             protected_bytes = [codec.protected_bytes(payload) for payload in payloads]
@@ -64,8 +76,12 @@ class Recording:
         metrics, frames = task.metrics(), Frames()
         tail = self.cut.with_tail(decoder.tail).tail
         for batch in self._batches:
-            z_hat, is_lost = self._receive(batch, decoder, link, frames)
-            output = come_back(self.codec, batch.local, is_lost, self._run(tail, z_hat), link, frames)
+            if batch.output is not None and self.answering is not None:
+                output = stay(batch.output, self.answering, link, frames)
+            else:
+                z_hat, is_lost = self._receive(batch, decoder, link, frames)
+                output = self._run(tail, z_hat)
+                output = come_back(self.codec, batch.local, is_lost, output, link, frames, self.answering)
             metrics.update(output.float().cpu(), batch.y)
         return {name: float(value) for name, value in metrics.compute().items()}, frames
 
@@ -137,17 +153,6 @@ def seen(frames: Frames) -> Row:
     }
 
 
-def ci95(values: Sequence[float]) -> float | None:
-    """Half the width of the 95 % confidence interval of the mean (Student's t); None for a single value.
-
-    >>> ci95([1.0, 1.0, 1.0])
-    0.0
-    """
-    if len(values) < 2:
-        return None
-    return float(special.stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / len(values) ** 0.5
-
-
 def repeat(
     transport: DictConfig,
     recording: Recording,
@@ -185,7 +190,7 @@ def repeat(
         "num_resends": statistics.fmean(f.num_resends / num_samples for f in frames),
     }
     if (interval := ci95([scores["score"] for scores, _ in runs])) is not None:
-        metrics["score_ci95"] = interval
+        metrics |= {"score_ci95": interval, "interval_over": "channel seeds"}
     if any(f.snr_db for f in frames):
         metrics["snr_db"] = statistics.fmean(value for f in frames for value in f.snr_db)
     return metrics

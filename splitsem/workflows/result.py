@@ -1,11 +1,27 @@
 """Result: what a workflow returns to the job that runs it."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 Metrics = dict[str, Any]
+
+
+DRAWS = "score_draws.npz"
+
+
+def write_draws(draws: Mapping[str, "NDArray[np.float32]"], path: Path) -> None:
+    """Keep scores on bootstrap draws, for the intervals of a sweep; nothing where there are none."""
+    if draws:
+        import numpy as np
+
+        arrays: dict[str, Any] = dict(draws)
+        np.savez(path, **arrays)
 
 
 class Result(NamedTuple):
@@ -16,9 +32,11 @@ class Result(NamedTuple):
         figures: by file name without suffix.
         history: metrics of each epoch, if this run trained.
         headline: one line for the terminal.
+        draws: scores on bootstrap draws of the samples, by split, see ``scoring.Scored``; for the sweep's intervals.
     """
 
     metrics: Metrics
     figures: dict[str, "Figure"]
     history: list[dict[str, float]]
     headline: str
+    draws: Mapping[str, "NDArray[np.float32]"] = {}

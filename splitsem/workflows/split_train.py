@@ -13,11 +13,12 @@ from torch import Tensor
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.links.simulated import SimulatedLink
-from splitsem.pipeline import Frames, Pipeline, score
+from splitsem.pipeline import Frames, Pipeline
 from splitsem.remote.head_trainer import HeadTrainer
 from splitsem.remote.plan import TrainingPlan, codec_label, task_name, weights_digest
 from splitsem.remote.training_tail import Traffic
 from splitsem.report.run_figures import training_curve
+from splitsem.scoring import score
 from splitsem.split.trainable import TrainableCut
 from splitsem.training import kept_weights
 from splitsem.training.fit import Fit

@@ -7,11 +7,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from splitsem.pipeline import SplitNetwork, score
+from splitsem.pipeline import SplitNetwork
+from splitsem.scoring import score
 from splitsem.training import kept_weights
 from splitsem.training.fingerprint import fingerprint
 from splitsem.training.gradient_codec import compression_metrics
-from splitsem.workflows import assemble, assemble_codec, split
+from splitsem.workflows import assemble, assemble_codec, evaluation, split
 from splitsem.workflows.codec_options import check_not_learned
 from splitsem.workflows.result import Result
 
@@ -48,7 +49,7 @@ def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
     network = assemble.fresh_network(cfg)
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
     codec, encoder, decoder = (assemble_codec.codec(cfg, network, cut.point) for _ in range(3))
-    before = split.evaluate(cfg, network, cut, encoder, decoder)
+    before = evaluation.evaluate(cfg, network, cut, encoder, decoder).metrics
     fit = instantiate(assemble.trainer_settings(cfg), **cfg.workflow.tuning)
     facts = {"codec": OmegaConf.to_container(cfg.codec, resolve=True), "trainer": assemble.trainer_settings(cfg)}
     facts |= {"tuning": dict(cfg.workflow.tuning), "from": network.key, "point": cut.point.name, "seed": cfg.seed}
@@ -60,13 +61,13 @@ def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
         Path(cfg.cache_dir) / "weights",
         lambda: fit.run(loop, network.task, network.placement.torch_device, cfg.seed),
     )
-    after = split.evaluate(cfg, network, cut, encoder, decoder)
+    after = evaluation.evaluate(cfg, network, cut, encoder, decoder)
     path = folder / "weights.safetensors"
     kept_weights.save(network.model, path, trained.history, trained.train_s)
-    metrics = after | split.labels(cfg) | compression_metrics(trained.history)
+    metrics = after.metrics | split.labels(cfg) | compression_metrics(trained.history)
     metrics |= {"score_unsplit": before["score_unsplit"], "score_before": before["score"], "train_s": trained.train_s}
     headline = (
-        f"{cut.point.name}, {metrics['codec']}: score {before['score']:.4f} → {after['score']:.4f} "
+        f"{cut.point.name}, {metrics['codec']}: score {before['score']:.4f} → {metrics['score']:.4f} "
         f"(unsplit {before['score_unsplit']:.4f}); weights: {path}"
     )
     return Result(metrics, {}, trained.history, headline)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from splitsem.cost.end_to_end import Cost
+from splitsem.cost.end_to_end import Cost, StageTimes
 from splitsem.cost.machines import Local, Roofline
 from splitsem.links.simulated import SimulatedLink
 from splitsem.split.half import Half, OpCost
@@ -24,24 +24,28 @@ def machine(peak: float = 1e10, efficiency: float = 1.0, overhead_s: float = 1e-
     return Roofline(peak, 1e9, active_w=5.0, idle_w=1.0, efficiency=efficiency, overhead_s=overhead_s)
 
 
-@given(edge_s=seconds, link_s=seconds, server_s=seconds, link_j=seconds)
+def times(edge_s: float, busy_s: float, delay_s: float, server_s: float) -> StageTimes:
+    return StageTimes(head_s=edge_s, link_s=busy_s + delay_s, link_busy_s=busy_s, tail_s=server_s)
+
+
+@given(edge_s=seconds, busy_s=seconds, delay_s=seconds, server_s=seconds, link_j=seconds)
 def test_cycle_is_at_most_latency_and_pipelining_never_hurts(
-    edge_s: float, link_s: float, server_s: float, link_j: float
+    edge_s: float, busy_s: float, delay_s: float, server_s: float, link_j: float
 ) -> None:
-    edge = Local(active_w=5.0, idle_w=1.0)
-    piped = Cost.of(edge, edge_s, link_s, server_s, link_j)
-    alone = Cost.of(edge, edge_s, link_s, server_s, link_j, pipelined=False)
-    assert piped.cycle_s <= piped.latency_s <= 3 * piped.cycle_s * (1 + 1e-12)
-    assert piped.throughput_hz == 1 / piped.cycle_s
-    assert alone.throughput_hz == 1 / alone.latency_s
+    edge, stages = Local(active_w=5.0, idle_w=1.0), times(edge_s, busy_s, delay_s, server_s)
+    piped, alone = (Cost.of(edge, stages, link_j, pipelined) for pipelined in (True, False))
+    assert stages.cycle_s <= stages.latency_s <= (3 * stages.cycle_s + delay_s) * (1 + 1e-12)
+    assert stages.cycle_s == times(edge_s, busy_s, 0.0, server_s).cycle_s
+    assert piped.throughput_hz == 1 / stages.cycle_s
+    assert alone.throughput_hz == 1 / stages.latency_s
     assert piped.throughput_hz >= alone.throughput_hz
     assert piped.energy_j <= alone.energy_j
 
 
 @given(edge_s=seconds, link_s=seconds, server_s=seconds)
 def test_energy_lies_between_always_idle_and_always_active(edge_s: float, link_s: float, server_s: float) -> None:
-    cost = Cost.of(Local(active_w=5.0, idle_w=1.0), edge_s, link_s, server_s, link_j=0.0)
-    assert cost.cycle_s * 1.0 * (1 - 1e-9) <= cost.energy_j <= cost.cycle_s * 5.0 * (1 + 1e-9)
+    cost = Cost.of(Local(active_w=5.0, idle_w=1.0), times(edge_s, link_s, 0.0, server_s), link_j=0.0)
+    assert cost.period_s * 1.0 * (1 - 1e-9) <= cost.energy_j <= cost.period_s * 5.0 * (1 + 1e-9)
 
 
 @given(costs=ops, cut=st.integers(0, 20))

@@ -40,7 +40,7 @@ def test_a_network_trained_over_grpc_has_its_score_in_one_piece(run_py, tmp_path
     for figure in ("score_by_round", "score_by_uplink", "partition"):
         assert (tmp_path / "trained" / f"{figure}.png").stat().st_size > 5_000
 
-    from splitsem.pipeline import score
+    from splitsem.scoring import score
     from splitsem.workflows import assemble
 
     task, model, device = assemble.initial_model(

@@ -1,5 +1,7 @@
 """AgileNN: what stays on the device stays there, the way back is counted, and importance moves where it belongs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -8,16 +10,17 @@ from torch import Tensor, nn
 from splitsem.codecs.learned.agilenn import AgileNN
 from splitsem.codecs.learned.bottleneck import Bottleneck
 from splitsem.codecs.learned.learned import Stage
-from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError
 from splitsem.export import coders
 from splitsem.links.channel import Bsc
-from splitsem.links.link import Link, LinkReport
+from splitsem.links.link import Link
 from splitsem.links.lossy import LossyLink
 from splitsem.links.simulated import SimulatedLink
-from splitsem.pipeline import Frames, Pipeline, score
+from splitsem.pipeline import Frames, Pipeline
+from splitsem.scoring import score
 from splitsem.split.cut import Cut
 from splitsem.split.graph import SplitGraph
+from splitsem.tasks.answer import Values
 from splitsem.tasks.digits import Digits
 from splitsem.training.codec_fit import fit_codec
 from splitsem.training.codec_module import skewness
@@ -56,16 +59,15 @@ def build(seed: int = 0, **settings: object) -> AgileNN:
 class Losing(Link):
     """Loses what the predicate says."""
 
-    def __init__(self, is_lost) -> None:
-        self.is_lost, self.carrier = is_lost, SimulatedLink(1e6, 0.01, 1e-8)
+    def __init__(self, what: str) -> None:
+        self.what, self.carrier = what, SimulatedLink(1e6, 0.01, 1e-8)
 
     def send(self, payload, protected_bytes=None):
         report = self.carrier.send(payload)
-        return LinkReport(None, report.link_s, report.energy_j) if self.is_lost(payload) else report
+        return replace(report, payload=None) if self.what == "all" else report
 
-
-def is_answer(payload: bytes) -> bool:
-    return payload[3] == Identity.codec_id
+    def send_back(self, answer):
+        return replace(self.carrier.send_back(answer), payload=None)
 
 
 def test_the_payload_knows_nothing_of_the_local_features(cut, batch):
@@ -79,15 +81,15 @@ def test_the_payload_knows_nothing_of_the_local_features(cut, batch):
     assert not torch.equal(codec.local_output(z), local)
 
 
-@pytest.mark.parametrize("is_lost", [lambda payload: True, is_answer], ids=["all", "answers"])
-def test_without_an_answer_the_result_is_that_of_the_local_head(is_lost, cut, batch):
+@pytest.mark.parametrize("what", ["all", "answers"])
+def test_without_an_answer_the_result_is_that_of_the_local_head(what, cut, batch):
     codec, (x, y), frames = build(), batch, Frames()
     local = torch.cat([codec.local_output(cut.head(sample)) for sample in x.split(1)])
-    assert torch.equal(Pipeline(cut, codec, codec, Losing(is_lost)).run(x, frames), local)
-    scores, played = Recording(cut, codec, [(x, y)]).play(codec, Losing(is_lost), TASK)
+    assert torch.equal(Pipeline(cut, codec, codec, Losing(what)).run(x, frames), local)
+    scores, played = Recording(cut, codec, [(x, y)]).play(codec, Losing(what), TASK)
     assert scores["score"] == pytest.approx((local.argmax(1) == y).float().mean().item())
     assert played.num_lost == frames.num_lost == len(x)
-    assert len(frames.answer_bytes) == (len(x) if is_lost is is_answer else 0)
+    assert len(frames.answer_bytes) == (len(x) if what == "answers" else 0)
 
 
 def test_both_logits_are_weighed_and_the_way_back_is_counted_for_such_a_codec_only(cut, batch):
@@ -101,12 +103,12 @@ def test_both_logits_are_weighed_and_the_way_back_is_counted_for_such_a_codec_on
     share = torch.tensor(1.0).sigmoid()
     expected = share * codec.local_output(z) + (1 - share) * output
     torch.testing.assert_close(Pipeline(cut, codec, codec, link).run(x, frames), expected)
-    answer = Identity().encode((output,))
-    there, back = link.send(payload), link.send(answer)
-    assert frames.link_s == [there.link_s + back.link_s]
+    answer = Values((10,)).encode(output)
+    there, back = link.send(payload), link.send_back(answer)
+    assert (frames.link_s, frames.answer_s) == ([there.link_s], [back.link_s])
     assert frames.wire_bytes == [len(payload) + len(answer)]
     assert (frames.payload_bytes, frames.answer_bytes) == ([len(payload)], [len(answer)])
-    assert frames.link_j == [there.energy_j]
+    assert frames.link_j == [there.energy_j + back.energy_j]
     other, plain = Frames(), Bottleneck((4, 8, 8)).eval()
     Pipeline(cut, plain, plain, link).run(x, other)
     assert other.link_s == [link.send(plain.encode(z)).link_s]
@@ -123,7 +125,16 @@ def test_a_recording_scores_and_counts_as_the_pipeline_does_over_a_link_that_los
     scores, played = Recording(cut, codec, [batch]).play(codec, link(), TASK)
     assert scores == expected
     assert 0 < frames.num_lost < len(batch[0])
-    for name in ("payload_bytes", "answer_bytes", "wire_bytes", "link_s", "num_lost", "air_bits", "air_errors"):
+    for name in (
+        "payload_bytes",
+        "answer_bytes",
+        "wire_bytes",
+        "link_s",
+        "answer_s",
+        "num_lost",
+        "air_bits",
+        "air_errors",
+    ):
         assert getattr(played, name) == getattr(frames, name), name
 
 

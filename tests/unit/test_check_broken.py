@@ -178,7 +178,7 @@ def report(**changes: Any) -> Overrides:
 
 
 def drawn(self: SimulatedLink, payload: bytes, protected_bytes: int | None = None) -> LinkReport:
-    return replace(SimulatedLink.send(self, payload), link_s=1 + len(payload) + next(COUNTER) / 1e9)
+    return replace(SimulatedLink.send(self, payload), link_busy_s=1 + len(payload) + next(COUNTER) / 1e9)
 
 
 LINKS: dict[str, tuple[Overrides, str]] = {
@@ -191,8 +191,8 @@ LINKS: dict[str, tuple[Overrides, str]] = {
         "send returns a LinkReport with bytes, or None for a lost payload: for a payload of 0 bytes",
     ),
     "costs": (
-        report(link_s=-1.0),
-        "link_s and energy_j are finite and not negative: for a payload of 0 bytes, link_s is -1.0",
+        report(link_busy_s=-1.0),
+        "its seconds and joules are finite and not negative: for a payload of 0 bytes, link_busy_s is -1.0",
     ),
     "energy": (report(energy_j=float("nan")), "energy_j is nan"),
     "errors": (
@@ -203,7 +203,7 @@ LINKS: dict[str, tuple[Overrides, str]] = {
     "order": (
         {
             "send": lambda self, payload, protected_bytes=None: LinkReport(
-                payload, 1 / (1 + len(payload)), 0.0, wire_bytes=len(payload)
+                payload, 1 / (1 + len(payload)), 0.0, 0.0, wire_bytes=len(payload)
             )
         },
         "more bytes never take less time: 1 bytes take 0.5 s, 0 bytes 1 s",

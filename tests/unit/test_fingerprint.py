@@ -265,7 +265,7 @@ def test_the_training_of_digits_is_determined_by_these_modules_alone():
     names = modules([Digits(), model, fit])
     assert [name.removeprefix("splitsem.") for name in names if "." in name] == [
         *("codecs", "codecs.codec", "codecs.fields", "models", "models.capabilities"),
-        *("models.cnn", "placement", "tasks", "tasks.classification", "tasks.digits"),
+        *("models.cnn", "placement", "tasks", "tasks.answer", "tasks.classification", "tasks.digits"),
         *("tasks.task", "training", "training.fit", "training.gradient_codec", "training.loop"),
         *("training.modules", "training.optimiser"),
     ]

@@ -14,11 +14,12 @@ from splitsem.links.fec import Convolutional
 from splitsem.links.link import Link
 from splitsem.links.lossy import LossyLink
 from splitsem.links.simulated import SimulatedLink
-from splitsem.pipeline import Frames, Pipeline, score
+from splitsem.pipeline import Frames, Pipeline
+from splitsem.scoring import score
 from splitsem.split.cut import Cut
 from splitsem.split.graph import SplitGraph
 from splitsem.tasks.digits import Digits
-from splitsem.workflows.replay import Recording, ci95, play_all
+from splitsem.workflows.replay import Recording, play_all
 
 TASK = Digits()
 
@@ -105,8 +106,3 @@ def test_a_payload_of_another_shape_counts_as_lost(cut: Cut, batches) -> None:
     assert frames.num_lost == 16
     _, played = Recording(cut, Identity(), batches).play(Identity(), Wrong(), TASK)
     assert played.num_lost == 24
-
-
-def test_the_interval_is_students_t() -> None:
-    assert ci95([0.5]) is None
-    assert ci95([0.90, 0.92, 0.94]) == pytest.approx(4.3027 * 0.02 / 3**0.5, rel=1e-4)

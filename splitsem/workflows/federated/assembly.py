@@ -28,8 +28,8 @@ from splitsem.federated.server_app import Server
 from splitsem.federated.site import Site, estimate_statistics, falling_share
 from splitsem.federated.state import Layout, State
 from splitsem.links.link import Link
-from splitsem.pipeline import score
 from splitsem.placement import Placement
+from splitsem.scoring import score
 from splitsem.tasks.classification import domains_of, labels_of
 from splitsem.tasks.partitions import ByDomain, Iid, Partition
 from splitsem.tasks.task import Task

@@ -23,8 +23,8 @@ from splitsem.federated.flower import ClientApp, Context, Grid, RecordDict, Serv
 from splitsem.federated.in_process import InProcessGrid
 from splitsem.federated.round_report import Row, run_metrics
 from splitsem.federated.server_app import Server
-from splitsem.pipeline import score
 from splitsem.report.federated_figures import score_by_round, score_by_uplink
+from splitsem.scoring import score
 from splitsem.training import kept_weights
 from splitsem.workflows import assemble
 from splitsem.workflows.federated.assembly import Ends, build

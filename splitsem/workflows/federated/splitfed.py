@@ -23,10 +23,11 @@ from splitsem.federated.server_app import Server
 from splitsem.federated.site import SplitSite, TailGroup
 from splitsem.federated.state import Layout, State
 from splitsem.links.simulated import SimulatedLink
-from splitsem.pipeline import Frames, Pipeline, score
+from splitsem.pipeline import Frames, Pipeline
 from splitsem.remote.training_engine import TrainingEngine, TrainingLimits
 from splitsem.remote.training_tail import LocalTrainingTail, TrainingTail, TrainingTransport
 from splitsem.report.federated_figures import score_by_round, score_by_uplink
+from splitsem.scoring import score
 from splitsem.split.trainable import TrainableCut
 from splitsem.training import kept_weights
 from splitsem.training.fit import Fit

@@ -18,9 +18,10 @@ from rich.table import Table
 from splitsem.cost.lut import write_lut
 from splitsem.errors import ConfigError
 from splitsem.models.capabilities import Deployable
-from splitsem.pipeline import Pipeline, score
+from splitsem.pipeline import Pipeline
 from splitsem.placement import describe_machine
 from splitsem.report.units import format_bytes, format_hz, format_score, format_seconds
+from splitsem.scoring import score
 from splitsem.search.deployed import DeployedCodec
 from splitsem.search.exact import Exact
 from splitsem.search.objective import Objective, quantile

@@ -1,0 +1,160 @@
+"""AnswerCoder: what a task needs of a network's output, as bytes. An answer is what travels back to the edge.
+
+The two ends agree on the coder beforehand and a transport checks what it carries, so an answer has no header.
+"""
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from splitsem.errors import PayloadError
+
+_ZLIB_LEVEL = 6
+
+
+class AnswerCoder(ABC):
+    """Turns the network's output for one sample into the bytes of an answer, and back.
+
+    Both ends build equal coders; ``name`` tells them apart.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What the answer is, with what both ends must know of it, e.g. ``classes(1 of 10)``."""
+
+    @abstractmethod
+    def encode(self, output: Tensor) -> bytes:
+        """The answer's bytes, from an output ``(1, *output_shape)`` on any device."""
+
+    @abstractmethod
+    def decode(self, answer: bytes | memoryview) -> Tensor:
+        """What the user is after, for one sample, on the CPU. Raises PayloadError for bytes that are no such answer."""
+
+    @abstractmethod
+    def as_output(self, answer: Tensor) -> Tensor:
+        """An output ``(1, *output_shape)``, float32, of which ``encode`` makes this answer: what a metric takes."""
+
+
+class TopClasses(AnswerCoder):
+    """The most likely classes, the likeliest first: one or two bytes each.
+
+    Args:
+        num_classes: that the network tells apart.
+        most: how many of them are sent.
+    """
+
+    def __init__(self, num_classes: int, most: int = 1) -> None:
+        if not 1 <= most <= num_classes:
+            raise ValueError(f"most must be 1…{num_classes}, got {most}")
+        self.num_classes, self.most = num_classes, most
+
+    @property
+    def name(self) -> str:
+        """See AnswerCoder."""
+        return f"classes({self.most} of {self.num_classes})"
+
+    def encode(self, output: Tensor) -> bytes:
+        """See AnswerCoder."""
+        return output.reshape(-1).topk(self.most).indices.cpu().numpy().astype(_index_dtype(self.num_classes)).tobytes()
+
+    def decode(self, answer: bytes | memoryview) -> Tensor:
+        """The classes, ``(most,)`` int64. Raises PayloadError."""
+        return _indices(answer, self.most, self.num_classes)
+
+    def as_output(self, answer: Tensor) -> Tensor:
+        """See AnswerCoder: ``most`` for the likeliest class, …, 1 for the last one sent, 0 for all others."""
+        output = torch.zeros(1, self.num_classes)
+        output[0, answer] = torch.arange(self.most, 0, -1, dtype=torch.float32)
+        return output
+
+
+class ClassMap(AnswerCoder):
+    """The most likely class of each place of a map, compressed by zlib.
+
+    Args:
+        output_shape: ``(classes, height, width)`` of the network's output, or any number of dimensions behind.
+    """
+
+    def __init__(self, output_shape: Sequence[int]) -> None:
+        self.output_shape = tuple(output_shape)
+        if len(self.output_shape) < 2:
+            raise ValueError(f"output_shape must be (classes, height, …), got {self.output_shape}")
+
+    @property
+    def name(self) -> str:
+        """See AnswerCoder."""
+        return f"class map{self.output_shape}".replace(" ", "")
+
+    def encode(self, output: Tensor) -> bytes:
+        """See AnswerCoder."""
+        classes = output[0].argmax(dim=0).cpu().numpy().astype(_index_dtype(self.output_shape[0]))
+        return zlib.compress(classes.tobytes(), _ZLIB_LEVEL)
+
+    def decode(self, answer: bytes | memoryview) -> Tensor:
+        """The classes, ``(height, …)`` int64. Raises PayloadError."""
+        num = prod(self.output_shape[1:])
+        expected = num * _index_dtype(self.output_shape[0]).itemsize
+        unpacker = zlib.decompressobj()
+        try:
+            content = unpacker.decompress(answer, expected + 1)  # no more than is needed, whatever arrives
+        except zlib.error as exc:
+            raise PayloadError(f"expected a class map, got damaged bytes ({exc})") from exc
+        if not unpacker.eof or unpacker.unused_data:
+            raise PayloadError(f"expected a class map of {expected} bytes, got another size")
+        return _indices(content, num, self.output_shape[0]).reshape(self.output_shape[1:])
+
+    def as_output(self, answer: Tensor) -> Tensor:
+        """See AnswerCoder: 1 for the class of each place, 0 for all others."""
+        output = torch.zeros(self.output_shape)
+        return output.scatter_(0, answer.unsqueeze(0), 1.0).unsqueeze(0)
+
+
+class Values(AnswerCoder):
+    """All values of the output in float32, as they are: a forecast, or what a user wants raw.
+
+    Args:
+        output_shape: shape of the output for one sample.
+    """
+
+    def __init__(self, output_shape: Sequence[int]) -> None:
+        self.output_shape = tuple(output_shape)
+
+    @property
+    def name(self) -> str:
+        """See AnswerCoder."""
+        return f"values{self.output_shape}".replace(" ", "")
+
+    def encode(self, output: Tensor) -> bytes:
+        """See AnswerCoder."""
+        return output.detach().float().cpu().numpy().astype("<f4").tobytes()
+
+    def decode(self, answer: bytes | memoryview) -> Tensor:
+        """The values, ``output_shape`` float32. Raises PayloadError."""
+        expected = 4 * prod(self.output_shape)
+        if len(answer) != expected:
+            raise PayloadError(f"expected {expected} bytes of values, got {len(answer)}")
+        return torch.from_numpy(np.frombuffer(answer, "<f4").copy()).reshape(self.output_shape)
+
+    def as_output(self, answer: Tensor) -> Tensor:
+        """See AnswerCoder."""
+        return answer.unsqueeze(0)
+
+
+def _index_dtype(num_classes: int) -> np.dtype[np.unsignedinteger]:
+    return np.dtype("u1") if num_classes <= 256 else np.dtype("<u2") if num_classes <= 65_536 else np.dtype("<u4")
+
+
+def _indices(content: bytes | memoryview, num: int, num_classes: int) -> Tensor:
+    dtype = _index_dtype(num_classes)
+    if len(content) != num * dtype.itemsize:
+        raise PayloadError(f"expected {num} classes in {num * dtype.itemsize} bytes, got {len(content)} bytes")
+    indices = np.frombuffer(content, dtype).astype(np.int64)
+    if num and indices.max() >= num_classes:
+        raise PayloadError(f"expected classes 0…{num_classes - 1}, got {indices.max()}")
+    return torch.from_numpy(indices)

@@ -1,0 +1,179 @@
+"""One cut, codec, link and pair of machines: scored on validation and test, and priced on test."""
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from hydra.utils import instantiate
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch import Tensor
+
+from splitsem.codecs.codec import Codec
+from splitsem.cost.end_to_end import Cost, StageTimes
+from splitsem.cost.machines import Machine
+from splitsem.errors import ConfigError
+from splitsem.intervals import half_width
+from splitsem.links.link import Link
+from splitsem.pipeline import Answering, Frames, Pipeline, in_memory
+from splitsem.scoring import Scored, score_samples
+from splitsem.split.cut import Cut
+from splitsem.tasks.answer import Values
+from splitsem.tasks.task import Task
+from splitsem.workflows import assemble, replay
+from splitsem.workflows.assemble import Network
+from splitsem.workflows.replay import Recording
+from splitsem.workflows.result import Metrics
+
+_unsplit: dict[tuple[str, str, int, int | None], Scored] = {}
+
+
+class Evaluation(NamedTuple):
+    """What one configuration does.
+
+    Attributes:
+        metrics: the contract's metrics of a split run.
+        draws: its score on bootstrap draws, see ``scoring.Scored``: ``val`` and ``test``, where there are draws.
+    """
+
+    metrics: Metrics
+    draws: Mapping[str, NDArray[np.float32]]
+
+
+def answering(cfg: DictConfig, task: Task) -> Answering:
+    """What becomes of the network's output. Raises ConfigError where the task does not say what its answer is."""
+    if cfg.answer.at not in ("edge", "server"):
+        raise ConfigError(f"answer.at is edge or server, got {cfg.answer.at}")
+    return Answering(Values(task.output_shape) if cfg.answer.raw else task.answer_coder(), cfg.answer.at)
+
+
+def evaluate(
+    cfg: DictConfig,
+    network: Network,
+    cut: Cut,
+    encoder: Codec,
+    decoder: Codec,
+    channel_seeds: int = 1,
+    measured: Link | None = None,
+) -> Evaluation:
+    """Run both held-out splits through ``cut``, and price what the test split sent.
+
+    Whoever chooses a configuration takes ``score_val`` and what is named ``_val``; ``score`` is for the report of what
+    was chosen. A tail that was tuned with the codec takes the place of the network's own, in the scores and in the
+    times. The link is the configured one, or one that was ``measured``. Over a lossy one, test scores are means over
+    ``channel_seeds`` runs of its channel, see ``replay.repeat``.
+    """
+    task, point, cut = network.task, cut.point, cut.with_tail(decoder.tail)
+    frames, answer = Frames(), answering(cfg, task)
+    link = measured or instantiate(cfg.transport)
+    pipeline = Pipeline(cut, encoder, decoder, link, answer)
+    began = time.perf_counter()
+    test = score_samples(lambda x: pipeline.run(x, frames), task, _batches(cfg, network, "test"))
+    validated = _validated(cfg, network, cut, encoder, decoder, answer, link.is_lossy)
+    evaluation_s = time.perf_counter() - began
+    repeated: Metrics = {}
+    if link.is_lossy:
+        recording = Recording(cut, encoder, _batches(cfg, network, "test"), answer)
+        first = test.metrics, frames
+        repeated = replay.repeat(cfg.transport, recording, decoder, task, first, channel_seeds)
+    edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
+    times = stage_times(cut, frames, edge, server)
+    cost = Cost.of(edge, times, statistics.fmean(frames.link_j))
+    unsplit = {split: _score_unsplit(cfg, network, split) for split in ("test", "val")}
+    sizes: Metrics = {"payload_bytes": statistics.fmean(frames.payload_bytes)}
+    if sizes["payload_bytes"]:
+        sizes["compression_ratio"] = point.raw_bytes / sizes["payload_bytes"]
+    if frames.answer_bytes:
+        sizes["answer_bytes"] = statistics.fmean(frames.answer_bytes)
+    metrics = {
+        **test.metrics,
+        **_compared(test, unsplit["test"]),
+        "interval_over": "samples",
+        "score_val": validated.metrics["score"],
+        **_compared(validated, unsplit["val"], "_val"),
+        "split_point": point.name,
+        "split_index": point.index,
+        "num_samples": test.num_samples,
+        "num_val_samples": validated.num_samples,
+        "num_lost": frames.num_lost,
+        "raw_bytes": point.raw_bytes,
+        **sizes,
+        "wire_bytes": statistics.fmean(frames.wire_bytes),
+        "input_bytes": task.input_bytes,
+        "encoder_bytes": encoder.encoder_bytes,
+        "distortion_mse": frames.distortion_mse,
+        "evaluation_s": evaluation_s,
+        "answer": answer.coder.name,
+        "answer_at": answer.at,
+        "edge_timing": edge.timing,
+        "link_timing": "measured" if measured else "simulated",
+        "server_timing": server.timing,
+        "coding_timing": "measured" if edge.coding_bytes_per_s is server.coding_bytes_per_s is None else "scaled",
+        **{f"link_{name}": value for name in ("bandwidth_bps", "rtt_s") if (value := getattr(link, name)) is not None},
+        **cost.to_metrics(),
+        **repeated,
+    }
+    metrics["score_delta"] = metrics["score"] - metrics["score_unsplit"]  # over a lossy link, of the mean
+    draws = {"test": test.draws, "val": validated.draws}
+    return Evaluation(metrics, {split: drawn for split, drawn in draws.items() if drawn is not None})
+
+
+def stage_times(cut: Cut, frames: Frames, edge: Machine, server: Machine) -> StageTimes:
+    """The stages of a typical sample: what the machines say of the halves, and what was seen of payloads and answers.
+
+    Coding was measured in this process (medians) and is scaled to the machines by their coding rates; the link's times
+    are means.
+    """
+    head, tail = cut.halves()
+    on_edge, on_server = edge.coding_factor(), server.coding_factor()
+    answered = bool(frames.answer_bytes)
+    return StageTimes(
+        head_s=edge.time_s(head),
+        encode_s=on_edge * statistics.median(frames.encode_s),
+        link_s=statistics.fmean(frames.link_s),
+        link_busy_s=statistics.fmean(frames.link_busy_s),
+        decode_s=on_server * statistics.median(frames.decode_s),
+        tail_s=server.time_s(tail),
+        answer_encode_s=on_server * statistics.median(frames.answer_encode_s) if answered else 0.0,
+        answer_s=statistics.fmean(frames.answer_s) if answered else 0.0,
+        answer_busy_s=statistics.fmean(frames.answer_busy_s) if answered else 0.0,
+        answer_decode_s=on_edge * statistics.median(frames.answer_decode_s) if answered else 0.0,
+    )
+
+
+def _validated(
+    cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decoder: Codec, answer: Answering, is_lossy: bool
+) -> Scored:
+    """The scores on the validation split: over a clean link in memory, which it cannot tell from the bytes."""
+    batches = _batches(cfg, network, "val")
+    if not is_lossy:
+        return score_samples(lambda x: in_memory(cut, encoder, x), network.task, batches)
+    pipeline, frames = Pipeline(cut, encoder, decoder, instantiate(cfg.transport), answer), Frames()
+    return score_samples(lambda x: pipeline.run(x, frames), network.task, batches)
+
+
+def _compared(scored: Scored, unsplit: Scored, suffix: str = "") -> Metrics:
+    """A score's interval, the unsplit score on the same samples, and their difference with its paired interval."""
+    metrics: Metrics = {
+        f"score{suffix}_unsplit": unsplit.metrics["score"],
+        f"score{suffix}_delta": scored.metrics["score"] - unsplit.metrics["score"],
+    }
+    if scored.draws is not None and unsplit.draws is not None:
+        metrics[f"score{suffix}_ci95"] = half_width(scored.draws)
+        metrics[f"score{suffix}_delta_ci95"] = half_width(scored.draws - unsplit.draws)
+    return metrics
+
+
+def _score_unsplit(cfg: DictConfig, network: Network, split: str) -> Scored:
+    """Scores of the whole network, uncut, on the same samples; computed once a process."""
+    key = (network.key, split, cfg.trainer.batch_size, cfg.workflow.num_samples)
+    if key not in _unsplit:
+        _unsplit[key] = score_samples(network.model, network.task, _batches(cfg, network, split))
+    return _unsplit[key]
+
+
+def _batches(cfg: DictConfig, network: Network, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+    data = getattr(network.task.splits(), split)
+    return assemble.batches(data, network.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)
