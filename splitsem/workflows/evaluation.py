@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -18,12 +18,12 @@ from splitsem.errors import ConfigError
 from splitsem.intervals import half_width
 from splitsem.links.link import Link
 from splitsem.pipeline import Answering, Frames, Pipeline, in_memory
-from splitsem.scoring import Scored, score_samples
+from splitsem.scoring import Batches, Scored, score_samples
 from splitsem.split.cut import Cut
 from splitsem.tasks.answer import Values
 from splitsem.tasks.task import Task
 from splitsem.workflows import assemble, replay
-from splitsem.workflows.assemble import Network
+from splitsem.workflows.assemble import Network, Whole
 from splitsem.workflows.replay import Recording
 from splitsem.workflows.result import Metrics
 
@@ -49,6 +49,21 @@ def answering(cfg: DictConfig, task: Task) -> Answering:
     return Answering(Values(task.output_shape) if cfg.answer.raw else task.answer_coder(), cfg.answer.at)
 
 
+def scores(run: Callable[[Tensor], Tensor], task: Task, batches: Callable[[str], Batches]) -> Metrics:
+    """The task's metrics on test with the score's interval, and the score on validation, by which runs are compared.
+
+    Args:
+        run: gives the outputs of a batch.
+        task: what is scored.
+        batches: of a split, by its name: ``val`` or ``test``.
+    """
+    test, val = (score_samples(run, task, batches(split)) for split in ("test", "val"))
+    metrics: Metrics = {**test.metrics, "num_samples": test.num_samples, "interval_over": "samples"}
+    if test.draws is not None:
+        metrics["score_ci95"] = half_width(test.draws)
+    return metrics | {"score_val": val.metrics["score"], "num_val_samples": val.num_samples}
+
+
 def evaluate(
     cfg: DictConfig,
     network: Network,
@@ -70,12 +85,12 @@ def evaluate(
     link = measured or instantiate(cfg.transport)
     pipeline = Pipeline(cut, encoder, decoder, link, answer)
     began = time.perf_counter()
-    test = score_samples(lambda x: pipeline.run(x, frames), task, _batches(cfg, network, "test"))
+    test = score_samples(lambda x: pipeline.run(x, frames), task, batches(cfg, network, "test"))
     validated = _validated(cfg, network, cut, encoder, decoder, answer, link.is_lossy)
     evaluation_s = time.perf_counter() - began
     repeated: Metrics = {}
     if link.is_lossy:
-        recording = Recording(cut, encoder, _batches(cfg, network, "test"), answer)
+        recording = Recording(cut, encoder, batches(cfg, network, "test"), answer)
         first = test.metrics, frames
         repeated = replay.repeat(cfg.transport, recording, decoder, task, first, channel_seeds)
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
@@ -147,11 +162,11 @@ def _validated(
     cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decoder: Codec, answer: Answering, is_lossy: bool
 ) -> Scored:
     """The scores on the validation split: over a clean link in memory, which it cannot tell from the bytes."""
-    batches = _batches(cfg, network, "val")
+    val = batches(cfg, network, "val")
     if not is_lossy:
-        return score_samples(lambda x: in_memory(cut, encoder, x), network.task, batches)
+        return score_samples(lambda x: in_memory(cut, encoder, x), network.task, val)
     pipeline, frames = Pipeline(cut, encoder, decoder, instantiate(cfg.transport), answer), Frames()
-    return score_samples(lambda x: pipeline.run(x, frames), network.task, batches)
+    return score_samples(lambda x: pipeline.run(x, frames), network.task, val)
 
 
 def _compared(scored: Scored, unsplit: Scored, suffix: str = "") -> Metrics:
@@ -170,10 +185,11 @@ def _score_unsplit(cfg: DictConfig, network: Network, split: str) -> Scored:
     """Scores of the whole network, uncut, on the same samples; computed once a process."""
     key = (network.key, split, cfg.trainer.batch_size, cfg.workflow.num_samples)
     if key not in _unsplit:
-        _unsplit[key] = score_samples(network.model, network.task, _batches(cfg, network, split))
+        _unsplit[key] = score_samples(network.model, network.task, batches(cfg, network, split))
     return _unsplit[key]
 
 
-def _batches(cfg: DictConfig, network: Network, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(cfg: DictConfig, network: Network | Whole, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """A split of the network's task in batches: all of it, or what ``workflow.num_samples`` leaves."""
     data = getattr(network.task.splits(), split)
     return assemble.batches(data, network.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)

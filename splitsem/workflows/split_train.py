@@ -2,13 +2,12 @@
 
 import json
 import time
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
@@ -22,7 +21,7 @@ from splitsem.scoring import score
 from splitsem.split.trainable import TrainableCut
 from splitsem.training import kept_weights
 from splitsem.training.fit import Fit
-from splitsem.workflows import assemble, assemble_codec
+from splitsem.workflows import assemble, assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import check_not_learned
 from splitsem.workflows.result import Metrics, Result
@@ -90,16 +89,14 @@ def training_plan(
 
 
 def _scores(cfg: DictConfig, network: Network, cut: TrainableCut, codec: Codec) -> Metrics:
-    """Scores on the test split: with the codec's bytes between the halves, as in workflow=split, and unsplit."""
+    """Scores with the codec's bytes between the halves, as in workflow=split, and unsplit."""
     link = SimulatedLink(bandwidth_bps=1e15, rtt_s=0.0, energy_j_per_bit=0.0)
     decoder = assemble_codec.codec(cfg, network, cut.evaluation.point)
     pipeline, frames = Pipeline(cut.evaluation, codec, decoder, link), Frames()
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        return assemble.test_batches(network.task, network.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)
-
-    scores = score(lambda x: pipeline.run(x, frames), network.task, batches())
-    return scores | {"score_unsplit": score(network.model, network.task, batches())["score"]}
+    of_split = partial(evaluation.batches, cfg, network)
+    scores = evaluation.scores(lambda x: pipeline.run(x, frames), network.task, of_split)
+    return scores | {"score_unsplit": score(network.model, network.task, of_split("test"))["score"]}
 
 
 def _per_step(traffic: Traffic) -> Metrics:

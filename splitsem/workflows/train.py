@@ -1,6 +1,7 @@
 """Workflow train: trains the network and, given a split point, tunes it with the codec in the loop."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -8,7 +9,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.pipeline import SplitNetwork
-from splitsem.scoring import score
 from splitsem.training import kept_weights
 from splitsem.training.fingerprint import fingerprint
 from splitsem.training.gradient_codec import compression_metrics
@@ -27,8 +27,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 def _plain(cfg: DictConfig, folder: Path) -> Result:
     """Train and score the network as the task does."""
     network = assemble.network(cfg)
-    batches = assemble.test_batches(network.task, network.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)
-    metrics = score(network.model, network.task, batches) | {"train_s": network.trained.train_s}
+    metrics = evaluation.scores(network.model, network.task, partial(evaluation.batches, cfg, network))
+    metrics["train_s"] = network.trained.train_s
     metrics |= compression_metrics(network.trained.history)
     path = folder / "weights.safetensors"
     shutil.copyfile(network.trained.path, path)  # as trained; the scored network may be a form made from these weights

@@ -12,7 +12,7 @@ from hydra.utils import get_object, instantiate
 from torch import Tensor
 
 from splitsem.codecs.codec import Codec
-from splitsem.codecs.picture import Jpeg, Webp
+from splitsem.codecs.picture import Jpeg, Pixels, Png, Webp
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.codecs.topk import TopK
@@ -122,10 +122,10 @@ def test_sparse_positions_cost_less_than_their_bitmap() -> None:
     assert len(TopK(0.0025, entropy="none").encode((z,))) < values_bytes + bitmap_bytes / 10
 
 
+@pytest.mark.parametrize("codec", [Webp(lossless=True), Png(), Pixels()])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_lossless_webp_keeps_eight_bit_pixels_exactly(channels: int) -> None:
+def test_lossless_pictures_keep_eight_bit_pixels_exactly(channels: int, codec: Codec) -> None:
     z = torch.randint(0, 256, (2, channels, 9, 13), generator=torch.Generator().manual_seed(0)).float() / 255
-    codec = Webp(lossless=True)
     assert torch.equal(codec.decode(codec.encode((z,)))[0], z)
 
 

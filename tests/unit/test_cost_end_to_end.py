@@ -1,5 +1,6 @@
 """The algebra of a split inference, by hand: what latency and pace are made of, and the edge's energy."""
 
+import doctest
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from splitsem.cost.end_to_end import Cost, StageTimes, cycle_s, latency_s
 from splitsem.cost.machines import Local
+from tests.conftest import ROOT
 
 EDGE = Local(active_w=5.0, idle_w=2.0)
 TIMES = StageTimes(
@@ -88,3 +90,9 @@ def test_sample_that_takes_no_time_is_refused() -> None:
 def test_impossible_time_is_refused_by_name(bad: float) -> None:
     with pytest.raises(ValueError, match="link_s must be finite"):
         StageTimes(head_s=0.1, link_s=bad)
+
+
+def test_the_worked_example_of_the_page_is_what_the_code_computes() -> None:
+    found = doctest.testfile(str(ROOT / "docs" / "decisions" / "cost-of-a-split.md"), module_relative=False)
+    assert found.attempted > 8
+    assert found.failed == 0

@@ -10,6 +10,28 @@ def test_time_is_half_a_round_trip_plus_the_bits_at_the_bandwidth() -> None:
     assert link.send(bytes(12_500)).link_s == pytest.approx(0.02 + 0.1)
 
 
+def test_the_bits_keep_the_link_busy_and_the_way_only_delays() -> None:
+    report = SimulatedLink(bandwidth_bps=1e6, rtt_s=0.04, energy_j_per_bit=1e-7).send(bytes(12_500))
+    assert (report.link_busy_s, report.link_delay_s) == (pytest.approx(0.1), pytest.approx(0.02))
+
+
+def test_an_answer_comes_back_at_the_rate_and_the_energy_of_the_way_back() -> None:
+    link = SimulatedLink(1e6, 0.04, 1e-7, down_bandwidth_bps=4e6, receive_j_per_bit=1e-8)
+    report = link.send_back(bytes(1000))
+    assert report.link_busy_s == pytest.approx(8000 / 4e6)
+    assert report.energy_j == pytest.approx(8000 * 1e-8)
+    like_the_way_up = SimulatedLink(1e6, 0.04, 1e-7)
+    assert like_the_way_up.send_back(bytes(1000)) == like_the_way_up.send(bytes(1000))
+
+
+def test_a_duty_cycle_keeps_the_link_and_delays_a_payload_only_between_its_own_packets() -> None:
+    always, rarely = (SimulatedLink(8e3, 0.2, 0.0, packet_bytes=100, duty_cycle=share) for share in (1.0, 0.01))
+    one, three = rarely.send(bytes(100)), rarely.send(bytes(250))
+    assert one.link_busy_s == pytest.approx(100 * 0.1)
+    assert one.link_s == pytest.approx(always.send(bytes(100)).link_s)
+    assert three.link_s == pytest.approx(0.1 + 2 * 0.1 * 100 + 0.05)
+
+
 def test_payload_arrives_unchanged() -> None:
     payload = bytes(range(256))
     assert SimulatedLink(1e6, 0.0, 0.0).send(payload).payload == payload
@@ -37,6 +59,10 @@ def test_payloads_do_not_disturb_each_other() -> None:
     ("name", "value"),
     [
         ("bandwidth_bps", 0.0),
+        ("down_bandwidth_bps", float("inf")),
+        ("receive_j_per_bit", -1.0),
+        ("duty_cycle", 0.0),
+        ("duty_cycle", 1.5),
         ("bandwidth_bps", float("nan")),
         ("bandwidth_bps", float("inf")),
         ("rtt_s", -1.0),

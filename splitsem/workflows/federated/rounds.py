@@ -24,9 +24,9 @@ from splitsem.federated.in_process import InProcessGrid
 from splitsem.federated.round_report import Row, run_metrics
 from splitsem.federated.server_app import Server
 from splitsem.report.federated_figures import score_by_round, score_by_uplink
-from splitsem.scoring import score
+from splitsem.scoring import Batches
 from splitsem.training import kept_weights
-from splitsem.workflows import assemble
+from splitsem.workflows import assemble, evaluation
 from splitsem.workflows.federated.assembly import Ends, build
 from splitsem.workflows.federated.deployment import as_text, make_client_app, serve, submit
 from splitsem.workflows.federated.summary import ROUNDS
@@ -99,8 +99,11 @@ def run_rounds(server: Server, client_app: ClientApp, num_clients: int) -> float
 
 
 def _score(cfg: DictConfig, ends: Ends) -> Metrics:
-    batches = assemble.test_batches(ends.task, ends.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)
-    return score(ends.model, ends.task, batches)
+    def of_split(split: str) -> Batches:
+        samples = getattr(ends.task.splits(), split)
+        return assemble.batches(samples, ends.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)
+
+    return evaluation.scores(ends.model, ends.task, of_split)
 
 
 def _labels(cfg: DictConfig) -> Metrics:

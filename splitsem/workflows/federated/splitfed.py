@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
-from torch.utils.data import Dataset
+from torch import Tensor
 
 from splitsem.codecs.codec import Codec
 from splitsem.codecs.tensorwise import Identity
@@ -31,7 +32,7 @@ from splitsem.scoring import score
 from splitsem.split.trainable import TrainableCut
 from splitsem.training import kept_weights
 from splitsem.training.fit import Fit
-from splitsem.workflows import assemble, assemble_codec
+from splitsem.workflows import assemble, assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import check_not_learned
 from splitsem.workflows.federated.assembly import check_codecs, divide, make_strategy
@@ -120,13 +121,12 @@ class SplitEnds:
         """Give the network the clients' mean head and the common tail; returns the network's ``val_score``."""
         model = self.network.model
         model.load_state_dict({**model.state_dict(), **heads, **self.site.group.end_round()})
-        return {"val_score": self.score(self.network.task.splits().val)["score"]}
+        batches = assemble.batches(self.network.task.splits().val, self.network.placement, _BATCH_SIZE, None)
+        return {"val_score": score(self.run, self.network.task, batches)["score"]}
 
-    def score(self, samples: Dataset, num_samples: int | None = None) -> Row:
-        """The task's metrics with the codec's bytes between the halves, a payload a sample."""
-        frames = Frames()
-        batches = assemble.batches(samples, self.network.placement, _BATCH_SIZE, num_samples)
-        return score(lambda x: self.pipeline.run(x, frames), self.network.task, batches)
+    def run(self, x: Tensor) -> Tensor:
+        """Outputs with the codec's bytes between the halves, a payload a sample."""
+        return self.pipeline.run(x, Frames())
 
 
 @contextlib.contextmanager
@@ -233,11 +233,10 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 
 
 def _scores(cfg: DictConfig, ends: SplitEnds) -> Metrics:
-    """Scores on the test split: with the codec's bytes between the halves, and unsplit."""
-    task, num_samples = ends.network.task, cfg.workflow.num_samples
-    whole = assemble.test_batches(task, ends.network.placement, cfg.trainer.batch_size, num_samples)
-    unsplit = score(ends.network.model, task, whole)["score"]
-    return ends.score(task.splits().test, num_samples) | {"score_unsplit": unsplit}
+    """Scores with the codec's bytes between the halves, and unsplit."""
+    of_split = partial(evaluation.batches, cfg, ends.network)
+    scores = evaluation.scores(ends.run, ends.network.task, of_split)
+    return scores | {"score_unsplit": score(ends.network.model, ends.network.task, of_split("test"))["score"]}
 
 
 def _labels(cfg: DictConfig) -> Metrics:
