@@ -96,10 +96,8 @@ def _recurrence(node: fx.Node, x: Tensor, batch: Batch) -> tuple[int, int, int]:
     The weights lie in the order of ``torch.nn.RNNBase``: matrix of the input, matrix of the state, biases, and where
     the state is projected the matrix for that; so each layer and direction has as many matrices as the first.
     """
-    weights = [w.meta["val"] for w in node.args[2]]  # type: ignore[union-attr]
-    per_cell = len(weights) // (int(node.args[4]) * (1 + bool(node.args[7])))  # type: ignore[arg-type]
-    matrices = [w for w in weights if w.dim() == 2]
-    cells = len(weights) // per_cell
+    cells = int(node.args[4]) * (1 + bool(node.args[7]))  # type: ignore[arg-type]
+    matrices = [w.meta["val"] for w in node.args[2] if w.meta["val"].dim() == 2]  # type: ignore[union-attr]
     of_state = [w for k, w in enumerate(matrices) if k % (len(matrices) // cells) != 0]
     return cells, sum(_bytes(w, batch) for w in of_state), prod(_shape(x, batch)[:-1])
 
