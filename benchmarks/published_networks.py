@@ -40,6 +40,8 @@ PUBLISHED = (
     Published("raspberry_pi_4", "resnet18", "ncnn", 176.2),
     Published("raspberry_pi_4", "googlenet", "ncnn", 143.1),
     Published("raspberry_pi_5", "mobilenet_v2", "PyTorch eager", 72.15),
+    Published("raspberry_pi_5", "googlenet", "ExecuTorch", 90.77),
+    Published("raspberry_pi_5", "squeezenet1_0", "ExecuTorch", 20.22),
     *(Published("jetson_tx2", name, "TensorFlow", ms, tuple(TX2_MAX_N.items())) for name, ms in ON_TX2.items()),
 )
 
