@@ -90,6 +90,7 @@ def test_the_stages_add_up_and_coding_is_among_them(trained: tuple[DictConfig, N
     assert metrics["latency_s"] == pytest.approx(
         metrics["edge_s"] + metrics["link_s"] + metrics["server_s"] + metrics["answer_s"]
     )
+    assert metrics["link_s"] == pytest.approx(metrics["link_busy_s"] + metrics["link_delay_s"])
     busy = ("edge_s", "link_busy_s", "server_s", "answer_busy_s")
     assert metrics["throughput_hz"] == pytest.approx(1 / max(metrics[name] for name in busy))
     assert min(metrics[name] for name in ("encode_s", "decode_s", "answer_encode_s", "answer_decode_s")) > 0
