@@ -48,13 +48,14 @@ class Frames:
     """What one evaluation counted of its payloads and answers; each list holds one value a sample.
 
     The seconds of coding are those of this process: of work in memory, not of the machines that are modelled.
-    ``wire_bytes`` and ``link_j`` hold both ways; ``link_s`` and ``link_busy_s`` are the payload's, ``answer_s`` and
+    ``wire_bytes`` and ``link_j`` hold both ways; ``link_s`` and its parts are the payload's, ``answer_s`` and
     ``answer_busy_s`` the answer's. The lists of answers stay empty where none travels back.
     """
 
     payload_bytes: list[int] = field(default_factory=list)
     link_s: list[float] = field(default_factory=list)
     link_busy_s: list[float] = field(default_factory=list)
+    link_delay_s: list[float] = field(default_factory=list)
     link_j: list[float] = field(default_factory=list)
     encode_s: list[float] = field(default_factory=list)
     decode_s: list[float] = field(default_factory=list)
@@ -88,6 +89,7 @@ class Frames:
         self.payload_bytes.append(len(payload))
         self.link_s.append(report.link_s)
         self.link_busy_s.append(report.link_busy_s)
+        self.link_delay_s.append(report.link_delay_s)
         self.link_j.append(report.energy_j)
         self.wire_bytes.append(report.wire_bytes)
         self._add_air(report)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from math import isclose
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,55 +55,94 @@ def score_samples(network: Callable[[Tensor], Tensor], task: Task, batches: Batc
 class SampleScores:
     """The task's metrics, and the sums behind its score, sample by sample.
 
-    The sums are the states of the metric that gives the score. Where adding them up over the samples does not give the
-    score, the metric is no function of sums, and there are no draws.
+    The sums are the states of the metric that gives the score. Where adding them up over the first batch does not give
+    what the metric makes of that batch, the metric is no function of sums, and there are no draws. A metric may have
+    ``score_of(**states)``, which takes the states of many draws at once, with a dimension in front.
     """
 
     def __init__(self, task: Task) -> None:
         self._metrics = task.metrics()
-        self._one = _score_metric(self._metrics.clone())
+        self._name, self._one = _score_metric(self._metrics.clone())
         self._names = tuple(self._one.metric_state)
         self._rows: list[NDArray[np.float64]] = []
+        self._num_samples = 0
+        self._is_sum = True
 
     def add(self, output: Tensor, y: Tensor) -> None:
         """Count a batch of outputs ``(batch, *output_shape)`` on any device and their targets."""
         output = output.float().cpu()
-        self._metrics.update(output, y)
-        kind = type(self._one)
-        for row, target in zip(output.split(1), y.split(1), strict=True):
-            self._one.reset()
-            kind.update(self._one, row, target)  # the class's own function, without the wrapper's bookkeeping
-            states = [getattr(self._one, name) for name in self._names]
-            self._rows.append(np.concatenate([np.asarray(s, dtype=np.float64).ravel() for s in states]))
+        is_first = not self._num_samples
+        self._num_samples += len(output)
+        if is_first or not self._is_sum or len(self._metrics) > 1:
+            self._metrics.update(output, y)
+        if self._is_sum:
+            self._add_rows(output, y)
+        if is_first:
+            whole = _flat(self._of_name().metric_state)
+            self._is_sum = whole is not None and np.allclose(np.sum(self._rows, axis=0), whole, rtol=1e-5)
 
     def finish(self) -> Scored:
         """The scores of all that was added."""
+        if self._is_sum:
+            self._give(self._of_name(), np.sum(self._rows, axis=0))
         metrics = {name: float(value) for name, value in self._metrics.compute().items()}
-        return Scored(metrics, len(self._rows), self._draws(metrics["score"]))
+        return Scored(metrics, self._num_samples, self._draws() if self._is_sum and len(self._rows) > 1 else None)
 
-    def _draws(self, score: float) -> NDArray[np.float32] | None:
-        if len(self._rows) < 2 or len({len(row) for row in self._rows}) > 1:
-            return None
+    def _of_name(self) -> "Metric":
+        """The metric of the collection that gives the score."""
+        found: Metric = self._metrics[self._name]
+        return found
+
+    def _add_rows(self, output: Tensor, y: Tensor) -> None:
+        """Keep the states that each sample by itself gives the metric, by the class's own function: it is faster."""
+        for row, target in zip(output.split(1), y.split(1), strict=True):
+            self._one.reset()
+            type(self._one).update(self._one, row, target)
+            states = _flat(self._one.metric_state)
+            if states is None:
+                self._is_sum = False
+                return
+            self._rows.append(states)
+
+    def _draws(self) -> NDArray[np.float32]:
+        """The score on each draw of the samples."""
         sums = np.stack(self._rows)
-        self._one.reset()
-        shapes = {name: getattr(self._one, name) for name in self._names}
-        if not isclose(self._of(sums.sum(0), shapes), score, rel_tol=1e-5, abs_tol=1e-6):
-            return None
         drawn = resamples(len(sums)).astype(np.float64) @ sums
-        return np.array([self._of(row, shapes) for row in drawn], dtype=np.float32)
+        score_of: Callable[..., Tensor] | None = getattr(self._one, "score_of", None)
+        if score_of is not None:
+            return np.asarray(score_of(**self._states(drawn)), dtype=np.float32)
+        return np.array([self._of(row) for row in drawn], dtype=np.float32)
 
-    def _of(self, sums: NDArray[np.float64], shapes: dict[str, Any]) -> float:
+    def _of(self, sums: NDArray[np.float64]) -> float:
         """The score that the metric computes from these sums."""
-        at = 0
-        for name, like in shapes.items():
-            part = torch.from_numpy(sums[at : at + like.numel()]).reshape(like.shape)
-            setattr(self._one, name, part.to(like.dtype))
-            at += like.numel()
+        self._give(self._one, sums)
         found = type(self._one).compute(self._one)
         return float(found["score"] if isinstance(found, dict) else found)
 
+    def _give(self, metric: "Metric", sums: NDArray[np.float64]) -> None:
+        for name, state in self._states(sums).items():
+            setattr(metric, name, state)
 
-def _score_metric(metrics: Any) -> "Metric":
-    """The metric of a collection that gives ``score``: the one of this name, or else the one that reports it."""
+    def _states(self, sums: NDArray[np.float64]) -> dict[str, Tensor]:
+        """The states by name, from sums ``(…, all states)``."""
+        states, at = {}, 0
+        for name in self._names:
+            like: Any = getattr(self._one, name)
+            part = torch.from_numpy(sums[..., at : at + like.numel()])
+            states[name] = part.reshape((*sums.shape[:-1], *like.shape)).to(like.dtype)
+            at += like.numel()
+        return states
+
+
+def _flat(states: dict[str, Any]) -> NDArray[np.float64] | None:
+    """All states behind each other; None where one is a list, as in metrics that keep every sample."""
+    if not all(isinstance(state, Tensor) for state in states.values()):
+        return None
+    return np.concatenate([state.double().ravel().numpy() for state in states.values()])
+
+
+def _score_metric(metrics: Any) -> tuple[str, "Metric"]:
+    """The metric of a collection that gives ``score``: the one of this name, or else the first one."""
     by_name = dict(metrics.items(keep_base=True))
-    return by_name.get("score") or next(iter(by_name.values()))
+    name = "score" if "score" in by_name else next(iter(by_name))
+    return name, by_name[name]

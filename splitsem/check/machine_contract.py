@@ -35,6 +35,7 @@ def check_machine(machine: Machine | Callable[[], Machine], halves: Sequence[Hal
     promises = Promises("a machine")
     made, _ = promises.twins(machine, Machine, lambda one: False)
     promises.hold_once("active_w ≥ idle_w ≥ 0, both finite", partial(_power, made))
+    promises.hold_once("coding_factor is finite and above 0", partial(_coding, made))
     has_timing = promises.hold_once(f"timing is one of {', '.join(_TIMINGS)}", partial(_timing, made))
     cases = {f"the {half.side} at {half.point}": half for half in (small_halves() if halves is None else halves)}
     if has_timing and made.timing == "lut":
@@ -71,6 +72,11 @@ def small_halves() -> list[Half]:
 def _power(machine: Machine) -> None:
     active_w, idle_w = machine.active_w, machine.idle_w
     expect(isfinite(active_w) and 0 <= idle_w <= active_w, f"got active_w={active_w} and idle_w={idle_w}")
+
+
+def _coding(machine: Machine) -> None:
+    factor = machine.coding_factor()
+    expect(isfinite(factor) and factor > 0, f"got {factor}")
 
 
 def _timing(machine: Machine) -> None:

@@ -61,6 +61,8 @@ def check_task(task: Task | Callable[[], Task]) -> tuple[str, ...]:
         promises.hold("loss is a finite scalar with gradients", partial(_loss, made), batched)
         scored = promises.hold("metrics give a score from 0 to 1", partial(_scores, made), batched)
         promises.hold("metrics are fresh each time", partial(_is_fresh, made), scored)
+        if type(made).answer_coder is not Task.answer_coder:  # without one, all of the output travels: answer=raw
+            promises.hold("what is read of the answers scores as the outputs do", partial(_answers, made), scored)
     return promises.finish()
 
 
@@ -204,3 +206,18 @@ def _is_fresh(task: Task, data: Dataset) -> None:
         one.update(_outputs(task, len(x), seed=1), y)
     scores = [float(one.compute()["score"]) for one in (second, unused)]
     expect(scores[0] == scores[1], f"after an earlier use the score is {scores[0]}, without it {scores[1]}")
+
+
+def _answers(task: Task, data: Dataset) -> None:
+    x, y = _batch(data)
+    output, coder = _outputs(task, len(x), seed=0), task.answer_coder()
+    answers = [coder.encode(row) for row in output.split(1)]
+    expect(all(isinstance(answer, bytes) for answer in answers), f"encode gives {type(answers[0]).__name__}, not bytes")
+    read = torch.cat([coder.as_output(coder.decode(answer)) for answer in answers])
+    expect(read.shape == output.shape, f"as_output gives {tuple(read.shape)} for outputs {tuple(output.shape)}")
+    scores = []
+    for outputs in (output, read):
+        metrics = task.metrics()
+        metrics.update(outputs, y)
+        scores.append(float(metrics.compute()["score"]))
+    expect(scores[0] == scores[1], f"outputs score {scores[0]}, answers {scores[1]}")

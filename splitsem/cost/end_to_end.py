@@ -182,7 +182,6 @@ class Cost:
         joules = ("energy_j", "edge_j", "link_j", "idle_j")
         return {
             **asdict(self.times),
-            "link_delay_s": max(0.0, self.times.link_s - self.times.link_busy_s),
             **{name: getattr(self.times, name) for name in names},
             "throughput_hz": self.throughput_hz,
             **{name: getattr(self, name) for name in joules},

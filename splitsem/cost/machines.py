@@ -1,14 +1,16 @@
 """Machine is the interface to a modelled or measured computer; Roofline models one, Local measures this one."""
 
 from abc import ABC, abstractmethod
-from math import isfinite
+from math import isfinite, sqrt
 from typing import Literal
 
 from splitsem.cost.coding_rate import coding_rate_here
 from splitsem.cost.lut import read_lut
 from splitsem.cost.measure import measure
 from splitsem.errors import ConfigError
-from splitsem.split.half import Half
+from splitsem.split.half import Half, OpCost
+
+_RAMP = 4.0  # fitted on a CPU over networks of many sizes; see docs/decisions/machine-models.md
 
 
 class Machine(ABC):
@@ -36,19 +38,23 @@ class Machine(ABC):
 
 
 class Roofline(Machine):
-    """``time = Σ over ops of max(flops / (efficiency · peak), bytes / memory rate) + overhead``.
+    """``Σ over ops of max(a + 4·√(a·overhead), bytes / memory rate) + steps·overhead + kernels / repack rate`` seconds.
 
-    The roofline model (Williams, Waterman, Patterson, CACM 52(4), 2009), operation by operation: arithmetic or memory
-    bounds each operation, operations never overlap, and each launch costs a fixed overhead. An operation that neither
-    computes nor moves a byte (a view) is free.
+    The roofline model (Williams, Waterman, Patterson, CACM 52(4), 2009), operation by operation, with
+    ``a = flops / (efficiency · peak)``: arithmetic or memory bounds each operation, operations never overlap, and each
+    launch costs a fixed overhead, which a recurrent layer pays at each step. Short operations do not reach the
+    efficiency of long ones: one of n overheads of arithmetic reaches ``1 / (1 + 4/√n)`` of it (the steps of a recurrent
+    layer are matrix-vector products, which memory bounds). Libraries that lay out a convolution's weights anew at each
+    call need time for that. An operation that neither computes nor moves a byte (a view) is free.
 
     Args:
         peak_flops_per_s: peak FP32 rate of the whole chip, a multiply-add counting two.
         memory_bytes_per_s: sustained (not nominal) DRAM bandwidth.
         active_w: power while computing, in watts.
         idle_w: power while waiting, in watts.
-        efficiency: fraction of the peak that batch-1 FP32 convolutions reach; applies to arithmetic only.
-        overhead_s: launch and dispatch of one operation, in seconds.
+        efficiency: fraction of the peak that the longest batch-1 FP32 convolutions reach; applies to arithmetic only.
+        overhead_s: launch and dispatch of one operation or of one recurrent step, in seconds.
+        repack_bytes_per_s: rate at which a convolution's weights are laid out anew at each call; None: they are not.
         coding_bytes_per_s: what ``python -m splitsem.cost.coding_rate`` says there.
         lut: path of a measured latency table (see splitsem.cost.lut); when given, times come from it alone.
     """
@@ -63,14 +69,19 @@ class Roofline(Machine):
         idle_w: float,
         efficiency: float = 1.0,
         overhead_s: float = 0.0,
+        repack_bytes_per_s: float | None = None,
         coding_bytes_per_s: float | None = None,
         lut: str | None = None,
     ) -> None:
-        for name, value in {"peak_flops_per_s": peak_flops_per_s, "memory_bytes_per_s": memory_bytes_per_s}.items():
-            if not (isfinite(value) and value > 0):
+        rates = {
+            "peak_flops_per_s": peak_flops_per_s,
+            "memory_bytes_per_s": memory_bytes_per_s,
+            "repack_bytes_per_s": repack_bytes_per_s,
+            "coding_bytes_per_s": coding_bytes_per_s,
+        }
+        for name, value in rates.items():
+            if value is not None and not (isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be positive and finite, got {value}")
-        if coding_bytes_per_s is not None and not (isfinite(coding_bytes_per_s) and coding_bytes_per_s > 0):
-            raise ValueError(f"coding_bytes_per_s must be positive and finite, got {coding_bytes_per_s}")
         if not 0 < efficiency <= 1:
             raise ValueError(f"efficiency must be above 0 and at most 1, got {efficiency}")
         if not (isfinite(overhead_s) and overhead_s >= 0):
@@ -82,13 +93,14 @@ class Roofline(Machine):
         self.idle_w = idle_w
         self.efficiency = efficiency
         self.overhead_s = overhead_s
+        self.repack_bytes_per_s = repack_bytes_per_s
         self.coding_bytes_per_s = coding_bytes_per_s
         self._lut = None if lut is None else read_lut(lut)
         self.timing = "roofline" if self._lut is None else "lut"
 
     @property
     def knee(self) -> float:
-        """FLOP per byte above which an operation is bound by arithmetic: ``efficiency · peak / memory rate``."""
+        """FLOP per byte above which a long operation is bound by arithmetic: ``efficiency · peak / memory rate``."""
         return self.efficiency * self.peak_flops_per_s / self.memory_bytes_per_s
 
     def coding_factor(self) -> float:
@@ -105,13 +117,16 @@ class Roofline(Machine):
             return 0.0
         if self._lut is not None:
             return self._lut.time_s(half)
-        return sum(self._op_s(op.flops, op.bytes) for op in half.ops)
+        return sum(self._op_s(op) for op in half.ops)
 
-    def _op_s(self, flops: float, num_bytes: float) -> float:
-        if flops == 0 and num_bytes == 0:
+    def _op_s(self, op: OpCost) -> float:
+        if op.flops == 0 and op.bytes == 0:
             return 0.0
-        compute_s = flops / (self.efficiency * self.peak_flops_per_s)
-        return max(compute_s, num_bytes / self.memory_bytes_per_s) + self.overhead_s
+        compute_s = op.flops / (self.efficiency * self.peak_flops_per_s)
+        if op.steps == 1:
+            compute_s += _RAMP * sqrt(compute_s * self.overhead_s)
+        repack_s = 0.0 if self.repack_bytes_per_s is None else op.kernel_bytes / self.repack_bytes_per_s
+        return max(compute_s, op.bytes / self.memory_bytes_per_s) + op.steps * self.overhead_s + repack_s
 
 
 def check_power(active_w: float, idle_w: float) -> None:

@@ -20,12 +20,16 @@ class OpCost:
     Attributes:
         name: the graph node.
         flops: floating-point operations (a multiply-add counts two).
-        bytes: bytes read and written: inputs, outputs and weights.
+        bytes: bytes read and written: inputs, outputs and weights, a recurrent layer's own weights once a step.
+        steps: launches that must follow each other: steps × layers × directions of a recurrent layer, else 1.
+        kernel_bytes: the share of ``bytes`` that is a convolution's weights.
     """
 
     name: str
     flops: float
     bytes: float
+    steps: int = 1
+    kernel_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,34 @@ def op_cost(node: fx.Node, batch: Batch) -> OpCost:
     Floating-point operations: convolutions, matrix products and attention by torch's own formulas (a multiply-add
     counts two), recurrent layers as two per weight, step and sample, pooling as one per window element, copies none,
     everything else one per element of the largest tensor read or made. Bytes: all inputs, weights and outputs once, at
-    their own item size; a look-up reads only what it returns.
+    their own item size; a look-up reads only what it returns. A recurrent layer reads the weights that multiply its
+    state again at each step, since a step must wait for the one before it.
     """
     outputs = [v for v in _flat(node.meta.get("val")) if isinstance(v, Tensor)]
     if not outputs or is_view(node):
         return OpCost(node.name, 0.0, 0.0)
     inputs = [v for n in node.all_input_nodes for v in _flat(n.meta.get("val")) if isinstance(v, Tensor)]
     made = sum(_bytes(v, batch) for v in outputs)
-    read = made if op_name(node) in _LOOKUPS else sum(_bytes(v, batch) for v in inputs)
-    return OpCost(node.name, float(_flops(node, inputs, outputs, batch)), float(made + read))
+    name = op_name(node)
+    read = made if name in _LOOKUPS else sum(_bytes(v, batch) for v in inputs)
+    flops = float(_flops(node, inputs, outputs, batch))
+    if name in RECURRENT:
+        cells, state_bytes, length = _recurrence(node, inputs[0], batch)
+        return OpCost(node.name, flops, float(made + read + (length - 1) * state_bytes), steps=length * cells)
+    kernel_bytes = float(_bytes(inputs[1], batch)) if name in CONVOLUTIONS else 0.0
+    return OpCost(node.name, flops, float(made + read), kernel_bytes=kernel_bytes)
+
+
+def _recurrence(node: fx.Node, x: Tensor, batch: Batch) -> tuple[int, int, int]:
+    """Layers × directions, bytes of the weights that multiply their states, and time steps of one sample.
+
+    The weights lie in the order of ``torch.nn.RNNBase``: matrix of the input, matrix of the state, biases, and where
+    the state is projected the matrix for that; so each layer and direction has as many matrices as the first.
+    """
+    cells = int(node.args[4]) * (1 + bool(node.args[7]))  # type: ignore[arg-type]
+    matrices = [w.meta["val"] for w in node.args[2] if w.meta["val"].dim() == 2]  # type: ignore[union-attr]
+    of_state = [w for k, w in enumerate(matrices) if k % (len(matrices) // cells) != 0]
+    return cells, sum(_bytes(w, batch) for w in of_state), prod(_shape(x, batch)[:-1])
 
 
 def _flops(node: fx.Node, inputs: list[Tensor], outputs: list[Tensor], batch: Batch) -> int:

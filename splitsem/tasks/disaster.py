@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from splitsem.errors import ConfigError
 from splitsem.tasks.aerial import scene
-from splitsem.tasks.answer import AnswerCoder, ClassMap
+from splitsem.tasks.answer import AnswerCoder, ClassMap, likeliest
 from splitsem.tasks.rescuenet import CLASS_NAMES, IGNORED, RescueNetPatches, data_folders
 from splitsem.tasks.task import Splits, Task
 
@@ -214,12 +214,25 @@ class SegmentationIoU(MulticlassConfusionMatrix):
         super().__init__(num_classes=len(class_names), ignore_index=ignore_index)
         self._class_names = tuple(class_names)
 
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Count a batch of outputs ``(batch, classes, …)``, or classes ``(batch, …)``, and labels ``(batch, …)``."""
+        super().update(likeliest(preds) if preds.dim() > target.dim() else preds, target)
+
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """``{"score": mean, "iou_<class>": …}``; without a single labelled pixel the score is 0."""
         matrix: Any = self.confmat
-        hit = matrix.diagonal().float()
-        target, predicted = matrix.sum(dim=1), matrix.sum(dim=0)
-        present = target > 0
-        iou = hit / (target + predicted - hit).clamp_min(1)
-        score = iou[present].mean() if present.any() else iou.sum()
-        return {"score": score} | {f"iou_{name}": iou[i] for i, name in enumerate(self._class_names) if present[i]}
+        iou, present = _iou(matrix)
+        classes = {f"iou_{name}": iou[i] for i, name in enumerate(self._class_names) if present[i]}
+        return {"score": self.score_of(confmat=matrix), **classes}
+
+    def score_of(self, confmat: Tensor) -> Tensor:
+        """The scores ``(…)`` of confusion matrices ``(…, classes, classes)``."""
+        iou, present = _iou(confmat)
+        return (iou * present).sum(-1) / present.sum(-1).clamp_min(1)
+
+
+def _iou(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """TP / (TP + FP + FN) of each class, and whether the class is in the targets, both ``(…, classes)``."""
+    hit = matrix.diagonal(dim1=-2, dim2=-1).float()
+    target, predicted = matrix.sum(dim=-1), matrix.sum(dim=-2)
+    return hit / (target + predicted - hit).clamp_min(1), target > 0

@@ -127,6 +127,7 @@ def evaluate(
         "server_timing": server.timing,
         "coding_timing": "measured" if edge.coding_bytes_per_s is server.coding_bytes_per_s is None else "scaled",
         **{f"link_{name}": value for name in ("bandwidth_bps", "rtt_s") if (value := getattr(link, name)) is not None},
+        "link_delay_s": statistics.fmean(frames.link_delay_s),
         **cost.to_metrics(),
         **repeated,
     }

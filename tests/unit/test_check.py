@@ -113,7 +113,7 @@ def test_a_task_of_files_keeps_its_contract(tmp_path: Path) -> None:
 
 
 def test_a_latency_table_is_tried_on_the_halves_of_its_own_network(tmp_path: Path) -> None:
-    machine = Roofline(1e9, 1e9, active_w=2.0, idle_w=1.0)
+    machine = Roofline(1e9, 1e9, active_w=2.0, idle_w=1.0, coding_bytes_per_s=1e7)
     promises = check_machine(machine, small_halves())
     assert "a half with more operations never takes less time" in promises
 

@@ -232,6 +232,10 @@ def flops(half: Half) -> float:
 
 
 MACHINES: dict[str, tuple[Overrides, str]] = {
+    "coding": (
+        {"coding_factor": lambda self: 0.0},
+        "coding_factor is finite and above 0: got 0.0",
+    ),
     "power": (
         {"idle_w": property(lambda self: 9.0, lambda self, _: None)},
         "active_w ≥ idle_w ≥ 0, both finite: got active_w=2.0 and idle_w=9.0",
@@ -259,7 +263,7 @@ MACHINES: dict[str, tuple[Overrides, str]] = {
 @pytest.mark.parametrize("name", MACHINES)
 def test_a_machine_that_breaks_a_promise_is_told_which(name: str) -> None:
     overrides, said = MACHINES[name]
-    made: Machine = broken(Roofline, **overrides)(1e9, 1e9, active_w=2.0, idle_w=1.0)
+    made: Machine = broken(Roofline, **overrides)(1e9, 1e9, active_w=2.0, idle_w=1.0, coding_bytes_per_s=1e7)
     told = lines(check_machine, made)
     assert len(told) == 1, told
     assert said in told[0]

@@ -1,5 +1,6 @@
 """conf/hardware: pairs compose, each machine can be changed alone, and every profile is plausible."""
 
+import re
 from pathlib import Path
 
 import hydra
@@ -7,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from benchmarks.published_networks import PUBLISHED, predicted_ms
 from splitsem.cost.machines import Local, Machine, Roofline
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -59,7 +61,11 @@ def test_profile_states_the_source_of_each_number_and_is_plausible(name: str) ->
         return
     assert isinstance(machine, Roofline)
     numbers = ("peak_flops_per_s", "memory_bytes_per_s", "active_w", "idle_w", "efficiency", "overhead_s")
-    assert all(number in comment for number in numbers)
+    assert all(number in comment for number in (*numbers, "coding_bytes_per_s"))
+    assert "repack_bytes_per_s" in comment or machine.repack_bytes_per_s is None
+    assert len(re.findall(r"\[(published|derived|recalled|assumed)\]", comment)) >= len(numbers) + 1
+    assert "Check: " in comment, "what a public measurement of a whole network says, or that none was found"
+    assert 5e6 < machine.coding_bytes_per_s < 5e7, "one thread of a processor of the last ten years"
     assert 1 < machine.knee < 50, "FLOP per byte: processors of the last twenty years"
     assert 1e-6 <= machine.overhead_s <= 1e-4
 
@@ -70,3 +76,20 @@ def test_servers_are_faster_than_edges() -> None:
 
     edges = ("raspberry_pi_4", "raspberry_pi_5", "jetson_tx2", "jetson_orin_nano", "laptop_cpu")
     assert max(map(peak, edges)) < min(map(peak, ("desktop_gpu", "datacenter_gpu")))
+
+
+def test_the_tx2_has_clocks_and_power_of_one_mode() -> None:
+    """Mode 3 of nvpmodel, Max-P ARM: 256 cores at 1.12 GHz within 15 W; Max-N's 1.3 GHz has no such budget."""
+    tx2 = OmegaConf.load(CONF / "hardware" / "machine" / "jetson_tx2.yaml")
+    assert tx2.peak_flops_per_s == pytest.approx(256 * 2 * 1.12e9, rel=1e-3)
+    assert tx2.active_w == 15.0
+
+
+@pytest.mark.parametrize(
+    ("machine", "network", "ratio"), [("raspberry_pi_5", "mobilenet_v2", 0.52), ("raspberry_pi_4", "resnet18", 1.37)]
+)
+def test_a_machine_file_is_as_far_from_a_public_measurement_as_it_says(
+    machine: str, network: str, ratio: float
+) -> None:
+    public = next(found for found in PUBLISHED if (found.machine, found.network) == (machine, network))
+    assert predicted_ms(public) / public.time_ms == pytest.approx(ratio, rel=0.02)

@@ -25,8 +25,26 @@ def test_each_operation_is_bound_by_arithmetic_or_by_memory() -> None:
 
 
 def test_overhead_is_paid_per_operation_but_not_for_views() -> None:
-    ops = (OpCost("conv", 100, 1), OpCost("view", 0, 0), OpCost("relu", 100, 1))
+    ops = (OpCost("copy", 0, 10), OpCost("view", 0, 0), OpCost("copy", 0, 10))
     assert machine(overhead_s=0.5).time_s(half(*ops)) == pytest.approx(3.0)
+
+
+def test_a_short_operation_reaches_less_of_the_efficiency_than_a_long_one() -> None:
+    """An operation of n overheads of arithmetic reaches 1 / (1 + 4/√n): half of the rate at n = 16."""
+    slow = machine(overhead_s=0.25)
+    for flops, reached in ((400, 0.5), (14_400, 6 / 7)):
+        compute_s = slow.time_s(half(OpCost("conv", flops, 1))) - slow.overhead_s
+        assert flops / compute_s == pytest.approx(reached * slow.peak_flops_per_s)
+
+
+def test_a_recurrent_layer_pays_the_overhead_at_each_step() -> None:
+    assert machine(overhead_s=0.25).time_s(half(OpCost("lstm", 100, 1, steps=12))) == pytest.approx(1 + 12 * 0.25)
+
+
+def test_weights_of_convolutions_are_laid_out_anew_where_the_machine_does_so() -> None:
+    convolution = OpCost("conv", 400, 30, kernel_bytes=20)
+    assert machine().time_s(half(convolution)) == pytest.approx(4.0)
+    assert machine(repack_bytes_per_s=5.0).time_s(half(convolution)) == pytest.approx(4.0 + 20 / 5)
 
 
 def test_efficiency_slows_arithmetic_and_not_memory() -> None:
@@ -54,6 +72,7 @@ def test_half_that_computes_nothing_takes_no_time() -> None:
         ("efficiency", 0.0),
         ("efficiency", 1.5),
         ("overhead_s", -1e-6),
+        ("repack_bytes_per_s", 0.0),
         ("active_w", float("inf")),
         ("idle_w", -1.0),
         ("idle_w", 6.0),

@@ -17,6 +17,7 @@ def test_a_grouped_convolution_counts_two_per_multiply_add_and_reads_its_weights
     cost = _costs(nn.Sequential(nn.Conv2d(8, 16, 3, padding=1, groups=4)), (8, 10, 10))["conv2d"]
     assert cost.flops == 2 * 16 * 100 * 2 * 9
     assert cost.bytes == 4 * (8 * 100 + 16 * 100 + 16 * 2 * 9 + 16)
+    assert (cost.kernel_bytes, cost.steps) == (4 * 16 * 2 * 9, 1)
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
@@ -31,6 +32,36 @@ def test_a_recurrent_layer_counts_two_per_weight_and_step(kind: type[nn.LSTM]) -
 
     gates = 4 if kind is nn.LSTM else 3
     assert _costs(Recurrent(), (6, 4))[kind.__name__.lower()].flops == 2 * 6 * gates * 8 * (4 + 8)
+
+
+@pytest.mark.parametrize(
+    ("layer", "cells", "state_values"),
+    [
+        (nn.LSTM(4, 8, batch_first=True), 1, 32 * 8),
+        (nn.GRU(4, 8, batch_first=True), 1, 24 * 8),
+        (nn.RNN(4, 8, bias=False, batch_first=True), 1, 8 * 8),
+        (nn.LSTM(4, 8, num_layers=2, bidirectional=True, batch_first=True), 4, 4 * 32 * 8),
+        (nn.LSTM(4, 8, proj_size=3, batch_first=True), 1, 32 * 3 + 3 * 8),
+    ],
+)
+def test_a_recurrent_layer_takes_a_step_a_time_and_reads_its_own_weights_in_each(
+    layer: nn.RNNBase, cells: int, state_values: int
+) -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.memory = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.memory(x)[0]
+
+    def cost(length: int) -> OpCost:
+        return next(op for op in SplitGraph(Recurrent(), (length, 4)).points[-1].head_ops if op.steps > 1)
+
+    assert (cost(6).steps, cost(7).steps) == (6 * cells, 7 * cells)
+    directions = 2 if layer.bidirectional else 1
+    sequence_values = 4 + directions * (layer.proj_size or 8)  # read and made at each step
+    assert cost(7).bytes - cost(6).bytes == 4 * (state_values + sequence_values)
 
 
 def test_views_cost_nothing_and_copies_only_bytes() -> None:
