@@ -30,6 +30,8 @@ _CAPTIONS = {
     "and tail on the server; the answer: coded, sent back, read.",
     "rate_accuracy": "Up and to the left is better. The dotted line is the sample as it is; the small ticks are the "
     "raw float32 features.",
+    "sensitivity": "How far each assumption may be off, the others as they are, until another configuration that keeps "
+    "the score is better by more than 2 %; the last bar is for all of them at a time. Nothing was run again.",
     "three_way": "Left: up and to the left is better. The same codecs on the right by what they need on the device.",
     "score_snr": "How the score falls as the signal weakens, every payload sent through the channel.",
     "score_ber": "The same over the share of wrong bits.",
@@ -57,6 +59,7 @@ def report(
     title: str,
     command: str,
     details: Mapping[str, str],
+    remarks: Mapping[str, str] | None = None,
 ) -> str:
     """Write the report of a sweep.
 
@@ -68,6 +71,7 @@ def report(
         details: what else a reader should know, shown unchanged: date, versions, commit, machines. The keys
             ``edge_timing``, ``server_timing`` and ``link_timing`` with ``roofline``, ``lut``, ``measured`` or
             ``simulated`` are spelt out; these keys may be columns of the results instead.
+        remarks: what else to say of a figure, by the figure's name.
 
     Returns:
         A complete HTML page; every value in it is escaped.
@@ -88,7 +92,10 @@ def report(
             summary=_summary(frame),
             command=command,
             cards=[_card(answer) for answer in best(results)],
-            pictures=[Picture.of(name, _CAPTIONS.get(name, ""), figure) for name, figure in figures.items()],
+            pictures=[
+                Picture.of(name, f"{_CAPTIONS.get(name, '')} {(remarks or {}).get(name, '')}".strip(), figure)
+                for name, figure in figures.items()
+            ],
             sections=[
                 Section(
                     "Front: score against throughput",

@@ -14,6 +14,8 @@ from splitsem.report import results as rs
 from splitsem.report.best import best
 from splitsem.report.breakdown import latency_breakdown
 from splitsem.report.codec_figures import is_three_way, score_channel, three_way, three_way_figure
+from splitsem.report.sensitivity import sensitivity
+from splitsem.report.sensitivity_figure import sensitivity_figure
 from splitsem.report.sweep_figures import accuracy_throughput, rate_accuracy
 from splitsem.report.sweep_report import report
 from splitsem.report.tables import codec_table
@@ -40,13 +42,21 @@ def summarise(sweep: Sweep) -> None:
             over_channel, "snr_db" if "snr_db" in over_channel else "ber", " ".join(sys.argv[1:])
         )
     figures |= codec_figures(folder, results)
+    sure = sensitivity(results) if sweep.setting("workflow.sensitivity") else []
+    if sure:
+        figures["sensitivity"] = sensitivity_figure(sure, rs.describe(rs.prepare(results)))
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png")
     sweep.console.print(results_table(results))
     print_codecs(sweep.console, results)
     for answer in best(results):
         sweep.console.print(f"• {answer.sentence}", highlight=False)
-    sweep.write_page(report(results, figures, *sweep.origin))
+    if sure:
+        sweep.console.print("How sure:")
+    for one in sure:
+        sweep.console.print(f"• {one.sentence}", highlight=False)
+    remarks = {"sensitivity": " ".join(one.sentence for one in sure)}
+    sweep.write_page(report(results, figures, *sweep.origin, remarks))
 
 
 def summarise_trainings(sweep: Sweep) -> None:

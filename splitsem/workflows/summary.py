@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from hydra.utils import get_method
@@ -51,6 +51,10 @@ class Sweep(NamedTuple):
     def done(self) -> pd.DataFrame:
         """The rows of jobs that succeeded, and of references."""
         return self.results[self.results["status"] == "ok"]
+
+    def setting(self, name: str) -> Any:
+        """A setting of the first job, None where it has none: for what all jobs of a sweep share."""
+        return OmegaConf.select(OmegaConf.load(_jobs(self.folder)[0] / ".hydra" / "config.yaml"), name)
 
     def print_list(self) -> None:
         """Say where the results are: all there is to say of jobs that have nothing to compare."""
@@ -97,7 +101,7 @@ def summarise(folder: Path, seconds: float) -> pd.DataFrame:
         return results
     results.to_csv(folder / "results.csv", index=False)
     sweep = Sweep(folder, results, _origin(results, seconds), console)
-    if (name := _summary_of(folder)) is None:
+    if (name := sweep.setting("workflow.summary")) is None:
         sweep.print_list()
     else:
         get_method(name)(sweep)
@@ -119,13 +123,6 @@ def gather(folder: Path) -> pd.DataFrame:
     for path in sorted(folder.glob("references/*.json")):
         rows.append({"status": "ok", **json.loads(path.read_text())})
     return pd.DataFrame(rows)
-
-
-def _summary_of(folder: Path) -> str | None:
-    """The summary that the first job's workflow names. The workflows of one sweep have one summary."""
-    settings = OmegaConf.load(_jobs(folder)[0] / ".hydra" / "config.yaml")
-    name: str | None = OmegaConf.select(settings, "workflow.summary")
-    return name
 
 
 def _jobs(folder: Path) -> list[Path]:

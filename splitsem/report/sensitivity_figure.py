@@ -1,0 +1,96 @@
+"""The chart of how far each assumption may be off until another configuration is better than the winner."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from splitsem.report import style
+from splitsem.report.sensitivity import KNOBS, MOST, Knob, Sensitivity, format_factor
+
+_ROOM = 120.0  # beside the bars, for who takes over
+_WHOLE, _LIMITED, _CORNER = "#cfe3f1", "#0072b2", "#d55e00"
+_LONGEST = 26  # letters of a name beside a bar
+
+
+def sensitivity_figure(answers: Sequence[Sensitivity], described: str) -> Figure:
+    """One panel a goal, one bar a knob: the factors by which it may be off; the tick at 1 is what was assumed.
+
+    Beside a bar stands the value where it ends, and what takes over there. The last bar is for all knobs at a time.
+
+    Args:
+        answers: what ``sensitivity`` found.
+        described: for the header.
+    """
+    num_rows = len(KNOBS) + 1
+    about = f"{described} · a rival takes over where it is better by more than 2 %; pale: none does"
+    figure = style.new_figure(
+        8.4, 0.4 + (0.65 + 0.23 * num_rows) * max(len(answers), 1), "How sure the winners are", about
+    )
+    axes = figure.subplots(max(len(answers), 1), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, answer in zip(axes, answers, strict=False):
+        style.style_axes(ax, "", "", grid="x")
+        _draw(ax, answer)
+    if not answers:
+        style.style_axes(axes[0], "", "")
+        style.empty(axes[0], "no winner whose times are known in parts")
+        return figure
+    axes[-1].set_xlabel("Factor of what was assumed, each alone", size=9.5, color=style.INK, labelpad=6)
+    return figure
+
+
+def _draw(ax: Axes, answer: Sensitivity) -> None:
+    rows = [*zip(KNOBS, answer.reaches, strict=True)]
+    for y, (knob, reach) in enumerate(rows):
+        is_whole = not (reach.below or reach.above)
+        ax.barh(
+            y, reach.high - reach.low, left=reach.low, height=0.62, color=_WHOLE if is_whole else _LIMITED, linewidth=0
+        )
+        for factor, rival, side in ((reach.low, reach.below, -1), (reach.high, reach.above, 1)):
+            if rival:
+                _annotate(ax, y, factor, _end(knob, answer, factor, rival), side)
+    y = len(rows)
+    low, high = 1 / answer.corner, answer.corner
+    ax.barh(y, high - low, left=low, height=0.62, color=_CORNER if answer.corner_rival else _WHOLE, linewidth=0)
+    if answer.corner_rival:
+        _annotate(ax, y, high, f"{format_factor(high)}: {_short(answer.corner_rival)}", 1)
+    ax.axvline(1.0, color=style.INK, linewidth=1.1, zorder=3, gid="now")
+    ax.set_xscale("log")
+    ax.set_xlim(1 / MOST / _ROOM, MOST * _ROOM)
+    ax.xaxis.set_major_locator(FixedLocator([0.01, 0.1, 1.0, 10.0, 100.0]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+    labels = [_label(knob, answer) for knob, _ in rows]
+    ax.set_yticks(range(len(labels) + 1), [*labels, "all six, worst way"])
+    ax.set_ylim(len(labels) + 0.6, -0.6)
+    title = f"{answer.goal.title}: {answer.name}" + ("" if answer.num_rivals else ", without a rival")
+    ax.set_title(title, size=9.5, weight="bold", color=style.INK, loc="left")
+
+
+def _label(knob: Knob, answer: Sensitivity) -> str:
+    now = knob.value(answer.row, 1.0)
+    return knob.title if now.endswith("×") else f"{knob.title} ({now})"
+
+
+def _end(knob: Knob, answer: Sensitivity, factor: float, rival: str) -> str:
+    return f"{knob.value(answer.row, factor)}: {_short(rival)}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+
+
+def _annotate(ax: Axes, y: int, factor: float, text: str, side: int) -> None:
+    """Write ``text`` beside the end of a bar, on the outer side."""
+    ax.annotate(
+        text,
+        (factor, y),
+        (4 * side, 0),
+        textcoords="offset points",
+        ha="left" if side > 0 else "right",
+        va="center",
+        size=8,
+        color=style.INK,
+        zorder=4,
+    )
