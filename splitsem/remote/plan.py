@@ -16,7 +16,7 @@ from splitsem.json_files import decode
 from splitsem.tasks.task import Task
 from splitsem.training.optimiser import OptimiserSettings
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_PROBE_BYTES = 64 << 20
 _PROBE = "@probe/"
 
@@ -31,7 +31,9 @@ class Plan:
         point: name of the split point.
         granularity: which points are offered: ``layer`` or ``op``.
         precision: dtype of the network: ``float32``, ``bfloat16``, ``float16``.
-        codec: label of the codec that makes the payloads, see ``codec_label``.
+        codec: what makes the payloads: the label of a codec, see ``codec_label``, or, at the point ``output``, the name
+            of a coder of answers.
+        answer: name of the coder that makes the answers; empty where the server keeps the results.
         wire_version: version of the payload format.
         protocol_version: version of this contract.
     """
@@ -42,6 +44,7 @@ class Plan:
     granularity: str
     precision: str
     codec: str
+    answer: str = ""
     wire_version: int = wire.VERSION
     protocol_version: int = PROTOCOL_VERSION
 

@@ -81,7 +81,7 @@ def evaluate(
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
     times = stage_times(cut, frames, edge, server)
     cost = Cost.of(edge, times, statistics.fmean(frames.link_j))
-    unsplit = {split: _score_unsplit(cfg, network, split) for split in ("test", "val")}
+    unsplit = {split: score_unsplit(cfg, network, split) for split in ("test", "val")}
     sizes: Metrics = {"payload_bytes": statistics.fmean(frames.payload_bytes)}
     if sizes["payload_bytes"]:
         sizes["compression_ratio"] = point.raw_bytes / sizes["payload_bytes"]
@@ -89,10 +89,10 @@ def evaluate(
         sizes["answer_bytes"] = statistics.fmean(frames.answer_bytes)
     metrics = {
         **test.metrics,
-        **_compared(test, unsplit["test"]),
+        **compared(test, unsplit["test"]),
         "interval_over": "samples",
         "score_val": validated.metrics["score"],
-        **_compared(validated, unsplit["val"], "_val"),
+        **compared(validated, unsplit["val"], "_val"),
         "split_point": point.name,
         "split_index": point.index,
         "num_samples": test.num_samples,
@@ -154,7 +154,7 @@ def _validated(
     return score_samples(lambda x: pipeline.run(x, frames), network.task, batches)
 
 
-def _compared(scored: Scored, unsplit: Scored, suffix: str = "") -> Metrics:
+def compared(scored: Scored, unsplit: Scored, suffix: str = "") -> Metrics:
     """A score's interval, the unsplit score on the same samples, and their difference with its paired interval."""
     metrics: Metrics = {
         f"score{suffix}_unsplit": unsplit.metrics["score"],
@@ -166,7 +166,7 @@ def _compared(scored: Scored, unsplit: Scored, suffix: str = "") -> Metrics:
     return metrics
 
 
-def _score_unsplit(cfg: DictConfig, network: Network, split: str) -> Scored:
+def score_unsplit(cfg: DictConfig, network: Network, split: str) -> Scored:
     """Scores of the whole network, uncut, on the same samples; computed once a process."""
     key = (network.key, split, cfg.trainer.batch_size, cfg.workflow.num_samples)
     if key not in _unsplit:
