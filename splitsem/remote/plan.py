@@ -61,13 +61,18 @@ class Plan:
         return cls("", "", f"{_PROBE}{answer_bytes}", "", "", "")
 
     @property
+    def is_of_probes(self) -> bool:
+        """Whether the frames are probes, which nobody reads."""
+        return self.point.startswith(_PROBE)
+
+    @property
     def is_without_network(self) -> bool:
         """Whether the plan is one of ``of_probes``."""
-        return self.point.startswith(_PROBE) and not self.fingerprint
+        return self.is_of_probes and not self.fingerprint
 
     def probe_bytes(self) -> int | None:
         """Size of the answers to probes; None for a plan of real frames. Raises ConfigError beyond the limit."""
-        if not self.point.startswith(_PROBE):
+        if not self.is_of_probes:
             return None
         text = self.point.removeprefix(_PROBE)
         if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= MAX_PROBE_BYTES):

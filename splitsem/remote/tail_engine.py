@@ -259,7 +259,7 @@ class TailEngine:
             for name, remedy in remedies.items()
             if getattr(self.offer, name) != getattr(plan, name)
         ]
-        if not (plan.codec in self.codec_labels or self._is_answer(plan) or plan.is_without_network):
+        if not (plan.codec in self.codec_labels or self._is_answer(plan) or plan.is_of_probes):
             lines.append(
                 f"codec: the server reads {', '.join(self.codec_labels)}, the edge sends {plan.codec}; "
                 "start the server with the same codec="

@@ -172,7 +172,8 @@ def _measure(cfg: DictConfig, network: Network, ends: _Ends, plans: list[Plan], 
     rest = here if asks else _asked(cfg, network, ends.scored, plans[1], remote)
     scored = score_samples(lambda _: _there(next(rest)), network.task, _samples(cfg, network, cfg.workflow.num_samples))
     answers.close()  # type: ignore[attr-defined]
-    remote.open(plans[0])
+    if not asks:
+        remote.open(plans[0])
     times = {
         **_medians(_alone(cfg, network, ends.timed.fresh(), remote)),
         "measured_throughput_hz": num / (arrivals[-1] - first),

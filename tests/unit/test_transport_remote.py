@@ -144,8 +144,10 @@ def test_the_answers_of_a_whole_network_on_the_edge_are_read_by_the_server(graph
     x = torch.rand(1, 1, 8, 8)
     for coder in (None, RAW):
         end = EdgeEnd(graph.cut("output"), Quantise(8), coder, own=TOP)
-        session = engine.open(end.plan(engine.offer.weights, "layer", "float32"))
+        plan = end.plan(engine.offer.weights, "layer", "float32")
+        session, probes = engine.open(plan), engine.open(plan.probe(3))
         payload = end.payload(x)
+        assert engine.answer(probes, payload)[0] == bytes(3)
         result = end.result(Answer(0, engine.answer(session, payload)[0], 0.0, 0.0))
         assert len(payload) == 1
     with torch.inference_mode():
