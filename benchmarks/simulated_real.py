@@ -6,7 +6,8 @@
 The line has a token bucket each way; behind it, a relay that does not block adds 10 ms each way
 (harness/delaying_relay.py). Each end has a processor core of its own. For each pair, the edge runs ``workflow=offload``
 (measured) and ``workflow=split`` with both machines measured here and the link as ``workflow=measure_link`` found it
-(simulated). Bars: latency and throughput simulated within 10 % of the measured medians; the pair that the simulation
+(simulated). Bars: latency and throughput simulated within 10 % of what is measured (medians of
+frames; of three rounds each the least disturbed one, for both); the pair that the simulation
 names fastest, in each sense, is within 5 % of the best measured one.
 """
 
@@ -15,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ PAIRS = {
         ("avgpool", "quant8"),
     ],
 }
+STAGES = ("head_s", "encode_s", "edge_s", "link_busy_s", "server_s", "latency_s", "throughput_hz")
+ROUNDS = 3
 UNTRAINED = ["device=cpu", "device.num_threads=1", "trainer.max_epochs=0", "tracking=none"]
 QUICKLY = ["workflow.num_samples=60"]
 OFFLOAD = ["workflow.num_timed=60", "workflow.num_paced=200", "workflow.num_probes=20"]
@@ -89,29 +92,41 @@ def relay(line: Line, target: str) -> Iterator[str]:
             process.terminate()
 
 
-def device(address: str, overrides: list[str], pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
+def device(address: str, overrides: list[str], pairs: list[tuple[str, str]], num_rounds: int) -> list[dict[str, Any]]:
     """Measured and simulated metrics of each pair, one after the other in this process."""
     from splitsem.links.recorded import write_link_metrics
     from splitsem.remote.link_probe import ProbeSettings
-    from splitsem.workflows import measure_link, offload, split
+    from splitsem.workflows import measure_link
     from splitsem.workflows.serve import remote_transport
 
-    found, folder = [], Path(tempfile.mkdtemp())
+    folder = Path(tempfile.mkdtemp())
     cfg = configured(address, overrides, has_line=True)
     link = measure_link.measure(remote_transport(cfg), "grpc", ProbeSettings())
     write_link_metrics(link, folder / "link.json")
     recorded = ["workflow=split", "transport=recorded", f"transport.path={folder}/link.json", "hardware=local"]
-    for point, codec in pairs:
-        pair = [*overrides, *QUICKLY, f"split.point={point}", f"codec={codec}"]
-        real = offload.run(configured(address, [*pair, *OFFLOAD], has_line=True), folder).metrics
-        simulated = split.run(composed([*recorded, *pair]), folder).metrics
-        names = ("head_s", "encode_s", "edge_s", "link_s", "server_s", "latency_s", "throughput_hz", "link_busy_s")
-        row = {"point": point, "codec": codec, "payload_bytes": simulated["payload_bytes"], **vars(link)}
-        row |= {name: simulated[name] for name in (*names, "answer_s", "answer_busy_s", "answer_bytes")}
-        row |= {f"predicted_{name}": real[name] for name in names}
-        row |= {name: value for name, value in real.items() if name.startswith(("measured_", "paced_"))}
-        found.append(row)
-    return found
+    rounds = []
+    for _ in range(num_rounds):
+        rounds.append([one_pair(address, overrides, point, codec, recorded) for point, codec in pairs])
+    return [least_disturbed(rows) | vars(link) for rows in zip(*rounds, strict=True)]
+
+
+def one_pair(address: str, overrides: list[str], point: str, codec: str, recorded: list[str]) -> dict[str, Any]:
+    """One round of one pair: measured, then simulated."""
+    from splitsem.workflows import offload, split
+
+    pair, folder = [*overrides, *QUICKLY, f"split.point={point}", f"codec={codec}"], Path(tempfile.mkdtemp())
+    real = offload.run(configured(address, [*pair, *OFFLOAD], has_line=True), folder).metrics
+    simulated = split.run(composed([*recorded, *pair]), folder).metrics
+    row = {"point": point, "codec": codec, "payload_bytes": simulated["payload_bytes"]}
+    row |= {name: simulated[name] for name in STAGES}
+    row |= {f"predicted_{name}": real[name] for name in STAGES}
+    return row | {name: value for name, value in real.items() if name.startswith(("measured_", "paced_"))}
+
+
+def least_disturbed(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The least times and the highest rates of a pair's rounds: other programs only ever slow a round down."""
+    best = {name: max if name.endswith("_hz") else min for name, value in rows[0].items() if isinstance(value, float)}
+    return rows[0] | {name: choose(row[name] for row in rows) for name, choose in best.items()}
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -156,12 +171,14 @@ def main(chosen: list[str], rates_mbit: list[int]) -> None:
                     running_server(folder, settings[name], line, SERVER_CORE) as server,
                     relay(line, server) as address,
                 ):
-                    arguments = {"address": address, "overrides": settings[name], "pairs": PAIRS[name]}
+                    arguments = {"address": address, "overrides": settings[name], "pairs": PAIRS[name]} | {
+                        "num_rounds": ROUNDS
+                    }
                     rows = device_says(__file__, arguments, line, EDGE_CORE)
                 title = f"{name}, {rate_mbit} Mbit/s"
                 everything[title] = rows
                 results[title] = show(f"{title}, simulated | measured, {state_of_the_machine()}", rows)
-    Path("/tmp/simulated_real.json").write_text(json.dumps(everything))
+    Path("/tmp/simulated_real.json").write_text(json.dumps(everything))  # TEMP
     print(
         f"\n{'network, line':22}{'latency: median, worst':>26}{'throughput: median, worst':>28}{'winners behind':>20}"
     )
