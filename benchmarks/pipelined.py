@@ -37,19 +37,19 @@ def device(address: str, overrides: list[str], names: list[str]) -> dict[str, di
     from hydra.utils import instantiate
 
     from splitsem.remote.ends import EdgeEnd
-    from splitsem.remote.plan import Plan, codec_label, weights_digest
+    from splitsem.remote.plan import weights_digest
     from splitsem.workflows import assemble
     from splitsem.workflows.serve import engine_for, remote_transport
 
     cfg = configured(address, overrides, has_line=True)
     network, codec = assemble.network(cfg), instantiate(cfg.codec)
-    engine, remote = engine_for(cfg, network), remote_transport(cfg).edge_end()
-    weights, label = weights_digest(network.model), codec_label(codec)
+    engine, remote = engine_for(cfg, network, coders=[network.task.answer_coder()]), remote_transport(cfg).edge_end()
+    weights, coder = weights_digest(network.model), network.task.answer_coder()
     samples = [x for x, _ in assemble.test_batches(network.task, network.placement, 1, 100)]
     found = {}
     for point in SPLITS:
-        plan = Plan(network.graph.fingerprint, weights, point, "layer", "float32", label)
-        end = EdgeEnd(network.graph.cut(point), codec)
+        end = EdgeEnd(network.graph.cut(point), codec, coder)
+        plan = end.plan(weights, "layer", "float32")
         payload, session = end.payload(samples[0]), engine.open(plan)
         stages = partial(end.payload, samples[0]), partial(engine.answer, session, payload)
         remote.open(plan)

@@ -25,11 +25,13 @@ BRIEFLY = ["device=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=2"
 
 
 @contextmanager
-def running_server(folder: Path, overrides: Sequence[str], line: Line | None = None) -> Iterator[str]:
-    """Run ``workflow=serve`` while the context lasts; gives the address that the edge connects to."""
+def running_server(
+    folder: Path, overrides: Sequence[str], line: Line | None = None, core: int | None = None
+) -> Iterator[str]:
+    """Run ``workflow=serve`` while the context lasts, on one ``core`` or any; gives the address to connect to."""
     bind = f"{SERVER_ADDRESS if line else '127.0.0.1'}:0"
     folder.mkdir(parents=True)
-    command = [sys.executable, str(ROOT / "run.py"), "workflow=serve", f"transport.bind={bind}", *overrides]
+    command = [*_on(core), sys.executable, str(ROOT / "run.py"), "workflow=serve", f"transport.bind={bind}", *overrides]
     if line:
         command.append("transport.security.insecure=true")
     with (folder / "log.txt").open("w") as log:
@@ -49,11 +51,11 @@ def running_server(folder: Path, overrides: Sequence[str], line: Line | None = N
             process.kill()
 
 
-def device_says(script: str, arguments: dict[str, Any], line: Line | None = None) -> Any:
-    """The last line that ``python SCRIPT ARGUMENTS_AS_JSON`` prints, read as JSON."""
-    command = [sys.executable, script, json.dumps(arguments)]
+def device_says(script: str, arguments: dict[str, Any], line: Line | None = None, core: int | None = None) -> Any:
+    """The last line that ``python SCRIPT ARGUMENTS_AS_JSON``, on one ``core`` or any, prints, read as JSON."""
+    command = [*_on(core), sys.executable, script, json.dumps(arguments)]
     process = _start(line, line.device if line else "", command, subprocess.PIPE, subprocess.PIPE)
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=1200)
     if process.returncode:
         raise RuntimeError(f"the device failed: {err}")
     return json.loads(out.splitlines()[-1])
@@ -61,11 +63,15 @@ def device_says(script: str, arguments: dict[str, Any], line: Line | None = None
 
 def configured(address: str, overrides: Sequence[str], has_line: bool) -> DictConfig:
     """The configuration of ``workflow=offload`` to the server at ``address``, for this process."""
+    extra = ["transport.security.insecure=true"] if has_line else []
+    return composed(["workflow=offload", f"transport.target={address}", *extra, *overrides])
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """A configuration as ``run.py`` composes it, for this process."""
     torch.set_num_threads(1)
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        extra = ["transport.security.insecure=true"] if has_line else []
-        target = f"transport.target={address}"
-        cfg = compose("config", ["workflow=offload", target, *extra, *overrides], return_hydra_config=True)
+        cfg = compose("config", list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     return cfg
 
@@ -82,6 +88,10 @@ def state_of_the_machine() -> str:
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
     now = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     return f"{now} UTC, {os.cpu_count()} cores, load {load}, torch {torch.__version__}, grpcio {grpc.__version__}"
+
+
+def _on(core: int | None) -> list[str]:
+    return [] if core is None else ["taskset", "-c", str(core)]
 
 
 def _start(line: Line | None, namespace: str, command: list[str], stdout: Any, stderr: Any) -> subprocess.Popen[str]:

@@ -41,18 +41,19 @@ class Line:
 
     def set_rate(self, rate_bps: float, burst_bytes: int = 5_000, queue_bytes: int = 60_000) -> "Line":
         """This line with another rate; a queue of ``queue_bytes`` holds what comes faster, and drops the rest."""
-        shape = f"tbf rate {round(rate_bps)}bit burst {burst_bytes} limit {queue_bytes}".split()
+        shape = _bucket(rate_bps, burst_bytes, queue_bytes)
         _run("ip", "netns", "exec", self.device, "tc", "qdisc", "replace", "dev", "here", "root", *shape)
         return Line(self.device, self.server, rate_bps)
 
 
 @contextmanager
 def rate_limited_line(
-    name: str, rate_bps: float, burst_bytes: int = 5_000, queue_bytes: int = 60_000
+    name: str, rate_bps: float, burst_bytes: int = 5_000, queue_bytes: int = 60_000, both: bool = False
 ) -> Iterator[Line]:
     """A line that is up while the context lasts; ``name`` and the process id name its namespaces.
 
-    The token bucket holds ``burst_bytes`` and the queue ``queue_bytes``; the line does not slow the server's answers.
+    The token bucket holds ``burst_bytes`` and the queue ``queue_bytes``; the line slows the server's answers only where
+    ``both`` ways have a token bucket.
 
     Raises:
         NoNamespacesError: the user is not root, ip or tc is missing, or the kernel refuses.
@@ -69,7 +70,11 @@ def rate_limited_line(
             for namespace, end, address in ((device, "here", DEVICE_ADDRESS), (server, "there", SERVER_ADDRESS)):
                 _run("ip", "-n", namespace, "address", "add", f"{address}/24", "dev", end)
                 _run("ip", "-n", namespace, "link", "set", end, "up")
+                _run("ip", "-n", namespace, "link", "set", "lo", "up")
             line = Line(device, server, rate_bps).set_rate(rate_bps, burst_bytes, queue_bytes)
+            if both:
+                shape = _bucket(rate_bps, burst_bytes, queue_bytes)
+                _run("tc", "-n", server, "qdisc", "add", "dev", "there", "root", *shape)
         except subprocess.CalledProcessError as exc:
             raise NoNamespacesError(f"no network namespaces here: {exc.stderr.strip()}") from exc
         yield line
@@ -81,6 +86,10 @@ def rate_limited_line(
 def environment(**settings: str) -> Mapping[str, str]:
     """This process's environment for its children: one thread each, no telemetry."""
     return os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", **settings}
+
+
+def _bucket(rate_bps: float, burst_bytes: int, queue_bytes: int) -> list[str]:
+    return f"tbf rate {round(rate_bps)}bit burst {burst_bytes} limit {queue_bytes}".split()
 
 
 def _run(*command: str) -> None:

@@ -20,7 +20,7 @@ class Machine(ABC):
         active_w: electrical power while computing, in watts.
         idle_w: electrical power while waiting, in watts.
         timing: source of the machine's times: ``"roofline"``, ``"lut"`` or ``"measured"``.
-        coding_bytes_per_s: see ``cost.coding_rate``; None for the machine that this process runs on.
+        coding_bytes_per_s: see ``cost.coding_rate``; None where it is not known, or is this process's own.
     """
 
     coding_bytes_per_s: float | None = None
@@ -33,8 +33,16 @@ class Machine(ABC):
         """Seconds this machine needs for one sample through ``half``; 0.0 where nothing is computed."""
 
     def coding_factor(self) -> float:
-        """Seconds of coding on this machine for each second of it that this process measures."""
-        return 1.0 if self.coding_bytes_per_s is None else coding_rate_here() / self.coding_bytes_per_s
+        """Seconds of coding on this machine for each second of it that this process measures.
+
+        Raises:
+            ConfigError: the machine has no coding rate, which its other figures do not tell.
+        """
+        if self.coding_bytes_per_s is None:
+            raise ConfigError(
+                "a modelled machine needs coding_bytes_per_s in its file: run python -m splitsem.cost.coding_rate there"
+            )
+        return coding_rate_here() / self.coding_bytes_per_s
 
 
 class Roofline(Machine):
@@ -103,14 +111,6 @@ class Roofline(Machine):
         """FLOP per byte above which a long operation is bound by arithmetic: ``efficiency · peak / memory rate``."""
         return self.efficiency * self.peak_flops_per_s / self.memory_bytes_per_s
 
-    def coding_factor(self) -> float:
-        """See Machine. Raises ConfigError without a coding rate, since the peak does not tell it."""
-        if self.coding_bytes_per_s is None:
-            raise ConfigError(
-                "a modelled machine needs coding_bytes_per_s in its file: run python -m splitsem.cost.coding_rate there"
-            )
-        return super().coding_factor()
-
     def time_s(self, half: Half) -> float:
         """Seconds for one sample through ``half``, from the LUT if given. Raises ConfigError where the LUT lacks it."""
         if not half.ops:
@@ -174,6 +174,10 @@ class Local(Machine):
         self.budget_s = budget_s
         self._lut = None if lut is None else read_lut(lut)
         self.timing = "measured" if self._lut is None else "lut"
+
+    def coding_factor(self) -> float:
+        """See Machine: what this process measures is this machine's, and stays as it is."""
+        return 1.0
 
     def time_s(self, half: Half) -> float:
         """Median seconds for one sample through ``half``, measured by this call, or read from the LUT (ConfigError)."""

@@ -50,11 +50,13 @@ class Link(ABC):
         is_lossy: whether a channel with a seed of its own may damage or lose payloads.
         bandwidth_bps: bits a second to the server; None where the link has no one rate.
         rtt_s: round-trip time of the idle link, in seconds; None where it is not known.
+        frame_s: processor seconds that the software of the transport takes at each end for a payload and its answer.
     """
 
     is_lossy: ClassVar[bool] = False
     bandwidth_bps: float | None = None
     rtt_s: float | None = None
+    frame_s: float = 0.0
 
     @abstractmethod
     def send(self, payload: bytes, protected_bytes: int | None = None) -> LinkReport:

@@ -2,7 +2,7 @@
 
     {"schema": "splitsem.link/1", "date": "2026-11-22T06:00:00+00:00", "target": "192.168.1.20:50051",
      "transport": "grpc", "rtt_s": {"median": 0.004, "p95": 0.009}, "loss": null, "up_bps": 2.1e7, "down_bps": 9.0e7,
-     "num_rtts": 100, "num_packets": 0, "versions": {"splitsem": "0.1.0", ...}}
+     "frame_s": 3.0e-4, "num_rtts": 100, "num_packets": 0, "versions": {"splitsem": "0.1.0", ...}}
 
 `transport=recorded transport.path=FILE` and the rate controller's `link` read the file.
 """
@@ -34,6 +34,7 @@ class LinkMetrics:
         rtt_p95_s: 95th percentile of the round-trip time.
         up_bps: goodput from the edge to the server, bits per second.
         down_bps: goodput from the server to the edge, bits per second.
+        frame_s: processor seconds that the transport's software takes at each end for a frame and its answer.
         loss: share of datagrams that did not arrive, 0…1; None where TCP hides it.
         num_rtts: round trips behind ``rtt_s``.
         num_packets: datagrams behind ``loss``.
@@ -47,13 +48,14 @@ class LinkMetrics:
     rtt_p95_s: float
     up_bps: float
     down_bps: float
+    frame_s: float = 0.0
     loss: float | None = None
     num_rtts: int = 0
     num_packets: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("rtt_s", "rtt_p95_s"):
+        for name in ("rtt_s", "rtt_p95_s", "frame_s"):
             if not (isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
         for name in ("up_bps", "down_bps"):
@@ -66,6 +68,9 @@ class LinkMetrics:
 class RecordedLink(SimulatedLink):
     """A simulated link with the round-trip time and the goodput both ways that ``workflow=measure_link`` found.
 
+    Both ends' software is part of the measured round trip. It is work of the ends (``frame_s``), so the link delays by
+    what is left.
+
     Args:
         path: the file that ``workflow=measure_link`` wrote.
         energy_j_per_bit: joules the sender spends on each payload bit; not measured.
@@ -77,8 +82,12 @@ class RecordedLink(SimulatedLink):
     def __init__(self, path: str, energy_j_per_bit: float = 0.0) -> None:
         self.metrics = read_link_metrics(path)
         super().__init__(
-            self.metrics.up_bps, self.metrics.rtt_s, energy_j_per_bit, down_bandwidth_bps=self.metrics.down_bps
+            self.metrics.up_bps,
+            max(0.0, self.metrics.rtt_s - 2 * self.metrics.frame_s),
+            energy_j_per_bit,
+            down_bandwidth_bps=self.metrics.down_bps,
         )
+        self.frame_s = self.metrics.frame_s
 
 
 def write_link_metrics(link: LinkMetrics, path: str | Path) -> None:
@@ -114,6 +123,7 @@ class _File(JsonFile, kw_only=True):
     loss: float | None
     up_bps: float
     down_bps: float
+    frame_s: float
     num_rtts: int
     num_packets: int
     versions: dict[str, str]

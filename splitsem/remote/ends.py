@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -15,13 +15,12 @@ from torch import Tensor
 
 from splitsem.codecs.codec import Codec
 from splitsem.codecs.fields import Payload
-from splitsem.codecs.tensorwise import Identity
 from splitsem.cost.lut import Lut
-from splitsem.errors import PayloadError
-from splitsem.remote.plan import Plan
+from splitsem.remote.plan import Plan, codec_label
 from splitsem.remote.ssh_inventory import Start
-from splitsem.remote.tail_engine import TailEngine
+from splitsem.remote.tail_engine import TailEngine, contiguous
 from splitsem.split.cut import Cut
+from splitsem.tasks.answer import AnswerCoder
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Answer:
 
     Attributes:
         request_id: number of the frame, from 0.
-        payload: the tail's output in the wire format, identity codec.
-        server_s: seconds of decoding, tail and encoding the output.
+        payload: the answer's bytes, see ``Plan.answer``; empty as an acknowledgement, and for a frame that was lost.
+        server_s: seconds of decoding, tail and encoding the answer.
         queue_s: seconds that the frame waited on the server before ``server_s``.
     """
 
@@ -39,13 +38,6 @@ class Answer:
     payload: Payload
     server_s: float
     queue_s: float
-
-    def output(self) -> Tensor:
-        """The tail's output. Raises PayloadError."""
-        tensors = Identity().decode(self.payload)  # type: ignore[arg-type]
-        if len(tensors) != 1:
-            raise PayloadError(f"expected one output tensor, got {len(tensors)}")
-        return tensors[0]
 
 
 @dataclass
@@ -165,39 +157,82 @@ class RemoteTransport(ABC):
         """The end that answers frames from ``engine``; nothing is bound yet."""
 
 
+@dataclass
+class EdgeTimes:
+    """Seconds on the edge, one value a sample, in the order of the samples.
+
+    Attributes:
+        head_s: the head.
+        encode_s: making the payload.
+        answer_decode_s: making the result of the answer.
+    """
+
+    head_s: list[float] = field(default_factory=list)
+    encode_s: list[float] = field(default_factory=list)
+    answer_decode_s: list[float] = field(default_factory=list)
+
+    @property
+    def edge_s(self) -> list[float]:
+        """All the work of the edge on each sample that has its result."""
+        return [sum(times_s) for times_s in zip(self.head_s, self.encode_s, self.answer_decode_s, strict=False)]
+
+
 class EdgeEnd:
-    """Head and codec as they run on the edge.
+    """What runs on the edge: the head, what makes payloads of its features, and what reads the answers.
+
+    Args:
+        cut: whose head runs here.
+        codec: makes the payloads.
+        coder: reads the answers; None: the server keeps the results.
+        own: makes the payloads in the codec's place, at the cut ``output``: answers for the server.
 
     Attributes:
         began: start of each payload (``time.perf_counter``), the oldest first.
-        edge_s: seconds that each payload took.
+        times: what each sample took.
     """
 
-    def __init__(self, cut: Cut, codec: Codec) -> None:
-        self.cut, self.codec = cut, codec
+    def __init__(self, cut: Cut, codec: Codec, coder: AnswerCoder | None, own: AnswerCoder | None = None) -> None:
+        self.cut, self.codec, self.coder, self.own = cut, codec, coder, own
         self.began: deque[float] = deque()
-        self.edge_s: list[float] = []
+        self.times = EdgeTimes()
         self._local: deque[Tensor | None] = deque()
 
+    def fresh(self) -> "EdgeEnd":
+        """An end like this one that has seen no sample."""
+        return EdgeEnd(self.cut, self.codec, self.coder, self.own)
+
+    def plan(self, weights: str, granularity: str, precision: str) -> Plan:
+        """What this end must agree on with the server; the arguments are described in ``Plan``."""
+        codec = codec_label(self.codec) if self.own is None else self.own.name
+        answer = "" if self.coder is None else self.coder.name
+        return Plan(self.cut.fingerprint, weights, self.cut.point.name, granularity, precision, codec, answer)
+
+    @torch.inference_mode()
     def payload(self, x: Tensor) -> bytes:
-        """The payload of head and codec for one sample ``(1, *input_shape)``."""
+        """The payload for one sample ``(1, *input_shape)``."""
         began = time.perf_counter()
-        with torch.inference_mode():
-            z = self.cut.head(x)
-            payload = self.codec.payload(z)
-            self._local.append(self.codec.local_output(z))
+        z = self.cut.head(x)
+        made = time.perf_counter()
+        payload = self.codec.payload(z) if self.own is None else self.own.encode(z[0])
+        self._local.append(self.codec.local_output(z) if self.own is None else None)
         self.began.append(began)
-        self.edge_s.append(time.perf_counter() - began)
+        self.times.head_s.append(made - began)
+        self.times.encode_s.append(time.perf_counter() - made)
         return payload
 
-    def result(self, answer: Answer) -> Tensor:
-        """The result of the oldest payload without a result, from the answer to this payload. Raises PayloadError.
+    @torch.inference_mode()
+    def result(self, answer: Answer) -> Tensor | None:
+        """The result of the oldest payload without a result, as an output ``(1, *output_shape)``; None: on the server.
 
         A codec with local outputs combines the local output and the answer; if the frame was lost on its way, the
-        result is the local output alone.
+        result is the local output alone. Raises PayloadError.
         """
+        began = time.perf_counter()
         local = self._local.popleft()
-        if local is None:
-            return answer.output()
-        with torch.inference_mode():
-            return self.codec.combine(local, answer.output() if answer.payload else None)
+        result = None
+        if self.coder is not None and (answer.payload or local is None):
+            result = self.coder.as_output(self.coder.decode(contiguous(answer.payload)))
+        if local is not None:
+            result = self.codec.combine(local, result)
+        self.times.answer_decode_s.append(time.perf_counter() - began)
+        return result

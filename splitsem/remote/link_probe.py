@@ -30,6 +30,7 @@ class ProbeSettings:
         enough_s: a transfer that takes so many seconds need not be longer.
         most_bytes: longest transfer.
         num_transfers: transfers of the longest size; the median counts.
+        num_frames: empty frames in a stream, whose processor time is taken.
         num_loss_packets: datagrams to send for counting losses.
         loss_rate_share: rate of these datagrams as a share of the goodput up, so that haste causes no losses.
     """
@@ -39,11 +40,12 @@ class ProbeSettings:
     enough_s: float = 0.5
     most_bytes: int = 16 << 20
     num_transfers: int = 3
+    num_frames: int = 500
     num_loss_packets: int = 1000
     loss_rate_share: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("num_rtts", "num_transfers", "num_loss_packets"):
+        for name in ("num_rtts", "num_transfers", "num_frames", "num_loss_packets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not _FIRST_BYTES <= self.most_bytes <= MAX_PROBE_BYTES:
@@ -89,6 +91,19 @@ def measure_down(remote: RemoteTail, settings: ProbeSettings, rtt_s: float) -> f
         return second_s - first_s
 
     return _goodput(fetch_s, settings, rtt_s)
+
+
+def measure_frame(remote: RemoteTail, settings: ProbeSettings) -> float:
+    """Seconds of this process's processor for one frame of a stream and its answer: the transport's own work here.
+
+    The server's work is taken to be as much, since it runs the same software the other way round.
+    """
+    remote.open(Plan.of_probes(0))
+    began_s = 0.0
+    for answer in remote.stream(b"" for _ in range(_WARM_UP + settings.num_frames)):
+        if answer.request_id == _WARM_UP - 1:
+            began_s = time.process_time()
+    return (time.process_time() - began_s) / settings.num_frames
 
 
 def measure_loss(transport: UdpTransport, settings: ProbeSettings, up_bps: float) -> tuple[float, int]:

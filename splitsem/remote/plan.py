@@ -16,7 +16,7 @@ from splitsem.json_files import decode
 from splitsem.tasks.task import Task
 from splitsem.training.optimiser import OptimiserSettings
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_PROBE_BYTES = 64 << 20
 _PROBE = "@probe/"
 
@@ -31,7 +31,9 @@ class Plan:
         point: name of the split point.
         granularity: which points are offered: ``layer`` or ``op``.
         precision: dtype of the network: ``float32``, ``bfloat16``, ``float16``.
-        codec: label of the codec that makes the payloads, see ``codec_label``.
+        codec: what makes the payloads: the label of a codec, see ``codec_label``, or, at the point ``output``, the name
+            of a coder of answers.
+        answer: name of the coder that makes the answers; empty where the server keeps the results.
         wire_version: version of the payload format.
         protocol_version: version of this contract.
     """
@@ -42,6 +44,7 @@ class Plan:
     granularity: str
     precision: str
     codec: str
+    answer: str = ""
     wire_version: int = wire.VERSION
     protocol_version: int = PROTOCOL_VERSION
 
@@ -58,13 +61,18 @@ class Plan:
         return cls("", "", f"{_PROBE}{answer_bytes}", "", "", "")
 
     @property
+    def is_of_probes(self) -> bool:
+        """Whether the frames are probes, which nobody reads."""
+        return self.point.startswith(_PROBE)
+
+    @property
     def is_without_network(self) -> bool:
         """Whether the plan is one of ``of_probes``."""
-        return self.point.startswith(_PROBE) and not self.fingerprint
+        return self.is_of_probes and not self.fingerprint
 
     def probe_bytes(self) -> int | None:
         """Size of the answers to probes; None for a plan of real frames. Raises ConfigError beyond the limit."""
-        if not self.point.startswith(_PROBE):
+        if not self.is_of_probes:
             return None
         text = self.point.removeprefix(_PROBE)
         if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= MAX_PROBE_BYTES):

@@ -60,7 +60,7 @@ class Profiler:
         if not 0 <= pause_s < float("inf"):
             raise PayloadError(f"expected a pause of 0 s or more, got {pause_s}")
         if not self._measuring.acquire(blocking=False):
-            raise BusyError("the server is measuring itself for another device: ask again later")
+            raise BusyError("the server is measuring itself for another edge: ask again later")
         try:
             budget_s = min(budget_s, self.most_s / (len(names) + bool(payload)))
             pause_s = min(pause_s, _MAX_PAUSE_S)

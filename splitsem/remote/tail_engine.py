@@ -20,6 +20,7 @@ from splitsem.remote.plan import MAX_PROBE_BYTES, Plan, builtin_decoders, codec_
 from splitsem.remote.server_metrics import ServerMetrics
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
+from splitsem.tasks.answer import AnswerCoder, Values
 
 
 @dataclass(eq=False)
@@ -106,7 +107,8 @@ class _Session(NamedTuple):
     point: SplitPoint
     tail: Callable[..., Tensor]
     probe_bytes: int | None  # size of the answers in a session of probes, see Plan.probe
-    decoder: Codec
+    decoder: Codec | AnswerCoder
+    coder: AnswerCoder | None  # None: the result stays here
 
 
 class TailEngine:
@@ -119,6 +121,7 @@ class TailEngine:
         precision: of the network.
         codecs: decoders beyond the built-in ones; a codec that brings its own
             tail answers from that tail.
+        coders: of answers, beyond that of all values of the output.
         max_sessions: tails kept; the tail unused for longest makes room, and its users open their plan again.
         max_batch: the most samples in one payload.
         micro_batch: samples of several clients' frames that may run together, see ``Batcher``; 1 runs each frame alone.
@@ -134,6 +137,7 @@ class TailEngine:
         granularity: str = "layer",
         precision: str = "float32",
         codecs: Sequence[Codec] = (),
+        coders: Sequence[AnswerCoder] = (),
         max_sessions: int = 64,
         max_batch: int = 256,
         micro_batch: int = 1,
@@ -149,6 +153,8 @@ class TailEngine:
         self.max_sessions, self.max_batch, self.micro_batch = max_sessions, max_batch, micro_batch
         self._by_label = {codec_label(codec): codec for codec in (*builtin_decoders(), *codecs)}
         self.codec_labels = tuple(self._by_label)
+        raw = Values(graph.point("output").tensors[0].shape[1:])
+        self.coders = {coder.name: coder for coder in (*coders, raw)}
         self._identity = Identity()
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._lock = threading.Lock()
@@ -170,21 +176,25 @@ class TailEngine:
         key = hashlib.sha256(plan.to_json().encode()).hexdigest()[:16]
         with self._lock:
             if key not in self._sessions:
-                own_tail = self._by_label[plan.codec].tail if probe_bytes is None else None
+                decoder = self.coders[plan.codec] if self._is_answer(plan) else self.decoder(plan.codec)
+                own_tail = decoder.tail if isinstance(decoder, Codec) and probe_bytes is None else None
                 tail = self.graph.cut(point).with_tail(own_tail).tail
                 is_shared = self.micro_batch > 1 and point.is_batched
                 runs = Batcher(tail, self.micro_batch) if is_shared else tail
-                self._sessions[key] = _Session(point, runs, probe_bytes, self.decoder(plan.codec))
+                coder = self.coders[plan.answer] if plan.answer else None
+                self._sessions[key] = _Session(point, runs, probe_bytes, decoder, coder)
                 if len(self._sessions) > self.max_sessions:
                     self._sessions.popitem(last=False)
         self.metrics.opened(True, self._num_tails())
-        log.info("Agreed on %s with %s", plan.point, plan.codec, extra={"session": key})
+        answer = plan.answer or "nothing, the results stay here"
+        log.info("Agreed on %s with %s, answering %s", plan.point, plan.codec, answer, extra={"session": key})
         return key
 
     def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> tuple[bytes | memoryview, float]:
-        """The tail's output for one payload (wire format, identity codec) and the seconds it took.
+        """What the plan's coder makes of the tail's output for one payload, and the seconds that all of it took.
 
-        ``queue_s`` is how long the payload waited before the call, for the metrics.
+        The answer is empty where the result stays here. A payload of several samples gets their answers, one after the
+        other. ``queue_s`` is how long the payload waited before the call, for the metrics.
 
         Raises SessionError when the session is not open here, PayloadError when the payload is damaged or does not
         fit the session's split point.
@@ -202,12 +212,16 @@ class TailEngine:
     def compute(self, chosen: _Session, payload: Payload, over: Callable[..., object]) -> bytes:
         """As ``answer``, but neither counts nor times; calls ``over`` with the name of each finished stage."""
         with torch.inference_mode():
-            z_hat = read_payload(chosen.decoder, payload)
-            check_fit(z_hat, chosen.point, self.max_batch)
+            if isinstance(chosen.decoder, AnswerCoder):
+                z_hat: Tensors = (chosen.decoder.as_output(chosen.decoder.decode(contiguous(payload))),)
+            else:
+                z_hat = read_payload(chosen.decoder, payload)
+                check_fit(z_hat, chosen.point, self.max_batch)
             over("decode")
-            output = chosen.tail(*(tensor.to(self.device) for tensor in z_hat))
+            output = chosen.tail(*(tensor.to(self.device) for tensor in z_hat)).cpu()  # a GPU is done only then
             over("tail")
-            answer = self._identity.encode((output,))
+            coder = chosen.coder
+            answer = b"" if coder is None else b"".join(map(coder.encode, output.split(1)))
             over("encode", len(answer))
         return answer
 
@@ -229,7 +243,7 @@ class TailEngine:
         return self._by_label.get(label, self._identity)
 
     def disagreements(self, plan: Plan) -> list[str]:
-        """A line with a remedy for each disagreement of this server and the plan."""
+        """A line with a remedy for each disagreement of this server and the edge's plan."""
         remedies = {
             "protocol_version": "run the same splitsem on both ends",
             "wire_version": "run the same splitsem on both ends",
@@ -241,23 +255,37 @@ class TailEngine:
         if plan.is_without_network:
             remedies = {name: remedy for name, remedy in remedies.items() if name.endswith("_version")}
         lines = [
-            f"{name}: the server has {getattr(self.offer, name)}, the device {getattr(plan, name)}; {remedy}"
+            f"{name}: the server has {getattr(self.offer, name)}, the edge {getattr(plan, name)}; {remedy}"
             for name, remedy in remedies.items()
             if getattr(self.offer, name) != getattr(plan, name)
         ]
-        if plan.codec not in self.codec_labels and not plan.is_without_network:
+        if not (plan.codec in self.codec_labels or self._is_answer(plan) or plan.is_of_probes):
             lines.append(
-                f"codec: the server reads {', '.join(self.codec_labels)}, the device sends {plan.codec}; "
+                f"codec: the server reads {', '.join(self.codec_labels)}, the edge sends {plan.codec}; "
                 "start the server with the same codec="
             )
+        if plan.answer and plan.answer not in self.coders:
+            lines.append(
+                f"answer: the server answers {' or '.join(self.coders)}, the edge needs {plan.answer}; "
+                "give both ends the same task= and answer="
+            )
         return lines
+
+    def _is_answer(self, plan: Plan) -> bool:
+        """Whether the payloads are answers: the whole network runs on the edge, and the server needs what it found."""
+        return plan.point == "output" and plan.codec in self.coders
 
 
 def read_payload(decoder: Codec, payload: Payload) -> Tensors:
     """The tensors of a payload as it arrived. Raises PayloadError."""
-    if isinstance(payload, Pieces) and not isinstance(decoder, Identity):
-        payload = bytes(payload)  # codecs read bytes; only the codec with large bodies can spare the copy
+    if not isinstance(decoder, Identity):  # the codec with large bodies, which can spare the copy
+        payload = contiguous(payload)
     return decoder.read(payload)
+
+
+def contiguous(payload: Payload) -> bytes | memoryview:
+    """The payload in one piece, for whoever cannot read pieces."""
+    return bytes(payload) if isinstance(payload, Pieces) else payload
 
 
 def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> int:

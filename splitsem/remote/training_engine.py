@@ -13,7 +13,7 @@ from splitsem.errors import BusyError, ConfigError, PayloadError, SessionError
 from splitsem.remote.plan import TrainingPlan, task_name
 from splitsem.remote.tail_engine import TailEngine, check_fit, read_payload
 from splitsem.remote.tail_trainer import TailTrainer
-from splitsem.remote.training_messages import Kind, Request
+from splitsem.remote.training_messages import Kind, Request, one_tensor
 from splitsem.split.graph import SplitGraph
 from splitsem.split.trainable import TrainableCut
 from splitsem.tasks.task import Task
@@ -66,7 +66,7 @@ class CommonTail:
         with self._lock:
             if version != self.version:
                 raise ConfigError(
-                    "the common tail has changed since this device began: its round is over, or another one trained at "
+                    "the common tail has changed since this edge began: its round is over, or another one trained at "
                     "the same time, which is for federated.tail=averaged"
                 )
             if not self.is_averaged:
@@ -120,8 +120,8 @@ class CommonTails:
         point = known.cut.evaluation.point.name
         if (point, known.is_averaged) != (plan.point, plan.is_averaged):
             raise ConfigError(
-                f"this group trains the tail at {point}, averaged: {known.is_averaged}; the device wants "
-                f"{plan.point}, averaged: {plan.is_averaged}: give all devices the same split.point and federated.tail"
+                f"this group trains the tail at {point}, averaged: {known.is_averaged}; the edge wants "
+                f"{plan.point}, averaged: {plan.is_averaged}: give all edges the same split.point and federated.tail"
             )
         self._used_s[plan.group] = self._clock()
         return known
@@ -220,7 +220,7 @@ class TrainingEngine:
         lines = self.engine.disagreements(plan)
         mine = {"training_fingerprint": self.training.fingerprint, "task": task_name(self.task)}
         lines += [
-            f"{name}: the server has {ours}, the device {getattr(plan, name)}; give both ends the same model= and task="
+            f"{name}: the server has {ours}, the edge {getattr(plan, name)}; give both ends the same model= and task="
             for name, ours in mine.items()
             if getattr(plan, name) != ours
         ]
@@ -232,7 +232,7 @@ class TrainingEngine:
             known = self._sessions.get(key)
             if known is None or known.num_requests:
                 if known is None and len(self._sessions) >= self.limits.max_trainers:
-                    raise BusyError(f"the server trains for {len(self._sessions)} devices already, and takes no more")
+                    raise BusyError(f"the server trains for {len(self._sessions)} edges already, and takes no more")
                 self._sessions[key] = self._session(plan)
         return key
 
@@ -295,7 +295,7 @@ class TrainingEngine:
             return b""
         if request.kind is Kind.STEP:
             z_hat = read_payload(self.engine.decoder(session.plan.codec), request.payload)
-            y = _labels(request.labels)
+            y = one_tensor(request.labels, "labels")
             num_samples = check_fit(z_hat, cut.point, self.limits.max_batch)
             if not y.dim() or len(y) != num_samples:
                 raise PayloadError(f"expected labels of {num_samples} samples, got shape {tuple(y.shape)}")
@@ -344,10 +344,3 @@ class TrainingEngine:
             if (now - session.used_s > self.limits.idle_s or is_over) and not session.lock.locked():
                 del self._sessions[key]
         self._commons.forget_idle({session.plan.group for session in self._sessions.values()} - {""})
-
-
-def _labels(payload: bytes | memoryview) -> Tensor:
-    tensors = Identity().decode(payload)  # type: ignore[arg-type]
-    if len(tensors) != 1:
-        raise PayloadError(f"expected one tensor of labels, got {len(tensors)}")
-    return tensors[0]

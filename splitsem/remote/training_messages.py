@@ -8,7 +8,11 @@ import struct
 from enum import IntEnum
 from typing import NamedTuple
 
+from torch import Tensor
+
 from splitsem.codecs import wire
+from splitsem.codecs.fields import Payload
+from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import PayloadError
 
 _DOUBLE = struct.Struct("<d")
@@ -88,3 +92,11 @@ class StepReply(NamedTuple):
         reader = wire.Reader(message)
         loss, tail_norm = (_DOUBLE.unpack(reader.take(_DOUBLE.size, what))[0] for what in ("loss", "norm"))
         return cls(loss, tail_norm, reader.rest())
+
+
+def one_tensor(payload: Payload, what: str) -> Tensor:
+    """The only tensor of a payload in the wire format of Identity. Raises PayloadError, which names ``what``."""
+    tensors = Identity().decode(payload)  # type: ignore[arg-type]
+    if len(tensors) != 1:
+        raise PayloadError(f"expected one tensor of {what}, got {len(tensors)}")
+    return tensors[0]

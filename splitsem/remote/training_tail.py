@@ -16,7 +16,7 @@ from splitsem.remote.ends import Answer, RemoteTransport, TailServer
 from splitsem.remote.plan import TrainingPlan
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.training_engine import TrainingEngine
-from splitsem.remote.training_messages import Kind, Request, StepReply
+from splitsem.remote.training_messages import Kind, Request, StepReply, one_tensor
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,8 @@ class TrainingTail(ABC):
 
     def evaluate(self, payload: bytes) -> Tensor:
         """The tail's output for encoded features, in eval mode and with the tail's present weights."""
-        return self._ask(Request(Kind.EVALUATE, self._head_norm, payload))[0].output()
+        answer, _ = self._ask(Request(Kind.EVALUATE, self._head_norm, payload))
+        return one_tensor(answer.payload, "output")
 
     def keep(self) -> None:
         """Let the server remember the tail's present weights."""

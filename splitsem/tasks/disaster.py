@@ -211,7 +211,7 @@ class SegmentationIoU(MulticlassConfusionMatrix):
     """
 
     def __init__(self, class_names: Sequence[str], ignore_index: int) -> None:
-        super().__init__(num_classes=len(class_names), ignore_index=ignore_index)
+        super().__init__(num_classes=len(class_names), ignore_index=ignore_index, validate_args=False)  # twice as fast
         self._class_names = tuple(class_names)
 
     def update(self, preds: Tensor, target: Tensor) -> None:

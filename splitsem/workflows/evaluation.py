@@ -94,9 +94,9 @@ def evaluate(
         first = test.metrics, frames
         repeated = replay.repeat(cfg.transport, recording, decoder, task, first, channel_seeds)
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
-    times = stage_times(cut, frames, edge, server)
+    times = stage_times(cut, frames, edge, server, link.frame_s)
     cost = Cost.of(edge, times, statistics.fmean(frames.link_j))
-    unsplit = {split: _score_unsplit(cfg, network, split) for split in ("test", "val")}
+    unsplit = {split: score_unsplit(cfg, network, split) for split in ("test", "val")}
     sizes: Metrics = {"payload_bytes": statistics.fmean(frames.payload_bytes)}
     if sizes["payload_bytes"]:
         sizes["compression_ratio"] = point.raw_bytes / sizes["payload_bytes"]
@@ -104,10 +104,10 @@ def evaluate(
         sizes["answer_bytes"] = statistics.fmean(frames.answer_bytes)
     metrics = {
         **test.metrics,
-        **_compared(test, unsplit["test"]),
+        **compared(test, unsplit["test"]),
         "interval_over": "samples",
         "score_val": validated.metrics["score"],
-        **_compared(validated, unsplit["val"], "_val"),
+        **compared(validated, unsplit["val"], "_val"),
         "split_point": point.name,
         "split_index": point.index,
         "num_samples": test.num_samples,
@@ -136,21 +136,22 @@ def evaluate(
     return Evaluation(metrics, {split: drawn for split, drawn in draws.items() if drawn is not None})
 
 
-def stage_times(cut: Cut, frames: Frames, edge: Machine, server: Machine) -> StageTimes:
+def stage_times(cut: Cut, frames: Frames, edge: Machine, server: Machine, frame_s: float = 0.0) -> StageTimes:
     """The stages of a typical sample: what the machines say of the halves, and what was seen of payloads and answers.
 
     Coding was measured in this process (medians) and is scaled to the machines by their coding rates; the link's times
-    are means.
+    are means. Making and reading a payload that travels includes ``frame_s``, the transport's software.
     """
     head, tail = cut.halves()
     on_edge, on_server = edge.coding_factor(), server.coding_factor()
     answered = bool(frames.answer_bytes)
+    travel_s = frame_s if any(frames.payload_bytes) else 0.0
     return StageTimes(
         head_s=edge.time_s(head),
-        encode_s=on_edge * statistics.median(frames.encode_s),
+        encode_s=on_edge * (statistics.median(frames.encode_s) + travel_s),
         link_s=statistics.fmean(frames.link_s),
         link_busy_s=statistics.fmean(frames.link_busy_s),
-        decode_s=on_server * statistics.median(frames.decode_s),
+        decode_s=on_server * (statistics.median(frames.decode_s) + travel_s),
         tail_s=server.time_s(tail),
         answer_encode_s=on_server * statistics.median(frames.answer_encode_s) if answered else 0.0,
         answer_s=statistics.fmean(frames.answer_s) if answered else 0.0,
@@ -170,7 +171,7 @@ def _validated(
     return score_samples(lambda x: pipeline.run(x, frames), network.task, val)
 
 
-def _compared(scored: Scored, unsplit: Scored, suffix: str = "") -> Metrics:
+def compared(scored: Scored, unsplit: Scored, suffix: str = "") -> Metrics:
     """A score's interval, the unsplit score on the same samples, and their difference with its paired interval."""
     metrics: Metrics = {
         f"score{suffix}_unsplit": unsplit.metrics["score"],
@@ -182,7 +183,7 @@ def _compared(scored: Scored, unsplit: Scored, suffix: str = "") -> Metrics:
     return metrics
 
 
-def _score_unsplit(cfg: DictConfig, network: Network, split: str) -> Scored:
+def score_unsplit(cfg: DictConfig, network: Network, split: str) -> Scored:
     """Scores of the whole network, uncut, on the same samples; computed once a process."""
     key = (network.key, split, cfg.trainer.batch_size, cfg.workflow.num_samples)
     if key not in _unsplit:

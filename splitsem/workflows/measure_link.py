@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from splitsem.errors import ConfigError
 from splitsem.links.recorded import LinkMetrics, write_link_metrics
 from splitsem.remote.ends import RemoteTransport
-from splitsem.remote.link_probe import ProbeSettings, measure_down, measure_loss, measure_rtt, measure_up
+from splitsem.remote.link_probe import ProbeSettings, measure_down, measure_frame, measure_loss, measure_rtt, measure_up
 from splitsem.remote.plan import Plan
 from splitsem.remote.udp.transport import UdpTransport
 from splitsem.workflows.result import Result
@@ -25,6 +25,7 @@ _PROBING = (
     "enough_s",
     "most_bytes",
     "num_transfers",
+    "num_frames",
     "num_loss_packets",
     "loss_rate_share",
 )
@@ -40,13 +41,15 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     path = (folder / "link.json").absolute()
     write_link_metrics(link, path)
     metrics = {"rtt_s": link.rtt_s, "rtt_p95_s": link.rtt_p95_s, "up_bps": link.up_bps, "down_bps": link.down_bps}
+    metrics["frame_s"] = link.frame_s
     loss = "not visible over TCP (transport=udp shows it)"
     if link.loss is not None:
         metrics["loss"] = link.loss
         loss = f"{100 * link.loss:.2f} % of {link.num_packets} datagrams"
     headline = (
         f"{link.target}: round trip {1e3 * link.rtt_s:.3g} ms (95th percentile {1e3 * link.rtt_p95_s:.3g}), "
-        f"{1e-6 * link.up_bps:.4g} Mbit/s up, {1e-6 * link.down_bps:.4g} down, loss {loss}; "
+        f"{1e-6 * link.up_bps:.4g} Mbit/s up, {1e-6 * link.down_bps:.4g} down, loss {loss}, "
+        f"{1e3 * link.frame_s:.2g} ms of each end's processor a frame; "
         f"use it as transport=recorded transport.path={path}"
     )
     return Result({**metrics, "target": link.target}, {}, [], headline)
@@ -61,6 +64,7 @@ def measure(transport: RemoteTransport, name: str, settings: ProbeSettings) -> L
         rtt_s, rtt_p95_s = measure_rtt(remote, settings)
         up_bps = measure_up(remote, settings, rtt_s)
         down_bps = measure_down(remote, settings, rtt_s)
+        frame_s = measure_frame(remote, settings)
     finally:
         remote.close()
     loss, num_packets = None, 0
@@ -74,6 +78,7 @@ def measure(transport: RemoteTransport, name: str, settings: ProbeSettings) -> L
         rtt_p95_s=rtt_p95_s,
         up_bps=up_bps,
         down_bps=down_bps,
+        frame_s=frame_s,
         loss=loss,
         num_rtts=settings.num_rtts,
         num_packets=num_packets,

@@ -1,29 +1,52 @@
 """Workflow offload: the head runs here, the tail on a server (workflow=serve); predicted and measured side by side."""
 
+import logging
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
+from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
 from splitsem.codecs.codec import Codec
-from splitsem.remote.ends import EdgeEnd, RemoteTail, RemoteTransport
+from splitsem.errors import ConfigError
+from splitsem.pipeline import Answering
+from splitsem.remote.ends import Counters, EdgeEnd, RemoteTail, RemoteTransport
 from splitsem.remote.fallback import LocalFallback
 from splitsem.remote.grpc.connection import host_port, is_loopback
-from splitsem.remote.plan import Plan, codec_label, weights_digest
+from splitsem.remote.plan import Plan, weights_digest
 from splitsem.report.run_figures import run_breakdown
-from splitsem.scoring import score
+from splitsem.scoring import Scored, score_samples
 from splitsem.split.cut import Cut
-from splitsem.workflows import assemble, assemble_codec, prediction, split, ssh_start
+from splitsem.tasks.answer import Values
+from splitsem.workflows import assemble, assemble_codec, evaluation, prediction, split, ssh_start
 from splitsem.workflows.assemble import Network
+from splitsem.workflows.evaluation import Evaluation
 from splitsem.workflows.result import Metrics, Result
-from splitsem.workflows.serve import engine_for, remote_transport
+from splitsem.workflows.serve import answer_coders, engine_for, remote_transport
 
+log = logging.getLogger(__name__)
 _NUM_WARM_UP = 5
+
+
+class _Ends(NamedTuple):
+    """The edge as it works, and as it is scored: where results stay on the server, the scored one asks for them."""
+
+    timed: EdgeEnd
+    scored: EdgeEnd
+
+
+class _Measured(NamedTuple):
+    """Scores and times of real frames."""
+
+    scored: Scored
+    times: Metrics
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
@@ -31,118 +54,197 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     assemble.check_settings(cfg)
     transport = remote_transport(cfg)
     host = ssh_start.chosen_host(cfg, transport)  # before training, so that a wrong name is told first
+    answering = evaluation.answering(cfg, instantiate(cfg.task))
     network = assemble.network(cfg)
+    cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
+    codec = assemble_codec.codec(cfg, network, cut.point)
+    if cut.point.name == "output" and answering.at == "edge":
+        return _stay(cfg, network, EdgeEnd(cut, codec, None))
+    ends = _ends(cut, codec, answering, Values(network.task.output_shape))
     with ssh_start.server_for(cfg, transport, host, network) as started:
-        result = _offload(cfg, network, transport)
+        result = _offload(cfg, network, transport, ends)
     if host is None and is_loopback(host_port(cfg.transport.target)[0]):
         note = "\nThe predicted throughput presumes a machine for each end; here both share one."
         result = result._replace(headline=result.headline + note)
     return result._replace(metrics=result.metrics | started)
 
 
-def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport) -> Result:
-    cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
-    codec = assemble_codec.codec(cfg, network, cut.point)
+def _ends(cut: Cut, codec: Codec, answering: Answering, raw: Values) -> _Ends:
+    """What runs on the edge. Raises ConfigError where the server would need a result that only the edge has."""
+    is_combined = type(codec).local_output is not Codec.local_output
+    if answering.at == "server":
+        if is_combined:
+            raise ConfigError(f"with {codec.name} only the edge has the results, out of two outputs: answer.at=edge")
+        own = answering.coder if cut.point.name == "output" else None
+        return _Ends(EdgeEnd(cut, codec, None, own), EdgeEnd(cut, codec, raw, own))
+    end = EdgeEnd(cut, codec, raw if is_combined else answering.coder)
+    return _Ends(end, end.fresh())
+
+
+def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport, ends: _Ends) -> Result:
     remote: RemoteTail = transport.edge_end()
     if cfg.workflow.fallback == "local":
-        remote = LocalFallback(remote, engine_for(cfg, network))
+        remote = LocalFallback(remote, engine_for(cfg, network, coders=answer_coders(cfg, network.task)))
+    plans = [_plan(cfg, network, end) for end in ends]
     try:
-        plan, device = _plan(cfg, network, cut, codec), EdgeEnd(cut, codec)
-        remote.open(plan)
-        samples = [x for x, _ in _samples(cfg, network, cfg.workflow.num_probes)]
-        known = prediction.measure(remote, plan, device, samples, cfg.workflow.energy_j_per_bit)
-        predicted = prediction.predict(cfg, network, device, known)
-        scores, measured = _measure(cfg, network, EdgeEnd(cut, codec), remote)
+        remote.open(plans[0])
+        known = prediction.measure(remote, plans[0], ends.timed, _probes(cfg, network), cfg.workflow.energy_j_per_bit)
+        predicted = prediction.predict(cfg, network, ends.timed, known)
+        _check_window(cfg.transport.window, predicted.metrics)
+        measured = _measure(cfg, network, ends, plans, remote)
     finally:
         remote.close()
+    return _result(cfg, network, predicted, measured, remote.counters)
+
+
+def _stay(cfg: DictConfig, network: Network, end: EdgeEnd) -> Result:
+    """The whole network on the edge, which needs the result: no frame is sent, and no server is asked."""
+    predicted = prediction.predict(cfg, network, end, prediction.measure_here(end, _probes(cfg, network)))
+    scored = score_samples(network.model, network.task, _samples(cfg, network, cfg.workflow.num_samples))
+    end = end.fresh()
+    for x, _ in _samples(cfg, network, cfg.workflow.num_timed):
+        end.payload(x)
+    edge_s = [sum(times_s) for times_s in zip(end.times.head_s, end.times.encode_s, strict=True)]
+    stages = {"edge": edge_s, "latency": edge_s, **dict.fromkeys(("link", "server", "queue"), [0.0] * len(edge_s))}
+    times = _medians(stages) | {"measured_throughput_hz": 1 / statistics.median(edge_s)}
+    times |= {"paced_edge_s": times["measured_edge_s"], "paced_server_s": 0.0}
+    result = _result(cfg, network, predicted, _Measured(scored, times), Counters())
+    return result._replace(headline=f"The whole network runs on the edge: no frame is sent.\n{result.headline}")
+
+
+def _result(
+    cfg: DictConfig, network: Network, predicted: Evaluation, measured: _Measured, counters: Counters
+) -> Result:
     metrics = {
-        **predicted,
-        **scores,
-        **measured,
-        "prediction_error": _error(predicted, measured, "latency_s"),
-        "throughput_prediction_error": _error(predicted, measured, "throughput_hz"),
-        **vars(remote.counters),
+        **predicted.metrics,
+        **measured.scored.metrics,
+        **evaluation.compared(measured.scored, evaluation.score_unsplit(cfg, network, "test")),
+        **measured.times,
+        "num_samples": measured.scored.num_samples,
+        **vars(counters),
         **split.labels(cfg),
     }
+    errors = {"prediction_error": "latency_s", "throughput_prediction_error": "throughput_hz"}
+    metrics |= {name: abs(metrics[of] / metrics[f"measured_{of}"] - 1) for name, of in errors.items()}
+    interval = f" ± {metrics['score_ci95']:.4f}" if "score_ci95" in metrics else ""
     headline = (
-        f"{cut.point.name}: score {metrics['score']:.4f}, {metrics['frames_answered']} frames answered, "
-        f"{metrics['fallback_frames']} on the device\n{_side_by_side(metrics)}"
+        f"{metrics['split_point']}: score {metrics['score']:.4f}{interval} on {metrics['num_samples']} samples, "
+        f"{counters.frames_answered} frames answered, {counters.fallback_frames} on the edge\n{_side_by_side(metrics)}"
     )
-    return Result(metrics, {"breakdown": run_breakdown(metrics)}, [], headline)
+    draws = dict(predicted.draws)
+    draws.pop("test", None)
+    if measured.scored.draws is not None:
+        draws["test"] = measured.scored.draws
+    return Result(metrics, {"breakdown": run_breakdown(metrics)}, [], headline, draws)
 
 
-def _plan(cfg: DictConfig, network: Network, cut: Cut, codec: Codec) -> Plan:
-    weights = weights_digest(network.model)
-    label = codec_label(codec)
-    return Plan(cut.fingerprint, weights, cut.point.name, cfg.split.granularity, network.placement.precision, label)
+def _plan(cfg: DictConfig, network: Network, end: EdgeEnd) -> Plan:
+    return end.plan(weights_digest(network.model), cfg.split.granularity, network.placement.precision)
 
 
-def _measure(cfg: DictConfig, network: Network, device: EdgeEnd, remote: RemoteTail) -> tuple[Metrics, Metrics]:
-    """The score through the link with all stages at work, then the times of frames that travel alone."""
-    samples = _samples(cfg, network, cfg.workflow.num_samples)
+def _check_window(window: int, metrics: Mapping[str, float]) -> None:
+    """Say so where fewer frames may be unanswered than are on their way at the predicted pace."""
+    needed = ceil(metrics["latency_s"] * metrics["throughput_hz"]) + 1
+    if needed > window:
+        log.warning(
+            "transport.window=%d bounds the pace: at %.0f frames/s, %d frames are unanswered: transport.window=%d",
+            *(window, metrics["throughput_hz"], needed, needed),
+        )
+
+
+def _measure(cfg: DictConfig, network: Network, ends: _Ends, plans: list[Plan], remote: RemoteTail) -> _Measured:
+    """The pace with all stages at work, the score through the link, then the times of frames that travel alone."""
+    asks = ends.timed.coder is ends.scored.coder  # else the paced frames' results stay on the server
+    end, samples = ends.timed.fresh(), _samples(cfg, network, cfg.workflow.num_samples)
     ready = [x for x, _ in islice(samples, cfg.workflow.num_paced)]  # loading and scoring take no part in the pace
-    answers = remote.stream(device.payload(x) for x in chain(ready, (x for x, _ in samples)))
+    frames = chain(ready, (x for x, _ in samples)) if asks else iter(ready)
+    answers = remote.stream(end.payload(x) for x in frames)
     arrivals, outputs, server_s = [], [], []
     for answer in islice(answers, len(ready)):
-        outputs.append(device.result(answer))
+        outputs.append(end.result(answer))
         server_s.append(answer.server_s)
         arrivals.append(time.perf_counter())
-    paced = {"edge": device.edge_s[: len(ready)], "server": server_s}
-    rest = chain(outputs, (device.result(answer) for answer in answers))
-    scores = score(lambda _: next(rest), network.task, _samples(cfg, network, cfg.workflow.num_samples))
-    answers.close()  # type: ignore[attr-defined]
-    stages = _alone(cfg, network, EdgeEnd(device.cut, device.codec), remote)
+    paced = {"edge": end.times.edge_s[: len(ready)], "server": server_s}
     steady = len(arrivals) > 2 * _NUM_WARM_UP
-    first = arrivals[_NUM_WARM_UP] if steady else device.began[0]
+    first = arrivals[_NUM_WARM_UP] if steady else end.began[0]
     num = len(arrivals) - 1 - _NUM_WARM_UP if steady else len(arrivals)
-    measured = {
-        **{f"measured_{stage}_s": statistics.median(times_s) for stage, times_s in stages.items()},
-        **percentiles(stages),
+    here = chain(outputs, (end.result(answer) for answer in answers))
+    rest = here if asks else _asked(cfg, network, ends.scored, plans[1], remote)
+    scored = score_samples(lambda _: _there(next(rest)), network.task, _samples(cfg, network, cfg.workflow.num_samples))
+    answers.close()  # type: ignore[attr-defined]
+    if not asks:
+        remote.open(plans[0])
+    times = {
+        **_medians(_alone(cfg, network, ends.timed.fresh(), remote)),
         "measured_throughput_hz": num / (arrivals[-1] - first),
-        **{f"paced_{end}_s": statistics.median(times_s) for end, times_s in paced.items()},
+        **{f"paced_{stage}_s": statistics.median(times_s) for stage, times_s in paced.items()},
     }
-    return scores, measured
+    return _Measured(scored, times)
 
 
-def percentiles(stages: dict[str, list[float]]) -> Metrics:
-    """``measured_<stage>_p50_s``, ``_p95_s`` and ``_p99_s`` of each stage's times."""
-    return {
+def _asked(cfg: DictConfig, network: Network, end: EdgeEnd, plan: Plan, remote: RemoteTail) -> Iterator[Tensor | None]:
+    """The results of frames whose plan asks for them."""
+    remote.open(plan)
+    samples = _samples(cfg, network, cfg.workflow.num_samples)
+    yield from map(end.result, remote.stream(end.payload(x) for x, _ in samples))
+
+
+def _there(result: Tensor | None) -> Tensor:
+    assert result is not None  # the plan asks for results
+    return result
+
+
+def _medians(stages: Mapping[str, list[float]]) -> Metrics:
+    """``measured_<stage>_s``, the median, and ``measured_<stage>_p50_s``, ``_p95_s``, ``_p99_s`` of each stage."""
+    medians = {f"measured_{stage}_s": statistics.median(times_s) for stage, times_s in stages.items()}
+    return medians | {
         f"measured_{stage}_p{percent}_s": torch.tensor(times_s, dtype=torch.float64).quantile(percent / 100).item()
         for stage, times_s in stages.items()
         for percent in (50, 95, 99)
     }
 
 
-def _alone(cfg: DictConfig, network: Network, device: EdgeEnd, remote: RemoteTail) -> dict[str, list[float]]:
+def _alone(cfg: DictConfig, network: Network, end: EdgeEnd, remote: RemoteTail) -> dict[str, list[float]]:
     """Seconds of each stage of some frames; a frame is sent when the previous frame is answered.
 
-    ``link`` is what edge and server leave of the latency, so ``link`` includes ``queue``, the wait on the server.
+    ``link`` is what edge and server leave of the latency: both ways, and ``queue``, the wait on the server.
     """
     link_s, server_s, queue_s, latency_s = [], [], [], []
-    payloads = (device.payload(x) for x, _ in _samples(cfg, network, cfg.workflow.num_timed))
+    payloads = (end.payload(x) for x, _ in _samples(cfg, network, cfg.workflow.num_timed))
     for answer in remote.stream(payloads, window=1):
-        latency = time.perf_counter() - device.began.popleft()
+        end.result(answer)
+        latency = time.perf_counter() - end.began.popleft()
         latency_s.append(latency)
         server_s.append(answer.server_s)
         queue_s.append(answer.queue_s)
-        link_s.append(max(0.0, latency - device.edge_s[answer.request_id] - answer.server_s))
-    return {"edge": device.edge_s, "link": link_s, "server": server_s, "queue": queue_s, "latency": latency_s}
+        link_s.append(max(0.0, latency - end.times.edge_s[answer.request_id] - answer.server_s))
+    edge = {name.removesuffix("_s"): times_s for name, times_s in vars(end.times).items()}
+    waits = {"link": link_s, "server": server_s, "queue": queue_s, "latency": latency_s}
+    return {**edge, "edge": end.times.edge_s, **waits}
+
+
+def _probes(cfg: DictConfig, network: Network) -> list[Tensor]:
+    return [x for x, _ in _samples(cfg, network, cfg.workflow.num_probes)]
 
 
 def _samples(cfg: DictConfig, network: Network, num_samples: int | None) -> Iterator[tuple[Tensor, Tensor]]:
     return assemble.test_batches(network.task, network.placement, 1, num_samples)
 
 
-def _error(predicted: Metrics, measured: Metrics, name: str) -> float:
-    """The prediction's error, relative to the measured value."""
-    return abs(predicted[name] - measured[f"measured_{name}"]) / measured[f"measured_{name}"]
-
-
 def _side_by_side(metrics: Metrics) -> str:
+    """Predicted and measured in a row each; the link's row holds the answer's way back."""
     rows = [f"{'':14}{'predicted':>12}{'measured':>12}"]
     form: Callable[[float], str]
-    for name in ("edge_s", "link_s", "server_s", "latency_s", "throughput_hz"):
+    for name in ("head_s", "encode_s", "edge_s", "link_s", "server_s", "latency_s", "throughput_hz"):
+        if f"measured_{name}" not in metrics:
+            continue
         form = (lambda v: f"{v:.1f} /s") if name.endswith("_hz") else (lambda v: f"{1e3 * v:.3f} ms")
-        rows.append(f"{name:14}{form(metrics[name]):>12}{form(metrics[f'measured_{name}']):>12}")
-    rows.append(f"prediction error of the latency: {metrics['prediction_error']:.1%}")
+        predicted = metrics[name] + (metrics["answer_s"] if name == "link_s" else 0.0)
+        rows.append(f"{name:14}{form(predicted):>12}{form(metrics[f'measured_{name}']):>12}")
+    parts = {name: metrics[name] for name in ("edge_s", "link_busy_s", "server_s", "answer_busy_s")}
+    rows.append(f"throughput bound by {max(parts, key=parts.__getitem__)}")
+    rows.append(
+        f"prediction error: latency {metrics['prediction_error']:.1%}, "
+        f"throughput {metrics['throughput_prediction_error']:.1%}"
+    )
     return "\n".join(rows)

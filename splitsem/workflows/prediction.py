@@ -24,14 +24,16 @@ from splitsem.remote.ends import EdgeEnd, RemoteTail
 from splitsem.remote.plan import Plan
 from splitsem.workflows import assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
-from splitsem.workflows.result import Metrics
+from splitsem.workflows.evaluation import Evaluation
 
 log = logging.getLogger(__name__)
 NO_LINK = ProbedLink([(0, 0.0)])
 ASKED = "measured on the server"
 _NUM_WARM_UP = 10
 _NUM_OF_A_SIZE = 5
-_LONG_ENOUGH_S = 0.03
+_LONG_ENOUGH_S, _NUM_RTTS = 0.03, 10
+_PACKET_BYTES = 1400
+_NUM_PACED, _PACED_S = 100, 2.0
 _FIRST_BYTES, _MOST_BYTES = 64 << 10, 4 << 20
 
 
@@ -39,60 +41,99 @@ class Known(NamedTuple):
     """The measurements before the run.
 
     Attributes:
-        edge_s: seconds of head and encoding here; None when nothing was measured.
-        server_s: seconds of decoding, tail and encoding, as the server says; None when the server does not say.
-        link: the measured link; None when the server is gone and nothing travels.
+        edge: median seconds of the edge's stages, by name; none when nothing was measured.
+        server_s: seconds of decoding, tail and answer encoding, as the server says; None when it does not say.
+        link: the measured link; None when nothing travels.
     """
 
-    edge_s: float | None
+    edge: dict[str, float]
     server_s: float | None
     link: ProbedLink | None
 
 
-def measure(remote: RemoteTail, plan: Plan, device: EdgeEnd, samples: list[Tensor], energy_j_per_bit: float) -> Known:
+def measure(remote: RemoteTail, plan: Plan, end: EdgeEnd, samples: list[Tensor], energy_j_per_bit: float) -> Known:
     """Measure what a prediction needs; the plan is open before and afterwards. Raises ConfigError, LinkError."""
-    if not samples:
-        raise ConfigError("workflow.num_probes must be at least 1, got 0: the prediction needs probes")
-    answer_bytes, about_s = _warm_up(remote, device, samples)
+    _check_any(samples)
+    answer_bytes, about_s, answer_decode_s = _warm_up(remote, end.fresh(), samples)
     if remote.is_gone:
-        return Known(None, None, None)
+        return Known({}, None, None)
     before = replace(remote.counters)
     remote.open(plan.probe(answer_bytes))
-    edge_s, probes = _probe_with_head(remote, device, samples, about_s)
-    idle_s = edge_s + statistics.median(took_s for _, took_s in probes)
+    edge, probes = _probe_with_head(remote, end.fresh(), samples, about_s)
+    idle_s = sum(edge.values()) + statistics.median(took_s for _, took_s in probes)
+    paced = _probe_pace(remote, statistics.median_low(num_bytes for num_bytes, _ in probes))
     probes += _probe_sizes(remote, max(num_bytes for num_bytes, _ in probes))
+    down_bps = _probe_down(remote, plan, answer_bytes)
     remote.open(plan)
-    server_s = _ask_server(remote, plan, device.payload(samples[0]), idle_s)
+    server_s = _ask_server(remote, plan, end.fresh().payload(samples[0]), idle_s)
     for name in ("frames_sent", "frames_answered", "fallback_frames"):  # probes are no frames
         setattr(remote.counters, name, getattr(before, name))
-    return Known(edge_s, server_s, None if remote.is_gone else ProbedLink(probes, energy_j_per_bit))
+    link = None if remote.is_gone else ProbedLink(probes, energy_j_per_bit, down_bps, paced)
+    return Known(edge | {"answer_decode_s": answer_decode_s}, server_s, link)
 
 
-def predict(cfg: DictConfig, network: Network, device: EdgeEnd, known: Known) -> Metrics:
+def measure_here(end: EdgeEnd, samples: list[Tensor]) -> Known:
+    """As ``measure``, where the edge computes everything and no frame travels."""
+    _check_any(samples)
+    made = end.fresh()
+    for x in samples:
+        made.payload(x)
+    return Known(_edge(made, len(samples)), None, None)
+
+
+def predict(cfg: DictConfig, network: Network, end: EdgeEnd, known: Known) -> Evaluation:
     """The simulated run over the measured link, with measured times for machines whose timing is ``measured``.
 
-    A probe's time holds the answer's way back.
+    A probe's time holds the answer's way back, so ``link_s`` does, too.
     """
-    encoder, decoder = (assemble_codec.codec(cfg, network, device.cut.point) for _ in range(2))
+    encoder, decoder = (assemble_codec.codec(cfg, network, end.cut.point) for _ in range(2))
     link = known.link or NO_LINK
-    metrics = evaluation.evaluate(cfg, network, device.cut, encoder, decoder, measured=link).metrics
+    found = evaluation.evaluate(cfg, network, end.cut, encoder, decoder, measured=link)
+    metrics = found.metrics
     times = StageTimes(**{field.name: metrics[field.name] for field in fields(StageTimes)})
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
-    if edge.timing == "measured" and known.edge_s is not None:
-        times = replace(times, head_s=max(0.0, known.edge_s - times.encode_s))
+    if edge.timing == "measured":
+        times = replace(times, **known.edge)
     if server.timing == "measured" and known.server_s is not None:
-        times = replace(times, tail_s=max(0.0, known.server_s - times.decode_s - times.answer_encode_s))
+        times = _with_server(times, known.server_s)
         metrics["server_timing"] = ASKED
     if known.link is None:
         metrics["link_timing"] = "no link"
     cost = Cost.of(edge, times, metrics["link_j"])
-    return metrics | cost.to_metrics() | {"link_rtt_s": link.rtt_s, "link_bandwidth_bps": link.bandwidth_bps}
+    metrics |= cost.to_metrics() | {"link_rtt_s": link.rtt_s, "link_bandwidth_bps": link.bandwidth_bps}
+    return found
 
 
-def _warm_up(remote: RemoteTail, device: EdgeEnd, samples: list[Tensor]) -> tuple[int, float]:
-    """Send some frames so that both ends settle; returns an answer's size and the server's least seconds for one."""
-    answers = list(remote.stream(map(device.payload, islice(cycle(samples), _NUM_WARM_UP))))
-    return len(answers[0].payload), min(answer.server_s for answer in answers)
+def _with_server(times: StageTimes, server_s: float) -> StageTimes:
+    """The times with ``server_s`` for the server: what coding took here, and the tail for the rest."""
+    coding_s = times.decode_s + times.answer_encode_s
+    share = min(1.0, server_s / coding_s) if coding_s else 1.0
+    decode_s, answer_encode_s = share * times.decode_s, share * times.answer_encode_s
+    tail_s = max(0.0, server_s - decode_s - answer_encode_s)
+    return replace(times, decode_s=decode_s, answer_encode_s=answer_encode_s, tail_s=tail_s)
+
+
+def _check_any(samples: list[Tensor]) -> None:
+    if not samples:
+        raise ConfigError("workflow.num_probes must be at least 1, got 0: the prediction needs probes")
+
+
+def _edge(end: EdgeEnd, num_samples: int) -> dict[str, float]:
+    """Median seconds of head and encoding, once they are warm."""
+    drop = min(_NUM_WARM_UP, num_samples - 1)
+    return {name: statistics.median(getattr(end.times, name)[drop:]) for name in ("head_s", "encode_s")}
+
+
+def _warm_up(remote: RemoteTail, end: EdgeEnd, samples: list[Tensor]) -> tuple[int, float, float]:
+    """Send some frames so that both ends settle.
+
+    Returns an answer's size, the server's least seconds for a frame, and the edge's median seconds for an answer.
+    """
+    answers = list(remote.stream(map(end.payload, islice(cycle(samples), _NUM_WARM_UP))))
+    for answer in answers:
+        end.result(answer)
+    least_s = min(answer.server_s for answer in answers)
+    return len(answers[0].payload), least_s, statistics.median(end.times.answer_decode_s)
 
 
 def _ask_server(remote: RemoteTail, plan: Plan, payload: bytes, idle_s: float) -> float | None:
@@ -105,33 +146,62 @@ def _ask_server(remote: RemoteTail, plan: Plan, payload: bytes, idle_s: float) -
 
 
 def _probe_with_head(
-    remote: RemoteTail, device: EdgeEnd, samples: list[Tensor], pause_s: float
-) -> tuple[float, list[tuple[int, float]]]:
-    """Median time of the head, and probes as large as the payloads, at the pace of computed frames."""
+    remote: RemoteTail, end: EdgeEnd, samples: list[Tensor], pause_s: float
+) -> tuple[dict[str, float], list[tuple[int, float]]]:
+    """Times of head and encoding, and probes as large as the payloads, at the pace of computed frames."""
     sent: deque[tuple[int, float]] = deque()
-    made = EdgeEnd(device.cut, device.codec)
 
     def payloads() -> Iterator[bytes]:
         for x in samples:
             time.sleep(pause_s)
-            payload = made.payload(x)
+            payload = end.payload(x)
             sent.append((len(payload), time.perf_counter()))
             yield payload
 
     probes = _answered(remote, payloads(), sent)
-    drop = min(_NUM_WARM_UP, len(samples) - 1)
-    return statistics.median(made.edge_s[drop:]), probes[drop:]
+    return _edge(end, len(samples)), probes[min(_NUM_WARM_UP, len(samples) - 1) :]
 
 
 def _probe_sizes(remote: RemoteTail, payload_bytes: int) -> list[tuple[int, float]]:
-    """Probes of no bytes, and of growing sizes until they take long enough to tell the rate from the noise."""
+    """Probes of no bytes, and of growing sizes until they take long enough to tell the rate from noise and delay."""
     probes = _probe(remote, 0)
+    long_enough_s = _long_enough_s(probes)
     num_bytes = max(2 * payload_bytes, _FIRST_BYTES)
     while True:
         probes += _probe(remote, num_bytes)
         num_bytes *= 4
-        if probes[-1][1] > _LONG_ENOUGH_S or num_bytes > _MOST_BYTES:
+        if probes[-1][1] > long_enough_s or num_bytes > _MOST_BYTES:
             return probes
+
+
+def _probe_down(remote: RemoteTail, plan: Plan, answer_bytes: int) -> float | None:
+    """Bits per second of the way back, from probes with growing answers; None for answers of a packet at most."""
+    if answer_bytes <= _PACKET_BYTES:
+        return None
+    medians: list[tuple[int, float]] = []
+    num_bytes = 0
+    while not medians or (medians[-1][1] <= _long_enough_s(medians[:1]) and num_bytes <= _MOST_BYTES):
+        remote.open(plan.probe(num_bytes))
+        medians.append((num_bytes, statistics.median(took_s for _, took_s in _probe(remote, 0))))
+        num_bytes = max(2 * answer_bytes, _FIRST_BYTES, 4 * num_bytes)
+    return ProbedLink(medians).bandwidth_bps
+
+
+def _long_enough_s(probes: list[tuple[int, float]]) -> float:
+    """Seconds of a transfer that a link with these empty probes hardly delays beyond its rate."""
+    return max(_LONG_ENOUGH_S, _NUM_RTTS * statistics.median(took_s for _, took_s in probes))
+
+
+def _probe_pace(remote: RemoteTail, num_bytes: int) -> tuple[int, float]:
+    """Bytes of each probe of a stream, and the seconds from one answer to the next, as many unanswered as may be."""
+    arrivals_s = []
+    began = time.perf_counter()
+    for _ in remote.stream(bytes(num_bytes) for _ in range(_NUM_PACED)):
+        arrivals_s.append(time.perf_counter())
+        if arrivals_s[-1] - began > _PACED_S and len(arrivals_s) > _NUM_WARM_UP + 1:
+            break
+    steady_s = arrivals_s[_NUM_WARM_UP:]
+    return num_bytes, (steady_s[-1] - steady_s[0]) / (len(steady_s) - 1)
 
 
 def _probe(remote: RemoteTail, num_bytes: int) -> list[tuple[int, float]]:

@@ -3,7 +3,7 @@
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hydra.utils import instantiate
@@ -18,6 +18,8 @@ from splitsem.remote.server_metrics import ServerMetrics
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.training_engine import TrainingEngine
 from splitsem.remote.training_tail import TrainingTransport
+from splitsem.tasks.answer import AnswerCoder
+from splitsem.tasks.task import Task
 from splitsem.workflows import assemble, assemble_codec
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import is_for_one_cut
@@ -34,14 +36,15 @@ def run(cfg: DictConfig, folder: Path, announce: Callable[[str], None] | None = 
     """
     transport = remote_transport(cfg)
     if transport.start.how is not None:
-        raise ConfigError("transport.start is the device's (workflow=offload); a server is started without")
+        raise ConfigError("transport.start is the edge's (workflow=offload); a server is started without")
     if cfg.workflow.training:
         trainable = training_transport(cfg)
         training = _training_engine_for(cfg)
         engine = training.engine
         server = trainable.server_end(engine, training)
     else:
-        engine = engine_for(cfg, assemble.network(cfg), cfg.workflow.micro_batch)
+        coders = answer_coders(cfg, instantiate(cfg.task))  # before training, so that a missing one is told first
+        engine = engine_for(cfg, assemble.network(cfg), cfg.workflow.micro_batch, coders)
         server = transport.server_end(engine)
     engine.metrics.watch(server)
     if cfg.workflow.metrics_bind is not None:
@@ -122,19 +125,27 @@ def training_transport(cfg: DictConfig) -> TrainingTransport:
 
 
 def _training_engine_for(cfg: DictConfig) -> TrainingEngine:
-    """Trains copies of the tails of the network before any training, for devices that ask."""
+    """Trains copies of the tails of the network before any training, for edges that ask."""
     network = assemble.initial_network(cfg)
     engine = engine_for(cfg, network, cfg.workflow.micro_batch)
     limits = instantiate(cfg.workflow.training_limits)
     start = cfg.trainer.weights or f"its initial weights (seed {cfg.seed})"
-    log.info("Training for up to %d devices (workflow=split_train), from %s", limits.max_trainers, start)
+    log.info("Training for up to %d edges (workflow=split_train), from %s", limits.max_trainers, start)
     return TrainingEngine(engine, assemble.training_graph(network), network.task, limits)
 
 
-def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailEngine:
+def answer_coders(cfg: DictConfig, task: Task) -> list[AnswerCoder]:
+    """The coder of the task's answers, unless ``answer.raw``. Raises ConfigError where the task has none."""
+    return [] if cfg.answer.raw else [task.answer_coder()]
+
+
+def engine_for(
+    cfg: DictConfig, network: Network, micro_batch: int = 1, coders: Sequence[AnswerCoder] = ()
+) -> TailEngine:
     """The configured network as a TailEngine; it reads the built-in codecs and the configured one.
 
-    A codec that is built for one cut is built for the one that ``split.point`` names here, too.
+    It answers with ``coders``, or with all of the output, as the edge's plan says. A codec that is built for one cut is
+    built for the one that ``split.point`` names here, too.
     """
     is_of_a_point = is_for_one_cut(cfg.codec["_target_"])
     point = assemble.chosen_point(cfg, network.graph) if is_of_a_point else network.graph.points[0]
@@ -145,5 +156,6 @@ def engine_for(cfg: DictConfig, network: Network, micro_batch: int = 1) -> TailE
         cfg.split.granularity,
         network.placement.precision,
         codecs=own,
+        coders=coders,
         micro_batch=micro_batch,
     )

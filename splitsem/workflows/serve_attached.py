@@ -48,7 +48,7 @@ class Edge:
         line, _, self._buffer = self._buffer.partition(b"\n")
         facts = ssh_server.from_line(line)
         if facts is None or facts.get("protocol") != ssh_server.PROTOCOL_VERSION:
-            raise ConfigError(f"expected version {ssh_server.PROTOCOL_VERSION} of the device's hello: update one end")
+            raise ConfigError(f"expected version {ssh_server.PROTOCOL_VERSION} of the edge's hello: update one end")
         return facts
 
     def receive(self, path: Path, num_bytes: int, sha256: str) -> None:
@@ -74,7 +74,7 @@ class Edge:
             time.sleep(grace_s)
             os._exit(1)
 
-        threading.Thread(target=watch, name="device", daemon=True).start()
+        threading.Thread(target=watch, name="edge", daemon=True).start()
 
     def _copy(self, file: IO[bytes], num_bytes: int) -> str:
         """Write ``num_bytes`` received bytes to ``file``; returns their SHA-256."""
@@ -96,7 +96,7 @@ class Edge:
         readable, _, _ = select.select([0], [], [], ssh_server.SILENCE_S)
         data = os.read(0, _CHUNK_BYTES) if readable else b""
         if not data:
-            raise ConfigError("the device hung up before the server could start")
+            raise ConfigError("the edge hung up before the server could start")
         return data
 
 

@@ -23,7 +23,7 @@ from splitsem.workflows.codec_options import is_for_one_cut
 from splitsem.workflows.result import Metrics
 
 log = logging.getLogger(__name__)
-_SECTIONS = ("task", "model", "trainer", "device", "seed")
+_SECTIONS = ("task", "answer", "model", "trainer", "device", "seed")
 _running: dict[str, SshServer] = {}  # at most one; the jobs of a sweep share it
 
 

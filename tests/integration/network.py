@@ -7,10 +7,14 @@ import torch
 from splitsem.codecs.learned.agilenn import AgileNN
 from splitsem.codecs.learned.learned import Stage
 from splitsem.models.cnn import StagedCnn
+from splitsem.remote.ends import Answer
 from splitsem.remote.plan import Plan, weights_digest
+from splitsem.remote.tail_engine import contiguous
 from splitsem.split.graph import SplitGraph
+from splitsem.tasks.answer import Values
 
 INPUT_SHAPE = (1, 8, 8)
+RAW = Values((10,))
 
 
 @functools.cache
@@ -23,7 +27,13 @@ def small_network(seed: int = 0) -> tuple[StagedCnn, SplitGraph]:
 
 def small_plan(model: StagedCnn, graph: SplitGraph, point: str = "stage1") -> Plan:
     """What the tests' servers agree to."""
-    return Plan(graph.fingerprint, weights_digest(model), point, "layer", "float32", "Identity")
+    return Plan(graph.fingerprint, weights_digest(model), point, "layer", "float32", "Identity", RAW.name)
+
+
+def output_of(answer: Answer) -> torch.Tensor:
+    """The whole output in an answer, for as many samples as it has. Raises PayloadError for none."""
+    coder = Values((max(1, len(answer.payload) // 40), 10))
+    return coder.decode(contiguous(answer.payload))
 
 
 def small_agilenn(graph: SplitGraph) -> AgileNN:

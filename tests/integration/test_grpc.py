@@ -22,11 +22,11 @@ from splitsem.remote.grpc.frames import Frame, Reply
 from splitsem.remote.grpc.server import SERVICE
 from splitsem.remote.plan import codec_label
 from tests.conftest import ROOT
-from tests.integration.network import INPUT_SHAPE, small_agilenn
+from tests.integration.network import INPUT_SHAPE, RAW, output_of, small_agilenn
 
 
 def outputs_of(answers):
-    return [answer.output() for answer in answers]
+    return [output_of(answer) for answer in answers]
 
 
 def all_equal(outputs, expected):
@@ -48,7 +48,7 @@ def test_streamed_answers_equal_the_uncut_network_in_order(server, connect, plan
 def test_a_call_without_a_stream_gives_the_same(server, connect, plan, frames):
     tail = connect(server.address)
     tail.open(plan)
-    assert torch.equal(tail.call(frames[0][0]).output(), frames[1][0])
+    assert torch.equal(output_of(tail.call(frames[0][0])), frames[1][0])
 
 
 def test_every_point_and_codec_works_over_one_server(server, connect, plan, network):
@@ -63,7 +63,7 @@ def test_every_point_and_codec_works_over_one_server(server, connect, plan, netw
                 payload = codec.encode(cut.head(x))
                 expected = cut.tail(*codec.decode(payload))
             (answer,) = tail.stream([payload])
-            assert torch.equal(answer.output(), expected)
+            assert torch.equal(output_of(answer), expected)
 
 
 def test_offloaded_results_are_those_of_the_pipeline_and_a_lost_frame_leaves_the_local_one(
@@ -74,7 +74,7 @@ def test_offloaded_results_are_those_of_the_pipeline_and_a_lost_frame_leaves_the
     tail = connect(server.address)
     tail.open(dataclasses.replace(plan, point="stem", codec=codec_label(codec)))
     x = torch.rand(20, *INPUT_SHAPE, generator=torch.Generator().manual_seed(2))
-    device = EdgeEnd(cut, codec)
+    device = EdgeEnd(cut, codec, RAW)
     results = [device.result(answer) for answer in tail.stream(device.payload(sample) for sample in x.split(1))]
     pipeline = Pipeline(cut, codec, small_agilenn(graph), SimulatedLink(1e6, 0.01, 0.0))
     expected = [pipeline.run(sample, Frames()) for sample in x.split(1)]
@@ -124,7 +124,7 @@ def test_a_reader_that_stops_early_leaves_server_and_client_usable(server, conne
     tail = connect(server.address)
     tail.open(plan)
     stream = tail.stream(frames[0])
-    assert torch.equal(next(stream).output(), frames[1][0])
+    assert torch.equal(output_of(next(stream)), frames[1][0])
     stream.close()
     assert all_equal(outputs_of(tail.stream(frames[0][:20])), frames[1][:20])
 
@@ -166,7 +166,7 @@ def test_frames_and_answers_of_many_chunks_cross_whole(server, connect, plan, ne
         z = graph.cut("stage1").head(x)
         expected = graph.cut("stage1").tail(*z)
     answers = tail.stream([Identity().encode(z)] * 30)
-    assert all(torch.equal(answer.output(), expected) for answer in answers)
+    assert all(torch.equal(output_of(answer), expected) for answer in answers)
 
 
 def test_a_payload_beyond_the_limit_is_refused_in_words(start_server, connect, plan, frames):
@@ -183,10 +183,15 @@ def test_a_payload_beyond_the_limit_is_refused_in_words(start_server, connect, p
     [
         ({"weights": "0" * 16}, ConfigError, "cache_dir"),
         ({"fingerprint": "0" * 16}, ConfigError, "same model="),
-        ({"wire_version": 99}, ConfigError, "wire_version: the server has 1, the device 99"),
+        ({"wire_version": 99}, ConfigError, "wire_version: the server has 1, the edge 99"),
         ({"protocol_version": 99}, ConfigError, "protocol_version"),
         ({"precision": "bfloat16"}, ConfigError, "precision"),
-        ({"codec": "Mystery"}, ConfigError, "the device sends Mystery"),
+        ({"codec": "Mystery"}, ConfigError, "the edge sends Mystery"),
+        (
+            {"answer": "boxes"},
+            ConfigError,
+            r"answer: the server answers values\(10,\), the edge needs box",
+        ),
         ({"point": "nowhere"}, SplitPointError, "stage1"),
     ],
 )

@@ -16,6 +16,7 @@ from splitsem.remote.fallback import Retry
 from splitsem.remote.grpc.connection import heartbeat_options
 from tests.conftest import ROOT
 from tests.integration.conftest import start_server
+from tests.integration.network import output_of
 
 HEARTBEAT_S = 1.0
 NOTICED_S = 2 * HEARTBEAT_S + 1.0  # a second for a busy machine
@@ -46,11 +47,11 @@ def test_a_frozen_server_is_noticed_idle_or_waiting_and_goes_on_when_it_thaws(be
         pass
     busy.open(plan)
     answers = busy.stream(frames[0][:300])
-    outputs = [next(answers).output() for _ in range(50)]
+    outputs = [output_of(next(answers)) for _ in range(50)]
     beating.process.send_signal(signal.SIGSTOP)
     frozen_at = time.monotonic()
     rest: list[torch.Tensor] = []
-    waiting = threading.Thread(target=lambda: rest.extend(answer.output() for answer in answers))
+    waiting = threading.Thread(target=lambda: rest.extend(output_of(answer) for answer in answers))
     waiting.start()
     try:
         assert states.get(timeout=NOTICED_S) is not grpc.ChannelConnectivity.READY
@@ -79,7 +80,7 @@ def test_a_client_that_fell_silent_makes_room_for_another(beating, connect, plan
             silent.send_signal(signal.SIGSTOP)
             frozen_at = time.monotonic()
             (answer,) = tail.stream(frames[0][:1])
-            assert torch.equal(answer.output(), frames[1][0])
+            assert torch.equal(output_of(answer), frames[1][0])
             assert tail.counters.retries
             assert time.monotonic() - frozen_at < NOTICED_S + 1.0
         finally:

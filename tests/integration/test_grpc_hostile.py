@@ -10,6 +10,7 @@ import torch
 from splitsem.remote.grpc import tail_pb2
 from splitsem.remote.grpc.frames import Frame
 from splitsem.remote.grpc.server import SERVICE
+from tests.integration.network import output_of
 
 EXPECTED = {
     grpc.StatusCode.OK,
@@ -71,7 +72,7 @@ def test_mutated_messages_get_a_status_each_and_leave_no_trace(start_server, con
     assert process.memory_info().rss - before < 15e6
     tail = connect(server.address)
     tail.open(plan)
-    outputs = [answer.output() for answer in tail.stream(frames[0][:50])]
+    outputs = [output_of(answer) for answer in tail.stream(frames[0][:50])]
     assert len(outputs) == 50
     assert all(map(torch.equal, outputs, frames[1]))
 

@@ -16,6 +16,7 @@ from splitsem.remote.grpc import tail_pb2
 from splitsem.remote.grpc.frames import Frame, Reply
 from splitsem.remote.grpc.server import SERVICE
 from splitsem.remote.tail_engine import TailEngine
+from tests.integration.network import output_of
 
 PATIENT = Retry(retries=400, first_s=0.05, most_s=0.2, deadline_s=20.0)
 
@@ -43,7 +44,7 @@ def test_every_frame_is_answered_once_and_right_while_the_server_is_killed_again
     outputs = []
     for answer in tail.stream(payloads):
         assert answer.request_id == len(outputs)
-        outputs.append(answer.output())
+        outputs.append(output_of(answer))
         if len(outputs) in (300, 301, 900, 1500):
             server.process.kill()
             server.process.wait()
@@ -61,7 +62,7 @@ def test_a_stopping_server_answers_what_it_has_and_ends_well(start_server, conne
     outputs = []
 
     def stop_at_50(answer):
-        outputs.append(answer.output())
+        outputs.append(output_of(answer))
         if len(outputs) == 50:
             server.process.send_signal(signal.SIGTERM)
 
@@ -79,7 +80,7 @@ def test_the_device_finishes_alone_when_the_server_is_gone_for_good(start_server
     outputs = []
     for answer in tail.stream(frames[0][:300]):
         assert answer.request_id == len(outputs)
-        outputs.append(answer.output())
+        outputs.append(output_of(answer))
         if len(outputs) == 100:
             server.process.kill()
             server.process.wait()
@@ -91,7 +92,7 @@ def test_the_device_finishes_alone_when_the_server_is_gone_for_good(start_server
 def test_a_server_that_was_never_there_leaves_all_to_the_device(connect, plan, frames, engine, free_address):
     tail = LocalFallback(connect(free_address), engine)
     tail.open(plan)
-    outputs = [answer.output() for answer in tail.stream(frames[0][:10])]
+    outputs = [output_of(answer) for answer in tail.stream(frames[0][:10])]
     assert all(map(torch.equal, outputs, frames[1]))
     assert tail.counters.fallback_frames == 10
 
@@ -143,6 +144,6 @@ def test_a_client_that_never_reads_is_cut_and_hurts_no_other(start_server, conne
         tail = connect(server.address, retry=PATIENT)
         tail.open(plan)
         (answer,) = tail.stream([payload])  # there is room for one client only
-        assert answer.output().shape == (256, 10)
+        assert output_of(answer).shape == (256, 10)
         assert tail.counters.retries > 0
         deaf.cancel()

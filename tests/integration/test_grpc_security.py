@@ -10,6 +10,7 @@ from splitsem.errors import ConfigError, LinkError
 from splitsem.remote.fallback import Retry
 from splitsem.remote.grpc.connection import Security, host_port, is_loopback
 from tests.conftest import ROOT
+from tests.integration.network import output_of
 
 ONCE = Retry(retries=0, deadline_s=3.0)
 needs_openssl = pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("make")), reason="no openssl or make")
@@ -29,7 +30,7 @@ def end(certs, name, *, ca):
 
 def answers_well(tail, plan, frames):
     tail.open(plan)
-    outputs = [answer.output() for answer in tail.stream(frames[0][:20])]
+    outputs = [output_of(answer) for answer in tail.stream(frames[0][:20])]
     return len(outputs) == 20 and all(map(torch.equal, outputs, frames[1]))
 
 
@@ -37,7 +38,7 @@ def answers_well(tail, plan, frames):
 def test_tls_answers_who_trusts_the_ca_and_tells_others_why_not(start_server, connect, plan, frames, certs, tmp_path):
     server = start_server(security=end(certs, "server", ca=False))
     assert answers_well(connect(server.address, ca=str(certs / "ca.pem")), plan, frames)
-    with pytest.raises(LinkError, match=r"the server speaks it and the device does not: give security\.ca"):
+    with pytest.raises(LinkError, match=r"the server speaks it and the edge does not: give security\.ca"):
         connect(server.address, retry=ONCE).open(plan)
     subprocess.run(["make", "certs", f"CERTS={tmp_path / 'other'}"], cwd=ROOT, check=True, capture_output=True)
     with pytest.raises(LinkError, match="certificate is not accepted"):

@@ -49,11 +49,12 @@ def test_a_link_is_measured_without_a_network_and_written_for_those_who_read_it(
     assert 0 < found.rtt_s <= found.rtt_p95_s < 1
     assert min(found.up_bps, found.down_bps) > 1e6
     assert found.loss is None
+    assert 1e-5 < found.frame_s < found.rtt_s / 2
     path = tmp_path / "link.json"
     write_link_metrics(found, path)
     assert read_link_metrics(path) == found
     link = RecordedLink(str(path))
-    assert link.send(bytes(1000)).link_s == pytest.approx(found.rtt_s / 2 + 8000 / found.up_bps)
+    assert link.send(bytes(1000)).link_s == pytest.approx(found.rtt_s / 2 - found.frame_s + 8000 / found.up_bps)
     assert Observation.from_file(str(path)) == Observation(found.rtt_s, 0.0, found.up_bps, found.down_bps)
     assert RateController(60.0, link=str(path)).choose("new", 10_000).bit_width == 8
 
@@ -95,7 +96,8 @@ def test_probes_without_a_network_still_need_the_same_protocol():
 )
 def test_a_file_that_is_not_one_is_refused_with_the_reason(change, trouble, tmp_path):
     facts = {"schema": "splitsem.link/1", "date": "", "target": "", "transport": "grpc", "loss": None, "up_bps": 1.0}
-    facts |= {"rtt_s": {"median": 1, "p95": 2}, "down_bps": 1, "num_rtts": 1, "num_packets": 0, "versions": {}}
+    facts |= {"rtt_s": {"median": 1, "p95": 2}, "down_bps": 1, "frame_s": 0, "num_rtts": 1, "num_packets": 0}
+    facts["versions"] = {}
     path = tmp_path / "link.json"
     path.write_text(json.dumps(facts))
     assert read_link_metrics(path).up_bps == 1

@@ -28,7 +28,7 @@ from splitsem.remote.udp.settings import Settings, bind
 from splitsem.remote.udp.transport import UdpTransport
 from tests.integration import udp_tail_server
 from tests.integration.hatchery import Hatched
-from tests.integration.network import INPUT_SHAPE, small_network, small_plan
+from tests.integration.network import INPUT_SHAPE, output_of, small_network, small_plan
 from tests.integration.udp_relay import Relay
 
 NUM_FRAMES = 2000
@@ -105,7 +105,7 @@ def running() -> Iterator[Running]:
 def check(answers, outputs) -> None:
     answers = list(answers)
     assert [a.request_id for a in answers] == list(range(len(outputs)))
-    assert all(torch.equal(a.output(), y) for a, y in zip(answers, outputs, strict=True))
+    assert all(torch.equal(output_of(a), y) for a, y in zip(answers, outputs, strict=True))
 
 
 def test_answers_equal_the_whole_model_in_order(running, agreed, shots):
@@ -220,14 +220,14 @@ def test_tolerated_loss_is_filled_or_reported_and_the_rest_is_right(small, runni
     assert len(answers) == 200
     with torch.inference_mode():
         expected = [model(batch) for batch in x]
-    num_exact = sum(bool(a.payload) and torch.equal(a.output(), y) for a, y in zip(answers, expected, strict=True))
+    num_exact = sum(bool(a.payload) and torch.equal(output_of(a), y) for a, y in zip(answers, expected, strict=True))
     num_lost = sum(not a.payload for a in answers)
     assert (counts.frames_lost, counts.frames_filled) == (num_lost, 200 - num_exact - num_lost)
     assert num_exact > 50
     assert num_lost > 0
     assert counts.frames_filled > num_lost  # a gap in the first fragment loses a frame, one elsewhere is filled
     with pytest.raises(PayloadError):
-        next(a for a in answers if not a.payload).output()
+        output_of(next(a for a in answers if not a.payload))
 
 
 def test_the_paced_rate_is_kept(running, agreed):
@@ -241,10 +241,10 @@ def test_the_paced_rate_is_kept(running, agreed):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"weights": "other"}, r"weights: the server has .*, the device other"),
+        ({"weights": "other"}, r"weights: the server has .*, the edge other"),
         ({"fingerprint": "other"}, "give both ends the same model= and task="),
         ({"wire_version": 0}, "run the same splitsem on both ends"),
-        ({"codec": "Unheard"}, r"codec: the server reads .*, the device sends Unheard"),
+        ({"codec": "Unheard"}, r"codec: the server reads .*, the edge sends Unheard"),
         ({"point": "stage9"}, "stage9.*stage1"),
     ],
 )

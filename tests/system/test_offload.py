@@ -5,6 +5,7 @@ import math
 import signal
 import urllib.request
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -45,10 +46,14 @@ def test_an_offload_run_has_predicted_and_measured_side_by_side(run_py, served, 
     assert timing == {"edge": "measured", "link": "measured", "server": "measured on the server"}
     assert metrics["score"] == metrics["score_unsplit"]
     assert metrics["num_samples"] == 20
+    assert metrics["score_ci95"] > metrics["score_delta_ci95"] == 0
+    assert "on 20 samples" in done.stdout
+    assert sorted(np.load(tmp_path / "one" / "score_draws.npz")) == ["test", "val"]
+    assert metrics["answer_bytes"] == 1
     assert metrics["frames_sent"] == metrics["frames_answered"] >= 20
     assert [metrics[name] for name in COUNTED[2:]] == [0, 0, 0]
 
-    for stage in ("edge", "link", "server", "queue", "latency"):
+    for stage in ("head", "encode", "answer_decode", "edge", "link", "server", "queue", "latency"):
         p50, p95, p99 = (metrics[f"measured_{stage}_p{percent}_s"] for percent in (50, 95, 99))
         assert 0 <= p50 <= p95 <= p99
         assert metrics[f"measured_{stage}_s"] == pytest.approx(p50)
@@ -76,6 +81,27 @@ def test_an_offload_run_has_predicted_and_measured_side_by_side(run_py, served, 
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
     assert any(line.get("peer", "").startswith("ipv4:127.0.0.1:") for line in lines)
     assert f"{metrics['frames_answered']} frames answered" in process.stdout.read()
+
+
+def test_the_answer_travels_to_where_it_is_needed(run_py, served, trained_cache, tmp_path):
+    address, _ = served
+    few = ("workflow.num_samples=10", "workflow.num_timed=5", "workflow.num_probes=5")
+    common = ("workflow=offload", *NETWORK, *few, f"cache_dir={trained_cache}", f"transport.target={address}")
+    jobs = ("split.point=stage1,output", "answer.at=edge,server", "hydra.sweep.dir=swept", "workflow.summary=null")
+    done = run_py(*common, *jobs, "-m")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("The whole network runs on the edge: no frame is sent.") == 1
+    found = [json.loads((tmp_path / "swept" / str(job) / "metrics.json").read_text()) for job in range(4)]
+    at = {(m["split_point"], m["answer_at"]): m for m in found}
+    assert len({m["score"] for m in found}) == 1
+    assert (at["output", "edge"]["payload_bytes"], at["output", "edge"]["frames_sent"]) == (0, 0)
+    assert at["output", "server"]["payload_bytes"] == 1
+    assert at["output", "server"]["frames_answered"] > 10
+    assert at["output", "edge"]["measured_link_s"] == 0 < at["output", "server"]["measured_link_s"]
+    assert "answer_bytes" not in at["stage1", "server"]
+    for metrics in found:
+        stages_s = sum(metrics[f"measured_{stage}_s"] for stage in ("edge", "link", "server"))
+        assert metrics["measured_latency_s"] == pytest.approx(stages_s, rel=0.5)
 
 
 def test_without_a_server_the_device_says_why_or_falls_back(run_py, trained_cache, tmp_path):

@@ -167,7 +167,7 @@ def test_a_server_keeps_few_common_tails_and_forgets_those_that_nobody_uses(side
     other = opened("b")
     with pytest.raises(BusyError, match="2 groups already"):
         opened("c")
-    with pytest.raises(ConfigError, match="give all devices the same"):
+    with pytest.raises(ConfigError, match="give all edges the same"):
         opened("b", point="stage2")
     other.disband()
     other.close()

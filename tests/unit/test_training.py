@@ -245,7 +245,7 @@ def test_trainers_are_bounded_in_number_memory_and_time(server, device):
     first = engine.open(device.plan(), "first")
     assert engine.open(device.plan(), "first") == first  # the answer was lost; no second tail
     engine.open(device.plan(), "second")
-    with pytest.raises(BusyError, match="for 2 devices already"):
+    with pytest.raises(BusyError, match="for 2 edges already"):
         engine.open(device.plan(), "third")
     clock[0] = 9.0
     engine.answer(first, 0, Request(Kind.KEEP).to_bytes())

@@ -51,3 +51,16 @@ def test_probes_that_cannot_be_are_refused(probes):
 
 def test_a_link_of_probes_counts_the_bytes_on_the_wire() -> None:
     assert ProbedLink([(0, 0.001), (1000, 0.010)]).send(bytes(700)).wire_bytes == 700
+
+
+def test_what_a_stream_takes_beyond_the_bytes_keeps_the_link_busy() -> None:
+    probes = [(0, 0.020), (1000, 0.021), (100_000, 0.120)]
+    report = ProbedLink(probes, paced=(1000, 0.0015)).send(bytes(1000))
+    assert report.link_busy_s == pytest.approx(0.0015)
+    assert report.link_s == pytest.approx(0.021)
+    assert ProbedLink(probes).send(bytes(1000)).link_busy_s == pytest.approx(0.001)
+
+
+def test_an_answer_keeps_the_way_back_busy_and_delays_nothing_again() -> None:
+    report = ProbedLink([(0, 0.02)], down_bandwidth_bps=8e6).send_back(bytes(1000))
+    assert (report.link_busy_s, report.link_s) == (pytest.approx(0.001), 0.0)

@@ -15,12 +15,13 @@ from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.codecs.topk import TopK
 from splitsem.errors import BusyError, ConfigError, PayloadError, SessionError, SplitPointError
 from splitsem.models.cnn import StagedCnn
-from splitsem.remote.ends import Answer
+from splitsem.remote.ends import Answer, EdgeEnd
 from splitsem.remote.plan import Plan, builtin_decoders, codec_label, weights_digest
 from splitsem.remote.profiler import Profiler
 from splitsem.remote.replies import ReplyBook
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.split.graph import SplitGraph
+from splitsem.tasks.answer import TopClasses, Values
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,15 @@ def engine(graph, model):
     return TailEngine(graph, weights_digest(model))
 
 
-def plan_for(engine, point="stage1", codec="Identity"):
-    return dataclasses.replace(engine.offer, point=point, codec=codec)
+RAW, TOP = Values((10,)), TopClasses(10)
+
+
+def plan_for(engine, point="stage1", codec="Identity", answer=RAW.name):
+    return dataclasses.replace(engine.offer, point=point, codec=codec, answer=answer)
+
+
+def output_of(payload, num_samples=1):
+    return Values((num_samples, 10)).decode(payload)
 
 
 def test_a_plan_survives_its_json(engine):
@@ -68,7 +76,7 @@ def test_identity_answers_equal_the_whole_model_at_every_point(engine, graph, mo
             payload = Identity().encode(graph.cut(point).head(x))
             expected = model(x)
         answer, server_s = engine.answer(session, payload)
-        assert torch.equal(Answer(0, answer, server_s, 0.0).output(), expected)
+        assert torch.equal(output_of(answer, 3), expected)
         assert server_s > 0
 
 
@@ -81,7 +89,7 @@ def test_any_built_in_codec_is_decoded_from_its_bytes_alone(engine, graph, codec
     session = engine.open(plan_for(engine, codec=codec_label(codec)))
     for received in (payload, memoryview(payload), Pieces([payload[:50], payload[50:]])):
         answer, _ = engine.answer(session, received)
-        assert torch.equal(Answer(0, answer, 0.0, 0.0).output(), expected)
+        assert torch.equal(output_of(answer), expected)
 
 
 def test_a_codec_with_a_tail_of_its_own_is_answered_from_that_at_its_own_cut_only(graph, model):
@@ -94,7 +102,7 @@ def test_a_codec_with_a_tail_of_its_own_is_answered_from_that_at_its_own_cut_onl
         payload = codec.encode(cut.head(torch.rand(1, 1, 8, 8)))
         expected, other = (tail(*codec.decode(payload)) for tail in (codec.tail, cut.tail))
     plan = plan_for(engine, "stem", codec_label(codec))
-    output = Answer(0, engine.answer(engine.open(plan), payload)[0], 0.0, 0.0).output()
+    output = output_of(engine.answer(engine.open(plan), payload)[0])
     assert torch.equal(output, expected)
     assert not torch.equal(output, other)
     assert engine.answer(engine.open(plan.probe(10)), payload)[0] == bytes(10)
@@ -104,13 +112,50 @@ def test_a_codec_with_a_tail_of_its_own_is_answered_from_that_at_its_own_cut_onl
 
 
 def test_every_disagreement_is_a_line_of_its_own(engine):
-    strange = Plan("f", "w", "stage1", "op", "bfloat16", "Mystery", wire_version=9, protocol_version=9)
+    strange = Plan("f", "w", "stage1", "op", "bfloat16", "Mystery", "boxes", wire_version=9, protocol_version=9)
     with pytest.raises(ConfigError) as caught:
         engine.open(strange)
     names = [line.split(":")[0] for line in str(caught.value).splitlines()]
     assert sorted(names) == sorted(
-        ["protocol_version", "wire_version", "fingerprint", "weights", "granularity", "precision", "codec"]
+        ["protocol_version", "wire_version", "fingerprint", "weights", "granularity", "precision", "codec", "answer"]
     )
+
+
+@pytest.mark.parametrize("at", ["edge", "server"])
+def test_both_ends_code_the_answer_that_the_plan_names(graph, model, at):
+    engine = TailEngine(graph, weights_digest(model), coders=[TOP])
+    x = torch.rand(1, 1, 8, 8)
+    end = EdgeEnd(graph.cut("stage1"), Identity(), TOP if at == "edge" else None)
+    plan = end.plan(engine.offer.weights, "layer", "float32")
+    answer, server_s = engine.answer(engine.open(plan), end.payload(x))
+    result = end.result(Answer(0, answer, server_s, 0.0))
+    with torch.inference_mode():
+        best = model(x).argmax(1)
+    if at == "edge":
+        assert bytes(answer) == bytes([int(best)])
+        assert torch.equal(result.argmax(1), best)
+        assert len(end.times.edge_s) == len(end.times.answer_decode_s) == 1
+    else:
+        assert (plan.answer, bytes(answer), result) == ("", b"", None)
+
+
+def test_the_answers_of_a_whole_network_on_the_edge_are_read_by_the_server(graph, model):
+    engine = TailEngine(graph, weights_digest(model), coders=[TOP])
+    x = torch.rand(1, 1, 8, 8)
+    for coder in (None, RAW):
+        end = EdgeEnd(graph.cut("output"), Quantise(8), coder, own=TOP)
+        plan = end.plan(engine.offer.weights, "layer", "float32")
+        session, probes = engine.open(plan), engine.open(plan.probe(3))
+        payload = end.payload(x)
+        assert engine.answer(probes, payload)[0] == bytes(3)
+        result = end.result(Answer(0, engine.answer(session, payload)[0], 0.0, 0.0))
+        assert len(payload) == 1
+    with torch.inference_mode():
+        assert torch.equal(result, TOP.as_output(TOP.decode(TOP.encode(model(x)))))
+    with pytest.raises(PayloadError, match="expected classes 0…9, got 200"):
+        engine.answer(session, bytes([200]))
+    with pytest.raises(ConfigError, match="codec: the server reads"):  # answers are payloads at no other cut
+        engine.open(plan_for(engine, "stage1", TOP.name))
 
 
 def test_one_changed_weight_changes_the_digest(model):
@@ -259,7 +304,7 @@ def test_a_second_profile_at_the_same_time_is_refused(engine):
     refused = []
 
     def second() -> bool:
-        with pytest.raises(BusyError, match="for another device"):
+        with pytest.raises(BusyError, match="for another edge"):
             profiler.profile(["stage1"])
         refused.append(True)
         return True

@@ -56,7 +56,7 @@ class Security:
             chain = (_read(self.key), _read(self.cert)) if self.key and self.cert else (None, None)
             return grpc.ssl_channel_credentials(_read(self.ca), *chain)
         if self.cert:
-            raise ConfigError("a device's security.cert needs security.ca, which the server's certificate comes from")
+            raise ConfigError("an edge's security.cert needs security.ca, which the server's certificate comes from")
         self._check_clear(host, f"refusing to send to {host} without TLS")
         return None
 
@@ -162,7 +162,7 @@ def _tls_trouble(connection: socket.socket, host: str, security: Security) -> st
         return "TLS: the server does not speak it; start it with security.cert and key" if security.ca else ""
     with encrypted:
         if not security.ca:
-            return "TLS: the server speaks it and the device does not: give security.ca"
+            return "TLS: the server speaks it and the edge does not: give security.ca"
         try:
             is_welcome = bool(encrypted.recv(1))  # a server refuses a missing client certificate only now
         except OSError:

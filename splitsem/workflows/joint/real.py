@@ -101,6 +101,7 @@ class RealPair:
         with self._serving(*({"model": {"gamma": list(gammas)}} for gammas in networks)) as addresses:
             folder = self.folder / f"offload{next(self._numbers)}"
             own = [f"transport={self.transport}", "workflow=offload", "codec=identity", self._cache]
+            own += ["answer=raw", "answer.at=server"]  # so that frames also travel where all units run on the edge
             own.append("split.point=null")  # each job gives split.index
             given: Document = {"num_timed": self.cfg.workflow.num_timed, "num_paced": num_paced}
             given["num_probes"] = 5  # the prediction of workflow=offload is not used
