@@ -16,6 +16,7 @@ from splitsem.report.style import place_labels
 from splitsem.report.units import format_bytes
 
 _SHADE = "#c9d3dd"
+_MANY = 30  # bars of more configurations than these are fainter, or they hide the points
 
 
 def draw_points(ax: Axes, split: pd.DataFrame, x: str) -> list[Line2D]:
@@ -27,8 +28,9 @@ def draw_points(ax: Axes, split: pd.DataFrame, x: str) -> list[Line2D]:
     markers = {name: style.MARKERS[i % len(style.MARKERS)] for i, name in enumerate(names)}
     series: dict[str, Any] = {"hue": "series", "style": "series", "palette": colors, "markers": markers}
     seaborn.scatterplot(split, x=x, y="score", ax=ax, s=30, linewidth=0, alpha=0.85, zorder=3, legend=False, **series)
+    faint = 0.45 if len(split) <= _MANY else 0.2
     for name, rows in split[split["score_ci95"] > 0].groupby("series", sort=False):
-        bars: dict[str, Any] = {"fmt": "none", "ecolor": colors[str(name)], "elinewidth": 0.9, "alpha": 0.45}
+        bars: dict[str, Any] = {"fmt": "none", "ecolor": colors[str(name)], "elinewidth": 0.9, "alpha": faint}
         ax.errorbar(rows[x], rows["score"], rows["score_ci95"], zorder=2.2, **bars)
     return [
         Line2D([], [], color=colors[name], marker=markers[name], linestyle="none", markersize=6, label=name)
@@ -174,7 +176,8 @@ def accuracy_throughput(results: pd.DataFrame) -> Figure:
 
 
 def _legend_title(shown: pd.DataFrame) -> str:
-    return "bars: " + rs.about_interval(shown).replace(" over ", "\nover ")
+    interval = rs.about_interval(shown).replace(" over ", "\nover ")
+    return interval if interval.startswith("no ") else f"bars: {interval}"
 
 
 def rate_accuracy(results: pd.DataFrame) -> Figure:
