@@ -4,7 +4,7 @@ import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -18,7 +18,7 @@ from torch import Tensor
 from splitsem.errors import ConfigError
 from splitsem.json_files import decode, write_text
 from splitsem.placement import Placement
-from splitsem.search.objective import quantile
+from splitsem.search.objective import Stages, quantile
 from splitsem.search.problem import Problem
 from splitsem.search.solution import Solution, Solver, check_epsilon, smallest_slack
 from splitsem.tasks.domains import Domains
@@ -29,6 +29,7 @@ from splitsem.workflows.result import Metrics
 
 log = logging.getLogger(__name__)
 Document = dict[str, Any]
+_STAGES = tuple(field.name for field in fields(Stages))
 _LEFT_OUT = ("splitsem.workflows", "splitsem.report")  # packages that assemble and draw; a step names what it needs
 
 
@@ -82,22 +83,19 @@ def solution_object(solution: Solution, units: Sequence[str]) -> Document:
         "split_point": (("input", *units[:-1], "output"))[solution.split_index],
         "gammas": list(solution.gammas),
         "labels": list(solution.labels),
-        "edge_s": solution.edge_s,
-        "link_s": solution.link_s,
-        "server_s": solution.server_s,
+        **{name: getattr(solution, name) for name in (*_STAGES, "link_s")},
         "latency_s": solution.latency_s,
         "cycle_s": solution.cycle_s,
         "throughput_hz": solution.throughput_hz,
         "value": solution.value,
         "damage": solution.damage,
-        "delay_s": solution.delay_s,
     }
 
 
 def solution_of(document: Document) -> Solution:
     """Undo ``solution_object``."""
-    names = ("edge_s", "link_s", "server_s", "value", "damage", "delay_s")
-    return Solution(document["lambda"], tuple(document["gammas"]), **{name: document[name] for name in names})
+    numbers = {name: document[name] for name in (*_STAGES, "value", "damage")}
+    return Solution(split_index=document["lambda"], gammas=tuple(document["gammas"]), **numbers)
 
 
 def t_eff_s(solution: Document, omega: float = 0.5) -> float:

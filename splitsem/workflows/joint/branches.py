@@ -88,9 +88,11 @@ class JointBranches(JointBase):
         if self.pair is not None:
             return real_frames.hardware(self._real_run(self.pair), lambda: self.trained)
         network = self.untrained
-        link = tiers.simulated_link(self.cfg, network)
+        link, way = tiers.simulated_link(self.cfg, network), tiers.simulated(self.cfg)
+        answer = tiers.answer_way(self.cfg, instantiate(self.cfg.task), way)
         factor, server = self.settings.edge_slowdown, self.settings.server_lut
-        return replace(tiers.hardware_of_both(self.cfg, self.model, network, self.placement, server, factor), link=link)
+        both = tiers.hardware_of_both(self.cfg, self.model, network, self.placement, server, factor)
+        return replace(both, link=link, answer=answer)
 
     @cached_property
     def untrained(self) -> HyperRepVgg:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -24,11 +25,12 @@ from splitsem.report.units import format_bytes, format_hz, format_score, format_
 from splitsem.scoring import score
 from splitsem.search.deployed import DeployedCodec
 from splitsem.search.exact import Exact
-from splitsem.search.objective import Objective, quantile
+from splitsem.search.objective import Objective, Stages, quantile
 from splitsem.search.rate_table import Rate, RateTable
 from splitsem.split.graph import SplitGraph
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
+from splitsem.workflows.evaluation import answering
 from splitsem.workflows.joint import tiers
 from splitsem.workflows.joint.base import Baseline, Document, JointBase, t_eff_s
 from splitsem.workflows.joint.rates import REFERENCE, measure_rates, offers
@@ -63,7 +65,9 @@ def side_by_side(solutions: Mapping[str, Document]) -> list[str]:
 
 
 log = logging.getLogger(__name__)
-_TIMES = ("edge_s", "link_s", "server_s", "latency_s", "cycle_s", "throughput_hz")
+_DERIVED = ("latency_s", "cycle_s", "throughput_hz")
+_STAGES = tuple(field.name for field in fields(Stages))
+_TIMES = (*_STAGES, "link_s", *_DERIVED)
 
 
 class JointCuts(JointBase):
@@ -140,13 +144,20 @@ class JointCuts(JointBase):
         """The table with times, values and damages; NaN where a codec cannot carry the crossing tensors."""
         rows = pd.DataFrame(self.rates["rows"])
         edge, server = self.tiers
-        rows["edge_s"] = rows["split_point"].map(edge.time_s) + edge.coding * rows["encode_s"].astype(float)
-        rows["server_s"] = rows["split_point"].map(server.time_s) + server.coding * rows["decode_s"].astype(float)
+        coded = {name: rows[name].astype(float) for name in rows if str(name).endswith("code_s")}
+        edge_code_s = edge.coding * (coded["encode_s"] + coded["answer_decode_s"])
+        server_code_s = server.coding * (coded["decode_s"] + coded["answer_encode_s"])
+        rows["edge_s"] = rows["split_point"].map(edge.time_s) + edge_code_s
+        rows["server_s"] = rows["split_point"].map(server.time_s) + server_code_s
+        rows["link_delay_s"] = rows["link_s"] - rows["link_busy_s"]
         carried = rows["left_out"].isna()
         table = self._table(rows[carried])
-        times = [{name: getattr(rate, name) for name in _TIMES} for rate in table.rates]
+        slower = rows[carried].copy()
+        slower["edge_s"] += slower["split_point"].map(edge.spread_s)
+        slower["server_s"] += slower["split_point"].map(server.spread_s)
+        times = [{name: getattr(rate, name) for name in _DERIVED} for rate in table.rates]
         more = pd.DataFrame(times, rows.index[carried]).assign(value=table.value, damage=table.damage)
-        return rows.drop(columns=["edge_s", "link_s", "server_s"]).join(more)
+        return rows.join(more.assign(value_spread=self._table(slower).value - table.value))
 
     @cached_property
     def choosable(self) -> pd.DataFrame:
@@ -228,7 +239,7 @@ class JointCuts(JointBase):
         names = ("codec", "payload_bytes", "raw_bytes", "encode_s", "decode_s")
         return {
             **{name: best[name] for name in names},
-            "compression_ratio": best["raw_bytes"] / best["payload_bytes"],
+            "compression_ratio": best["raw_bytes"] / best["payload_bytes"] if best["payload_bytes"] else None,
             "gain_over_unsplit": best["throughput_hz"] / alone_hz - 1,
         }
 
@@ -260,6 +271,7 @@ class JointCuts(JointBase):
             "network": self.trained.key,
             "granularity": cfg.split.granularity,
             "transport": OmegaConf.to_container(cfg.transport, resolve=True),
+            "answer": [cfg.answer.at, cfg.answer.raw],
             "batches": [cfg.trainer.batch_size, self.settings.num_samples],
             "machine": describe_machine() | {"num_threads": str(cfg.device.num_threads)},
         }
@@ -270,7 +282,9 @@ class JointCuts(JointBase):
 
     def _rates(self) -> Document:
         val, began = self.batches("val"), time.perf_counter()
-        accuracy_ref, rows = measure_rates(self.trained, self.offers, lambda: simulated(self.cfg), val)
+        accuracy_ref, rows = measure_rates(
+            self.trained, self.offers, lambda: simulated(self.cfg), val, answering(self.cfg, self.trained.task)
+        )
         return {
             "schema": "splitsem.rates/1",
             "unit": "s",
@@ -284,10 +298,10 @@ class JointCuts(JointBase):
         margin, z = self.settings.margin, quantile(self.settings.confidence)
         rates = [
             Rate(
-                int(row["lambda"]),
-                row["split_point"],
-                row["codec"],
-                **{name: row[name] for name in ("payload_bytes", "edge_s", "link_s", "server_s", "score")},
+                split_index=int(row["lambda"]),
+                split_point=row["split_point"],
+                codec=row["codec"],
+                **{name: row[name] for name in ("payload_bytes", "score", *_STAGES)},
                 margin=z * row["damage_error"] if margin is None else margin,
             )
             for row in rows.to_dict("records")
@@ -299,7 +313,9 @@ class JointCuts(JointBase):
         best, network = self.joint["best"], self.trained
         offer = next(offer for offer in self.offers if offer.label == best["codec"])
         cut = network.graph.cut(best["split_point"])
-        chosen = DeployedCodec(Pipeline(cut, offer.make(), offer.make(), simulated(self.cfg)), network.placement)
+        answer = answering(self.cfg, network.task)
+        pipeline = Pipeline(cut, offer.make(), offer.make(), simulated(self.cfg), answer)
+        chosen = DeployedCodec(pipeline, network.placement)
         accuracy = chosen.score(network.task, self.batches("test"))
         payload_bytes = chosen.frames.payload_bytes
         edge, server = chosen.time(self.batches("test")[0][0][:1])
@@ -321,7 +337,8 @@ class JointCuts(JointBase):
 def _object(row: pd.Series) -> Document:
     """A row of the table as JSON."""
     names = ("split_point", "codec", "overrides")
-    numbers = ("raw_bytes", "payload_bytes", "encode_s", "decode_s", *_TIMES, "value", "damage")
+    sizes, coding = ("raw_bytes", "payload_bytes", "answer_bytes"), ("encode_s", "decode_s")
+    numbers = (*sizes, *coding, *_TIMES, "value", "value_spread", "damage", "damage_ci95")
     return {
         "lambda": int(row["lambda"]),
         **{name: str(row[name]) for name in names},
