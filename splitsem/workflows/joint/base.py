@@ -16,8 +16,10 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from splitsem.errors import ConfigError
+from splitsem.intervals import half_width
 from splitsem.json_files import decode, write_text
 from splitsem.placement import Placement
+from splitsem.scoring import Scored
 from splitsem.search.objective import Stages, quantile
 from splitsem.search.problem import Problem
 from splitsem.search.solution import Solution, Solver, check_epsilon, smallest_slack
@@ -193,9 +195,10 @@ class JointBase(ABC):
     def found_metrics(self) -> Metrics:
         """Metrics of the step ``joint``, beyond those that every network has."""
 
-    def side_by_side(self) -> list[str]:
-        """The choice and its baselines, as lines for the terminal."""
-        return []
+    def compared(self) -> dict[str, Document]:
+        """The baselines that can run, by their names for people."""
+        solutions = self.throughput["solutions"]
+        return {words: solutions[name] for name, words in self.baselines.values() if name in solutions}
 
     @property
     @abstractmethod
@@ -227,10 +230,19 @@ class JointBase(ABC):
             self._batches[split] = list(batches)
         return self._batches[split]
 
-    def verdict(self, accuracy: float, accuracy_ref: float) -> Document:
-        """What the test split says of the choice, with the choice's true slack ξ."""
+    def verdict(self, chosen: Scored, reference: Scored) -> Document:
+        """What the test split says of the choice: its true slack ξ, and half widths of 95 % intervals over samples.
+
+        Without draws (a single sample, or a score that is no sum over samples) the half widths are None.
+        """
+        accuracy, accuracy_ref = chosen.metrics["score"], reference.metrics["score"]
         slack = smallest_slack(accuracy_ref - accuracy, self.settings.epsilon)
-        return {"accuracy": accuracy, "accuracy_ref": accuracy_ref, "slack": slack, "feasible": slack == 0.0}
+        found: Document = {"accuracy": accuracy, "accuracy_ref": accuracy_ref, "slack": slack, "feasible": slack == 0.0}
+        found |= {"accuracy_delta": accuracy - accuracy_ref, "accuracy_ci95": None, "accuracy_delta_ci95": None}
+        if chosen.draws is not None and reference.draws is not None:
+            found["accuracy_ci95"] = half_width(chosen.draws)
+            found["accuracy_delta_ci95"] = half_width(chosen.draws - reference.draws)
+        return found | {"num_samples": chosen.num_samples}
 
     @property
     def described(self) -> str:

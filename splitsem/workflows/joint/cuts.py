@@ -2,27 +2,23 @@
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import fields
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
 
 from splitsem.cost.lut import write_lut
 from splitsem.errors import ConfigError
 from splitsem.models.capabilities import Deployable
 from splitsem.pipeline import Pipeline
 from splitsem.placement import describe_machine
-from splitsem.report.units import format_bytes, format_hz, format_score, format_seconds
-from splitsem.scoring import score
+from splitsem.scoring import score_samples
 from splitsem.search.deployed import DeployedCodec
 from splitsem.search.exact import Exact
 from splitsem.search.objective import Objective, Stages, quantile
@@ -32,37 +28,10 @@ from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.evaluation import answering
 from splitsem.workflows.joint import tiers
-from splitsem.workflows.joint.base import Baseline, Document, JointBase, t_eff_s
+from splitsem.workflows.joint.base import Baseline, Document, JointBase
 from splitsem.workflows.joint.rates import REFERENCE, measure_rates, offers
 from splitsem.workflows.joint.tiers import Tier, simulated
 from splitsem.workflows.result import Metrics
-
-if TYPE_CHECKING:
-    pass
-
-
-_WORDS, _NUMBERS = ("", "cut", "codec"), ("payload", "edge", "link", "server", "rate", "T_eff", "val")
-_WIDTH = 160  # the most characters in a line
-
-
-def side_by_side(solutions: Mapping[str, Document]) -> list[str]:
-    """A line of headings, then a line for each solution, which begins with the solution's name."""
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    for header in _WORDS:
-        grid.add_column(header, no_wrap=True)
-    for header in _NUMBERS:
-        grid.add_column(header, justify="right", no_wrap=True)
-    for words, one in solutions.items():
-        stages = (format_seconds(one[name]) for name in ("edge_s", "link_s", "server_s"))
-        payload, rate = format_bytes(one["payload_bytes"]), format_hz(one["throughput_hz"])
-        took, accuracy = format_seconds(t_eff_s(one)), format_score(one["accuracy_val"])
-        codec = one["codec"].replace("[", r"\[")
-        grid.add_row(words, one["split_point"], codec, payload, *stages, rate, took, accuracy)
-    console = Console(width=_WIDTH, color_system=None)
-    with console.capture() as printed:
-        console.print(grid)
-    return [line.rstrip() for line in printed.get().splitlines()]
-
 
 log = logging.getLogger(__name__)
 _DERIVED = ("latency_s", "cycle_s", "throughput_hz")
@@ -235,21 +204,17 @@ class JointCuts(JointBase):
     def found_metrics(self) -> Metrics:
         """The choice beside the cut, and the choice's gain over one machine alone."""
         best = self.joint["best"]
-        alone_hz = max(self.throughput["solutions"][name]["throughput_hz"] for name in ("edge_only", "server_only"))
+        alone = [self.throughput["solutions"][name] for name in ("edge_only", "server_only")]
         names = ("codec", "payload_bytes", "raw_bytes", "encode_s", "decode_s")
         return {
             **{name: best[name] for name in names},
             "compression_ratio": best["raw_bytes"] / best["payload_bytes"] if best["payload_bytes"] else None,
-            "gain_over_unsplit": best["throughput_hz"] / alone_hz - 1,
+            "gain_over_unsplit": best["throughput_hz"] / max(one["throughput_hz"] for one in alone) - 1,
         }
 
-    def side_by_side(self) -> list[str]:
+    def compared(self) -> dict[str, Document]:
         """See JointBase."""
-        solutions = self.throughput["solutions"]
-        shown = {"chosen": self.joint["best"]}
-        shown |= {words: solutions[name] for name, words in self.baselines.values()}
-        shown |= {"fastest, any accuracy": solutions[self.fastest]}
-        return side_by_side(shown)
+        return super().compared() | {"fastest, any accuracy": self.throughput["solutions"][self.fastest]}
 
     @property
     def recipe(self) -> str:
@@ -316,11 +281,12 @@ class JointCuts(JointBase):
         answer = answering(self.cfg, network.task)
         pipeline = Pipeline(cut, offer.make(), offer.make(), simulated(self.cfg), answer)
         chosen = DeployedCodec(pipeline, network.placement)
-        accuracy = chosen.score(network.task, self.batches("test"))
+        scored = score_samples(chosen, network.task, self.batches("test"))
+        reference = score_samples(network.model, network.task, self.batches("test"))
         payload_bytes = chosen.frames.payload_bytes
         edge, server = chosen.time(self.batches("test")[0][0][:1])
         return {
-            **self.verdict(accuracy, score(network.model, network.task, self.batches("test"))["score"]),
+            **self.verdict(scored, reference),
             "accuracy_val": best["accuracy_val"],
             "accuracy_ref_val": self.rates["accuracy_ref_val"],
             "test_payload_bytes": sum(payload_bytes) / len(payload_bytes),
