@@ -30,7 +30,7 @@ DRAWS, REPEATS = 5, 5
 EPSILON = 0.02
 STAGES = ((64, 1), (192, 4), (384, 6), (768, 16), (2560, 1))  # channels and blocks of RepVGG-B3, at 224 × 224
 EDGE, SERVER = (350e9, 45e9, 40e-6), (10e12, 600e9, 10e-6)  # FLOP/s, byte/s, seconds a launch
-LINK = LinkCost(2e-3, 8 / 10e6)
+LINK = LinkCost(0.0, 8 / 10e6, delay_s=2e-3)
 LOST_WITHOUT = {Branch.D: 0.06, Branch.K: 0.006, Branch.I: 0.003}  # mean score
 
 

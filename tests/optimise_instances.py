@@ -45,7 +45,9 @@ def instance(seed: int) -> Instance:
         link = LinkCost(0.0, SECOND, delay_s=-SECOND, free_bytes=3)
         bases = {"edge_base_s": 3 * SECOND, "server_base_s": 2 * SECOND}
     else:
-        link, bases = LinkCost(2 * SECOND, SECOND), {}
+        link, bases = LinkCost(2 * SECOND, SECOND, delay_s=6 * SECOND), {}
+    if seed % 3 == 1:
+        bases |= {"answer_s": 5 * SECOND, "answer_busy_s": 4 * SECOND}
     problem = Problem(names, edge_s, server_s, link_bytes, link, **bases)
     damage = drawn(0.05, (num_units, 7)) - (0.01 if seed % 3 == 0 and not on_grid else 0.0)
     kind = KINDS[seed // 2 % 4]
@@ -67,11 +69,13 @@ def everything(case: Instance) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         t_e, t_s = edge[:, :cut].sum(axis=1), server[:, cut:].sum(axis=1)
         sent = problem.link_bytes[cut]
         if problem.edge_base_s:
-            t_e, t_s = t_e + 3 * SECOND, t_s + 2 * SECOND
+            t_e, t_s = (t_e + 3 * SECOND, t_s + 2 * SECOND) if sent else (t_e, t_s)
             t_l, more = np.full(len(combos), SECOND * sent), 0.0 if sent == 0 else -SECOND - SECOND * min(sent, 3)
         else:
-            t_l, more = np.full(len(combos), 0.0 if sent == 0 else 2 * SECOND + SECOND * sent), 0.0
-        lat, cyc = t_e + t_s + t_l + more, np.max([t_e, t_s, t_l], axis=0)
+            t_l, more = np.full(len(combos), (2 * SECOND + SECOND * sent) * (sent > 0)), 6 * SECOND * (sent > 0)
+        comes_back = problem.answer_s > 0 and cut < problem.num_units
+        t_a, a_busy = (5 * SECOND if comes_back else 0.0), np.full(len(combos), 4 * SECOND if comes_back else 0.0)
+        lat, cyc = t_e + t_s + t_l + more + t_a, np.max([t_e, t_s, t_l, a_busy], axis=0)
         with np.errstate(invalid="ignore"):  # inf - inf, of what cannot run
             value = {
                 "mix": 0.5 * lat + 0.5 * cyc,

@@ -8,7 +8,7 @@ waking a thread keeps nothing busy and counts in the latency only.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import isfinite
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,31 +17,33 @@ from scipy.optimize import least_squares
 
 @dataclass(frozen=True)
 class LinkFit:
-    """A link as a straight line ``T = k · bytes + b``.
+    """A link as a straight line ``link_s = k · bytes + b`` through payloads that had it to themselves.
+
+    The bytes keep the link busy; what any payload takes, the link only delays: the next payload can follow.
 
     Attributes:
         s_per_byte: k.
-        base_s: b, the time of a payload without bytes.
+        delay_s: b; below 0 where the bytes keep the link busy for longer than a payload waits (duty cycle).
         residual_s: root mean square distance of the measured times from the line.
         num_transfers: number of measured transfers.
     """
 
     s_per_byte: float
-    base_s: float
+    delay_s: float
     residual_s: float
     num_transfers: int
 
     def __post_init__(self) -> None:
-        for name in ("s_per_byte", "base_s", "residual_s"):
+        for name in ("s_per_byte", "delay_s", "residual_s"):
             value = getattr(self, name)
-            if not (isfinite(value) and value >= 0):
+            if not (isfinite(value) and (value >= 0 or name == "delay_s")):
                 raise ValueError(f"{name} must be finite and not negative, got {value}")
         if self.num_transfers < 1:
             raise ValueError(f"num_transfers must be at least 1, got {self.num_transfers}")
 
     def link_s(self, payload_bytes: float) -> float:
         """Seconds for a payload of this size."""
-        return self.s_per_byte * payload_bytes + self.base_s
+        return self.s_per_byte * payload_bytes + self.delay_s
 
 
 def fit_link(transfers: Sequence[tuple[float, float]]) -> LinkFit:
@@ -51,7 +53,7 @@ def fit_link(transfers: Sequence[tuple[float, float]]) -> LinkFit:
     describes the link better.
 
     >>> fit = fit_link([(0, 0.002), (1000, 0.010), (3000, 0.026)])
-    >>> round(fit.s_per_byte * 1e6, 6), round(fit.base_s, 6), fit.num_transfers
+    >>> round(fit.s_per_byte * 1e6, 6), round(fit.delay_s, 6), fit.num_transfers
     (8.0, 0.002, 3)
 
     Raises:
@@ -72,6 +74,28 @@ def fit_link(transfers: Sequence[tuple[float, float]]) -> LinkFit:
         slope, base_s = float(sizes @ times_s / (sizes @ sizes)), 0.0
     residual_s = float(np.sqrt(np.mean((times_s - slope * sizes - base_s) ** 2)))
     return LinkFit(slope, base_s, residual_s, len(sizes))
+
+
+@dataclass(frozen=True)
+class AnswerWay:
+    """Where a sample's answer is needed, and what its way there takes.
+
+    Attributes:
+        at: ``edge``: it comes back, unless the whole network ran there; ``server``: it goes up, if it did.
+        num_bytes: of the answer.
+        back_s: seconds of its way back; 0 where none travels, or where other times hold it.
+        back_busy_s: how long it keeps the way back from the next answer.
+    """
+
+    at: Literal["edge", "server"]
+    num_bytes: int
+    back_s: float = 0.0
+    back_busy_s: float = 0.0
+
+    @property
+    def up_bytes(self) -> int:
+        """Bytes that cross where the whole network runs on the edge."""
+        return self.num_bytes if self.at == "server" else 0
 
 
 Floats = NDArray[np.float64]
@@ -152,8 +176,8 @@ class FrameFit:
 
     def line(self) -> LinkFit:
         """The part of the latency that is neither head nor tail, as a straight line, for code that knows no stages."""
-        base_s = max(0.0, self.edge_base_s + self.server_base_s + self.delay_s)
-        return LinkFit(self.s_per_byte, base_s, self.latency_error * base_s, self.num_jobs)
+        delay_s = max(0.0, self.edge_base_s + self.server_base_s + self.delay_s)
+        return LinkFit(self.s_per_byte, delay_s, self.latency_error * delay_s, self.num_jobs)
 
 
 def fit_frames(jobs: Sequence[TimedFrames]) -> FrameFit:

@@ -8,7 +8,8 @@
                                                  "repeats": 100, "flops": ..., "bytes": ...}}}],
  "calibration": {"factor": 1.04, "worst_error": 0.01, "chains": [{"gammas": [...], "time_s": {...}}]}}
 
-``hardware_lut_complete.json`` holds two such tables as ``edge`` and ``server``, and the fits ``link`` and ``frames``.
+``hardware_lut_complete.json`` holds two such tables as ``edge`` and ``server``, the fits ``link`` and ``frames``, and
+the ``answer``.
 """
 
 import json
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from splitsem.cost.branch_lut import BranchLut, UnitLut
-from splitsem.cost.fits import FrameFit, LinkFit
+from splitsem.cost.fits import AnswerWay, FrameFit, LinkFit
 from splitsem.cost.measure import Calibration, MachineRates
 from splitsem.errors import ConfigError
 from splitsem.json_files import Count, JsonFile, parse, read_text, write_text
@@ -104,6 +107,7 @@ class HardwareLut:
         edge: table of the machine that has the sensor and runs the first λ units.
         server: table of the machine that runs the further units.
         link: fitted to measured transfers between the machines; None where no link was measured.
+        answer: where the answer is needed, and its way there; None where nothing is known of it.
         frames: fitted to frames of whole networks between the machines: what each end takes beyond its table; None
             where no frames were run.
     """
@@ -111,7 +115,14 @@ class HardwareLut:
     edge: BranchLut
     server: BranchLut
     link: LinkFit | None = None
+    answer: AnswerWay | None = None
     frames: FrameFit | None = None
+
+    @property
+    def link_bytes(self) -> NDArray[np.float64]:
+        """Bytes that cross, by λ, ``(units + 1,)``: the input first, last what the server needs of a whole network."""
+        sizes = [self.edge.input_bytes, *(unit.output_bytes for unit in self.edge.units)]
+        return np.array(sizes if self.answer is None else [*sizes[:-1], self.answer.up_bytes], dtype=float)
 
 
 def merge(edge: BranchLut, server: BranchLut, link: LinkFit | None = None) -> HardwareLut:
@@ -157,6 +168,8 @@ def hardware_lut_json(lut: HardwareLut) -> str:
     }
     if lut.link is not None:
         document["link"] = asdict(lut.link)
+    if lut.answer is not None:
+        document["answer"] = asdict(lut.answer)
     if lut.frames is not None:
         document["frames"] = asdict(lut.frames)
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

@@ -128,7 +128,7 @@ class ClientLinks:
         self.now_s = 0.0
 
     def upload_s(self, node: int, num_bytes: int) -> float:
-        """Seconds that a client's upload takes if it begins now."""
+        """Seconds that a client's upload takes if it begins now: ``link_s``, the link's delay included."""
         if node not in self._links:
             self._links[node] = self._make_link(node)
         link = self._links[node]

@@ -34,12 +34,17 @@ def _yes(value: float) -> str:
 
 COLUMNS: Mapping[str, Column | str] = {
     "accuracy": Column("accuracy", "", "Of the chosen network, on the test split.", 1, format_score),
+    "accuracy_ci95": Column("±", "", "Half the 95 % interval of the accuracy, over the test samples.", 1, format_score),
     "accuracy_ref": Column(
         "A_ref", "", "Of the network with all branches, or unsplit, on the test split.", 1, format_score
     ),
+    "accuracy_delta": Column("Δ", "", "Accuracy less A_ref, on the test split.", 1, format_score),
+    "accuracy_delta_ci95": Column(
+        "Δ ±", "", "Half the 95 % interval of the difference, paired over the test samples.", 1, format_score
+    ),
     "feasible": Column("ε kept", "", "Whether accuracy is at least A_ref − ε on the test split.", 1, _yes),
     "slack": Column("ξ", "points", "By how much ε is missed on the test split; 0 where it is kept.", 100),
-    "throughput_hz": Column("throughput", "Hz", "Samples a second, 1 / cycle: the three stages overlap."),
+    "throughput_hz": Column("throughput", "Hz", "Samples a second, 1 / cycle; T_eff, not this, was minimised."),
     "gain_over_baseline": Column(
         "over baseline",
         "%",
@@ -67,9 +72,13 @@ COLUMNS: Mapping[str, Column | str] = {
     ),
     "measured_t_eff_s": Column("T_eff measured", "ms", "Half latency, half 1 / throughput, on the wire.", 1e3),
     "wire_accuracy": Column("accuracy, wire", "", "Test accuracy of what came over the link.", 1, format_score),
-    "edge_s": Column("edge", "ms", "Time of the head.", 1e3),
-    "link_s": Column("link", "ms", "Time on the link.", 1e3),
-    "server_s": Column("server", "ms", "Time of the tail.", 1e3),
+    "edge_s": Column("edge", "ms", "Work of the edge: head and coding.", 1e3),
+    "link_busy_s": Column("link busy", "ms", "How long a payload keeps the link from the next one.", 1e3),
+    "link_s": Column("link", "ms", "A payload on its way, delay included.", 1e3),
+    "server_s": Column("server", "ms", "Work of the server: coding and tail.", 1e3),
+    "answer_s": Column("back", "ms", "The answer on its way back to the edge.", 1e3),
+    "latency_s": Column("latency", "ms", "From the sensor to the result.", 1e3),
+    "objective": "minimised",
     "payload_bytes": Column("payload", "kB", "Bytes sent for one sample, header included.", 1e-3),
     "codec": "codec",
     "optimality_gap": Column(
@@ -191,7 +200,8 @@ def domain_gains(
     """Above, accuracy on the test split against A_ref; below, throughput against both baselines.
 
     Args:
-        domains: a row a domain: ``label``, ``accuracy``, ``accuracy_ref``, ``epsilon``, ``feasible``,
+        domains: a row a domain: ``label``, ``accuracy``, ``accuracy_ci95`` (not needed), ``accuracy_ref``,
+            ``epsilon``, ``feasible``,
             ``gain_over_baseline`` and ``gain_over_stronger`` (0.2 is 20 % more).
         subtitle: model, link, solver.
         weaker: what ``gain_over_baseline`` is over, in words.
@@ -226,8 +236,23 @@ def _accuracies(ax: Axes, x: np.ndarray, domains: pd.DataFrame) -> None:
         if rows.any():
             look: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 7, "label": label}
             handles += ax.plot(x[rows], domains["accuracy"][rows], color=colour, gid="accuracy", **look)
-    style.score_axis(ax, [*domains["accuracy"], *reference, *limit])
+    handles += _intervals(ax, x, domains)
+    half = domains["accuracy_ci95"].astype(float).fillna(0.0) if "accuracy_ci95" in domains else 0.0
+    ends = [*(domains["accuracy"] - half), *(domains["accuracy"] + half)]
+    style.score_axis(ax, [*ends, *reference, *limit])
     style.legend_outside(ax, handles)
+
+
+def _intervals(ax: Axes, x: np.ndarray, domains: pd.DataFrame) -> list[Any]:
+    if "accuracy_ci95" not in domains or domains["accuracy_ci95"].isna().all():
+        return []
+    half = domains["accuracy_ci95"].astype(float).fillna(0.0)
+    label = "95 % interval over samples"
+    bars = ax.vlines(
+        x, domains["accuracy"] - half, domains["accuracy"] + half, color=style.INK, linewidth=1, label=label
+    )
+    bars.set_gid("ci95")
+    return [bars]
 
 
 def _gains(ax: Axes, x: np.ndarray, domains: pd.DataFrame, baselines: tuple[str, str]) -> None:

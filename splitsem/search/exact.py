@@ -65,8 +65,8 @@ def joint_front(
     least = np.where(can_run, damage, np.inf).min(axis=1)  # least damage of each unit
     upto = np.concatenate([[0.0], np.cumsum(least)])
     spare = limit + 2 * ROUNDING
-    heads = tier_fronts(edge_s, damage, spare - (upto[-1] - upto), problem.edge_base_s)
-    tails = tier_fronts(server_s[::-1], damage[::-1], spare - upto[::-1], problem.server_base_s)
+    heads = tier_fronts(edge_s, damage, spare - (upto[-1] - upto))
+    tails = tier_fronts(server_s[::-1], damage[::-1], spare - upto[::-1])
     pairs = _merged(problem, objective, heads, tails, limit + ROUNDING)
     return _front(problem, pairs, heads, tails)
 
@@ -129,16 +129,16 @@ def _front(problem: Problem, pairs: _Pairs, heads: list[TierFront], tails: list[
     """The pairs as solutions, with the γ found by walking back through the fronts."""
     num_units = problem.num_units
     gammas = np.empty((len(pairs.value), num_units), np.int8)
-    times_s = np.empty((len(pairs.value), 3))
+    edge_units_s, server_units_s = np.empty(len(pairs.value)), np.empty(len(pairs.value))
     for cut in np.unique(pairs.split_index):
         rows = np.flatnonzero(pairs.split_index == cut)
         head, tail = pairs.head[rows], pairs.tail[rows]
         gammas[rows, :cut] = gammas_of(heads, cut, head)
         gammas[rows, cut:] = gammas_of(tails, num_units - cut, tail)[:, ::-1]
-        times_s[rows, 0] = heads[cut].time_s[head]
-        times_s[rows, 1] = problem.link_s[cut]
-        times_s[rows, 2] = tails[num_units - cut].time_s[tail]
-    return Front(pairs.value, pairs.damage, pairs.split_index, gammas, times_s, problem.delay_s[pairs.split_index])
+        edge_units_s[rows] = heads[cut].time_s[head]
+        server_units_s[rows] = tails[num_units - cut].time_s[tail]
+    stages = problem.stages(pairs.split_index, edge_units_s, server_units_s)
+    return Front(pairs.value, pairs.damage, pairs.split_index, gammas, stages)
 
 
 class Exact:
@@ -180,11 +180,10 @@ class Exact:
         """
         edge_s, server_s = problem.tiers(allowed)
         cuts = problem.cuts(allowed)
-        heads = problem.edge_base_s + np.concatenate([[0.0], np.cumsum(edge_s.min(axis=1))])[cuts]
-        tails = problem.server_base_s + np.concatenate([[0.0], np.cumsum(server_s.min(axis=1)[::-1])])[::-1][cuts]
+        heads = np.concatenate([[0.0], np.cumsum(edge_s.min(axis=1))])[cuts]
+        tails = np.concatenate([[0.0], np.cumsum(server_s.min(axis=1)[::-1])])[::-1][cuts]
         value = problem.value(self.objective, cuts, heads, tails)
-        latency_s = heads + problem.link_s[cuts] + tails + problem.delay_s[cuts]
-        cut = int(cuts[fastest(value, latency_s)])
+        cut = int(cuts[fastest(value, problem.stages(cuts, heads, tails).latency_s)])
         gammas = (*edge_s[:cut].argmin(axis=1), *server_s[cut:].argmin(axis=1))
         return Solution.of(problem, self.objective, cut, tuple(map(int, gammas)))
 

@@ -62,17 +62,16 @@ class TierFront:
         return TierFront(times[order], damages[order], gammas[gamma].astype(np.int8), parent)
 
 
-def tier_fronts(time_s: Floats, damage: Floats, limits: Floats, base_s: float = 0.0) -> list[TierFront]:
+def tier_fronts(time_s: Floats, damage: Floats, limits: Floats) -> list[TierFront]:
     """The fronts of the first 0, 1, … U units; for a suffix, give the units in reverse.
 
     Args:
         time_s: by unit and γ, inf where γ may not be chosen, ``(U, 14)``.
         damage: by unit and γ, ``(U, 14)``.
         limits: the largest damage of interest for the first 0, 1, … U units, ``(U + 1,)``.
-        base_s: seconds of the tier without any unit.
     """
     none = np.zeros(1)
-    fronts = [TierFront(none + base_s, none, none.astype(np.int8), none.astype(np.intp))]
+    fronts = [TierFront(none, none, none.astype(np.int8), none.astype(np.intp))]
     for unit, limit in enumerate(limits[1:]):
         fronts.append(fronts[-1].grown(time_s[unit], damage[unit], float(limit)))
     return fronts

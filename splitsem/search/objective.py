@@ -1,4 +1,4 @@
-"""The objective that solvers minimise, the roofline work of a tier, and the margin that a score must keep."""
+"""The stages of a sample, the objective that solvers minimise, a tier's roofline work, and a score's margin."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -9,13 +9,59 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from splitsem.cost.end_to_end import cycle_s, latency_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Seconds of one sample's stages, or arrays or tensors of seconds; the algebra is that of ``cost.end_to_end``.
+
+    Attributes:
+        edge_s: work of the edge: head, coding.
+        link_busy_s: how long the payload keeps the link from the next payload.
+        link_delay_s: seconds of the payload on its way beyond that, which count in the latency alone. Below 0 where the
+            link is busy with what the sample does not wait for.
+        server_s: work of the server: coding, tail.
+        answer_s: the answer's way back; 0 where none travels.
+        answer_busy_s: how long the answer keeps the way back from the next answer.
+    """
+
+    edge_s: Any
+    link_busy_s: Any
+    link_delay_s: Any
+    server_s: Any
+    answer_s: Any = 0.0
+    answer_busy_s: Any = 0.0
+
+    @property
+    def link_s(self) -> Any:
+        """Seconds of the payload on its way."""
+        return self.link_busy_s + self.link_delay_s
+
+    @property
+    def latency_s(self) -> Any:
+        """See ``cost.end_to_end.latency_s``."""
+        return latency_s(self.edge_s, self.link_s, self.server_s, self.answer_s)
+
+    @property
+    def cycle_s(self) -> Any:
+        """See ``cost.end_to_end.cycle_s``; of numbers and arrays."""
+        longest = cycle_s(self.edge_s, self.link_busy_s, self.server_s, self.answer_busy_s)
+        return longest if np.ndim(longest) else float(longest)
+
+    @property
+    def throughput_hz(self) -> float:
+        """Samples a second when the stages of consecutive samples overlap; infinite where no stage is busy."""
+        return 1 / self.cycle_s if self.cycle_s else float("inf")
+
 
 @dataclass(frozen=True)
 class Objective:
     """``latency·T_lat + cycle·T_cyc + edge·T_E + byte·bytes``, to be minimised.
 
-    T_lat = T_E + T_S + T_com and T_cyc = max(T_E, T_S, T_com). No weight is negative, so the objective never falls when
-    a stage takes longer. Hence the fastest γ of each unit is the best γ at a given cut, under the maximum too.
+    T_lat and T_cyc are the latency and the cycle of ``cost.end_to_end``: the link's delay counts in T_lat alone. No
+    weight is negative, so the objective never falls when a stage takes longer. Hence the fastest γ of each unit is the
+    best γ at a given cut, under the maximum too.
 
     Attributes:
         latency: weight of the latency.
@@ -39,19 +85,32 @@ class Objective:
         if not any(weights.values()):
             raise ValueError("one of latency, cycle, edge and byte must be above 0, got 0 for all")
 
-    def __call__(
-        self, edge_s: Any, link_s: Any, server_s: Any, link_bytes: Any, maximum: Callable[..., Any] = np.maximum
-    ) -> Any:
+    def __call__(self, stages: Stages, link_bytes: Any, maximum: Callable[..., Any] = np.maximum) -> Any:
         """The value for finite times and bytes, numbers or arrays that broadcast; tensors with ``torch.maximum``."""
-        value = self.latency * (edge_s + link_s + server_s) + self.edge * edge_s + self.byte * link_bytes
-        return value + self.cycle * maximum(maximum(edge_s, link_s), server_s) if self.cycle else value
+        value = self.latency * stages.latency_s + self.edge * stages.edge_s + self.byte * link_bytes
+        if not self.cycle:
+            return value
+        busy = (stages.edge_s, stages.link_busy_s, stages.server_s, stages.answer_busy_s)
+        return value + self.cycle * cycle_s(*busy, maximum)
+
+    @property
+    def words(self) -> str:
+        """What is minimised, for a reader: ``T_eff = 0.5·latency + 0.5·cycle``."""
+        if self.unit == "J":
+            return "energy of the edge"
+        if self.edge == self.byte == 0 and 0 in (self.latency, self.cycle):
+            return "latency" if self.latency else "cycle"
+        terms = ((self.latency, "latency"), (self.cycle, "cycle"), (self.edge, "edge"), (self.byte, "bytes"))
+        total = " + ".join(f"{weight:g}·{name}" for weight, name in terms if weight)
+        return f"T_eff = {total}" if self.edge == self.byte == 0 else total
 
 
 def t_eff(omega: float = 0.5) -> Objective:
     """The ω-mix ``T_eff = ω·T_lat + (1 − ω)·T_cyc`` in seconds (arXiv 2411.00838, Eq. 7).
 
-    >>> round(float(t_eff(0.5)(0.002, 0.005, 0.001, 0)), 6)  # latency 8 ms, cycle 5 ms
-    0.0065
+    >>> stages = Stages(edge_s=0.002, link_busy_s=0.005, link_delay_s=0.004, server_s=0.001)
+    >>> round(float(t_eff(0.5)(stages, 0)), 6)  # latency 12 ms, cycle 5 ms
+    0.0085
 
     Args:
         omega: share of the latency, 0…1.

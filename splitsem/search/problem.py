@@ -4,9 +4,10 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from splitsem.cost.branch_lut import BranchArrays, BranchLut
 from splitsem.cost.hardware_lut import HardwareLut
 from splitsem.models.branches import GAMMAS, whole_gamma
-from splitsem.search.objective import Objective, TierWork
+from splitsem.search.objective import Objective, Stages, TierWork
 
 NUM_GAMMAS = len(GAMMAS)
 Floats = NDArray[np.float64]
@@ -23,18 +24,18 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class LinkCost:
-    """``T = fixed_s + s_per_byte · bytes``, fitted from measured transfers; a cut that sends no byte takes no time.
+    """``link_busy_s = fixed_busy_s + s_per_byte · bytes`` and a delay; a cut that sends no byte takes no time.
 
     Attributes:
-        fixed_s: seconds that any transfer keeps the link busy, whatever its size.
+        fixed_busy_s: seconds that any transfer keeps the link from the next one, whatever its size.
         s_per_byte: seconds that each byte adds.
-        delay_s: seconds that a sample spends beyond the three stages, in its latency and not in the cycle. Below 0
-            where a stage's time holds work that its own sample does not wait for.
+        delay_s: seconds that a sample spends beyond the stages, in its latency and not in the cycle. Below 0 where a
+            stage's time holds work that its own sample does not wait for.
         free_bytes: bytes of a lone sample that the link takes at once, like a token bucket; they take time in the
             cycle only.
     """
 
-    fixed_s: float
+    fixed_busy_s: float
     s_per_byte: float
     delay_s: float = 0.0
     free_bytes: float = 0.0
@@ -42,27 +43,19 @@ class LinkCost:
     def __post_init__(self) -> None:
         if not isfinite(self.delay_s):
             raise ValueError(f"delay_s must be finite, got {self.delay_s}")
-        for name in ("fixed_s", "s_per_byte", "free_bytes"):
+        for name in ("fixed_busy_s", "s_per_byte", "free_bytes"):
             if not (isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
 
-    def time_s(self, num_bytes: ArrayLike) -> Floats:
+    def link_busy_s(self, num_bytes: ArrayLike) -> Floats:
         """Seconds that the link is busy with each number of bytes."""
         num_bytes = np.asarray(num_bytes, dtype=float)
-        return np.where(num_bytes > 0, self.fixed_s + self.s_per_byte * num_bytes, 0.0)
+        return np.where(num_bytes > 0, self.fixed_busy_s + self.s_per_byte * num_bytes, 0.0)
 
-    def beyond_stages_s(self, num_bytes: ArrayLike) -> Floats:
-        """Seconds that the latency of a lone sample is above the sum of the stages, for each number of bytes."""
+    def link_delay_s(self, num_bytes: ArrayLike) -> Floats:
+        """Seconds that a lone payload of each number of bytes is on its way beyond those in which the link is busy."""
         num_bytes = np.asarray(num_bytes, dtype=float)
         return np.where(num_bytes > 0, self.delay_s - self.s_per_byte * np.minimum(num_bytes, self.free_bytes), 0.0)
-
-
-class StageTimes(NamedTuple):
-    """Seconds of the three stages of one sample: head, payload on its way, tail."""
-
-    edge_s: float
-    link_s: float
-    server_s: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +69,12 @@ class Problem:
         edge_s: seconds of each unit and γ on the edge, ``(U, 14)``; inf where the γ is not offered. A unit without
             branches offers γ 0 only.
         server_s: seconds of each unit and γ on the server, ``(U, 14)``; inf where the γ is not offered.
-        link_bytes: bytes that cross, by λ, ``(U + 1,)``: the input at 0, the output at U.
+        link_bytes: bytes that cross, by λ, ``(U + 1,)``: the input at 0, the answer at U; 0 where nothing crosses.
         link: what the bytes take.
-        edge_base_s: seconds of the edge for any sample at any cut: its work of sending and receiving.
-        server_base_s: seconds of the server for any sample at any cut.
+        edge_base_s: seconds of the edge for any sample of which something crosses: its work of sending and receiving.
+        server_base_s: seconds of the server for any sample of which something crosses.
+        answer_s: seconds of the answer on its way back, which it goes at every cut but U; 0 where none travels back.
+        answer_busy_s: how long the answer keeps the way back from the next answer.
         edge_work: FLOPs and bytes on the edge, for the roofline term.
         server_work: FLOPs and bytes on the server, for the roofline term.
 
@@ -96,9 +91,11 @@ class Problem:
     server_work: TierWork | None = None
     edge_base_s: float = 0.0
     server_base_s: float = 0.0
+    answer_s: float = 0.0
+    answer_busy_s: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("edge_base_s", "server_base_s"):
+        for name in ("edge_base_s", "server_base_s", "answer_s", "answer_busy_s"):
             if not (isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
         object.__setattr__(self, "units", tuple(self.units))
@@ -132,15 +129,37 @@ class Problem:
         """Which γ each unit can run in on at least one machine, ``(U, 14)``."""
         return np.isfinite(self.edge_s) | np.isfinite(self.server_s)
 
-    @property
-    def link_s(self) -> Floats:
-        """Seconds on the link by λ, ``(U + 1,)``."""
-        return self.link.time_s(self.link_bytes)
+    @cached_property
+    def beside_units(self) -> Stages:
+        """What a sample takes beside its units, by λ, ``(U + 1,)`` each."""
+        crosses = self.link_bytes > 0
+        answered = np.arange(self.num_units + 1) < self.num_units
+        return Stages(
+            edge_s=self.edge_base_s * crosses,
+            link_busy_s=self.link.link_busy_s(self.link_bytes),
+            link_delay_s=self.link.link_delay_s(self.link_bytes),
+            server_s=self.server_base_s * crosses,
+            answer_s=self.answer_s * answered,
+            answer_busy_s=self.answer_busy_s * answered,
+        )
 
-    @property
-    def delay_s(self) -> Floats:
-        """Seconds of the latency beyond the three stages by λ, ``(U + 1,)``."""
-        return self.link.beyond_stages_s(self.link_bytes)
+    def stages(self, split_index: Any, edge_units_s: Any, server_units_s: Any) -> Stages:
+        """The stages of samples, numbers or arrays that broadcast.
+
+        Args:
+            split_index: λ.
+            edge_units_s: sum of the units on the edge.
+            server_units_s: sum of the units on the server.
+        """
+        beside = self.beside_units
+        return Stages(
+            edge_s=beside.edge_s[split_index] + edge_units_s,
+            link_busy_s=beside.link_busy_s[split_index],
+            link_delay_s=beside.link_delay_s[split_index],
+            server_s=beside.server_s[split_index] + server_units_s,
+            answer_s=beside.answer_s[split_index],
+            answer_busy_s=beside.answer_busy_s[split_index],
+        )
 
     def tiers(self, allowed: Mask | None = None) -> tuple[Floats, Floats]:
         """``edge_s`` and ``server_s`` with inf for γ that are not allowed; None allows every offered γ.
@@ -174,8 +193,8 @@ class Problem:
             )
         return cuts
 
-    def times(self, split_index: int, gammas: tuple[int, ...]) -> StageTimes:
-        """The three stages with the first ``split_index`` units on the edge and each unit run in its γ.
+    def times(self, split_index: int, gammas: tuple[int, ...]) -> Stages:
+        """The stages with the first ``split_index`` units on the edge and each unit run in its γ.
 
         Raises:
             ValueError: λ or the number of γ does not fit, or a unit's machine does not offer the unit's γ.
@@ -193,20 +212,12 @@ class Problem:
             unit = int(np.flatnonzero(~np.isfinite(taken))[0])
             side = "edge" if on_edge[unit] else "server"
             raise ValueError(f"unit {self.units[unit]!r} is not offered in γ {gammas[unit]} on the {side}")
-        edge_s, server_s = self.edge_base_s + taken[on_edge].sum(), self.server_base_s + taken[~on_edge].sum()
-        return StageTimes(float(edge_s), float(self.link_s[split_index]), float(server_s))
+        stages = self.stages(split_index, taken[on_edge].sum(), taken[~on_edge].sum())
+        return Stages(**{field.name: float(getattr(stages, field.name)) for field in fields(stages)})
 
-    def value(self, objective: Objective, split_index: Any, edge_s: Any, server_s: Any) -> Any:
-        """The objective's value, for numbers or arrays that broadcast.
-
-        Args:
-            objective: gives the value.
-            split_index: λ.
-            edge_s: seconds of the whole stage on the edge, ``edge_base_s`` included.
-            server_s: seconds of the whole stage on the server, ``server_base_s`` included.
-        """
-        stages = objective(edge_s, self.link_s[split_index], server_s, self.link_bytes[split_index])
-        return stages + objective.latency * self.delay_s[split_index]
+    def value(self, objective: Objective, split_index: Any, edge_units_s: Any, server_units_s: Any) -> Any:
+        """The objective's value; arguments as for ``stages``."""
+        return objective(self.stages(split_index, edge_units_s, server_units_s), self.link_bytes[split_index])
 
     def _names(self, mask: Mask) -> str:
         return ", ".join(repr(self.units[u]) for u in np.flatnonzero(mask)) or "none"
@@ -284,7 +295,9 @@ def measured_problem(lut: HardwareLut, calibrated: bool = True, undisturbed: boo
     """The Problem of two machines' tables and the link between them.
 
     If ``lut`` has a FrameFit, the fit's factors scale the tables' times, each end adds its base time, the link is the
-    wire alone, and the delay holds the time in which no stage works.
+    wire alone, and the delay holds the time in which no stage works. The answer's way is part of these; without a
+    FrameFit, it is a stage of its own. Where the whole network runs on the edge, only an answer that the server needs
+    crosses.
 
     Args:
         lut: both machines and the link.
@@ -299,16 +312,17 @@ def measured_problem(lut: HardwareLut, calibrated: bool = True, undisturbed: boo
     edge, server = (table.to_arrays(calibrated, undisturbed) for table in (lut.edge, lut.server))
     units = tuple(unit.name for unit in lut.edge.units)
     works = _work(lut.edge, edge), _work(lut.server, server)
-    frames = lut.frames
+    frames, answer = lut.frames, lut.answer
     if frames is None:
-        link = LinkCost(fixed_s=lut.link.base_s, s_per_byte=lut.link.s_per_byte)
-        return Problem(units, edge.time_s, server.time_s, edge.link_bytes, link, *works)
+        link = LinkCost(fixed_busy_s=0.0, s_per_byte=lut.link.s_per_byte, delay_s=lut.link.delay_s)
+        problem = Problem(units, edge.time_s, server.time_s, lut.link_bytes, link, *works)
+        return problem if answer is None else replace(problem, answer_s=answer.back_s, answer_busy_s=answer.back_busy_s)
     return Problem(
         units=units,
         edge_s=frames.edge_factor * edge.time_s,
         server_s=frames.server_factor * server.time_s,
-        link_bytes=edge.link_bytes,
-        link=LinkCost(fixed_s=0.0, s_per_byte=frames.s_per_byte, delay_s=frames.delay_s, free_bytes=frames.free_bytes),
+        link_bytes=lut.link_bytes,
+        link=LinkCost(0.0, s_per_byte=frames.s_per_byte, delay_s=frames.delay_s, free_bytes=frames.free_bytes),
         edge_work=works[0],
         server_work=works[1],
         edge_base_s=frames.edge_base_s,

@@ -4,7 +4,7 @@ Letters: C removals that are weighed, U units, G = 14 γ, S = 7 branch subsets, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from splitsem.search.damage import SUBSET_OF, SUBSETS, DamageTable
 from splitsem.search.exact import Exact
 from splitsem.search.fronts import WAYS, staircase
-from splitsem.search.objective import Objective
+from splitsem.search.objective import Objective, Stages
 from splitsem.search.problem import Floats, Mask, Problem
 from splitsem.search.solution import ROUNDING, Front, JointResult, Solution, check_epsilon, smallest_slack
 
@@ -135,9 +135,7 @@ class _Pruning:
         head_CL, tail_CL = np.where(can_run, head_CL, 0.0), np.where(can_run, tail_CL, 0.0)
         problem = self.problem
         every_cut = np.arange(problem.num_units + 1)
-        value_CL = problem.value(
-            self.exact.objective, every_cut, problem.edge_base_s + head_CL, problem.server_base_s + tail_CL
-        )
+        value_CL = problem.value(self.exact.objective, every_cut, head_CL, tail_CL)
         return np.where(can_run, value_CL, np.inf)
 
     def _mildest(self, cut: int) -> _Subsets:
@@ -155,7 +153,6 @@ def _front(visited: Sequence[Solution]) -> Front:
         damage,
         np.array([one.split_index for one in visited], np.intp),
         np.array([one.gammas for one in visited], np.int8),
-        np.array([(one.edge_s, one.link_s, one.server_s) for one in visited]),
-        np.array([one.delay_s for one in visited]),
+        Stages(**{field.name: np.array([getattr(one, field.name) for one in visited]) for field in fields(Stages)}),
     )
     return front.take(staircase(value, damage))

@@ -7,44 +7,37 @@ from math import isfinite
 import numpy as np
 
 from splitsem.search.fronts import Choice, choose, fastest
-from splitsem.search.objective import Objective
+from splitsem.search.objective import Objective, Stages
 from splitsem.search.problem import Floats
-from splitsem.search.solution import Stages
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rate(Stages):
-    """One row: what one sample takes at a split point with a codec.
+    """One row: what one sample takes at a split point with a codec; see Stages for the seconds.
 
     Attributes:
         split_index: λ, the number of the split point.
         split_point: name of the split point.
         codec: name of the codec with its settings.
         payload_bytes: mean size on the wire, header included.
-        edge_s: seconds of head and encoding.
-        link_s: seconds of the payload on its way.
-        server_s: seconds of decoding and tail.
         score: on the validation split.
         margin: distance that the row's damage must keep from ε.
 
     Raises:
-        ValueError: a number is negative or not finite.
+        ValueError: a number is not finite, or one but the link's delay is negative.
     """
 
     split_index: int
     split_point: str
     codec: str
     payload_bytes: float
-    edge_s: float
-    link_s: float
-    server_s: float
     score: float
     margin: float = 0.0
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
-            if not isinstance(value, str) and not (isfinite(value) and value >= 0):
+            if not isinstance(value, str) and not (isfinite(value) and (value >= 0 or name == "link_delay_s")):
                 raise ValueError(
                     f"{name} at {self.split_point}, {self.codec}, must be finite and not negative: {value}"
                 )
@@ -71,8 +64,8 @@ class RateTable:
     @property
     def value(self) -> Floats:
         """The objective's value of each row, ``(n,)``."""
-        edge_s, link_s, server_s = (self._column(name) for name in ("edge_s", "link_s", "server_s"))
-        value: Floats = self.objective(edge_s, link_s, server_s, self._column("payload_bytes"))
+        stages = Stages(**{field.name: self._column(field.name) for field in fields(Stages)})
+        value: Floats = self.objective(stages, self._column("payload_bytes"))
         return value
 
     @property

@@ -3,7 +3,7 @@
 Letters: S starts side by side, U units, G = 14 γ, L = U + 1 cuts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from splitsem.search.damage import DamageTable
 from splitsem.search.fronts import choose
-from splitsem.search.objective import Objective, TierWork
+from splitsem.search.objective import Objective, Stages, TierWork
 from splitsem.search.problem import Floats, Mask, Problem, can_cut
 from splitsem.search.solution import Front, JointResult, Solution, check_epsilon
 
@@ -40,21 +40,17 @@ class Relaxation:
     Attributes:
         edge_s: seconds on the edge, UG; a γ that only the server offers is slower than every other γ.
         server_s: seconds on the server, UG; a γ that only the edge offers is slower than every other γ.
-        link_s: seconds on the link, L.
+        beside_units: seconds that a sample takes beside its units, L each.
         link_bytes: bytes that cross, L.
         damage: UG.
-        bases_s: seconds of edge and of server for any sample.
-        delay_s: seconds in the latency alone, L.
         masked: whether neither machine offers the γ, UG.
     """
 
     edge_s: Tensor
     server_s: Tensor
-    link_s: Tensor
+    beside_units: Stages
     link_bytes: Tensor
     damage: Tensor
-    bases_s: tuple[float, float]
-    delay_s: Tensor
     masked: Tensor
 
     @classmethod
@@ -62,7 +58,7 @@ class Relaxation:
         """The tensors of a problem; times and damage are inf for a γ that may not be chosen."""
         offered = np.isfinite(edge_s) | np.isfinite(server_s)
         finite = np.concatenate([times[np.isfinite(times)] for times in (edge_s, server_s)])
-        beyond = 2 * finite.sum() + problem.link_s.max()
+        beyond = 2 * finite.sum() + problem.beside_units.link_busy_s.max()
 
         def tensor(values: Floats) -> Tensor:
             return torch.tensor(values, dtype=torch.float64)
@@ -70,11 +66,9 @@ class Relaxation:
         return cls(
             edge_s=tensor(np.where(offered, np.minimum(edge_s, beyond), 0.0)),
             server_s=tensor(np.where(offered, np.minimum(server_s, beyond), 0.0)),
-            link_s=tensor(problem.link_s),
+            beside_units=Stages(**{name: tensor(seconds) for name, seconds in vars(problem.beside_units).items()}),
             link_bytes=tensor(problem.link_bytes),
             damage=tensor(np.where(offered, damage, 0.0)),
-            bases_s=(problem.edge_base_s, problem.server_base_s),
-            delay_s=tensor(problem.delay_s),
             masked=torch.from_numpy(~offered),
         )
 
@@ -93,16 +87,16 @@ class Relaxation:
         """The objective of the expected times, for each start."""
         edge_s = ((soft.gamma * self.edge_s).sum(2) * soft.on_edge).sum(1)
         server_s = ((soft.gamma * self.server_s).sum(2) * (1 - soft.on_edge)).sum(1)
-        link_s, link_bytes = soft.cut @ self.link_s, soft.cut @ self.link_bytes
-        edge_s, server_s = edge_s + self.bases_s[0], server_s + self.bases_s[1]
-        delay_s = soft.cut @ self.delay_s
-        return objective(edge_s, link_s, server_s, link_bytes, torch.maximum) + objective.latency * delay_s
+        beside = Stages(**{name: soft.cut @ seconds for name, seconds in vars(self.beside_units).items()})
+        stages = replace(beside, edge_s=beside.edge_s + edge_s, server_s=beside.server_s + server_s)
+        return objective(stages, soft.cut @ self.link_bytes, torch.maximum)
 
     def scale(self, objective: Objective) -> float:
         """A typical value, with the sum of all units' least times on each machine; 1 where this value is 0."""
         both_UG = torch.minimum(self.edge_s, self.server_s).masked_fill(self.masked, torch.inf)
-        units_s, link_s, link_bytes = both_UG.amin(1).sum(), self.link_s.min(), self.link_bytes.min()
-        return float(objective(units_s, link_s, units_s, link_bytes, torch.maximum)) or 1.0
+        units_s, link_busy_s = both_UG.amin(1).sum(), self.beside_units.link_busy_s.min()
+        stages = Stages(edge_s=units_s, link_busy_s=link_busy_s, link_delay_s=0.0, server_s=units_s)
+        return float(objective(stages, self.link_bytes.min(), torch.maximum)) or 1.0
 
 
 def roofline_term(work: TierWork, share_SUG: Tensor, rho: float) -> Tensor:
@@ -136,12 +130,11 @@ class Choices:
         units = np.arange(self.problem.num_units)
         on_edge = units < cuts[:, None]
         problem = self.problem
-        edge_s = problem.edge_base_s + np.where(on_edge, self.edge_s[units, gammas], 0.0).sum(axis=1)
-        server_s = problem.server_base_s + np.where(on_edge, 0.0, self.server_s[units, gammas]).sum(axis=1)
+        edge_s = np.where(on_edge, self.edge_s[units, gammas], 0.0).sum(axis=1)
+        server_s = np.where(on_edge, 0.0, self.server_s[units, gammas]).sum(axis=1)
         value = problem.value(objective, cuts, edge_s, server_s)
-        times_s = np.column_stack([edge_s, problem.link_s[cuts], server_s])
         hurt = damage[units, gammas].sum(axis=1)
-        return Front(value, hurt, cuts, gammas, times_s, problem.delay_s[cuts])
+        return Front(value, hurt, cuts, gammas, problem.stages(cuts, edge_s, server_s))
 
 
 CLAMP = 8.0  # of all logits, so that a choice never loses its gradient for good

@@ -9,73 +9,37 @@ from numpy.typing import NDArray
 
 from splitsem.models.branches import GAMMAS
 from splitsem.search.damage import DamageTable
-from splitsem.search.objective import Objective
+from splitsem.search.objective import Objective, Stages
 from splitsem.search.problem import Floats, Mask, Problem
 
 ROUNDING = 1e-12
 """A score: a damage above ε by no more than this counts as rounding, not as a violation."""
 
 
-class Stages:
-    """What follows from the times of the three stages of a sample: head, payload on its way, tail.
-
-    Attributes:
-        delay_s: seconds of the latency beyond the three stages, see ``LinkCost``.
-    """
-
-    edge_s: float
-    link_s: float
-    server_s: float
-    delay_s: float = 0.0
-
-    @property
-    def latency_s(self) -> float:
-        """The sum of the three stages and the delay."""
-        return self.edge_s + self.link_s + self.server_s + self.delay_s
-
-    @property
-    def cycle_s(self) -> float:
-        """Seconds of the slowest stage."""
-        return max(self.edge_s, self.link_s, self.server_s)
-
-    @property
-    def throughput_hz(self) -> float:
-        """Samples a second when the stages of consecutive samples overlap."""
-        return 1 / self.cycle_s if self.cycle_s else float("inf")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Solution(Stages):
-    """One configuration, with what it takes.
+    """One configuration, with what it takes; see Stages for the seconds.
 
     Attributes:
         split_index: λ, the number of units on the edge.
         gammas: the γ of each unit.
-        edge_s: seconds of the head.
-        link_s: seconds of the payload on its way.
-        server_s: seconds of the tail.
         value: of the objective that was minimised, in its unit.
         damage: predicted loss of score against A_ref, as a fraction; 0.0 where no damage was given.
-        delay_s: seconds of the latency beyond the three stages, see ``LinkCost``.
     """
 
     split_index: int
     gammas: tuple[int, ...]
-    edge_s: float
-    link_s: float
-    server_s: float
     value: float
     damage: float = 0.0
-    delay_s: float = 0.0
 
     @classmethod
     def of(
         cls, problem: Problem, objective: Objective, split_index: int, gammas: tuple[int, ...], damage: float = 0.0
     ) -> "Solution":
         """Evaluate a configuration. Raises ValueError where the problem does not offer it."""
-        times = problem.times(split_index, gammas)
-        value = float(problem.value(objective, split_index, times.edge_s, times.server_s))
-        return cls(split_index, gammas, *times, value, damage, float(problem.delay_s[split_index]))
+        stages = problem.times(split_index, gammas)
+        value = float(objective(stages, problem.link_bytes[split_index]))
+        return cls(split_index=split_index, gammas=gammas, value=value, damage=damage, **vars(stages))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -94,31 +58,25 @@ class Front:
         damage: ``(n,)``.
         split_index: λ, ``(n,)``.
         gammas: ``(n, U)``.
-        times_s: edge, link and server, ``(n, 3)``.
-        delay_s: seconds of the latency beyond the three stages, see ``LinkCost``, ``(n,)``.
+        stages: their seconds, ``(n,)`` each.
     """
 
     value: Floats
     damage: Floats
     split_index: NDArray[np.intp]
     gammas: NDArray[np.int8]
-    times_s: Floats
-    delay_s: Floats
+    stages: Stages
 
     def __len__(self) -> int:
         return len(self.value)
 
     def __getitem__(self, index: int) -> Solution:
-        edge_s, link_s, server_s = map(float, self.times_s[index])
         return Solution(
-            int(self.split_index[index]),
-            tuple(map(int, self.gammas[index])),
-            edge_s,
-            link_s,
-            server_s,
-            float(self.value[index]),
-            float(self.damage[index]),
-            float(self.delay_s[index]),
+            split_index=int(self.split_index[index]),
+            gammas=tuple(map(int, self.gammas[index])),
+            value=float(self.value[index]),
+            damage=float(self.damage[index]),
+            **{name: float(seconds[index]) for name, seconds in vars(self.stages).items()},
         )
 
     def __iter__(self) -> Iterator[Solution]:
@@ -135,8 +93,7 @@ class Front:
             self.damage[index],
             self.split_index[index],
             self.gammas[index],
-            self.times_s[index],
-            self.delay_s[index],
+            Stages(**{name: seconds[index] for name, seconds in vars(self.stages).items()}),
         )
 
 

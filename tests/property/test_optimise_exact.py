@@ -49,8 +49,9 @@ def test_every_solution_on_a_front_is_what_it_says():
         case = instance(seed)
         for solution in Exact(case.objective).joint(case.problem, case.damage, case.epsilon).front:
             again = evaluated(case, solution)
-            times_s = (solution.edge_s, solution.link_s, solution.server_s)
-            assert (again.edge_s, again.link_s, again.server_s) == pytest.approx(times_s, rel=CLOSE, abs=1e-15)
+            for name, seconds in vars(case.problem.times(solution.split_index, solution.gammas)).items():
+                assert getattr(solution, name) == pytest.approx(seconds, rel=CLOSE, abs=1e-15)
+            assert again.value == pytest.approx(solution.value, rel=CLOSE)
             assert case.damage.total(solution.gammas) == solution.damage
 
 

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from splitsem.cost.branch_lut import BranchLut, UnitLut, Way, branch_frame, choice_frame
-from splitsem.cost.fits import FrameFit, LinkFit, fit_link
+from splitsem.cost.fits import AnswerWay, FrameFit, LinkFit, fit_link
 from splitsem.cost.hardware_lut import merge, read_branch_lut, write_branch_lut, write_hardware_lut
 from splitsem.cost.measure import Calibration, ChainTime, MachineRates, Timing
 from splitsem.errors import ConfigError
@@ -207,10 +207,14 @@ def test_a_table_of_another_name_or_length_is_refused() -> None:
 
 def test_two_machines_and_a_link_survive_their_file(tmp_path: Path) -> None:
     frames = FrameFit(1.1, 1.3, 1e-3, 2e-3, -1e-4, 1e-7, 3000.0, 0.02, 0.03, 9)
-    whole = replace(merge(table(3.0), calibrated(), LinkFit(1e-6, 0.002, 1e-4, 12)), frames=frames)
+    whole = replace(
+        merge(table(3.0), calibrated(), LinkFit(1e-6, 0.002, 1e-4, 12)),
+        answer=AnswerWay("edge", 1, 0.002, 0.001),
+        frames=frames,
+    )
     write_hardware_lut(whole, tmp_path / "hardware_lut_complete.json")
     read = read_hardware_lut(tmp_path / "hardware_lut_complete.json")
-    assert (read.link, read.frames) == (whole.link, frames)
+    assert (read.link, read.answer, read.frames) == (whole.link, whole.answer, frames)
     assert (read.edge.units, read.server.units) == (whole.edge.units, whole.server.units)
     assert read.server.calibration == whole.server.calibration
     np.testing.assert_allclose(read.edge.to_arrays().time_s, 3 * read.server.to_arrays().time_s)
@@ -244,7 +248,7 @@ def test_a_link_is_found_again_in_noisy_transfers() -> None:
     times_s = 8e-8 * sizes + 0.003 + rng.normal(0, 1e-4, 100)
     fit = fit_link(list(zip(sizes, times_s, strict=True)))
     assert fit.s_per_byte == pytest.approx(8e-8, rel=0.01)
-    assert fit.base_s == pytest.approx(0.003, rel=0.02)
+    assert fit.delay_s == pytest.approx(0.003, rel=0.02)
     assert fit.residual_s == pytest.approx(1e-4, rel=0.2)
 
 
@@ -254,7 +258,7 @@ def test_a_link_is_found_again_in_noisy_transfers() -> None:
 )
 def test_a_fitted_link_never_sends_faster_than_at_once(transfers: Any, expected: tuple[float, float]) -> None:
     fit = fit_link(transfers)
-    assert (fit.s_per_byte, fit.base_s) == pytest.approx(expected)
+    assert (fit.s_per_byte, fit.delay_s) == pytest.approx(expected)
     assert fit.residual_s > 0
 
 

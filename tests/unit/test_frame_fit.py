@@ -59,7 +59,7 @@ def test_a_disturbed_job_moves_the_fit_little():
 
 def test_the_line_for_other_readers_holds_everything_but_the_halves():
     line = TRUE.line()
-    assert line.base_s == pytest.approx(0.7e-3 + 0.9e-3 + 0.25e-3)
+    assert line.delay_s == pytest.approx(0.7e-3 + 0.9e-3 + 0.25e-3)
     assert line.s_per_byte == TRUE.s_per_byte
 
 

@@ -131,7 +131,7 @@ def test_the_published_jetson_tx2_table_has_its_known_totals() -> None:
 
 
 def test_an_imported_table_is_solved_where_it_has_times_and_with_a_server_that_was_stated(path: Path) -> None:
-    link = LinkFit(s_per_byte=1e-9, base_s=1e-6, residual_s=0.0, num_transfers=1)
+    link = LinkFit(s_per_byte=1e-9, delay_s=1e-6, residual_s=0.0, num_transfers=1)
     edge_only = measured_problem(import_pair(path, "toy", SPECS, "ms", link=link))
     same = function_equivalent(fused_gammas(edge_only))
     found = Exact(latency()).throughput(edge_only, same)
@@ -160,4 +160,4 @@ def test_on_the_published_table_the_optimum_beats_the_parallel_network_on_the_ed
         for allowed in (only(parallel), only(fused), function_equivalent(fused), None)
     ]
     assert values == sorted(values, reverse=True)
-    assert values[2] < t_eff()(same.edge_s, same.link_s, same.server_s, 0)
+    assert values[2] < t_eff()(same, 0)

@@ -90,6 +90,8 @@ def test_a_sweeps_end_writes_the_page_with_the_figures_that_its_jobs_left(tmp_pa
     (tmp_path / "1" / "gamma_map.png").write_bytes(PNG)
     results = joint_results().assign(**dict.fromkeys(("baseline_throughput_hz", "fused_throughput_hz"), 90.0))
     results = results.assign(**dict.fromkeys(("predicted_t_eff_s", "baseline_t_eff_s", "fused_t_eff_s"), 0.01))
+    results = results.assign(accuracy_ci95=0.02, accuracy_delta=-0.01, accuracy_delta_ci95=0.012, num_samples=96)
+    results = results.assign(objective="T_eff = 0.5·latency + 0.5·cycle", objective_value=0.01, latency_s=0.012)
     results = results.assign(domain=results["task.domain"], num_scored=3, accuracy_val=0.9, accuracy_ref_val=0.9)
     monkeypatch.setattr(summary, "gather", lambda folder: results)
     (tmp_path / "0" / ".hydra").mkdir(parents=True)

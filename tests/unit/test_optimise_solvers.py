@@ -61,9 +61,8 @@ def test_relaxed_chooses_only_what_can_run_and_what_is_allowed():
         case = instance(seed)
         free = Relaxed(case.objective, steps=20, starts=3).throughput(case.problem)
         assert free.value >= Exact(case.objective).throughput(case.problem).value * (1 - 1e-12)
-        assert case.problem.times(free.split_index, free.gammas) == pytest.approx(
-            (free.edge_s, free.link_s, free.server_s)
-        )
+        for name, seconds in vars(case.problem.times(free.split_index, free.gammas)).items():
+            assert getattr(free, name) == pytest.approx(seconds)
     allowed = function_equivalent(fused_gammas(chain()))
     kept = Relaxed(t_eff(), steps=20, starts=2).throughput(chain(), allowed)
     assert allowed[np.arange(10), kept.gammas].all()

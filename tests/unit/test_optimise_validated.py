@@ -50,10 +50,8 @@ class Truth:
         combos = combos[self.true_damage(combos) <= EPSILON + 1e-12]
         units = np.arange(UNITS)
         edge_s, server_s = self.problem.edge_s[units, combos], self.problem.server_s[units, combos]
-        link_s = self.problem.link_s
-        return min(
-            t_eff()(edge_s[:, :cut].sum(1), link_s[cut], server_s[:, cut:].sum(1), 0).min() for cut in range(UNITS + 1)
-        )
+        sums = ((cut, edge_s[:, :cut].sum(1), server_s[:, cut:].sum(1)) for cut in range(UNITS + 1))
+        return min(self.problem.value(t_eff(), *one).min() for one in sums)
 
     def validated(self, validation: Validation) -> Validated:
         return validation.run(self.problem, self.damage, EPSILON, self.score, SCORE_REF)
@@ -122,7 +120,7 @@ def test_a_margin_of_each_solution_is_kept_and_nothing_better_is_overlooked(seed
     assert best.score >= SCORE_REF - EPSILON + best.margin - 1e-12
     unasked = truth.validated(Validation(EXACT)).best.solution.value
     whole = truth.problem.times(best.solution.split_index, (13,) * UNITS)
-    assert unasked <= best.solution.value <= t_eff()(*whole, 0)
+    assert unasked <= best.solution.value <= t_eff()(whole, 0)
 
 
 def test_one_round_too_few_is_said():

@@ -5,6 +5,7 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -127,8 +128,30 @@ def test_identity_is_exact_and_only_measured_where_it_is_not_listed(done):
     assert (plain["damage"] == 0).all()
     assert (plain["damage_error"] == 0).all()  # however few the samples
     assert (plain["distortion_mse"] == 0).all()
-    assert not plain["offered"].any()
-    assert "identity" not in set(pd.read_csv(folder / "front.csv")["codec"])
+    assert set(plain[plain["offered"]]["split_point"]) == {"output"}  # where no codec is at work
+    front = pd.read_csv(folder / "front.csv").query("split_point != 'output'")
+    assert "identity" not in set(front["codec"])
+
+
+def test_a_class_travels_back_unless_the_whole_network_ran_where_it_is_needed(done):
+    rows = table(done[0])
+    alone = rows.query("split_point == 'output'")
+    assert alone["codec"].tolist() == ["identity"]
+    assert (alone[["payload_bytes", "link_s", "answer_bytes", "answer_s", "server_s"]] == 0).all(axis=None)
+    sent = rows[rows["left_out"].isna() & (rows["split_point"] != "output")]
+    assert (sent["answer_bytes"] == 1).all()
+    assert (sent[["answer_s", "answer_busy_s", "answer_encode_s", "answer_decode_s"]] > 0).all(axis=None)
+    stages = [sent[name] for name in ("edge_s", "link_busy_s", "server_s", "answer_busy_s")]
+    assert sent["cycle_s"].to_numpy() == pytest.approx(np.max(stages, axis=0))
+    latency_s = sent["edge_s"] + sent["link_s"] + sent["server_s"] + sent["answer_s"]
+    assert sent["latency_s"].to_numpy() == pytest.approx(latency_s.to_numpy())
+
+
+def test_the_round_trip_is_no_work_of_the_link(cache, tmp_path):
+    """A second to and fro adds a second to what a cut takes, and nothing to its pace."""
+    far = run(cache, tmp_path / "far", "workflow.steps=[throughput]", "transport.rtt_s=1.0")
+    assert far.metrics["server_only_throughput_hz"] > 20
+    assert far.metrics["server_only_t_eff_s"] > 0.5
 
 
 def test_a_codec_that_cannot_carry_what_crosses_is_left_out_there_with_the_reason(done):
@@ -143,6 +166,7 @@ def test_a_codec_that_cannot_carry_what_crosses_is_left_out_there_with_the_reaso
 
 def test_lower_bit_widths_send_fewer_bytes_at_every_split_point(done):
     sizes = table(done[0]).pivot(index="split_point", columns="codec", values="payload_bytes")
+    sizes = sizes.drop(index="output")  # where no codec is at work
     one, two = (sizes[f"quant bit_width={bits} entropy=zstd"] for bits in (1, 2))
     assert (one[sizes["identity"] > 64] < two[sizes["identity"] > 64]).all()  # four features fit into one byte anyway
     assert (one <= two).all()
@@ -154,9 +178,11 @@ def test_coding_counts_and_the_edge_is_this_machine_slowed(done):
     rows, times = table(folder), pd.read_csv(folder / "cut_times.csv").set_index("split_point")
     here = read_lut(folder / "server_lut.json")
     row = rows.query("codec == 'fp16'").iloc[1]
-    whole = 4 * (here.times[row["split_point"]]["head"].median_s + row["encode_s"])
+    whole = 4 * (here.times[row["split_point"]]["head"].median_s + row["encode_s"] + row["answer_decode_s"])
     assert row["edge_s"] == pytest.approx(whole)
-    assert row["server_s"] == pytest.approx(times.loc[row["split_point"], "tail_s"] + row["decode_s"])
+    assert row["server_s"] == pytest.approx(
+        times.loc[row["split_point"], "tail_s"] + row["decode_s"] + row["answer_encode_s"]
+    )
     assert (result.metrics["edge_timing"], result.metrics["server_timing"]) == ("assumed", "measured")
     assert read_lut(folder / "edge_lut.json").machine["assumed"] == "the times of this machine × 4"
 

@@ -4,7 +4,7 @@ import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -16,9 +16,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from splitsem.errors import ConfigError
+from splitsem.intervals import half_width
 from splitsem.json_files import decode, write_text
 from splitsem.placement import Placement
-from splitsem.search.objective import quantile
+from splitsem.scoring import Scored
+from splitsem.search.objective import Stages, quantile
 from splitsem.search.problem import Problem
 from splitsem.search.solution import Solution, Solver, check_epsilon, smallest_slack
 from splitsem.tasks.domains import Domains
@@ -29,6 +31,7 @@ from splitsem.workflows.result import Metrics
 
 log = logging.getLogger(__name__)
 Document = dict[str, Any]
+_STAGES = tuple(field.name for field in fields(Stages))
 _LEFT_OUT = ("splitsem.workflows", "splitsem.report")  # packages that assemble and draw; a step names what it needs
 
 
@@ -82,22 +85,19 @@ def solution_object(solution: Solution, units: Sequence[str]) -> Document:
         "split_point": (("input", *units[:-1], "output"))[solution.split_index],
         "gammas": list(solution.gammas),
         "labels": list(solution.labels),
-        "edge_s": solution.edge_s,
-        "link_s": solution.link_s,
-        "server_s": solution.server_s,
+        **{name: getattr(solution, name) for name in (*_STAGES, "link_s")},
         "latency_s": solution.latency_s,
         "cycle_s": solution.cycle_s,
         "throughput_hz": solution.throughput_hz,
         "value": solution.value,
         "damage": solution.damage,
-        "delay_s": solution.delay_s,
     }
 
 
 def solution_of(document: Document) -> Solution:
     """Undo ``solution_object``."""
-    names = ("edge_s", "link_s", "server_s", "value", "damage", "delay_s")
-    return Solution(document["lambda"], tuple(document["gammas"]), **{name: document[name] for name in names})
+    numbers = {name: document[name] for name in (*_STAGES, "value", "damage")}
+    return Solution(split_index=document["lambda"], gammas=tuple(document["gammas"]), **numbers)
 
 
 def t_eff_s(solution: Document, omega: float = 0.5) -> float:
@@ -195,9 +195,10 @@ class JointBase(ABC):
     def found_metrics(self) -> Metrics:
         """Metrics of the step ``joint``, beyond those that every network has."""
 
-    def side_by_side(self) -> list[str]:
-        """The choice and its baselines, as lines for the terminal."""
-        return []
+    def compared(self) -> dict[str, Document]:
+        """The baselines that can run, by their names for people."""
+        solutions = self.throughput["solutions"]
+        return {words: solutions[name] for name, words in self.baselines.values() if name in solutions}
 
     @property
     @abstractmethod
@@ -229,10 +230,19 @@ class JointBase(ABC):
             self._batches[split] = list(batches)
         return self._batches[split]
 
-    def verdict(self, accuracy: float, accuracy_ref: float) -> Document:
-        """What the test split says of the choice, with the choice's true slack ξ."""
+    def verdict(self, chosen: Scored, reference: Scored) -> Document:
+        """What the test split says of the choice: its true slack ξ, and half widths of 95 % intervals over samples.
+
+        Without draws (a single sample, or a score that is no sum over samples) the half widths are None.
+        """
+        accuracy, accuracy_ref = chosen.metrics["score"], reference.metrics["score"]
         slack = smallest_slack(accuracy_ref - accuracy, self.settings.epsilon)
-        return {"accuracy": accuracy, "accuracy_ref": accuracy_ref, "slack": slack, "feasible": slack == 0.0}
+        found: Document = {"accuracy": accuracy, "accuracy_ref": accuracy_ref, "slack": slack, "feasible": slack == 0.0}
+        found |= {"accuracy_delta": accuracy - accuracy_ref, "accuracy_ci95": None, "accuracy_delta_ci95": None}
+        if chosen.draws is not None and reference.draws is not None:
+            found["accuracy_ci95"] = half_width(chosen.draws)
+            found["accuracy_delta_ci95"] = half_width(chosen.draws - reference.draws)
+        return found | {"num_samples": chosen.num_samples}
 
     @property
     def described(self) -> str:

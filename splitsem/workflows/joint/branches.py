@@ -14,6 +14,7 @@ from splitsem.cost.hardware_lut import HardwareLut, hardware_lut_json
 from splitsem.errors import ConfigError
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.models.repvgg_units import most_important
+from splitsem.scoring import score_samples
 from splitsem.search.deployed import DeployedSplit
 from splitsem.search.problem import Mask, Problem, fused_gammas, measured_problem, offered_by
 from splitsem.workflows import assemble
@@ -42,6 +43,8 @@ class JointBranches(JointBase):
     baselines: ClassVar[dict[str, Baseline]] = {
         "baseline": Baseline("all_parallel", "all branches in parallel"),
         "fused": Baseline("all_fused", "all fused"),
+        "edge_only": Baseline("edge_only", "all fused, all on the edge"),
+        "server_only": Baseline("server_only", "all fused, all on the server"),
     }
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
@@ -88,9 +91,11 @@ class JointBranches(JointBase):
         if self.pair is not None:
             return real_frames.hardware(self._real_run(self.pair), lambda: self.trained)
         network = self.untrained
-        link = tiers.simulated_link(self.cfg, network)
+        link, way = tiers.simulated_link(self.cfg, network), tiers.simulated(self.cfg)
+        answer = tiers.answer_way(self.cfg, instantiate(self.cfg.task), way)
         factor, server = self.settings.edge_slowdown, self.settings.server_lut
-        return replace(tiers.hardware_of_both(self.cfg, self.model, network, self.placement, server, factor), link=link)
+        both = tiers.hardware_of_both(self.cfg, self.model, network, self.placement, server, factor)
+        return replace(both, link=link, answer=answer)
 
     @cached_property
     def untrained(self) -> HyperRepVgg:
@@ -108,11 +113,17 @@ class JointBranches(JointBase):
             raise ConfigError(f"workflow: {exc}") from exc
 
     @cached_property
+    def measured_times(self) -> search.MeasuredTimes:
+        """The problem, and the same by medians and by 10th percentiles of the tables, for the spread of a value."""
+        medians, least = (measured_problem(self.hardware, False, is_least) for is_least in (False, True))
+        return search.MeasuredTimes(self.problem, medians, least)
+
+    @cached_property
     def throughput(self) -> Document:
         """The fastest configurations at any accuracy, and the two baselines at their best cuts."""
         facts = self._speed_facts()
         return self.store.get(
-            "throughput", facts, lambda: search.fastest(self.problem, self.solver, self.model), self._code()
+            "throughput", facts, lambda: search.fastest(self.measured_times, self.solver, self.model), self._code()
         )
 
     @cached_property
@@ -158,7 +169,7 @@ class JointBranches(JointBase):
     def _candidates(self) -> search.Candidates:
         device, val = self.trained.placement, self.batches("val")
         return search.Candidates(
-            self.problem,
+            self.measured_times,
             self.hyper,
             self.kept,
             self.allowed(),
@@ -174,10 +185,11 @@ class JointBranches(JointBase):
         chosen = DeployedSplit(self.kept, best.gammas, best.split_index, self.trained.placement)
         task = self.trained.task
         reference = fused_gammas(self.problem)
-        accuracy = chosen.score(task, self.batches("test"))
+        whole = DeployedSplit(self.hyper, reference, 0, self.trained.placement)
+        scored, scored_ref = (score_samples(one, task, self.batches("test")) for one in (chosen, whole))
         head, tail = chosen.time(self.batches("test")[0][0][:1])
         return {
-            **self.verdict(accuracy, self.score(reference, "test", self.hyper)),
+            **self.verdict(scored, scored_ref),
             "accuracy_val": chosen.score(task, self.batches("val")),
             "accuracy_ref_val": self.score(reference, "val", self.hyper),
             "accuracy_fastest": self.score(fastest.gammas, "test", self.hyper),
@@ -204,6 +216,11 @@ class JointBranches(JointBase):
             for branch, importance in row.items()
         ]
         return pd.DataFrame(rows)
+
+    def compared(self) -> dict[str, Document]:
+        """See JointBase; all branches have the accuracy A_ref."""
+        accuracy_val = self.joint["accuracy_ref_val"]
+        return {words: one | {"accuracy_val": accuracy_val} for words, one in super().compared().items()}
 
     def write_importance(self) -> Metrics:
         """Write ``importance.csv``: α and |α| per GFLOP of every branch."""

@@ -2,68 +2,41 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from dataclasses import fields
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
 
 from splitsem.cost.lut import write_lut
 from splitsem.errors import ConfigError
 from splitsem.models.capabilities import Deployable
 from splitsem.pipeline import Pipeline
 from splitsem.placement import describe_machine
-from splitsem.report.units import format_bytes, format_hz, format_score, format_seconds
-from splitsem.scoring import score
+from splitsem.scoring import score_samples
 from splitsem.search.deployed import DeployedCodec
 from splitsem.search.exact import Exact
-from splitsem.search.objective import Objective, quantile
+from splitsem.search.objective import Objective, Stages, quantile
 from splitsem.search.rate_table import Rate, RateTable
 from splitsem.split.graph import SplitGraph
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
+from splitsem.workflows.evaluation import answering
 from splitsem.workflows.joint import tiers
-from splitsem.workflows.joint.base import Baseline, Document, JointBase, t_eff_s
+from splitsem.workflows.joint.base import Baseline, Document, JointBase
 from splitsem.workflows.joint.rates import REFERENCE, measure_rates, offers
 from splitsem.workflows.joint.tiers import Tier, simulated
 from splitsem.workflows.result import Metrics
 
-if TYPE_CHECKING:
-    pass
-
-
-_WORDS, _NUMBERS = ("", "cut", "codec"), ("payload", "edge", "link", "server", "rate", "T_eff", "val")
-_WIDTH = 160  # the most characters in a line
-
-
-def side_by_side(solutions: Mapping[str, Document]) -> list[str]:
-    """A line of headings, then a line for each solution, which begins with the solution's name."""
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    for header in _WORDS:
-        grid.add_column(header, no_wrap=True)
-    for header in _NUMBERS:
-        grid.add_column(header, justify="right", no_wrap=True)
-    for words, one in solutions.items():
-        stages = (format_seconds(one[name]) for name in ("edge_s", "link_s", "server_s"))
-        payload, rate = format_bytes(one["payload_bytes"]), format_hz(one["throughput_hz"])
-        took, accuracy = format_seconds(t_eff_s(one)), format_score(one["accuracy_val"])
-        codec = one["codec"].replace("[", r"\[")
-        grid.add_row(words, one["split_point"], codec, payload, *stages, rate, took, accuracy)
-    console = Console(width=_WIDTH, color_system=None)
-    with console.capture() as printed:
-        console.print(grid)
-    return [line.rstrip() for line in printed.get().splitlines()]
-
-
 log = logging.getLogger(__name__)
-_TIMES = ("edge_s", "link_s", "server_s", "latency_s", "cycle_s", "throughput_hz")
+_DERIVED = ("latency_s", "cycle_s", "throughput_hz")
+_STAGES = tuple(field.name for field in fields(Stages))
+_TIMES = (*_STAGES, "link_s", *_DERIVED)
 
 
 class JointCuts(JointBase):
@@ -140,13 +113,20 @@ class JointCuts(JointBase):
         """The table with times, values and damages; NaN where a codec cannot carry the crossing tensors."""
         rows = pd.DataFrame(self.rates["rows"])
         edge, server = self.tiers
-        rows["edge_s"] = rows["split_point"].map(edge.time_s) + edge.coding * rows["encode_s"].astype(float)
-        rows["server_s"] = rows["split_point"].map(server.time_s) + server.coding * rows["decode_s"].astype(float)
+        coded = {name: rows[name].astype(float) for name in rows if str(name).endswith("code_s")}
+        edge_code_s = edge.coding * (coded["encode_s"] + coded["answer_decode_s"])
+        server_code_s = server.coding * (coded["decode_s"] + coded["answer_encode_s"])
+        rows["edge_s"] = rows["split_point"].map(edge.time_s) + edge_code_s
+        rows["server_s"] = rows["split_point"].map(server.time_s) + server_code_s
+        rows["link_delay_s"] = rows["link_s"] - rows["link_busy_s"]
         carried = rows["left_out"].isna()
         table = self._table(rows[carried])
-        times = [{name: getattr(rate, name) for name in _TIMES} for rate in table.rates]
+        slower = rows[carried].copy()
+        slower["edge_s"] += slower["split_point"].map(edge.spread_s)
+        slower["server_s"] += slower["split_point"].map(server.spread_s)
+        times = [{name: getattr(rate, name) for name in _DERIVED} for rate in table.rates]
         more = pd.DataFrame(times, rows.index[carried]).assign(value=table.value, damage=table.damage)
-        return rows.drop(columns=["edge_s", "link_s", "server_s"]).join(more)
+        return rows.join(more.assign(value_spread=self._table(slower).value - table.value))
 
     @cached_property
     def choosable(self) -> pd.DataFrame:
@@ -224,21 +204,17 @@ class JointCuts(JointBase):
     def found_metrics(self) -> Metrics:
         """The choice beside the cut, and the choice's gain over one machine alone."""
         best = self.joint["best"]
-        alone_hz = max(self.throughput["solutions"][name]["throughput_hz"] for name in ("edge_only", "server_only"))
+        alone = [self.throughput["solutions"][name] for name in ("edge_only", "server_only")]
         names = ("codec", "payload_bytes", "raw_bytes", "encode_s", "decode_s")
         return {
             **{name: best[name] for name in names},
-            "compression_ratio": best["raw_bytes"] / best["payload_bytes"],
-            "gain_over_unsplit": best["throughput_hz"] / alone_hz - 1,
+            "compression_ratio": best["raw_bytes"] / best["payload_bytes"] if best["payload_bytes"] else None,
+            "gain_over_unsplit": best["throughput_hz"] / max(one["throughput_hz"] for one in alone) - 1,
         }
 
-    def side_by_side(self) -> list[str]:
+    def compared(self) -> dict[str, Document]:
         """See JointBase."""
-        solutions = self.throughput["solutions"]
-        shown = {"chosen": self.joint["best"]}
-        shown |= {words: solutions[name] for name, words in self.baselines.values()}
-        shown |= {"fastest, any accuracy": solutions[self.fastest]}
-        return side_by_side(shown)
+        return super().compared() | {"fastest, any accuracy": self.throughput["solutions"][self.fastest]}
 
     @property
     def recipe(self) -> str:
@@ -260,6 +236,7 @@ class JointCuts(JointBase):
             "network": self.trained.key,
             "granularity": cfg.split.granularity,
             "transport": OmegaConf.to_container(cfg.transport, resolve=True),
+            "answer": [cfg.answer.at, cfg.answer.raw],
             "batches": [cfg.trainer.batch_size, self.settings.num_samples],
             "machine": describe_machine() | {"num_threads": str(cfg.device.num_threads)},
         }
@@ -270,7 +247,9 @@ class JointCuts(JointBase):
 
     def _rates(self) -> Document:
         val, began = self.batches("val"), time.perf_counter()
-        accuracy_ref, rows = measure_rates(self.trained, self.offers, lambda: simulated(self.cfg), val)
+        accuracy_ref, rows = measure_rates(
+            self.trained, self.offers, lambda: simulated(self.cfg), val, answering(self.cfg, self.trained.task)
+        )
         return {
             "schema": "splitsem.rates/1",
             "unit": "s",
@@ -284,10 +263,10 @@ class JointCuts(JointBase):
         margin, z = self.settings.margin, quantile(self.settings.confidence)
         rates = [
             Rate(
-                int(row["lambda"]),
-                row["split_point"],
-                row["codec"],
-                **{name: row[name] for name in ("payload_bytes", "edge_s", "link_s", "server_s", "score")},
+                split_index=int(row["lambda"]),
+                split_point=row["split_point"],
+                codec=row["codec"],
+                **{name: row[name] for name in ("payload_bytes", "score", *_STAGES)},
                 margin=z * row["damage_error"] if margin is None else margin,
             )
             for row in rows.to_dict("records")
@@ -299,12 +278,15 @@ class JointCuts(JointBase):
         best, network = self.joint["best"], self.trained
         offer = next(offer for offer in self.offers if offer.label == best["codec"])
         cut = network.graph.cut(best["split_point"])
-        chosen = DeployedCodec(Pipeline(cut, offer.make(), offer.make(), simulated(self.cfg)), network.placement)
-        accuracy = chosen.score(network.task, self.batches("test"))
+        answer = answering(self.cfg, network.task)
+        pipeline = Pipeline(cut, offer.make(), offer.make(), simulated(self.cfg), answer)
+        chosen = DeployedCodec(pipeline, network.placement)
+        scored = score_samples(chosen, network.task, self.batches("test"))
+        reference = score_samples(network.model, network.task, self.batches("test"))
         payload_bytes = chosen.frames.payload_bytes
         edge, server = chosen.time(self.batches("test")[0][0][:1])
         return {
-            **self.verdict(accuracy, score(network.model, network.task, self.batches("test"))["score"]),
+            **self.verdict(scored, reference),
             "accuracy_val": best["accuracy_val"],
             "accuracy_ref_val": self.rates["accuracy_ref_val"],
             "test_payload_bytes": sum(payload_bytes) / len(payload_bytes),
@@ -321,7 +303,8 @@ class JointCuts(JointBase):
 def _object(row: pd.Series) -> Document:
     """A row of the table as JSON."""
     names = ("split_point", "codec", "overrides")
-    numbers = ("raw_bytes", "payload_bytes", "encode_s", "decode_s", *_TIMES, "value", "damage")
+    sizes, coding = ("raw_bytes", "payload_bytes", "answer_bytes"), ("encode_s", "decode_s")
+    numbers = (*sizes, *coding, *_TIMES, "value", "value_spread", "damage", "damage_ci95")
     return {
         "lambda": int(row["lambda"]),
         **{name: str(row[name]) for name in names},

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
+from splitsem.intervals import ci95
 from splitsem.links.link import Link
-from splitsem.pipeline import Features, Frames, Pipeline, features
+from splitsem.pipeline import Answering, Features, Frames, Pipeline, features
 from splitsem.split.point import SplitPoint
 from splitsem.tasks.task import Task
 from splitsem.workflows.assemble import Network
@@ -152,6 +153,16 @@ def damage_error(scores: Sequence[float], scores_ref: Sequence[float]) -> float:
     return statistics.stdev(differences) / len(differences) ** 0.5
 
 
+def damage_ci95(scores: Sequence[float], scores_ref: Sequence[float]) -> float:
+    """Half the width of the 95 % interval of the mean of ``scores_ref − scores``; 0 where there is one part alone."""
+    return ci95([ref - score for score, ref in zip(scores, scores_ref, strict=True)]) or 0.0
+
+
+_MEANS = ("payload_bytes", "link_s", "link_busy_s", "link_j", "answer_bytes", "answer_s", "answer_busy_s")
+_MEDIANS = ("encode_s", "decode_s", "answer_encode_s", "answer_decode_s")
+_SCORED = ("score", "damage_error", "damage_ci95", "distortion_mse", "num_lost")
+
+
 @dataclass
 class _Row:
     """One codec at one split point, while samples go through it."""
@@ -184,40 +195,27 @@ class _Row:
             "raw_bytes": point.raw_bytes,
             "left_out": self.left_out,
         }
-        measured = (
-            "payload_bytes",
-            "encode_s",
-            "decode_s",
-            "link_s",
-            "link_j",
-            "score",
-            "damage_error",
-            "distortion_mse",
-            "num_lost",
-        )
         if self.left_out is not None:
-            return known | dict.fromkeys(measured)
-        frames = self.frames
-        values = (
-            statistics.fmean(frames.payload_bytes),
-            statistics.median(frames.encode_s),
-            statistics.median(frames.decode_s),
-            statistics.fmean(frames.link_s),
-            statistics.fmean(frames.link_j),
-            self.scores.score,
-            damage_error(self.scores.part_scores(), parts_ref),
-            frames.distortion_mse,
-            frames.num_lost,
-        )
-        return known | dict(zip(measured, values, strict=True))
+            return known | dict.fromkeys((*_MEANS, *_MEDIANS, *_SCORED))
+        frames, parts = self.frames, self.scores.part_scores()
+        values = {name: statistics.fmean(getattr(frames, name) or [0.0]) for name in _MEANS}
+        values |= {name: statistics.median(getattr(frames, name) or [0.0]) for name in _MEDIANS}
+        scored = (self.scores.score, damage_error(parts, parts_ref), damage_ci95(parts, parts_ref))
+        counted = (frames.distortion_mse, frames.num_lost)
+        return known | values | dict(zip(_SCORED, (*scored, *counted), strict=True))
 
 
 def measure_rates(
-    network: Network, offers: Sequence[Offer], link: Callable[[], Link], batches: Sequence[tuple[Tensor, Tensor]]
+    network: Network,
+    offers: Sequence[Offer],
+    link: Callable[[], Link],
+    batches: Sequence[tuple[Tensor, Tensor]],
+    answer: Answering,
 ) -> tuple[float, list[Document]]:
     """A_ref, the accuracy of the unsplit network, and a row for each split point and codec, in that order.
 
-    The head runs once a batch and point, for all codecs. Where a codec cannot carry the features, the row has a reason
+    At ``output`` no codec is at work, so that point has one row, which may be chosen. The head runs once a batch and
+    point, for all codecs. Where a codec cannot carry the features, the row has a reason
     in ``left_out`` and None for each measure.
 
     Args:
@@ -225,6 +223,7 @@ def measure_rates(
         offers: the codecs.
         link: makes a fresh link, with an equal seed each time.
         batches: batches of the validation split, where the network runs.
+        answer: what becomes of the output.
     """
     num_samples = sum(len(y) for _, y in batches)
     reference = _Scores(network.task, num_samples)
@@ -232,28 +231,35 @@ def measure_rates(
         for x, y in batches:
             reference.update(network.model(x).float().cpu(), y)
     points = network.graph.points
-    bar = tqdm(desc="Scoring codecs at split points", total=len(points) * len(offers) * len(batches), unit="batch")
+    stays = [offer._replace(is_offered=True) for offer in offers if offer.label == REFERENCE]
+    asked = [(point, stays if point.name == "output" else offers) for point in points]
+    num_rows = sum(len(some) for _, some in asked)
+    bar = tqdm(desc="Scoring codecs at split points", total=num_rows * len(batches), unit="batch")
     with bar:
-        rows = [row for point in points for row in _at(network, point, offers, link, batches, reference, bar)]
+        rows: list[Document] = []
+        for point, some in asked:
+            cut = network.graph.cut(point)
+            pipelines = [Pipeline(cut, offer.make(), offer.make(), link(), answer) for offer in some]
+            rows += _at(network.task, some, pipelines, batches, reference, bar)
     return reference.score, rows
 
 
 def _at(
-    network: Network,
-    point: SplitPoint,
+    task: Task,
     offers: Sequence[Offer],
-    link: Callable[[], Link],
+    pipelines: Sequence[Pipeline],
     batches: Sequence[tuple[Tensor, Tensor]],
     reference: _Scores,
     bar: tqdm,
 ) -> Iterator[Document]:
-    cut = network.graph.cut(point)
-    task, num_samples = network.task, reference.num_samples
-    rows = [_Row(o, Pipeline(cut, o.make(), o.make(), link()), _Scores(task, num_samples)) for o in offers]
+    cut, num_samples = pipelines[0].cut, reference.num_samples
+    rows = [
+        _Row(offer, pipeline, _Scores(task, num_samples)) for offer, pipeline in zip(offers, pipelines, strict=True)
+    ]
     for x, y in batches:
         made = features(cut, x)
         for row in rows:
             row.add(made, y)
             bar.update()
     parts_ref = reference.part_scores()
-    return (row.document(point, parts_ref) for row in rows)
+    return (row.document(cut.point, parts_ref) for row in rows)

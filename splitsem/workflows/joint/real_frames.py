@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.cost.fits import FrameFit, TimedFrames, fit_frames
@@ -68,7 +69,7 @@ def hardware(run: RealRun, train: Callable[[], object]) -> HardwareLut:
     The domains of a sweep share these results, since no time depends on weights or data. ``train`` is called before the
     processes ask for trained weights.
     """
-    lut = _tables(run)
+    lut = replace(_tables(run), answer=tiers.answer_way(run.cfg, instantiate(run.cfg.task), None))
     facts = _facts(run) | {"tables": tiers.digest(hardware_lut_json(lut)), "model": run.model}
     found = run.store.get("frames", facts, lambda: {"networks": _references(run, lut, train)}, _CODE)
     fit = fit_frames(_timed(run.settings, lut, found["networks"]))
@@ -105,13 +106,14 @@ def _tables(run: RealRun) -> HardwareLut:
 def _references(run: RealRun, lut: HardwareLut, train: Callable[[], object]) -> list[Document]:
     """Frames, run in turns, of all branches folded at cuts of up to six sizes, and in parallel at both ends.
 
-    At ``input`` the server is likely to be the slowest stage, at ``output`` the edge, at the largest size the line.
+    At ``input`` the server is likely to be the slowest stage, at the last cut the edge, at the largest size the line.
+    Where the edge needs the answer, nothing crosses at ``output``, and there are no frames to run.
     """
     train()
-    units = lut.edge.units
-    _, cuts = np.unique([lut.edge.input_bytes, *(unit.output_bytes for unit in units)], return_index=True)
+    units, sizes = lut.edge.units, lut.link_bytes
+    _, cuts = np.unique(sizes[: np.flatnonzero(sizes)[-1] + 1], return_index=True)
     cuts = cuts[np.unique(np.linspace(0, len(cuts) - 1, _MOST_SIZES).round().astype(int))]
-    ends = [0, len(units)]
+    ends = [0, int(np.flatnonzero(sizes)[-1])]
     asked = {True: sorted({*map(int, cuts), *ends}), False: sorted({*ends, len(units) // 2})}
     networks: list[Document] = [
         {"gammas": [whole_gamma(unit.ways, folded=is_folded) for unit in units], "cuts": split_indices}
@@ -134,7 +136,7 @@ def _timed(settings: DictConfig, lut: HardwareLut, networks: Sequence[Document])
                 TimedFrames(
                     edge_s=float(edge_s[:cut].sum()),
                     server_s=float(server_s[cut:].sum()),
-                    payload_bytes=float(edge.link_bytes[cut]),
+                    payload_bytes=float(lut.link_bytes[cut]),
                     latency_s=found["measured_latency_s"],
                     cycle_s=1 / found["measured_throughput_hz"],
                 )
@@ -252,7 +254,7 @@ def _fastest_cut(problem: Problem, gammas: Sequence[int]) -> int:
     able = []
     for cut in range(problem.num_units + 1):
         try:
-            able.append((max(problem.times(cut, tuple(gammas))), cut))
+            able.append((problem.times(cut, tuple(gammas)).cycle_s, cut))
         except ValueError:  # a unit has no time on that side
             continue
     if not able:

@@ -15,7 +15,7 @@ from splitsem.models.branches import whole_gamma
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.search.damage import DamageTable, ablation
 from splitsem.search.exact import Exact
-from splitsem.search.objective import paired_margin
+from splitsem.search.objective import Objective, paired_margin
 from splitsem.search.problem import Mask, Problem, function_equivalent, fused_gammas, only, parallel_gammas
 from splitsem.search.progressive import Progressive
 from splitsem.search.relaxed import Relaxed
@@ -25,11 +25,31 @@ from splitsem.search.validated import Scored, Validation
 from splitsem.workflows.joint.base import Document, solution_object, unit_objects
 
 
+class MeasuredTimes(NamedTuple):
+    """One problem by three readings of the tables.
+
+    Attributes:
+        problem: as it is solved.
+        medians: by medians, not calibrated.
+        least: by 10th percentiles, not calibrated.
+    """
+
+    problem: Problem
+    medians: Problem
+    least: Problem
+
+    def document(self, found: Solution, objective: Objective) -> Document:
+        """A solution as JSON, with the spread of its value: the median's distance from the 10th percentile."""
+        cut, gammas = found.split_index, found.gammas
+        median, least = (Solution.of(one, objective, cut, gammas).value for one in (self.medians, self.least))
+        return solution_object(found, self.problem.units) | {"value_spread": abs(median - least)}
+
+
 class Candidates(NamedTuple):
     """What a search needs of a network with branches.
 
     Attributes:
-        problem: times and bytes.
+        times: times and bytes.
         hyper: the trained network with all branches: the reference.
         kept: the trained network with the branches that may be chosen.
         allowed: mask of the γ that may be chosen.
@@ -39,7 +59,7 @@ class Candidates(NamedTuple):
         domain: the network's domain, if there is one.
     """
 
-    problem: Problem
+    times: MeasuredTimes
     hyper: HyperRepVgg
     kept: HyperRepVgg
     allowed: Mask
@@ -83,9 +103,9 @@ def _gap(heuristic: JointResult, exact: JointResult) -> float | None:
     return 0.0 if abs(gap) < ROUNDING else gap
 
 
-def fastest(problem: Problem, solver: Solver, model: str) -> Document:
-    """The fastest solutions at any accuracy: of all γ, of γ with an equal function, and of the two baselines."""
-    began = time.perf_counter()
+def fastest(times: MeasuredTimes, solver: Solver, model: str) -> Document:
+    """The fastest solutions at any accuracy: of all γ, of γ with an equal function, and of the baselines."""
+    problem, began = times.problem, time.perf_counter()
     any_branches = solver.throughput(problem)
     solver_s = time.perf_counter() - began
     solutions = {
@@ -94,19 +114,23 @@ def fastest(problem: Problem, solver: Solver, model: str) -> Document:
         "all_parallel": solver.throughput(problem, only(parallel_gammas(problem))),
         "all_fused": solver.throughput(problem, only(fused_gammas(problem))),
     }
+    folded, able = fused_gammas(problem), problem.cuts(only(fused_gammas(problem)))
+    for name, cut in (("edge_only", problem.num_units), ("server_only", 0)):
+        if cut in able:
+            solutions[name] = Solution.of(problem, solver.objective, cut, folded)
     return {
         "schema": "splitsem.throughput/1",
         "unit": "s",
         "model": model,
         "units": unit_objects(problem),
         "solver_s": solver_s,
-        "solutions": {name: solution_object(found, problem.units) for name, found in solutions.items()},
+        "solutions": {name: times.document(found, solver.objective) for name, found in solutions.items()},
     }
 
 
 def fastest_within_epsilon(network: Candidates, solver: Solver, settings: DictConfig) -> Document:
     """The solver's best within ε, by true scores of the validation split; with the front and all scored networks."""
-    problem, allowed, epsilon = network.problem, network.allowed, settings.epsilon
+    problem, allowed, epsilon = network.times.problem, network.allowed, settings.epsilon
     score_ref = network.score(fused_gammas(problem), network.hyper)
     folded = _folded(network.kept)
     began = time.perf_counter()
@@ -129,7 +153,10 @@ def fastest_within_epsilon(network: Candidates, solver: Solver, settings: DictCo
     gap = optimality_gap(solver, rival, first, problem, damage, allowed)
 
     def scored_object(one: Scored) -> Document:
-        return solution_object(one.solution, problem.units) | {"accuracy_val": one.score, "slack_val": one.slack}
+        return network.times.document(one.solution, solver.objective) | {
+            "accuracy_val": one.score,
+            "slack_val": one.slack,
+        }
 
     return {
         "schema": "splitsem.joint/1",
@@ -170,10 +197,10 @@ def _ablation(network: Candidates, folded: tuple[int, ...], score_ref: float) ->
             bar.update()
             return network.score(gammas, network.kept)
 
-        return ablation(network.problem, folded, scored, score_ref, network.allowed)
+        return ablation(network.times.problem, folded, scored, score_ref, network.allowed)
 
 
 def _paired_margin(network: Candidates, confidence: float) -> Callable[[Solution], float]:
     """A solution's margin of error in its loss against the reference, from the samples on which the two differ."""
-    right_ref = network.right(fused_gammas(network.problem), network.hyper)
+    right_ref = network.right(fused_gammas(network.times.problem), network.hyper)
     return lambda solution: paired_margin(network.right(solution.gammas, network.kept), right_ref, confidence)

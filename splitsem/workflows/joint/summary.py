@@ -5,7 +5,7 @@ from rich import box
 from rich.table import Table
 
 from splitsem.report.joint_report import domain_gains, joint_report
-from splitsem.report.units import format_hz, format_score
+from splitsem.report.units import format_hz, format_score, format_seconds
 from splitsem.workflows.summary import Sweep
 
 TABLE = "domains.csv"
@@ -13,10 +13,17 @@ _PICTURES = ("accuracy_throughput", "gamma_map")  # of a job
 _COLUMNS = [
     "label",
     "accuracy",
+    "accuracy_ci95",
     "accuracy_ref",
+    "accuracy_delta",
+    "accuracy_delta_ci95",
+    "num_samples",
     "epsilon",
     "slack",
     "feasible",
+    "objective",
+    "objective_value",
+    "latency_s",
     "throughput_hz",
     "baseline_throughput_hz",
     "fused_throughput_hz",
@@ -73,6 +80,14 @@ def summarise(sweep: Sweep) -> None:
         "each at its best cut.",
         highlight=False,
     )
+    least = ", ".join(table["objective"].unique())
+    sweep.console.print(f"• Each is the least {least} within ε, not the highest throughput.", highlight=False)
+    if table["accuracy_delta_ci95"].notna().any():
+        num_tied = int((table["accuracy_delta"].abs() <= table["accuracy_delta_ci95"]).sum())
+        sweep.console.print(
+            f"• In {num_tied} of {len(table)} accuracy and A_ref cannot be told apart (95 %, paired over samples).",
+            highlight=False,
+        )
     if shown is not table:
         worst = table["t_eff_prediction_error"].max()
         sweep.console.print(f"• These were measured; T_eff was predicted to within {worst:.1%} of it.", highlight=False)
@@ -126,15 +141,29 @@ def _terminal(table: pd.DataFrame, title: str, weaker: str, stronger: str) -> Ta
     drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     has_codecs = "codec" in table
     words = [f"over {text.removeprefix('all branches in ').removeprefix('all ')}" for text in (weaker, stronger)]
-    names = ["domain", "accuracy", "A_ref", "ε kept", "rate", *words, "λ", "split point", *["codec"] * has_codecs]
+    names = [
+        "domain",
+        "accuracy",
+        "A_ref",
+        "ε kept",
+        "T_eff",
+        "latency",
+        "rate",
+        *words,
+        "λ",
+        "split point",
+        *["codec"] * has_codecs,
+    ]
     for name in names:
         drawn.add_column(name, justify="left" if name in ("domain", "split point", "codec") else "right")
     for row in table.to_dict("records"):
         drawn.add_row(
             str(row["label"]),
-            format_score(row["accuracy"]),
+            format_score(row["accuracy"]) + ("" if pd.isna(row["accuracy_ci95"]) else f" ± {row['accuracy_ci95']:.4f}"),
             format_score(row["accuracy_ref"]),
             "yes" if row["feasible"] else f"ξ {row['slack']:.4f}",
+            format_seconds(row["predicted_t_eff_s"]),
+            format_seconds(row["latency_s"]),
             format_hz(row["throughput_hz"]),
             f"{row['gain_over_baseline']:+.1%}",
             f"{row['gain_over_stronger']:+.1%}",

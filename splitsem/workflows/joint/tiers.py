@@ -2,8 +2,9 @@
 
 import hashlib
 import logging
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import filelock
@@ -14,18 +15,20 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from splitsem.cost.branch_lut import BranchLut, branch_frame, slowed
-from splitsem.cost.fits import LinkFit, fit_link
+from splitsem.cost.fits import AnswerWay, LinkFit, fit_link
 from splitsem.cost.hardware_lut import HardwareLut, merge, read_branch_lut, write_branch_lut, write_hardware_lut
 from splitsem.cost.lut import Lut, Side, check_factor, measure_lut, read_lut, slowed_halves, write_lut
 from splitsem.cost.machines import Machine
-from splitsem.cost.measure import measure_rates
+from splitsem.cost.measure import NOTHING, measure_rates
 from splitsem.errors import ConfigError
 from splitsem.links.link import Link
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.placement import Placement, describe_machine
 from splitsem.split.graph import SplitGraph
 from splitsem.split.half import Half
+from splitsem.tasks.task import Task
 from splitsem.training.fingerprint import fingerprint
+from splitsem.workflows.evaluation import answering
 from splitsem.workflows.result import Metrics
 
 log = logging.getLogger(__name__)
@@ -70,18 +73,38 @@ def write(hardware: HardwareLut, folder: Path) -> Metrics:
         "num_units": len(hardware.edge.units),
         "edge_timing": hardware.edge.units[0].origin,
         "server_timing": hardware.server.units[0].origin,
-        "link_base_s": hardware.link.base_s,
+        "link_base_delay_s": hardware.link.delay_s,
         "link_s_per_byte": hardware.link.s_per_byte,
     }
 
 
 def simulated_link(cfg: DictConfig, network: HyperRepVgg) -> LinkFit:
-    """The line through the configured link's times for each cut's crossing tensors. Raises as ``simulated``."""
+    """The line through what the configured link says of each cut's crossing tensors. Raises as ``simulated``.
+
+    Its slope is that of the seconds in which the link is busy, its delay the mean of what a payload takes beyond that.
+    """
     link = simulated(cfg)
     facts = network.facts()
     shapes = [facts[0].input_shape, *(fact.output_shape for fact in facts)]
     sizes = sorted({4 * torch.Size(shape).numel() for shape in shapes})
-    return fit_link([(size, link.send(bytes(size)).link_s) for size in sizes])
+    reports = [link.send(bytes(size)) for size in sizes]
+    busy = fit_link([(size, report.link_busy_s) for size, report in zip(sizes, reports, strict=True)])
+    beyond = (report.link_s - busy.s_per_byte * size for size, report in zip(sizes, reports, strict=True))
+    return replace(busy, delay_s=statistics.fmean(beyond))
+
+
+def answer_way(cfg: DictConfig, task: Task, link: Link | None) -> AnswerWay:
+    """Where the answer is needed, and its way back over ``link``; None: times of whole frames hold it already.
+
+    Raises:
+        ConfigError: the task does not say what its answer is.
+    """
+    coder, at = answering(cfg, task)
+    answer = coder.encode(torch.zeros(1, *task.output_shape))
+    if link is None or at == "server":
+        return AnswerWay(at, len(answer))
+    report = link.send_back(answer)
+    return AnswerWay(at, len(answer), report.link_s, report.link_busy_s)
 
 
 def simulated(cfg: DictConfig) -> Link:
@@ -147,13 +170,17 @@ class Tier:
 
     Attributes:
         time_s: seconds of the machine's half of the network, by split point.
-        coding: time of coding on the machine ÷ time of coding here, assumed equal to the ratio for the whole network.
+        coding: time of coding on the machine ÷ time of coding here: of a modelled machine ``Machine.coding_factor``, of
+            a table the ratio of its time for the whole network to the time here.
+        spread_s: half the distance from the 10th to the 90th percentile of the measured seconds, by split point; 0 of
+            a modelled machine.
         timing: where the times come from: ``measured``, ``assumed``, ``lut``, or the ``timing`` of a modelled machine.
         lut: the machine's table, where there is one.
     """
 
     time_s: Mapping[str, float]
     coding: float
+    spread_s: Mapping[str, float]
     timing: str
     lut: Lut | None
 
@@ -171,12 +198,12 @@ def tiers_of_both(cfg: DictConfig, model: str, graph: SplitGraph, placement: Pla
     check_settings(settings)
     placement.set_threads()
     halves = [half for point in graph.points for half in graph.cut(point).halves()]
-    here = this_machine(cfg, model, graph, halves, placement)
     if settings.times == "hardware":
         return (
-            _modelled(instantiate(cfg.hardware.edge), "head", halves, here),
-            _modelled(instantiate(cfg.hardware.server), "tail", halves, here),
+            _modelled(instantiate(cfg.hardware.edge), "head", halves),
+            _modelled(instantiate(cfg.hardware.server), "tail", halves),
         )
+    here = this_machine(cfg, model, graph, halves, placement)
     factor = settings.edge_slowdown
     slow, timing = slowed_halves(here, factor), "measured" if factor == 1 else "assumed"
     return (
@@ -223,14 +250,16 @@ def _of_file(path: str | None, side: Side, halves: Sequence[Half], here: Lut) ->
     return _tier(lut, side, halves, lut.time_s(whole) / here.time_s(whole), "lut")
 
 
-def _modelled(machine: Machine, side: Side, halves: Sequence[Half], here: Lut) -> Tier:
+def _modelled(machine: Machine, side: Side, halves: Sequence[Half]) -> Tier:
     time_s = {half.point: machine.time_s(half) for half in halves if half.side == side}
-    whole = _whole(halves, side)
-    return Tier(time_s, time_s[whole.point] / here.time_s(whole), machine.timing, None)
+    return Tier(time_s, machine.coding_factor(), dict.fromkeys(time_s, 0.0), machine.timing, None)
 
 
 def _tier(lut: Lut, side: Side, halves: Sequence[Half], coding: float, timing: str) -> Tier:
-    return Tier({half.point: lut.time_s(half) for half in halves if half.side == side}, coding, timing, lut)
+    points = {half.point: half for half in halves if half.side == side}
+    timings = {point: lut.times.get(point, {}).get(side, NOTHING) for point in points}
+    spread_s = {point: (timing.p90_s - timing.p10_s) / 2 for point, timing in timings.items()}
+    return Tier({point: lut.time_s(half) for point, half in points.items()}, coding, spread_s, timing, lut)
 
 
 def _whole(halves: Sequence[Half], side: Side) -> Half:

@@ -13,14 +13,16 @@ from omegaconf import DictConfig
 from splitsem.errors import ConfigError
 from splitsem.json_files import write_text
 from splitsem.models.repvgg import HyperRepVgg
-from splitsem.report.units import format_hz
+from splitsem.report.units import format_hz, format_seconds
 from splitsem.workflows.joint import figures
 from splitsem.workflows.joint.base import Document, JointBase, as_text, t_eff_s
 from splitsem.workflows.joint.branches import JointBranches
 from splitsem.workflows.joint.cuts import JointCuts
+from splitsem.workflows.joint.ranking import CHOSEN, are_tied, format_value, ranking
 from splitsem.workflows.result import Metrics, Result
 
 log = logging.getLogger(__name__)
+_IDENTITY = ("lambda", "codec", "gammas")  # solutions that agree in these are one
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
@@ -88,7 +90,8 @@ def _joint(joint: JointBase, folder: Path) -> Metrics:
             best["slack_val"],
         )
     baselines = _baselines(joint)
-    names = ("lambda", "split_point", "edge_s", "link_s", "server_s", "latency_s", "cycle_s", "throughput_hz")
+    stages = ("edge_s", "link_s", "link_busy_s", "link_delay_s", "server_s", "answer_s", "answer_busy_s")
+    names = ("lambda", "split_point", *stages, "latency_s", "cycle_s", "throughput_hz")
     return {
         **{name: best[name] for name in names},
         **baselines,
@@ -97,8 +100,11 @@ def _joint(joint: JointBase, folder: Path) -> Metrics:
         "predicted_t_eff_s": t_eff_s(best),
         **{
             f"gain_over_{label}": best["throughput_hz"] / baselines[f"{label}_throughput_hz"] - 1
-            for label in joint.baselines
+            for label, baseline in joint.baselines.items()
+            if baseline.name in joint.throughput["solutions"]
         },
+        "objective": joint.solver.objective.words,
+        "objective_value": best["value"],
         "accuracy_val": best["accuracy_val"],
         "accuracy_ref_val": found["accuracy_ref_val"],
         "slack_val": best["slack_val"],
@@ -129,6 +135,8 @@ def _baselines(joint: JointBase) -> Metrics:
     solutions = joint.throughput["solutions"]
     found: Metrics = {}
     for label, baseline in joint.baselines.items():
+        if baseline.name not in solutions:  # a machine cannot run the whole network
+            continue
         solution = solutions[baseline.name]
         found |= _rate(label, solution) | {f"{label}_lambda": solution["lambda"]}
     return found
@@ -141,20 +149,11 @@ def _rate(label: str, solution: Document) -> Metrics:
 def _headline(metrics: Metrics, joint: JointBase, folder: Path) -> str:
     parts = []
     if "lambda" in metrics:
-        codec = f", {metrics['codec']}" if "codec" in metrics else ""
-        gains = (f"{metrics[f'gain_over_{label}']:+.1%} over {words}" for label, (_, words) in joint.baselines.items())
-        parts.append(
-            f"cut {metrics['split_point']} (λ = {metrics['lambda']}){codec}, {format_hz(metrics['throughput_hz'])}: "
-            f"{', '.join(gains)}"
-        )
-        parts += joint.side_by_side()
+        parts += _chosen(joint)
     elif "fastest_throughput_hz" in metrics:
         parts.append(f"fastest {format_hz(metrics['throughput_hz'])}, whatever the accuracy")
     if metrics.get("accuracy_ref") is not None:
-        parts.append(
-            f"test accuracy {metrics['accuracy']:.4f}, {joint.reference} {metrics['accuracy_ref']:.4f}, "
-            f"ε = {metrics['epsilon']:g} {'kept' if metrics['feasible'] else 'missed'}"
-        )
+        parts.append(_judged(metrics, joint.reference))
         parts.append(f"this choice in other workflows: {joint.recipe}")
     if "measured_throughput_hz" in metrics:
         predicted_s = t_eff_s(joint.joint["best"])
@@ -165,6 +164,41 @@ def _headline(metrics: Metrics, joint: JointBase, folder: Path) -> str:
             f"{1e3 * predicted_s:.2f} ms, measured {1e3 * metrics['measured_t_eff_s']:.2f} ms"
         )
     return "\n".join([*parts, str(folder)])
+
+
+def _chosen(joint: JointBase) -> list[str]:
+    """What was minimised, what was chosen by it, against what; then all of them by rank."""
+    best, compared, objective = joint.joint["best"], joint.compared(), joint.solver.objective
+    name = objective.words.partition(" = ")[0]
+    codec = f", {best['codec']}" if "codec" in best else ""
+    same = [words for words, one in compared.items() if all(best.get(key) == one.get(key) for key in _IDENTITY)]
+    others = {words: one for words, one in compared.items() if words not in same}
+    tied = [words for words, one in others.items() if are_tied(best, one)]
+    changes = [f"{best['value'] / one['value'] - 1:+.1%} against {words}" for words, one in others.items()]
+    changes += [f"the choice is {words}" for words in same]
+    lines = [
+        f"least {objective.words}: cut {best['split_point']} (λ = {best['lambda']}){codec}, "
+        f"{name} {format_value(best['value'], objective)} "
+        f"(latency {format_seconds(best['latency_s'])}, throughput {format_hz(best['throughput_hz'])})",
+        f"its {name}: {', '.join(changes)}",
+    ]
+    if tied:
+        lines.append(f"within the spread of the measured times it cannot be told apart from: {', '.join(tied)} (=)")
+    return lines + ranking({CHOSEN: best} | compared, objective)
+
+
+def _judged(metrics: Metrics, reference: str) -> str:
+    """The test accuracy with its 95 % interval, and whether it can be told apart from the reference's."""
+    verdict = f"ε = {metrics['epsilon']:g} {'kept' if metrics['feasible'] else 'missed'}"
+    whole = f"{reference} {metrics['accuracy_ref']:.4f}"
+    if metrics["accuracy_ci95"] is None:
+        return f"test accuracy {metrics['accuracy']:.4f} (no interval), {whole}, {verdict}"
+    delta, half = metrics["accuracy_delta"], metrics["accuracy_delta_ci95"]
+    apart = "cannot be told apart" if abs(delta) <= half else "can be told apart"
+    return (
+        f"test accuracy {metrics['accuracy']:.4f} ± {metrics['accuracy_ci95']:.4f}, {whole}, "
+        f"difference {delta:+.4f} ± {half:.4f} (95 % over {metrics['num_samples']} samples: {apart}), {verdict}"
+    )
 
 
 STEPS: dict[str, Callable[[Any, Path], Metrics]] = {
