@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from splitsem.report import results as rs
-from splitsem.report.fronts import equally_fast
+from splitsem.report.fronts import TOLERANCE, equally_fast
 from splitsem.report.units import format_hz, format_joules, format_ratio, format_seconds
 
 _LOSSY = ("JPEG", "WebP")
@@ -91,7 +91,8 @@ def best(results: pd.DataFrame) -> list[Best]:
     beyond the paired 95 % interval.
 
     Args:
-        results: one row a job, as in results.csv. References are compared, never chosen.
+        results: one row a job, as in results.csv. Where a baseline that keeps the score beats every cut, the sentence
+            says so first.
 
     Returns:
         One answer each for throughput, latency and energy.
@@ -125,7 +126,7 @@ def _answer(goal: Goal, frame: pd.DataFrame) -> Best:
     row, num_alike = kept.iloc[0], goal.num_alike(kept)
     source = goal.source(row)
     parts = [
-        f"{name(row)} reaches {goal.show(row[goal.column])}{source and f' ({source})'} at {_score(row)}"
+        f"{_beaten(goal, row, frame)}{name(row)} reaches {goal.show(row[goal.column])}{source and f' ({source})'} at {_score(row)}"
         f" (unsplit {row['score_unsplit']:.3f})",
         *([f"one of {num_alike} that cannot be told apart"] if num_alike > 1 else []),
         ", ".join(_comparisons(goal, row, frame)),
@@ -167,6 +168,21 @@ def _comparisons(goal: Goal, row: pd.Series, frame: pd.DataFrame) -> list[str]:
             lost = "" if rs.keeps_score(other.to_frame().T.infer_objects()).all() else f" ({_score(other)})"
             parts.append(f"{goal.compare(row[goal.column], other[goal.column])} {text.format(_sent(other))}{lost}")
     return parts
+
+
+def _beaten(goal: Goal, row: pd.Series, frame: pd.DataFrame) -> str:
+    """The start of a sentence about the best cut where a baseline that keeps the score beats it, beyond a tie."""
+    baselines = rs.references_for(frame, row.to_frame().T)
+    baselines = baselines[np.isfinite(baselines[goal.column]) & (baselines[goal.column] > 0)]
+    kept = goal.sort(baselines[rs.keeps_score(baselines)]) if len(baselines) else baselines
+    if kept.empty:
+        return ""
+    other = kept.iloc[0]
+    gain = other[goal.column] / row[goal.column]
+    if (gain if goal.maximise else 1 / gain) <= 1 + TOLERANCE:
+        return ""
+    baseline = "all on the edge" if other["split_point"] == "output" else f"sending the {_sent(other)}"
+    return f"{baseline} beats every cut with {goal.show(other[goal.column])} at {_score(other)}; of the cuts, "
 
 
 def _sent(reference: pd.Series) -> str:

@@ -155,7 +155,7 @@ def three_way(results: pd.DataFrame) -> pd.DataFrame:
         payload), ``num_trainings``, ``is_reference`` and ``pareto`` (undominated in score and both sizes).
     """
     frame = rs.with_series(results)
-    frame = frame[frame["is_ok"]]
+    frame = frame[frame["is_ok"] & (frame["payload_bytes"] > 0)]  # a codec that sends nothing is none
     frame = frame.assign(clean=frame["score_clean"].fillna(frame["score"]))
     rows = []
     for (series, point), group in frame.groupby(["series", "split_point"], sort=False):

@@ -165,6 +165,8 @@ def _validated(
 ) -> Scored:
     """The scores on the validation split: over a clean link in memory, which it cannot tell from the bytes."""
     val = batches(cfg, network, "val")
+    if not is_lossy and cut.point.name == "output":  # no codec works there, and an answer keeps the score
+        return score_samples(lambda x: cut.tail(*cut.head(x)), network.task, val)
     if not is_lossy:
         return score_samples(lambda x: in_memory(cut, encoder, x), network.task, val)
     pipeline, frames = Pipeline(cut, encoder, decoder, instantiate(cfg.transport), answer), Frames()

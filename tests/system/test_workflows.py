@@ -45,7 +45,7 @@ def test_a_profile_becomes_the_edge_machine_and_refuses_another_model(run_py, tm
     metrics = metrics_of(tmp_path / "run")
     table = json.loads(lut.read_text())
     assert metrics["edge_timing"] == "lut"
-    assert metrics["edge_s"] == table["points"]["stage1"]["head_s"]["median"]
+    assert metrics["head_s"] == table["points"]["stage1"]["head_s"]["median"]
     other = run_py(*shared, "model.stem_width=5")
     assert other.returncode == 1
     assert "another model" in other.stderr
