@@ -124,12 +124,13 @@ def _answer(goal: Goal, frame: pd.DataFrame) -> Best:
     if kept.empty:
         return _closest(goal, split)
     row, num_alike = kept.iloc[0], goal.num_alike(kept)
-    source = goal.source(row)
+    source, beating = goal.source(row), _beating(goal, row, frame)
+    said_first = "" if beating is None else f"{_told(goal, beating)}; of the cuts, "
     parts = [
-        f"{_beaten(goal, row, frame)}{name(row)} reaches {goal.show(row[goal.column])}{source and f' ({source})'} at {_score(row)}"
-        f" (unsplit {row['score_unsplit']:.3f})",
+        f"{said_first}{name(row)} reaches {goal.show(row[goal.column])}{source and f' ({source})'}"
+        f" at {_score(row)} (unsplit {row['score_unsplit']:.3f})",
         *([f"one of {num_alike} that cannot be told apart"] if num_alike > 1 else []),
-        ", ".join(_comparisons(goal, row, frame)),
+        ", ".join(_comparisons(goal, row, frame, beating)),
     ]
     return Best(goal, row, True, f"{goal.title}: {'; '.join(part for part in parts if part)}.")
 
@@ -147,8 +148,11 @@ def _closest(goal: Goal, split: pd.DataFrame) -> Best:
     return Best(goal, row, False, sentence)
 
 
-def _comparisons(goal: Goal, row: pd.Series, frame: pd.DataFrame) -> list[str]:
-    """How ``row`` compares with all on the edge, and with all on the server: the sample as it is and as a picture."""
+def _comparisons(goal: Goal, row: pd.Series, frame: pd.DataFrame, said: pd.Series | None) -> list[str]:
+    """How ``row`` compares with all on the edge, and with all on the server: the sample as it is and as a picture.
+
+    The baseline ``said``, which was told already, is left out.
+    """
     own = rs.splits(frame)
     own = own[own["series"].eq(row["series"])]
     baselines = rs.references_for(frame, row.to_frame().T)
@@ -165,24 +169,27 @@ def _comparisons(goal: Goal, row: pd.Series, frame: pd.DataFrame) -> list[str]:
         rows = rows[np.isfinite(rows[goal.column]) & (rows[goal.column] > 0)]
         if len(rows) and row["split_point"] != point:
             other = _fairest(goal, rows)
+            if said is not None and other.name == said.name:
+                continue
             lost = "" if rs.keeps_score(other.to_frame().T.infer_objects()).all() else f" ({_score(other)})"
             parts.append(f"{goal.compare(row[goal.column], other[goal.column])} {text.format(_sent(other))}{lost}")
     return parts
 
 
-def _beaten(goal: Goal, row: pd.Series, frame: pd.DataFrame) -> str:
-    """The start of a sentence about the best cut where a baseline that keeps the score beats it, beyond a tie."""
+def _beating(goal: Goal, row: pd.Series, frame: pd.DataFrame) -> pd.Series | None:
+    """The baseline that keeps the score and beats ``row`` beyond a tie, if one does."""
     baselines = rs.references_for(frame, row.to_frame().T)
     baselines = baselines[np.isfinite(baselines[goal.column]) & (baselines[goal.column] > 0)]
     kept = goal.sort(baselines[rs.keeps_score(baselines)]) if len(baselines) else baselines
     if kept.empty:
-        return ""
-    other = kept.iloc[0]
-    gain = other[goal.column] / row[goal.column]
-    if (gain if goal.maximise else 1 / gain) <= 1 + TOLERANCE:
-        return ""
-    baseline = "all on the edge" if other["split_point"] == "output" else f"sending the {_sent(other)}"
-    return f"{baseline} beats every cut with {goal.show(other[goal.column])} at {_score(other)}; of the cuts, "
+        return None
+    gain = kept.iloc[0][goal.column] / row[goal.column]
+    return kept.iloc[0] if (gain if goal.maximise else 1 / gain) > 1 + TOLERANCE else None
+
+
+def _told(goal: Goal, beating: pd.Series) -> str:
+    what = "all on the edge" if beating["split_point"] == "output" else f"sending the {_sent(beating)}"
+    return f"{what} beats every cut with {goal.show(beating[goal.column])} at {_score(beating)}"
 
 
 def _sent(reference: pd.Series) -> str:
