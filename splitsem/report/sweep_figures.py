@@ -15,6 +15,7 @@ from splitsem.report import style
 from splitsem.report.style import place_labels
 from splitsem.report.units import format_bytes
 
+_RATE = "Throughput (samples per second, Hz)"
 _SHADE = "#c9d3dd"
 _MANY = 30  # bars of more configurations than these are fainter, or they hide the points
 
@@ -133,9 +134,12 @@ def _name(row: pd.Series, several: bool) -> str:
 
 
 def _scale_scores(ax: Axes, shown: pd.DataFrame, front: pd.DataFrame, unsplit: list[float]) -> None:
-    """Let the axis of scores show the front's spread; scores far below it are counted, not shown."""
+    """Let the axis of scores show the front's spread; scores far below it are counted, not shown.
+
+    With all rows in place of the front's, all are shown.
+    """
     ends = [shown["score"] + sign * shown["score_ci95"].fillna(0.0) for sign in (-1, 1)]
-    best = front[front["front"] == "best"]
+    best = front[front["front"] == "best"] if front is not shown else shown
     needed = [*(best["score"] - best["score_ci95"].fillna(0.0)), *unsplit]
     style.score_axis(ax, [*ends[0], *ends[1], *unsplit], needed)
     low = ax.get_ylim()[0]
@@ -153,26 +157,44 @@ def accuracy_throughput(results: pd.DataFrame) -> Figure:
 
     Returns:
         The figure. The best are starred, joined and named, what ties with them is shaded, see ``fronts.front``; the
-        dashed line is the unsplit score; references have markers of their own, a curve a kind of picture.
+        dashed line is the unsplit score; references have markers of their own, a curve a kind of picture. Where no
+        score leaves the interval of the unsplit one, a second panel has their paired differences.
     """
     frame = rs.prepare(results)
     shown = frame[frame["is_ok"] & np.isfinite(frame["throughput_hz"]) & (frame["throughput_hz"] > 0)]
-    figure = style.new_figure(8.4, 4.4, "Accuracy against throughput", rs.about(frame))
-    ax = figure.add_subplot()
-    style.style_axes(ax, "Throughput (samples per second, Hz)", "Score (0 to 1, higher is better)")
+    split, reference = rs.splits(shown), rs.references(shown)
+    is_flat = len(split) > 1 and bool((split["score_delta"].abs() <= split["score_ci95"]).all())
+    figure = style.new_figure(8.4, 6.4 if is_flat else 4.4, "Accuracy against throughput", rs.about(frame))
+    ax, *more = figure.subplots(1 + is_flat, 1, sharex=True, squeeze=False, height_ratios=[3, 2][: 1 + is_flat])[:, 0]
+    style.style_axes(ax, "" if more else _RATE, "Score (0 to 1, higher is better)")
     if shown.empty:
         style.empty(ax)
         return figure
-    split, reference = rs.splits(shown), rs.references(shown)
+    for below in more:
+        style.style_axes(below, _RATE, "Score − unsplit (points of 0.01)")
+        _draw_differences(below, split)
     front = split[split["front"] != ""]
     handles = draw_points(ax, split, "throughput_hz") + draw_front(ax, front, "throughput_hz", falling=True)
     unsplit, unsplit_scores = draw_unsplit(ax, shown)
     handles += unsplit + draw_references(ax, reference, "throughput_hz")
     style.unit_axis(ax, "Hz", shown["throughput_hz"].tolist())
-    _scale_scores(ax, shown, front, unsplit_scores)
+    _scale_scores(ax, shown, shown if is_flat else front, unsplit_scores)
     style.legend_outside(ax, handles, _legend_title(shown))
     label_points(ax, front, shown, "throughput_hz")
     return figure
+
+
+def _draw_differences(ax: Axes, split: pd.DataFrame) -> None:
+    """What the scores' own intervals hide: differences to the unsplit network on the same samples."""
+    names = sorted(split["series"].unique(), key=_natural)
+    for name, color in zip(names, style.palette(len(names)), strict=True):
+        rows = split[split["series"] == name]
+        look: dict[str, Any] = {"fmt": "o", "color": color, "markersize": 4.5, "elinewidth": 1.1, "alpha": 0.85}
+        ci95 = 100 * rows["score_delta_ci95"].fillna(0.0)
+        ax.errorbar(rows["throughput_hz"], 100 * rows["score_delta"], ci95, gid="difference", **look)
+    ax.axhline(0.0, color=style.MUTED, linestyle=(0, (5, 3)), linewidth=1.1, zorder=1)
+    text = "bars: paired 95 % interval; where it holds 0, the cut cannot be told from the unsplit network"
+    ax.set_title(text, size=8.5, color=style.MUTED, loc="left")
 
 
 def _legend_title(shown: pd.DataFrame) -> str:
