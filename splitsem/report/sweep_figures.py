@@ -163,7 +163,7 @@ def accuracy_throughput(results: pd.DataFrame) -> Figure:
     frame = rs.prepare(results)
     shown = frame[frame["is_ok"] & np.isfinite(frame["throughput_hz"]) & (frame["throughput_hz"] > 0)]
     split, reference = rs.splits(shown), rs.references(shown)
-    is_flat = len(split) > 1 and bool((split["score_delta"].abs() <= split["score_ci95"]).all())
+    is_flat = len(split) > 1 and bool(((split["score"] - split["score_unsplit"]).abs() <= split["score_ci95"]).all())
     figure = style.new_figure(8.4, 6.4 if is_flat else 4.4, "Accuracy against throughput", rs.about(frame))
     ax, *more = figure.subplots(1 + is_flat, 1, sharex=True, squeeze=False, height_ratios=[3, 2][: 1 + is_flat])[:, 0]
     style.style_axes(ax, "" if more else _RATE, "Score (0 to 1, higher is better)")

@@ -100,7 +100,7 @@ def test_header_says_task_model_codec_link_and_machines(plot):
 
 @pytest.mark.parametrize("name", ["one codec", "five codecs", "some failed", "with draws"])
 def test_stars_and_shades_are_exactly_the_front(name):
-    (ax,) = figure_of(accuracy_throughput, name).axes
+    ax = figure_of(accuracy_throughput, name).axes[0]
     frame = rs.prepare(SWEEPS[name])
     for kind in ("best", "tie"):
         expected = frame.loc[frame["front"] == kind, ["throughput_hz", "score"]].sort_values(["throughput_hz", "score"])
@@ -133,7 +133,7 @@ def test_configurations_at_the_same_place_share_one_label():
 
 @pytest.mark.parametrize("plot", [accuracy_throughput, rate_accuracy])
 def test_intervals_are_drawn_as_bars_and_named(plot):
-    (ax,) = figure_of(plot, "with draws").axes
+    ax = figure_of(plot, "with draws").axes[0]
     frame = rs.prepare(SWEEPS["with draws"])
     heights = {
         round(high - low, 6)
@@ -143,6 +143,18 @@ def test_intervals_are_drawn_as_bars_and_named(plot):
     }
     assert heights == set((2 * rs.splits(frame)["score_ci95"]).round(6))
     assert "95 % interval\nover 96 samples" in ax.get_legend().get_title().get_text()
+
+
+def test_scores_on_one_line_have_a_panel_of_their_paired_differences():
+    results = complete_results(UNET)
+    top, below = accuracy_throughput(results).axes
+    frame = rs.splits(rs.prepare(results))
+    (bars,) = below.containers
+    points = bars.lines[0]
+    np.testing.assert_allclose(sorted(points.get_ydata()), sorted(100 * frame["score_delta"]))
+    assert "paired 95 % interval" in below.get_title(loc="left")
+    assert top.get_ylim()[0] < results["score"].min()
+    assert len(accuracy_throughput(sample_results(UNET)).axes) == 1
 
 
 def test_scores_far_below_the_front_are_counted_not_shown():
