@@ -22,9 +22,11 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from splitsem.errors import ConfigError
 from splitsem.models.capabilities import Deployable, HyperWeighted
 from splitsem.models.image_front import check_output
+from splitsem.pipeline import Answering
 from splitsem.placement import Placement
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
+from splitsem.tasks.answer import Values
 from splitsem.tasks.task import Task
 from splitsem.training import kept_weights
 from splitsem.training.fingerprint import fingerprint
@@ -280,15 +282,26 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, placement: Placement) 
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Raise what is wrong with codec, link and split point as far as that shows before a network is trained for them.
+    """Raise what is wrong with codec, link, answer, machines and split point, as far as that shows before a training.
 
-    Raises ConfigError when the point is given twice, and what the constructors raise.
+    Raises ConfigError when the point is given twice, for an answer that cannot be made and a machine without a coding
+    rate, and what the constructors raise.
     """
     name, index = cfg.split.point, cfg.split.index
     if name is not None and index is not None:
         raise ConfigError(f"split.point={name} and split.index={index} are both given; give one of them")
     build_codec(cfg, (1, 1, 1))  # what crosses is not known yet
     instantiate(cfg.transport)
+    answering(cfg, instantiate(cfg.task))
+    for side in ("edge", "server"):
+        instantiate(cfg.hardware[side]).coding_factor()
+
+
+def answering(cfg: DictConfig, task: Task) -> Answering:
+    """What becomes of the network's output. Raises ConfigError where the task does not say what its answer is."""
+    if cfg.answer.at not in ("edge", "server"):
+        raise ConfigError(f"answer.at is edge or server, got {cfg.answer.at}")
+    return Answering(Values(task.output_shape) if cfg.answer.raw else task.answer_coder(), cfg.answer.at)
 
 
 def chosen_point(cfg: DictConfig, graph: SplitGraph) -> SplitPoint:

@@ -14,13 +14,11 @@ from torch import Tensor
 from splitsem.codecs.codec import Codec
 from splitsem.cost.end_to_end import Cost, StageTimes
 from splitsem.cost.machines import Machine
-from splitsem.errors import ConfigError
 from splitsem.intervals import half_width
 from splitsem.links.link import Link
 from splitsem.pipeline import Answering, Frames, Pipeline, in_memory
 from splitsem.scoring import Batches, Scored, score_samples
 from splitsem.split.cut import Cut
-from splitsem.tasks.answer import Values
 from splitsem.tasks.task import Task
 from splitsem.workflows import assemble, replay
 from splitsem.workflows.assemble import Network, Whole
@@ -40,13 +38,6 @@ class Evaluation(NamedTuple):
 
     metrics: Metrics
     draws: Mapping[str, NDArray[np.float32]]
-
-
-def answering(cfg: DictConfig, task: Task) -> Answering:
-    """What becomes of the network's output. Raises ConfigError where the task does not say what its answer is."""
-    if cfg.answer.at not in ("edge", "server"):
-        raise ConfigError(f"answer.at is edge or server, got {cfg.answer.at}")
-    return Answering(Values(task.output_shape) if cfg.answer.raw else task.answer_coder(), cfg.answer.at)
 
 
 def scores(run: Callable[[Tensor], Tensor], task: Task, batches: Callable[[str], Batches]) -> Metrics:
@@ -81,7 +72,7 @@ def evaluate(
     ``channel_seeds`` runs of its channel, see ``replay.repeat``.
     """
     task, point, cut = network.task, cut.point, cut.with_tail(decoder.tail)
-    frames, answer = Frames(), answering(cfg, task)
+    frames, answer = Frames(), assemble.answering(cfg, task)
     link = measured or instantiate(cfg.transport)
     pipeline = Pipeline(cut, encoder, decoder, link, answer)
     began = time.perf_counter()

@@ -54,7 +54,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     assemble.check_settings(cfg)
     transport = remote_transport(cfg)
     host = ssh_start.chosen_host(cfg, transport)  # before training, so that a wrong name is told first
-    answering = evaluation.answering(cfg, instantiate(cfg.task))
+    answering = assemble.answering(cfg, instantiate(cfg.task))
     network = assemble.network(cfg)
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
     codec = assemble_codec.codec(cfg, network, cut.point)

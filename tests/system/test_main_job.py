@@ -178,3 +178,19 @@ def test_a_corrupt_cached_weight_file_is_trained_again_and_said(run_py, tmp_path
     assert "Training again" in again.stdout + again.stderr
     third = run_py(*arguments)
     assert "Training" not in third.stdout + third.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("answer.at=cloud", "answer.at is edge or server, got cloud"),
+        ("hardware.edge.coding_bytes_per_s=null", "run python -m splitsem.cost.coding_rate there"),
+        ("transport.duty_cycle=0", "duty_cycle must be above 0 and at most 1, got 0"),
+    ],
+)
+def test_what_is_wrong_is_told_before_a_training(run_py, tmp_path, setting, said):
+    done = run_py("split.point=stage1", setting, "tracking=none", f"cache_dir={tmp_path}/empty")
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Training" not in done.stdout + done.stderr

@@ -25,8 +25,7 @@ from splitsem.search.objective import Objective, Stages, quantile
 from splitsem.search.rate_table import Rate, RateTable
 from splitsem.split.graph import SplitGraph
 from splitsem.workflows import assemble
-from splitsem.workflows.assemble import Network
-from splitsem.workflows.evaluation import answering
+from splitsem.workflows.assemble import Network, answering
 from splitsem.workflows.joint import tiers
 from splitsem.workflows.joint.base import Baseline, Document, JointBase
 from splitsem.workflows.joint.rates import REFERENCE, measure_rates, offers

@@ -28,7 +28,7 @@ from splitsem.split.graph import SplitGraph
 from splitsem.split.half import Half
 from splitsem.tasks.task import Task
 from splitsem.training.fingerprint import fingerprint
-from splitsem.workflows.evaluation import answering
+from splitsem.workflows.assemble import answering
 from splitsem.workflows.result import Metrics
 
 log = logging.getLogger(__name__)
