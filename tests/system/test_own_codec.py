@@ -50,7 +50,10 @@ def test_the_recipe_is_as_short_as_it_says():
     [
         ("workflow=codec", "split.point=stage1", "workflow.num_samples=6"),
         ("workflow=federated", "federated.num_clients=2", "federated.rounds=1"),
-        ("workflow=joint", "model=cnn", "workflow.codecs=[mine]", "workflow.half_s=0.02", "workflow.num_samples=6"),
+        (  # so slow an edge that the choice is to send something
+            *("workflow=joint", "model=cnn", "workflow.codecs=[mine]", "workflow.edge_slowdown=1000"),
+            *("workflow.half_s=0.02", "workflow.num_samples=6"),
+        ),
     ],
     ids=lambda arguments: arguments[0].partition("=")[2],
 )
