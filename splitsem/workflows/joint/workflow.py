@@ -44,7 +44,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
             f"workflow.steps={','.join(wanted)} is for other networks; "
             f"for model={joint.model}: {', '.join(joint.steps)}"
         )
-    metrics: Metrics = dict.fromkeys(cfg.workflow.objective)
+    metrics: Metrics = dict.fromkeys(("accuracy", *cfg.workflow.objective))
     for name in steps:
         metrics |= STEPS[name](joint, folder)
     drawn = figures.draw(joint, steps) if "plots" in steps else {}
