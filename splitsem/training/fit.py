@@ -54,6 +54,9 @@ class Fit:
         for name in ("max_epochs", "weight_decay", "num_workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        limit = self.limit_train_batches
+        if not (limit >= 1 if isinstance(limit, int) else 0 < limit <= 1):
+            raise ValueError(f"limit_train_batches must be a share in (0, 1] or a whole number from 1 on, got {limit}")
         if not isinstance(self.gradient_codec, Codec | None):
             raise ValueError(f"gradient_codec must be a codec or null, got {self.gradient_codec!r}")
 

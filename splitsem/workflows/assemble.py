@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from splitsem.errors import ConfigError
+from splitsem.links.link import Link
 from splitsem.models.capabilities import Deployable, HyperWeighted
 from splitsem.models.image_front import check_output
 from splitsem.pipeline import Answering
@@ -114,15 +115,28 @@ _networks: Kept[Network] = Kept(lambda found: kept_weights.num_bytes(found.model
 _wholes: Kept[Whole] = Kept(lambda found: kept_weights.num_bytes(found.model))
 
 
-def network(cfg: DictConfig) -> Network:
-    """The trained network that ``cfg`` asks for, kept for the next call with equal settings."""
+def network(cfg: DictConfig, suits: Callable[[SplitGraph], object] | None = None) -> Network:
+    """The trained network that ``cfg`` asks for, kept for the next call with equal settings.
+
+    Before a training, ``suits`` gets the graph of the untrained network; it raises where other settings do not fit it.
+    """
     settings = _settings(cfg)
-    return _networks.get(settings, lambda: _network(settings))
+    check = None if suits is None else lambda: suits(untrained_graph(cfg))
+    return _networks.get(settings, lambda: _network(settings, check=check))
 
 
-def fresh_network(cfg: DictConfig) -> Network:
+def untrained_graph(cfg: DictConfig) -> SplitGraph:
+    """The graph of the network in the form that it runs in, with untrained weights: points and costs ignore them."""
+    task, placement = instantiate(cfg.task), instantiate(cfg.device)
+    with torch.random.fork_rng(devices=[]):  # the training that follows is as without this
+        model = build_model(cfg.model, task)
+    model = model.deployed() if isinstance(model, Deployable) else model
+    return SplitGraph(placement.place(model).eval(), task.input_shape, granularity=cfg.split.granularity)
+
+
+def fresh_network(cfg: DictConfig, suits: Callable[[SplitGraph], object]) -> Network:
     """The same network with weights of its own, for a workflow that trains it further."""
-    return _network(_settings(cfg))
+    return _network(_settings(cfg), check=lambda: suits(untrained_graph(cfg)))
 
 
 def initial_network(cfg: DictConfig) -> Network:
@@ -203,9 +217,9 @@ def _check_one_stage(cfg: DictConfig) -> None:
         )
 
 
-def _network(settings: str, is_deployed: bool = True) -> Network:
+def _network(settings: str, is_deployed: bool = True, check: Callable[[], object] | None = None) -> Network:
     cfg = OmegaConf.create(json.loads(settings))
-    task, model, device, trained, key = _trained(cfg)
+    task, model, device, trained, key = _trained(cfg, check)
     if is_deployed and isinstance(model, Deployable):
         key = f"{key}-{fingerprint(_deployment(cfg, model))}"
         model = model.deployed()
@@ -220,13 +234,13 @@ def _whole(settings: str) -> Whole:
     return found
 
 
-def _trained(cfg: DictConfig) -> Whole:
+def _trained(cfg: DictConfig, check: Callable[[], object] | None = None) -> Whole:
     task = instantiate(cfg.task)
     placement: Placement = instantiate(cfg.device)
     placement.set_threads()
     torch.manual_seed(cfg.seed)
     model = build_model(cfg.model, task)
-    trained, key = _train(cfg, task, model, placement)
+    trained, key = _train(cfg, task, model, placement, check)
     return Whole(task, model, placement, trained, key)
 
 
@@ -255,7 +269,9 @@ def build_model(cfg: DictConfig, task: Task) -> nn.Module:
     return model
 
 
-def _train(cfg: DictConfig, task: Task, model: nn.Module, placement: Placement) -> tuple[kept_weights.Trained, str]:
+def _train(
+    cfg: DictConfig, task: Task, model: nn.Module, placement: Placement, check: Callable[[], object] | None
+) -> tuple[kept_weights.Trained, str]:
     fit = instantiate(trainer_settings(cfg))
     if fit.weights:
         trained = kept_weights.load(model, Path(fit.weights))
@@ -271,7 +287,12 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, placement: Placement) 
     def train() -> list[dict[str, float]]:
         if num_epochs:
             name = cfg.model["_target_"]
+            if check is not None:
+                check()
+            task.splits()  # which says what is wrong with the data
             log.info("Training %s for %d epochs (kept for later runs in %s)", name, num_epochs, folder)
+        elif not cfg.model.get("weights") and not cfg.model.get("pretrained"):
+            log.warning("trainer.max_epochs=0: nothing is trained, and scores are those of random weights")
         return fit.run(model, task, placement.torch_device, cfg.seed)
 
     folder = Path(cfg.cache_dir) / "weights"
@@ -282,7 +303,7 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, placement: Placement) 
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Raise what is wrong with codec, link, answer, machines and split point, as far as that shows before a training.
+    """Raise what is wrong with codec, answer, machines and split point, as far as that shows before a training.
 
     Raises ConfigError when the point is given twice, for an answer that cannot be made and a machine without a coding
     rate, and what the constructors raise.
@@ -291,10 +312,24 @@ def check_settings(cfg: DictConfig) -> None:
     if name is not None and index is not None:
         raise ConfigError(f"split.point={name} and split.index={index} are both given; give one of them")
     build_codec(cfg, (1, 1, 1))  # what crosses is not known yet
-    instantiate(cfg.transport)
     answering(cfg, instantiate(cfg.task))
     for side in ("edge", "server"):
         instantiate(cfg.hardware[side]).coding_factor()
+
+
+def simulated_link(cfg: DictConfig) -> Link:
+    """A fresh instance of the configured link.
+
+    Raises:
+        ConfigError: the transport is no link that this process simulates.
+    """
+    link = instantiate(cfg.transport)
+    if not isinstance(link, Link):
+        raise ConfigError(
+            f"{cfg.workflow['_target_']} needs a simulated link, e.g. transport=wifi; a real one (transport=grpc, "
+            "transport=udp) is between workflow=serve and workflow=offload"
+        )
+    return link
 
 
 def answering(cfg: DictConfig, task: Task) -> Answering:
@@ -304,8 +339,10 @@ def answering(cfg: DictConfig, task: Task) -> Answering:
     return Answering(Values(task.output_shape) if cfg.answer.raw else task.answer_coder(), cfg.answer.at)
 
 
-def chosen_point(cfg: DictConfig, graph: SplitGraph) -> SplitPoint:
+def chosen_point(cfg: DictConfig, graph: SplitGraph, is_told: bool = True) -> SplitPoint:
     """The point that ``split.point`` or ``split.index`` names; with neither, the first bottleneck, else ``input``.
+
+    What was taken where none is named, is told in the log.
 
     Raises ConfigError when both are given, SplitPointError when there is no such point.
     """
@@ -313,11 +350,10 @@ def chosen_point(cfg: DictConfig, graph: SplitGraph) -> SplitPoint:
     if name is not None or index is not None:
         return graph.point(str(name) if name is not None else int(index))
     point = next((p for p in graph.points[1:-1] if p.is_bottleneck), None)
-    if point is not None:
-        log.info("split.point is not given: taking %s, the first natural bottleneck", point.name)
-        return point
-    log.info("split.point is not given and the model has no natural bottleneck: taking input")
-    return graph.points[0]
+    if is_told:
+        why = "the model has no natural bottleneck" if point is None else "the first natural bottleneck"
+        log.info("split.point is not given: taking %s, %s", (point or graph.points[0]).name, why)
+    return point or graph.points[0]
 
 
 def test_batches(

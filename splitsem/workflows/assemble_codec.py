@@ -1,10 +1,12 @@
 """From the configuration to codecs: built for the cut, and trained or loaded where they have weights."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.codecs.codec import Codec
@@ -14,6 +16,7 @@ from splitsem.split.point import SplitPoint
 from splitsem.tasks.task import Task
 from splitsem.training import kept_weights
 from splitsem.training.fingerprint import fingerprint
+from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import build_codec, is_for_one_cut, is_learned
 
@@ -21,6 +24,22 @@ if TYPE_CHECKING:
     from splitsem.codecs.learned.learned import LearnedCodec
 
 log = logging.getLogger(__name__)
+
+
+def suits(cfg: DictConfig) -> Callable[[SplitGraph], None]:
+    """Asks a graph, also of an untrained network, for the point and whether the codec can be built for it.
+
+    What is returned raises SplitPointError and ConfigError.
+    """
+
+    def ask(graph: SplitGraph) -> None:
+        point = assemble.chosen_point(cfg, graph, is_told=False)
+        if is_learned(cfg):
+            check_point(graph, point, cfg.codec["_target_"])
+        else:
+            plain_codec(cfg, point, instantiate(cfg.task))
+
+    return ask
 
 
 def codec(cfg: DictConfig, network: Network, point: SplitPoint) -> Codec:

@@ -73,7 +73,7 @@ def evaluate(
     """
     task, point, cut = network.task, cut.point, cut.with_tail(decoder.tail)
     frames, answer = Frames(), assemble.answering(cfg, task)
-    link = measured or instantiate(cfg.transport)
+    link = measured or assemble.simulated_link(cfg)
     pipeline = Pipeline(cut, encoder, decoder, link, answer)
     began = time.perf_counter()
     test = score_samples(lambda x: pipeline.run(x, frames), task, batches(cfg, network, "test"))
@@ -160,7 +160,7 @@ def _validated(
         return score_samples(lambda x: cut.tail(*cut.head(x)), network.task, val)
     if not is_lossy:
         return score_samples(lambda x: in_memory(cut, encoder, x), network.task, val)
-    pipeline, frames = Pipeline(cut, encoder, decoder, instantiate(cfg.transport), answer), Frames()
+    pipeline, frames = Pipeline(cut, encoder, decoder, assemble.simulated_link(cfg), answer), Frames()
     return score_samples(lambda x: pipeline.run(x, frames), network.task, val)
 
 

@@ -34,7 +34,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     """
     coders.check(get_object(cfg.codec["_target_"]))
     assemble.check_settings(cfg)
-    network = assemble.network(cfg)
+    assemble.simulated_link(cfg)
+    network = assemble.network(cfg, assemble_codec.suits(cfg))
     if network.placement.torch_device.type != "cpu" or network.placement.precision != "float32":
         raise ConfigError("workflow=export writes float32 files for a CPU: add device=cpu device.precision=float32")
     point = assemble.chosen_point(cfg, network.graph)

@@ -11,6 +11,7 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.errors import LinkError
+from splitsem.workflows import settings
 from splitsem.workflows.result import DRAWS, Result, write_draws
 from splitsem.workflows.sweep import parent_run
 from splitsem.workflows.tracking import Mlflow
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 def run_job(cfg: DictConfig) -> list[float]:
     """Run the workflow that ``cfg`` names; its results are in the run's folder whatever becomes of the tracking."""
+    settings.check(cfg)
     hydra_cfg = HydraConfig.get()
     folder = Path(hydra_cfg.runtime.output_dir)
     for left_over in ("metrics.json", DRAWS, "error.txt"):  # of an earlier run into the same folder

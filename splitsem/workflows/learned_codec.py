@@ -113,9 +113,10 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     stand beside the learned ones of a sweep.
     """
     assemble.check_settings(cfg)
+    assemble.simulated_link(cfg)
     if cfg.workflow.over:
         links(cfg)
-    network = assemble.network(cfg)
+    network = assemble.network(cfg, assemble_codec.suits(cfg))
     point = assemble.chosen_point(cfg, network.graph)
     encoder: Codec
     history: list[dict[str, float]] = []

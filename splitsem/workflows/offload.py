@@ -55,7 +55,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     transport = remote_transport(cfg)
     host = ssh_start.chosen_host(cfg, transport)  # before training, so that a wrong name is told first
     answering = assemble.answering(cfg, instantiate(cfg.task))
-    network = assemble.network(cfg)
+    network = assemble.network(cfg, assemble_codec.suits(cfg))
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
     codec = assemble_codec.codec(cfg, network, cut.point)
     if cut.point.name == "output" and answering.at == "edge":

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from splitsem.errors import ConfigError
@@ -164,15 +163,6 @@ def check_composed(cfg: DictConfig) -> None:
                 f"{file} is no longer taken because of its name: give {group}={task}, or write "
                 f"`override /{group}@_global_.{group}: {task}` at the end of the defaults in task/{task}.yaml"
             )
-
-
-def explain(failure: BaseException | None) -> str | None:
-    """A line about a missing option that a user's own file asks for by an old name, else None."""
-    if isinstance(failure, MissingConfigException) and failure.missing_cfg_file:
-        group, _, option = str(failure.missing_cfg_file).rpartition("/")
-        if new := new_option(group, option):
-            return f"{group}={option} is no more: give {new}"
-    return None
 
 
 def table() -> str:

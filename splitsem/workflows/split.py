@@ -21,7 +21,8 @@ from splitsem.workflows.result import Metrics, Result, write_draws
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Score and time the chosen cut; in a sweep also, once, the picture sent as JPEG and WebP."""
     assemble.check_settings(cfg)
-    network = assemble.network(cfg)
+    assemble.simulated_link(cfg)
+    network = assemble.network(cfg, assemble_codec.suits(cfg))
     point = assemble.chosen_point(cfg, network.graph)
     cut = network.graph.cut(point)
     encoder, decoder = (assemble_codec.codec(cfg, network, point) for _ in range(2))

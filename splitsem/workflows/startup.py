@@ -3,9 +3,11 @@
 import json
 import logging
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from hydra._internal import utils
 from hydra.core.config_store import ConfigStore
 
 FIELDS = ("peer", "session", "client")
@@ -38,6 +40,15 @@ def spin_briefly() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def raise_plainly() -> None:
+    """Have Hydra let the exceptions of a run through, which it would print in several lines with advice of its own."""
+    utils.run_and_report = _run
+
+
+def _run(func: Callable[[], Any]) -> Any:
+    return func()
 
 
 class _Shared(dict[str, Any]):

@@ -19,9 +19,11 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from splitsem.errors import ConfigError, LinkError, SplitSemError
 from splitsem.workflows import renamed
+from splitsem.workflows.mistakes import told
 
 log = logging.getLogger(__name__)
 _PARENT = "mlflow.json"
@@ -119,8 +121,8 @@ class SweepCallback(Callback):
 def _refuse_old_names(config: DictConfig) -> None:
     try:
         renamed.check_composed(config)
-    except ConfigError as exc:
-        sys.exit(str(exc))  # Hydra makes a warning of a callback's exceptions
+    except (ConfigError, OmegaConfBaseException) as exc:
+        sys.exit(told(exc))  # Hydra makes a warning of a callback's exceptions
 
 
 def register() -> None:

@@ -46,7 +46,9 @@ def _plain(cfg: DictConfig, folder: Path) -> Result:
 def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
     """Tune the trained head and tail through ``codec.forward``; score with real bytes before and after."""
     check_not_learned(cfg)
-    network = assemble.fresh_network(cfg)
+    assemble.check_settings(cfg)
+    assemble.simulated_link(cfg)
+    network = assemble.fresh_network(cfg, assemble_codec.suits(cfg))
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
     codec, encoder, decoder = (assemble_codec.codec(cfg, network, cut.point) for _ in range(3))
     before = evaluation.evaluate(cfg, network, cut, encoder, decoder).metrics

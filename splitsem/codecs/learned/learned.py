@@ -68,6 +68,9 @@ class Stage:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
         if self.batch_size is not None and self.batch_size <= 0:
             raise ValueError(f"batch_size must be above 0, or null for one that suits the data, got {self.batch_size}")
+        limit = self.limit_train_batches
+        if not (limit >= 1 if isinstance(limit, int) else 0 < limit <= 1):
+            raise ValueError(f"limit_train_batches must be a share in (0, 1] or a whole number from 1 on, got {limit}")
         weights = [field.name for field in fields(self) if field.name.endswith("_weight")]
         for name in ("max_epochs", "weight_decay", *weights):
             if getattr(self, name) < 0:

@@ -7,7 +7,7 @@ from splitsem.remote.ends import Answer
 from splitsem.remote.fallback import Retry
 from splitsem.remote.grpc import tail_pb2
 from splitsem.remote.grpc.client import PATH, GrpcTail, to_answer
-from splitsem.remote.grpc.connection import HEARTBEAT_S, Security
+from splitsem.remote.grpc.connection import HEARTBEAT_S, Security, host_port
 from splitsem.remote.grpc.frames import Frame, Reply
 from splitsem.remote.grpc.server import GrpcServer
 from splitsem.remote.grpc.streams import Limits
@@ -110,6 +110,8 @@ class Grpc(TrainingTransport):
         host: str | None = None,
         inventory: str = "hosts.yaml",
     ) -> None:
+        for address in (target, bind):
+            host_port(address)  # raises ValueError
         self.target, self.bind, self.window = target, bind, window
         self.retry, self.security, self.limits, self.heartbeat_s = retry, security, limits, heartbeat_s
         self.start = Start(start, host, inventory)

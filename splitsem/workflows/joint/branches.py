@@ -91,7 +91,7 @@ class JointBranches(JointBase):
         if self.pair is not None:
             return real_frames.hardware(self._real_run(self.pair), lambda: self.trained)
         network = self.untrained
-        link, way = tiers.simulated_link(self.cfg, network), tiers.simulated(self.cfg)
+        link, way = tiers.link_fit(self.cfg, network), assemble.simulated_link(self.cfg)
         answer = tiers.answer_way(self.cfg, instantiate(self.cfg.task), way)
         factor, server = self.settings.edge_slowdown, self.settings.server_lut
         both = tiers.hardware_of_both(self.cfg, self.model, network, self.placement, server, factor)

@@ -10,12 +10,10 @@ from typing import ClassVar
 
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.cost.lut import write_lut
 from splitsem.errors import ConfigError
-from splitsem.models.capabilities import Deployable
 from splitsem.pipeline import Pipeline
 from splitsem.placement import describe_machine
 from splitsem.scoring import score_samples
@@ -25,11 +23,11 @@ from splitsem.search.objective import Objective, Stages, quantile
 from splitsem.search.rate_table import Rate, RateTable
 from splitsem.split.graph import SplitGraph
 from splitsem.workflows import assemble
-from splitsem.workflows.assemble import Network, answering
+from splitsem.workflows.assemble import Network, answering, simulated_link
 from splitsem.workflows.joint import tiers
 from splitsem.workflows.joint.base import Baseline, Document, JointBase
 from splitsem.workflows.joint.rates import REFERENCE, measure_rates, offers
-from splitsem.workflows.joint.tiers import Tier, simulated
+from splitsem.workflows.joint.tiers import Tier
 from splitsem.workflows.result import Metrics
 
 log = logging.getLogger(__name__)
@@ -79,7 +77,7 @@ class JointCuts(JointBase):
         if margin is not None and not (isfinite(margin) and margin >= 0):
             raise ConfigError(f"workflow.margin must be finite and not negative, or null, got {margin}")
         tiers.check_settings(self.settings)
-        simulated(cfg)
+        simulated_link(cfg)
 
     @cached_property
     def trained(self) -> Network:
@@ -91,10 +89,7 @@ class JointCuts(JointBase):
         """The graph of the trained network if this run trains, else of an untrained one: times ignore weights."""
         if "trained" in vars(self):
             return self.trained.graph
-        task = instantiate(self.cfg.task)
-        model = assemble.build_model(self.cfg.model, task)
-        model = model.deployed() if isinstance(model, Deployable) else model
-        return SplitGraph(self.placement.place(model).eval(), task.input_shape, self.cfg.split.granularity)
+        return assemble.untrained_graph(self.cfg)
 
     @cached_property
     def tiers(self) -> tuple[Tier, Tier]:
@@ -242,12 +237,12 @@ class JointCuts(JointBase):
 
     def _code(self) -> list[object]:
         """The code that makes the table; the network's key already stands for the network's code."""
-        return [simulated(self.cfg), *(offer.make() for offer in self.offers), "splitsem.workflows.joint.rates"]
+        return [simulated_link(self.cfg), *(offer.make() for offer in self.offers), "splitsem.workflows.joint.rates"]
 
     def _rates(self) -> Document:
         val, began = self.batches("val"), time.perf_counter()
         accuracy_ref, rows = measure_rates(
-            self.trained, self.offers, lambda: simulated(self.cfg), val, answering(self.cfg, self.trained.task)
+            self.trained, self.offers, lambda: simulated_link(self.cfg), val, answering(self.cfg, self.trained.task)
         )
         return {
             "schema": "splitsem.rates/1",
@@ -278,7 +273,7 @@ class JointCuts(JointBase):
         offer = next(offer for offer in self.offers if offer.label == best["codec"])
         cut = network.graph.cut(best["split_point"])
         answer = answering(self.cfg, network.task)
-        pipeline = Pipeline(cut, offer.make(), offer.make(), simulated(self.cfg), answer)
+        pipeline = Pipeline(cut, offer.make(), offer.make(), simulated_link(self.cfg), answer)
         chosen = DeployedCodec(pipeline, network.placement)
         scored = score_samples(chosen, network.task, self.batches("test"))
         reference = score_samples(network.model, network.task, self.batches("test"))

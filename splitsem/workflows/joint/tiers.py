@@ -28,7 +28,7 @@ from splitsem.split.graph import SplitGraph
 from splitsem.split.half import Half
 from splitsem.tasks.task import Task
 from splitsem.training.fingerprint import fingerprint
-from splitsem.workflows.assemble import answering
+from splitsem.workflows.assemble import answering, simulated_link
 from splitsem.workflows.result import Metrics
 
 log = logging.getLogger(__name__)
@@ -78,12 +78,12 @@ def write(hardware: HardwareLut, folder: Path) -> Metrics:
     }
 
 
-def simulated_link(cfg: DictConfig, network: HyperRepVgg) -> LinkFit:
-    """The line through what the configured link says of each cut's crossing tensors. Raises as ``simulated``.
+def link_fit(cfg: DictConfig, network: HyperRepVgg) -> LinkFit:
+    """The line through what the configured link says of each cut's crossing tensors. Raises as ``simulated_link``.
 
     Its slope is that of the seconds in which the link is busy, its delay the mean of what a payload takes beyond that.
     """
-    link = simulated(cfg)
+    link = simulated_link(cfg)
     facts = network.facts()
     shapes = [facts[0].input_shape, *(fact.output_shape for fact in facts)]
     sizes = sorted({4 * torch.Size(shape).numel() for shape in shapes})
@@ -105,18 +105,6 @@ def answer_way(cfg: DictConfig, task: Task, link: Link | None) -> AnswerWay:
         return AnswerWay(at, len(answer))
     report = link.send_back(answer)
     return AnswerWay(at, len(answer), report.link_s, report.link_busy_s)
-
-
-def simulated(cfg: DictConfig) -> Link:
-    """A fresh instance of the configured link.
-
-    Raises:
-        ConfigError: the transport is no simulated link, and has no times without its other end.
-    """
-    link = instantiate(cfg.transport)
-    if not isinstance(link, Link):
-        raise ConfigError("workflow.mode=pseudo needs a simulated link, e.g. transport=wifi")
-    return link
 
 
 def _read(path: str, model: str, network: HyperRepVgg) -> BranchLut:

@@ -1,0 +1,124 @@
+"""Mistakes of users, told in one line: what was wrong, what is allowed, what to do.
+
+Hydra tells them in several lines, the helpful one first. ``report`` takes the place of Python's hook for exceptions
+that end a program; what is no user's mistake keeps its traceback. Imported by every run, so it imports nothing heavy.
+"""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterable
+from types import TracebackType
+
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from splitsem.errors import SplitSemError
+from splitsem.workflows.renamed import new_option
+
+_MOST = 200
+"""Characters of a foreign message that are repeated."""
+
+
+def wants_traceback() -> bool:
+    """Whether the user asks for all of it."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def report(kind: type[BaseException], exc: BaseException, traceback: TracebackType | None) -> None:
+    """See ``sys.excepthook``: one line for a user's mistake, else the traceback."""
+    line = None if wants_traceback() else told(exc)
+    if line is None:
+        sys.__excepthook__(kind, exc, traceback)
+    else:
+        sys.stderr.write(f"{line}\n")
+
+
+def told(exc: BaseException) -> str | None:
+    """What a user is told of this exception; None when it is no mistake of theirs.
+
+    >>> told(SplitSemError("no such point"))
+    'no such point'
+    """
+    if isinstance(exc, SplitSemError):
+        return str(exc)
+    if isinstance(exc, InstantiationException):
+        return _not_made(exc)
+    if isinstance(exc, MissingConfigException) and exc.missing_cfg_file:
+        return _no_option(str(exc.missing_cfg_file), exc.options or ())
+    if isinstance(exc, OverrideParseException):
+        said = str(exc).splitlines()
+        what = exc.override if getattr(exc, "override", None) else "a setting of the command line"
+        return f"cannot read {what}: {said[0]}; settings are NAME=VALUE, and lists and braces need quotes: 'NAME=[1,2]'"
+    if isinstance(exc, OmegaConfBaseException):
+        return _no_setting(exc)
+    if isinstance(exc, HydraException):
+        if isinstance(exc.__cause__, OmegaConfBaseException):
+            return _no_setting(exc.__cause__)
+        return "; ".join(line for line in str(exc).splitlines() if line)
+    return None
+
+
+def likeness(name: str, known: Iterable[str]) -> str:
+    """The names that there are, and the nearest one first if one is near.
+
+    >>> likeness("bitwidth", ["bit_width", "clipping"])
+    'did you mean bit_width? There are bit_width, clipping'
+    """
+    names = [str(each) for each in known if not str(each).startswith("_")]
+    near = difflib.get_close_matches(name, names, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"There are {', '.join(names) or 'none'}"
+
+
+def short(said: object) -> str:
+    """A foreign message on one line, of bounded length."""
+    line = " ".join(str(said).split())
+    return line if len(line) <= _MOST else f"{line[:_MOST]}…"
+
+
+def _no_option(file: str, options: Iterable[str]) -> str:
+    """An option that its group lacks."""
+    group, _, option = file.rpartition("/")
+    group = group.removeprefix("hydra/config/")
+    if new := new_option(group, option):
+        return f"{group}={option} is no more: give {new}"
+    return f"{group or 'configuration'} has no option {option}: {likeness(option, options)}"
+
+
+def _no_setting(exc: OmegaConfBaseException) -> str:
+    """A setting that its node lacks, has no value, or cannot be computed."""
+    where = str(exc.full_key or exc.key or "")
+    if isinstance(exc, MissingMandatoryValue):
+        name = where or str(exc).rpartition(": ")[2]
+        return f"{name} must be given: {name}=…; its file below conf/ says what it is"
+    said = short(exc.msg or str(exc)).split(" full_key:")[0]
+    if "is not in struct" not in said and "not in '" not in said:
+        return f"{where}: {said}" if where and where not in said else said
+    parent, _, name = where.rpartition(".")
+    siblings = exc.parent_node.keys() if isinstance(exc.parent_node, DictConfig) else ()
+    whose = f"{parent} has" if parent else "there is"
+    if not siblings:
+        return f"{where} is no setting: {parent} is a value" if parent else f"{where} is no setting"
+    return f"{whose} no setting {name}: {likeness(name, (str(each) for each in siblings))}"
+
+
+def _not_made(exc: InstantiationException) -> str | None:
+    """An object that could not be made of its settings; None where its constructor has a fault of its own."""
+    match = re.search(r"full_key: (\S+)", str(exc))
+    where = match[1] if match else ""
+    cause: BaseException = exc
+    while cause.__cause__ is not None and isinstance(cause, HydraException):
+        cause = cause.__cause__
+    if isinstance(cause, SplitSemError):
+        return str(cause)
+    if isinstance(cause, OmegaConfBaseException):
+        return _no_setting(cause)
+    if isinstance(cause, ValueError):
+        return f"{where}: {cause}" if where else str(cause)
+    if isinstance(cause, TypeError | ImportError | AttributeError | OSError | HydraException):
+        return f"{where}: {short(str(cause).splitlines()[0])}"
+    if isinstance(cause, MemoryError | OverflowError) or "allocate memory" in str(cause):
+        return f"{where}: with these sizes there is not memory enough ({short(cause)})"
+    return None

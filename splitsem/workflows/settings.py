@@ -1,0 +1,278 @@
+"""The settings of a job, checked before anything is loaded or trained.
+
+Where a setting goes to a constructor, the constructor's annotations say which values it may have; ``RULES`` says it for
+those that workflows read themselves. What only a constructor knows (``ber`` or ``ebn0_db``) it says when it is called.
+"""
+
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isfinite
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from msgspec import Meta
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from splitsem.errors import ConfigError
+from splitsem.workflows.mistakes import likeness, short, told
+
+Count = Annotated[int, Meta(ge=1)]
+Whole = Annotated[int, Meta(ge=0)]
+Amount = Annotated[float, Meta(ge=0)]
+Above = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(gt=0, le=1)]
+Seed = Annotated[int, Meta(ge=0, lt=2**32)]
+
+RULES: dict[str, Any] = {
+    "seed": Seed,
+    "cache_dir": str,
+    "split.point": str | int | None,
+    "split.index": Whole | None,
+    "split.granularity": Literal["layer", "op"],
+    "answer.raw": bool,
+    "answer.at": Literal["edge", "server"],
+    "workflow._target_": str,
+    "workflow.summary": str | None,
+    "workflow.objective": list[str],
+    "workflow.num_samples": Count | None,
+    "workflow.channel_seeds": Count,
+    "workflow.sensitivity": bool,
+    "workflow.over": dict[str, Any] | None,
+    "workflow.margin": Amount | None,
+    "workflow.calibration_samples": Count,
+    "workflow.num_rtts": Count,
+    "workflow.pause_s": Amount,
+    "workflow.enough_s": Above,
+    "workflow.most_bytes": Count,
+    "workflow.num_transfers": Count,
+    "workflow.num_frames": Count,
+    "workflow.num_loss_packets": Count,
+    "workflow.loss_rate_share": Share,
+    "workflow.num_probes": Count,
+    "workflow.num_timed": Count,
+    "workflow.num_paced": Count,
+    "workflow.fallback": Literal["local"] | None,
+    "workflow.energy_j_per_bit": Amount,
+    "workflow.budget_s": Above,
+    "workflow.grace_s": Amount,
+    "workflow.micro_batch": Count,
+    "workflow.training": bool,
+    "workflow.metrics_bind": str | None,
+    "workflow.metrics_insecure": bool,
+    "workflow.own_server": bool,
+    "workflow.tuning.max_epochs": Count,
+    "workflow.tuning.learning_rate": Above,
+    "workflow.mode": Literal["pseudo", "real"],
+    "workflow.steps": list[Literal["train", "importance", "lut", "rates", "throughput", "joint", "deploy", "plots"]],
+    "workflow.epsilon": Amount,
+    "workflow.confidence": Annotated[float, Meta(gt=0, lt=1)],
+    "workflow.edge_slowdown": Above,
+    "workflow.edge_lut": str | None,
+    "workflow.server_lut": str | None,
+    "workflow.codecs": list[str | dict[str, Any]],
+    "workflow.times": Literal["measured", "hardware"],
+    "workflow.half_s": Above,
+    "workflow.num_best": Count,
+    "workflow.max_rounds": Count,
+    "workflow.server_prefix": list[str],
+    "workflow.edge_prefix": list[str],
+    "workflow.trains_split": str | int | None,
+    "workflow.num_repeats": Count,
+    "workflow.calibrated": bool,
+    "workflow.undisturbed": bool,
+    "workflow.rates_s": Above,
+    "federated.num_clients": Count,
+    "federated.fraction": Share,
+    "federated.min_clients": Count,
+    "federated.rounds": Count,
+    "federated.local_epochs": Count,
+    "federated.last_learning_rate": Share,
+    "federated.error_feedback": bool,
+    "federated.warm_up_rounds": Whole,
+    "federated.block_values": Count,
+    "federated.statistics": Literal["shared", "local"],
+    "federated.client_timeout_s": Above | None,
+    "federated.checkpoint": bool,
+    "federated.resume": str | None,
+    "federated.superlink": str | None,
+    "federated.connect_timeout_s": Above,
+    "federated.tail": Literal["averaged", "in_turn"],
+}
+"""What settings without a constructor may be. Those of a workflow hold for the workflows of splitsem."""
+
+_HYDRAS = ("_target_", "_args_", "_convert_", "_partial_", "_recursive_")
+_LATER = ("workflow", "model", "tracking")
+"""What is not made to see whether it can be: what runs itself, is large, or has effects."""
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse wrong types, infinite numbers, unknown names and missing values; then what constructors refuse.
+
+    Raises:
+        ConfigError: one line that names the setting, says what it may be, and what it is.
+    """
+    nodes = [*_nodes(cfg)]
+    named = dict(nodes)
+    is_own = not str(OmegaConf.select(cfg, "workflow._target_")).startswith("splitsem.")
+    for where, rule in RULES.items():
+        parent, _, name = where.rpartition(".")
+        if name in named.get(parent, ()) and not (is_own and parent.startswith("workflow")):
+            check_value(where, _plain(named[parent], name), rule)
+    for where, node in nodes:
+        assert isinstance(where, str)
+        if "_target_" in node and where != "workflow":  # a workflow's function reads its settings itself
+            _check_names(where, node)
+        for name in node:
+            _check_finite(f"{where}.{name!s}".lstrip("."), _plain(node, name))
+    outer = [f"{where}." for where, node in nodes if "_target_" in node and where != "workflow"]
+    for where, node in nodes:
+        if "_target_" in node and where not in _LATER and not where.startswith(tuple(outer)):
+            _check_made(where, node)
+
+
+def _nodes(cfg: DictConfig, where: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """All mappings of a configuration, with their dotted names; a reference once for each value of its ``quality``."""
+    if where.startswith("references.") and isinstance(qualities := cfg.get("quality"), ListConfig):
+        yield from ((where, DictConfig({**cfg, "quality": quality})) for quality in qualities)
+        return
+    yield where, cfg
+    for name in cfg:
+        if not OmegaConf.is_missing(cfg, name) and isinstance(node := cfg[name], DictConfig):
+            yield from _nodes(node, f"{where}.{name!s}".lstrip("."))
+
+
+def _plain(node: DictConfig, name: Any) -> Any:
+    if OmegaConf.is_missing(node, name):
+        return "???"
+    value = node[name]
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _check_names(where: str, node: DictConfig) -> None:
+    """Check names and types of what goes to a constructor against its signature."""
+    target = str(_plain(node, "_target_"))
+    if target == "???":
+        raise ConfigError(f"{where}._target_ must be given: {where}._target_=my_module.MyClass")
+    made = located(target, where)
+    parameters = inspect.signature(made).parameters
+    is_open = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+    hints = _hints(made)
+    for name in (str(each) for each in node if each not in _HYDRAS):
+        value = _plain(node, name)
+        if name not in parameters and not is_open:
+            raise ConfigError(f"{where} ({target}) has no setting {name}: {likeness(name, parameters)}")
+        if value == "???":
+            raise ConfigError(f"{where}.{name} must be given: {where}.{name}=…; its file below conf/ says what it is")
+        if name in hints and name in parameters:
+            check_value(f"{where}.{name}", value, hints[name])
+
+
+def _check_made(where: str, node: DictConfig) -> None:
+    """Make an object to see whether its constructor takes the values; not where a workflow adds some that it needs."""
+    needed = inspect.signature(located(str(node["_target_"]), where)).parameters.values()
+    if node.get("_partial_") or any(each.default is each.empty and each.name not in node for each in needed):
+        return
+    if where == "trainer" and isinstance(node.get("gradient_codec"), str):  # an option's name, which assemble looks up
+        node = DictConfig({**node, "gradient_codec": None})
+    try:
+        instantiate(node)
+    except InstantiationException as exc:
+        said = told(exc)
+        if said is None:
+            raise
+        raise ConfigError(said) from exc
+
+
+def located(target: str, where: str) -> Callable[..., Any]:
+    """What a dotted name means.
+
+    Raises:
+        ConfigError: there is no such thing, or its module does not import; says why.
+    """
+    try:
+        made: Callable[..., Any] = pkgutil.resolve_name(target)
+    except (Exception, SystemExit) as exc:  # a module of a user's may raise anything
+        kind = "" if isinstance(exc, ImportError | AttributeError | ValueError) else f"{type(exc).__name__}: "
+        raise ConfigError(f"{where}._target_={target} cannot be imported: {kind}{short(exc)}") from exc
+    if not callable(made):
+        raise ConfigError(f"{where}._target_={target} is a {type(made).__name__}, no class or function")
+    return made
+
+
+def _hints(made: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of what is called; none where they cannot be read."""
+    try:
+        return get_type_hints(made.__init__ if inspect.isclass(made) else made, include_extras=True)
+    except (NameError, TypeError):  # names that only a type checker imports; what is no function
+        return {}
+
+
+def check_value(where: str, value: Any, rule: Any) -> None:
+    """Raise ConfigError where a plain value is not of this type."""
+    rule = _checkable(rule)
+    try:
+        msgspec.convert(value, rule)
+    except msgspec.ValidationError:
+        raise ConfigError(f"{where} must be {in_words(rule)}, got {short(repr(value))}") from None
+
+
+def _check_finite(where: str, value: Any) -> None:
+    if isinstance(value, float) and not isfinite(value):
+        raise ConfigError(f"{where} must be a finite number, got {value}")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError(f"{where} must be below 2^63, got {short(value)}")
+    if isinstance(value, list):
+        for inner in value:
+            _check_finite(where, inner)
+
+
+def _checkable(annotation: Any) -> Any:
+    """The annotation as far as plain values can break it; ``Any`` for the rest, such as objects."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation in (int, float, str, bool, NoneType, None) or origin in (Literal, Annotated):
+        return annotation
+    if origin in (Union, UnionType):
+        parts = [_checkable(each) for each in arguments]
+        return Any if Any in parts else Union[tuple(parts)]  # noqa: UP007 (made here, not written)
+    if origin is tuple and Ellipsis not in arguments:
+        return tuple[tuple(_checkable(each) for each in arguments)]  # type: ignore[misc]
+    if inspect.isclass(origin) and issubclass(origin, Mapping):
+        return dict[str, Any]
+    if inspect.isclass(origin) and issubclass(origin, Sequence):
+        return list[_checkable(arguments[0])]  # type: ignore[misc]
+    return Any
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null", None: "null"}
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+def in_words(rule: Any) -> str:
+    """What a value may be.
+
+    >>> in_words(Annotated[int, Meta(ge=1)] | None)
+    'a whole number of at least 1, or null'
+    """
+    origin, arguments = get_origin(rule), get_args(rule)
+    if rule in _WORDS:
+        return _WORDS[rule]
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin is Annotated:
+        bounds = [
+            f"{word} {getattr(arguments[1], name)}"
+            for name, word in _BOUNDS.items()
+            if getattr(arguments[1], name) is not None
+        ]
+        return f"{in_words(arguments[0])} of {' and '.join(bounds)}"
+    if origin in (Union, UnionType):
+        return ", or ".join(dict.fromkeys(in_words(each) for each in arguments))
+    if origin is list:
+        return "a list" if arguments[0] is Any else f"a list, each {in_words(arguments[0])}"
+    if origin is tuple:
+        return f"a list of {len(arguments)}, in order: {'; '.join(in_words(each) for each in arguments)}"
+    return "names with values" if origin is dict else "something else"

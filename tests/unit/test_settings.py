@@ -1,0 +1,155 @@
+"""Settings are checked before work: each wrong one is told in one line, whatever it is."""
+
+import functools
+import math
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
+
+from splitsem.errors import ConfigError, SplitSemError
+from splitsem.workflows import sweep
+from splitsem.workflows.mistakes import told
+from splitsem.workflows.settings import RULES, check, in_words
+from tests.conftest import ROOT
+
+GROUPS = ("codec", "transport", "hardware", "task", "model", "answer", "device", "workflow", "hardware/machine")
+CHOICES = [
+    *(f"{group}={path.stem}" for group in GROUPS[:-1] for path in sorted((ROOT / "conf" / group).glob("*.yaml"))),
+    *(
+        f"workflow=federated federated/{group}={path.stem}"
+        for group in ("strategy", "optimizer", "privacy", "rate_controller")
+        for path in sorted((ROOT / "conf" / "federated" / group).glob("*.yaml"))
+    ),
+    *(f"workflow=joint optimise={path.stem}" for path in sorted((ROOT / "conf" / "optimise").glob("*.yaml"))),
+]
+
+
+@functools.cache
+def kept(*overrides: str) -> DictConfig:
+    sweep.register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        return compose("config", list(overrides))
+
+
+def composed(*overrides: str) -> DictConfig:
+    return kept(*overrides).copy()
+
+
+def leaves(node: DictConfig, where: str = ""):
+    for name in node:
+        if not OmegaConf.is_missing(node, name) and isinstance(inner := node[name], DictConfig):
+            yield from leaves(inner, f"{where}{name}.")
+        else:
+            yield f"{where}{name}"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what Flower imports
+@pytest.mark.parametrize("workflow", sorted(path.stem for path in (ROOT / "conf" / "workflow").glob("*.yaml")))
+def test_what_comes_with_a_workflow_passes(workflow):
+    check(composed(f"workflow={workflow}"))
+
+
+WRONG = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([0, -1, 2**63, -(2**63), 10**30]),
+    st.floats(),
+    st.sampled_from([math.nan, math.inf, -math.inf, 1e308, 5e-324]),
+    st.text(max_size=8).filter(lambda text: "$" not in text),
+    st.lists(st.integers(), max_size=3),
+    st.dictionaries(st.sampled_from("abc"), st.integers(), max_size=2),
+)
+
+
+@given(st.sampled_from(CHOICES), st.data(), WRONG)
+@settings(max_examples=100, deadline=None)
+def test_any_value_of_any_setting_passes_or_is_told_in_one_line(choice, data, value):
+    cfg = composed(*choice.split())
+    OmegaConf.set_struct(cfg, False)
+    names = [name for name in leaves(cfg) if not name.endswith("_target_") and not name.startswith("tracking.")]
+    OmegaConf.update(cfg, data.draw(st.sampled_from(names)), value, merge=False)
+    try:
+        check(cfg)
+    except SplitSemError as exc:
+        line = told(exc)
+        assert line
+        assert "\n" not in line
+        assert len(line) < 600
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["codec.bit_width=1.5"], "codec.bit_width must be a whole number, got 1.5"),
+        (["split.index=1.5"], "split.index must be a whole number of at least 0, or null, got 1.5"),
+        (["split.index=-1"], "split.index must be a whole number of at least 0, or null, got -1"),
+        (["split.index=stage1"], "split.index must be a whole number of at least 0, or null, got 'stage1'"),
+        (["workflow.num_samples=0"], "workflow.num_samples must be a whole number of at least 1, or null, got 0"),
+        (["workflow.num_samples=-5"], "workflow.num_samples must be a whole number of at least 1, or null, got -5"),
+        (["trainer.learning_rate=nan"], "trainer.learning_rate must be a finite number, got nan"),
+        (["trainer.batch_size=true"], "trainer.batch_size must be a whole number, got True"),
+        (["trainer.limit_train_batches=0"], "trainer: limit_train_batches must be "),
+        (["seed=-1"], "seed must be a whole number of at least 0 and below 4294967296, got -1"),
+        (["workflow=federated", "federated.rounds=0"], "federated.rounds must be a whole number of at least 1, got 0"),
+        (["transport=grpc", "transport.target=edge"], "an address must be host:port with a port of 0…65535, got 'edge'"),
+        (["transport=grpc", "transport.bind=127.0.0.1:99999"], "port of 0…65535, got '127.0.0.1:99999'"),
+        (["transport.bandwidth_bps=-1"], "transport: bandwidth_bps must be positive and finite, got -1"),
+        (["transport=trace"], "transport.path must be given"),
+        (["references.webp.quality=[10,300]"], "quality must be 1…100, got 300"),
+        (["+model.width=3"], "model (splitsem.models.cnn.StagedCnn) has no setting width: did you mean widths?"),
+        (["model._target_=nowhere.Net"], "model._target_=nowhere.Net cannot be imported: No module named 'nowhere'"),
+        (["model._target_=tests_broken_module.Net"], "cannot be imported: SyntaxError: "),
+        (["codec.entropy=zip"], "codec: entropy must be one of"),
+        (["hardware.edge.lut=/nowhere.json"], "cannot read the LUT '/nowhere.json'"),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_is_allowed(overrides, said, tmp_path, monkeypatch):
+    (tmp_path / "tests_broken_module.py").write_text("def f(:\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cfg = composed(*overrides)
+    with pytest.raises(ConfigError) as raised:
+        check(cfg)
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["codec.bitwidth=4"], "codec has no setting bitwidth: did you mean bit_width? There are bit_width,"),
+        (["codc=quant8"], "there is no setting codc: did you mean codec? There are"),
+        (["codec=quan8"], "codec has no option quan8: did you mean quant8? There are adjscc,"),
+        (["trainer=digits"], "trainer=digits is no more: give trainer=default"),
+        (["seed.x=1"], "seed.x is no setting: seed is a value"),
+        (["a=[1"], "settings are NAME=VALUE, and lists and braces need quotes: 'NAME=[1,2]'"),
+        (["seed=${nope}"], "Interpolation key 'nope' not found"),
+    ],
+)
+def test_a_typo_is_told_with_the_nearest_name(overrides, said):
+    with pytest.raises(Exception) as raised:  # noqa: PT011 (Hydra has many kinds)
+        check(composed(*overrides))
+    line = told(raised.value)
+    assert line
+    assert said in line
+    assert "\n" not in line
+    assert "+codec" not in line
+
+
+def test_a_fault_of_the_program_is_no_mistake_of_its_user():
+    assert told(KeyError("x")) is None
+
+
+def test_every_rule_is_of_a_setting_that_there_is():
+    named = {
+        name
+        for workflow in (path.stem for path in (ROOT / "conf" / "workflow").glob("*.yaml"))
+        for name in leaves(composed(f"workflow={workflow}"))
+    }
+    assert {rule for rule in RULES if rule not in named and not any(n.startswith(f"{rule}.") for n in named)} == set()
+
+
+def test_every_rule_can_be_said():
+    assert all("something else" not in in_words(rule) for rule in RULES.values())
