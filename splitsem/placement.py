@@ -46,8 +46,8 @@ class Placement:
             raise ValueError(f"accelerator must be one of {', '.join(_ACCELERATORS)}, got {accelerator!r}")
         if precision not in _DTYPES:
             raise ValueError(f"precision must be one of {', '.join(_DTYPES)}, got {precision!r}")
-        if num_threads is not None and num_threads < 1:
-            raise ValueError(f"num_threads must be at least 1, or null for torch's choice, got {num_threads}")
+        if num_threads is not None and not 1 <= num_threads <= 1024:
+            raise ValueError(f"num_threads must be 1…1024, or null for torch's choice, got {num_threads}")
         self.accelerator = accelerator
         self.precision = precision
         self.num_threads = num_threads

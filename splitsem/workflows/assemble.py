@@ -323,7 +323,7 @@ def simulated_link(cfg: DictConfig) -> Link:
     Raises:
         ConfigError: the transport is no link that this process simulates.
     """
-    link = instantiate(cfg.transport)
+    link = instantiate(cfg.transport) if cfg.transport else None  # instantiate cannot take null
     if not isinstance(link, Link):
         raise ConfigError(
             f"{cfg.workflow['_target_']} needs a simulated link, e.g. transport=wifi; a real one (transport=grpc, "

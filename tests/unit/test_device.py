@@ -73,7 +73,7 @@ def test_threads_are_set_only_when_asked_for() -> None:
     [
         ({"accelerator": "tpu"}, "accelerator must be one of auto, cpu, cuda, rocm, got 'tpu'"),
         ({"precision": "int8"}, "precision must be one of float32, bfloat16, float16, got 'int8'"),
-        ({"num_threads": 0}, "num_threads must be at least 1"),
+        ({"num_threads": 0}, "num_threads must be 1…1024"),
     ],
 )
 def test_impossible_device_is_refused_with_the_rule(arguments: dict, rule: str) -> None:

@@ -95,7 +95,10 @@ def test_any_value_of_any_setting_passes_or_is_told_in_one_line(choice, data, va
         (["trainer.limit_train_batches=0"], "trainer: limit_train_batches must be "),
         (["seed=-1"], "seed must be a whole number of at least 0 and below 4294967296, got -1"),
         (["workflow=federated", "federated.rounds=0"], "federated.rounds must be a whole number of at least 1, got 0"),
-        (["transport=grpc", "transport.target=edge"], "an address must be host:port with a port of 0…65535, got 'edge'"),
+        (
+            ["transport=grpc", "transport.target=edge"],
+            "an address must be host:port with a port of 0…65535, got 'edge'",
+        ),
         (["transport=grpc", "transport.bind=127.0.0.1:99999"], "port of 0…65535, got '127.0.0.1:99999'"),
         (["transport.bandwidth_bps=-1"], "transport: bandwidth_bps must be positive and finite, got -1"),
         (["transport=trace"], "transport.path must be given"),
@@ -129,7 +132,7 @@ def test_what_is_wrong_is_said_with_what_is_allowed(overrides, said, tmp_path, m
     ],
 )
 def test_a_typo_is_told_with_the_nearest_name(overrides, said):
-    with pytest.raises(Exception) as raised:  # noqa: PT011 (Hydra has many kinds)
+    with pytest.raises(Exception) as raised:
         check(composed(*overrides))
     line = told(raised.value)
     assert line

@@ -7,7 +7,7 @@ from splitsem.remote.ends import Answer
 from splitsem.remote.fallback import Retry
 from splitsem.remote.grpc import tail_pb2
 from splitsem.remote.grpc.client import PATH, GrpcTail, to_answer
-from splitsem.remote.grpc.connection import HEARTBEAT_S, Security, host_port
+from splitsem.remote.grpc.connection import HEARTBEAT_S, Security, heartbeat_options, host_port
 from splitsem.remote.grpc.frames import Frame, Reply
 from splitsem.remote.grpc.server import GrpcServer
 from splitsem.remote.grpc.streams import Limits
@@ -112,6 +112,7 @@ class Grpc(TrainingTransport):
     ) -> None:
         for address in (target, bind):
             host_port(address)  # raises ValueError
+        heartbeat_options(heartbeat_s)  # too
         self.target, self.bind, self.window = target, bind, window
         self.retry, self.security, self.limits, self.heartbeat_s = retry, security, limits, heartbeat_s
         self.start = Start(start, host, inventory)

@@ -1,0 +1,60 @@
+"""What is wrong with point, codec and data is told before a network is trained."""
+
+import logging
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from splitsem.errors import ConfigError, SplitPointError
+from splitsem.training.fit import Fit
+from splitsem.workflows import assemble, assemble_codec, export, learned_codec, split, sweep, train
+from tests.conftest import ROOT
+
+
+def composed(*overrides):
+    sweep.register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        return compose("config", ["task=digits", "device=cpu", *overrides])
+
+
+@pytest.fixture(autouse=True)
+def untrainable(monkeypatch, tmp_path):
+    def train(fit, *_, **__):
+        assert fit.max_epochs == 0, "a network was trained"
+        return []
+
+    monkeypatch.setattr(Fit, "run", train)
+    monkeypatch.chdir(tmp_path)  # its cache is empty
+
+
+@pytest.mark.parametrize(
+    ("run", "overrides", "error", "said"),
+    [
+        (split.run, ["split.point=stag1"], SplitPointError, "did you mean 'stage1'?"),
+        (split.run, ["split.index=99"], SplitPointError, "no split point 99; valid: 0…8"),
+        (split.run, ["transport=grpc"], ConfigError, "needs a simulated link, e.g. transport=wifi"),
+        (split.run, ["transport=null"], ConfigError, "needs a simulated link, e.g. transport=wifi"),
+        (train.run, ["workflow=train", "split.point=stag1"], SplitPointError, "did you mean 'stage1'?"),
+        (learned_codec.run, ["workflow=codec", "split.point=output"], ConfigError, "points that suit: "),
+        (export.run, ["workflow=export", "split.point=nowhere"], SplitPointError, "no split point 'nowhere'"),
+    ],
+)
+def test_what_does_not_fit_the_network_is_told_before_it_is_trained(run, overrides, error, said, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    with pytest.raises(error, match=said):
+        run(composed(*overrides), tmp_path)
+    assert "Training" not in caplog.text
+
+
+def test_missing_data_are_told_before_a_training_is(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    cfg = composed("task=netqos", "task.csv=nowhere.csv")
+    with pytest.raises(ConfigError, match="nowhere"):
+        assemble.network(cfg)
+    assert "Training" not in caplog.text
+
+
+def test_random_weights_are_said(caplog):
+    network = assemble.network(composed("trainer.max_epochs=0"), assemble_codec.suits(composed()))
+    assert len(network.graph.points) == 9
+    assert "scores are those of random weights" in caplog.text
