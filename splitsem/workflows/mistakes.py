@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from types import TracebackType
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
@@ -58,7 +59,17 @@ def told(exc: BaseException) -> str | None:
         if isinstance(exc.__cause__, OmegaConfBaseException):
             return _no_setting(exc.__cause__)
         return "; ".join(line for line in str(exc).splitlines() if line)
+    if isinstance(exc, ValueError) and "/hydra/_internal/" in _raised_in(exc):
+        return f"{short(exc)}: choose an option by GROUP=OPTION; python run.py --help lists them"
     return None
+
+
+def _raised_in(exc: BaseException) -> str:
+    """The file whose code raised it."""
+    traceback = exc.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return Path(traceback.tb_frame.f_code.co_filename).as_posix() if traceback else ""
 
 
 def likeness(name: str, known: Iterable[str]) -> str:

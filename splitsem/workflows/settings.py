@@ -123,11 +123,10 @@ def check(cfg: DictConfig) -> None:
         if name in named.get(parent, ()) and not (is_own and parent.startswith("workflow")):
             check_value(where, _plain(named[parent], name), rule)
     for where, node in nodes:
-        assert isinstance(where, str)
         if "_target_" in node and where != "workflow":  # a workflow's function reads its settings itself
             _check_names(where, node)
-        for name in node:
-            _check_finite(f"{where}.{name!s}".lstrip("."), _plain(node, name))
+        for key in node:
+            _check_finite(f"{where}.{key!s}".lstrip("."), _plain(node, key))
     outer = [f"{where}." for where, node in nodes if "_target_" in node and where != "workflow"]
     for where, node in nodes:
         if "_target_" in node and where not in _LATER and not where.startswith(tuple(outer)):

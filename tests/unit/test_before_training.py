@@ -33,7 +33,6 @@ def untrainable(monkeypatch, tmp_path):
         (split.run, ["split.point=stag1"], SplitPointError, "did you mean 'stage1'?"),
         (split.run, ["split.index=99"], SplitPointError, "no split point 99; valid: 0…8"),
         (split.run, ["transport=grpc"], ConfigError, "needs a simulated link, e.g. transport=wifi"),
-        (split.run, ["transport=null"], ConfigError, "needs a simulated link, e.g. transport=wifi"),
         (train.run, ["workflow=train", "split.point=stag1"], SplitPointError, "did you mean 'stage1'?"),
         (learned_codec.run, ["workflow=codec", "split.point=output"], ConfigError, "points that suit: "),
         (export.run, ["workflow=export", "split.point=nowhere"], SplitPointError, "no split point 'nowhere'"),

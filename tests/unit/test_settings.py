@@ -128,6 +128,7 @@ def test_what_is_wrong_is_said_with_what_is_allowed(overrides, said, tmp_path, m
         (["trainer=digits"], "trainer=digits is no more: give trainer=default"),
         (["seed.x=1"], "seed.x is no setting: seed is a value"),
         (["a=[1"], "settings are NAME=VALUE, and lists and braces need quotes: 'NAME=[1,2]'"),
+        (["transport=null"], "Got NoneType: choose an option by GROUP=OPTION"),
         (["seed=${nope}"], "Interpolation key 'nope' not found"),
     ],
 )
