@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from splitsem.check.promises import Promises, expect
+from splitsem.errors import ConfigError
 from splitsem.models.capabilities import Deployable
+from splitsem.network import check_input, return_one_tensor
 from splitsem.split.graph import SplitGraph
 
 _SLACK = 1e-4
@@ -39,6 +41,7 @@ def check_model(
         draw = torch.Generator().manual_seed(0)
         inputs = {f"a batch of {batch}": torch.rand(batch, *input_shape, generator=draw) for batch in _BATCHES}
         shape = None if output_shape is None else tuple(output_shape)
+        promises.hold_once("forward takes one tensor and returns one", partial(_settle, (made, other), inputs))
         fit = promises.hold("forward gives a finite tensor (batch, *output_shape)", partial(_fits, made, shape), inputs)
         promises.hold("forward leaves its input as it is", partial(_leaves, made), fit)
         promises.hold("the same input gives the same output in eval mode", partial(_repeats, made), fit)
@@ -64,6 +67,19 @@ def _check_cuts(promises: Promises, model: nn.Module, input_shape: tuple[int, ..
             partial(_is_exact, whole, graph),
             cases,
         )
+
+
+def _settle(models: Sequence[nn.Module], inputs: dict[str, Tensor]) -> None:
+    """Let the models return their main tensor alone, as a workflow does."""
+    for model in models:
+        name = type(model).__name__
+        check_input(model, name)
+        try:
+            return_one_tensor(model, name, inputs["a batch of 3"])
+        except ConfigError:
+            raise
+        except Exception:  # noqa: BLE001 (a forward that fails breaks the next promise, which tells it)
+            return
 
 
 def _fits(model: nn.Module, output_shape: tuple[int, ...] | None, x: Tensor) -> None:

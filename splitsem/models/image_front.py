@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from splitsem.errors import ConfigError
+from splitsem.network import check_input, main_tensor, reason
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -76,6 +77,7 @@ def _through_front(network: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
 
 
 NUM_SUGGESTIONS = 5
+_LARGER = (16, 32, 64, 96, 128, 224, 299, 384)
 
 
 def check_name(name: str, known: Iterable[str], library: str) -> None:
@@ -99,23 +101,44 @@ def check_output(network: nn.Module, name: str, input_shape: Sequence[int], outp
         output_shape: shape the task needs for one sample.
 
     Raises:
-        ConfigError: the network cannot take such a sample, or gives another shape.
+        ConfigError: the network cannot take such a sample, or gives another shape, or several tensors.
     """
+    check_input(network, name)
     was_training = network.training
     network.eval()
     try:
-        with torch.no_grad():
-            output = network(torch.zeros(1, *input_shape))
-    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as exc:
+        output = main_tensor(_try(network, input_shape), network, name)
+    except ConfigError:
+        raise
+    except Exception as exc:  # a network of a user may raise anything
         raise ConfigError(
-            f"{name} cannot take inputs of {tuple(input_shape)}: {first_line(exc)}. "
-            "Way out for small pictures: let it enlarge them inside, e.g. by model.image_size=224"
+            f"{name} cannot take inputs of {tuple(input_shape)}: {reason(exc)}{_way_out(network, input_shape)}"
         ) from exc
     finally:
         network.train(was_training)
-    shape = tuple(output.shape[1:]) if isinstance(output, torch.Tensor) else type(output).__name__
+    shape = tuple(output.shape[1:])
     if shape != tuple(output_shape):
         raise ConfigError(f"{name} gives {shape} for one sample, but the task needs {tuple(output_shape)}")
+
+
+def _try(network: nn.Module, input_shape: Sequence[int]) -> object:
+    with torch.no_grad():
+        return network(torch.zeros(1, *input_shape))
+
+
+def _way_out(network: nn.Module, input_shape: Sequence[int]) -> str:
+    """What to do where a larger input would do, found by trying; empty where none does."""
+    channels, *sizes = input_shape
+    for larger in (size for size in _LARGER if sizes and size > max(sizes)):
+        try:
+            _try(network, (channels, *(larger for _ in sizes)))
+        except Exception:  # noqa: BLE001 (a network of a user may raise anything)
+            continue
+        takes = (channels, *(larger for _ in sizes))
+        if front_of(network):
+            return f". It takes {takes}: let it enlarge its pictures, by model.image_size={larger}"
+        return f". It takes {takes}: give it a task with larger inputs, or enlarge them in its forward"
+    return ""
 
 
 def first_line(exc: BaseException) -> str:

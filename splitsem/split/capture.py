@@ -1,15 +1,22 @@
 """capture: a model as a clean graph of operations, with one input, one output tensor, any batch size and no guards."""
 
+import logging
 import warnings
-from collections.abc import Mapping
+from dataclasses import replace
 
 import sympy
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim
 from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import flop_registry
 
 from splitsem.errors import ConfigError
+from splitsem.network import check_input, main_tensor
+from splitsem.split.nested import contexts_as_marks, lay_open
+from splitsem.split.refusal import refusal, without_dumps
+
+log = logging.getLogger(__name__)
 
 Affine = tuple[int, int]
 
@@ -115,6 +122,8 @@ def make_functional(graph: fx.Graph) -> None:
         if any(order[user] > now for other in older for user in other.users):
             continue
         node.target = twin
+        if "context" in node.meta:  # autocast leaves operations in place alone, but not always their twins
+            node.meta["context"] = replace(node.meta["context"], autocast=())
         source.replace_all_uses_with(node, delete_user_cb=lambda user, now=now: order[user] > now)
         sharing[node] = [other for other in family if order[other] >= now]
         group.update(dict.fromkeys(sharing[node], node))
@@ -155,6 +164,7 @@ def _keeps_dtype(node: fx.Node, source: fx.Node) -> bool:
     )
 
 
+_TORCHS_OWN = {"aten", "prim", "prims", "torchvision"}
 _EXAMPLE_BATCH = 2  # export treats the sizes 0 and 1 as special cases
 _CHECKS = {"_assert_scalar", "_assert_async", "_assert_tensor_metadata", "sym_constrain_range",
            "sym_constrain_range_for_size"}  # fmt: skip
@@ -184,38 +194,34 @@ def capture(model: nn.Module, input_shape: tuple[int, ...], training: bool = Fal
     (``torch.backends.mha``), so that the whole model and its halves stay equal bit for bit.
 
     Args:
-        model: takes one floating-point tensor ``(batch, *input_shape)``; returns one tensor, or a mapping with the
-            key ``"out"`` (torchvision's segmentation models).
+        model: takes one floating-point tensor ``(batch, *input_shape)``; returns one tensor, or a structure with one
+            main tensor (see ``network.main_tensor``).
         input_shape: shape of one sample, without the batch.
         training: capture what the model computes in train mode: batch statistics (running ones are updated), dropout.
 
     Raises:
-        ConfigError: the model cannot be exported, fixes its batch size, or returns more than one tensor.
+        ConfigError: the model cannot be exported, fixes its batch size, or returns several tensors.
     """
+    name = type(model).__name__
+    check_input(model, name)
     model.train(training)
     if any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
         # its fused kernel runs only in the whole model and without gradients, and rounds differently from the graph
         torch.backends.mha.set_fastpath_enabled(False)
     device, dtype = home_of(model)
     example = torch.rand(_EXAMPLE_BATCH, *input_shape, device=device, dtype=dtype)
-    name = type(model).__name__
     try:
-        with warnings.catch_warnings():
-            # nn.LSTM and nn.GRU re-assign their own weights while they are traced, and leave them as they were
-            warnings.filterwarnings("ignore", message="The tensor attributes? .*assigned during export")
-            program = torch.export.export(model, (example,), strict=False, dynamic_shapes=({0: Dim.DYNAMIC},))
-            graph_module = program.module()
-    except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, NotImplementedError) as exc:
-        reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
-        raise ConfigError(
-            f"{name} cannot be split: torch.export failed on an input of shape (batch, "
-            f"{', '.join(map(str, input_shape))}): {reason}"
-        ) from exc
+        graph_module = _exported(model, example, name)
+    except ConfigError:
+        raise
+    except Exception as exc:  # a model may raise anything, and export whatever its parts raise
+        raise ConfigError(refusal(exc, model, input_shape)) from exc
     finally:
         model.eval()
-    assert isinstance(graph_module, fx.GraphModule)
+    lay_open(graph_module, name)
     graph = graph_module.graph
-    _keep_one_output(graph, program, name)
+    end = graph.output_node()
+    end.args = tuple(pytree.tree_leaves(end.args[0]))
     _drop_checks(graph)
     _drop_idle(graph)
     make_functional(graph)
@@ -223,25 +229,33 @@ def capture(model: nn.Module, input_shape: tuple[int, ...], training: bool = Fal
     graph.eliminate_dead_code()
     if not any(node.op == "call_function" for node in graph.nodes):
         raise ConfigError(f"{name} cannot be split: it computes nothing")
+    if unknown := sorted({str(node.target) for node in graph.nodes if _is_unknown_work(node)}):
+        log.warning(
+            "%s: the work of %s is not known and counts as one operation an element; tell it by "
+            "torch.utils.flop_counter.register_flop_formula", name, ", ".join(unknown)
+        )  # fmt: skip
     return graph_module
 
 
-def _keep_one_output(graph: fx.Graph, program: ExportedProgram, name: str) -> None:
-    """Replace whatever structure the model returns by its one tensor."""
-    end = graph.output_node()
-    leaves = pytree.tree_leaves(end.args[0])
-    spec = program.call_spec.out_spec
-    value = pytree.tree_unflatten(leaves, spec) if spec is not None else leaves
-    if isinstance(value, Mapping):
-        value = value["out"] if "out" in value else list(value.values())
-    if isinstance(value, list | tuple) and len(value) == 1:
-        value = value[0]
-    if not isinstance(value, fx.Node) or not isinstance(value.meta.get("val"), Tensor):
-        raise ConfigError(
-            f"{name} cannot be split: it must return one tensor (or a mapping with the key 'out'), "
-            f"got {len(leaves)} values; wrap it in a module that returns the one you want"
-        )
-    end.args = (value,)
+def _is_unknown_work(node: fx.Node) -> bool:
+    """Whether the operation is a user's own, and its author gave no formula for its work."""
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace in _TORCHS_OWN:
+        return False
+    return node.target.overloadpacket not in flop_registry
+
+
+def _exported(model: nn.Module, example: Tensor, name: str) -> fx.GraphModule:
+    hook = model.register_forward_hook(lambda _, args, output: main_tensor(output, model, name))
+    try:
+        with warnings.catch_warnings(), torch.enable_grad(), contexts_as_marks(), without_dumps():
+            # nn.LSTM and nn.GRU re-assign their own weights while they are traced, and leave them as they were
+            warnings.filterwarnings("ignore", message="The tensor attributes? .*assigned during export")
+            program = torch.export.export(model, (example,), strict=False, dynamic_shapes=({0: Dim.DYNAMIC},))
+            graph_module = program.module()
+    finally:
+        hook.remove()
+    assert isinstance(graph_module, fx.GraphModule)
+    return graph_module
 
 
 def _drop_checks(graph: fx.Graph) -> None:

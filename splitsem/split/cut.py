@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from splitsem.errors import ConfigError
 from splitsem.split.flow import Flow
 from splitsem.split.half import Half
+from splitsem.split.nested import context_of, operation, put_within, settled
 from splitsem.split.point import SplitPoint
 
 
@@ -86,6 +87,8 @@ def build_tail(flow: Flow, k: int, layers: Sequence[fx.Node] | None = None) -> n
     side.batch_source = flow.batch_source(k)
     for node in flow.live[k]:
         side.restore_layout(node)
+        if flow.training and context_of(node).no_grad:
+            side.made[node] = side.graph.call_function(torch.ops.aten.detach.default, (side.made[node],))
         if flow.written_after(node, k):
             side.made[node] = side.graph.call_function(torch.ops.aten.clone.default, (side.made[node],))
     for node in flow.data[k + 1 :]:
@@ -102,6 +105,7 @@ class _Side:
         self.flow = flow
         self.graph = fx.Graph()
         self.made: dict[fx.Node, fx.Node] = {}
+        self._settled: dict[fx.Node, fx.Node] = {}
         self.batch_source: tuple[fx.Node, int, int, int] | None = None
         self._batch: fx.Node | None = None
 
@@ -113,11 +117,27 @@ class _Side:
         if line:
             copy = self._size(*line)
         else:
-            inputs = {n: self.make(n) for n in node.all_input_nodes}
+            inputs = {n: self._given(n, node) for n in node.all_input_nodes}
             copy = self.graph.node_copy(node, inputs.__getitem__)
             copy.meta = {}
+            context = context_of(node)
+            put_within(copy, context if self.flow.training else replace(context, no_grad=False))
         self.made[node] = copy
         return copy
+
+    def _given(self, node: fx.Node, user: fx.Node) -> fx.Node:
+        """What ``user`` gets for its input ``node``.
+
+        Where the model switched gradients off, weights do not learn. In train mode no gradient passes there either; in
+        eval mode it does, so that a codec learns by a network that is frozen.
+        """
+        made = self.make(node)
+        from_outside = context_of(user).no_grad and not context_of(node).no_grad
+        if self.flow.training or not from_outside or not self.flow.is_weight(node):
+            return made
+        if node not in self._settled:
+            self._settled[node] = self.graph.call_function(settled, (made,))
+        return self._settled[node]
 
     def _size(self, a: int, b: int) -> fx.Node:
         """``a·batch + b``."""
@@ -154,6 +174,12 @@ class _Side:
         """Close the graph, drop what it does not use, and bind the model's weights to it."""
         self.graph.output(result)
         half = fx.GraphModule(self.flow.module, self.graph, class_name=name)
-        if self.graph.eliminate_dead_code():
+        if self.graph.eliminate_dead_code(_has_effects):
             half.recompile()
         return half
+
+
+def _has_effects(node: fx.Node) -> bool:
+    """Whether an operation does more than make its result; autocast hides from fx what it runs."""
+    schema = getattr(operation(node), "_schema", None)
+    return node.is_impure() or (schema is not None and bool(schema.is_mutable))

@@ -3,10 +3,11 @@
 from itertools import accumulate
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from splitsem.split.capture import Batch, op_name, storage_roots, written
 from splitsem.split.half import OpCost, op_cost
+from splitsem.split.nested import attribute
 
 
 class Flow:
@@ -18,6 +19,7 @@ class Flow:
 
     Args:
         graph_module: a captured model; see ``capture``.
+        training: whether it was captured in train mode, for halves that learn as the model does.
 
     Attributes:
         data: the data nodes in order; the first is the input.
@@ -28,8 +30,8 @@ class Flow:
         op_ends: for each cut, how many of ``ops`` belong to the head.
     """
 
-    def __init__(self, graph_module: fx.GraphModule) -> None:
-        self.module = graph_module
+    def __init__(self, graph_module: fx.GraphModule, training: bool = False) -> None:
+        self.module, self.training = graph_module, training
         nodes = list(graph_module.graph.nodes)
         self._roots = storage_roots(graph_module.graph)
         writes = [(node, self._roots[target]) for node in nodes for target in written(node)]
@@ -83,6 +85,12 @@ class Flow:
         if isinstance(value, torch.SymInt) and self.batch.affine(value) is not None:
             return None
         return node.all_input_nodes
+
+    def is_weight(self, node: fx.Node) -> bool:
+        """Whether the node is a parameter, or a tensor that is computed from weights alone."""
+        if node.op == "get_attr":
+            return isinstance(attribute(self.module, str(node.target)), nn.Parameter)
+        return node in self.free and isinstance(node.meta.get("val"), Tensor)
 
     def _varies(self, node: fx.Node) -> bool:
         value = node.meta.get("val")
@@ -153,7 +161,7 @@ class Flow:
         spans: dict[int, tuple[int, int]] = {}
         sizes: dict[int, int] = {}
         for node, (first, last) in self._spans.items():
-            weight = self._attribute(node) if node.op == "get_attr" else None
+            weight = attribute(self.module, str(node.target)) if node.op == "get_attr" else None
             if isinstance(weight, Tensor):
                 before = spans.get(id(weight), (first, last))
                 spans[id(weight)] = min(first, before[0]), max(last, before[1])
@@ -163,12 +171,6 @@ class Flow:
             head[last] += sizes[key]
             tail[first] += sizes[key]
         return list(accumulate(head)), list(accumulate(reversed(tail)))[::-1][1:]
-
-    def _attribute(self, node: fx.Node) -> object:
-        value: object = self.module
-        for part in str(node.target).split("."):
-            value = getattr(value, part)
-        return value
 
 
 def _repeatable(node: fx.Node) -> bool:

@@ -9,10 +9,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, fx, nn
 
-from splitsem.errors import SplitPointError
+from splitsem.errors import ConfigError, SplitPointError
+from splitsem.network import without_wrappers
 from splitsem.split.capture import capture, home_of
 from splitsem.split.cut import Cut, build_head, build_tail
 from splitsem.split.flow import Flow
+from splitsem.split.nested import context_of
 from splitsem.split.point import (
     Candidate,
     HasUnits,
@@ -34,7 +36,8 @@ class SplitGraph:
     head and tail, never copied: training a head or a tail trains the model.
 
     Args:
-        model: takes one tensor ``(batch, *input_shape)``, returns one tensor (or a mapping whose ``"out"`` is taken).
+        model: takes one tensor ``(batch, *input_shape)``; returns one tensor, or a structure with one main tensor (see
+            ``network.main_tensor``). Of DataParallel and torch.compile, the model inside is cut.
         input_shape: shape of one sample, without the batch.
         granularity: ``"layer"`` offers a point for each layer (``point.layer_cuts``), or for each unit where the model
             names its units (``unit_names``); ``"op"`` offers a point after every operation.
@@ -62,7 +65,10 @@ class SplitGraph:
         shape = tuple(int(size) for size in input_shape)
         if not shape or min(shape) < 1:
             raise ValueError(f"input_shape must be one or more sizes of at least 1, got {input_shape}")
-        self._flow = Flow(capture(model, shape, training))
+        model = without_wrappers(model)
+        self._flow = Flow(capture(model, shape, training), training)
+        if why := self._flow.refused[-1]:
+            raise ConfigError(f"{type(model).__name__} cannot be split: at its output, {why}")
         device, dtype = home_of(model)
         self._example = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
         self._names = node_names(self._flow.data)
@@ -169,5 +175,6 @@ def _fingerprint(flow: Flow) -> str:
         value = node.meta.get("val")
         shape = (flow.batch.shape(value), value.dtype) if isinstance(value, Tensor) else ""
         target = node.target if node.op != "placeholder" else ""
-        digest.update(f"{node.op} {target} {args} {kwargs} {shape}\n".encode())
+        under = context_of(node).autocast or ""
+        digest.update(f"{node.op} {target} {args} {kwargs} {shape}{under}\n".encode())
     return digest.hexdigest()[:16]

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, flop_registry, sdpa_flop_count
 
 from splitsem.split.capture import Batch, op_name
+from splitsem.split.nested import LOOPS, bodies
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution", "_convolution",
                 "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}  # fmt: skip
 PRODUCTS = {"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "einsum", "bilinear",
             "scaled_dot_product_attention"}  # fmt: skip
+_HOLD_PRODUCTS = {"addmv", "addbmm", "inner", "tensordot", "chain_matmul", "linalg_multi_dot",
+                  "linalg_matrix_power", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}  # fmt: skip
 RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 POOLS = {"max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"}
 _LOOKUPS = {"embedding", "index", "index_select", "gather", "slice", "select"}
@@ -78,6 +81,8 @@ def op_cost(node: fx.Node, batch: Batch) -> OpCost:
     outputs = [v for v in _flat(node.meta.get("val")) if isinstance(v, Tensor)]
     if not outputs or is_view(node):
         return OpCost(node.name, 0.0, 0.0)
+    if graphs := bodies(node):
+        return _nested_cost(node, graphs, batch)
     inputs = [v for n in node.all_input_nodes for v in _flat(n.meta.get("val")) if isinstance(v, Tensor)]
     made = sum(_bytes(v, batch) for v in outputs)
     name = op_name(node)
@@ -88,6 +93,23 @@ def op_cost(node: fx.Node, batch: Batch) -> OpCost:
         return OpCost(node.name, flops, float(made + read + (length - 1) * state_bytes), steps=length * cells)
     kernel_bytes = float(_bytes(inputs[1], batch)) if name in CONVOLUTIONS else 0.0
     return OpCost(node.name, flops, float(made + read), kernel_bytes=kernel_bytes)
+
+
+def _nested_cost(node: fx.Node, graphs: list[fx.Graph], batch: Batch) -> OpCost:
+    """The most expensive of the graphs, as often as it runs."""
+    costs = [[op_cost(n, batch) for n in graph.nodes if n.op == "call_function"] for graph in graphs]
+    ops = max(costs, key=lambda ops: (sum(op.flops for op in ops), sum(op.bytes for op in ops)))
+    times = 1
+    if op_name(node) in LOOPS:
+        over: Any = node.args[1 if op_name(node) == "map_impl" else 2]
+        times = batch.size(over[0].meta["val"].shape[0]) or 1
+    return OpCost(
+        node.name,
+        times * sum(op.flops for op in ops),
+        times * sum(op.bytes for op in ops),
+        steps=max(1, times * sum(op.steps for op in ops if op.flops or op.bytes)),
+        kernel_bytes=times * sum(op.kernel_bytes for op in ops),
+    )
 
 
 def _recurrence(node: fx.Node, x: Tensor, batch: Batch) -> tuple[int, int, int]:
@@ -109,7 +131,8 @@ def _flops(node: fx.Node, inputs: list[Tensor], outputs: list[Tensor], batch: Ba
     shapes = [_shape(v, batch) for v in inputs]
     made = _shape(outputs[0], batch)
     if name in CONVOLUTIONS and "convolution" not in name:
-        return conv_flop_count(list(shapes[0]), list(shapes[1]), list(made), "transpose" in name)
+        one = [1] * (len(shapes[1]) - len(made))  # a sample alone, as in the body of a loop
+        return conv_flop_count([*one, *shapes[0]], list(shapes[1]), [*one, *made], "transpose" in name)
     if name in {"linear", "matmul", "mv"}:
         return 2 * prod(made) * shapes[0][-1]
     if name == "scaled_dot_product_attention":
@@ -122,9 +145,17 @@ def _flops(node: fx.Node, inputs: list[Tensor], outputs: list[Tensor], batch: Ba
         window = node.args[1]
         dims = int(name[-2])
         return prod(made) * (prod(window) if isinstance(window, list | tuple) else int(window) ** dims)  # type: ignore
+    if name == "bilinear":
+        weight: Any = node.args[2]
+        return 2 * prod(made) * prod(_shape(weight.meta["val"], batch)[1:])
+    if name == "cdist":
+        return 2 * prod(made) * shapes[0][-1]
+    if name == "deform_conv2d":
+        return conv_flop_count(list(shapes[0]), list(shapes[1]), list(made), False)
     if name == "einsum" or getattr(node.target, "overloadpacket", None) in flop_registry:
         return _counted(node, batch)
-    return max([prod(s) for s in shapes] + [prod(_shape(v, batch)) for v in outputs])
+    elements = max([prod(s) for s in shapes] + [prod(_shape(v, batch)) for v in outputs])
+    return max(elements, _counted(node, batch)) if name in _HOLD_PRODUCTS else elements
 
 
 def _counted(node: fx.Node, batch: Batch) -> int:
@@ -138,7 +169,8 @@ def _on_meta(target: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, 
     def stand_in(node: fx.Node) -> Any:
         value = node.meta.get("val")
         if isinstance(value, Tensor):
-            return torch.empty(_shape(value, batch), dtype=value.dtype, device="meta")
+            dtype = torch.float32 if value.is_floating_point() else value.dtype  # under autocast they may differ
+            return torch.empty(_shape(value, batch), dtype=dtype, device="meta")
         return batch.size(value) if isinstance(value, torch.SymInt) else value
 
     target(*fx.map_arg(tuple(args), stand_in), **fx.map_arg(kwargs, stand_in))

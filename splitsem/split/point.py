@@ -12,6 +12,7 @@ from torch import fx
 from splitsem.errors import ConfigError
 from splitsem.split.capture import op_name
 from splitsem.split.half import CONVOLUTIONS, PRODUCTS, RECURRENT, OpCost
+from splitsem.split.nested import BRANCHES, LOOPS
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _inside(node: fx.Node) -> str:
 
 
 _MIN_WORK = 0.01  # share of the model's operations
-_HEAVY = CONVOLUTIONS | PRODUCTS | RECURRENT | {"embedding", "grid_sampler", "deform_conv2d"}
+_HEAVY = CONVOLUTIONS | PRODUCTS | RECURRENT | BRANCHES | LOOPS | {"embedding", "grid_sampler", "deform_conv2d"}
 _HEAVY_PREFIXES = ("max_pool", "avg_pool", "adaptive_", "upsample_", "_upsample")
 
 

@@ -1,11 +1,14 @@
 """TrainableCut: a cut whose halves can be trained apart, in train mode for steps and in eval mode for scores."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, fx, nn
 
 from splitsem.errors import SplitPointError
 from splitsem.split.cut import Cut
 from splitsem.split.graph import SplitGraph
+from splitsem.split.nested import ends_gradient, operation
 
 _KEEPS_STATISTICS = {torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.default}
 
@@ -19,14 +22,36 @@ class TrainableHalf:
     Args:
         train: computes as in train mode; updates running statistics.
         evaluate: computes as in eval mode.
+        taught: which of the outputs get a gradient; None: all.
     """
 
-    def __init__(self, train: nn.Module, evaluate: nn.Module) -> None:
-        self.train, self.evaluate = train, evaluate
+    def __init__(self, train: nn.Module, evaluate: nn.Module, taught: frozenset[int] | None = None) -> None:
+        self.train, self.evaluate, self.taught = train, evaluate, taught
 
     def parameters(self) -> list[nn.Parameter]:
-        """What an optimiser changes."""
-        return [p for p in self.train.parameters() if p.requires_grad]
+        """What an optimiser changes: the weights that ask for a gradient and get one."""
+        reached = {str(node.target) for node in self._reached() if node.op == "get_attr"}
+        return [
+            p for name, p in self.train.named_parameters(remove_duplicate=False) if p.requires_grad and name in reached
+        ]
+
+    def taught_inputs(self) -> frozenset[int]:
+        """Which of the inputs the gradient comes to."""
+        inputs = [node for node in _nodes(self.train) if node.op == "placeholder"]
+        return frozenset(inputs.index(node) for node in self._reached() if node.op == "placeholder")
+
+    def _reached(self) -> set[fx.Node]:
+        """The nodes that a gradient of the outputs can come to; it ends where the network detaches."""
+        result: Any = _nodes(self.train)[-1].args[0]
+        outputs: list[fx.Node] = list(result) if isinstance(result, list | tuple) else [result]
+        todo = [node for i, node in enumerate(outputs) if self.taught is None or i in self.taught]
+        reached: set[fx.Node] = set()
+        while todo:
+            node = todo.pop()
+            if node not in reached:
+                reached.add(node)
+                todo += [] if ends_gradient(node) else node.all_input_nodes
+        return reached
 
     def state(self) -> dict[str, Tensor]:
         """Weights and statistics under the model's own names; the half's own tensors, not copies."""
@@ -35,7 +60,7 @@ class TrainableHalf:
     @property
     def draws(self) -> bool:
         """Whether a training step draws random numbers."""
-        return any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in _nodes(self.train))
+        return any(torch.Tag.nondeterministic_seeded in getattr(operation(n), "tags", ()) for n in _nodes(self.train))
 
 
 class TrainableCut:
@@ -59,15 +84,15 @@ class TrainableCut:
         self.evaluation: Cut = graph.cut(point)
         cut = training.cut(point)
         self.point = cut.point
-        self.head = TrainableHalf(cut.head, self.evaluation.head)
         self.tail = TrainableHalf(cut.tail, self.evaluation.tail)
+        self.head = TrainableHalf(cut.head, self.evaluation.head, self.tail.taught_inputs())
         if not (cut.point.is_batched and self.evaluation.point.is_batched):
             raise SplitPointError(
                 f"split point {point!r} cannot be trained: not everything that crosses has the batch in dimension 0"
             )
-        shared = _changing(cut.head).keys() & _changing(cut.tail).keys()
-        if shared:
-            name = min(_changing(cut.head)[key] for key in shared)
+        of_head, of_tail = _changing(self.head), _changing(self.tail)
+        if shared := of_head.keys() & of_tail.keys():
+            name = min(of_head[key] for key in shared)
             raise SplitPointError(
                 f"split point {point!r} cannot be trained: both sides would change {name}; take a point before its "
                 "first or after its last use"
@@ -79,16 +104,17 @@ class TrainableCut:
         return bool(self.head.parameters())
 
 
-def _changing(half: nn.Module) -> dict[int, str]:
+def _changing(half: TrainableHalf) -> dict[int, str]:
     """Names, by identity, of the tensors that a training step changes: parameters, statistics, counters."""
-    parameters = {id(p): name for name, p in half.named_parameters() if p.requires_grad}
-    buffers = dict(half.named_buffers())
+    names = {id(p): name for name, p in half.train.named_parameters()}
+    parameters = {id(p): names[id(p)] for p in half.parameters()}
+    buffers = dict(half.train.named_buffers())
     written: dict[int, str] = {}
-    for node in _nodes(half):
-        schema = getattr(node.target, "_schema", None)
-        if node.target in _KEEPS_STATISTICS or (schema is not None and schema.is_mutable):
-            names = [str(n.target) for n in node.all_input_nodes if n.op == "get_attr"]
-            written |= {id(buffers[name]): name for name in names if name in buffers}
+    for node in _nodes(half.train):
+        schema = getattr(operation(node), "_schema", None)
+        if operation(node) in _KEEPS_STATISTICS or (schema is not None and schema.is_mutable):
+            read = [str(n.target) for n in node.all_input_nodes if n.op == "get_attr"]
+            written |= {id(buffers[name]): name for name in read if name in buffers}
     return parameters | written
 
 

@@ -4,7 +4,6 @@ What is costly (data, training, graph) is made once a process for equal settings
 pays only for its own evaluation.
 """
 
-import inspect
 import json
 import logging
 from collections import OrderedDict
@@ -13,8 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -22,7 +20,6 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from splitsem.errors import ConfigError
 from splitsem.links.link import Link
 from splitsem.models.capabilities import Deployable, HyperWeighted
-from splitsem.models.image_front import check_output
 from splitsem.pipeline import Answering
 from splitsem.placement import Placement
 from splitsem.split.graph import SplitGraph
@@ -31,6 +28,7 @@ from splitsem.tasks.answer import Values
 from splitsem.tasks.task import Task
 from splitsem.training import kept_weights
 from splitsem.training.fingerprint import fingerprint
+from splitsem.workflows import own_model
 from splitsem.workflows.codec_options import build_codec, codec_option, is_for_one_cut
 
 T = TypeVar("T")
@@ -251,22 +249,8 @@ def _deployment(cfg: DictConfig, model: Deployable) -> dict[str, Any]:
 
 
 def build_model(cfg: DictConfig, task: Task) -> nn.Module:
-    """The untrained model; ``input_shape`` and ``output_shape`` are the task's where the constructor names them.
-
-    Raises ConfigError when the constructor refuses its arguments, or the model's output is not of the task's shape.
-    """
-    target = get_object(cfg["_target_"])
-    facts = {"input_shape": task.input_shape, "output_shape": task.output_shape}
-    named = {name: value for name, value in facts.items() if name in inspect.signature(target).parameters}
-    try:
-        model: nn.Module = instantiate(cfg, **named, _convert_="all")
-    except InstantiationException as exc:
-        if not isinstance(exc.__cause__, ValueError):
-            raise
-        other = "; choose another network, e.g. model=unet (segmentation) or model=lstm (series)"
-        raise ConfigError(f"{exc.__cause__}{other if 'only classifies' in str(exc.__cause__) else ''}") from exc
-    check_output(model, cfg["_target_"], task.input_shape, task.output_shape)
-    return model
+    """The untrained model for the task; see ``own_model.make``."""
+    return own_model.make(cfg, task.input_shape, task.output_shape)
 
 
 def _train(

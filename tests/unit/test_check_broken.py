@@ -294,7 +294,10 @@ MODELS: dict[str, tuple[Overrides, str]] = {
         {"forward": lambda self, x: self.layer(x)[:, :2]},
         "forward gives a finite tensor (batch, *output_shape): for a batch of 1, got (1, 2)",
     ),
-    "tuple": ({"forward": lambda self, x: (self.layer(x),)}, "for a batch of 1, got tuple"),
+    "tuple": (
+        {"forward": lambda self, x: (self.layer(x), x)},
+        "forward takes one tensor and returns one: raised ConfigError",
+    ),
     "nan": ({"forward": lambda self, x: self.layer(x) / 0}, "got NaN or infinity"),
     "input": (
         {"forward": lambda self, x: self.layer(x.mul_(2))},

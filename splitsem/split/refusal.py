@@ -1,0 +1,54 @@
+"""refusal: why a model cannot be made a graph, in one line of plain words, without the dumps that torch prints."""
+
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr
+from unittest.mock import patch
+
+import torch
+from torch import nn
+
+from splitsem.network import place_of, reason
+
+_LOUD = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor", "torch.export._trace")
+
+
+def refusal(exc: Exception, model: nn.Module, input_shape: Sequence[int]) -> str:
+    """What is wrong with a model that export refused, where, and what to do."""
+    from torch._dynamo.exc import UserError  # a second, which only an export takes
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+    name, place = type(model).__name__, place_of(exc)
+    at = f" at {place}" if place else ""
+    scripted = [path for path, part in model.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    if scripted:
+        what = f"its part {scripted[0]}" if scripted[0] else "it"
+        return f"{name} cannot be split: {what} is TorchScript; give the nn.Module that it was made from"
+    if isinstance(exc, GuardOnDataDependentSymNode):
+        return (
+            f"{name} cannot be split: it decides by values of its input{at}, so that it is no fixed graph; compute "
+            "both ways and choose by torch.where, or use torch.cond"
+        )
+    if isinstance(exc, UserError) and "onstraints violated" in str(exc):
+        return (
+            f"{name} cannot be split: it fixes its batch size; write x.shape[0] or -1 where it writes a number, and no "
+            "loop over the samples of a batch"
+        )
+    if "higher order operator" in str(exc):
+        return (
+            f"{name} cannot be split: torch.export cannot trace its branch or loop{at}; what it calls must return new "
+            "tensors and change none, and batch normalisation in train mode changes its statistics"
+        )
+    shape = ", ".join(map(str, ("batch", *input_shape)))
+    return f"{name} cannot be split: torch.export failed on an input of shape ({shape}): {reason(exc)}"
+
+
+@contextmanager
+def without_dumps() -> Iterator[None]:
+    """Keep torch from printing whole graphs and its own tracebacks when an export fails; the exception says enough."""
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stderr(io.StringIO()))
+        for name in _LOUD:
+            stack.enter_context(patch.object(logging.getLogger(name), "disabled", True))
+        yield

@@ -1,0 +1,126 @@
+"""own_model: the model that ``model._target_`` names, a user's own as well: imported, made, in the form to train."""
+
+import importlib
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from types import ModuleType
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from splitsem.errors import ConfigError, SplitSemError
+from splitsem.models.image_front import check_output
+from splitsem.network import bare, reason, return_one_tensor
+
+log = logging.getLogger(__name__)
+
+
+def make(cfg: DictConfig, input_shape: Sequence[int], output_shape: Sequence[int]) -> nn.Module:
+    """The untrained model, in float32, returning one tensor; the shapes are given where its constructor names them.
+
+    Raises:
+        ConfigError: the class cannot be imported or made, is no model, or does not fit the shapes.
+    """
+    if OmegaConf.is_missing(cfg, "_target_"):
+        raise ConfigError("model=custom needs the class of your model: model._target_=my_module.Net")
+    name = str(cfg["_target_"])
+    facts = {"input_shape": tuple(input_shape), "output_shape": tuple(output_shape)}
+    parameters = _parameters(find(name))
+    named = {fact: value for fact, value in facts.items() if fact in parameters}
+    try:
+        model = instantiate(cfg, **named, _convert_="all")
+    except InstantiationException as exc:
+        raise _why_not_made(name, exc.__cause__ or exc, parameters) from exc
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"{name} makes a {type(model).__name__}; a model must be a torch.nn.Module")
+    model = _in_float32(bare(model), name)
+    check_output(model, name, input_shape, output_shape)
+    draw = torch.Generator().manual_seed(0)
+    return_one_tensor(model, name, torch.rand(2, *input_shape, generator=draw))
+    return model
+
+
+def find(target: str) -> Callable[..., Any]:
+    """What ``model._target_`` names. Raises ConfigError, with file and line where a user's module fails."""
+    parts = target.split(".")
+    if len(parts) < 2 or not all(parts):
+        raise ConfigError(f"model._target_ must be module.Class, e.g. my_module.Net, got {target!r}")
+    found: Any = None
+    for length in range(len(parts) - 1, 0, -1):
+        found = _imported(".".join(parts[:length]), target)
+        if found is not None:
+            break
+    else:
+        raise ConfigError(
+            f"model._target_={target}: there is no module {parts[0]}; add its folder to PYTHONPATH, or mend the name"
+        )
+    for part in parts[length:]:
+        if not hasattr(found, part):
+            raise ConfigError(f"model._target_={target}: {_called(found)} has no {part}{_likely(found, part)}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise ConfigError(f"model._target_={target} is a {type(found).__name__}; give a class{_likely(found, '')}")
+    constructor: Callable[..., Any] = found
+    return constructor
+
+
+def _imported(path: str, target: str) -> ModuleType | None:
+    """The module; None where there is none of this name."""
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as exc:
+        if exc.name and f"{path}.".startswith(f"{exc.name}."):
+            return None
+        raise ConfigError(f"model._target_={target}: {path} cannot be imported: {reason(exc)}") from exc
+    except (Exception, SystemExit) as exc:  # a user's module may raise anything
+        raise ConfigError(f"model._target_={target}: {path} cannot be imported: {reason(exc)}") from exc
+
+
+def _likely(found: Any, part: str) -> str:
+    """Its names that may have been meant."""
+    held = getattr(found, "__dict__", {})
+    classes = [name for name, value in held.items() if inspect.isclass(value) and issubclass(value, nn.Module)]
+    close = get_close_matches(part, classes, n=1) or classes[:3]
+    return f"; did you mean {', '.join(close)}?" if close else ""
+
+
+def _called(found: Any) -> str:
+    return str(getattr(found, "__name__", type(found).__name__))
+
+
+def _parameters(constructor: Callable[..., Any]) -> list[str]:
+    try:
+        return list(inspect.signature(constructor).parameters)
+    except (TypeError, ValueError):  # written in C
+        return []
+
+
+def _why_not_made(name: str, exc: BaseException, parameters: list[str]) -> SplitSemError:
+    if isinstance(exc, SplitSemError):
+        return exc
+    if isinstance(exc, TypeError):
+        return ConfigError(f"{name} cannot be made: {reason(exc)}; it takes {', '.join(parameters) or 'no arguments'}")
+    if "only classifies" in str(exc):
+        other = "; choose another network, e.g. model=unet (segmentation) or model=lstm (series)"
+        return ConfigError(f"{exc}{other}")
+    return ConfigError(
+        str(exc)
+        if type(exc) is ValueError and name.startswith("splitsem.")
+        else f"{name} cannot be made: {reason(exc)}"
+    )
+
+
+def _in_float32(model: nn.Module, name: str) -> nn.Module:
+    """Networks train in float32; what they run in is ``device.precision``."""
+    others = {tensor.dtype for tensor in [*model.parameters(), *model.buffers()] if tensor.is_floating_point()}
+    if others - {torch.float32}:
+        kinds = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in others - {torch.float32}))
+        log.info("%s has weights in %s; they become float32, and run in device.precision", name, kinds)
+        model.float()
+    return model
