@@ -46,47 +46,47 @@ def make(cfg: DictConfig, input_shape: Sequence[int], output_shape: Sequence[int
     return model
 
 
-def find(target: str) -> Callable[..., Any]:
-    """What ``model._target_`` names. Raises ConfigError, with file and line where a user's module fails."""
+def find(target: str, where: str = "model") -> Callable[..., Any]:
+    """What ``<where>._target_`` names. Raises ConfigError, with file and line where a user's module fails."""
     parts = target.split(".")
     if len(parts) < 2 or not all(parts):
-        raise ConfigError(f"model._target_ must be module.Class, e.g. my_module.Net, got {target!r}")
+        raise ConfigError(f"{where}._target_ must be module.Class, e.g. my_module.Net, got {target!r}")
     found: Any = None
     for length in range(len(parts) - 1, 0, -1):
-        found = _imported(".".join(parts[:length]), target)
+        found = _imported(".".join(parts[:length]), f"{where}._target_={target}")
         if found is not None:
             break
     else:
         raise ConfigError(
-            f"model._target_={target}: there is no module {parts[0]}; add its folder to PYTHONPATH, or mend the name"
+            f"{where}._target_={target}: there is no module {parts[0]}; add its folder to PYTHONPATH, or mend the name"
         )
     for part in parts[length:]:
         if not hasattr(found, part):
-            raise ConfigError(f"model._target_={target}: {_called(found)} has no {part}{_likely(found, part)}")
+            raise ConfigError(f"{where}._target_={target}: {_called(found)} has no {part}{_likely(found, part)}")
         found = getattr(found, part)
     if not callable(found):
-        raise ConfigError(f"model._target_={target} is a {type(found).__name__}; give a class{_likely(found, '')}")
+        raise ConfigError(f"{where}._target_={target} is a {type(found).__name__}; give a class{_likely(found, '')}")
     constructor: Callable[..., Any] = found
     return constructor
 
 
-def _imported(path: str, target: str) -> ModuleType | None:
+def _imported(path: str, asked: str) -> ModuleType | None:
     """The module; None where there is none of this name."""
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError as exc:
         if exc.name and f"{path}.".startswith(f"{exc.name}."):
             return None
-        raise ConfigError(f"model._target_={target}: {path} cannot be imported: {reason(exc)}") from exc
+        raise ConfigError(f"{asked}: {path} cannot be imported: {reason(exc)}") from exc
     except (Exception, SystemExit) as exc:  # a user's module may raise anything
-        raise ConfigError(f"model._target_={target}: {path} cannot be imported: {reason(exc)}") from exc
+        raise ConfigError(f"{asked}: {path} cannot be imported: {reason(exc)}") from exc
 
 
 def _likely(found: Any, part: str) -> str:
     """Its names that may have been meant."""
     held = getattr(found, "__dict__", {})
-    classes = [name for name, value in held.items() if inspect.isclass(value) and issubclass(value, nn.Module)]
-    close = get_close_matches(part, classes, n=1) or classes[:3]
+    classes = [name for name, value in held.items() if inspect.isclass(value) and not name.startswith("_")]
+    close = get_close_matches(part, classes, n=1) or [one for one in classes if issubclass(held[one], nn.Module)][:3]
     return f"; did you mean {', '.join(close)}?" if close else ""
 
 

@@ -5,7 +5,6 @@ those that workflows read themselves. What only a constructor knows (``ber`` or 
 """
 
 import inspect
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
 from types import NoneType, UnionType
@@ -19,6 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from splitsem.errors import ConfigError
 from splitsem.workflows.mistakes import likeness, short, told
+from splitsem.workflows.own_model import find
 
 Count = Annotated[int, Meta(ge=1)]
 Whole = Annotated[int, Meta(ge=0)]
@@ -156,7 +156,7 @@ def _check_names(where: str, node: DictConfig) -> None:
     target = str(_plain(node, "_target_"))
     if target == "???":
         raise ConfigError(f"{where}._target_ must be given: {where}._target_=my_module.MyClass")
-    made = located(target, where)
+    made = find(target, where)
     parameters = inspect.signature(made).parameters
     is_open = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
     hints = _hints(made)
@@ -172,7 +172,7 @@ def _check_names(where: str, node: DictConfig) -> None:
 
 def _check_made(where: str, node: DictConfig) -> None:
     """Make an object to see whether its constructor takes the values; not where a workflow adds some that it needs."""
-    needed = inspect.signature(located(str(node["_target_"]), where)).parameters.values()
+    needed = inspect.signature(find(str(node["_target_"]), where)).parameters.values()
     if node.get("_partial_") or any(each.default is each.empty and each.name not in node for each in needed):
         return
     if where == "trainer" and isinstance(node.get("gradient_codec"), str):  # an option's name, which assemble looks up
@@ -184,22 +184,6 @@ def _check_made(where: str, node: DictConfig) -> None:
         if said is None:
             raise
         raise ConfigError(said) from exc
-
-
-def located(target: str, where: str) -> Callable[..., Any]:
-    """What a dotted name means.
-
-    Raises:
-        ConfigError: there is no such thing, or its module does not import; says why.
-    """
-    try:
-        made: Callable[..., Any] = pkgutil.resolve_name(target)
-    except (Exception, SystemExit) as exc:  # a module of a user's may raise anything
-        kind = "" if isinstance(exc, ImportError | AttributeError | ValueError) else f"{type(exc).__name__}: "
-        raise ConfigError(f"{where}._target_={target} cannot be imported: {kind}{short(exc)}") from exc
-    if not callable(made):
-        raise ConfigError(f"{where}._target_={target} is a {type(made).__name__}, no class or function")
-    return made
 
 
 def _hints(made: Callable[..., Any]) -> dict[str, Any]:
