@@ -10,6 +10,7 @@ import hydra
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
+from splitsem import files, redaction
 from splitsem.errors import ConfigError, SplitSemError
 from splitsem.workflows import renamed, sweep
 
@@ -26,9 +27,12 @@ def main(cfg: DictConfig) -> list[float]:
         return run_job(cfg)
     except SplitSemError as exc:
         raise CompactHydraException(str(exc)) from exc
+    except OSError as exc:  # a full disk, a folder in place of a file: what was trained is kept already
+        raise CompactHydraException(f"{files.reason(exc)}; make room or name another place, and run again") from exc
 
 
 if __name__ == "__main__":
+    redaction.install()
     try:
         renamed.check_arguments(sys.argv[1:])
     except ConfigError as exc:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from splitsem.errors import ConfigError
 from splitsem.models.capabilities import Deployable, HyperWeighted
+from splitsem.models.checkpoints import load_weights, read_weights
 from splitsem.models.image_front import check_output
 from splitsem.pipeline import Answering
 from splitsem.placement import Placement
@@ -156,7 +159,7 @@ def initial_model(cfg: DictConfig) -> tuple[Task, nn.Module, Placement]:
     torch.manual_seed(cfg.seed)
     model = build_model(cfg.model, task)
     if cfg.trainer.weights:
-        kept_weights.load(model, Path(cfg.trainer.weights))
+        kept_weights.load_any(model, Path(cfg.trainer.weights))
     return task, placement.place(model).eval(), placement
 
 
@@ -239,31 +242,39 @@ def _deployment(cfg: DictConfig, model: Deployable) -> dict[str, Any]:
 def build_model(cfg: DictConfig, task: Task) -> nn.Module:
     """The untrained model; ``input_shape`` and ``output_shape`` are the task's where the constructor names them.
 
-    Raises ConfigError when the constructor refuses its arguments, or the model's output is not of the task's shape.
+    A checkpoint named by ``weights`` is read by the constructor that names it, for any other one here.
+
+    Raises ConfigError when the checkpoint cannot be read or does not fit, the constructor refuses its arguments, or the
+    model's output is not of the task's shape.
     """
     target = get_object(cfg["_target_"])
     facts = {"input_shape": task.input_shape, "output_shape": task.output_shape}
-    named = {name: value for name, value in facts.items() if name in inspect.signature(target).parameters}
+    parameters = inspect.signature(target).parameters
+    named = {name: value for name, value in facts.items() if name in parameters}
+    path = None if "weights" in parameters else cfg.get("weights")  # what the constructor does not do is done here
+    settings = cfg if "weights" in parameters else {name: cfg[name] for name in cfg if name != "weights"}
     try:
-        model: nn.Module = instantiate(cfg, **named, _convert_="all")
+        model: nn.Module = instantiate(settings, **named, _convert_="all")
     except InstantiationException as exc:
         if not isinstance(exc.__cause__, ValueError):
             raise
         other = "; choose another network, e.g. model=unet (segmentation) or model=lstm (series)"
         raise ConfigError(f"{exc.__cause__}{other if 'only classifies' in str(exc.__cause__) else ''}") from exc
+    if path is not None:
+        load_weights(model, read_weights(path), task.output_shape[0], path)
     check_output(model, cfg["_target_"], task.input_shape, task.output_shape)
     return model
 
 
 def _train(cfg: DictConfig, task: Task, model: nn.Module, placement: Placement) -> tuple[kept_weights.Trained, str]:
     fit = instantiate(trainer_settings(cfg))
-    if fit.weights:
-        trained = kept_weights.load(model, Path(fit.weights))
-        digest = {"weights": kept_weights.digest(trained.path)}
-        return trained, fingerprint(digest, (task, model), cache_dir=Path(cfg.cache_dir), is_data_needed=False)
     facts: dict[str, Any] = {n: OmegaConf.to_container(cfg[n], resolve=True) for n in ("task", "model", "trainer")}
     if isinstance(model, Deployable):
         facts["model"] = {k: v for k, v in facts["model"].items() if k not in model.deploy_settings}
+    if fit.weights:
+        trained = kept_weights.load_any(model, Path(fit.weights))
+        facts["trainer"] = {"weights": kept_weights.digest(trained.path)}
+        return trained, fingerprint(facts, (task, model), cache_dir=Path(cfg.cache_dir), is_data_needed=False)
     num_epochs = fit.max_epochs + (model.alpha_epochs if isinstance(model, HyperWeighted) else 0)
     facts["seed"] = cfg.seed
     key = fingerprint(facts, (task, model, fit), cache_dir=Path(cfg.cache_dir), is_data_needed=num_epochs > 0)
@@ -275,10 +286,20 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, placement: Placement) 
         return fit.run(model, task, placement.torch_device, cfg.seed)
 
     folder = Path(cfg.cache_dir) / "weights"
-    trained = kept_weights.fit_or_load(model, key, folder, train)
+    trained = kept_weights.fit_or_load(model, key, folder, train, spare_folder())
     if trained.from_cache and num_epochs:
         log.info("Trained weights: %s", trained.path)
     return trained, key
+
+
+def spare_folder() -> Path | None:
+    """Where weights are kept that ``cache_dir`` cannot keep: in the folder of the sweep, or of the single run."""
+    if not HydraConfig.initialized():
+        return None
+    hydra_cfg = HydraConfig.get()
+    is_sweep = hydra_cfg.mode == RunMode.MULTIRUN
+    folder = hydra_cfg.sweep.dir if is_sweep else OmegaConf.select(hydra_cfg, "runtime.output_dir")
+    return Path(folder) / "weights" if folder else None
 
 
 def check_settings(cfg: DictConfig) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
+from splitsem import redaction
+
 FIELDS = ("peer", "session", "client")
 
 
@@ -27,7 +29,7 @@ class JsonFormatter(logging.Formatter):
         }
         facts |= {name: str(getattr(record, name)) for name in FIELDS if hasattr(record, name)}
         if record.exc_info:
-            facts["traceback"] = self.formatException(record.exc_info)
+            facts["traceback"] = redaction.text(self.formatException(record.exc_info))
         return json.dumps(facts, ensure_ascii=False)
 
 
