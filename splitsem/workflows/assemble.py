@@ -294,11 +294,11 @@ def _train(cfg: DictConfig, task: Task, model: nn.Module, placement: Placement) 
 
 def spare_folder() -> Path | None:
     """Where weights are kept that ``cache_dir`` cannot keep: in the folder of the sweep, or of the single run."""
-    if not HydraConfig.initialized():
+    cfg: Any = HydraConfig.instance().cfg  # typed as the part that it is not
+    if cfg is None:
         return None
-    hydra_cfg = HydraConfig.get()
-    is_sweep = hydra_cfg.mode == RunMode.MULTIRUN
-    folder = hydra_cfg.sweep.dir if is_sweep else OmegaConf.select(hydra_cfg, "runtime.output_dir")
+    is_sweep = cfg.hydra.mode == RunMode.MULTIRUN
+    folder = OmegaConf.select(cfg, "hydra.sweep.dir" if is_sweep else "hydra.runtime.output_dir")
     return Path(folder) / "weights" if folder else None
 
 
