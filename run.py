@@ -1,7 +1,9 @@
 """Entry point: compose the configuration, run the workflow, return its objective. See `python run.py --help`."""
 
+import contextlib
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from splitsem.workflows.startup import list_groups_quickly, raise_plainly, spin_briefly
 
@@ -14,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from splitsem import files, redaction
 from splitsem.errors import ConfigError, SplitSemError
 from splitsem.workflows import mistakes, renamed, sweep
 
@@ -29,17 +32,27 @@ def main(cfg: DictConfig) -> list[float]:
 
     try:
         return run_job(cfg)
+    except OSError as exc:  # a full disk, a folder in place of a file: what was trained is kept already
+        _give_up(f"{files.reason(exc)}; make room or name another place, and run again", exc)
     except (SplitSemError, HydraException, OmegaConfBaseException) as exc:
-        line = mistakes.told(exc)
-        if line is None or mistakes.wants_traceback():
+        if (line := mistakes.told(exc)) is None:
             raise
-        if HydraConfig.get().mode == RunMode.MULTIRUN:  # a row of the sweep's table
-            raise ConfigError(line) from exc
-        (Path(HydraConfig.get().runtime.output_dir) / "error.txt").write_text(f"{line}\n")
-        sys.exit(line)
+        _give_up(line, exc)
+
+
+def _give_up(line: str, exc: Exception) -> NoReturn:
+    """End this job: as a row of the sweep's table, or with the run."""
+    if mistakes.wants_traceback():
+        raise exc
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ConfigError(line) from exc
+    with contextlib.suppress(OSError):  # the disk may be what failed
+        (Path(HydraConfig.get().runtime.output_dir) / "error.txt").write_text(redaction.text(f"{line}\n"))
+    sys.exit(line)
 
 
 if __name__ == "__main__":
+    redaction.install()
     sys.excepthook = mistakes.report
     renamed.check_arguments(sys.argv[1:])
     with sweep.closing():

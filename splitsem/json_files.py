@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from splitsem.errors import ConfigError
+from splitsem.files import write_whole
 
 Amount = Annotated[float, msgspec.Meta(ge=0)]  # finite, too: JSON has no other numbers
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -28,11 +29,7 @@ class JsonFile(msgspec.Struct, kw_only=True):
 
 def write_text(text: str, path: str | Path) -> None:
     """Write a file whole or not at all; make missing folders."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".part")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+    write_whole(text.encode(), path)
 
 
 def read_text(path: str | Path, what: str) -> str:

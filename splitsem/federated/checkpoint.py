@@ -1,7 +1,7 @@
 """The checkpoint of a round: one safetensors file, replaced at once, from which a killed server can resume."""
 
 import json
-import os
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import safetensors
+import safetensors.torch
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from splitsem.errors import ConfigError
@@ -18,7 +18,9 @@ from splitsem.federated.coded_grid import CodedGrid
 from splitsem.federated.flower import Array, ArrayRecord, Context, MetricRecord, Strategy
 from splitsem.federated.round_report import Row
 from splitsem.federated.state import State, from_record, to_record
+from splitsem.files import reason, write_whole
 
+log = logging.getLogger(__name__)
 FILE = "federated.safetensors"
 
 
@@ -68,9 +70,11 @@ def save(
         "clients": versions,
         "order": list(progress.arrays),
     }
-    part = folder / f"{FILE}.part"
-    save_file({name: t.contiguous().clone() for name, t in tensors.items()}, part, {"facts": json.dumps(facts)})
-    os.replace(part, folder / FILE)
+    whole = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    try:
+        write_whole(safetensors.torch.save(whole, {"facts": json.dumps(facts)}), folder / FILE)
+    except OSError as exc:
+        log.warning("Round %d has no checkpoint (%s); the run goes on", progress.server_round, reason(exc))
 
 
 def load(folder: Path, strategy: Strategy, grid: CodedGrid, contexts: Mapping[int, Context]) -> Progress:

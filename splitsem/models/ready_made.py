@@ -11,7 +11,7 @@ from torchvision import models
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from splitsem.errors import ConfigError
-from splitsem.models.checkpoints import load_weights, read_weights
+from splitsem.models.checkpoints import fitted, load_weights, read_weights
 from splitsem.models.image_front import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -47,7 +47,7 @@ def torchvision_model(
         input_shape: ``(1 or 3, height, width)`` of one picture.
         output_shape: ``(classes,)`` or ``(classes, height, width)``.
         pretrained: start from the published weights (downloaded once).
-        weights: start from a local ``.safetensors`` or ``.pth`` file in torchvision's key names.
+        weights: start from a local checkpoint in torchvision's key names, see ``read_weights``.
         image_size: height and width that the network sees; None leaves the picture's own.
         **options: further arguments of torchvision's constructor, e.g. ``dropout=0.5``.
 
@@ -107,8 +107,10 @@ def _published(name: str) -> Mapping[str, Tensor]:
 
 
 def _load(network: nn.Module, weights: Mapping[str, Tensor], num_outputs: int, source: str) -> None:
+    own = network.state_dict()
     if isinstance(network, models.DenseNet):
         weights = {OLD_DENSENET_KEY.sub(r"\1\2", key): value for key, value in weights.items()}
+    weights = fitted(weights, own, source) if weights.keys() != own.keys() else weights
     if isinstance(network, VisionTransformer) and "encoder.pos_embedding" in weights:
         # Positions are learned for one picture size; torchvision's own recipe carries them over to another.
         try:
@@ -147,7 +149,7 @@ def timm_model(
         input_shape: ``(1 or 3, height, width)`` of one picture.
         output_shape: ``(classes,)``.
         pretrained: start from the published weights (downloaded once).
-        weights: start from a local ``.safetensors`` or ``.pth`` file in timm's key names.
+        weights: start from a local checkpoint in timm's key names, see ``read_weights``.
         image_size: height and width that the network sees; None leaves the picture's own.
         **options: further arguments of timm's constructor, e.g. ``drop_path_rate=0.1``.
 

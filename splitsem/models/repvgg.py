@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from splitsem.errors import ConfigError
 from splitsem.models.branches import Branch, gamma_at, without_identity
 from splitsem.models.capabilities import UnitChain
-from splitsem.models.checkpoints import load_weights, read_weights
+from splitsem.models.checkpoints import fitted, load_weights, read_weights
 from splitsem.models.image_front import ImageFront, attach, front_of
 from splitsem.models.repvgg_block import DeployedBlock, RepVggBlock
 from splitsem.models.repvgg_units import UnitFacts, block_facts, check_layout, head, head_facts, most_important, trunk
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _RENAMED = (
-    (re.compile(r"^module\."), ""),  # saved from a parallel training
-    (re.compile(r"^stage0\."), "stem."),
-    (re.compile(r"^linear\."), "head.linear."),
+    (re.compile(r"(?<![^.])stage0\."), "stem."),
+    (re.compile(r"(?<![^.])(?<!head\.)linear\."), "head.linear."),
     (re.compile(r"\.rbr_dense\."), ".branches.D."),
     (re.compile(r"\.rbr_1x1\."), ".branches.K."),
     (re.compile(r"\.rbr_identity\."), ".branches.I."),
@@ -49,8 +48,10 @@ def load_official(network: "HyperRepVgg", weights: Mapping[str, Tensor], source:
     Raises:
         ConfigError: a tensor is missing, unknown or of another shape.
     """
-    renamed = {_ours(key): tensor for key, tensor in weights.items()}
     own = network.state_dict()
+    names = {key for key in own if ".alpha." not in key}
+    names |= {f"{block}.rbr_reparam.{kind}" for block in network.block_names for kind in ("weight", "bias")}
+    renamed = fitted({_ours(key): tensor for key, tensor in weights.items()}, dict.fromkeys(names), source)
     if any(_FOLDED.search(key) for key in renamed):
         renamed = _unfolded(network, renamed, source)
         log.warning("%s holds folded kernels: the branches K and I of every block are empty", source)

@@ -2,8 +2,9 @@
 
 * Code: the modules that define the objects' classes and all that these modules import, step by step. Comments,
   docstrings and formatting do not count. Installed packages count by their version, the standard library does not.
-* Data: names and contents of the files that a task says it reads. An index in the cache folder keeps the contents'
-  hashes, so that unchanged files are read one time only.
+* Data: names and contents of the files that a task says it reads, and of files that settings name. An index in the
+  cache folder keeps the contents' hashes, so that unchanged files are read one time only.
+* Networks: their layers as they print themselves, and the shapes of their weights.
 """
 
 import ast
@@ -13,36 +14,31 @@ import importlib.machinery
 import importlib.metadata
 import importlib.util
 import json
-import logging
 import os
 import pkgutil
-import sqlite3
+import re
 import sys
 import sysconfig
-import time
 import types
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import filelock
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 
 from splitsem.errors import ConfigError
 from splitsem.tasks.task import Task
+from splitsem.training import data_index
 
-log = logging.getLogger(__name__)
 _OWN = "splitsem"
 _NO_NUMBERS = (_OWN, f"{_OWN}.errors")  # the package's door and its exceptions: neither changes a result
 _STDLIB = tuple(str(Path(sysconfig.get_path(name)).resolve()) + os.sep for name in ("stdlib", "platstdlib"))
 _INSTALLED = {"site-packages", "dist-packages"}
 _PLAIN = {bool, int, float, complex, str, bytes, type(None), torch.Tensor, nn.Parameter}
 _BARE_MODULE = set(vars(nn.Module())) - {"_modules"}
-_RACY_S = 2.0  # a file may change twice within one tick of its clock, so the index leaves out younger files
-_BATCH = 1000  # files between two commits, so that an interrupted reading resumes
 
 
 class _Place(NamedTuple):
@@ -59,14 +55,11 @@ class _Source(NamedTuple):
     imports: tuple[tuple[int, str, tuple[str, ...]], ...]
 
 
-class _File(NamedTuple):
-    """A data file: its name in its folder, its path, and a stamp that changes when the file is written or replaced."""
+class _Counted(NamedTuple):
+    """What counts of a module: a hash of its code, and the installed packages that it imports."""
 
-    name: bytes
-    path: bytes
-    stamp: str
-    size: int
-    mtime_s: float
+    digest: bytes
+    packages: set[str]
 
 
 class _Objects(NamedTuple):
@@ -98,15 +91,40 @@ def fingerprint(
     Raises:
         ConfigError: a module or a data file that must be there is missing or cannot be read.
     """
+    objects = list(objects)
     found = _objects([*objects, *_targets(facts)])
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    versions = {name: _version(name) for name in found.packages | {"torch"}}
-    digest.update(json.dumps(versions, sort_keys=True).encode())
-    for name, source in sorted(_closure(found.modules, without).items()):
-        digest.update(name.encode() + b"\0" + source)
+    closure = _closure(found.modules, without)
+    installed = found.packages.union(*(source.packages for source in closure.values()), {"torch"})
+    digest.update(json.dumps({name: _version(name) for name in installed}, sort_keys=True).encode())
+    for name, source in sorted(closure.items()):
+        digest.update(name.encode() + b"\0" + source.digest)
+    for network in (thing for thing in objects if isinstance(thing, nn.Module)):
+        digest.update(_structure(network).encode())
+    for path in sorted(set(_named_files(facts))):
+        digest.update(data_index.of_path(path, cache_dir))
     for task in found.tasks:
-        digest.update(_data(task, cache_dir, is_data_needed))
+        digest.update(data_index.of_task(task, cache_dir, is_data_needed))
     return digest.hexdigest()[:20]
+
+
+def _structure(network: nn.Module) -> str:
+    """The layers of a network with their settings, for a constructor may look at more than its arguments."""
+    layers = re.sub(r"\bat 0x[0-9a-f]+", "", repr(network))
+    return f"{layers}\0" + " ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in network.state_dict().items())
+
+
+def _named_files(settings: object) -> Iterator[str]:
+    """The files that settings name, e.g. weights to start from: a file may change and keep its name."""
+    if isinstance(settings, dict):
+        settings = list(settings.values())
+    if isinstance(settings, list | tuple):
+        for value in settings:
+            yield from _named_files(value)
+    elif isinstance(settings, str) and ("." in settings or os.sep in settings):
+        path = os.path.abspath(os.path.expanduser(settings))
+        if os.path.isfile(path):
+            yield path
 
 
 def modules(objects: Iterable[object], without: Sequence[str] = ()) -> list[str]:
@@ -178,12 +196,12 @@ def _held(thing: object, cls: type) -> Iterable[object]:
     return [value for name, value in getattr(thing, "__dict__", {}).items() if name not in hidden]
 
 
-def _closure(roots: Iterable[str], without: Sequence[str]) -> dict[str, bytes]:
-    """The digest of each own module that the roots import, directly or not, and of the roots themselves."""
+def _closure(roots: Iterable[str], without: Sequence[str]) -> dict[str, _Counted]:
+    """What counts of each own module that the roots import, directly or not, and of the roots themselves."""
     for name in without:
         _must_be_there(name)
     prefixes = tuple(f"{name}." for name in without)
-    found: dict[str, bytes] = {}
+    found: dict[str, _Counted] = {}
     todo = list(roots)
     asked = {*todo, *_NO_NUMBERS}
     while todo:
@@ -193,16 +211,27 @@ def _closure(roots: Iterable[str], without: Sequence[str]) -> dict[str, bytes]:
         imported = [name.rpartition(".")[0]]  # Python runs the package's own code first
         if place.file is not None:
             source = _source(place.file, name)
-            found[name] = source.digest
             package = name if place.folders is not None else name.rpartition(".")[0]
             for dots, module, names in source.imports:
                 base = _absolute(dots, module, package, name)
                 imported += [base, *(f"{base}.{one}" for one in names)]
+            imported += _bound(name)
+            tops = {one.partition(".")[0] for one in imported} - sys.stdlib_module_names - {""}
+            found[name] = _Counted(source.digest, {top for top in tops if not _is_own(top) and _place(top) is not None})
         for one in imported:
             if one and one not in asked and one not in without and not one.startswith(prefixes):
                 asked.add(one)
                 todo.append(one)
     return found
+
+
+def _bound(name: str) -> list[str]:
+    """The modules of what a user's loaded module holds: some are imported by a name that only running it tells."""
+    if name.partition(".")[0] == _OWN or name not in sys.modules:
+        return []
+    held = list(vars(sys.modules[name]).values())
+    names = [thing.__name__ for thing in held if isinstance(thing, types.ModuleType)]
+    return names + [str(thing.__module__) for thing in held if isinstance(thing, type | types.FunctionType)]
 
 
 def _absolute(dots: int, module: str, package: str, importer: str) -> str:
@@ -253,27 +282,33 @@ def _place(name: str) -> _Place | None:
     return _Place(spec.origin if spec.has_location else None, spec.submodule_search_locations)
 
 
+@functools.cache
 def _version(top: str) -> str:
-    """The version of an installed package, by the name that is imported."""
-    version = getattr(sys.modules.get(top), "__version__", None)
-    if version is not None:
-        return str(version)
-    names = importlib.metadata.packages_distributions().get(top, [])
-    return ",".join(importlib.metadata.version(name) for name in sorted(set(names)))
+    """The version of an installed package, by the name that is imported; the same whether it is loaded or not."""
+    try:
+        return importlib.metadata.version(top)
+    except importlib.metadata.PackageNotFoundError:
+        names = _distributions().get(top, [])
+        return ",".join(importlib.metadata.version(name) for name in sorted(set(names)))
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
 
 
 def _source(file: str, name: str) -> _Source:
     """Reads what counts of a module's file. Raises ConfigError when the file cannot be read."""
     try:
         facts = os.stat(file)
-        return _read_source(file, facts.st_mtime_ns, facts.st_size)
+        return _read_source(file, (facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size, facts.st_ino))
     except (OSError, SyntaxError, ValueError) as exc:
         raise ConfigError(f"cannot read the code of {name}, which determines what is kept: {exc}") from exc
 
 
 @functools.lru_cache(maxsize=4096)
-def _read_source(file: str, mtime_ns: int, size: int) -> _Source:
-    """Reads what counts of a file of this time and size; a compiled module counts by its bytes."""
+def _read_source(file: str, stamp: tuple[int, ...]) -> _Source:
+    """Reads what counts of a file that has this stamp; a compiled module counts by its bytes."""
     content = Path(file).read_bytes()
     if not file.endswith((".py", ".pyw")):
         return _Source(hashlib.sha256(content).digest(), ())
@@ -308,89 +343,3 @@ def _imports(node: ast.AST) -> Iterator[tuple[int, str, tuple[str, ...]]]:
         children = node.orelse
     for child in children:
         yield from _imports(child)
-
-
-def _data(task: Task, cache_dir: Path | None, is_needed: bool) -> bytes:
-    """A hash of the names and contents of all files that the task reads."""
-    paths = [Path(path) for path in task.data_paths()]
-    if not all(path.exists() for path in paths):
-        if not is_needed:
-            return b""
-        task.splits()  # downloads what it can, and says best what is missing
-        paths = [Path(path) for path in task.data_paths()]
-    total = hashlib.sha256()
-    for path in paths:
-        try:
-            files = sorted(_files(os.path.abspath(path)))
-            digests = _contents(os.path.abspath(path), files, cache_dir)
-        except FileNotFoundError as exc:
-            raise ConfigError(f"{type(task).__name__} reads {exc.filename}, which does not exist") from exc
-        except OSError as exc:
-            raise ConfigError(f"cannot read the data of {type(task).__name__}: {exc}") from exc
-        total.update(f"{len(files)} files\0".encode())
-        for file, digest in zip(files, digests, strict=True):
-            total.update(file.name + f"\0{file.size}\0".encode() + digest)
-    return total.digest()
-
-
-def _files(path: str) -> Iterator[_File]:
-    """The file, or all files below the folder; hidden ones are left out, and links are followed."""
-    if not os.path.isdir(path):
-        yield _file(os.path.basename(path), path, os.stat(path))
-        return
-    todo = [("", path, frozenset[str]())]
-    while todo:
-        prefix, folder, above = todo.pop()
-        here = above | {os.path.realpath(folder)}
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if not entry.is_dir():
-                    yield _file(prefix + entry.name, entry.path, entry.stat())
-                elif os.path.realpath(entry.path) not in here:
-                    todo.append((f"{prefix}{entry.name}/", entry.path, here))
-
-
-def _file(name: str, path: str, facts: os.stat_result) -> _File:
-    # Folders that swap their names leave path, time and size of equally large files as they were, but not the inode.
-    stamp = f"{facts.st_mtime_ns} {facts.st_ctime_ns} {facts.st_size} {facts.st_ino}"
-    return _File(os.fsencode(name), os.fsencode(path), stamp, facts.st_size, max(facts.st_mtime, facts.st_ctime))
-
-
-def _contents(root: str, files: Sequence[_File], cache_dir: Path | None) -> list[bytes]:
-    """SHA-256 of each file, from the index where the file has not changed since."""
-    if cache_dir is None:
-        return [_content(file) for file in files]
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    path = cache_dir / "data_index.sqlite"
-    with filelock.FileLock(f"{path}.lock"):
-        index = sqlite3.connect(path)
-        try:
-            return _indexed(index, os.fsencode(root), files)
-        except sqlite3.DatabaseError as exc:
-            raise ConfigError(f"the index of data files {path} is damaged ({exc}); delete it") from exc
-        finally:
-            index.close()
-
-
-def _indexed(index: sqlite3.Connection, root: bytes, files: Sequence[_File]) -> list[bytes]:
-    index.execute("CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, stamp TEXT, digest BLOB) WITHOUT ROWID")
-    rows = index.execute("SELECT path, stamp, digest FROM files WHERE path BETWEEN ? AND ?", (root, root + b"\xff"))
-    known = {(path, stamp): digest for path, stamp, digest in rows}
-    new = [file for file in files if (file.path, file.stamp) not in known]
-    if len(new) > _BATCH:
-        log.info("Reading %d new or changed files of %s, of all %d", len(new), os.fsdecode(root), len(files))
-    for start in range(0, len(new), _BATCH):
-        batch = new[start : start + _BATCH]
-        known |= {(file.path, file.stamp): _content(file) for file in batch}
-        settled = [file for file in batch if file.mtime_s < time.time() - _RACY_S]
-        rows_of = ((file.path, file.stamp, known[file.path, file.stamp]) for file in settled)
-        index.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows_of)
-        index.commit()
-    return [known[file.path, file.stamp] for file in files]
-
-
-def _content(file: _File) -> bytes:
-    with open(file.path, "rb", buffering=0) as opened:
-        return hashlib.file_digest(opened, "sha256").digest()

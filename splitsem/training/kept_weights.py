@@ -3,20 +3,21 @@
 import hashlib
 import json
 import logging
-import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from splitsem.errors import ConfigError
+from splitsem.files import read_or_make, reason, write_whole
+from splitsem.models.checkpoints import load_weights, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -37,56 +38,108 @@ class Trained(NamedTuple):
     from_cache: bool
 
 
-def fit_or_load(network: nn.Module, key: str, folder: Path, fit: Callable[[], list[dict[str, float]]]) -> Trained:
+def fit_or_load(
+    network: nn.Module, key: str, folder: Path, fit: Callable[[], list[dict[str, float]]], spare: Path | None = None
+) -> Trained:
     """Give ``network`` the weights filed under ``key``; ``fit`` trains the weights when there is no such file.
 
     Several processes may ask at one time: the first one trains, the rest wait and read. A damaged file is replaced.
+
+    Args:
+        network: gets the weights.
+        key: names everything that determines the weights.
+        folder: where weights are kept; it may be read-only.
+        fit: trains the network and returns the metrics of each epoch.
+        spare: folder that keeps what ``folder`` cannot; None: a new temporary folder.
+
+    Raises:
+        ConfigError: ``folder`` cannot be a folder, or the trained weights could be written nowhere.
     """
-    path = folder / f"{key}.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{path}.lock"):
-        if path.exists():
-            try:
-                return load(network, path)
-            except ConfigError as exc:
-                log.warning("Training again: %s", exc)
-        began = time.perf_counter()
-        history = fit()
-        save(network, path, history, time.perf_counter() - began)
-    return Trained(path, history, time.perf_counter() - began, from_cache=False)
+    name = f"{key}.safetensors"
+    trained = partial(_train, network, fit)
+    places = [folder / name, *([spare / name] if spare else [])]
+    found, path = read_or_make(places, partial(load, network), trained, partial(_write, network))
+    if path is None:  # a temporary folder is better than to train in vain
+        path = Path(tempfile.mkdtemp(prefix="splitsem-")) / name
+        try:
+            _write(network, found, path)
+        except OSError as exc:
+            raise ConfigError(f"the trained weights can be written nowhere ({reason(exc)}): make room") from exc
+        log.warning("Kept in %s instead", path)
+    return found._replace(path=path)
+
+
+def _train(network: nn.Module, fit: Callable[[], list[dict[str, float]]]) -> Trained:
+    began = time.perf_counter()
+    history = fit()
+    return Trained(Path(), history, time.perf_counter() - began, from_cache=False)
+
+
+def _write(network: nn.Module, trained: Trained, path: Path) -> None:
+    save(network, path, trained.history, trained.train_s)
 
 
 def save(network: nn.Module, path: Path, history: list[dict[str, float]], train_s: float) -> None:
-    """Write the weights and a checksum of them, whole or not at all."""
+    """Write the weights and a checksum of them, whole or not at all. Raises OSError."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     facts = {"history": json.dumps(history), "train_s": str(train_s)}
     facts["sha256"] = _checksum(state, facts)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    try:
-        safetensors.torch.save_file(state, temporary, metadata=facts)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_whole(safetensors.torch.save(state, metadata=facts), path)
 
 
 def load(network: nn.Module, path: Path) -> Trained:
-    """Read weights of ``save`` into ``network``. Raises ConfigError when the file is damaged or of another network."""
+    """Read weights of ``save`` into ``network``.
+
+    Raises:
+        ConfigError: the file is damaged, not one of ``save`` or of another network, which then is as it was.
+    """
+    facts, state = _read(path)
+    if facts.pop("sha256", None) != _checksum(state, facts):
+        raise ConfigError(f"weights file {path} is damaged or not written by splitsem (checksum)")
+    own = network.state_dict()
+    if differing := [name for name in own.keys() | state.keys() if _shape(own, name) != _shape(state, name)]:
+        name = min(differing)
+        raise ConfigError(
+            f"weights file {path} is of another network: {name} is {_shape(state, name)} there and "
+            f"{_shape(own, name)} here"
+        )
+    network.load_state_dict(state)
+    return Trained(path, json.loads(facts["history"]), float(facts["train_s"]), from_cache=True)
+
+
+def load_any(network: nn.Module, path: Path) -> Trained:
+    """Read ready weights into ``network``: those of ``save``, or a checkpoint from elsewhere, for the same classes.
+
+    Raises:
+        ConfigError: the file cannot be read, or is of another network.
+    """
+    if _is_own(path):
+        return load(network, path)
+    load_weights(network, read_weights(path), None, str(path))
+    return Trained(path, [], 0.0, from_cache=True)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether ``save`` wrote the file: then its checksum must fit."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return "sha256" in (file.metadata() or {})
+    except (safetensors.SafetensorError, OSError):
+        return False
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as exc:
         raise ConfigError(f"no weights file at {path}") from exc
     except (safetensors.SafetensorError, OSError) as exc:
-        raise ConfigError(f"weights file {path} is damaged ({exc}); delete it") from exc
-    if facts.pop("sha256", None) != _checksum(state, facts):
-        raise ConfigError(f"weights file {path} is damaged or not written by splitsem (checksum); delete it")
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as exc:
-        raise ConfigError(f"weights file {path} is of another network: {str(exc).splitlines()[1].strip()}") from exc
-    return Trained(path, json.loads(facts["history"]), float(facts["train_s"]), from_cache=True)
+        raise ConfigError(f"weights file {path} is damaged ({exc})") from exc
+
+
+def _shape(state: Mapping[str, Tensor], name: str) -> str:
+    return str(tuple(state[name].shape)) if name in state else "missing"
 
 
 def num_bytes(network: nn.Module) -> int:

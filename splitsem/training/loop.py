@@ -1,18 +1,17 @@
 """run_loop and run_bare are the Lightning loops of every training; run_loop keeps the best epoch's weights."""
 
 import logging
+import math
 import signal
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 
 from splitsem.placement import keep_freed_memory
 
@@ -49,6 +48,27 @@ class History(Callback):
             )
 
 
+class KeepBest(Callback):
+    """Keeps the weights of the best epoch in memory, the first of equal ones: a training needs no disk.
+
+    Args:
+        monitor: the metric that says which epoch is best; NaN is the worst.
+        mode: whether its largest or its least value is the best.
+    """
+
+    def __init__(self, monitor: str, mode: Literal["min", "max"]) -> None:
+        self.monitor, self.sign = monitor, 1 if mode == "max" else -1
+        self.best = -math.inf
+        self.state: dict[str, torch.Tensor] = {}
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Keep a copy of the weights where this epoch is the best so far."""
+        value = self.sign * float(trainer.callback_metrics[self.monitor])
+        if not self.state or value > self.best:
+            self.best = -math.inf if math.isnan(value) else value
+            self.state = {name: tensor.detach().cpu().clone() for name, tensor in pl_module.state_dict().items()}
+
+
 def run_loop(
     module: lightning.LightningModule,
     train: Any,
@@ -80,8 +100,8 @@ def run_loop(
     """
     keep_freed_memory()
     history = History(quiet)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        best = [ModelCheckpoint(folder, monitor=monitor, mode=mode, save_weights_only=True)] if monitor else []
+    with _quiet():
+        best = [KeepBest(monitor, mode)] if monitor else []
         trainer = lightning.Trainer(
             accelerator=_accelerator(device),
             devices=1,
@@ -90,15 +110,15 @@ def run_loop(
             gradient_clip_val=gradient_clip_norm,
             num_sanity_val_steps=0,
             logger=False,
-            enable_checkpointing=bool(best),
+            enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=history.has_bar,
             callbacks=[*callbacks, *best, history],
         )
         trainer.fit(module, train, val)
         _stop_if_asked(trainer)
-        for checkpoint in best:
-            module.load_state_dict(torch.load(Path(checkpoint.best_model_path), weights_only=True)["state_dict"])
+        for kept in best:
+            module.load_state_dict(kept.state)
     return history.epochs
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -168,7 +170,7 @@ def initial_model(cfg: DictConfig) -> tuple[Task, nn.Module, Placement]:
     torch.manual_seed(cfg.seed)
     model = build_model(cfg.model, task)
     if cfg.trainer.weights:
-        kept_weights.load(model, Path(cfg.trainer.weights))
+        kept_weights.load_any(model, Path(cfg.trainer.weights))
     return task, placement.place(model).eval(), placement
 
 
@@ -257,13 +259,13 @@ def _train(
     cfg: DictConfig, task: Task, model: nn.Module, placement: Placement, check: Callable[[], object] | None
 ) -> tuple[kept_weights.Trained, str]:
     fit = instantiate(trainer_settings(cfg))
-    if fit.weights:
-        trained = kept_weights.load(model, Path(fit.weights))
-        digest = {"weights": kept_weights.digest(trained.path)}
-        return trained, fingerprint(digest, (task, model), cache_dir=Path(cfg.cache_dir), is_data_needed=False)
     facts: dict[str, Any] = {n: OmegaConf.to_container(cfg[n], resolve=True) for n in ("task", "model", "trainer")}
     if isinstance(model, Deployable):
         facts["model"] = {k: v for k, v in facts["model"].items() if k not in model.deploy_settings}
+    if fit.weights:
+        trained = kept_weights.load_any(model, Path(fit.weights))
+        facts["trainer"] = {"weights": kept_weights.digest(trained.path)}
+        return trained, fingerprint(facts, (task, model), cache_dir=Path(cfg.cache_dir), is_data_needed=False)
     num_epochs = fit.max_epochs + (model.alpha_epochs if isinstance(model, HyperWeighted) else 0)
     facts["seed"] = cfg.seed
     key = fingerprint(facts, (task, model, fit), cache_dir=Path(cfg.cache_dir), is_data_needed=num_epochs > 0)
@@ -280,10 +282,20 @@ def _train(
         return fit.run(model, task, placement.torch_device, cfg.seed)
 
     folder = Path(cfg.cache_dir) / "weights"
-    trained = kept_weights.fit_or_load(model, key, folder, train)
+    trained = kept_weights.fit_or_load(model, key, folder, train, spare_folder())
     if trained.from_cache and num_epochs:
         log.info("Trained weights: %s", trained.path)
     return trained, key
+
+
+def spare_folder() -> Path | None:
+    """Where weights are kept that ``cache_dir`` cannot keep: in the folder of the sweep, or of the single run."""
+    cfg: Any = HydraConfig.instance().cfg  # typed as the part that it is not
+    if cfg is None:
+        return None
+    is_sweep = cfg.hydra.mode == RunMode.MULTIRUN
+    folder = OmegaConf.select(cfg, "hydra.sweep.dir" if is_sweep else "hydra.runtime.output_dir")
+    return Path(folder) / "weights" if folder else None
 
 
 def check_settings(cfg: DictConfig) -> None:

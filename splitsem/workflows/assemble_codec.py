@@ -17,7 +17,7 @@ from splitsem.tasks.task import Task
 from splitsem.training import kept_weights
 from splitsem.training.fingerprint import fingerprint
 from splitsem.workflows import assemble
-from splitsem.workflows.assemble import Network
+from splitsem.workflows.assemble import Network, spare_folder
 from splitsem.workflows.codec_options import build_codec, is_for_one_cut, is_learned
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple
 
         return fit_codec(made, network.graph, point, network.task, cfg.seed)
 
-    trained = kept_weights.fit_or_load(made, key, folder, train)
+    trained = kept_weights.fit_or_load(made, key, folder, train, spare_folder())
     if trained.from_cache:
         log.info("Trained codec: %s", trained.path)
     return made.eval(), trained

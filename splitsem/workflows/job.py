@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from splitsem import redaction
 from splitsem.errors import LinkError
 from splitsem.workflows import settings
 from splitsem.workflows.result import DRAWS, Result, write_draws
@@ -21,9 +22,12 @@ log = logging.getLogger(__name__)
 
 def run_job(cfg: DictConfig) -> list[float]:
     """Run the workflow that ``cfg`` names; its results are in the run's folder whatever becomes of the tracking."""
-    settings.check(cfg)
     hydra_cfg = HydraConfig.get()
     folder = Path(hydra_cfg.runtime.output_dir)
+    redaction.install()  # a process of a parallel sweep has not begun in run.py
+    redaction.learn(OmegaConf.to_container(cfg, resolve=False))
+    settings.check(cfg)
+    redaction.learn(OmegaConf.to_container(cfg, resolve=True))
     for left_over in ("metrics.json", DRAWS, "error.txt"):  # of an earlier run into the same folder
         (folder / left_over).unlink(missing_ok=True)
     tracker: Mlflow | None = instantiate(cfg.tracking) or None  # tracking=none is an empty setting
@@ -34,10 +38,12 @@ def run_job(cfg: DictConfig) -> list[float]:
         _write(result, folder)
         ok = True
         log.info("%s", result.headline)
+        redaction.clean(folder)  # what is logged, too
         if tracker and run_id:
             params = _flat(OmegaConf.to_container(cfg, resolve=True))
             tracker.log(run_id, params, result.metrics, result.history, sorted(folder.iterdir()))
     finally:
+        redaction.clean(folder)
         if tracker and run_id:
             tracker.end(run_id, ok)
     if trouble:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from splitsem.errors import ConfigError, SplitSemError
+from splitsem.models.checkpoints import load_weights, read_weights
 from splitsem.models.image_front import check_output
 from splitsem.network import bare, reason, return_one_tensor
 
@@ -24,8 +25,11 @@ log = logging.getLogger(__name__)
 def make(cfg: DictConfig, input_shape: Sequence[int], output_shape: Sequence[int]) -> nn.Module:
     """The untrained model, in float32, returning one tensor; the shapes are given where its constructor names them.
 
+    A checkpoint named by ``weights`` is read by the constructor that names it, for any other one here.
+
     Raises:
-        ConfigError: the class cannot be imported or made, is no model, or does not fit the shapes.
+        ConfigError: the class cannot be imported or made, is no model, or does not fit the shapes; or the checkpoint
+            cannot be read or is of another network.
     """
     if OmegaConf.is_missing(cfg, "_target_"):
         raise ConfigError("model=custom needs the class of your model: model._target_=my_module.Net")
@@ -33,13 +37,17 @@ def make(cfg: DictConfig, input_shape: Sequence[int], output_shape: Sequence[int
     facts = {"input_shape": tuple(input_shape), "output_shape": tuple(output_shape)}
     parameters = _parameters(find(name))
     named = {fact: value for fact, value in facts.items() if fact in parameters}
+    path = None if "weights" in parameters else cfg.get("weights")
+    settings = cfg if "weights" in parameters else {key: cfg[key] for key in cfg if key != "weights"}
     try:
-        model = instantiate(cfg, **named, _convert_="all")
+        model = instantiate(settings, **named, _convert_="all")
     except InstantiationException as exc:
         raise _why_not_made(name, exc.__cause__ or exc, parameters) from exc
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{name} makes a {type(model).__name__}; a model must be a torch.nn.Module")
     model = _in_float32(bare(model), name)
+    if path is not None:
+        load_weights(model, read_weights(path), output_shape[0], path)
     check_output(model, name, input_shape, output_shape)
     draw = torch.Generator().manual_seed(0)
     return_one_tensor(model, name, torch.rand(2, *input_shape, generator=draw))

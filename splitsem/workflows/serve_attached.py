@@ -4,6 +4,7 @@
 folder. stdout is for messages only; everything else goes to stderr.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from splitsem.errors import ConfigError, SplitSemError
+from splitsem.files import make_folder, reason
 from splitsem.remote import ssh_server
 from splitsem.workflows.startup import spin_briefly
 
@@ -53,16 +55,19 @@ class Edge:
 
     def receive(self, path: Path, num_bytes: int, sha256: str) -> None:
         """Receive a file's bytes, and keep the file if ``sha256`` fits. Raises ConfigError."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        scratch = path.with_suffix(f".{os.getpid()}.part")
         try:
-            with open(handle, "wb") as file:
+            make_folder(path.parent)
+            with open(scratch, "xb") as file:
                 digest = self._copy(file, num_bytes)
             if digest != sha256:
                 raise ConfigError("the weights that arrived are not those that were announced")
-            os.replace(temporary, path)
+            os.replace(scratch, path)
+        except OSError as exc:
+            raise ConfigError(f"the server's machine cannot keep the weights: {reason(exc)}") from exc
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                scratch.unlink(missing_ok=True)
 
     def end_with_it(self, grace_s: float) -> None:
         """Stop this process when the edge is gone, in order if that takes at most ``grace_s``."""
@@ -135,7 +140,6 @@ def main() -> None:
     is_here = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
     edge.tell({"weights": "present" if is_here else "missing", "pid": os.getpid()})
     if not is_here:
-        path.unlink(missing_ok=True)
         edge.receive(path, num_bytes, sha256)
     edge.end_with_it(2 * cfg.workflow.grace_s)
     cfg.trainer.weights = str(path)

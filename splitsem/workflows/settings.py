@@ -162,7 +162,7 @@ def _check_names(where: str, node: DictConfig) -> None:
     hints = _hints(made)
     for name in (str(each) for each in node if each not in _HYDRAS):
         value = _plain(node, name)
-        if name not in parameters and not is_open:
+        if name not in parameters and not is_open and (where, name) != ("model", "weights"):  # own_model reads those
             raise ConfigError(f"{where} ({target}) has no setting {name}: {likeness(name, parameters)}")
         if value == "???":
             raise ConfigError(f"{where}.{name} must be given: {where}.{name}=…; its file below conf/ says what it is")

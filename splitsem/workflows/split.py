@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import filelock
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from splitsem.files import locked, write_whole
 from splitsem.report.run_figures import run_breakdown
 from splitsem.workflows import assemble, assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
@@ -67,7 +67,7 @@ def references(cfg: DictConfig, network: Network) -> None:
     key = hashlib.sha256((network.key + json.dumps(shared, sort_keys=True)).encode()).hexdigest()[:12]
     folder = Path(hydra_cfg.sweep.dir) / "references"
     folder.mkdir(exist_ok=True)
-    with filelock.FileLock(folder / f"{key}.lock"):
+    with locked(folder / key):
         for name, codec, varied, point in _baselines(cfg.references, network.task.is_image):
             path = folder / f"{'-'.join((key, name, *map(str, varied.values())))}.json"
             if not path.exists():
@@ -75,7 +75,7 @@ def references(cfg: DictConfig, network: Network) -> None:
                 found = evaluation.evaluate(cfg, network, cut, instantiate(codec), instantiate(codec), seeds)
                 write_draws(found.draws, path.with_suffix(".npz"))
                 metrics = found.metrics | labels(cfg) | {"codec": name, "reference": name, **varied}
-                path.write_text(json.dumps(metrics, indent=2))
+                write_whole(json.dumps(metrics, indent=2).encode(), path)
 
 
 def _baselines(references: DictConfig, is_image: bool) -> Iterator[_Baseline]:

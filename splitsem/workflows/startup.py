@@ -10,6 +10,8 @@ from typing import Any
 from hydra._internal import utils
 from hydra.core.config_store import ConfigStore
 
+from splitsem import redaction
+
 FIELDS = ("peer", "session", "client")
 
 
@@ -29,7 +31,7 @@ class JsonFormatter(logging.Formatter):
         }
         facts |= {name: str(getattr(record, name)) for name in FIELDS if hasattr(record, name)}
         if record.exc_info:
-            facts["traceback"] = self.formatException(record.exc_info)
+            facts["traceback"] = redaction.text(self.formatException(record.exc_info))
         return json.dumps(facts, ensure_ascii=False)
 
 

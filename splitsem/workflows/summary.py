@@ -18,6 +18,7 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from splitsem import redaction
 from splitsem.report.tables import terminal
 from splitsem.workflows.tracking import versions
 
@@ -138,7 +139,8 @@ def _origin(results: pd.DataFrame, seconds: float) -> Origin:
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "machine": platform.platform(),
     }
-    return Origin(" ".join(sys.argv[1:]) or "sweep", shlex.join(["python", *sys.argv]), details)
+    title, command = redaction.text(" ".join(sys.argv[1:])), redaction.text(shlex.join(["python", *sys.argv]))
+    return Origin(title or "sweep", command, details)
 
 
 def _overrides(folder: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import filelock
 
+from splitsem import redaction
 from splitsem.errors import LinkError
 
 log = logging.getLogger(__name__)
@@ -49,13 +50,14 @@ class Mlflow:
                 return self._client().create_experiment(self.experiment, artifact_location=place)
         except MlflowException as exc:
             raise LinkError(
-                f"MLflow at {self.uri} cannot be reached ({str(exc).splitlines()[0][:200]}); "
-                "start it, name another with tracking.uri=..., or go without by tracking=none"
+                f"MLflow at {redaction.text(self.uri)} cannot be reached "
+                f"({redaction.text(str(exc)).splitlines()[0][:200]}); start it, name another with tracking.uri=..., "
+                "or go without by tracking=none"
             ) from exc
 
     def start(self, experiment_id: str, name: str, parent: str | None = None) -> str:
         """Begin a run, below ``parent`` if given; returns its id."""
-        tags = {"mlflow.runName": name, "mlflow.source.name": "run.py", **_provenance()}
+        tags = {"mlflow.runName": redaction.text(name), "mlflow.source.name": "run.py", **_provenance()}
         if parent:
             tags["mlflow.parentRunId"] = parent
         return self._client().create_run(experiment_id, tags=tags).info.run_id
@@ -74,8 +76,8 @@ class Mlflow:
         now = int(time.time() * 1000)
         numbers = [Metric(k, v, now, 0) for k, v in metrics.items() if isinstance(v, int | float)]
         numbers += [Metric(k, v, now, epoch) for epoch, row in enumerate(history) for k, v in row.items()]
-        tags = [RunTag(k, str(v)) for k, v in metrics.items() if not isinstance(v, int | float)]
-        settings = [Param(k, str(v)[:6000]) for k, v in params.items()]
+        tags = [RunTag(k, redaction.text(str(v))) for k, v in metrics.items() if not isinstance(v, int | float)]
+        settings = [Param(k, str(v)[:6000]) for k, v in redaction.settings(params).items()]
         client = self._client()
         for start in range(0, max(len(numbers), len(settings), 1), 100):
             client.log_batch(

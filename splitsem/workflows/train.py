@@ -30,7 +30,7 @@ def _plain(cfg: DictConfig, folder: Path) -> Result:
     metrics = evaluation.scores(network.model, network.task, partial(evaluation.batches, cfg, network))
     metrics["train_s"] = network.trained.train_s
     metrics |= compression_metrics(network.trained.history)
-    path = folder / "weights.safetensors"
+    path = folder / f"weights{network.trained.path.suffix}"  # another one than .safetensors: read by trainer.weights
     shutil.copyfile(network.trained.path, path)  # as trained; the scored network may be a form made from these weights
     choices = HydraConfig.get().runtime.choices
     labels = {group: choices[group] for group in ("task", "model")}
@@ -62,6 +62,7 @@ def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
         key,
         Path(cfg.cache_dir) / "weights",
         lambda: fit.run(loop, network.task, network.placement.torch_device, cfg.seed),
+        assemble.spare_folder(),
     )
     after = evaluation.evaluate(cfg, network, cut, encoder, decoder)
     path = folder / "weights.safetensors"

@@ -1,14 +1,15 @@
 """Names of what is kept: they change with all that determines it, and with nothing else."""
 
 import importlib
+import importlib.metadata
 import os
 import shutil
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 from torch import nn
@@ -28,6 +29,8 @@ from splitsem.training.fingerprint import fingerprint, modules
 from splitsem.training.fit import Fit
 from splitsem.workflows import assemble
 from tests.conftest import ROOT
+
+fingerprint_module = sys.modules[fingerprint.__module__]
 
 NET = """
 from torch import nn
@@ -119,7 +122,7 @@ def train(
     tmp_path: Path, pictures: Path, usernet: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., assemble.Network]:
     """The user's network trained on the pictures, by the workflows' own path, as a new process would find it."""
-    monkeypatch.setattr("splitsem.training.fingerprint._RACY_S", -60.0)  # the index trusts the files at once
+    monkeypatch.setattr("splitsem.training.data_index._RACY_S", -60.0)  # the index trusts the files at once
 
     def call(*overrides: str) -> assemble.Network:
         _forget()
@@ -187,11 +190,11 @@ def test_given_weights_need_no_data(train, pictures, tmp_path):
 
 
 def test_unchanged_files_are_not_read_again(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("splitsem.training.fingerprint._RACY_S", -60.0)
+    monkeypatch.setattr("splitsem.training.data_index._RACY_S", -60.0)
     task, cache = ImageFolderTask(str(pictures), image_size=8), tmp_path / "cache"
     first = fingerprint({}, [task], cache_dir=cache)
     read: list[bytes] = []
-    monkeypatch.setattr("splitsem.training.fingerprint._content", lambda file: read.append(file.name) or b"other")
+    monkeypatch.setattr("splitsem.training.data_index._content", lambda file: read.append(file.name) or b"other")
     assert (fingerprint({}, [task], cache_dir=cache), read) == (first, [])
     os.utime(pictures / "train" / "cat" / "7.bmp")
     assert fingerprint({}, [task], cache_dir=cache) != first
@@ -206,10 +209,61 @@ def test_a_file_that_may_change_within_its_clocks_tick_is_read_again(pictures, t
     assert fingerprint({}, [task], cache_dir=cache) != first
 
 
-def test_a_damaged_index_is_told(pictures, tmp_path):
+def test_a_damaged_index_is_told_and_made_anew(pictures, tmp_path, caplog):
     (tmp_path / "data_index.sqlite").write_bytes(b"no index" * 200)
-    with pytest.raises(ConfigError, match=r"data_index\.sqlite is damaged .*delete it"):
-        fingerprint({}, [ImageFolderTask(str(pictures), image_size=8)], cache_dir=tmp_path)
+    task = ImageFolderTask(str(pictures), image_size=8)
+    key = fingerprint({}, [task], cache_dir=tmp_path)
+    assert "data_index.sqlite is damaged" in caplog.text
+    assert (tmp_path / "data_index.sqlite.damaged").read_bytes() == b"no index" * 200
+    assert fingerprint({}, [task], cache_dir=tmp_path) == key == fingerprint({}, [task])
+
+
+@pytest.mark.parametrize("trouble", ["full", "folder", "unwritable"])
+def test_an_index_that_cannot_be_written_costs_time_and_nothing_else(pictures, tmp_path, monkeypatch, trouble):
+    task = ImageFolderTask(str(pictures), image_size=8)
+    cache = tmp_path / "cache"
+    if trouble == "folder":
+        (cache / "data_index.sqlite").mkdir(parents=True)
+    if trouble == "unwritable":
+        cache = Path("/proc/self/nothing")
+    if trouble == "full":
+        connect = sqlite3.connect
+
+        def read_only(path: str) -> sqlite3.Connection:
+            return connect(path if path == ":memory:" else f"file:{path}?mode=ro", uri=True)
+
+        monkeypatch.setattr(sqlite3, "connect", read_only)
+    assert fingerprint({}, [task], cache_dir=cache) == fingerprint({}, [task])
+
+
+def test_the_contents_of_a_file_that_settings_name_count(tmp_path):
+    path = tmp_path / "start.pth"
+    path.write_bytes(b"1")
+    facts = {"model": {"weights": str(path), "options": [1, {"table": str(tmp_path / "none.csv")}]}}
+    key = fingerprint(facts)
+    path.write_bytes(b"2")
+    assert fingerprint(facts) != key
+
+
+def test_what_a_constructor_took_from_elsewhere_counts_where_a_layer_shows_it():
+    assert fingerprint({}, [nn.Sequential(nn.Dropout(0.1))]) != fingerprint({}, [nn.Sequential(nn.Dropout(0.2))])
+    assert fingerprint({}, [nn.Linear(2, 2)]) == fingerprint({}, [nn.Linear(2, 2)])
+
+
+def test_a_module_imported_by_a_name_that_only_running_it_tells_counts(usernet):
+    (usernet / "named.py").write_text(
+        "import importlib\n\n_apart = importlib.import_module('usernet.' + 'trapa'[::-1])\nBIAS = True\n"
+    )
+    assert "usernet.apart" in modules([importlib.import_module("usernet.named").__name__])
+
+
+def test_the_version_of_a_package_that_a_module_imports_counts(usernet, monkeypatch):
+    (usernet / "named.py").write_text("def late():\n    import PIL\n    return PIL\n")
+    key = fingerprint({}, ["usernet.named"])
+    monkeypatch.setattr("splitsem.training.fingerprint._version", lambda top: "0.0" if top == "PIL" else "1")
+    other = fingerprint({}, ["usernet.named"])
+    monkeypatch.setattr("splitsem.training.fingerprint._version", lambda top: "1")
+    assert len({key, other, fingerprint({}, ["usernet.named"])}) == 3
 
 
 def test_every_task_says_which_files_it_reads(tmp_path, pictures):
@@ -304,10 +358,12 @@ def test_the_version_of_a_package_that_defines_a_layer_counts(monkeypatch):
 
     plain, model = nn.Linear(2, 2), nn.Sequential(timm.layers.Mlp(4))
     keys = fingerprint({}, [plain]), fingerprint({}, [model])
-    monkeypatch.setattr(timm, "__version__", "0.0")
+    changed = {"timm"}
+    version = importlib.metadata.version
+    monkeypatch.setattr(fingerprint_module, "_version", lambda top: "0.0" if top in changed else version(top))
     assert fingerprint({}, [plain]) == keys[0]
     assert fingerprint({}, [model]) != keys[1]
-    monkeypatch.setattr(torch, "__version__", "0.0")
+    changed.add("torch")
     assert fingerprint({}, [plain]) != keys[0]
 
 

@@ -153,7 +153,10 @@ def small() -> nn.Sequential:
         (changed(**{"4_weight": torch.zeros(1)}), r"unknown: 4\.weight"),
         (changed(**{"0_weight": torch.zeros(9, 3, 3, 3)}), r"other shape .*0\.weight \(9, 3, 3, 3\)≠\(8, 3, 3, 3\)"),
         (changed(**{"3_weight": torch.zeros(5, 9)}), r"other shape .*3\.weight \(5, 9\)≠\(5, 8\)"),
-        ({f"layer{number}": torch.zeros(1) for number in range(9)}, "unknown: layer0, .*layer4 and 4 more"),
+        (
+            {f"layer{number}": torch.zeros(1) for number in range(9)},
+            r"missing: 0\.weight \(8.*unknown: layer0 \(1,\), .* and 4 more",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_a_config_error(weights: dict[str, torch.Tensor], message: str) -> None:

@@ -42,7 +42,7 @@ def test_a_damaged_file_is_trained_again_and_mended(tmp_path, caplog):
     again = kept_weights.fit_or_load(network(), "key", tmp_path, lambda: calls.append(1) or [])
     third = kept_weights.fit_or_load(network(), "key", tmp_path, lambda: calls.append(1) or [])
     assert (len(calls), again.from_cache, third.from_cache) == (2, False, True)
-    assert "Training again" in caplog.text
+    assert "Made again" in caplog.text
 
 
 def test_weights_of_another_network_are_refused_with_the_difference(tmp_path):

@@ -54,6 +54,7 @@ def submit(cfg: DictConfig, folder: Path) -> Path:
     with (folder / "flower.log").open("w") as output:
         command = [flwr, "run", str(APP), name, "--stream", "--run-config", str(config)]
         done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    config.unlink()  # it holds every setting, secrets too
     if (folder / FAILED).exists():
         raise LinkError((folder / FAILED).read_text())
     if not path.exists():

@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import filelock
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
 from splitsem.errors import ConfigError
+from splitsem.files import read_or_make
 from splitsem.intervals import half_width
 from splitsem.json_files import decode, write_text
 from splitsem.placement import Placement
@@ -58,19 +58,19 @@ class Store:
         workflows counts only where ``objects`` name it.
         """
         key = fingerprint(dict(facts), (*objects, make.__module__), without=_LEFT_OUT)
-        path = self.folder / f"{step}-{key}.json"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{path}.lock"):
-            if path.exists():
-                try:
-                    document = decode(path.read_bytes(), Document)
-                except ValueError as exc:
-                    raise ConfigError(f"{path} is damaged ({exc}); delete it") from exc
-                log.info("Step %s is done already: %s", step, path)
-                return document
-            document = make()
+
+        def read(path: Path) -> Document:
+            try:
+                document = decode(path.read_bytes(), Document)
+            except (ValueError, OSError) as exc:
+                raise ConfigError(f"{path} is damaged ({exc})") from exc
+            log.info("Step %s is done already: %s", step, path)
+            return document
+
+        def write(document: Document, path: Path) -> None:
             write_text(as_text(document), path)
-        return document
+
+        return read_or_make([self.folder / f"{step}-{key}.json"], read, make, write)[0]
 
 
 def as_text(document: Document) -> str:

@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import json
 import logging
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,13 +15,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import filelock
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import splitsem
 from splitsem.errors import ConfigError, LinkError
+from splitsem.files import read_or_make, write_whole
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.training.fingerprint import fingerprint
 from splitsem.workflows import assemble
@@ -241,12 +240,14 @@ def _kept(cfg: DictConfig, untrained: HyperRepVgg, pair: RealPair, point: str) -
     objects = (instantiate(cfg.task), untrained, fit, "splitsem.workflows.split_train")
     key = fingerprint(facts, objects, without=_LEFT_OUT, cache_dir=Path(cfg.cache_dir))
     path = Path(cfg.cache_dir) / "weights" / f"split-{key}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{path}.lock"):
-        if path.exists():
-            log.info("Weights of a split training at %s: %s", point, path)
-        else:
-            log.info("Training split at %s, head here and tail on the server (kept in %s)", point, path)
-            made = pair.split_train(point)
-            shutil.move(made, path)
-    return path
+
+    def read(path: Path) -> Path:
+        log.info("Weights of a split training at %s: %s", point, path)
+        return path
+
+    def train() -> Path:
+        log.info("Training split at %s, head here and tail on the server (kept in %s)", point, path)
+        return Path(pair.split_train(point))
+
+    made, kept = read_or_make([path], read, train, lambda made, path: write_whole(made.read_bytes(), path))
+    return kept or made

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import filelock
 import pandas as pd
 import torch
 from hydra.utils import instantiate
@@ -21,6 +20,7 @@ from splitsem.cost.lut import Lut, Side, check_factor, measure_lut, read_lut, sl
 from splitsem.cost.machines import Machine
 from splitsem.cost.measure import NOTHING, measure_rates
 from splitsem.errors import ConfigError
+from splitsem.files import read_or_make
 from splitsem.links.link import Link
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.placement import Placement, describe_machine
@@ -116,17 +116,19 @@ def _read(path: str, model: str, network: HyperRepVgg) -> BranchLut:
 def _this_machine(cfg: DictConfig, model: str, network: HyperRepVgg, placement: Placement) -> BranchLut:
     """This machine's table, measured or from the cache; several processes measure the table once."""
     path = Path(cfg.cache_dir) / "lut" / f"{model}-{_key(cfg, model, network, placement)}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{path}.lock"):
-        if path.exists():
-            log.info("LUT of this machine: %s", path)
-            return _read(str(path), model, network)
+
+    def read(path: Path) -> BranchLut:
+        log.info("LUT of this machine: %s", path)
+        return _read(str(path), model, network)
+
+    def measure() -> BranchLut:
         log.info("Measuring %s in all ways γ on this machine (kept for later runs in %s)", model, path)
         placement.set_threads()
         rates = measure_rates(placement, cfg.workflow.rates_s)
-        lut = instantiate(cfg.workflow.meter).measure(model, network, placement, rates)
-        write_branch_lut(lut, path)
-    return _read(str(path), model, network)
+        lut: BranchLut = instantiate(cfg.workflow.meter).measure(model, network, placement, rates)
+        return lut
+
+    return read_or_make([path], read, measure, write_branch_lut)[0]
 
 
 def _key(cfg: DictConfig, model: str, network: HyperRepVgg, placement: Placement) -> str:
@@ -220,14 +222,15 @@ def this_machine(cfg: DictConfig, model: str, graph: SplitGraph, halves: Sequenc
         "budget_s": cfg.workflow.half_s,
     }
     path = Path(cfg.cache_dir) / "lut" / f"{model}-{fingerprint(facts, (measure_lut,))}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{path}.lock"):
-        if path.exists():
-            log.info("LUT of this machine: %s", path)
-            return read_lut(path)
-        lut = measure_lut(tqdm(halves, "Measuring heads and tails", unit="half"), budget_s=cfg.workflow.half_s)
-        write_lut(lut, path)
-        return lut
+
+    def read(path: Path) -> Lut:
+        log.info("LUT of this machine: %s", path)
+        return read_lut(path)
+
+    def measure() -> Lut:
+        return measure_lut(tqdm(halves, "Measuring heads and tails", unit="half"), budget_s=cfg.workflow.half_s)
+
+    return read_or_make([path], read, measure, write_lut)[0]
 
 
 def _of_file(path: str | None, side: Side, halves: Sequence[Half], here: Lut) -> Tier | None:

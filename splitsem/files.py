@@ -1,0 +1,124 @@
+"""Files that the project writes: whole or not at all, readable by whom the umask lets, and shared between processes.
+
+A store may be read-only, shared or full. Reading one needs no lock and no permission to write. What cannot be kept at
+its place is kept at another one, which is said in one line.
+"""
+
+import contextlib
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import filelock
+
+from splitsem.errors import ConfigError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def write_whole(content: bytes, path: str | Path) -> None:
+    """Write a file whole or not at all; make missing folders. Raises OSError, or ConfigError like ``make_folder``."""
+    path = Path(path)
+    make_folder(path.parent)
+    # Not by tempfile, whose files only their owner may read.
+    scratch = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}.part")
+    try:
+        with open(scratch, "xb") as file:
+            file.write(content)
+        os.replace(scratch, path)
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder and its parents. Raises ConfigError where something else stands in its place, else OSError."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as exc:
+        whole = path.absolute()
+        other = next((p for p in (*reversed(whole.parents), whole) if os.path.lexists(p) and not p.is_dir()), path)
+        kind = f"a link to {os.readlink(other)}, which is no folder" if other.is_symlink() else "not a folder"
+        raise ConfigError(f"{path} must be a folder, but {other} is {kind}; name another folder") from exc
+
+
+def reason(exc: OSError) -> str:
+    """What the disk said, on one line, with the file where it is known."""
+    said = exc.strerror or str(exc) or type(exc).__name__
+    return f"{exc.filename}: {said}" if exc.filename else said
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold ``path`` against other processes that do the same, by the file ``<path>.lock``, as far as the disk lets.
+
+    Where no lock can be had (no permission, no space, a network disk without locks), processes do not wait for each
+    other: work may be done twice, and the last result stays.
+    """
+    lock = filelock.FileLock(f"{path}.lock")
+    try:
+        lock.acquire()
+    except (OSError, NotImplementedError) as exc:
+        log.debug("%s is used without a lock: %s", path, exc)
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def read_or_make(
+    places: Sequence[Path], read: Callable[[Path], T], make: Callable[[], T], write: Callable[[T, Path], None]
+) -> tuple[T, Path | None]:
+    """What one of the files holds; if there is none, it is made, and kept at the first place that can be written.
+
+    Several processes may ask at one time: the first one makes it, the rest wait and read. A damaged file is replaced.
+
+    Args:
+        places: paths of the file, the usual one first.
+        read: reads a file; raises ConfigError where the file is damaged.
+        make: makes what the file shall hold.
+        write: writes it whole or not at all; raises OSError.
+
+    Returns:
+        What the file holds, and its path; None where it could be kept nowhere.
+
+    Raises:
+        ConfigError: something that is no folder stands in place of the usual file's folder.
+    """
+    damaged: set[Path] = set()
+    if (found := _first(places, read, damaged)) is not None:
+        return found
+    with contextlib.suppress(OSError):
+        make_folder(places[0].parent)
+    with locked(places[0]):
+        if (found := _first(places, read, damaged)) is not None:
+            return found
+        made = make()
+        for place in places:
+            try:
+                write(made, place)
+            except OSError as exc:
+                log.warning("Not kept in %s (%s)", place.parent, exc.strerror or exc)
+                continue
+            if place != places[0]:
+                log.warning("Kept in %s instead", place)
+            return made, place
+    return made, None
+
+
+def _first(places: Sequence[Path], read: Callable[[Path], T], damaged: set[Path]) -> tuple[T, Path] | None:
+    for place in places:
+        if place not in damaged and os.path.isfile(place):
+            try:
+                return read(place), place
+            except ConfigError as exc:
+                damaged.add(place)
+                log.warning("Made again: %s", exc)
+    return None
