@@ -121,8 +121,7 @@ def network(cfg: DictConfig, suits: Callable[[SplitGraph], object] | None = None
     Before a training, ``suits`` gets the graph of the untrained network; it raises where other settings do not fit it.
     """
     settings = _settings(cfg)
-    check = None if suits is None else lambda: suits(untrained_graph(cfg))
-    return _networks.get(settings, lambda: _network(settings, check=check))
+    return _networks.get(settings, lambda: _network(settings, check=_check(cfg, suits)))
 
 
 def untrained_graph(cfg: DictConfig) -> SplitGraph:
@@ -134,9 +133,13 @@ def untrained_graph(cfg: DictConfig) -> SplitGraph:
     return SplitGraph(placement.place(model).eval(), task.input_shape, granularity=cfg.split.granularity)
 
 
-def fresh_network(cfg: DictConfig, suits: Callable[[SplitGraph], object]) -> Network:
+def fresh_network(cfg: DictConfig, suits: Callable[[SplitGraph], object] | None = None) -> Network:
     """The same network with weights of its own, for a workflow that trains it further."""
-    return _network(_settings(cfg), check=lambda: suits(untrained_graph(cfg)))
+    return _network(_settings(cfg), check=_check(cfg, suits))
+
+
+def _check(cfg: DictConfig, suits: Callable[[SplitGraph], object] | None) -> Callable[[], object] | None:
+    return None if suits is None else lambda: suits(untrained_graph(cfg))
 
 
 def initial_network(cfg: DictConfig) -> Network:
