@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from splitsem import json_files
 from splitsem.report.run_figures import run_breakdown
 from splitsem.workflows import assemble, assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
@@ -74,7 +75,7 @@ def references(cfg: DictConfig, network: Network) -> None:
                 found = evaluation.evaluate(cfg, network, cut, instantiate(codec), instantiate(codec), seeds)
                 write_draws(found.draws, path.with_suffix(".npz"))
                 metrics = found.metrics | labels(cfg) | {"codec": name, "reference": name, **varied}
-                path.write_text(json.dumps(metrics, indent=2))
+                json_files.write_text(json.dumps(metrics, indent=2), path)
 
 
 def _baselines(references: DictConfig, is_image: bool) -> Iterator[_Baseline]:
