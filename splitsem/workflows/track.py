@@ -44,7 +44,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     finally:
         lock.release()
     metrics = {"num_runs": num_runs, "num_logged": num_logged}
-    return Result(metrics, {}, [], f"{num_logged} of {num_runs} runs logged; MLflow had the others already")
+    return Result(metrics, {}, [], f"{num_logged} runs logged, {num_runs - num_logged} were there already")
 
 
 def begin(
@@ -145,7 +145,7 @@ def override(key: str, value: str) -> str:
     >>> override("folder", "/a b/c")
     "folder='/a b/c'"
     """
-    if re.fullmatch(r"[\w/][\w./:+-]*", value):
+    if re.fullmatch(r"[\w/][\w./:+-]*", value, re.ASCII):
         return f"{key}={value}"
     return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
 

@@ -17,7 +17,7 @@ from splitsem.errors import LinkError
 
 log = logging.getLogger(__name__)
 _VERSIONS = ("splitsem", "torch", "lightning", "hydra-core", "mlflow", "numpy")
-_PATIENCE_S = 60  # for other processes that write to the same file
+_PATIENCE_S = 120  # for other processes that write to the same file
 _CONNECT_S = 10
 _KEY = "splitsem.run"
 _QUIET = ("alembic", "mlflow", "urllib3.connectionpool")  # tell of tables made; what fails is said in one line here
@@ -146,13 +146,15 @@ class Mlflow:
     def _client(self, *, writes: bool = True) -> Iterator[Any]:
         """MLflow's client; where the store is a file, no two processes write at the same time."""
         try:
-            with self._turn() if writes else contextlib.nullcontext():
-                import mlflow
+            import mlflow
 
-                for name in _QUIET:
-                    logging.getLogger(name).setLevel(logging.CRITICAL)
+            for name in _QUIET:
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+            if not self._is_reached:
                 self._reach()
-                yield mlflow.MlflowClient(self.uri)
+            client = mlflow.MlflowClient(self.uri)
+            with self._turn() if writes else contextlib.nullcontext():
+                yield client
         # Stores, drivers, plug-ins and clouds raise exceptions of their own, and none of them may lose a result.
         except Exception as exc:
             log.debug("MLflow failed", exc_info=True)
@@ -166,17 +168,32 @@ class Mlflow:
         return filelock.FileLock(f"{database}.lock", timeout=_PATIENCE_S)
 
     def _reach(self) -> None:
-        """Connect to a database once before MLflow does: MLflow tries for minutes, and says nothing useful."""
-        if self._is_reached or not re.match(r"(sqlite|postgresql|mysql|mssql)\b", self.uri):
-            return
-        import sqlalchemy
+        """Connect to a database once before MLflow does: MLflow tries for minutes, and says nothing useful.
 
-        patience = "timeout" if self.uri.startswith(("sqlite", "mssql")) else "connect_timeout"
-        engine = sqlalchemy.create_engine(
-            self.uri, poolclass=sqlalchemy.pool.NullPool, connect_args={patience: _CONNECT_S}
-        )
-        with engine.connect():
-            self._is_reached = True
+        A new one gets its tables from one process at a time.
+        """
+        if re.match(r"(sqlite|postgresql|mysql|mssql)\b", self.uri):
+            import mlflow
+            import sqlalchemy
+
+            turn = self._turn()
+            patience = "timeout" if self.uri.startswith(("sqlite", "mssql")) else "connect_timeout"
+            engine = sqlalchemy.create_engine(
+                self.uri, poolclass=sqlalchemy.pool.NullPool, connect_args={patience: _CONNECT_S}
+            )
+            with engine.connect() as connection:
+                is_new = (
+                    not connection.dialect.has_table(connection, "experiments")
+                    or not connection.execute(
+                        sqlalchemy.text(
+                            "SELECT 1 FROM experiments LIMIT 1"
+                        )  # MLflow puts one there when all else is done
+                    ).first()
+                )
+            if is_new:
+                with turn:
+                    mlflow.MlflowClient(self.uri)
+        self._is_reached = True
 
 
 def versions() -> dict[str, str]:
