@@ -13,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from splitsem.workflows.tracking import versions
 
-_NO_RESULT = ("tracking", "resume")  # settings that change no result
+NO_RESULT = ("tracking", "resume")
+"""Settings that change no result."""
 _STDLIB = tuple(
     str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
@@ -37,7 +38,7 @@ def of_run(config: DictConfig) -> str:
 def of_sweep(config: DictConfig) -> str:
     """The digest of a sweep's command and settings, of the code and of the packages."""
     hydra = config.hydra
-    overrides = [line for line in hydra.overrides.task if not line.lstrip("+~").startswith(_NO_RESULT)]
+    overrides = [line for line in hydra.overrides.task if not line.lstrip("+~").startswith(NO_RESULT)]
     sweeper = OmegaConf.to_container(hydra.sweeper, resolve=False)  # its points are found by the network
     return _digest([_settings(config, hydra.runtime.choices), overrides, sweeper, _code(config)])
 
@@ -54,9 +55,9 @@ def is_repeatable(config: DictConfig) -> bool:
 
 
 def _settings(cfg: DictConfig, choices: Mapping[Any, Any]) -> list[Any]:
-    plain = {str(key): _plain(cfg, key) for key in cfg if key not in ("hydra", *_NO_RESULT)}
+    plain = {str(key): _plain(cfg, key) for key in cfg if key not in ("hydra", *NO_RESULT)}
     named = {
-        str(group): option for group, option in choices.items() if not str(group).startswith(("hydra", *_NO_RESULT))
+        str(group): option for group, option in choices.items() if not str(group).startswith(("hydra", *NO_RESULT))
     }
     return [plain, named]
 

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from splitsem.errors import ConfigError, LinkError, SplitSemError
 from splitsem.workflows import digests, folders, renamed, stopping, track
-from splitsem.workflows.folders import Claim, Record
+from splitsem.workflows.folders import Claim, Record, State
 from splitsem.workflows.stopping import Stopped
 from splitsem.workflows.tracking import Mlflow, provenance
 
@@ -65,13 +65,13 @@ def closing() -> Iterator[None]:
             raise
         finally:
             stop = stopping.stop_of(failure) or stopping.asked()
-            status = 0
+            state: State = "ok"
             while _started:
-                status = _started.pop().finish(stop)
+                state = _started.pop().finish(stop)
             if stop:
                 raise stop from None
-            if status and (failure is None or isinstance(failure, SystemExit)):
-                sys.exit(status)
+            if state == "failed" or (state == "stopped" and failure is None):
+                sys.exit(1)
 
 
 class SweepCallback(Callback):
@@ -95,9 +95,10 @@ class SweepCallback(Callback):
         sweep.track()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Say the one-line error of a job that failed."""
+        """Keep and say the one-line error of a job that failed."""
         if job_return.status == JobStatus.FAILED and config.hydra.mode == RunMode.MULTIRUN:
             error = job_return._return_value
+            (Path(config.hydra.runtime.output_dir) / folders.ERROR).write_text(f"{error}\n")
             log.error("Job %s failed: %s", config.hydra.job.num, (str(error) or type(error).__name__).splitlines()[0])
 
 
@@ -118,12 +119,18 @@ class _Run:
         with read_write(config.hydra):
             place.dir = str(self.claim.folder)
 
-    def finish(self, stop: Stopped | None) -> int:
-        """Let go of the folder; the exit status."""
+    def finish(self, stop: Stopped | None) -> State:
+        """Let go of the folder; ok: there is nothing to add to the exception that ends the run."""
+        folder = self.claim.folder
+        record = folders.read(folder)
+        if record and record.state == "running":  # it failed before it could say so
+            record.state = folders.ended(folder, is_stopped=stop is not None)
+            with contextlib.suppress(OSError):
+                record.write(folder)
         if stop:
-            sys.stderr.write(f"stopped by {stop.signal}; what there is lies in {self.claim.folder}\n")
+            sys.stderr.write(f"stopped by {stop.signal}; what there is lies in {folder}\n")
         self.claim.lock.release()
-        return 0
+        return "ok"
 
 
 class _Sweep:
@@ -176,21 +183,22 @@ class _Sweep:
             log.warning("%s. The sweep goes on, and tries again at its end", exc)
             (self.folder / track.UNTRACKED).write_text(f"{exc}\n")
 
-    def finish(self, stop: Stopped | None) -> int:
+    def finish(self, stop: Stopped | None) -> State:
         """Gather the jobs into table, plots and report, then log them.
 
         Args:
             stop: the signal that ended the sweep before its time.
 
         Returns:
-            The exit status, 1 where not all jobs are well.
+            failed: jobs failed, and each has told why. stopped: not all jobs ended, or there was none.
         """
         from splitsem.workflows.summary import summarise
 
+        statuses: set[str] = set()
         self.record.state = "stopped"
         try:
             results = summarise(self.folder, time.time() - self.began)
-            statuses = set(results["status"]) if len(results) else set()
+            statuses |= set(results["status"]) if len(results) else set()
             if not stop and "unfinished" not in statuses:
                 self.record.state = "ok" if statuses == {"ok"} else "failed"
         finally:
@@ -198,7 +206,7 @@ class _Sweep:
             self.lock.release()
         if self.record.state == "stopped":
             self._say_stopped(stop)
-        return int(self.record.state != "ok")
+        return self.record.state if statuses else "stopped"
 
     def _log(self) -> None:
         try:

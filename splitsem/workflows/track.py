@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from splitsem.errors import ConfigError, LinkError
-from splitsem.workflows import folders
+from splitsem.workflows import digests, folders
 from splitsem.workflows.folders import Record
 from splitsem.workflows.result import Result
 from splitsem.workflows.tracking import Mlflow, Status
@@ -151,11 +151,16 @@ def override(key: str, value: str) -> str:
 
 
 def params(cfg: DictConfig) -> dict[str, Any]:
-    """The settings as MLflow's parameters: dotted names; unresolved where an interpolation leads nowhere."""
+    """MLflow's parameters, by dotted names: what results come from, since a run that goes on may change none.
+
+    They are unresolved where an interpolation leads nowhere.
+    """
     try:
-        return _flat(OmegaConf.to_container(cfg, resolve=True))
+        plain = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException:
-        return _flat(OmegaConf.to_container(cfg, resolve=False))
+        plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    return _flat({name: value for name, value in plain.items() if name not in digests.NO_RESULT})
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
