@@ -1,81 +1,154 @@
 """One job: run the workflow, write its folder, log it to MLflow, return what a sweeper optimises."""
 
+import contextlib
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from splitsem import redaction
+from splitsem import json_files, redaction
 from splitsem.errors import LinkError
-from splitsem.workflows import settings
-from splitsem.workflows.result import DRAWS, Result, write_draws
-from splitsem.workflows.sweep import parent_run
-from splitsem.workflows.tracking import Mlflow
+from splitsem.workflows import digests, folders, mistakes, settings, stopping, track
+from splitsem.workflows.folders import Record
+from splitsem.workflows.result import DRAWS, Metrics, Result, write_draws
+from splitsem.workflows.tracking import Mlflow, provenance
 
 log = logging.getLogger(__name__)
 
 
 def run_job(cfg: DictConfig) -> list[float]:
-    """Run the workflow that ``cfg`` names; its results are in the run's folder whatever becomes of the tracking."""
+    """Run the workflow that ``cfg`` names; its results are in the run's folder whatever becomes of the tracking.
+
+    A job of a sweep that went on after an interruption is not run again where its folder holds its results.
+    """
+    stopping.check()
     hydra_cfg = HydraConfig.get()
     folder = Path(hydra_cfg.runtime.output_dir)
     redaction.install()  # a process of a parallel sweep has not begun in run.py
     redaction.learn(OmegaConf.to_container(cfg, resolve=False))
     settings.check(cfg)
     redaction.learn(OmegaConf.to_container(cfg, resolve=True))
-    for left_over in ("metrics.json", DRAWS, "error.txt"):  # of an earlier run into the same folder
-        (folder / left_over).unlink(missing_ok=True)
-    tracker: Mlflow | None = instantiate(cfg.tracking) or None  # tracking=none is an empty setting
-    run_id, trouble = _start(tracker, hydra_cfg)
-    ok = False
-    try:
-        result: Result = get_method(cfg.workflow["_target_"])(cfg, folder)
-        _write(result, folder)
-        ok = True
-        log.info("%s", result.headline)
-        redaction.clean(folder)  # what is logged, too
-        if tracker and run_id:
-            params = _flat(OmegaConf.to_container(cfg, resolve=True))
-            tracker.log(run_id, params, result.metrics, result.history, sorted(folder.iterdir()))
-    finally:
-        redaction.clean(folder)
-        if tracker and run_id:
-            tracker.end(run_id, ok)
-    if trouble:
-        raise LinkError(f"{trouble}. The results are in {folder}")
-    values = (result.metrics[name] for name in cfg.workflow.objective)
+    if hydra_cfg.mode != RunMode.MULTIRUN:
+        record = folders.read(folder)
+        metrics = _run(cfg, hydra_cfg, folder, record or Record(settings=""), record is None or record.run_id is None)
+    else:
+        metrics = _run_once(cfg, hydra_cfg, folder)
+    values = (metrics[name] for name in cfg.workflow.objective)
     return [float("nan") if value is None else float(value) for value in values]  # None: this run did not seek it
 
 
-def _start(tracker: Mlflow | None, hydra_cfg: HydraConf) -> tuple[str | None, LinkError | None]:
-    """The MLflow run of this job, or what kept it from being made."""
-    if tracker is None:
-        return None, None
+def _run_once(cfg: DictConfig, hydra_cfg: HydraConf, folder: Path) -> Metrics:
+    """Run a job of a sweep, or take what an earlier process has found for it."""
+    if (lock := folders.hold(folder)) is None:
+        log.info("Job %s: a process of the interrupted sweep still works on it; waiting", hydra_cfg.job.num)
+        lock = folders.hold(folder, timeout_s=-1)
+    assert lock
     try:
-        parent = parent_run(hydra_cfg)
-        name = hydra_cfg.job.override_dirname or hydra_cfg.runtime.choices["task"]
-        experiment_id = parent["experiment_id"] if parent else tracker.open()
-        return tracker.start(experiment_id, name, parent["run_id"] if parent else None), None
-    except LinkError as exc:
-        log.error("%s", exc)
-        return None, exc
+        settings = digests.of_job(cfg, hydra_cfg.runtime.choices)
+        earlier = folders.read(folder)
+        if earlier is None or earlier.settings != settings:
+            folders.clear(folder)
+            return _run(cfg, hydra_cfg, folder, Record(settings=settings), is_new=True)
+        if (metrics := folders.metrics(folder)) is not None:
+            return metrics
+        folders.clear(folder)
+        earlier.state, earlier.tracked = "running", False
+        return _run(cfg, hydra_cfg, folder, earlier, is_new=False)
+    finally:
+        lock.release()
+
+
+def _run(cfg: DictConfig, hydra_cfg: HydraConf, folder: Path, record: Record, is_new: bool) -> Metrics:
+    for left_over in (folders.METRICS, DRAWS, track.HISTORY, folders.ERROR):  # of an earlier try
+        (folder / left_over).unlink(missing_ok=True)
+    record.provenance = record.provenance or provenance()
+    record.write(folder)
+    tracker = _Tracker(cfg, hydra_cfg, folder, record)
+    tracker.begin(is_new)
+    try:
+        result: Result = get_method(cfg.workflow["_target_"])(cfg, folder)
+        _write(result, folder)
+        log.info("%s", result.headline)
+        stopping.check()
+        return result.metrics
+    except Exception as exc:
+        with contextlib.suppress(OSError):  # the disk may be what failed
+            line = mistakes.told(exc) or f"{type(exc).__name__}: {exc}"
+            (folder / folders.ERROR).write_text(redaction.text(f"{line}\n"))
+        record.state = "failed"
+        raise
+    except BaseException:
+        record.state = folders.ended(folder, is_stopped=True)
+        raise
+    finally:
+        if record.state == "running":
+            record.state = "ok"
+        redaction.clean(folder)
+        tracker.end()
+
+
+class _Tracker:
+    """The MLflow run of one job; whatever fails here is one line of the log.
+
+    Args:
+        cfg: the job's configuration.
+        hydra_cfg: Hydra's own.
+        folder: the run's.
+        record: the folder's.
+    """
+
+    def __init__(self, cfg: DictConfig, hydra_cfg: HydraConf, folder: Path, record: Record) -> None:
+        self.cfg, self.folder, self.record = cfg, folder, record
+        self.name = hydra_cfg.job.override_dirname or hydra_cfg.runtime.choices["task"]
+        self.sweep = Path(hydra_cfg.sweep.dir) if hydra_cfg.mode == RunMode.MULTIRUN else None
+        is_tracked = OmegaConf.select(cfg, "workflow.is_tracked", default=True)
+        self.store: Mlflow | None = (instantiate(cfg.tracking) or None) if is_tracked else None
+        self.has_begun = False
+
+    def begin(self, is_new: bool) -> None:
+        """Show the run as running."""
+        if self.store is None or self._is_given_up():
+            return
+        try:
+            parent = folders.read(self.sweep) if self.sweep else None
+            track.begin(self.store, self.folder, self.record, self.name, parent, is_new=is_new)
+            self.has_begun = True
+        except (LinkError, OSError) as exc:
+            log.warning("%s. The run goes on, and tries again at its end", exc)
+            self._give_up(exc)
+
+    def end(self) -> None:
+        """Keep the run's state, then copy everything."""
+        try:
+            self.record.write(self.folder)
+            if self.store is None or self._is_given_up():
+                return
+            if not self.has_begun:
+                track.begin(self.store, self.folder, self.record, self.name)
+            track.end(self.store, self.folder, self.record, track.params(self.cfg))
+        except (LinkError, OSError) as exc:
+            log.warning("%s", track.told(exc, self.folder))
+            self._give_up(exc)
+
+    def _is_given_up(self) -> bool:
+        return self.sweep is not None and (self.sweep / track.UNTRACKED).exists()
+
+    def _give_up(self, exc: Exception) -> None:
+        """Spare the other jobs of the sweep the same wait; the sweep tries once more at its end."""
+        if self.sweep is not None:
+            (self.sweep / track.UNTRACKED).write_text(redaction.text(f"{exc}\n"))
 
 
 def _write(result: Result, folder: Path) -> None:
-    (folder / "metrics.json").write_text(json.dumps(result.metrics, indent=2) + "\n")
+    """Leave the results; the metrics last and whole, for they say that a job is done."""
     write_draws(result.draws, folder / DRAWS)
+    if result.history:
+        json_files.write_text(json.dumps(result.history) + "\n", folder / track.HISTORY)
     for name, figure in result.figures.items():
         figure.savefig(folder / f"{name}.png")
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted names."""
-    if isinstance(node, dict):
-        pairs = [_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in node.items()]
-        return {name: value for pair in pairs for name, value in pair.items()}
-    return {prefix: node}
+    json_files.write_text(json.dumps(result.metrics, indent=2) + "\n", folder / folders.METRICS)

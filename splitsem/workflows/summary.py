@@ -20,6 +20,7 @@ from rich.console import Console
 
 from splitsem import redaction
 from splitsem.report.tables import terminal
+from splitsem.workflows import folders
 from splitsem.workflows.tracking import versions
 
 _MOST_PICTURED_JOBS = 12  # further ones' figures would hide the sweep's own
@@ -55,7 +56,7 @@ class Sweep(NamedTuple):
 
     def setting(self, name: str) -> Any:
         """A setting of the first job, None where it has none: for what all jobs of a sweep share."""
-        return OmegaConf.select(OmegaConf.load(_jobs(self.folder)[0] / ".hydra" / "config.yaml"), name)
+        return OmegaConf.select(OmegaConf.load(folders.jobs(self.folder)[0] / ".hydra" / "config.yaml"), name)
 
     def print_list(self) -> None:
         """Say where the results are: all there is to say of jobs that have nothing to compare."""
@@ -112,24 +113,18 @@ def summarise(folder: Path, seconds: float) -> pd.DataFrame:
 def gather(folder: Path) -> pd.DataFrame:
     """A row a job (its overrides and metrics, or its error), then a row for each reference."""
     rows = []
-    for job in _jobs(folder):
+    for job in folders.jobs(folder):
         row: dict[str, object] = {"job": int(job.name), **_overrides(job)}
-        if (job / "metrics.json").exists() and not (job / "error.txt").exists():
-            row |= {"status": "ok"} | json.loads((job / "metrics.json").read_text())
-        elif (job / "error.txt").exists():
-            row |= {"status": "failed", "error": (job / "error.txt").read_text().strip()}
+        if (metrics := folders.metrics(job)) is not None:
+            row |= {"status": "ok"} | metrics
+        elif (job / folders.ERROR).exists():
+            row |= {"status": "failed", "error": (job / folders.ERROR).read_text().strip()}
         else:
             row |= {"status": "unfinished", "error": "stopped before it ended"}
         rows.append(row)
     for path in sorted(folder.glob("references/*.json")):
         rows.append({"status": "ok", **json.loads(path.read_text())})
     return pd.DataFrame(rows)
-
-
-def _jobs(folder: Path) -> list[Path]:
-    """The jobs' folders, in order."""
-    jobs = (p for p in folder.iterdir() if p.name.isdigit() and (p / ".hydra").is_dir())
-    return sorted(jobs, key=lambda p: int(p.name))
 
 
 def _origin(results: pd.DataFrame, seconds: float) -> Origin:

@@ -1,10 +1,9 @@
-"""Sweep: what joins the jobs of a multirun — the points it goes over, its MLflow parent, its table and report.
+"""Sweep: what joins the jobs of a multirun — its folder, the points it goes over, its MLflow parent, table and report.
 
 This module is imported by every run, so it imports heavy things only where they are used.
 """
 
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -13,23 +12,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hydra.conf import HydraConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from splitsem import redaction
 from splitsem.errors import ConfigError, LinkError, SplitSemError
-from splitsem.files import make_folder, reason, write_whole
-from splitsem.workflows import renamed
+from splitsem.files import write_whole
+from splitsem.workflows import digests, folders, renamed, stopping, track
+from splitsem.workflows.folders import Claim, Record, State
 from splitsem.workflows.mistakes import told
+from splitsem.workflows.stopping import Stopped
+from splitsem.workflows.tracking import Mlflow, provenance
 
 log = logging.getLogger(__name__)
-_PARENT = "mlflow.json"
-_started: list["SweepCallback"] = []
+_SUBDIR = "${hydra.job.num}"
+_started: list["_Run | _Sweep"] = []
 
 
 def split_points(*, _root_: DictConfig) -> str:
@@ -49,114 +52,238 @@ def split_points(*, _root_: DictConfig) -> str:
         sys.exit(str(exc))  # a resolver's exceptions would reach the user as a traceback
 
 
-def parent_run(hydra_cfg: HydraConf) -> dict[str, str] | None:
-    """The MLflow parent of this job: its ``experiment_id`` and ``run_id``; None outside a sweep.
-
-    Raises LinkError when the sweep found the tracking server unreachable, so that no job tries again.
-    """
-    if hydra_cfg.mode != RunMode.MULTIRUN:
-        return None
-    parent = json.loads((Path(hydra_cfg.sweep.dir) / _PARENT).read_text())
-    if "error" in parent:
-        raise LinkError(parent["error"])
-    return parent
-
-
 @contextlib.contextmanager
 def closing() -> Iterator[None]:
-    """Write the results of the sweep that runs inside, also when jobs fail or the user stops it."""
-    try:
-        yield
-    finally:
-        while _started:
-            _started.pop().finish()
+    """Close the run or the sweep that goes on inside, also when jobs fail or a signal stops it.
+
+    Raises:
+        Stopped: a signal came.
+        SystemExit: with 1, where a job of a sweep failed.
+    """
+    with stopping.listening():
+        failure: BaseException | None = None
+        try:
+            yield
+        except BaseException as exc:
+            failure = exc
+            raise
+        finally:
+            stop = stopping.stop_of(failure) or stopping.asked()
+            state: State = "ok"
+            while _started:
+                state = _started.pop().finish(stop)
+            if stop:
+                raise stop from None
+            if state == "failed" or (state == "stopped" and failure is None):
+                sys.exit(1)
 
 
 class SweepCallback(Callback):
-    """Hydra callback: opens the sweep's MLflow parent, keeps the errors of failed jobs, writes the results."""
+    """Hydra callback: gives each run and each sweep a folder of its own, before anything else is done.
+
+    It goes to other processes with the jobs, so it holds nothing. Hydra makes a warning of a callback's exceptions, but
+    for SystemExit.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse names that have changed, and a place for the results that cannot be."""
-        _refuse_old_names(config)
-        _check_place(config, config.hydra.run.dir)
+        """Refuse names that have changed; make the run's folder."""
+        with _exiting():
+            renamed.check_composed(config)
+            _refuse_secrets(config, config.hydra.run.dir)
+            _started.append(_Run(config))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse names that have changed; make the sweep's folder and its MLflow parent run, before any job."""
-        _refuse_old_names(config)
-        _check_place(config, config.hydra.sweep.dir)
-        self.folder = Path(config.hydra.sweep.dir).absolute()
-        self.began = time.time()
-        self.tracker = instantiate(config.tracking) or None
-        self.run_id = None
-        if self.tracker:
-            try:
-                experiment_id = self.tracker.open()
-                self.run_id = self.tracker.start(experiment_id, " ".join(config.hydra.overrides.task) or "sweep")
-                parent = {"experiment_id": experiment_id, "run_id": self.run_id}
-            except LinkError as exc:
-                log.error("%s", exc)
-                parent = {"error": str(exc)}
-            (self.folder / _PARENT).write_text(redaction.text(json.dumps(parent)))
-        _started.append(self)
+        with _exiting():
+            renamed.check_composed(config)
+            _refuse_secrets(config, config.hydra.sweep.dir)
+            _started.append(sweep := _Sweep(config))
+        sweep.track()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Take the secrets out of what Hydra has just written."""
         redaction.learn(OmegaConf.to_container(config, resolve=False))
-        folders = [Path(config.hydra.runtime.output_dir) / (config.hydra.output_subdir or ".hydra")]
+        places = [Path(config.hydra.runtime.output_dir) / (config.hydra.output_subdir or ".hydra")]
         if config.hydra.mode == RunMode.MULTIRUN:
-            folders.append(Path(config.hydra.sweep.dir))
-        for path in (path for folder in folders for path in folder.glob("*.yaml")):
+            places.append(Path(config.hydra.sweep.dir))
+        for path in (path for place in places for path in place.glob("*.yaml")):
             written = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
             if (clean := redaction.settings(written)) != written:
                 write_whole(OmegaConf.to_yaml(OmegaConf.create(clean)).encode(), path)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Keep the one-line error of a job that failed."""
+        """Keep and say the one-line error of a job that failed."""
         if job_return.status == JobStatus.FAILED and config.hydra.mode == RunMode.MULTIRUN:
             error = job_return._return_value
-            (Path(config.hydra.runtime.output_dir) / "error.txt").write_text(redaction.text(f"{error}\n"))
+            (Path(config.hydra.runtime.output_dir) / folders.ERROR).write_text(redaction.text(f"{error}\n"))
             log.error("Job %s failed: %s", config.hydra.job.num, (str(error) or type(error).__name__).splitlines()[0])
 
-    def finish(self) -> None:
-        """Gather the jobs into table, plots and report; exits with 1 when a job failed."""
+
+class _Run:
+    """A single run of this process: its folder is made, and ``hydra.run.dir`` is its name.
+
+    Args:
+        config: the composed configuration.
+
+    Raises:
+        ConfigError: the folder that the user names belongs to another run.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        place, settings = config.hydra.run, digests.of_run(config)
+        self.claim = folders.claim(Path(place.dir), folders.pattern_of(_written(place, "dir")) is None, settings)
+        _write_record(self.claim, settings)
+        with read_write(config.hydra):
+            place.dir = str(self.claim.folder)
+
+    def finish(self, stop: Stopped | None) -> State:
+        """Let go of the folder; ok: there is nothing to add to the exception that ends the run."""
+        folder = self.claim.folder
+        record = folders.read(folder)
+        if record and record.state == "running":  # it failed before it could say so
+            record.state = folders.ended(folder, is_stopped=stop is not None)
+            with contextlib.suppress(OSError):
+                record.write(folder)
+        if stop:
+            sys.stderr.write(f"stopped by {stop.signal}; what there is lies in {folder}\n")
+        self.claim.lock.release()
+        return "ok"
+
+
+class _Sweep:
+    """A sweep of this process: its folder is made or taken up, and ``hydra.sweep.dir`` is its name.
+
+    Args:
+        config: the composed configuration.
+
+    Raises:
+        ConfigError: the folder that the user names belongs to another run, or jobs would share one.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config, self.began = config, time.time()
+        place, settings = config.hydra.sweep, digests.of_sweep(config)
+        if (subdir := _written(place, "subdir")) != _SUBDIR:
+            raise ConfigError(f"hydra.sweep.subdir must be {_SUBDIR}, a folder for each job, got {subdir}")
+        self.is_repeatable = digests.is_repeatable(config)
+        resumes, pattern = config.resume and self.is_repeatable, folders.pattern_of(_written(place, "dir"))
+        claim = folders.take_up(pattern, settings) if resumes and pattern else None
+        claim = claim or folders.claim(Path(place.dir), pattern is None, settings)
+        self.folder, self.lock, earlier = claim
+        if earlier and not resumes:
+            raise ConfigError(f"{self.folder} holds an interrupted sweep, which does not go on: name another folder")
+        self.record, self.is_new = _write_record(claim, settings), earlier is None
+        if earlier:
+            (self.folder / track.UNTRACKED).unlink(missing_ok=True)
+            log.info(
+                "Going on with the sweep in %s: %d jobs are done; resume=false starts anew", self.folder, self.num_done
+            )
+        with read_write(config.hydra):
+            place.dir = str(self.folder)
+            # each job composes its configuration anew
+            config.hydra.overrides.hydra.append(track.override("hydra.sweep.dir", str(self.folder)))
+
+    @property
+    def num_done(self) -> int:
+        """The number of jobs with results."""
+        return sum(folders.metrics(job) is not None for job in folders.jobs(self.folder))
+
+    def track(self) -> None:
+        """Make the parent run in MLflow."""
+        self.tracker: Mlflow | None = instantiate(self.config.tracking) or None
+        if self.tracker is None:
+            return
+        try:
+            name = " ".join(self.config.hydra.overrides.task) or "sweep"
+            track.begin(self.tracker, self.folder, self.record, name, is_new=self.is_new)
+        except (LinkError, OSError) as exc:
+            log.warning("%s. The sweep goes on, and tries again at its end", exc)
+            (self.folder / track.UNTRACKED).write_text(redaction.text(f"{exc}\n"))
+
+    def finish(self, stop: Stopped | None) -> State:
+        """Gather the jobs into table, plots and report, then log them.
+
+        Args:
+            stop: the signal that ended the sweep before its time.
+
+        Returns:
+            failed: jobs failed, and each has told why. stopped: not all jobs ended, or there was none.
+        """
         from splitsem.workflows.summary import summarise
 
         redaction.clean(self.folder)
-        results = summarise(self.folder, time.time() - self.began)
-        failed = results.empty or (results["status"] != "ok").any()
-        if self.tracker and self.run_id:
-            self.tracker.log(
-                self.run_id, {"num_jobs": len(results)}, {}, [], [p for p in self.folder.iterdir() if p.is_file()]
-            )
-            self.tracker.end(self.run_id, not failed)
-        if failed:
-            sys.exit(1)
+        statuses: set[str] = set()
+        self.record.state = "stopped"
+        try:
+            results = summarise(self.folder, time.time() - self.began)
+            statuses |= set(results["status"]) if len(results) else set()
+            if not stop and "unfinished" not in statuses:
+                self.record.state = "ok" if statuses == {"ok"} else "failed"
+        finally:
+            self._log()
+            self.lock.release()
+        if self.record.state == "stopped":
+            self._say_stopped(stop)
+        return self.record.state if statuses else "stopped"
+
+    def _log(self) -> None:
+        try:
+            self.record.write(self.folder)
+            if self.tracker:
+                track.copy_sweep(self.tracker, self.folder)
+        except (LinkError, OSError) as exc:
+            log.warning("%s", track.told(exc, self.folder))
+
+    def _say_stopped(self, stop: Stopped | None) -> None:
+        of = f" of {_planned(self.config)}" if self.num_done else ""  # before a job, the points may not be known
+        by = f"stopped by {stop.signal}" if stop else "stopped"
+        goes_on = "the same command goes on" if self.is_repeatable else "its jobs are drawn at random: none goes on"
+        sys.stderr.write(f"{by} after {self.num_done}{of} jobs; {goes_on}\n")
 
 
-def _refuse_old_names(config: DictConfig) -> None:
+def _write_record(claim: Claim, settings: str) -> Record:
+    """The record of a run that begins, or goes on, in its folder."""
+    record = claim.earlier or Record(settings=settings, provenance=provenance())
+    record.state, record.tracked = "running", False
+    record.write(claim.folder)
+    return record
+
+
+def _written(place: DictConfig, name: str) -> str:
+    """A folder's name as it was written, with its interpolations."""
+    return str(OmegaConf.to_container(place, resolve=False)[name])  # type: ignore[index, call-overload]
+
+
+@contextlib.contextmanager
+def _exiting() -> Iterator[None]:
     try:
-        renamed.check_composed(config)
+        yield
     except (ConfigError, OmegaConfBaseException) as exc:
-        sys.exit(told(exc))  # Hydra makes a warning of a callback's exceptions
+        sys.exit(told(exc))
 
 
-def _check_place(config: DictConfig, folder: str) -> None:
-    """Make the folder of the results, without a secret in its name; ends the process where that cannot be."""
+def _refuse_secrets(config: DictConfig, folder: str) -> None:
+    """Raise ConfigError where the folder of the results would have a secret in its name."""
     redaction.learn(OmegaConf.to_container(config, resolve=False))
     names = str(folder)
     if "override_dirname" in str(OmegaConf.to_container(config.hydra.sweep, resolve=False)):
         names += " " + " ".join(config.hydra.overrides.task)
     if redaction.text(names) != names:
-        sys.exit(
+        raise ConfigError(
             f"the results' folder would have a secret in its name ({redaction.text(names)}): name it otherwise, or "
             "give the secret by the environment, e.g. tracking.uri='${oc.env:URI}'"
         )
-    try:
-        make_folder(folder)
-    except ConfigError as exc:
-        sys.exit(str(exc))
-    except OSError as exc:
-        sys.exit(f"cannot make the results' folder: {reason(exc)}; name another by hydra.run.dir or hydra.sweep.dir")
+
+
+def _planned(config: DictConfig) -> int:
+    """The number of jobs of a sweep."""
+    sweeper = config.hydra.sweeper
+    if "n_trials" in sweeper:
+        return int(sweeper.n_trials)
+    settings = {name: value for name, value in sweeper.items() if name != "_target_"}
+    basic: Any = Plugins.instance().class_name_to_class[sweeper["_target_"]](**settings)
+    overrides = OverridesParser.create().parse_overrides([*basic._parse_config(), *config.hydra.overrides.task])
+    return sum(len(batch) for batch in basic.split_arguments(overrides, None))
 
 
 def register() -> None:

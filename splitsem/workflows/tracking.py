@@ -1,13 +1,15 @@
 """Tracking: every run in MLflow, a sweep as a parent with a child a job. The run's folder stays the truth."""
 
+import contextlib
 import logging
 import os
+import re
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import filelock
 
@@ -16,10 +18,16 @@ from splitsem.errors import LinkError
 
 log = logging.getLogger(__name__)
 _VERSIONS = ("splitsem", "torch", "lightning", "hydra-core", "mlflow", "numpy")
+_PATIENCE_S = 120  # for other processes that write to the same file
+_CONNECT_S = 10
+_KEY = "splitsem.run"
+_QUIET = ("alembic", "mlflow", "urllib3.connectionpool")  # tell of tables made; what fails is said in one line here
+
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 
 class Mlflow:
-    """Writes runs to an MLflow store, each in a few batched calls.
+    """Writes runs to an MLflow store, each in a few batched calls. All methods raise LinkError, whatever goes wrong.
 
     Args:
         uri: tracking store; null takes ``MLFLOW_TRACKING_URI``, else an SQLite file under ``folder``.
@@ -31,36 +39,69 @@ class Mlflow:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "60")
         self.experiment = experiment
         self.folder = Path(folder).absolute()
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"
+        self._is_reached = False
 
     def open(self) -> str:
-        """The experiment's id; it is created once however many processes ask. Raises LinkError."""
+        """The experiment's id; it is created once however many processes ask."""
         from mlflow.exceptions import MlflowException
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with filelock.FileLock(self.folder / "experiment.lock"):
-                found = self._client().get_experiment_by_name(self.experiment)
-                if found is not None:
-                    return found.experiment_id
-                local = self.uri.startswith("sqlite")
-                place = (self.folder / "artifacts").as_uri() if local else None
-                return self._client().create_experiment(self.experiment, artifact_location=place)
-        except MlflowException as exc:
-            raise LinkError(
-                f"MLflow at {redaction.text(self.uri)} cannot be reached "
-                f"({redaction.text(str(exc)).splitlines()[0][:200]}); start it, name another with tracking.uri=..., "
-                "or go without by tracking=none"
-            ) from exc
+        with self._client() as client:
+            if (found := client.get_experiment_by_name(self.experiment)) is None:
+                place = (self.folder / "artifacts").as_uri() if self.uri.startswith("sqlite") else None
+                try:
+                    return client.create_experiment(self.experiment, artifact_location=place)
+                except MlflowException:
+                    if (found := client.get_experiment_by_name(self.experiment)) is None:
+                        raise  # else another process was first
+            return found.experiment_id
 
-    def start(self, experiment_id: str, name: str, parent: str | None = None) -> str:
-        """Begin a run, below ``parent`` if given; returns its id."""
-        tags = {"mlflow.runName": redaction.text(name), "mlflow.source.name": "run.py", **_provenance()}
+    def start(
+        self,
+        experiment_id: str,
+        name: str,
+        *,
+        key: str,
+        began_s: float | None = None,
+        tags: Mapping[str, str] | None = None,
+        parent: str | None = None,
+    ) -> str:
+        """Begin a run; returns its id.
+
+        Args:
+            experiment_id: see ``open``.
+            name: shown in the list of runs.
+            key: by which ``find`` finds the run.
+            began_s: Unix time, now if None.
+            tags: where the run comes from.
+            parent: id of the run that it is shown below.
+        """
+        own = {"mlflow.runName": redaction.text(name), "mlflow.source.name": "run.py", _KEY: key, **(tags or {})}
         if parent:
-            tags["mlflow.parentRunId"] = parent
-        return self._client().create_run(experiment_id, tags=tags).info.run_id
+            own["mlflow.parentRunId"] = parent
+        with self._client() as client:
+            return client.create_run(experiment_id, start_time=_ms(began_s or time.time()), tags=own).info.run_id
+
+    def find(self, experiment_id: str, key: str) -> str | None:
+        """The id of the run that was started with ``key``, if there is one."""
+        with self._client() as client:
+            found = client.search_runs([experiment_id], f"tags.`{_KEY}` = '{key}'", max_results=1)
+            return found[0].info.run_id if found else None
+
+    def has(self, run_id: str) -> bool:
+        """Whether this store knows the run, and nobody has removed it."""
+        from mlflow.exceptions import MlflowException
+
+        with self._client() as client:
+            try:
+                return client.get_run(run_id).info.lifecycle_stage == "active"
+            except MlflowException as exc:
+                if exc.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return False
+                raise
 
     def log(
         self,
@@ -69,35 +110,91 @@ class Mlflow:
         metrics: Mapping[str, Any],
         history: list[dict[str, float]],
         paths: Iterable[Path],
+        at_s: float | None = None,
     ) -> None:
-        """Copy a run's settings, numbers (text becomes tags), training curve and files into MLflow."""
+        """Copy a run's settings, numbers (text becomes tags), training curve and files into MLflow.
+
+        A second time, with the same ``at_s``, changes nothing.
+        """
         from mlflow.entities import Metric, Param, RunTag
 
-        now = int(time.time() * 1000)
+        now = _ms(at_s or time.time())
         numbers = [Metric(k, v, now, 0) for k, v in metrics.items() if isinstance(v, int | float)]
         numbers += [Metric(k, v, now, epoch) for epoch, row in enumerate(history) for k, v in row.items()]
         tags = [RunTag(k, redaction.text(str(v))) for k, v in metrics.items() if not isinstance(v, int | float)]
         settings = [Param(k, str(v)[:6000]) for k, v in redaction.settings(params).items()]
-        client = self._client()
-        for start in range(0, max(len(numbers), len(settings), 1), 100):
-            client.log_batch(
-                run_id, numbers[start : start + 100], settings[start : start + 100], tags if start == 0 else []
-            )
-        for path in paths:
-            if path.is_dir():
-                client.log_artifacts(run_id, str(path), path.name)
+        with self._client() as client:
+            for start in range(0, max(len(numbers), len(settings), 1), 100):
+                client.log_batch(
+                    run_id, numbers[start : start + 100], settings[start : start + 100], tags if start == 0 else []
+                )
+        with self._client(writes=False) as client:
+            for path in paths:
+                if path.is_dir():
+                    client.log_artifacts(run_id, str(path), path.name)
+                else:
+                    client.log_artifact(run_id, str(path))
+
+    def set_status(self, run_id: str, status: Status, at_s: float | None = None) -> None:
+        """Say how a run is; any status but RUNNING closes it."""
+        with self._client() as client:
+            if status == "RUNNING":
+                client.update_run(run_id, status)
             else:
-                client.log_artifact(run_id, str(path))
+                client.set_terminated(run_id, status, end_time=_ms(at_s or time.time()))
 
-    def end(self, run_id: str, ok: bool) -> None:
-        """Close a run as finished or failed."""
-        self._client().set_terminated(run_id, "FINISHED" if ok else "FAILED")
+    @contextlib.contextmanager
+    def _client(self, *, writes: bool = True) -> Iterator[Any]:
+        """MLflow's client; where the store is a file, no two processes write at the same time."""
+        try:
+            import mlflow
 
-    def _client(self) -> Any:
-        import mlflow
+            for name in _QUIET:
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+            if not self._is_reached:
+                self._reach()
+            client = mlflow.MlflowClient(self.uri)
+            with self._turn() if writes else contextlib.nullcontext():
+                yield client
+        # Stores, drivers, plug-ins and clouds raise exceptions of their own, and none of them may lose a result.
+        except Exception as exc:
+            log.debug("MLflow failed", exc_info=True)
+            raise LinkError(f"MLflow at {redaction.text(self.uri)} failed ({_reason(exc)})") from exc
 
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        return mlflow.MlflowClient(self.uri)
+    def _turn(self) -> contextlib.AbstractContextManager[object]:
+        if not self.uri.startswith("sqlite"):
+            return contextlib.nullcontext()
+        database = Path(re.sub(r"^sqlite[^/]*:///|\?.*", "", self.uri))
+        database.parent.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(f"{database}.lock", timeout=_PATIENCE_S)
+
+    def _reach(self) -> None:
+        """Connect to a database once before MLflow does: MLflow tries for minutes, and says nothing useful.
+
+        A new one gets its tables from one process at a time.
+        """
+        if re.match(r"(sqlite|postgresql|mysql|mssql)\b", self.uri):
+            import mlflow
+            import sqlalchemy
+
+            turn = self._turn()
+            patience = "timeout" if self.uri.startswith(("sqlite", "mssql")) else "connect_timeout"
+            engine = sqlalchemy.create_engine(
+                self.uri, poolclass=sqlalchemy.pool.NullPool, connect_args={patience: _CONNECT_S}
+            )
+            with engine.connect() as connection:
+                is_new = (
+                    not connection.dialect.has_table(connection, "experiments")
+                    or not connection.execute(
+                        sqlalchemy.text(
+                            "SELECT 1 FROM experiments LIMIT 1"
+                        )  # MLflow puts one there when all else is done
+                    ).first()
+                )
+            if is_new:
+                with turn:
+                    mlflow.MlflowClient(self.uri)
+        self._is_reached = True
 
 
 def versions() -> dict[str, str]:
@@ -111,14 +208,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _provenance() -> dict[str, str]:
-    """Tags that say which code made a run: git commit and package versions."""
+def provenance() -> dict[str, str]:
+    """Tags that say which code makes a run: git commit and package versions."""
     tags = {f"version.{package}": number for package, number in versions().items()}
     root = Path(__file__).parent
     try:
         tags["mlflow.source.git.commit"] = _git(root, "rev-parse", "HEAD")
         tags["git.dirty"] = str(bool(_git(root, "status", "--porcelain", "--untracked-files=no")))
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         tags["mlflow.source.git.commit"] = "not a git checkout"
     return tags
 
@@ -127,3 +224,17 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10
     ).stdout.strip()
+
+
+def _ms(time_s: float) -> int:
+    return int(time_s * 1000)
+
+
+def _reason(exc: BaseException) -> str:
+    """An exception in a few words; the deepest one of a chain knows best."""
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    first = next(iter(str(exc).splitlines()), "")
+    if isinstance(exc, ModuleNotFoundError):
+        first += ": install it with pip"
+    return redaction.text(f"{type(exc).__name__}: {first[:300]}" if first else type(exc).__name__)

@@ -1,0 +1,105 @@
+"""Sweeps that are stopped or killed go on where they were; those of the same second do not meet."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from tests.conftest import ENVIRONMENT, ROOT
+
+TOY = ("workflow=points", "workflow._target_=tests.unit.toy_job.counted", "workflow.objective=[score]")
+KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *TOY, *arguments, "-m"],
+        cwd=folder,
+        env=os.environ | ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def until_done(sweep: subprocess.Popen[str], folder: Path, num_jobs: int) -> None:
+    """Wait until so many jobs have results, whichever process has found them."""
+    while len(list(folder.glob("multirun/*/*/*/metrics.json"))) < num_jobs:
+        try:
+            sweep.wait(0.01)
+        except subprocess.TimeoutExpired:
+            continue
+        pytest.fail(sweep.communicate()[0])
+
+
+# MLflow's own store warns of SQLAlchemy 2.1 and leaves its connections to the garbage collector.
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("num_jobs", "stops"),
+    [
+        (6, [(3, TERM)]),
+        pytest.param(20, [(4, KILL), (9, TERM), (15, INT)], marks=pytest.mark.slow),
+        pytest.param(20, [(1, INT), (2, KILL), (19, TERM)], marks=pytest.mark.slow),
+    ],
+)
+def test_the_same_command_goes_on_with_a_sweep_that_was_stopped(num_jobs, stops, tmp_path):
+    command = (f"seed=range(0,{num_jobs})", "trainer.batch_size=7")
+    for after, number in stops:
+        sweep = start(tmp_path, *command)
+        until_done(sweep, tmp_path, after)
+        sweep.send_signal(number)
+        said = sweep.communicate(timeout=120)[0]
+        assert "Traceback" not in said
+        if number == KILL:
+            assert sweep.returncode == -KILL
+            continue
+        assert sweep.returncode == 128 + number
+        done = len(list(tmp_path.glob("multirun/*/*/*/metrics.json")))
+        last = f"stopped by {number.name} after {done} of {num_jobs} jobs; the same command goes on"
+        assert said.rstrip().splitlines()[-1] == last
+        (table,) = tmp_path.glob("multirun/*/*/results.csv")
+        assert pd.read_csv(table)["status"].value_counts()["ok"] == done
+        client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow/mlflow.db")
+        assert {run.info.status for run in client.search_runs(["1"])} <= {"FINISHED", "KILLED"}
+        assert "KILLED" in {run.info.status for run in client.search_runs(["1"]) if "num_jobs" not in run.data.params}
+    last_one = start(tmp_path, *command)
+    said = last_one.communicate(timeout=120)[0]
+    assert last_one.returncode == 0, said
+    assert "Going on with the sweep in" in said
+    assert "resume=false starts anew" in said
+    assert sorted(map(int, (tmp_path / "evaluated.txt").read_text().split())) == list(range(num_jobs))
+    (folder,) = tmp_path.glob("multirun/*/*")
+    results = pd.read_csv(folder / "results.csv")
+    assert results["score"].tolist() == [seed / 10 for seed in range(num_jobs)]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow/mlflow.db")
+    runs = client.search_runs(["1"])
+    (parent,) = [run.info.run_id for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(runs) == num_jobs + 1
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.tags.get("mlflow.parentRunId", parent) for run in runs} == {parent}
+
+
+def test_sweeps_and_runs_of_one_second_have_folders_of_their_own_and_a_finished_one_is_not_gone_on_with(tmp_path):
+    """The folders' names hold no seconds here, so that all of them meet."""
+    place = "hydra.sweep.dir='multirun/${now:%Y}/sweep'"
+    first = [start(tmp_path, "tracking=none", place, f"seed={seed},{seed + 1}") for seed in (0, 10, 20)]
+    said = [sweep.communicate(timeout=120)[0] for sweep in first]
+    assert [sweep.returncode for sweep in first] == [0] * 3, said
+    again = start(tmp_path, "tracking=none", place, "seed=0,1")
+    told = again.communicate(timeout=120)[0]
+    assert again.returncode == 0, told
+    found = {tuple(pd.read_csv(path)["score"]) for path in tmp_path.glob("multirun/*/*/results.csv")}
+    assert found == {(0.0, 0.1), (1.0, 1.1), (2.0, 2.1)}
+    assert {path.name for path in tmp_path.glob("multirun/*/*")} == {"sweep", "sweep-2", "sweep-3", "sweep-4"}
+
+
+def test_jobs_that_would_share_a_folder_are_refused(run_py):
+    done = run_py(*TOY, "tracking=none", "hydra.sweep.subdir=one", "seed=0,1", "-m")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "hydra.sweep.subdir must be ${hydra.job.num}, a folder for each job, got one"
