@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from splitsem.codecs.tensorwise import Identity
-from splitsem.remote.fallback import Retry
 from splitsem.remote.grpc.client import GrpcTail
 from splitsem.remote.grpc.connection import HEARTBEAT_S, Security
 from splitsem.remote.plan import Plan
+from splitsem.remote.retry import Retry
 from tests.integration import tail_server
 from tests.integration.hatchery import Hatched
 from tests.integration.network import INPUT_SHAPE, small_network, small_plan

@@ -11,10 +11,11 @@ import torch
 
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import LinkError
-from splitsem.remote.fallback import LocalFallback, Retry
+from splitsem.remote.fallback import LocalFallback
 from splitsem.remote.grpc import tail_pb2
 from splitsem.remote.grpc.frames import Frame, Reply
 from splitsem.remote.grpc.server import SERVICE
+from splitsem.remote.retry import Retry
 from splitsem.remote.tail_engine import TailEngine
 from tests.integration.network import output_of
 
