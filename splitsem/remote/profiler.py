@@ -57,7 +57,7 @@ class Profiler:
         if len(points) > len(self.engine.graph.points) or any(len(str(name)) > MAX_FIELD_CHARS for name in points):
             most = len(self.engine.graph.points)
             raise PayloadError(f"expected at most {most} split points, names of at most {MAX_FIELD_CHARS} characters")
-        names = [self.engine.graph.point(str(name)).name for name in points]
+        names = [self.engine.point(str(name)).name for name in points]
         names = list(dict.fromkeys(names)) or [point.name for point in self.engine.graph.points]
         if not 0 < budget_s < float("inf"):
             raise PayloadError(f"expected a budget of more than 0 s, got {budget_s}")

@@ -180,7 +180,7 @@ class TailEngine:
         if plan.probe_bytes() is not None:
             self.metrics.opened(True, self._num_tails())
             return plan.point  # nothing to keep: floods of such plans drive out no tail
-        point = self.graph.point(plan.point)
+        point = self.point(plan.point)
         key = hashlib.sha256(plan.to_json().encode()).hexdigest()[:16]
         with self._opening:
             with self._lock:
@@ -190,6 +190,11 @@ class TailEngine:
         self.metrics.opened(True, self._num_tails())
         log.debug("Agreed on %s with %s, answering %s", plan.point, plan.codec, plan.answer, extra={"session": key})
         return key
+
+    def point(self, name: str) -> SplitPoint:
+        """The network's point of this name. Raises SplitPointError, which repeats little of a name from afar."""
+        is_known = any(name == point.name for point in self.graph.points)
+        return self.graph.point(name if is_known else shown(name))
 
     def _made(self, plan: Plan, point: SplitPoint) -> _Session:
         decoder = self.coders[plan.codec] if self._is_answer(plan) else self.decoder(plan.codec)
