@@ -70,7 +70,7 @@ class Journal:
                 yield Answer(self.num_kept - 1, answer.payload, answer.server_s, answer.queue_s)
 
     def _keep(self, file: BinaryIO, frame_crc: int, answer: Answer) -> None:
-        body = bytes(answer.payload)  # type: ignore[arg-type]
+        body = bytes(answer.payload)
         file.write(_HEADER.pack(len(body), frame_crc, zlib.crc32(body), answer.server_s, answer.queue_s) + body)
         file.flush()
         self._end = file.tell()

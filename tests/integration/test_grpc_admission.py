@@ -1,4 +1,4 @@
-"""Clients that take places and give nothing: half-open calls, endless payloads, floods; health answers all the while."""
+"""Clients that take places and give nothing: half-open calls, endless payloads, floods; health answers meanwhile."""
 
 import dataclasses
 import itertools

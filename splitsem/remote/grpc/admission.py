@@ -19,6 +19,7 @@ from splitsem.remote.peer_text import shown
 from splitsem.remote.server_metrics import ServerMetrics
 
 MAX_WAITING = 64
+_LARGE_BYTES = 1 << 20
 FREE_METHODS = ("Info", "Check")  # they compute nothing, and must answer when all places are taken
 PLACED_METHODS = ("Stream",)  # they leave the room with their first message, as they take a place of their own
 
@@ -138,10 +139,11 @@ class Doors(grpc.ServerInterceptor):
     Args:
         room: where calls wait for their first message.
         calls: places for single requests at work.
+        has_garbage: set after a large request.
     """
 
-    def __init__(self, room: WaitingRoom, calls: Places) -> None:
-        self.room, self.calls = room, calls
+    def __init__(self, room: WaitingRoom, calls: Places, has_garbage: threading.Event) -> None:
+        self.room, self.calls, self.has_garbage = room, calls, has_garbage
 
     def intercept_service(self, continuation: Callable[..., Any], details: grpc.HandlerCallDetails) -> Any:
         """See grpc.ServerInterceptor."""
@@ -202,6 +204,8 @@ class Doors(grpc.ServerInterceptor):
             message = None
         finally:
             self.room.leave(context)
+        if message is not None and len(message) > _LARGE_BYTES:
+            self.has_garbage.set()
         try:
             if message is None:
                 raise PayloadError("expected a message, got none")

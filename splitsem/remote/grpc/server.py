@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import logging
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,7 @@ _SPARE_THREADS = 16  # for calls on their way in or out, and for health and Info
 _HANDSHAKE_S = 10.0  # TLS and the first bytes of HTTP/2
 _MAX_CONNECTIONS = 4096
 _MAX_CALLS_A_CONNECTION = 256
+_M_ARENA_MAX = -8  # of malloc.h
 _TICK_S, _SUMMARY_S = 1.0, 60.0
 
 
@@ -106,9 +108,10 @@ class GrpcServer(TailServer):
         num_threads = MAX_WAITING + self.limits.max_clients + num_calls + _SPARE_THREADS
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="tail")
         _allow_open_files(_MAX_CONNECTIONS + 256)
+        _share_arenas()
         self._server = grpc.server(
             self._pool,
-            interceptors=[*self.security.interceptors(), Doors(self.room, calls)],
+            interceptors=[*self.security.interceptors(), Doors(self.room, calls, self.streams.has_garbage)],
             options=self._options(),
         )
         services = {SERVICE: self._handlers(), health.SERVICE_NAME: {"Check": _unary(self._health.Check, *_HEALTH)}}
@@ -246,8 +249,14 @@ def _allow_open_files(num: int) -> None:
 
 def _give_memory_back() -> None:
     """Have glibc return what large payloads leave in its arenas; other C libraries do without."""
-    with contextlib.suppress(AttributeError):
+    with contextlib.suppress(AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _share_arenas() -> None:
+    """Have threads share glibc's arenas, one a core: of eight a core each would keep holes of large payloads."""
+    with contextlib.suppress(AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, max(2, os.cpu_count() or 2))
 
 
 def _version() -> str:
