@@ -5,6 +5,7 @@ import itertools
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import psutil
@@ -12,8 +13,10 @@ import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from splitsem.errors import LinkError
+from splitsem.errors import ConfigError, LinkError, PayloadError
 from splitsem.remote.grpc import tail_pb2
+from splitsem.remote.grpc.client import GrpcTail
+from splitsem.remote.grpc.connection import Security
 from splitsem.remote.grpc.frames import Frame, Reply
 from splitsem.remote.grpc.server import SERVICE
 from splitsem.remote.retry import Retry
@@ -170,3 +173,49 @@ def test_no_error_repeats_more_than_a_little_of_what_a_plan_says(server, field, 
             assert said.count("x") < 260
             assert "\x1b" not in said
             assert "\nERROR" not in said
+
+
+@pytest.fixture
+def hostile():
+    """A server that answers every frame by endless parts, and refuses every plan in its own way."""
+    pool = ThreadPoolExecutor(4)
+    server = grpc.server(pool)
+    sent = []
+
+    def parts(frames, _):
+        request_id = next(iter(frames)).request_id
+        for _ in range(100_000):
+            sent.append(1)
+            yield Reply(request_id, 0.0, 0.0, bytes(1 << 16), more=True)
+
+    def open_(request, context):
+        if "stage1" not in request.plan_json:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no\x1b[2J\r" + "x" * 5000)
+        return tail_pb2.OpenReply(session="s", max_window=8)
+
+    handlers = {
+        "Open": grpc.unary_unary_rpc_method_handler(
+            open_, tail_pb2.OpenRequest.FromString, tail_pb2.OpenReply.SerializeToString
+        ),
+        "Stream": grpc.stream_stream_rpc_method_handler(parts, Frame.from_bytes, Reply.to_bytes),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}", sent
+    server.stop(None).wait()
+    pool.shutdown(wait=False)
+
+
+def test_a_hostile_servers_answer_ends_at_the_edges_limit_and_its_words_are_few(hostile, plan):
+    address, sent = hostile
+    tail = GrpcTail(address, 8, ONCE, Security(), max_answer_bytes=1 << 20)
+    tail.open(plan)
+    with pytest.raises(PayloadError, match="at most 1048576 bytes"):
+        list(tail.stream([b"frame"]))
+    assert len(sent) < 1000
+    with pytest.raises(ConfigError) as refused:
+        tail.open(dataclasses.replace(plan, point="stem"))
+    assert len(str(refused.value)) < 1100
+    assert str(refused.value).isprintable()
+    tail.close()
