@@ -6,7 +6,7 @@ A transport carries bytes between a ``RemoteTail`` on the edge and a ``TailEngin
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -147,11 +147,13 @@ class RemoteTransport(ABC):
         target: ``host:port`` that the edge connects to.
         start: how the server comes to run before the edge connects.
         is_tunnelled: whether ssh can carry the frames.
+        is_server_over: tells when no server will come back, since the edge started it and it has ended.
     """
 
     target: str
     start: Start = Start()
     is_tunnelled: bool = True
+    is_server_over: Callable[[], bool] = staticmethod(lambda: False)
 
     @abstractmethod
     def edge_end(self) -> RemoteTail:

@@ -165,6 +165,9 @@ class GrpcTail(RemoteTail):
         security: TLS and token.
         heartbeat_s: see ``heartbeat_options``.
         max_answer_bytes: the longest answer that is taken from the server.
+
+    Attributes:
+        is_server_over: see RemoteTransport.
     """
 
     def __init__(
@@ -185,6 +188,7 @@ class GrpcTail(RemoteTail):
         most = ("grpc.max_receive_message_length", min(max(max_answer_bytes, CHUNK_BYTES) + 1024, (1 << 31) - 1))
         self._options = [*_OPTIONS, most, *heartbeat_options(heartbeat_s)]
         self._has_connected = False
+        self.is_server_over: Callable[[], bool] = lambda: False
         self._channel: grpc.Channel | None = None
         self._plan: Plan | None = None
         self._session = ""
@@ -344,7 +348,7 @@ class GrpcTail(RemoteTail):
                 f"{self.target}: {details}: raise transport.limits.max_payload_bytes at the server, or "
                 "transport.max_answer_bytes here"
             ) from exc
-        wait_s = patience.fail() if code in _WORTH_A_RETRY else None
+        wait_s = patience.fail() if code in _WORTH_A_RETRY and not self.is_server_over() else None
         why = ""
         if wait_s is None or patience.num_failures == 1:
             if wait_s is None and code in _OURS:

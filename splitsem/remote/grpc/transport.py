@@ -130,7 +130,9 @@ class Grpc(TrainingTransport):
 
     def edge_end(self) -> GrpcTail:
         """See RemoteTransport."""
-        return GrpcTail(*self._edge())
+        tail = GrpcTail(*self._edge())
+        tail.is_server_over = self.is_server_over
+        return tail
 
     def training_end(self) -> GrpcTrainingTail:
         """See TrainingTransport."""
