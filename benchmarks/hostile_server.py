@@ -140,12 +140,12 @@ class Target:
 
     def release(self) -> None:
         """Close what is open."""
-        for call in self.calls:
-            call.cancel()
-        for each in self.sockets:
-            each.close()
-        self.calls.clear()
-        self.sockets.clear()
+        with contextlib.suppress(IndexError):  # the attacks' threads may still add some
+            while True:
+                self.calls.popleft().cancel()
+        with contextlib.suppress(IndexError):
+            while True:
+                self.sockets.popleft().close()
 
 
 def garbage(target: Target) -> None:
