@@ -22,12 +22,12 @@ from torch import nn
 
 from splitsem.codecs.tensorwise import Identity
 from splitsem.models.cnn import StagedCnn
-from splitsem.remote.fallback import Retry
 from splitsem.remote.grpc.client import GrpcTail
 from splitsem.remote.grpc.connection import Security
 from splitsem.remote.grpc.server import GrpcServer
 from splitsem.remote.grpc.streams import Limits
 from splitsem.remote.plan import Plan, weights_digest
+from splitsem.remote.retry import Retry
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.split.graph import SplitGraph
 

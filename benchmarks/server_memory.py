@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from splitsem.codecs.tensorwise import Identity
-from splitsem.remote.fallback import Retry
 from splitsem.remote.grpc.client import GrpcTail
 from splitsem.remote.grpc.connection import Security
 from splitsem.remote.plan import Plan
+from splitsem.remote.retry import Retry
 
 ROOT = Path(__file__).parent.parent
 BAR_BYTES = 600e6

@@ -6,7 +6,7 @@ A transport carries bytes between a ``RemoteTail`` on the edge and a ``TailEngin
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from splitsem.codecs.codec import Codec
 from splitsem.codecs.fields import Payload
 from splitsem.cost.lut import Lut
 from splitsem.remote.plan import Plan, codec_label
+from splitsem.remote.retry import Retry
 from splitsem.remote.ssh_inventory import Start
 from splitsem.remote.tail_engine import TailEngine, contiguous
 from splitsem.split.cut import Cut
@@ -49,7 +50,7 @@ class Counters:
         frames_answered: frames answered by the server.
         retries: tries after a failed first try.
         reconnects: times that a broken stream was resumed.
-        fallback_frames: frames answered on the edge because the server was gone.
+        fallback_frames: frames answered on the edge while the server was away.
     """
 
     frames_sent: int = 0
@@ -76,7 +77,7 @@ class RemoteTail(ABC):
 
     Attributes:
         counters: what happened so far.
-        is_gone: whether the server is given up for good, and the edge answers frames itself.
+        is_gone: whether the server is away, and the edge answers frames itself.
     """
 
     counters: Counters
@@ -114,6 +115,10 @@ class RemoteTail(ABC):
     def close(self) -> None:
         """Close the connection; harmless when there is none."""
 
+    def hurry(self) -> Retry:
+        """Raise LinkError at the first failure from now on, where the transport can; returns how patient it was."""
+        return Retry()
+
 
 class TailServer(ABC):
     """The server's end of a transport: receives frames and gives them to a ``TailEngine``."""
@@ -142,11 +147,13 @@ class RemoteTransport(ABC):
         target: ``host:port`` that the edge connects to.
         start: how the server comes to run before the edge connects.
         is_tunnelled: whether ssh can carry the frames.
+        is_server_over: tells when no server will come back, since the edge started it and it has ended.
     """
 
     target: str
     start: Start = Start()
     is_tunnelled: bool = True
+    is_server_over: Callable[[], bool] = staticmethod(lambda: False)
 
     @abstractmethod
     def edge_end(self) -> RemoteTail:

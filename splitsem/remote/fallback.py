@@ -1,23 +1,23 @@
-"""LocalFallback answers on the edge when the server is gone for good; Retry says how long to try before that."""
+"""LocalFallback answers on the edge while the server is away."""
 
 import logging
-import random
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from math import isfinite
 
-from splitsem.errors import LinkError
+from splitsem.errors import LinkError, SplitSemError
 from splitsem.remote.ends import Answer, Profile, RemoteTail
 from splitsem.remote.plan import Plan
+from splitsem.remote.retry import Patience, Retry
 from splitsem.remote.tail_engine import TailEngine
 
 log = logging.getLogger(__name__)
 
 
 class LocalFallback(RemoteTail):
-    """Passes everything on to ``remote`` until its link is dead, and answers from ``engine`` from then on.
+    """Passes everything on to ``remote``; while its link is dead, answers from ``engine`` and looks for the server.
+
+    The search is as patient as ``remote`` was. When it ends without the server, ``engine`` answers for good.
 
     Args:
         remote: the tail to use as long as its server can be reached.
@@ -28,33 +28,43 @@ class LocalFallback(RemoteTail):
         self.remote, self.engine = remote, engine
         self.counters = remote.counters
         self.is_gone = False
+        self._retry: Retry = remote.hurry()
+        self._plan: Plan | None = None
         self._session = ""
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
 
     def open(self, plan: Plan) -> None:
         """See RemoteTail; an unreachable server is no error here."""
         self._session = self.engine.open(plan)
-        if self.is_gone:
-            return
+        with self._lock:
+            self._plan = plan
+            if self.is_gone:  # whoever looks for the server opens this plan there
+                return
         try:
             self.remote.open(plan)
         except LinkError as exc:
-            self._give_up(exc)
+            self._lose(exc)
 
     def stream(self, payloads: Iterable[bytes], window: int | None = None) -> Iterator[Answer]:
         """See RemoteTail; frames that the server did not answer are answered here, in order."""
         source = _Source(iter(payloads))
         number = 0
-        if not self.is_gone:
-            try:
-                for answer in self.remote.stream(source, window):
-                    source.answered()
-                    number += 1
-                    yield answer
+        while True:
+            if not self.is_gone:
+                try:
+                    for answer in self.remote.stream(source.unanswered(), window):
+                        source.answered()
+                        yield Answer(number, answer.payload, answer.server_s, answer.queue_s)
+                        number += 1
+                    return
+                except LinkError as exc:
+                    self._lose(exc)
+            payload = source.oldest()
+            if payload is None:
                 return
-            except LinkError as exc:
-                self._give_up(exc)
-        for payload in source.rest():
             output, server_s = self.engine.answer(self._session, payload)
+            source.answered()
             self.counters.fallback_frames += 1
             yield Answer(number, output, server_s, 0.0)
             number += 1
@@ -75,69 +85,82 @@ class LocalFallback(RemoteTail):
 
     def close(self) -> None:
         """See RemoteTail."""
+        self._closed.set()
         self.remote.close()
 
-    def _give_up(self, exc: LinkError) -> None:
-        log.warning("Going on without the server: %s", exc)
+    def _lose(self, exc: LinkError) -> None:
+        log.warning("Going on without the server while it is away: %s", exc)
         self.is_gone = True
+        self.remote.close()
+        self._closed.clear()
+        threading.Thread(target=self._look_for_it, daemon=True, name="look-for-server").start()
+
+    def _look_for_it(self) -> None:
+        """Open the plan at the server again and again, until that works or patience ends."""
+        patience = Patience(self._retry)
+        while (wait_s := patience.fail()) is not None and not self._closed.wait(wait_s):
+            plan = self._plan
+            assert plan is not None  # something was opened, or nothing could be lost
+            try:
+                self.remote.open(plan)
+            except LinkError:
+                continue
+            except SplitSemError as exc:
+                log.warning("The server is back, but not of use: %s", exc)
+                break
+            with self._lock:
+                if plan is self._plan and not self._closed.is_set():
+                    log.warning("The server is back after %d tries", patience.num_failures)
+                    self.is_gone = False
+                    return
+            patience.renew()
+        if not self._closed.is_set():
+            log.warning("Going on without the server for good")
         self.remote.close()
 
 
 class _Source:
-    """The payloads as one iterator for two readers: first the remote tail's thread, then the edge, by ``rest``."""
+    """The payloads, kept until their answers, for one reader at a time: the remote tail's thread, or the edge."""
 
     def __init__(self, payloads: Iterator[bytes]) -> None:
         self._payloads = payloads
-        self._unanswered: deque[bytes] = deque()
+        self._waiting: deque[bytes] = deque()
+        self._num_answered = 0
+        self._reader = 0
         self._lock = threading.Lock()
-        self._taken_over = False
 
-    def __iter__(self) -> "_Source":
-        return self
-
-    def __next__(self) -> bytes:
+    def unanswered(self) -> Iterator[bytes]:
+        """Every payload from the oldest without an answer on; ends when another reader begins."""
         with self._lock:
-            if self._taken_over:
-                raise StopIteration
-            self._unanswered.append(next(self._payloads))
-            return self._unanswered[-1]
+            self._reader += 1
+            mine, number = self._reader, self._num_answered
+        return self._from(number, mine)
+
+    def oldest(self) -> bytes | None:
+        """The oldest payload without an answer, drawn if necessary; None when there is none left."""
+        with self._lock:
+            self._reader += 1
+            return self._at(self._num_answered)
 
     def answered(self) -> None:
         """Note the answer to the oldest drawn payload."""
         with self._lock:
-            self._unanswered.popleft()
+            self._waiting.popleft()
+            self._num_answered += 1
 
-    def rest(self) -> Iterator[bytes]:
-        """The drawn payloads without an answer, then the undrawn payloads."""
-        with self._lock:
-            self._taken_over = True
-        yield from self._unanswered
-        yield from self._payloads
+    def _from(self, number: int, mine: int) -> Iterator[bytes]:
+        while True:
+            with self._lock:
+                payload = self._at(number) if mine == self._reader else None
+            if payload is None:
+                return
+            yield payload
+            number += 1
 
-
-@dataclass(frozen=True)
-class Retry:
-    """Exponential backoff with full jitter: before retry k (from 0) wait a uniform time up to ``first_s · 2^k``.
-
-    Attributes:
-        retries: further tries after a failed first try, without an answer in between; 0: a single try.
-        first_s: longest wait before the first retry.
-        most_s: longest wait before any retry.
-        deadline_s: longest wait for an answer before the link counts as broken.
-    """
-
-    retries: int = 6
-    first_s: float = 0.1
-    most_s: float = 5.0
-    deadline_s: float = 30.0
-
-    def __post_init__(self) -> None:
-        if self.retries < 0:
-            raise ValueError(f"retries must not be negative, got {self.retries}")
-        for name in ("first_s", "most_s", "deadline_s"):
-            if not (isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
-
-    def wait_s(self, retry: int) -> float:
-        """Seconds to wait before this retry, drawn anew at each call."""
-        return random.uniform(0, min(self.most_s, self.first_s * 2.0 ** min(retry, 60)))
+    def _at(self, number: int) -> bytes | None:
+        if number - self._num_answered == len(self._waiting):
+            payload = next(self._payloads, None)
+            if payload is None:
+                return None
+            self._waiting.append(payload)
+        return self._waiting[number - self._num_answered]

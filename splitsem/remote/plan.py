@@ -13,11 +13,14 @@ from splitsem.codecs.codec import Codec
 from splitsem.codecs.tensorwise import TensorwiseCodec
 from splitsem.errors import ConfigError
 from splitsem.json_files import decode
+from splitsem.remote.peer_text import shown
 from splitsem.tasks.task import Task
 from splitsem.training.optimiser import OptimiserSettings
 
 PROTOCOL_VERSION = 2
 MAX_PROBE_BYTES = 64 << 20
+MAX_PLAN_BYTES = 16 << 10
+MAX_FIELD_CHARS = 1024
 _PROBE = "@probe/"
 
 
@@ -72,12 +75,7 @@ class Plan:
 
     def probe_bytes(self) -> int | None:
         """Size of the answers to probes; None for a plan of real frames. Raises ConfigError beyond the limit."""
-        if not self.is_of_probes:
-            return None
-        text = self.point.removeprefix(_PROBE)
-        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= MAX_PROBE_BYTES):
-            raise ConfigError(f"expected probes answered by 0…{MAX_PROBE_BYTES} bytes, got {text[:32]!r}")
-        return int(text)
+        return probe_bytes(self.point)
 
     def to_json(self) -> str:
         """The plan as one line of JSON; equal plans give equal lines."""
@@ -85,15 +83,33 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read what ``to_json`` wrote. Raises ConfigError unless the text has exactly a plan's fields."""
+        """Read what ``to_json`` wrote. Raises ConfigError unless the text has exactly a plan's fields.
+
+        A plan has at most ``MAX_PLAN_BYTES``, and each of its texts at most ``MAX_FIELD_CHARS`` printable characters.
+        """
         expected = [field.name for field in fields(cls)]
         try:
+            if len(text) > MAX_PLAN_BYTES:
+                raise ValueError(f"it has {len(text)} bytes, a plan at most {MAX_PLAN_BYTES}")
             facts = decode(text, dict[str, Any])
             if facts.keys() != set(expected):
                 raise ValueError(f"it must have {', '.join(expected)}: do both ends run the same splitsem?")
+            for name, value in facts.items():
+                if isinstance(value, str) and not (len(value) <= MAX_FIELD_CHARS and value.isprintable()):
+                    raise ValueError(f"{name} must be at most {MAX_FIELD_CHARS} printable characters")
             return msgspec.convert(facts, cls)
         except ValueError as exc:
-            raise ConfigError(f"expected a plan as JSON, got something else: {exc}") from exc
+            raise ConfigError(f"expected a plan as JSON, got something else: {shown(exc)}") from exc
+
+
+def probe_bytes(point: str) -> int | None:
+    """Size of the answers to probes at this "point"; None for a point of a network. Raises ConfigError."""
+    if not point.startswith(_PROBE):
+        return None
+    text = point.removeprefix(_PROBE)
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= MAX_PROBE_BYTES):
+        raise ConfigError(f"expected probes answered by 0…{MAX_PROBE_BYTES} bytes, got {shown(text, 32)!r}")
+    return int(text)
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -172,11 +188,12 @@ class TrainingPlan(Plan):
         """
         kinds = {type(codec).__name__: type(codec) for codec in builtin_decoders()}
         if self.gradient_codec not in kinds:
-            raise ConfigError(f"gradients travel by one of {', '.join(kinds)}, got {self.gradient_codec!r}")
+            raise ConfigError(f"gradients travel by one of {', '.join(kinds)}, got {shown(self.gradient_codec)!r}")
         try:
             return kinds[self.gradient_codec](**json.loads(self.gradient_settings))
         except (TypeError, ValueError, RecursionError) as exc:
-            raise ConfigError(f"gradient codec {self.gradient_codec} with {self.gradient_settings}: {exc}") from exc
+            settings = shown(self.gradient_settings)
+            raise ConfigError(f"gradient codec {self.gradient_codec} with {settings}: {shown(exc)}") from exc
 
 
 def task_name(task: Task) -> str:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from splitsem.cost.lut import Lut, measure_lut
 from splitsem.errors import BusyError, PayloadError
 from splitsem.remote.ends import Profile
+from splitsem.remote.plan import MAX_FIELD_CHARS, probe_bytes
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.split.half import Half
 
@@ -53,7 +54,10 @@ class Profiler:
         ``is_wanted`` returns False. Raises SplitPointError (no such point), PayloadError (a payload, budget or pause
         that makes no sense), SessionError (no such session) and BusyError.
         """
-        names = [self.engine.graph.point(str(name)).name for name in points]
+        if len(points) > len(self.engine.graph.points) or any(len(str(name)) > MAX_FIELD_CHARS for name in points):
+            most = len(self.engine.graph.points)
+            raise PayloadError(f"expected at most {most} split points, names of at most {MAX_FIELD_CHARS} characters")
+        names = [self.engine.point(str(name)).name for name in points]
         names = list(dict.fromkeys(names)) or [point.name for point in self.engine.graph.points]
         if not 0 < budget_s < float("inf"):
             raise PayloadError(f"expected a budget of more than 0 s, got {budget_s}")
@@ -92,9 +96,9 @@ class Profiler:
         """Median seconds of answering a payload of this size in this session after about such a pause."""
         key = (session, len(payload), math.frexp(pause_s)[1])
         if key not in self._answers:
-            chosen, num_answered = self.engine.session(session), self.engine.num_answered
-            if chosen.probe_bytes is not None:
+            if probe_bytes(session) is not None:
                 raise PayloadError("expected a payload of a real plan, got one of probes")
+            chosen, num_answered = self.engine.session(session), self.engine.num_answered
             times_s: list[float] = []
             end = time.perf_counter() + budget_s
             while len(times_s) < _MAX_REPEATS and (len(times_s) < 3 or time.perf_counter() < end):

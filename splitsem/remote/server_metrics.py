@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from splitsem.errors import PayloadError, SessionError
 
+REFUSALS = ("half_open", "no_place", "idle", "deaf", "memory")  # why a client's call was cut or turned away
 STAGES = ("queue", "decode", "tail", "encode", "train")
 _BUCKETS_S = [factor * 10.0**power for power in range(-5, 1) for factor in (1, 3)]
 _OUTCOMES = {PayloadError: "bad_frame", SessionError: "unknown_session"}
@@ -32,6 +33,7 @@ class ServerMetrics:
 
     Attributes:
         registry: holds all of these metrics, and the process's memory, time and files (Linux).
+        num_refused: calls cut or turned away so far, by reason.
     """
 
     def __init__(self) -> None:
@@ -39,6 +41,9 @@ class ServerMetrics:
         self._frames = self._by_outcome("splitsem_requests", "Frames computed, by outcome")
         self._trainings = self._by_outcome("splitsem_training_requests", "Requests of split training, by outcome")
         self._plans = Counter("splitsem_plans", "Plans that clients opened", ["outcome"], registry=self.registry)
+        refused = Counter("splitsem_refused", "Calls cut or turned away, by reason", ["reason"], registry=self.registry)
+        self._refused = {reason: refused.labels(reason) for reason in REFUSALS}
+        self.num_refused = dict.fromkeys(REFUSALS, 0)
         self._received = Counter("splitsem_received_bytes", "Bytes of payloads", registry=self.registry)
         self._sent = Counter("splitsem_sent_bytes", "Bytes of answers", registry=self.registry)
         stage_s = Histogram(
@@ -68,6 +73,11 @@ class ServerMetrics:
         """Count a plan that a client opened."""
         self._plans.labels("agreed" if is_agreed else "refused").inc()
         self._tails.set(num_tails)
+
+    def refused(self, reason: str) -> None:
+        """Count a call that was cut or turned away for one of ``REFUSALS``."""
+        self._refused[reason].inc()
+        self.num_refused[reason] += 1
 
     def request(self, num_bytes: int, queue_s: float) -> "Request":
         """Begin to count a frame of ``num_bytes`` bytes that waited ``queue_s``."""

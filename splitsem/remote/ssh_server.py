@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from splitsem.errors import ConfigError, LinkError, SplitSemError
 from splitsem.json_files import decode
+from splitsem.remote.peer_text import shown
 from splitsem.remote.ssh_inventory import NO_FOLDER, NO_PYTHON, Host, serve_command, tunnel_command
 
 PROTOCOL_VERSION = 1
@@ -99,6 +100,7 @@ def explain(host: Host, returncode: int, lines: Sequence[str]) -> SplitSemError:
 
 
 log = logging.getLogger(__name__)
+_MOST_SAID = 1000  # characters of a line of the other machine's
 _STOP_S = 20.0  # longer than the server's own grace
 _WILDCARDS = ("0.0.0.0", "[::]")
 
@@ -229,7 +231,7 @@ class SshServer:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_STOP_S, stdin=subprocess.DEVNULL)
             if done.returncode == 0:
                 return f"127.0.0.1:{local_port}"
-        raise LinkError(f"host {self.host.name}: no tunnel: {done.stderr.strip() or 'ssh said nothing'}")
+        raise LinkError(f"host {self.host.name}: no tunnel: {shown(done.stderr.strip()) or 'ssh said nothing'}")
 
     def _send(self, data: bytes) -> None:
         assert self._process.stdin is not None
@@ -252,7 +254,7 @@ class SshServer:
         if facts is None:
             raise self._trouble()
         if name not in facts:
-            raise LinkError(f"host {self.host.name}: expected a message about {name}, got {sorted(facts)}")
+            raise LinkError(f"host {self.host.name}: expected a message about {name}, got {shown(sorted(facts))}")
         return facts
 
     def _trouble(self) -> SplitSemError:
@@ -283,7 +285,7 @@ class SshServer:
     def _note(self, stderr: IO[bytes]) -> None:
         with stderr:
             while line := stderr.readline(MAX_LINE_BYTES):
-                text = line.decode(errors="replace").rstrip()
+                text = shown(line.decode(errors="replace").rstrip(), _MOST_SAID)
                 self._said.append(text)
                 log.debug("%s: %s", self.host.name, text)
 

@@ -16,7 +16,8 @@ from splitsem.codecs.codec import Codec, Tensors
 from splitsem.codecs.fields import Payload, Pieces
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError, PayloadError, SessionError
-from splitsem.remote.plan import MAX_PROBE_BYTES, Plan, builtin_decoders, codec_label
+from splitsem.remote.peer_text import shown
+from splitsem.remote.plan import MAX_PROBE_BYTES, Plan, builtin_decoders, codec_label, probe_bytes
 from splitsem.remote.server_metrics import ServerMetrics
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
@@ -106,9 +107,12 @@ log = logging.getLogger(__name__)
 class _Session(NamedTuple):
     point: SplitPoint
     tail: Callable[..., Tensor]
-    probe_bytes: int | None  # size of the answers in a session of probes, see Plan.probe
     decoder: Codec | AnswerCoder
     coder: AnswerCoder | None  # None: the result stays here
+    plan: Plan
+
+
+_RAW_FACTOR, _HEADER_BYTES = 2, 64 << 10  # a payload may be so much larger than the raw tensors, and has headers
 
 
 class TailEngine:
@@ -123,7 +127,7 @@ class TailEngine:
             tail answers from that tail.
         coders: of answers, beyond that of all values of the output.
         max_sessions: tails kept; the tail unused for longest makes room, and its users open their plan again.
-        max_batch: the most samples in one payload.
+        max_batch: the most samples in one payload; also bounds its bytes, see ``most_payload_bytes``.
         micro_batch: samples of several clients' frames that may run together, see ``Batcher``; 1 runs each frame alone.
 
     Attributes:
@@ -157,7 +161,9 @@ class TailEngine:
         self.coders = {coder.name: coder for coder in (*coders, raw)}
         self._identity = Identity()
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._has_answered: set[str] = set()
         self._lock = threading.Lock()
+        self._opening = threading.Lock()  # making a tail takes a while, in which frames are answered
         self.num_answered = 0
         self.metrics = ServerMetrics()
 
@@ -171,24 +177,55 @@ class TailEngine:
         if lines:
             self.metrics.opened(False, self._num_tails())
             raise ConfigError("\n".join(lines))
-        probe_bytes = plan.probe_bytes()
-        point = self.graph.point(plan.point if probe_bytes is None else "output")
+        if plan.probe_bytes() is not None:
+            self.metrics.opened(True, self._num_tails())
+            return plan.point  # nothing to keep: floods of such plans drive out no tail
+        point = self.point(plan.point)
         key = hashlib.sha256(plan.to_json().encode()).hexdigest()[:16]
-        with self._lock:
-            if key not in self._sessions:
-                decoder = self.coders[plan.codec] if self._is_answer(plan) else self.decoder(plan.codec)
-                own_tail = decoder.tail if isinstance(decoder, Codec) and probe_bytes is None else None
-                tail = self.graph.cut(point).with_tail(own_tail).tail
-                is_shared = self.micro_batch > 1 and point.is_batched
-                runs = Batcher(tail, self.micro_batch) if is_shared else tail
-                coder = self.coders[plan.answer] if plan.answer else None
-                self._sessions[key] = _Session(point, runs, probe_bytes, decoder, coder)
-                if len(self._sessions) > self.max_sessions:
-                    self._sessions.popitem(last=False)
+        with self._opening:
+            with self._lock:
+                is_known = key in self._sessions
+            if not is_known:
+                self._keep(key, self._made(plan, point))
         self.metrics.opened(True, self._num_tails())
-        answer = plan.answer or "nothing, the results stay here"
-        log.info("Agreed on %s with %s, answering %s", plan.point, plan.codec, answer, extra={"session": key})
+        log.debug("Agreed on %s with %s, answering %s", plan.point, plan.codec, plan.answer, extra={"session": key})
         return key
+
+    def point(self, name: str) -> SplitPoint:
+        """The network's point of this name. Raises SplitPointError, which repeats little of a name from afar."""
+        is_known = any(name == point.name for point in self.graph.points)
+        return self.graph.point(name if is_known else shown(name))
+
+    def _made(self, plan: Plan, point: SplitPoint) -> _Session:
+        decoder = self.coders[plan.codec] if self._is_answer(plan) else self.decoder(plan.codec)
+        coder = self.coders[plan.answer] if plan.answer else None
+        tail = self.graph.cut(point).with_tail(decoder.tail if isinstance(decoder, Codec) else None).tail
+        is_shared = self.micro_batch > 1 and point.is_batched
+        return _Session(point, Batcher(tail, self.micro_batch) if is_shared else tail, decoder, coder, plan)
+
+    def _keep(self, key: str, session: _Session) -> None:
+        """Keep a session; in a full engine, one that never answered a frame makes room first, then the longest idle."""
+        with self._lock:
+            if len(self._sessions) >= self.max_sessions:
+                idle = next((known for known in self._sessions if known not in self._has_answered), None)
+                leaving = idle or next(iter(self._sessions))
+                del self._sessions[leaving]
+                self._has_answered.discard(leaving)
+            self._sessions[key] = session
+
+    def most_payload_bytes(self, session: str | None = None) -> int:
+        """The most bytes that a payload of this session can need; None: of any session.
+
+        ``2 · raw bytes of the crossing tensors · max_batch`` and 64 KiB for headers; probes have ``MAX_PROBE_BYTES``.
+        Raises SessionError.
+        """
+        if session is None:
+            largest = max(self.graph.points, key=lambda point: point.raw_bytes)
+            return max(MAX_PROBE_BYTES, self._most_bytes(largest))
+        return MAX_PROBE_BYTES if probe_bytes(session) is not None else self._most_bytes(self.session(session).point)
+
+    def _most_bytes(self, point: SplitPoint) -> int:
+        return _RAW_FACTOR * point.raw_bytes * (self.max_batch if point.is_batched else 1) + _HEADER_BYTES
 
     def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> tuple[bytes | memoryview, float]:
         """What the plan's coder makes of the tail's output for one payload, and the seconds that all of it took.
@@ -199,14 +236,14 @@ class TailEngine:
         Raises SessionError when the session is not open here, PayloadError when the payload is damaged or does not
         fit the session's split point.
         """
-        with self._lock:
-            known = self._sessions.get(session)
-        if known is not None and known.probe_bytes is not None:
-            return _zeros()[: known.probe_bytes], 0.0
+        if (num_zeros := probe_bytes(session)) is not None:
+            return _zeros()[:num_zeros], 0.0
         with self.metrics.request(len(payload), queue_s) as request:
             answer = self.compute(self.session(session), payload, request.over)
         with self._lock:
             self.num_answered += 1
+            if session in self._sessions:
+                self._has_answered.add(session)
         return answer, request.server_s
 
     def compute(self, chosen: _Session, payload: Payload, over: Callable[..., object]) -> bytes:
@@ -226,15 +263,14 @@ class TailEngine:
         return answer
 
     def _num_tails(self) -> int:
-        """Number of sessions that hold a tail; sessions of probes hold none."""
         with self._lock:
-            return sum(session.probe_bytes is None for session in self._sessions.values())
+            return len(self._sessions)
 
     def session(self, key: str) -> _Session:
         """The session of this key, marked as just used. Raises SessionError."""
         with self._lock:
             if key not in self._sessions:
-                raise SessionError(f"session {key[:32]!r} is not open on this server: open its plan again")
+                raise SessionError(f"session {shown(key, 32)!r} is not open on this server: open its plan again")
             self._sessions.move_to_end(key)
             return self._sessions[key]
 
@@ -255,18 +291,18 @@ class TailEngine:
         if plan.is_without_network:
             remedies = {name: remedy for name, remedy in remedies.items() if name.endswith("_version")}
         lines = [
-            f"{name}: the server has {getattr(self.offer, name)}, the edge {getattr(plan, name)}; {remedy}"
+            f"{name}: the server has {getattr(self.offer, name)}, the edge {shown(getattr(plan, name))}; {remedy}"
             for name, remedy in remedies.items()
             if getattr(self.offer, name) != getattr(plan, name)
         ]
         if not (plan.codec in self.codec_labels or self._is_answer(plan) or plan.is_of_probes):
             lines.append(
-                f"codec: the server reads {', '.join(self.codec_labels)}, the edge sends {plan.codec}; "
+                f"codec: the server reads {', '.join(self.codec_labels)}, the edge sends {shown(plan.codec)}; "
                 "start the server with the same codec="
             )
         if plan.answer and plan.answer not in self.coders:
             lines.append(
-                f"answer: the server answers {' or '.join(self.coders)}, the edge needs {plan.answer}; "
+                f"answer: the server answers {' or '.join(self.coders)}, the edge needs {shown(plan.answer)}; "
                 "give both ends the same task= and answer="
             )
         return lines

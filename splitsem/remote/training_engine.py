@@ -141,6 +141,7 @@ class CommonTails:
 
 _COPIES = 6  # of a tail's weights: weights, gradients, two moments of AdamW, kept weights, weights being sent
 WEIGHTS_PART_BYTES = 64 << 20
+_LEAST_REQUEST_BYTES, _MOST_REQUEST_BYTES = 64 << 20, 1 << 30
 
 
 @dataclass(frozen=True)
@@ -263,6 +264,14 @@ class TrainingEngine:
             session.reply = reply, counted.server_s
             session.num_requests += 1
             return session.reply
+
+    def most_request_bytes(self) -> int:
+        """The most bytes that a request of training can need: features and labels of ``max_batch`` samples.
+
+        ``4 · raw bytes of the largest cut · max_batch``, but at least 64 MiB and at most 1 GiB.
+        """
+        largest = max(point.raw_bytes for point in self.engine.graph.points)
+        return min(max(4 * largest * self.limits.max_batch, _LEAST_REQUEST_BYTES), _MOST_REQUEST_BYTES)
 
     def num_sessions(self) -> int:
         """Clients that train at this moment."""

@@ -20,6 +20,7 @@ from splitsem.pipeline import Answering
 from splitsem.remote.ends import Counters, EdgeEnd, RemoteTail, RemoteTransport
 from splitsem.remote.fallback import LocalFallback
 from splitsem.remote.grpc.connection import host_port, is_loopback
+from splitsem.remote.journal import Journal
 from splitsem.remote.plan import Plan, weights_digest
 from splitsem.report.run_figures import run_breakdown
 from splitsem.scoring import Scored, score_samples
@@ -155,6 +156,7 @@ def _check_window(window: int, metrics: Mapping[str, float]) -> None:
 def _measure(cfg: DictConfig, network: Network, ends: _Ends, plans: list[Plan], remote: RemoteTail) -> _Measured:
     """The pace with all stages at work, the score through the link, then the times of frames that travel alone."""
     asks = ends.timed.coder is ends.scored.coder  # else the paced frames' results stay on the server
+    asks = asks and cfg.workflow.answers is None  # which keeps the scored frames' answers, and not the paced frames'
     end, samples = ends.timed.fresh(), _samples(cfg, network, cfg.workflow.num_samples)
     ready = [x for x, _ in islice(samples, cfg.workflow.num_paced)]  # loading and scoring take no part in the pace
     frames = chain(ready, (x for x, _ in samples)) if asks else iter(ready)
@@ -183,10 +185,13 @@ def _measure(cfg: DictConfig, network: Network, ends: _Ends, plans: list[Plan], 
 
 
 def _asked(cfg: DictConfig, network: Network, end: EdgeEnd, plan: Plan, remote: RemoteTail) -> Iterator[Tensor | None]:
-    """The results of frames whose plan asks for them."""
+    """The results of frames whose plan asks for them; where answers are kept, from those and the rest of the frames."""
     remote.open(plan)
-    samples = _samples(cfg, network, cfg.workflow.num_samples)
-    yield from map(end.result, remote.stream(end.payload(x) for x, _ in samples))
+    payloads = (end.payload(x) for x, _ in _samples(cfg, network, cfg.workflow.num_samples))
+    path = cfg.workflow.answers
+    yield from map(
+        end.result, remote.stream(payloads) if path is None else Journal(path, plan).stream(remote, payloads)
+    )
 
 
 def _there(result: Tensor | None) -> Tensor:

@@ -66,9 +66,10 @@ def measure(remote: RemoteTail, plan: Plan, end: EdgeEnd, samples: list[Tensor],
     down_bps = _probe_down(remote, plan, answer_bytes)
     remote.open(plan)
     server_s = _ask_server(remote, plan, end.fresh().payload(samples[0]), idle_s)
+    is_measured = not remote.is_gone and remote.counters.fallback_frames == before.fallback_frames
     for name in ("frames_sent", "frames_answered", "fallback_frames"):  # probes are no frames
         setattr(remote.counters, name, getattr(before, name))
-    link = None if remote.is_gone else ProbedLink(probes, energy_j_per_bit, down_bps, paced)
+    link = ProbedLink(probes, energy_j_per_bit, down_bps, paced) if is_measured else None
     return Known(edge | {"answer_decode_s": answer_decode_s}, server_s, link)
 
 

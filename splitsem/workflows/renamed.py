@@ -36,6 +36,7 @@ OPTIONS: dict[str, dict[str, str]] = {
 """Options of the configuration's groups, and what is given in their place."""
 
 CLASSES = {
+    "splitsem.remote.fallback.Retry": "splitsem.remote.retry.Retry",
     "splitsem.device.Device": "splitsem.placement.Placement",
     "splitsem.transport.measured.MeasuredLink": "splitsem.links.probed.ProbedLink",
     "splitsem.links.probed.MeasuredLink": "splitsem.links.probed.ProbedLink",
@@ -93,7 +94,7 @@ MODULES = {
     "splitsem.transport.measured": "splitsem.links.probed",
     "splitsem.transport.plan": "splitsem.remote.plan",
     "splitsem.transport.remote": "splitsem.remote.ends",
-    "splitsem.transport.retry": "splitsem.remote.fallback",
+    "splitsem.transport.retry": "splitsem.remote.retry",
     "splitsem.transport.udp": "splitsem.remote.udp",
     "splitsem.transport": "splitsem.links",
     "splitsem.workflows.codec": "splitsem.workflows.learned_codec",

@@ -30,6 +30,8 @@ Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 RULES: dict[str, Any] = {
     "seed": Seed,
     "cache_dir": str,
+    "resume": bool,
+    "folder": str,
     "split.point": str | int | None,
     "split.index": Whole | None,
     "split.granularity": Literal["layer", "op"],
@@ -55,6 +57,8 @@ RULES: dict[str, Any] = {
     "workflow.num_probes": Count,
     "workflow.num_timed": Count,
     "workflow.num_paced": Count,
+    "workflow.answers": str | None,
+    "workflow.is_tracked": bool,
     "workflow.fallback": Literal["local"] | None,
     "workflow.energy_j_per_bit": Amount,
     "workflow.budget_s": Above,

@@ -44,6 +44,7 @@ def server_for(cfg: DictConfig, transport: RemoteTransport, host: Host | None, n
     began = time.perf_counter()
     server, is_new = _server(cfg, host, network)
     transport.target = server.target
+    transport.is_server_over = lambda: not server.is_running
     try:
         yield {"start_s": time.perf_counter() - began if is_new else 0.0, "host": host.name}
     except LinkError as exc:

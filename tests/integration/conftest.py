@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from splitsem.codecs.tensorwise import Identity
-from splitsem.remote.fallback import Retry
 from splitsem.remote.grpc.client import GrpcTail
 from splitsem.remote.grpc.connection import HEARTBEAT_S, Security
 from splitsem.remote.plan import Plan
+from splitsem.remote.retry import Retry
 from tests.integration import tail_server
 from tests.integration.hatchery import Hatched
-from tests.integration.network import INPUT_SHAPE, small_network, small_plan
+from tests.integration.network import small_frames, small_network, small_plan
 
 QUICK = Retry(retries=2, first_s=0.01, most_s=0.1, deadline_s=5.0)
 
@@ -35,14 +34,9 @@ def network():
 
 
 @pytest.fixture(scope="session")
-def frames(network) -> tuple[list[bytes], list[torch.Tensor]]:
+def frames() -> tuple[list[bytes], list[torch.Tensor]]:
     """2,000 identity payloads at stage1 and the outputs that their answers must equal."""
-    model, graph = network
-    x = torch.rand(2000, *INPUT_SHAPE, generator=torch.Generator().manual_seed(1))
-    cut = graph.cut("stage1")
-    with torch.inference_mode():
-        payloads = [Identity().encode(cut.head(sample)) for sample in x.split(1)]
-        return payloads, [model(sample) for sample in x.split(1)]
+    return small_frames(2000)
 
 
 @pytest.fixture(scope="session")

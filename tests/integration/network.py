@@ -6,6 +6,7 @@ import torch
 
 from splitsem.codecs.learned.agilenn import AgileNN
 from splitsem.codecs.learned.learned import Stage
+from splitsem.codecs.tensorwise import Identity
 from splitsem.models.cnn import StagedCnn
 from splitsem.remote.ends import Answer
 from splitsem.remote.plan import Plan, weights_digest
@@ -28,6 +29,15 @@ def small_network(seed: int = 0) -> tuple[StagedCnn, SplitGraph]:
 def small_plan(model: StagedCnn, graph: SplitGraph, point: str = "stage1") -> Plan:
     """What the tests' servers agree to."""
     return Plan(graph.fingerprint, weights_digest(model), point, "layer", "float32", "Identity", RAW.name)
+
+
+def small_frames(num: int) -> tuple[list[bytes], list[torch.Tensor]]:
+    """Identity payloads at stage1 and the outputs that their answers must equal."""
+    model, graph = small_network()
+    x = torch.rand(2000, *INPUT_SHAPE, generator=torch.Generator().manual_seed(1))[:num]
+    cut = graph.cut("stage1")
+    with torch.inference_mode():
+        return [Identity().encode(cut.head(sample)) for sample in x.split(1)], [model(sample) for sample in x.split(1)]
 
 
 def output_of(answer: Answer) -> torch.Tensor:

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from splitsem.errors import LinkError
-from splitsem.remote.fallback import Retry
 from splitsem.remote.grpc.connection import heartbeat_options
+from splitsem.remote.retry import Retry
 from tests.conftest import ROOT
 from tests.integration.conftest import start_server
 from tests.integration.network import output_of
@@ -22,11 +22,12 @@ HEARTBEAT_S = 1.0
 NOTICED_S = 2 * HEARTBEAT_S + 1.0  # a second for a busy machine
 PATIENT = Retry(retries=400, first_s=0.05, most_s=0.2, deadline_s=60.0)
 SILENT_CLIENT = """
-import sys, threading, grpc
+import itertools, sys, threading, grpc
+from splitsem.remote.grpc.frames import Frame
 channel = grpc.insecure_channel(sys.argv[1])
 while True:  # until it is refused no more: another client may be in
-    call = channel.stream_stream("/splitsem.v1.Tail/Stream")(iter(threading.Event().wait, None))
-    call.code()
+    frames = itertools.chain([Frame("@probe/0", "silent", 0, b"").to_bytes()], iter(threading.Event().wait, None))
+    channel.stream_stream("/splitsem.v1.Tail/Stream")(frames).code()
 """
 
 

@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,11 +12,15 @@ import torch
 
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import LinkError
-from splitsem.remote.fallback import LocalFallback, Retry
+from splitsem.remote.fallback import LocalFallback
 from splitsem.remote.grpc import tail_pb2
 from splitsem.remote.grpc.frames import Frame, Reply
 from splitsem.remote.grpc.server import SERVICE
+from splitsem.remote.journal import Journal
+from splitsem.remote.retry import Retry
 from splitsem.remote.tail_engine import TailEngine
+from tests.integration import tail_device
+from tests.integration.hatchery import Hatched
 from tests.integration.network import output_of
 
 PATIENT = Retry(retries=400, first_s=0.05, most_s=0.2, deadline_s=20.0)
@@ -39,7 +44,7 @@ def test_every_frame_is_answered_once_and_right_while_the_server_is_killed_again
 ):
     payloads, expected = frames
     server = start_server(bind=free_address)
-    tail = connect(free_address, retry=PATIENT)
+    tail = connect(free_address, retry=Retry())  # the defaults
     tail.open(plan)
     outputs = []
     for answer in tail.stream(payloads):
@@ -71,6 +76,75 @@ def test_a_stopping_server_answers_what_it_has_and_ends_well(start_server, conne
     assert server.process.wait(10) == 0
     assert all(map(torch.equal, outputs, frames[1]))
     assert len(outputs) >= 50
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "server_dies", "device_dies", "away_s"),
+    [
+        (200, [60], [120], 0.0),
+        pytest.param(2000, [300, 700, 1100, 1600], [500, 1400], 8.0, marks=pytest.mark.slow),  # as long as a restart
+    ],
+)
+def test_frames_are_answered_once_and_in_order_while_both_ends_are_killed(
+    start_server, plan, frames, free_address, tmp_path, num_frames, server_dies, device_dies, away_s
+):
+    """At default settings, over one port; the device keeps its answers in a file."""
+    path, journal = tmp_path / "answers", Journal(tmp_path / "answers", plan)
+    server = start_server(bind=free_address)
+
+    def start_device():
+        arguments = free_address, str(path), plan.to_json(), num_frames
+        return Hatched(tmp_path / "device.log", tail_device.main, *arguments)
+
+    device = start_device()
+    deaths = sorted([(n, "server") for n in server_dies] + [(n, "device") for n in device_dies])
+    give_up = time.monotonic() + 120
+    for number, who in deaths:
+        while Journal(path, plan).num_kept < number:
+            assert device.poll() is None, device.log.read_text()
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+        if who == "device":
+            device.kill()
+            device.wait()
+            device = start_device()
+        else:
+            server.process.kill()
+            server.process.wait()
+            time.sleep(away_s)
+            server = start_server(bind=free_address)
+    assert device.wait(120) == 0, device.log.read_text()
+    kept = list(journal.stream(None, frames[0][:num_frames]))
+    assert [answer.request_id for answer in kept] == list(range(num_frames))
+    assert all(map(torch.equal, map(output_of, kept), frames[1]))
+
+
+def test_the_device_goes_on_alone_while_the_server_is_away_and_with_it_when_it_is_back(
+    start_server, connect, plan, frames, engine, free_address
+):
+    server = start_server(bind=free_address)
+    remote = connect(free_address, retry=Retry(first_s=0.01, most_s=0.05))
+    tail = LocalFallback(remote, engine)
+    tail.open(plan)
+    outputs, alone = [], []
+    for answer in tail.stream(frames[0]):
+        assert answer.request_id == len(outputs)
+        outputs.append(output_of(answer))
+        if len(outputs) == 100:
+            server.process.kill()
+            server.process.wait()
+        if tail.is_gone:
+            alone.append(answer.request_id)
+            if len(alone) == 50:
+                server = start_server(bind=free_address)
+            if len(alone) > 50:
+                time.sleep(0.005)
+        elif alone and len(outputs) - alone[-1] > 20:
+            break
+    assert all(map(torch.equal, outputs, frames[1]))
+    assert not tail.is_gone
+    assert tail.counters.fallback_frames >= 50
+    tail.close()
 
 
 def test_the_device_finishes_alone_when_the_server_is_gone_for_good(start_server, connect, plan, frames, engine):

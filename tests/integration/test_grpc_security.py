@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from splitsem.errors import ConfigError, LinkError
-from splitsem.remote.fallback import Retry
 from splitsem.remote.grpc.connection import Security, host_port, is_loopback
+from splitsem.remote.retry import Retry
 from tests.conftest import ROOT
 from tests.integration.network import output_of
 

@@ -8,11 +8,11 @@ import torch
 
 from splitsem.codecs.quantise import Quantise
 from splitsem.errors import ConfigError, LinkError, SessionError, SplitPointError
-from splitsem.remote.fallback import Retry
 from splitsem.remote.grpc.connection import Security
 from splitsem.remote.grpc.server import GrpcServer
 from splitsem.remote.grpc.streams import Limits
 from splitsem.remote.grpc.transport import GrpcTrainingTail
+from splitsem.remote.retry import Retry
 from splitsem.remote.split_module import train_split
 from splitsem.remote.training_tail import LocalTrainingTail
 from splitsem.tasks.digits import Digits

@@ -79,7 +79,11 @@ def test_an_offload_run_has_predicted_and_measured_side_by_side(run_py, served, 
     assert process.wait(20) == 0
     lines = [json.loads(line) for line in (tmp_path / "served" / "run.log").read_text().splitlines()]
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
-    assert any(line.get("peer", "").startswith("ipv4:127.0.0.1:") for line in lines)
+    came, gone = ([line for line in lines if words in line["message"]] for words in (" sends ", " is gone after "))
+    assert [line["message"].split(" by ")[0] for line in came] == ["127.0.0.1 sends stage1"]  # no line for a probe
+    assert len(gone) == 1
+    assert f"after {metrics['frames_answered']} frames" in gone[0]["message"]
+    assert came[0]["peer"].startswith("ipv4:127.0.0.1:")
     assert f"{metrics['frames_answered']} frames answered" in process.stdout.read()
 
 
@@ -102,6 +106,22 @@ def test_the_answer_travels_to_where_it_is_needed(run_py, served, trained_cache,
     for metrics in found:
         stages_s = sum(metrics[f"measured_{stage}_s"] for stage in ("edge", "link", "server"))
         assert metrics["measured_latency_s"] == pytest.approx(stages_s, rel=0.5)
+
+
+@pytest.mark.slow  # three runs of the real entry point
+def test_a_run_given_its_answers_again_asks_for_the_rest_only(run_py, served, trained_cache, tmp_path):
+    address, _ = served
+    common = ("workflow=offload", *NETWORK, f"cache_dir={trained_cache}", f"transport.target={address}")
+    few = ("split.point=stage1", "workflow.num_timed=5", "workflow.num_paced=5", "workflow.num_probes=5")
+    found = []
+    for name, num_samples in (("one", 12), ("two", 12), ("three", 20)):
+        kept = (f"workflow.answers={tmp_path / 'answers'}", f"workflow.num_samples={num_samples}")
+        done = run_py(*common, *few, *kept, f"hydra.run.dir={name}")
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads((tmp_path / name / "metrics.json").read_text()))
+    assert found[0]["score"] == found[1]["score"]
+    assert found[0]["frames_answered"] - found[1]["frames_answered"] == 12
+    assert found[2]["frames_answered"] - found[1]["frames_answered"] == 8
 
 
 def test_without_a_server_the_device_says_why_or_falls_back(run_py, trained_cache, tmp_path):

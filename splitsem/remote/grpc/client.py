@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import grpc
@@ -13,11 +14,12 @@ import grpc
 from splitsem.cost.lut import parse_lut
 from splitsem.errors import ConfigError, LinkError, PayloadError, SessionError, SplitPointError, SplitSemError
 from splitsem.remote.ends import Answer, Counters, Profile, RemoteTail
-from splitsem.remote.fallback import Retry
 from splitsem.remote.grpc import tail_pb2
 from splitsem.remote.grpc.connection import HEARTBEAT_S, Security, diagnose, heartbeat_options, host_port
-from splitsem.remote.grpc.frames import Frame, Reply, chunks, joined
+from splitsem.remote.grpc.frames import CHUNK_BYTES, Frame, Reply, chunks, joined
+from splitsem.remote.peer_text import shown, shown_lines
 from splitsem.remote.plan import Plan
+from splitsem.remote.retry import Patience, Retry
 
 
 class Pending:
@@ -67,6 +69,11 @@ class Pending:
         """Whether there are no more payloads and every payload is answered."""
         with self._changed:
             return self._exhausted and not self._frames
+
+    def is_idle(self) -> bool:
+        """Whether no frame waits for an answer."""
+        with self._changed:
+            return not self._frames
 
     def stop(self) -> None:
         """Draw no more payloads."""
@@ -131,7 +138,8 @@ class Pending:
 
 log = logging.getLogger(__name__)
 PATH = "/splitsem.v1.Tail/"
-_PROFILE_S = 60.0  # longest time that a server may measure
+MAX_ANSWER_BYTES = 256 << 20
+_PROFILE_S, _PROFILE_RETRIES = 60.0, 6  # longest time that a server may measure; a busy one is not waited for
 _WORTH_A_RETRY = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -156,17 +164,31 @@ class GrpcTail(RemoteTail):
         retry: deadlines and backoff.
         security: TLS and token.
         heartbeat_s: see ``heartbeat_options``.
+        max_answer_bytes: the longest answer that is taken from the server.
+
+    Attributes:
+        is_server_over: see RemoteTransport.
     """
 
     def __init__(
-        self, target: str, window: int, retry: Retry, security: Security, heartbeat_s: float = HEARTBEAT_S
+        self,
+        target: str,
+        window: int,
+        retry: Retry,
+        security: Security,
+        heartbeat_s: float = HEARTBEAT_S,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
-        if window < 1:
-            raise ValueError(f"window must be at least 1, got {window}")
+        if min(window, max_answer_bytes) < 1:
+            raise ValueError(f"window and max_answer_bytes must be at least 1, got {window} and {max_answer_bytes}")
         host_port(target)
         self.target, self.window, self.retry, self.security = target, window, retry, security
         self.counters = Counters()
-        self._options = [*_OPTIONS, *heartbeat_options(heartbeat_s)]
+        self.max_answer_bytes = max_answer_bytes
+        most = ("grpc.max_receive_message_length", min(max(max_answer_bytes, CHUNK_BYTES) + 1024, (1 << 31) - 1))
+        self._options = [*_OPTIONS, most, *heartbeat_options(heartbeat_s)]
+        self._has_connected = False
+        self.is_server_over: Callable[[], bool] = lambda: False
         self._channel: grpc.Channel | None = None
         self._plan: Plan | None = None
         self._session = ""
@@ -202,16 +224,20 @@ class GrpcTail(RemoteTail):
         if self._plan is None:
             raise ConfigError("open a plan before streaming")
         pending = Pending(payloads, min(window or self.window, self._max_window))
-        client, failures = uuid.uuid4().hex, 0
+        client, patience = uuid.uuid4().hex, Patience(self.retry)
         try:
             while not pending.is_done():
                 answered_before = pending.num_answered
                 try:
                     yield from self._stream_once(pending, client)
                 except grpc.RpcError as exc:
-                    failures = 0 if pending.num_answered > answered_before else failures
-                    self._prepare_retry(exc, failures)
-                    failures += 1
+                    if pending.num_answered > answered_before:
+                        patience.renew()
+                    if pending.is_idle() and exc.code() in _WORTH_A_RETRY:  # nothing to hurry for until the next frame
+                        patience.renew()
+                        self.close()
+                    else:
+                        self._prepare_retry(exc, patience)
                     self.counters.reconnects += 1
             pending.raise_source_error()
         finally:
@@ -244,7 +270,12 @@ class GrpcTail(RemoteTail):
             reply = self._unary("Profile", request, tail_pb2.ProfileReply, _PROFILE_S)
             return Profile(parse_lut(reply.lut_json, f"the table of {self.target}"), reply.answer_s)
 
-        return self._persist(once)
+        return self._persist(once, self.retry.at_most(_PROFILE_RETRIES))
+
+    def hurry(self) -> Retry:
+        """See RemoteTail."""
+        patient, self.retry = self.retry, self.retry.at_most(0)
+        return patient
 
     def close(self) -> None:
         """See RemoteTail."""
@@ -254,13 +285,20 @@ class GrpcTail(RemoteTail):
             self._channel = None
 
     def _stream_once(self, pending: Pending, client: str) -> Iterator[Answer]:
-        """The answers, until the last one or until the connection breaks (grpc.RpcError)."""
+        """The answers, until the last one or until the connection breaks (grpc.RpcError).
+
+        A stream begins with a frame: a server ends streams in which nothing comes.
+        """
+        unanswered = pending.unanswered()
+        first = next(unanswered, None)
+        if first is None:
+            return
         if not self._session:
             self._open_once()
         session = self._session
 
         def frames() -> Iterator[Frame]:
-            for request_id, payload in pending.unanswered():
+            for request_id, payload in chain([first], unanswered):
                 self.counters.frames_sent += 1
                 yield from chunks(Frame(session, client, request_id, payload, num_answered=pending.num_answered))
 
@@ -268,7 +306,7 @@ class GrpcTail(RemoteTail):
         call = method(frames(), metadata=self.security.metadata())
         watch = pending.watch(self.retry.deadline_s, call.cancel)
         try:
-            for reply in joined(call):
+            for reply in joined(call, lambda _: self.max_answer_bytes):
                 answer = to_answer(reply)
                 pending.answered(answer.request_id)
                 self.counters.frames_answered += 1
@@ -289,29 +327,42 @@ class GrpcTail(RemoteTail):
         method = self._connected().unary_unary(PATH + name, type(request).SerializeToString, reply.FromString)
         return method(request, timeout=self.retry.deadline_s + more_s, metadata=self.security.metadata())
 
-    def _persist(self, once: Any) -> Any:
-        """Call ``once`` until it succeeds, fails for good or fails too often."""
-        failures = 0
+    def _persist(self, once: Any, retry: Retry | None = None) -> Any:
+        """Call ``once`` until it succeeds, fails for good, or patience ends."""
+        patience = Patience(retry or self.retry)
         while True:
             try:
-                return once()
+                found = once()
             except grpc.RpcError as exc:
-                self._prepare_retry(exc, failures)
-                failures += 1
+                self._prepare_retry(exc, patience)
+            else:
+                self._has_connected = True
+                return found
 
-    def _prepare_retry(self, exc: grpc.RpcError, failures: int) -> None:
+    def _prepare_retry(self, exc: grpc.RpcError, patience: Patience) -> None:
         """Drop the connection and wait before a retry, or raise the error that the user should see."""
-        code, details = exc.code(), exc.details() or ""
+        code, details = exc.code(), shown_lines(exc.details() or "")
         self.close()
-        if code not in _WORTH_A_RETRY or failures >= self.retry.retries:
-            if code in _OURS:
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+            raise PayloadError(
+                f"{self.target}: {details}: raise transport.limits.max_payload_bytes at the server, or "
+                "transport.max_answer_bytes here"
+            ) from exc
+        wait_s = patience.fail() if code in _WORTH_A_RETRY and not self.is_server_over() else None
+        why = ""
+        if wait_s is None or patience.num_failures == 1:
+            if wait_s is None and code in _OURS:
                 raise _OURS[code](details) from exc
             if code is grpc.StatusCode.UNAUTHENTICATED:
                 raise LinkError(f"{self.target}: {details}") from exc
-            why = diagnose(self.target, self.security, code, details)
-            raise LinkError(f"{why} (after {failures + 1} tries)") from exc
-        wait_s = self.retry.wait_s(failures)
-        log.info("%s: %s (%s); trying again in %.2f s", self.target, code.name, details, wait_s)
+            is_news = wait_s is None or not self._has_connected  # else the way is known to be right
+            why = diagnose(self.target, self.security, code, details) if is_news else f"{code.name}: {details}"
+        is_hopeless = why.startswith("TLS:") and not self._has_connected
+        if wait_s is None or is_hopeless:
+            raise LinkError(f"{why} (after {max(1, patience.num_failures)} tries)") from exc
+        if why:
+            log.warning("%s; trying again for up to %.0f s", why, patience.retry.patience_s)
+        log.debug("%s: %s (%s); trying again in %.2f s", self.target, code.name, shown(details), wait_s)
         self.counters.retries += 1
         time.sleep(wait_s)
 
@@ -336,7 +387,6 @@ class _ServerEnded(grpc.RpcError):
 
 
 _OPTIONS = [
-    ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection, without an old one's backoff
     ("grpc.enable_http_proxy", 0),

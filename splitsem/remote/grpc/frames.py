@@ -6,10 +6,7 @@ times more, which at 10 MB costs more than the loopback itself.
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
-
-import grpc
-from google.protobuf.message import DecodeError
+from typing import NamedTuple, TypeVar
 
 from splitsem.codecs.fields import Payload, Pieces
 from splitsem.codecs.wire import varint
@@ -18,6 +15,7 @@ from splitsem.errors import PayloadError
 CHUNK_BYTES = 1 << 21  # copying a chunk overlaps with sending its predecessor; a chunk costs two wake-ups
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
+_LEAST_PART_BYTES = 4096
 _Value = int | memoryview
 
 
@@ -94,25 +92,34 @@ def chunks(message: _Message) -> Iterator[_Message]:
         yield message._replace(payload=part, more=index < last)
 
 
-def joined(messages: Iterable[_Message], max_payload_bytes: int | None = None) -> Iterator[_Message]:
+def joined(messages: Iterable[_Message], most_bytes: Callable[[_Message], int]) -> Iterator[_Message]:
     """Undo ``chunks`` on a stream of messages; payloads stay in pieces until decoding, which copies each one time.
 
-    Raises PayloadError when parts do not belong together.
+    Args:
+        messages: as they arrive.
+        most_bytes: the most bytes of the payload that begins with this message. The payload ends there, however many
+            parts are to come; a part counts as ``_LEAST_PART_BYTES`` at least, since it takes memory of its own.
+
+    Raises:
+        PayloadError: the payload is too long, or parts do not belong together.
     """
     parts: list[bytes | memoryview] = []
-    num_bytes = 0
+    num_bytes = limit = 0
     first = None
     for message in messages:
-        num_bytes += len(message.payload)
-        if max_payload_bytes is not None and num_bytes > max_payload_bytes:
-            raise PayloadError(f"expected a payload of at most {max_payload_bytes} bytes, got {num_bytes} or more")
+        if first is None:
+            limit = most_bytes(message)
+        num_bytes += max(len(message.payload), _LEAST_PART_BYTES if message.more else 0)
+        if num_bytes > limit:
+            raise PayloadError(f"expected a payload of at most {limit} bytes, got {num_bytes} or more")
         if first is None and not message.more:
             yield message
             num_bytes = 0
             continue
         first = first or message
         if message.request_id != first.request_id or not message.payload:
-            raise PayloadError(f"expected more of frame {first.request_id}, got frame {message.request_id}")
+            got = f"frame {message.request_id}" if message.payload else "an empty part"
+            raise PayloadError(f"expected more of frame {first.request_id}, got {got}")
         parts.append(message.payload)  # type: ignore[arg-type]
         if not message.more:
             yield message._replace(payload=Pieces(parts))
@@ -172,50 +179,3 @@ def _read_varint(view: memoryview, pos: int) -> tuple[int, int]:
         if octet < 0x80:
             return value & 0xFFFF_FFFF_FFFF_FFFF, pos + index + 1
     raise ValueError("expected a varint of at most 10 bytes")
-
-
-class Parsing(grpc.ServerInterceptor):
-    """Calls each method's deserializer itself, before the method, since gRPC 1.85 leaks when a deserializer raises.
-
-    The answer to an unreadable single request is INVALID_ARGUMENT. In a stream of requests, the iterator raises
-    PayloadError for the method to handle.
-    """
-
-    def intercept_service(self, continuation: Callable[..., Any], details: grpc.HandlerCallDetails) -> Any:
-        """See grpc.ServerInterceptor."""
-        handler = continuation(details)
-        if handler is None or handler.request_deserializer is None:
-            return handler
-        name = "_".join(
-            "stream" if many else "unary" for many in (handler.request_streaming, handler.response_streaming)
-        )
-        wrap = _many if handler.request_streaming else _one
-        method = wrap(getattr(handler, name), handler.request_deserializer)
-        make = getattr(grpc, f"{name}_rpc_method_handler")
-        return make(method, response_serializer=handler.response_serializer)
-
-
-def _one(method: Callable[..., Any], read: Callable[[bytes], Any]) -> Callable[..., Any]:
-    def answer(message: bytes, context: grpc.ServicerContext) -> Any:
-        try:
-            request = _read(message, read)
-        except PayloadError as exc:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
-        return method(request, context)
-
-    return answer
-
-
-def _many(method: Callable[..., Any], read: Callable[[bytes], Any]) -> Callable[..., Any]:
-    def requests(messages: Iterator[bytes]) -> Iterator[Any]:
-        for message in messages:
-            yield _read(message, read)
-
-    return lambda messages, context: method(requests(messages), context)
-
-
-def _read(message: bytes, read: Callable[[bytes], Any]) -> Any:
-    try:
-        return read(message)
-    except (ValueError, DecodeError) as exc:
-        raise PayloadError(f"expected a protobuf message of this method, got something else: {exc}") from exc

@@ -1,20 +1,28 @@
 """GrpcServer gives the frames of any number of clients to one TailEngine; see tail.proto."""
 
+import contextlib
+import ctypes
+import logging
+import os
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
 from splitsem.cost.lut import lut_json
 from splitsem.errors import ConfigError, PayloadError
 from splitsem.remote.ends import TailServer
 from splitsem.remote.grpc import tail_pb2
+from splitsem.remote.grpc.admission import MAX_WAITING, Doors, Places, WaitingRoom
+from splitsem.remote.grpc.arrivals import statuses
 from splitsem.remote.grpc.connection import HEARTBEAT_S, Security, heartbeat_options, host_port
-from splitsem.remote.grpc.frames import CHUNK_BYTES, Frame, Parsing, Reply
-from splitsem.remote.grpc.streams import Limits, Streams, statuses
+from splitsem.remote.grpc.frames import CHUNK_BYTES, Frame, Reply
+from splitsem.remote.grpc.streams import Limits, Streams
 from splitsem.remote.plan import Plan, TrainingPlan
 from splitsem.remote.profiler import Profiler
 from splitsem.remote.tail_engine import TailEngine
@@ -36,10 +44,11 @@ def training_handlers(engine: TrainingEngine | None, limits: Limits) -> dict[str
 
     def train(frame: Frame, context: grpc.ServicerContext) -> Reply:
         with statuses(context):
-            most = limits.max_payload_bytes
-            if most is not None and len(frame.payload) > most:
+            engine, most = trains(), limits.max_payload_bytes
+            most = engine.most_request_bytes() if most is None else most
+            if len(frame.payload) > most:
                 raise PayloadError(f"expected a payload of at most {most} bytes, got {len(frame.payload)}")
-            payload, server_s = trains().answer(frame.session, frame.request_id, frame.payload[:])
+            payload, server_s = engine.answer(frame.session, frame.request_id, frame.payload[:])
         return Reply(frame.request_id, server_s, 0.0, payload)
 
     return {
@@ -50,8 +59,14 @@ def training_handlers(engine: TrainingEngine | None, limits: Limits) -> dict[str
     }
 
 
+log = logging.getLogger(__name__)
 SERVICE = "splitsem.v1.Tail"
-_SPARE_THREADS = 4  # for health, Info and Open while all clients stream
+_SPARE_THREADS = 16  # for calls on their way in or out, and for health and Info
+_HANDSHAKE_S = 10.0  # TLS and the first bytes of HTTP/2
+_MAX_CONNECTIONS = 4096
+_MAX_CALLS_A_CONNECTION = 256
+_M_ARENA_MAX = -8  # of malloc.h
+_TICK_S, _SUMMARY_S = 1.0, 60.0
 
 
 class GrpcServer(TailServer):
@@ -79,23 +94,29 @@ class GrpcServer(TailServer):
         self.engine, self.bind, self.security, self.limits = engine, bind, security, limits
         self.streams = Streams(engine, limits)
         self.profiler = Profiler(engine)
+        self.room = WaitingRoom(MAX_WAITING, limits.first_s, engine.metrics)
         self._health = health.HealthServicer()
+        self._stopped = threading.Event()
 
     def start(self) -> str:
         """See TailServer."""
         host, _ = host_port(self.bind)
         credentials = self.security.server_credentials(host)
         num_trainers = self.training.limits.max_trainers if self.training else 0
-        num_threads = self.limits.max_clients + num_trainers + _SPARE_THREADS
+        num_calls = self.limits.max_clients + num_trainers
+        calls = Places(num_calls, max(1, self.limits.per_address), "requests", self.engine.metrics)
+        num_threads = MAX_WAITING + self.limits.max_clients + num_calls + _SPARE_THREADS
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="tail")
+        _allow_open_files(_MAX_CONNECTIONS + 256)
+        _share_arenas()
         self._server = grpc.server(
             self._pool,
-            interceptors=[*self.security.interceptors(), Parsing()],
-            options=_options(self.limits, self.heartbeat_s),
-            maximum_concurrent_rpcs=num_threads,
+            interceptors=[*self.security.interceptors(), Doors(self.room, calls, self.streams.has_garbage)],
+            options=self._options(),
         )
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        services = {SERVICE: self._handlers(), health.SERVICE_NAME: {"Check": _unary(self._health.Check, *_HEALTH)}}
+        for name, handlers in services.items():
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         try:
@@ -107,7 +128,7 @@ class GrpcServer(TailServer):
             raise ConfigError(f"cannot serve on {self.bind}: is the port in use, or the address another's?") from exc
         self._server.start()
         self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-        self.streams.start()
+        threading.Thread(target=self._look_after, daemon=True, name="look-after").start()
         return f"{host}:{bound}"
 
     def stop(self, grace_s: float) -> None:
@@ -116,6 +137,8 @@ class GrpcServer(TailServer):
         self.streams.stop()
         self._server.stop(grace_s).wait()
         self._pool.shutdown(wait=False)
+        self._stopped.set()
+        self.streams.visits.settle(0.0)
 
     def queue_depth(self) -> int:
         """See TailServer."""
@@ -126,20 +149,52 @@ class GrpcServer(TailServer):
         return self.streams.num_clients()
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler]:
-        def unary(method: Any, request: Any, reply: Any) -> grpc.RpcMethodHandler:
-            return grpc.unary_unary_rpc_method_handler(method, request.FromString, reply.SerializeToString)
-
         return {
-            "Info": unary(self._info, tail_pb2.InfoRequest, tail_pb2.InfoReply),
-            "Open": unary(self._open, tail_pb2.OpenRequest, tail_pb2.OpenReply),
+            "Info": _unary(self._info, tail_pb2.InfoRequest, tail_pb2.InfoReply),
+            "Open": _unary(self._open, tail_pb2.OpenRequest, tail_pb2.OpenReply),
             "Echo": grpc.unary_unary_rpc_method_handler(
-                lambda message, _: len(message), None, lambda n: tail_pb2.EchoReply(num_bytes=n).SerializeToString()
+                lambda message, _: len(message), bytes, lambda n: tail_pb2.EchoReply(num_bytes=n).SerializeToString()
             ),
-            "Profile": unary(self._profile, tail_pb2.ProfileRequest, tail_pb2.ProfileReply),
+            "Profile": _unary(self._profile, tail_pb2.ProfileRequest, tail_pb2.ProfileReply),
             "Call": grpc.unary_unary_rpc_method_handler(self._call, Frame.from_bytes, Reply.to_bytes),
             "Stream": grpc.stream_stream_rpc_method_handler(self.streams.serve, Frame.from_bytes, Reply.to_bytes),
             **training_handlers(self.training, self.limits),
         }
+
+    def _options(self) -> list[tuple[str, int]]:
+        most = self.limits.max_payload_bytes
+        if most is None:
+            most = self.training.most_request_bytes() if self.training else self.engine.most_payload_bytes()
+        return [
+            ("grpc.so_reuseport", 0),  # else a second server would silently share the port
+            # one message; room for a chunk at any payload limit, so that a refusal can say why in words
+            ("grpc.max_receive_message_length", min(max(most, CHUNK_BYTES) + 1024, (1 << 31) - 1)),
+            ("grpc.max_send_message_length", -1),
+            *heartbeat_options(self.heartbeat_s),  # finds half-open connections
+            ("grpc.max_metadata_size", 16_384),
+            ("grpc.server_handshake_timeout_ms", int(1000 * _HANDSHAKE_S)),
+            ("grpc.max_connection_idle_ms", int(min(1000 * self.limits.idle_s, (1 << 31) - 1))),
+            ("grpc.max_concurrent_streams", _MAX_CALLS_A_CONNECTION),
+            ("grpc.max_allowed_incoming_connections", _MAX_CONNECTIONS),
+        ]
+
+    def _look_after(self) -> None:
+        """Do what is to be done in time: cut late clients, log who left, give memory back, sum up who was refused."""
+        limits, metrics = self.limits, self.engine.metrics
+        tick_s = min(_TICK_S, limits.first_s / 4, limits.idle_s / 4, limits.max_send_s / 4)
+        summed, told_s = dict(metrics.num_refused), time.monotonic()
+        while not self._stopped.wait(tick_s):
+            now_s = time.monotonic()
+            self.room.expire(now_s)
+            self.streams.look_after(now_s)
+            self.streams.visits.settle()
+            if self.streams.has_garbage.is_set():
+                self.streams.has_garbage.clear()
+                _give_memory_back()
+            new = {reason: n - summed[reason] for reason, n in metrics.num_refused.items() if n > summed[reason]}
+            if new and now_s - told_s > _SUMMARY_S:
+                log.warning("Cut or turned away: %s", ", ".join(f"{n} {reason}" for reason, n in new.items()))
+                summed, told_s = dict(metrics.num_refused), now_s
 
     def _info(self, _: Any, context: grpc.ServicerContext) -> tail_pb2.InfoReply:
         return tail_pb2.InfoReply(
@@ -173,19 +228,35 @@ class GrpcServer(TailServer):
             return self.streams.answer(frame, 0.0)
 
 
-def _options(limits: Limits, heartbeat_s: float) -> list[tuple[str, int]]:
-    return [
-        ("grpc.so_reuseport", 0),  # else a second server would silently share the port
-        ("grpc.max_receive_message_length", _most_message_bytes(limits)),
-        ("grpc.max_send_message_length", -1),
-        *heartbeat_options(heartbeat_s),  # finds half-open connections
-        ("grpc.max_metadata_size", 16_384),
-    ]
+_HEALTH = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
 
 
-def _most_message_bytes(limits: Limits) -> int:
-    """The message limit; leaves room for a chunk at any payload limit, so that a refusal can say why in words."""
-    return -1 if limits.max_payload_bytes is None else max(limits.max_payload_bytes, CHUNK_BYTES) + 1024
+def _unary(method: Any, request: Any, reply: Any) -> grpc.RpcMethodHandler:
+    return grpc.unary_unary_rpc_method_handler(method, request.FromString, reply.SerializeToString)
+
+
+def _allow_open_files(num: int) -> None:
+    """Let this process have so many files and connections open, as far as the system lets it."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < num:
+        wanted = num if hard == resource.RLIM_INFINITY else min(num, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
+def _give_memory_back() -> None:
+    """Have glibc return what large payloads leave in its arenas; other C libraries do without."""
+    with contextlib.suppress(AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _share_arenas() -> None:
+    """Have threads share glibc's arenas, one a core: of eight a core each would keep holes of large payloads."""
+    with contextlib.suppress(AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, max(2, os.cpu_count() or 2))
 
 
 def _version() -> str:

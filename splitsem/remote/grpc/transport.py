@@ -4,14 +4,15 @@ import grpc
 
 from splitsem.errors import ConfigError, SessionError
 from splitsem.remote.ends import Answer
-from splitsem.remote.fallback import Retry
 from splitsem.remote.grpc import tail_pb2
-from splitsem.remote.grpc.client import PATH, GrpcTail, to_answer
+from splitsem.remote.grpc.client import MAX_ANSWER_BYTES, PATH, GrpcTail, to_answer
 from splitsem.remote.grpc.connection import HEARTBEAT_S, Security, heartbeat_options, host_port
 from splitsem.remote.grpc.frames import Frame, Reply
 from splitsem.remote.grpc.server import GrpcServer
 from splitsem.remote.grpc.streams import Limits
+from splitsem.remote.peer_text import shown
 from splitsem.remote.plan import TrainingPlan
+from splitsem.remote.retry import Patience, Retry
 from splitsem.remote.ssh_inventory import Start
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.training_engine import TrainingEngine
@@ -28,13 +29,20 @@ class GrpcTrainingTail(TrainingTail):
         retry: deadlines and backoff.
         security: TLS and token.
         heartbeat_s: see ``Grpc``.
+        max_answer_bytes: see ``Grpc``.
     """
 
     def __init__(
-        self, target: str, window: int, retry: Retry, security: Security, heartbeat_s: float = HEARTBEAT_S
+        self,
+        target: str,
+        window: int,
+        retry: Retry,
+        security: Security,
+        heartbeat_s: float = HEARTBEAT_S,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
         super().__init__()
-        self._end = _End(target, window, retry, security, heartbeat_s)
+        self._end = _End(target, window, retry, security, heartbeat_s, max_answer_bytes)
         self.counters = self._end.counters
         self._session = ""
 
@@ -71,13 +79,13 @@ class _End(GrpcTail):
         self.counters.frames_answered += 1
         return answer
 
-    def _prepare_retry(self, exc: grpc.RpcError, failures: int) -> None:
+    def _prepare_retry(self, exc: grpc.RpcError, patience: Patience) -> None:
         """As in GrpcTail, but a lost session cannot be opened again, and a broken connection is counted."""
         if exc.code() is grpc.StatusCode.ABORTED:
-            raise SessionError(f"{self.target}: {exc.details()}") from exc
+            raise SessionError(f"{self.target}: {shown(exc.details(), 1000)}") from exc
         if exc.code() is grpc.StatusCode.UNIMPLEMENTED:
             raise ConfigError(f"{self.target}: the server's version knows no split training") from exc
-        super()._prepare_retry(exc, failures)
+        super()._prepare_retry(exc, patience)
         self.counters.reconnects += 1
 
 
@@ -92,6 +100,7 @@ class Grpc(TrainingTransport):
         security: TLS and token, of the end that runs here.
         limits: what the server grants.
         heartbeat_s: seconds of silence after which an end pings its peer; after as many more, the end gives up.
+        max_answer_bytes: the longest answer that the edge takes from the server.
         start: ``ssh`` starts the server first, on ``host`` of the file ``inventory``; None: the server runs already.
         host: see ``start``.
         inventory: see ``start``.
@@ -106,6 +115,7 @@ class Grpc(TrainingTransport):
         security: Security,
         limits: Limits,
         heartbeat_s: float = HEARTBEAT_S,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
         start: str | None = None,
         host: str | None = None,
         inventory: str = "hosts.yaml",
@@ -115,15 +125,21 @@ class Grpc(TrainingTransport):
         heartbeat_options(heartbeat_s)  # too
         self.target, self.bind, self.window = target, bind, window
         self.retry, self.security, self.limits, self.heartbeat_s = retry, security, limits, heartbeat_s
+        self.max_answer_bytes = max_answer_bytes
         self.start = Start(start, host, inventory)
+
+    def _edge(self) -> tuple[str, int, Retry, Security, float, int]:
+        return self.target, self.window, self.retry, self.security, self.heartbeat_s, self.max_answer_bytes
 
     def edge_end(self) -> GrpcTail:
         """See RemoteTransport."""
-        return GrpcTail(self.target, self.window, self.retry, self.security, self.heartbeat_s)
+        tail = GrpcTail(*self._edge())
+        tail.is_server_over = self.is_server_over
+        return tail
 
     def training_end(self) -> GrpcTrainingTail:
         """See TrainingTransport."""
-        return GrpcTrainingTail(self.target, self.window, self.retry, self.security, self.heartbeat_s)
+        return GrpcTrainingTail(*self._edge())
 
     def server_end(self, engine: TailEngine, training: TrainingEngine | None = None) -> GrpcServer:
         """See TrainingTransport."""

@@ -1,0 +1,46 @@
+"""What a server logs of its clients: a line when one comes with a plan, and one with counts when it is gone."""
+
+import logging
+
+from splitsem.remote.plan import Plan
+from splitsem.remote.visits import LINGER_S, Visits
+
+PLAN = Plan("f", "w", "stage1", "layer", "float32", "Identity", "values(10,)")
+
+
+def test_a_client_and_plan_have_one_line_and_one_at_the_end_with_counts(caplog):
+    caplog.set_level(logging.INFO)
+    now_s = 0.0
+    visits = Visits(lambda: now_s)
+    for _ in range(20):  # streams of one run
+        visits.came("10.0.0.7", "ipv4:10.0.0.7:5000", "key", PLAN)
+        now_s += 1.0
+        visits.went("10.0.0.7", "key", 25, "it closed its stream")
+        visits.settle()
+    assert [r.getMessage() for r in caplog.records] == ["10.0.0.7 sends stage1 by Identity, answered by values(10,)"]
+    now_s += LINGER_S
+    visits.settle()
+    assert caplog.records[-1].getMessage() == "10.0.0.7 is gone after 500 frames in 20.0 s: it closed its stream"
+    assert [(r.peer, r.session) for r in caplog.records] == [("ipv4:10.0.0.7:5000", "key")] * 2
+    visits.came("10.0.0.7", "ipv4:10.0.0.7:5001", "key", PLAN)
+    assert len(caplog.records) == 3
+
+
+def test_a_client_with_an_open_stream_is_not_gone(caplog):
+    caplog.set_level(logging.INFO)
+    now_s = 0.0
+    visits = Visits(lambda: now_s)
+    visits.came("a", "a:1", "key", PLAN)
+    visits.came("a", "a:2", "key", PLAN)
+    visits.went("a", "key", 1, "it closed its stream")
+    now_s = 1000.0
+    visits.settle()
+    assert len(caplog.records) == 1
+
+
+def test_floods_of_clients_make_no_endless_table_and_no_endless_log(caplog):
+    caplog.set_level(logging.INFO)
+    visits = Visits()
+    for number in range(5000):
+        visits.came(f"10.0.{number}", "p", "key", PLAN)
+    assert len(caplog.records) <= 1024
