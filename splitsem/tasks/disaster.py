@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from splitsem.errors import ConfigError
 from splitsem.tasks.aerial import scene
 from splitsem.tasks.answer import AnswerCoder, ClassMap, likeliest
+from splitsem.tasks.pictures import checked_white
 from splitsem.tasks.rescuenet import CLASS_NAMES, IGNORED, RescueNetPatches, data_folders
 from splitsem.tasks.task import Splits, Task
 
@@ -59,7 +60,8 @@ class Disaster(Task):
         dice_weight: weight of the Dice term beside cross-entropy.
         image_height: RescueNet only: photographs are resized to this height in pixels (3000 originally).
         stride: RescueNet only: pixels between patches; None for ``size``, that is without overlap.
-        label_map: RescueNet only: class for each value in the masks, see `rescuenet.RELEASE_1`; None for release 2.0.
+        label_map: RescueNet only: class for each number in the masks, see `rescuenet.RELEASE_1`; None for release 2.0.
+        white: RescueNet only: brightest value of photographs of more than 8 bits, see `pictures.read_picture`.
 
     Raises:
         ValueError: an argument out of range.
@@ -80,6 +82,7 @@ class Disaster(Task):
         image_height: int = 750,
         stride: int | None = None,
         label_map: Sequence[int] | None = None,
+        white: float | None = None,
     ) -> None:
         counts = {"num_train": num_train, "num_val": num_val, "num_test": num_test}
         for name, count in counts.items():
@@ -104,6 +107,7 @@ class Disaster(Task):
         self._image_height = image_height
         self._stride = size if stride is None else stride
         self._label_map = label_map
+        self._white = checked_white(white)
         self._splits: Splits | None = None
 
     def splits(self) -> Splits:
@@ -138,7 +142,7 @@ class Disaster(Task):
             return Scenes(self._seed, _FIRST_SCENE[name], self._counts[name], size)
         if not Path(self._root).is_dir():
             raise ConfigError(f"task.root must be RescueNet's folder, but {self._root} is not a folder")
-        return RescueNetPatches(self._root, name, size, self._image_height, self._stride, self._label_map)
+        return RescueNetPatches(self._root, name, size, self._image_height, self._stride, self._label_map, self._white)
 
 
 class Scenes(Dataset):

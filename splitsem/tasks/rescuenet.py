@@ -7,6 +7,7 @@ hold 0 to 10; `sand` is number 11, in the colour that issue 4 there quotes from 
 Paper: Rahnemoonfar, Chowdhury, Murphy, "RescueNet", Scientific Data 10, 913 (2023), arXiv 2202.12361.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from splitsem.errors import ConfigError
+from splitsem.tasks.masks import IGNORED, MaskReader
+from splitsem.tasks.pictures import SUFFIXES, find_pictures, picture_shape, read_picture
 
-IGNORED = 255
-"""Label of pixels that count neither in the loss nor in the score."""
+log = logging.getLogger(__name__)
 
 CLASSES: dict[str, tuple[int, int, int]] = {
     "background": (0, 0, 0),
@@ -61,11 +63,12 @@ def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
 
     Args:
         root: the folder that holds ``train/train-org-img/*.jpg`` and ``train/train-label-img/*_lab.png`` and so on, or
-            the same below ``segmentation-trainset``, as the archives on figshare unpack.
+            the same below ``segmentation-trainset``, as the archives on figshare unpack. Suffixes may be those of
+            `pictures.SUFFIXES`, in small or capital letters.
         split: ``train``, ``val`` or ``test``.
 
     Raises:
-        ConfigError: no such folder, no photograph in the folder, or a photograph without its mask.
+        ConfigError: no such folder, no photograph in the folder, a photograph without its mask, or two of one name.
     """
     folder = _split_folder(root, split)
     if folder is None:
@@ -75,14 +78,34 @@ def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
             "https://doi.org/10.6084/m9.figshare.c.6647354 and set task.root to the unpacked folder, "
             "or leave task.root out for procedural scenes"
         )
-    photographs = sorted((folder / f"{split}-org-img").glob("*.jpg"))
+    photographs, masks = _by_stem(folder / f"{split}-org-img"), _by_stem(folder / f"{split}-label-img")
     if not photographs:
-        raise ConfigError(f"no *.jpg in {folder / f'{split}-org-img'}")
-    pairs = [(p, folder / f"{split}-label-img" / f"{p.stem}_lab.png") for p in photographs]
-    missing = [mask for _, mask in pairs if not mask.is_file()]
+        raise ConfigError(f"no pictures ({', '.join(SUFFIXES)}) in {folder / f'{split}-org-img'}")
+    missing = [f"{stem}_lab.png" for stem in photographs if f"{stem}_lab" not in masks]
     if missing:
-        raise ConfigError(f"{len(missing)} RescueNet masks are missing, the first: {missing[0]}")
-    return pairs
+        where = folder / f"{split}-label-img"
+        raise ConfigError(
+            f"{len(missing)} RescueNet masks are missing, the first: {where / missing[0]}; there are "
+            f"{len(photographs)} photographs"
+        )
+    if left_out := len(masks) - len(photographs):
+        log.warning("%s: %d masks without a photograph are left out", folder / f"{split}-label-img", left_out)
+    return [(photograph, masks[f"{stem}_lab"]) for stem, photograph in photographs.items()]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """A folder's pictures by their names without suffixes. Raises ConfigError when two share one."""
+    if not folder.is_dir():
+        return {}
+    pictures, others = find_pictures(folder, is_deep=False)
+    if others:
+        log.warning("%s: %d files are no pictures and are left out, the first: %s", folder, len(others), others[0].name)
+    found: dict[str, Path] = {}
+    for path in pictures:
+        if path.stem in found:
+            raise ConfigError(f"{found[path.stem]} and {path} share one name; keep the one that counts")
+        found[path.stem] = path
+    return found
 
 
 def _split_folder(root: Path, split: str) -> Path | None:
@@ -99,10 +122,12 @@ class RescueNetPatches(Dataset):
         image_height: height in pixels to which a photograph is resized first; its width follows the aspect ratio.
         stride: pixels from one patch to the next; below ``size`` they overlap. The last patch of a row or column is
             moved back to end at the border, so that every pixel is in one.
-        label_map: class for each value of a mask, `IGNORED` to leave it out; None takes the values as they are.
+        label_map: class for each number in a mask, `IGNORED` to leave it out; None takes the numbers as they are. Where
+            a mask holds the classes' colours instead, these alone decide.
+        white: see `pictures.read_picture`.
 
     Raises:
-        ConfigError: see `find_pairs`.
+        ConfigError: see `find_pairs`; a photograph and its mask do not fit each other.
         ValueError: a patch does not fit into the resized photograph.
     """
 
@@ -114,15 +139,18 @@ class RescueNetPatches(Dataset):
         image_height: int,
         stride: int,
         label_map: Sequence[int] | None = None,
+        white: float | None = None,
     ) -> None:
         self._pairs = find_pairs(Path(root), split)
         self._size = size
         self._height = image_height
-        self._lut = _lookup_table(label_map)
+        self._masks = MaskReader(PALETTE, _lookup_table(label_map))
+        self._white = white
+        self._shapes: list[tuple[int, int]] = []  # of the upright photographs, before they are resized
         self._patches: list[tuple[int, int, int]] = []
-        for i, (photograph, _) in enumerate(self._pairs):
-            with Image.open(photograph) as image:  # reads the header only
-                width = self._width(image.size)
+        for i, pair in enumerate(self._pairs):
+            self._shapes.append(_common_shape(*pair))
+            width = self._width(self._shapes[i])
             if min(width, image_height) < size:
                 raise ValueError(
                     f"size must be at most the resized photograph's {width}x{image_height} pixels, got {size}"
@@ -141,9 +169,7 @@ class RescueNetPatches(Dataset):
         photograph, mask = self._pair(i)
         area = (left, top, left + self._size, top + self._size)
         pixels = np.array(photograph.crop(area))
-        labels = self._lut[np.array(mask.crop(area))]
-        if (labels == len(CLASS_NAMES)).any():
-            raise ConfigError(f"{self._pairs[i][1]} holds a value that is no class; task.label_map can translate it")
+        labels = np.array(mask.crop(area))
         return torch.from_numpy(pixels).permute(2, 0, 1) / 255, torch.from_numpy(labels).long()
 
     def _width(self, image_size: tuple[int, int]) -> int:
@@ -152,22 +178,32 @@ class RescueNetPatches(Dataset):
     def _pair(self, i: int) -> tuple[Image.Image, Image.Image]:
         """Photograph and mask number ``i``, resized; the latest pair is kept for its next patches."""
         if self._cached is None or self._cached[0] != i:
-            try:
-                self._cached = (i, *self._read(*self._pairs[i]))
-            except OSError as exc:
-                raise ConfigError(f"cannot read {self._pairs[i][0]} or its mask: {exc}") from exc
+            photograph_path, mask_path = self._pairs[i]
+            shape = (self._width(self._shapes[i]), self._height)
+            # JPEG decoders skip detail that resizing would drop.
+            photograph = read_picture(photograph_path, self._white, at_least=shape)
+            self._cached = i, photograph.resize(shape, Image.Resampling.BOX), self._masks.read(mask_path, shape)
         return self._cached[1:]
 
-    def _read(self, photograph_path: Path, mask_path: Path) -> tuple[Image.Image, Image.Image]:
-        with Image.open(photograph_path) as photograph, Image.open(mask_path) as mask:
-            if mask.mode not in ("L", "P"):
-                raise ConfigError(f"{mask_path} must hold one class number a pixel, got mode {mask.mode}")
-            shape = (self._width(photograph.size), self._height)
-            photograph.draft("RGB", shape)  # lets the JPEG decoder skip detail that resizing would drop
-            return (
-                photograph.convert("RGB").resize(shape, Image.Resampling.BOX),
-                mask.resize(shape, Image.Resampling.NEAREST),
-            )
+
+def _common_shape(photograph: Path, mask: Path) -> tuple[int, int]:
+    """Width and height of an upright photograph and its mask; reads their headers only.
+
+    Raises:
+        ConfigError: they differ, or it cannot be known whether the mask was drawn on the photograph as it is stored or
+            as it is shown.
+    """
+    (*shape, turn), (*mask_shape, mask_turn) = picture_shape(photograph), picture_shape(mask)
+    if shape != mask_shape:
+        sizes = f"{shape[0]}x{shape[1]} pixels, its mask {mask} has {mask_shape[0]}x{mask_shape[1]}"
+        upright = "" if turn == mask_turn == 1 else ", both turned upright by their EXIF orientation"
+        raise ConfigError(f"{photograph} has {sizes}{upright}; a mask must have the size of its photograph")
+    if turn != 1 and mask_turn == 1 and (turn < 5 or shape[0] == shape[1]):
+        raise ConfigError(
+            f"{photograph} is to be turned (EXIF orientation {turn}), and {mask} does not say whether it is turned "
+            "already; save the photograph upright, as the mask shows it"
+        )
+    return shape[0], shape[1]
 
 
 def _lookup_table(label_map: Sequence[int] | None) -> NDArray[np.uint8]:
