@@ -35,7 +35,7 @@ def write_text(text: str, path: str | Path) -> None:
 def read_text(path: str | Path, what: str) -> str:
     """The text of a file that should be ``what``. Raises ConfigError."""
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
+        return Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as exc:
         raise ConfigError(f"cannot read the {what} {str(path)!r}: {exc}") from exc
 

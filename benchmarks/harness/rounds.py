@@ -11,7 +11,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from splitsem.federated.rate_controller import Observation, Rate, RateController
-from splitsem.links.trace import OPPORTUNITY_BYTES, TraceLink
+from splitsem.links.trace import TraceLink
+from splitsem.traces import PACKET_BYTES
 
 PayloadBytes = Callable[[Rate, int], int]
 """Bytes of a client's update at a rate in a round: ``payload_bytes(rate, round)``."""
@@ -102,7 +103,7 @@ def write_trace(path: Path, parts: list[tuple[float, float]]) -> str:
     times_ms: list[int] = []
     start_ms, credit = 0.0, 0.0
     for seconds, rate_bps in parts:
-        per_ms = rate_bps / 8000 / OPPORTUNITY_BYTES
+        per_ms = rate_bps / 8000 / PACKET_BYTES
         for number in range(round(1000 * seconds)):
             credit += per_ms
             times_ms += [int(start_ms) + number + 1] * int(credit)

@@ -69,6 +69,7 @@ def save(
         "holders": down.holders,
         "clients": versions,
         "order": list(progress.arrays),
+        "guard": grid.guard.facts(),
     }
     whole = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     try:
@@ -78,7 +79,11 @@ def save(
 
 
 def load(folder: Path, strategy: Strategy, grid: CodedGrid, contexts: Mapping[int, Context]) -> Progress:
-    """Restore what ``save`` wrote. Raises ConfigError for a file that is missing, damaged or of another network."""
+    """Restore what ``save`` wrote.
+
+    Raises ConfigError for a file that is missing, damaged, of another network, or ruined: with values that are no
+    numbers, which an update of a faulty client may have left.
+    """
     path = folder / FILE
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -88,6 +93,11 @@ def load(folder: Path, strategy: Strategy, grid: CodedGrid, contexts: Mapping[in
         raise ConfigError(f"federated.resume={folder}: there is no {FILE}; name the folder of a federated run") from exc
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as exc:
         raise ConfigError(f"federated.resume={folder}: {FILE} is damaged ({exc})") from exc
+    if ruined := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
+        raise ConfigError(
+            f"federated.resume={folder} is ruined: {ruined[0]} holds NaN or infinity; begin anew, without "
+            "federated.resume"
+        )
     if facts["fingerprint"] != grid.layout.fingerprint:
         raise ConfigError(
             f"federated.resume={folder} is of network {facts['fingerprint']}, this is {grid.layout.fingerprint}: "
@@ -96,6 +106,8 @@ def load(folder: Path, strategy: Strategy, grid: CodedGrid, contexts: Mapping[in
     if contexts and (known := len(facts["clients"])) != len(contexts):
         raise ConfigError(f"federated.resume={folder} has {known} clients, federated.num_clients={len(contexts)}")
     grid.held = _below(tensors, "held")
+    if "guard" in facts:  # not in files of versions that let every update in
+        grid.guard.restore(facts["guard"])
     _restore_strategy(strategy, tensors)
     down = grid.downlink
     if down.codec is not None:

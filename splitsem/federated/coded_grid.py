@@ -1,9 +1,8 @@
 """The coded wire of federated training: CodedGrid around any Flower grid, its way down, and checked replies."""
 
 import logging
-import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from splitsem.codecs.codec import Codec
@@ -27,9 +26,20 @@ from splitsem.federated.privacy import Privacy
 from splitsem.federated.rate_controller import ChoosesRates, Rate
 from splitsem.federated.round_report import RoundReport
 from splitsem.federated.state import Layout, State, from_record, to_record, weighted_mean
+from splitsem.federated.update_guard import UpdateGuard
 
 STEP_MEASURES = ("steps-uplink-bytes", "steps-downlink-bytes", "steps-label-bytes", "steps-raw-bytes")  # optional
 MEASURES = ("num-examples", "train-loss", "train-s", "codec-s")  # what every reply's metrics must have
+_MOST = 1e15  # of any measure: means of more say nothing
+_SLACK_BYTES = 1 << 16
+
+
+class TooFewUpdatesError(LinkError):
+    """Fewer than ``min_clients`` usable updates came in a round, which therefore changes nothing."""
+
+
+class MissingReplyError(PayloadError):
+    """No reply came, or an error in its place: a fault, but no false update."""
 
 
 class Reply(NamedTuple):
@@ -53,9 +63,9 @@ class Reply(NamedTuple):
 def read_reply(message: Message | None, layout: Layout, codec: Codec, measures: Sequence[str] = ()) -> Reply:
     """Check and decode a reply, which must report ``measures`` too. Raises PayloadError with the reply's fault."""
     if message is None:
-        raise PayloadError("no reply in time")
+        raise MissingReplyError("no reply in time")
     if message.has_error():
-        raise PayloadError(message.error.reason or f"error {message.error.code}")
+        raise MissingReplyError(message.error.reason or f"error {message.error.code}")
     content = message.content
     for key, records in (
         (ARRAYS, content.array_records),
@@ -67,7 +77,7 @@ def read_reply(message: Message | None, layout: Layout, codec: Codec, measures: 
     fingerprint, client = (content.config_records[CONFIG].get(key) for key in ("fingerprint", "client"))
     if fingerprint != layout.fingerprint:
         raise PayloadError(f"expected an update of network {layout.fingerprint}, got one of {fingerprint!r}")
-    if not isinstance(client, int):
+    if not isinstance(client, int) or isinstance(client, bool):
         raise PayloadError(f"expected the client's number, got {client!r}")
     arrays = content.array_records[ARRAYS]
     if list(arrays) != [UPDATE]:
@@ -75,6 +85,8 @@ def read_reply(message: Message | None, layout: Layout, codec: Codec, measures: 
     expected = f"splitsem.{type(codec).__name__}"
     if arrays[UPDATE].stype != expected:
         raise PayloadError(f"expected an update of {expected}, got {arrays[UPDATE].stype}")
+    if (num_bytes := len(arrays[UPDATE].data)) > (most := 4 * layout.raw_bytes + _SLACK_BYTES):
+        raise PayloadError(f"expected an update of at most {most:,} bytes, got {num_bytes:,}")
     metrics = _measures(content.metric_records[METRICS], (*MEASURES, *measures))
     update = layout.split(layout.decode(codec, arrays[UPDATE].data))
     return Reply(message, client, update, metrics, content_bytes(content))
@@ -84,8 +96,8 @@ def _measures(record: MetricRecord, names: Sequence[str]) -> dict[str, float]:
     measures = {}
     for name in (*names, *(name for name in STEP_MEASURES if name in record)):
         value = record.get(name)
-        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            raise PayloadError(f"expected {name} of 0 or more, got {value}")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _MOST:
+            raise PayloadError(f"expected {name} of 0 or more, up to {_MOST:g}, got {str(value)[:40]}")
         measures[name] = value
     if measures["num-examples"] == 0:
         raise PayloadError("expected num-examples above 0, got 0")
@@ -177,6 +189,7 @@ class CodedGrid(Grid):
         rates: chooses each client's rate; None leaves the rate to the codec's settings.
         links: model of the clients' uplinks; None takes the seconds that pass on the server's clock.
         privacy: keeps updates within the norm that the strategy's noise is for.
+        guard: says which updates may count.
 
     Attributes:
         report: the report of the round so far, see ``start_round``.
@@ -193,6 +206,7 @@ class CodedGrid(Grid):
         rates: ChoosesRates | None = None,
         links: ClientLinks | None = None,
         privacy: Privacy | None = None,
+        guard: UpdateGuard | None = None,
     ) -> None:
         if min_clients < 1:
             raise ValueError(f"min_clients must be at least 1, got {min_clients}")
@@ -200,6 +214,7 @@ class CodedGrid(Grid):
         self.layout: Layout = downlink.layout
         self.held, self.min_clients = held, min_clients
         self.rates, self.links, self.privacy = rates, links, privacy
+        self.guard = guard or UpdateGuard(self.layout)
         self.report = RoundReport(0)
 
     def set_run(self, run: Run) -> None:
@@ -248,7 +263,7 @@ class CodedGrid(Grid):
         """See Grid. Training replies come back decoded and sorted by client number, so that sums are repeatable.
 
         Raises:
-            LinkError: fewer than ``min_clients`` replies can be used.
+            TooFewUpdatesError: fewer than ``min_clients`` replies can be used.
         """
         sent = {message.metadata.dst_node_id: message for message in messages}
         if not sent:
@@ -269,11 +284,19 @@ class CodedGrid(Grid):
             for node in sent:
                 self.downlink.note(node, node in replies and not replies[node].has_error())
             return received
-        read = [self._read(message, replies.get(node), rates[node], elapsed_s) for node, message in sent.items()]
-        usable = sorted((reply for reply in read if reply is not None), key=lambda reply: reply.client)
+        read = {node: self._read(message, replies.get(node), rates[node], sent) for node, message in sent.items()}
+        known = {node: reply for node, reply in read.items() if reply is not None}
+        if not (self.privacy and self.privacy.bounds_updates):
+            updates = {node: reply.update for node, reply in known.items()}
+            for node, why in self.guard.refused(target, updates, is_noised=self.privacy is not None).items():
+                self._leave_out(node, why, is_refused=True)
+                del known[node]
+        for node, reply in known.items():
+            self._count(node, reply, rates[node], elapsed_s)
+        usable = sorted(known.values(), key=lambda reply: reply.client)
         if len(usable) < self.min_clients:
             reasons = "; ".join(f"client {node}: {why}" for node, why in list(self.report.failed.items())[:3])
-            raise LinkError(
+            raise TooFewUpdatesError(
                 f"round {self.report.server_round}: {len(usable)} of {len(sent)} clients sent a usable update, "
                 f"federated.min_clients={self.min_clients}. {reasons}"
             )
@@ -294,21 +317,33 @@ class CodedGrid(Grid):
         message.content = RecordDict({**message.content, ARRAYS: ArrayRecord({MODEL: array}), CONFIG: config})
         return rate
 
-    def _read(self, sent: Message, received: Message | None, rate: Rate | None, elapsed_s: float) -> Reply | None:
-        """The usable reply, or None with a warning; the round's report tells of either."""
-        report, node = self.report, sent.metadata.dst_node_id
-        codec = self.make_codec(rate)
+    def _read(self, sent: Message, received: Message | None, rate: Rate | None, asked: Collection[int]) -> Reply | None:
+        """The reply, decoded, or None with a warning; ``codec-s`` has the server's share too."""
+        node, codec = sent.metadata.dst_node_id, self.make_codec(rate)
         began = time.perf_counter()
         try:
             reply = read_reply(received, self.layout, codec, self.privacy.measures if self.privacy else ())
+            self.guard.check_sender(node, reply.client, reply.metrics["num-examples"], asked)
             if self.privacy is not None:
                 reply = reply._replace(update=self.privacy.admit(reply.update, sent.content.config_records[CONFIG]))
         except PayloadError as exc:
-            log.warning("round %d: client %d is left out: %s", report.server_round, node, exc)
-            report.failed[node] = str(exc)
-            self.downlink.note(node, has_answered=False)
+            self._leave_out(node, str(exc), is_refused=not isinstance(exc, MissingReplyError))
             return None
-        report.codec_s.append(reply.metrics["codec-s"] + time.perf_counter() - began)
+        reply.metrics["codec-s"] += time.perf_counter() - began
+        return reply
+
+    def _leave_out(self, node: int, why: str, *, is_refused: bool) -> None:
+        """Tell that a client does not count in this round, and whether it is for what it sent."""
+        log.warning("round %d: client %d is left out: %s", self.report.server_round, node, why)
+        self.report.failed[node] = why
+        if is_refused:
+            self.report.refused.append(node)
+        self.downlink.note(node, has_answered=False)
+
+    def _count(self, node: int, reply: Reply, rate: Rate | None, elapsed_s: float) -> None:
+        """Add a reply that counts to the round's report, and tell what chooses rates."""
+        report, codec = self.report, self.make_codec(rate)
+        report.codec_s.append(reply.metrics["codec-s"])
         self.downlink.note(node, has_answered=True)
         up_bytes, train_s = reply.uplink_bytes, reply.metrics["train-s"]
         report.uplink_bytes.append(up_bytes)
@@ -324,7 +359,6 @@ class CodedGrid(Grid):
             report.link_s.append(link_s)
         if self.rates is not None and rate is not None:
             self.rates.sent(node, rate, up_bytes, link_s)
-        return reply
 
     def _for_strategy(self, target: State, replies: list[Reply]) -> list[Message]:
         """The replies with whole networks: the exact network ``target`` plus each client's update."""

@@ -30,6 +30,8 @@ from splitsem.federated.state import Layout, State
 Wrapper = DifferentialPrivacyFixedClippingBase | DifferentialPrivacyAdaptiveBase
 NORM = "clipping_norm"  # in the settings that Flower's wrappers send to clients that clip
 
+_LONGEST = 1e15  # a longer update is shortened before Flower clips it, whose float32 sums of squares overflow
+
 
 class Privacy:
     """One privacy mechanism: what a client does after its training, and what surrounds the server's strategy.
@@ -54,6 +56,11 @@ class Privacy:
         if isinstance(mod, LocalDpMod) and not (mod.epsilon > 0 and 0 < mod.delta < 1):
             raise ValueError(f"epsilon must be above 0 and delta in 0…1, got {mod.epsilon} and {mod.delta}")
         self.mod, self.wrapper, self.measures, self.seed = mod, wrapper, tuple(measures), seed
+
+    @property
+    def bounds_updates(self) -> bool:
+        """Whether the strategy clips every update, so that none needs another bound."""
+        return self.wrapper is not None
 
     @property
     def mods(self) -> list[Mod]:
@@ -103,7 +110,7 @@ class Privacy:
         length = math.sqrt(sum(float(tensor.double().square().sum()) for tensor in update.values()))
         if length == 0:
             raise PayloadError("expected an update that changes something, got zeros")
-        norm = config.get(NORM)  # absent where the wrapper clips by itself
+        norm = config.get(NORM, _LONGEST)  # absent where the wrapper clips by itself
         if not isinstance(norm, float) or length <= norm:
             return update
         return {name: tensor * (norm / length) for name, tensor in update.items()}

@@ -1,6 +1,8 @@
 """The ServerApp: rounds of one of Flower's strategies over coded updates, checkpointed and repeatable."""
 
+import copy
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -8,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from splitsem.codecs.codec import Codec
-from splitsem.errors import ConfigError
+from splitsem.errors import ConfigError, LinkError, SplitSemError
 from splitsem.federated import checkpoint
 from splitsem.federated.checkpoint import Progress
 from splitsem.federated.client_app import MakeCodec
-from splitsem.federated.coded_grid import CodedGrid, Downlink
+from splitsem.federated.coded_grid import CodedGrid, Downlink, TooFewUpdatesError
 from splitsem.federated.flower import (
     AggregationError,
+    ArrayRecord,
     ConfigRecord,
     Context,
     FedAvgM,
@@ -26,10 +29,16 @@ from splitsem.federated.flower import (
 from splitsem.federated.in_process import ClientLinks
 from splitsem.federated.privacy import Privacy
 from splitsem.federated.rate_controller import ChoosesRates
-from splitsem.federated.round_report import Row
+from splitsem.federated.round_report import VOID, Row
 from splitsem.federated.state import Layout, State
+from splitsem.federated.update_guard import UpdateGuard
 
 log = logging.getLogger(__name__)
+_MOST_VOID = 3  # rounds on end; a run whose clients are gone, or false, must not go on to its end in silence
+
+
+class _RuinedError(SplitSemError):
+    """A round's network cannot be the global one."""
 
 
 @dataclass
@@ -50,6 +59,7 @@ class Server:
         rates: chooses each client's rate; None leaves the rate to the codec's settings.
         links: model of the clients' uplinks; None takes the seconds that pass on the server's clock.
         privacy: the privacy mechanism that the strategy is for; None for a strategy without privacy.
+        guard: says which updates may count; None takes an UpdateGuard with its defaults.
         folder: where the checkpoint of each round is kept; None keeps none.
         resume: folder of a run to go on with.
         contexts: contexts of the clients in this process, by node id; they are part of the checkpoint.
@@ -69,6 +79,7 @@ class Server:
     rates: ChoosesRates | None = None
     links: ClientLinks | None = None
     privacy: Privacy | None = None
+    guard: UpdateGuard | None = None
     folder: Path | None = None
     resume: Path | None = None
     contexts: Mapping[int, Context] = field(default_factory=dict)
@@ -92,7 +103,10 @@ class Server:
         return app
 
     def run(self, grid: Grid) -> None:
-        """Run the remaining rounds. Raises LinkError when too few clients answer, ConfigError for a bad resume."""
+        """Run the remaining rounds; one without enough usable updates, or with a ruined network, changes nothing.
+
+        Raises LinkError when three rounds on end, or all rounds, changed nothing, ConfigError for a bad resume.
+        """
         self.grid = coded = CodedGrid(
             grid,
             Downlink(self.layout, self.downlink),
@@ -102,17 +116,49 @@ class Server:
             rates=self.rates,
             links=self.links,
             privacy=self.privacy,
+            guard=self.guard,
         )
         progress = Progress(0, coded.for_strategy(self.initial), [])
         if self.resume is not None:
             progress = checkpoint.load(self.resume, self.strategy, coded, self.contexts)
+            if fault := coded.guard.fault(coded.whole(progress.arrays), self.initial):
+                raise ConfigError(f"federated.resume={self.resume} is ruined: {fault}; begin anew, without it")
             log.info("Going on after round %d of %d", progress.server_round, self.num_rounds)
         while progress.server_round < self.num_rounds:
-            self._round(progress, coded)
+            self._round_or_nothing(progress, coded)
             self.on_round(progress.rows[-1])
             if self.folder is not None:
                 checkpoint.save(self.folder, progress, self.strategy, coded, self.contexts)
         self.final, self.rows = coded.whole(progress.arrays), progress.rows
+
+    def _round_or_nothing(self, progress: Progress, grid: CodedGrid) -> None:
+        """A round that leaves strategy and network as they were where its network cannot be the global one."""
+        before, held = copy.deepcopy(vars(self.strategy)), grid.held
+        try:
+            self._round(progress, grid)
+        except (TooFewUpdatesError, _RuinedError) as exc:
+            last = [row.get(VOID) == 1 for row in progress.rows[-_MOST_VOID + 1 :]]
+            if all(last) and (len(last) == _MOST_VOID - 1 or progress.server_round + 1 == self.num_rounds):
+                raise LinkError(f"{exc}; no round so far, or of the last {_MOST_VOID}, changed the network") from exc
+            log.warning("%s; the round changes nothing", exc)
+            vars(self.strategy).clear()
+            vars(self.strategy).update(before)
+            grid.held = held
+            row = {"round/number": progress.server_round + 1.0, "round/s": 0.0, VOID: 1.0}
+            row |= grid.report.row(self.layout.num_weights)
+            self._close(progress, progress.arrays, row, grid)
+
+    def _close(self, progress: Progress, arrays: ArrayRecord, row: Row, grid: CodedGrid) -> None:
+        """Score the network and add the round's row."""
+        whole = grid.whole(arrays)
+        if fault := grid.guard.fault(whole, self.initial):
+            raise _RuinedError(f"round {row['round/number']:.0f}: the clients' mean is no network: {fault}")
+        scores = self.score(whole)
+        if nan := [name for name, value in scores.items() if not math.isfinite(value)]:
+            raise _RuinedError(f"round {row['round/number']:.0f}: the new network's {nan[0]} is {scores[nan[0]]}")
+        row |= {f"round/{name}": value for name, value in scores.items()}
+        progress.server_round, progress.arrays = progress.server_round + 1, arrays
+        progress.rows.append(row)
 
     def _round(self, progress: Progress, grid: CodedGrid) -> None:
         """Do what Flower's ``Strategy.start`` does in a round, and seed, report and score the round."""
@@ -132,6 +178,7 @@ class Server:
         row = {
             "round/number": float(server_round),
             "round/s": time.perf_counter() - began,
+            VOID: 0.0,
             **grid.report.row(self.layout.num_weights),
         }
         messages = list(self.strategy.configure_evaluate(server_round, arrays, ConfigRecord(), grid))
@@ -139,9 +186,7 @@ class Server:
             answers = grid.send_and_receive(messages, timeout=self.timeout_s)
             if measured := self.strategy.aggregate_evaluate(server_round, answers):
                 row |= {f"round/client_{name}": v for name, v in measured.items() if isinstance(v, int | float)}
-        row |= {f"round/{name}": value for name, value in self.score(grid.whole(arrays)).items()}
-        progress.server_round, progress.arrays = server_round, arrays
-        progress.rows.append(row)
+        self._close(progress, arrays, row, grid)
 
 
 def _held_back(strategy: Strategy, layout: Layout) -> frozenset[str]:

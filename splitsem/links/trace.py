@@ -1,25 +1,19 @@
 """TraceLink: a link of varying rate that replays a Mahimahi packet-delivery trace."""
 
 from math import ceil, isfinite
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from splitsem.errors import ConfigError
 from splitsem.links.link import Link, LinkReport
-
-OPPORTUNITY_BYTES = 1500
-"""What one line of a Mahimahi trace can deliver."""
-
-_MAX_DIGITS = 15  # milliseconds beyond 30,000 years are a damaged file, and must not overflow int64
+from splitsem.traces import PACKET_BYTES, read_mahimahi
 
 
 class TraceLink(Link):
     """Replays a Mahimahi trace: a payload occupies the next ``ceil(bytes / 1500)`` delivery opportunities.
 
     Each line of the file is the millisecond at which 1,500 bytes can leave; after the last line the trace starts
-    again, shifted by that last line's time (Mahimahi's own rule, Netravali et al., USENIX ATC 2015).
+    again, shifted by that last line's time (Mahimahi's own rule, Netravali et al., USENIX ATC 2015). ``read_mahimahi``
+    says what a file may hold: a silence is an outage, and a start beyond a minute is subtracted.
 
     The link keeps a clock. A payload is offered when the one before it has left (the first at ``start_s``), so
     consecutive payloads see later parts of the trace, alike in every run. Payloads never share an opportunity:
@@ -48,11 +42,11 @@ class TraceLink(Link):
                 raise ValueError(f"{name} must be finite and not negative, got {value}")
         self.rtt_s = rtt_s
         self.energy_j_per_bit = energy_j_per_bit
-        self._times_ms = read_trace(path)
+        self._times_ms = read_mahimahi(path)
         self._clock_ms = (start_s * 1000) % self.period_ms
         self._next = int(np.searchsorted(self._times_ms, self._clock_ms))
         if down_path is not None:
-            read_trace(down_path)  # what is wrong with it is said before any work
+            read_mahimahi(down_path)  # what is wrong with it is said before any work
         self._down_path = down_path or path
         self._down: TraceLink | None = None
 
@@ -64,7 +58,7 @@ class TraceLink(Link):
     @property
     def mean_bandwidth_bps(self) -> float:
         """Mean rate over one period, in bits per second."""
-        return 8 * OPPORTUNITY_BYTES * len(self._times_ms) / (self.period_ms / 1000)
+        return 8 * PACKET_BYTES * len(self._times_ms) / (self.period_ms / 1000)
 
     @property
     def clock_s(self) -> float:
@@ -81,7 +75,7 @@ class TraceLink(Link):
 
     def send(self, payload: bytes, protected_bytes: int | None = None) -> LinkReport:
         """Deliver the payload unchanged and advance the clock to the moment its last byte left."""
-        last = self._next + max(1, ceil(len(payload) / OPPORTUNITY_BYTES)) - 1
+        last = self._next + max(1, ceil(len(payload) / PACKET_BYTES)) - 1
         num_loops, index = divmod(last, len(self._times_ms))
         left_ms = num_loops * self.period_ms + int(self._times_ms[index])
         waited_s = (left_ms - self._clock_ms) / 1000
@@ -100,30 +94,3 @@ class TraceLink(Link):
             begin_s = self.clock_s + self.rtt_s / 2
             self._down = TraceLink(self._down_path, self.rtt_s, self.energy_j_per_bit, begin_s)
         return self._down.send(answer)
-
-
-def read_trace(path: str | Path) -> npt.NDArray[np.int64]:
-    """The delivery opportunities of a Mahimahi trace: milliseconds, never decreasing, the last one above zero.
-
-    Raises:
-        ConfigError: the file is missing, or a line is wrong; the message says which line and why.
-    """
-    try:
-        lines = Path(path).expanduser().read_text(encoding="ascii").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"cannot read the trace {str(path)!r} (transport.path): {exc}") from exc
-    times_ms: list[int] = []
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if not text.isdigit() or len(text) > _MAX_DIGITS:
-            raise ConfigError(f"{path}, line {number}: expected whole milliseconds, got {text[:40]!r}")
-        times_ms.append(int(text))
-        if number > 1 and times_ms[-1] < times_ms[-2]:
-            raise ConfigError(
-                f"{path}, line {number}: {times_ms[-1]} ms comes after {times_ms[-2]} ms; times never fall"
-            )
-    if not times_ms or times_ms[-1] == 0:
-        raise ConfigError(
-            f"{path}, line {len(lines)}: a trace needs at least one time above 0 ms, to know when it repeats"
-        )
-    return np.array(times_ms, dtype=np.int64)

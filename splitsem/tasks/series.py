@@ -1,6 +1,5 @@
-"""Throughput series: CSV columns, Mahimahi traces, and generated ones that look like a cellular link's."""
+"""Throughput series: of Mahimahi traces, and generated ones that look like a cellular link's."""
 
-import csv
 import math
 from pathlib import Path
 
@@ -8,83 +7,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitsem.errors import ConfigError
+from splitsem.traces import PACKET_BYTES, read_mahimahi
 
-PACKET_BYTES = 1500
-"""What one line of a Mahimahi trace delivers."""
-
-
-def read_mahimahi(path: str | Path) -> NDArray[np.int64]:
-    """Delivery opportunities of a Mahimahi trace: milliseconds since its start, one for each line, never decreasing.
-
-    Format: https://manpages.debian.org/mm-link — each line is the time at which one 1,500-byte packet may pass.
-
-    Raises:
-        ConfigError: no such file, a line that is no whole number of milliseconds, or time that runs backwards.
-    """
-    times: list[int] = []
-    for number, line in enumerate(_lines(path), start=1):
-        text = line.strip()
-        if not text:
-            continue
-        if not text.isdecimal():
-            raise ConfigError(f"{path}, line {number}: a Mahimahi trace holds whole milliseconds, got {text[:40]!r}")
-        if times and int(text) < times[-1]:
-            raise ConfigError(f"{path}, line {number}: time must not run backwards, got {text} ms after {times[-1]} ms")
-        times.append(int(text))
-    if not times:
-        raise ConfigError(f"{path} is empty: a Mahimahi trace has a line for each packet")
-    return np.array(times, np.int64)
+_MOST_SAMPLES = 1_000_000  # of a short trace; a longer one may make a hundred times its packets
 
 
 def mahimahi_throughput_bps(path: str | Path, interval_s: float) -> NDArray[np.float64]:
-    """Throughput in bit/s that a Mahimahi trace allows in each whole interval of ``interval_s`` seconds."""
-    if interval_s <= 0:
-        raise ValueError(f"interval_s must be above 0, got {interval_s}")
+    """Throughput in bit/s that a Mahimahi trace allows in each whole interval of ``interval_s`` seconds.
+
+    A silence is a throughput of zero. Raises ConfigError for a bad trace, see ``read_mahimahi``, and for intervals
+    that are too long or too short for it.
+    """
+    if not (math.isfinite(interval_s) and interval_s > 0):
+        raise ValueError(f"interval_s must be above 0 and finite, got {interval_s}")
     times_s = read_mahimahi(path) / 1000
-    num_intervals = math.floor(times_s[-1] / interval_s)
-    if num_intervals < 1:
+    share = times_s[-1] / interval_s
+    if share < 1:
         raise ConfigError(f"{path} lasts {times_s[-1]:g} s, less than one interval of {interval_s:g} s")
+    if share > max(_MOST_SAMPLES, 100 * len(times_s)):
+        raise ConfigError(
+            f"{path} has {len(times_s):,} packets in {times_s[-1]:g} s, too few for {share:.3g} intervals of "
+            f"{interval_s:g} s: make task.interval_s longer"
+        )
+    num_intervals = math.floor(share)
     # opportunities that complete an interval at its very end belong to it: (k·interval, (k+1)·interval]
     interval = np.ceil(times_s / interval_s).astype(np.int64) - 1
     packets = np.bincount(np.clip(interval, 0, num_intervals), minlength=num_intervals)[:num_intervals]
     return packets.astype(np.float64) * (8 * PACKET_BYTES / interval_s)
-
-
-def read_csv_bps(path: str | Path, column: str, unit_bps: float = 1.0) -> NDArray[np.float64]:
-    """One column of a CSV file with a header line, times ``unit_bps``, in bit/s.
-
-    Args:
-        path: the file, UTF-8.
-        column: header of the column.
-        unit_bps: the column's unit in bit/s, e.g. 1e6 for Mbit/s.
-
-    Raises:
-        ConfigError: no such file or column, or a value that is not a finite number of at least 0.
-    """
-    rows = csv.DictReader(_lines(path), skipinitialspace=True)
-    headers = [name.strip() for name in rows.fieldnames or ()]
-    if column not in headers:
-        raise ConfigError(f"{path} has no column {column!r}; its columns are {', '.join(headers) or 'none'}")
-    rows.fieldnames = headers
-    values = []
-    for row in rows:
-        text = row[column] or ""
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and value >= 0):
-            raise ConfigError(f"{path}, line {rows.line_num}: {column} must be a number of at least 0, got {text!r}")
-        values.append(value)
-    return np.array(values) * unit_bps
-
-
-def _lines(path: str | Path) -> list[str]:
-    """The lines of a text file. Raises ConfigError when the file cannot be read as text."""
-    try:
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"cannot read the trace {path}: {exc}") from exc
 
 
 _LOAD = np.array((1.0, 0.55, 0.22))  # share of the cell left to this user when it is quiet, busy, crowded

@@ -1,4 +1,4 @@
-"""CSV and Mahimahi files: what is read, how it is binned, and what is said about bad ones."""
+"""NetQos over CSV and Mahimahi files: how traces are binned, and that no window spans a gap or two files."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ import pytest
 
 from splitsem.errors import ConfigError
 from splitsem.tasks.netqos import NetQos
-from splitsem.tasks.series import mahimahi_throughput_bps, read_csv_bps, read_mahimahi
+from splitsem.tasks.series import mahimahi_throughput_bps
+from splitsem.traces import read_mahimahi
 
 
 def write(path: Path, text: str) -> Path:
@@ -35,48 +36,49 @@ def test_silence_is_a_rate_of_zero_and_a_partial_interval_is_left_out(tmp_path: 
     np.testing.assert_array_equal(mahimahi_throughput_bps(trace, 1.0), [24_000, 0, 0])
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("1\n2\nthree\n", "line 3: a Mahimahi trace holds whole milliseconds, got 'three'"),
-        ("1\n2.5\n", "line 2: a Mahimahi trace holds whole milliseconds"),
-        ("5\n4\n", "line 2: time must not run backwards, got 4 ms after 5 ms"),
-        ("\n", "is empty"),
-    ],
-)
-def test_bad_mahimahi_lines_are_named(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        read_mahimahi(write(tmp_path / "trace", text))
-
-
 def test_a_trace_shorter_than_an_interval_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"lasts 0\.3 s, less than one interval of 1 s"):
         mahimahi_throughput_bps(write(tmp_path / "trace", "100\n300\n"), 1.0)
 
 
-def test_a_csv_column_is_read_in_its_unit(tmp_path: Path) -> None:
-    table = write(tmp_path / "log.csv", "\ufefftime, mbps ,cell\n0,1.5,a\n1,0,b\n2,2e1,c\n")
-    np.testing.assert_allclose(read_csv_bps(table, "mbps", unit_bps=1e6), [1.5e6, 0, 2e7])
+@pytest.mark.parametrize("interval_s", [1e-9, 1e-300])
+def test_intervals_that_would_fill_the_memory_are_refused(tmp_path: Path, interval_s: float) -> None:
+    with pytest.raises(ConfigError, match=r"2 packets in 3600 s, too few .* make task.interval_s longer"):
+        mahimahi_throughput_bps(write(tmp_path / "trace", "1\n3600000\n"), interval_s)
 
 
-@pytest.mark.parametrize("value", ["", "nan", "-1", "fast", "inf"])
-def test_a_csv_value_that_is_no_throughput_is_named_with_its_line(tmp_path: Path, value: str) -> None:
-    table = write(tmp_path / "log.csv", f"t,bps\n0,1\n1,{value}\n")
-    with pytest.raises(ConfigError, match=f"line 3: bps must be a number of at least 0, got '{value}'"):
-        read_csv_bps(table, "bps")
+def test_no_window_spans_a_gap_and_the_season_goes_on_in_it(tmp_path: Path) -> None:
+    def task(name: str, seconds: np.ndarray) -> NetQos:
+        rows = "".join(f"{1.6e9 + s:.0f},{s % 7 + (s > 340) * 1000}\n" for s in seconds)
+        return NetQos(csv=str(write(tmp_path / name, "time,throughput_bps\n" + rows)), window=8, horizon=2, season=7)
+
+    whole = task("whole.csv", np.arange(600))
+    gapped = task("gap.csv", np.concatenate((np.arange(200), np.arange(341, 600))))
+    lost = [len(a) - len(b) for a, b in zip(whole.splits(), gapped.splits(), strict=True)]
+    assert lost[0] > 0.7 * 141 + 8
+    for x, y in (gapped.splits().train[i] for i in range(len(gapped.splits().train))):
+        assert float(y.abs().max()) * gapped._load()[1].change_bps < 10, "the level leaps in the gap only"
+        phase = np.unwrap(np.arctan2(x[:, 1].numpy(), x[:, 2].numpy()))
+        np.testing.assert_allclose(np.diff(phase), 2 * np.pi / 7, rtol=1e-3)
+    metrics = gapped.metrics()
+    metrics.update(*2 * [gapped.splits().test[0][1][None]])
+    # the values repeat every 7 seconds of the clock; 341 − 200 is no multiple of 7, so rows would not
+    assert float(metrics.compute()["mae_seasonal_naive_bps"]) in (0, pytest.approx(0))
 
 
-def test_an_unknown_column_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no column 'bps'; its columns are time, rate"):
-        read_csv_bps(write(tmp_path / "log.csv", "time,rate\n0,1\n"), "bps")
+def test_a_series_of_crumbs_is_refused(tmp_path: Path) -> None:
+    seconds = [10 * i + j for i in range(100) for j in range(5)]
+    table = write(tmp_path / "log.csv", "time,throughput_bps\n" + "".join(f"{s},1\n" for s in seconds))
+    with pytest.raises(ConfigError, match="has gaps in its times, and one of its three splits has no 10 samples"):
+        NetQos(csv=str(table), window=8, horizon=2, season=4).splits()
 
 
-def test_a_missing_or_binary_file_is_a_config_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read the trace"):
-        read_mahimahi(tmp_path / "nothing")
-    (tmp_path / "picture.csv").write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(ConfigError, match="cannot read the trace"):
-        read_csv_bps(tmp_path / "picture.csv", "bps")
+def test_hidden_files_of_a_folder_are_passed_by_and_upper_case_endings_are_found(tmp_path: Path) -> None:
+    write(tmp_path / "A.CSV", "throughput_bps\n" + "5\n" * 400)
+    write(tmp_path / "._a.csv", "\x01")
+    assert NetQos(csv=str(tmp_path)).data_paths() == [tmp_path / "A.CSV"]
+    write(tmp_path / ".DS_Store", "\x01")
+    assert NetQos(mahimahi=str(tmp_path)).data_paths() == [tmp_path / "A.CSV"]
 
 
 def test_a_folder_of_csv_files_is_several_series_that_no_window_spans(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from splitsem.federated.round_report import Row
 from splitsem.federated.server_app import Server
 from splitsem.federated.site import Site, estimate_statistics, falling_share
 from splitsem.federated.state import Layout, State
+from splitsem.federated.update_guard import UpdateGuard
 from splitsem.links.link import Link
 from splitsem.placement import Placement
 from splitsem.scoring import score
@@ -135,6 +136,7 @@ def build(cfg: DictConfig) -> Ends:
             rates=_rates(cfg),
             links=_links(settings),
             privacy=privacy,
+            guard=make_guard(cfg, layout, parts),
             resume=Path(settings.resume) if settings.resume else None,
         ),
     )
@@ -165,6 +167,17 @@ def make_strategy(cfg: DictConfig) -> Strategy:
             f"{2 * strategy.num_malicious_nodes + 3} clients a round, got {num_sampled}"
         )
     return strategy
+
+
+def make_guard(cfg: DictConfig, layout: Layout, parts: Sequence[NDArray[np.int64]]) -> UpdateGuard:
+    """What says which updates may count. Raises ConfigError for settings out of range."""
+    most = cfg.federated.max_examples
+    try:
+        if most is None:
+            return UpdateGuard(layout, cfg.federated.max_norm_ratio, [len(part) for part in parts])
+        return UpdateGuard(layout, cfg.federated.max_norm_ratio, max_examples=most)
+    except ValueError as exc:
+        raise ConfigError(f"federated.{exc}") from exc
 
 
 def _privacy(cfg: DictConfig) -> Privacy | None:

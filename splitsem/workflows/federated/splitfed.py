@@ -35,7 +35,7 @@ from splitsem.training.fit import Fit
 from splitsem.workflows import assemble, assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import check_not_learned
-from splitsem.workflows.federated.assembly import check_codecs, divide, make_strategy
+from splitsem.workflows.federated.assembly import check_codecs, divide, make_guard, make_strategy
 from splitsem.workflows.federated.rounds import run_rounds, shown
 from splitsem.workflows.result import Metrics, Result
 from splitsem.workflows.serve import engine_for, training_transport
@@ -202,6 +202,7 @@ def _ends(
         downlink=downlink,
         min_clients=settings.min_clients,
         timeout_s=settings.client_timeout_s,
+        guard=make_guard(cfg, layout, site.parts),
     )
     link = SimulatedLink(bandwidth_bps=1e15, rtt_s=0.0, energy_j_per_bit=0.0)
     decoder = assemble_codec.codec(cfg, network, site.cut.evaluation.point)
