@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from splitsem.codecs.codec import Codec, Tensors
+from splitsem.codecs.expected import Expected
 from splitsem.codecs.fields import Payload, Pieces
 from splitsem.codecs.tensorwise import Identity
-from splitsem.errors import ConfigError, PayloadError, SessionError
+from splitsem.errors import ConfigError, SessionError
 from splitsem.remote.plan import MAX_PROBE_BYTES, Plan, builtin_decoders, codec_label
 from splitsem.remote.server_metrics import ServerMetrics
 from splitsem.split.graph import SplitGraph
@@ -101,6 +102,7 @@ class Batcher:
 
 
 log = logging.getLogger(__name__)
+_MOST_BATCH_BYTES = 4 << 20  # of features, beyond one sample's: what a payload of a few bytes may make a server unpack
 
 
 class _Session(NamedTuple):
@@ -108,6 +110,7 @@ class _Session(NamedTuple):
     tail: Callable[..., Tensor]
     probe_bytes: int | None  # size of the answers in a session of probes, see Plan.probe
     decoder: Codec | AnswerCoder
+    expected: Expected
     coder: AnswerCoder | None  # None: the result stays here
 
 
@@ -123,7 +126,7 @@ class TailEngine:
             tail answers from that tail.
         coders: of answers, beyond that of all values of the output.
         max_sessions: tails kept; the tail unused for longest makes room, and its users open their plan again.
-        max_batch: the most samples in one payload.
+        max_batch: the most samples in one payload; fewer where their features take more than 4 MB, but always one.
         micro_batch: samples of several clients' frames that may run together, see ``Batcher``; 1 runs each frame alone.
 
     Attributes:
@@ -139,7 +142,7 @@ class TailEngine:
         codecs: Sequence[Codec] = (),
         coders: Sequence[AnswerCoder] = (),
         max_sessions: int = 64,
-        max_batch: int = 256,
+        max_batch: int = 32,
         micro_batch: int = 1,
     ) -> None:
         if min(max_sessions, max_batch, micro_batch) < 1:
@@ -182,7 +185,8 @@ class TailEngine:
                 is_shared = self.micro_batch > 1 and point.is_batched
                 runs = Batcher(tail, self.micro_batch) if is_shared else tail
                 coder = self.coders[plan.answer] if plan.answer else None
-                self._sessions[key] = _Session(point, runs, probe_bytes, decoder, coder)
+                expected = expected_at(point, min(self.max_batch, _MOST_BATCH_BYTES // max(1, point.raw_bytes) or 1))
+                self._sessions[key] = _Session(point, runs, probe_bytes, decoder, expected, coder)
                 if len(self._sessions) > self.max_sessions:
                     self._sessions.popitem(last=False)
         self.metrics.opened(True, self._num_tails())
@@ -215,8 +219,7 @@ class TailEngine:
             if isinstance(chosen.decoder, AnswerCoder):
                 z_hat: Tensors = (chosen.decoder.as_output(chosen.decoder.decode(contiguous(payload))),)
             else:
-                z_hat = read_payload(chosen.decoder, payload)
-                check_fit(z_hat, chosen.point, self.max_batch)
+                z_hat = read_payload(chosen.decoder, payload, chosen.expected)
             over("decode")
             output = chosen.tail(*(tensor.to(self.device) for tensor in z_hat)).cpu()  # a GPU is done only then
             over("tail")
@@ -276,11 +279,11 @@ class TailEngine:
         return plan.point == "output" and plan.codec in self.coders
 
 
-def read_payload(decoder: Codec, payload: Payload) -> Tensors:
-    """The tensors of a payload as it arrived. Raises PayloadError."""
+def read_payload(decoder: Codec, payload: Payload, expected: Expected) -> Tensors:
+    """The tensors of a payload as it arrived. Raises PayloadError, before any work, for tensors not ``expected``."""
     if not isinstance(decoder, Identity):  # the codec with large bodies, which can spare the copy
         payload = contiguous(payload)
-    return decoder.read(payload)
+    return decoder.read(payload, expected)
 
 
 def contiguous(payload: Payload) -> bytes | memoryview:
@@ -288,23 +291,13 @@ def contiguous(payload: Payload) -> bytes | memoryview:
     return bytes(payload) if isinstance(payload, Pieces) else payload
 
 
-def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> int:
-    """The batch size of ``z_hat``. Raises PayloadError when the tail at ``point`` does not take these tensors."""
-    batch = z_hat[0].shape[0] if z_hat and point.is_batched and z_hat[0].dim() else 1
-    if batch > max_batch:
-        raise PayloadError(f"expected a batch of at most {max_batch} samples, got {batch}")
-    expected = [((batch, *t.shape[1:]) if point.is_batched else t.shape, t.dtype) for t in point.tensors]
-    got = [(tuple(t.shape), t.dtype) for t in z_hat]
-    if got != expected:
-        raise PayloadError(f"expected {_describe(expected)} at split point {point.name}, got {_describe(got)}")
-    return batch
+def expected_at(point: SplitPoint, max_batch: int) -> Expected:
+    """What the tail at ``point`` takes."""
+    tensors = tuple((t.dtype, tuple(t.shape)) for t in point.tensors)
+    return Expected(tensors, max_batch if point.is_batched else None, f" at split point {point.name}")
 
 
 @functools.cache
 def _zeros() -> memoryview:
     """The zeros of all answers to probes; never written, so that they take no physical memory."""
     return memoryview(bytes(MAX_PROBE_BYTES))
-
-
-def _describe(tensors: list[tuple[tuple[int, ...], torch.dtype]]) -> str:
-    return " ".join(f"{str(dtype).removeprefix('torch.')}{list(shape)}" for shape, dtype in tensors) or "no tensors"
