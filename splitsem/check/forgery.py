@@ -1,4 +1,4 @@
-"""Forged payloads: fields and bodies changed at random behind right checksums, as someone who knows the format would."""
+"""Forged payloads: fields and bodies changed at random behind right checksums, as an attacker would send them."""
 
 import math
 import random
@@ -33,9 +33,9 @@ def forge(payload: bytes, others: Sequence[bytes], draw: random.Random) -> bytes
     """
     if payload[:2] == SEALED_MAGIC:
         start = 3 + 1 + payload[3]
-        return _with_crc(payload[:start] + _changed(payload[start:-CRC_BYTES], draw.choice(others)[start:], draw))
+        return _with_crc(payload[:start] + changed(payload[start:-CRC_BYTES], draw.choice(others)[start:], draw))
     if draw.random() < 0.1:
-        return _resealed(_changed(payload, draw.choice(others), draw))
+        return _resealed(changed(payload, draw.choice(others), draw))
     is_tolerant = payload[:2] == TOLERANT_MAGIC
     fields, spare = _fields(payload), _fields(draw.choice(others))
     place = draw.randrange(len(fields))
@@ -47,9 +47,9 @@ def forge(payload: bytes, others: Sequence[bytes], draw: random.Random) -> bytes
         fields = [*fields, other] if kind < 0.125 else fields[1:]
         return (join_tolerant if is_tolerant else join)(payload[3], fields)
     elif is_tolerant and kind < 0.4:
-        field = field._replace(settings=_changed(bytes(field.settings), bytes(other.settings), draw))
+        field = field._replace(settings=changed(bytes(field.settings), bytes(other.settings), draw))
     else:
-        field = field._replace(body=_changed(bytes(field.body), bytes(other.body), draw))
+        field = field._replace(body=changed(bytes(field.body), bytes(other.body), draw))
     fields[place] = field
     return (join_tolerant if is_tolerant else join)(payload[3], fields)
 
@@ -79,8 +79,8 @@ def _changed_head(head: bytes, draw: random.Random) -> bytes:
     return head[:at] + draw.choice(_VARINTS) + head[at:]
 
 
-def _changed(data: bytes, other: bytes, draw: random.Random) -> bytes:
-    """Bytes flipped, overwritten, repeated, spliced, cut off or added; the first bytes, which hold settings, likelier."""
+def changed(data: bytes, other: bytes, draw: random.Random) -> bytes:
+    """Bytes flipped, overwritten, repeated, spliced, cut off or added; the first ones, the settings, likelier."""
     made = bytearray(data)
     for _ in range(draw.choice((1, 1, 1, 2, 4))):
         at = min(int(len(made) * draw.random() ** draw.choice((1, 4))), max(len(made) - 1, 0))
