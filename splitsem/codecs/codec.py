@@ -122,8 +122,11 @@ class Codec(nn.Module, ABC):
             PayloadError: damage of any kind, the payload of another codec, or of tensors that are not expected.
             ContractError: ``decode`` returned something else than tensors.
         """
-        with self.expecting(expected):
+        token = _reading.set((self, expected))
+        try:
             return self.decode(payload) if self.is_framed else self._open(payload, expected)  # type: ignore[arg-type]
+        finally:
+            _reading.reset(token)
 
     def _open(self, payload: Payload, expected: Expected) -> Tensors:
         if len(payload) > (most := 4 * expected.most_bytes):

@@ -70,7 +70,7 @@ class Expected(NamedTuple):
 
     def check(self, got: Sequence[Kind], rule: str = "expected") -> int:
         """The batch size, 1 where shapes are exact. Raises PayloadError unless these are tensors that are taken."""
-        if self.tensors is None:
+        if self.tensors is None or (self.max_batch is None and tuple(got) == self.tensors):
             return 1
         batch, wanted = 1, list(self.tensors)
         if self.max_batch is not None:
@@ -84,10 +84,12 @@ class Expected(NamedTuple):
 
     def check_heads(self, heads: Sequence[Head]) -> None:
         """As ``check``, and no tensor may take more than four times its size in memory on the wire."""
+        if self.tensors is None:
+            return
         self.check([head[:2] for head in heads])
-        for dtype, shape, num_bytes in heads if self.tensors is not None else ():
+        for dtype, shape, num_bytes in heads:
             slots = 4 + (shape[0] if len(shape) == 4 else 0)
-            if num_bytes > (most := 4 * _num_bytes((dtype, shape)) + slots * _SLOT_BYTES):
+            if num_bytes > (most := 4 * math.prod(shape) * dtype.itemsize + slots * _SLOT_BYTES):
                 raise PayloadError(f"expected at most {most} bytes for {describe([(dtype, shape)])}, got {num_bytes}")
 
 

@@ -63,7 +63,7 @@ class PictureCodec(TensorwiseCodec):
         files = [bytes(reader.take(reader.varint("file size", len(part.body)), "file")) for _ in range(part.shape[0])]
         reader.finish()
         pixels_BHWC = np.stack([self._pixels(data, part.shape[1:]) for data in files])
-        return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).contiguous().float().div_(255)
+        return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).float().div_(255).contiguous()
 
     def _pixels(self, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
         channels, height, width = shape

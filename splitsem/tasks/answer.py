@@ -102,7 +102,9 @@ class ClassMap(AnswerCoder):
         num = prod(self.output_shape[1:])
         expected = num * _index_dtype(self.output_shape[0]).itemsize
         if len(answer) > (most := expected + expected // 64 + _ZLIB_BYTES):  # zlib adds 5 bytes for each 16 KB, and 6
-            raise PayloadError(f"expected a class map of at most {most} bytes, got {len(answer)}")
+            raise PayloadError(
+                f"expected a class map of {expected} bytes in at most {most} compressed ones, got {len(answer)}"
+            )
         unpacker = zlib.decompressobj()
         try:
             content = unpacker.decompress(answer, expected + 1)  # no more than is needed, whatever arrives
