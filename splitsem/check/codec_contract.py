@@ -2,18 +2,25 @@
 
 import copy
 import random
-from collections.abc import Callable, Sequence
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from splitsem.check.forgery import forge
 from splitsem.check.promises import Promises, UnkeptError, expect
 from splitsem.codecs.codec import Codec, Tensors
+from splitsem.codecs.expected import Expected
 from splitsem.errors import ConfigError, PayloadError
 
-_NUM_CUTS, _NUM_FLIPS = 32, 200
+_NUM_CUTS, _NUM_FLIPS, _NUM_FORGED = 32, 200, 100
+_MOST_TIMES_S, _SLACK_S, _MOST_TIMES_BYTES, _SLACK_BYTES = 50, 0.002, 4, 16 << 20
+_LARGE = ((1, 6 << 20), (1, 16, 640, 640), (1, 3, 1448, 1448))  # shapes, each of 24 MB or more
 _SLACK = 1e-5  # of the range of the values, or one step of the dtype
 
 
@@ -29,10 +36,18 @@ class Trial(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """A payload, and the same one damaged."""
+    """A payload, and the same one damaged or forged."""
 
     trial: Trial
     damaged: bytes
+
+
+class Cost(NamedTuple):
+    """What reading a payload takes: CPU seconds, and bytes at the peak; with the error that it ended in, if any."""
+
+    seconds: float
+    peak_bytes: int
+    error: Exception | None
 
 
 def check_codec(codec: Codec | Callable[[], Codec], tensor_shape: Sequence[int] | None = None) -> tuple[str, ...]:
@@ -87,6 +102,10 @@ def check_codec(codec: Codec | Callable[[], Codec], tensor_shape: Sequence[int] 
         promises.hold(
             "decode_all gives None for a damaged payload and tensors for a whole one", partial(_reads_all, made), kept
         )
+        forged = "a forged payload raises PayloadError or gives what is expected, for at most 50 × an honest one's time"
+        promises.hold(forged, partial(_is_bounded, made), _forged(trials))
+        larger = "a payload of larger tensors than expected raises PayloadError; decode unpacks expected.most_bytes"
+        promises.hold(larger, partial(_is_bounded, made), _larger(made, trials))
     return promises.finish()
 
 
@@ -297,3 +316,61 @@ def _reads_all(codec: Codec, case: Damage) -> None:
     first, second = codec.decode_all([damaged, trial.payload], [None, None])
     expect(second is not None and _kinds(second) == _kinds(trial.z), "the whole payload gave no such tensors")
     expect(first is None or codec.protected_bytes(trial.payload) < len(trial.payload), "the damaged one gave tensors")
+
+
+def _forged(trials: Mapping[str, Trial]) -> dict[str, Damage]:
+    """Payloads of the shortest and the longest trial, forged."""
+    draw = random.Random(0)
+    ordered = sorted(trials.values(), key=lambda trial: len(trial.payload))
+    others = [trial.payload for trial in ordered]
+    return {
+        f"forgery {k} of {len(trial.payload)} bytes": Damage(trial, forge(trial.payload, others, draw))
+        for trial in ordered[:1] + ordered[-1:]
+        for k in range(_NUM_FORGED)
+    }
+
+
+def _larger(codec: Codec, trials: Mapping[str, Trial]) -> dict[str, Damage]:
+    """The payload of a large constant tensor where the shortest trial is expected; a learned codec has one shape."""
+    for shape in () if codec.is_learned or not trials else _LARGE:
+        try:
+            payload = codec.payload((torch.zeros(shape),))
+        except (ValueError, ConfigError):
+            continue
+        trial = min(trials.values(), key=lambda trial: len(trial.payload))
+        return {f"float32 {'×'.join(map(str, shape))} in {len(payload)} bytes": Damage(trial, payload)}
+    return {}
+
+
+def _is_bounded(codec: Codec, case: Damage) -> None:
+    """What a forged payload costs, compared with an honest one."""
+    trial, forged = case
+    honest_s = statistics.median(_cost(codec, trial, trial.payload).seconds for _ in range(3))
+    most_s = _MOST_TIMES_S * honest_s + _SLACK_S
+    most_bytes = _MOST_TIMES_BYTES * sum(t.nbytes for t in trial.z) + _SLACK_BYTES
+    costs = [_cost(codec, trial, forged)]
+    while costs[-1].seconds > most_s and len(costs) < 5:  # the machine may have hiccups
+        costs.append(_cost(codec, trial, forged))
+    _, peak_bytes, error = costs[-1]
+    if error is not None and not isinstance(error, PayloadError):
+        raise error
+    expect(peak_bytes <= most_bytes, f"it took {peak_bytes >> 20} MB, allowed are {most_bytes >> 20}")
+    seconds = min(cost.seconds for cost in costs)
+    expect(seconds <= most_s, f"it took {seconds * 1e3:.3g} ms, an honest one {honest_s * 1e3:.3g}")
+
+
+def _cost(codec: Codec, trial: Trial, payload: bytes) -> Cost:
+    was_tracing = tracemalloc.is_tracing()
+    if not was_tracing:
+        tracemalloc.start()
+    error, before = None, tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    began = time.thread_time()
+    try:
+        codec.read(payload, Expected.like(trial.z))
+    except Exception as exc:  # noqa: BLE001 (a plug-in may raise anything; it becomes a line of the report)
+        error = exc
+    cost = Cost(time.thread_time() - began, tracemalloc.get_traced_memory()[1] - before, error)
+    if not was_tracing:
+        tracemalloc.stop()
+    return cost

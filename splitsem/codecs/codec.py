@@ -1,16 +1,20 @@
 """Codec: the interface between the crossing tensors and the bytes on the wire."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from splitsem.codecs import fields
+from splitsem.codecs.expected import ANYTHING, Expected, kinds
 from splitsem.codecs.fields import Payload
 from splitsem.errors import ContractError, PayloadError, SplitSemError
 
 Tensors = tuple[Tensor, ...]
+_reading: ContextVar[tuple[object, Expected]] = ContextVar("_reading", default=(None, ANYTHING))
 
 
 class Codec(nn.Module, ABC):
@@ -47,6 +51,25 @@ class Codec(nn.Module, ABC):
         return type(self).__name__
 
     @property
+    def expected(self) -> Expected:
+        """What the receiver takes, while ``read`` runs: ``decode`` unpacks at most ``expected.most_bytes`` bytes.
+
+        A payload comes from anyone, its checksum proves nothing, and a few bytes can unpack to gigabytes. It is an
+        ``Expected`` of any tensors where the receiver knows nothing.
+        """
+        codec, expected = _reading.get()
+        return expected if codec is self else ANYTHING
+
+    @contextmanager
+    def expecting(self, expected: Expected) -> Iterator[None]:
+        """Set ``expected`` in this thread."""
+        token = _reading.set((self, expected))
+        try:
+            yield
+        finally:
+            _reading.reset(token)
+
+    @property
     def encoder_bytes(self) -> int:
         """Size of the weights that encoding needs on the edge, beyond the head's; 0 for codecs without weights."""
         return 0
@@ -70,7 +93,7 @@ class Codec(nn.Module, ABC):
         """The tensors, of their original shapes and dtypes, on the CPU.
 
         Args:
-            payload: what ``encode`` made; undamaged, unless ``is_framed``.
+            payload: what ``encode`` made, unless someone forged it; undamaged on its way, unless ``is_framed``.
 
         Raises:
             PayloadError: the bytes are damaged, or no such tensors.
@@ -88,22 +111,36 @@ class Codec(nn.Module, ABC):
             raise self.broken(f"encode must return bytes, got {type(encoded).__name__}")
         return bytes(encoded) if self.is_framed else fields.seal(self.name, bytes(encoded))
 
-    def read(self, payload: Payload) -> Tensors:
+    def read(self, payload: Payload, expected: Expected = ANYTHING) -> Tensors:
         """Undo ``payload``.
 
+        Args:
+            payload: the bytes as they arrived, from anyone.
+            expected: what the receiver takes. Built-in codecs compare it with the header before they decode.
+
         Raises:
-            PayloadError: damage of any kind, or the payload of another codec.
-            ContractError: ``decode`` cannot read the undamaged bytes of an ``encode``.
+            PayloadError: damage of any kind, the payload of another codec, or of tensors that are not expected.
+            ContractError: ``decode`` returned something else than tensors.
         """
-        if self.is_framed:
-            return self.decode(payload)  # type: ignore[arg-type]
+        token = _reading.set((self, expected))
+        try:
+            return self.decode(payload) if self.is_framed else self._open(payload, expected)  # type: ignore[arg-type]
+        finally:
+            _reading.reset(token)
+
+    def _open(self, payload: Payload, expected: Expected) -> Tensors:
+        if len(payload) > (most := 4 * expected.most_bytes):
+            raise PayloadError(f"expected a payload of at most {most} bytes, got {len(payload)}")
         encoded = fields.unseal(payload, self.name)
         try:
             z_hat = self.decode(encoded)
-        except Exception as exc:
-            raise self.broken(f"decode raised {type(exc).__name__} on undamaged bytes ({_line(exc)})") from exc
+        except PayloadError:
+            raise
+        except Exception as exc:  # the bytes may be forged, so that this need not be the codec's fault
+            raise PayloadError(f"decode raised {type(exc).__name__} on undamaged bytes ({_line(exc)})") from exc
         if not isinstance(z_hat, tuple | list) or not all(isinstance(tensor, Tensor) for tensor in z_hat):
             raise self.broken(f"decode must return a tuple of tensors, got {type(z_hat).__name__}")
+        expected.check(kinds(z_hat), "decode must give back")
         return tuple(z_hat)
 
     def broken(self, promise: str) -> ContractError:
@@ -142,7 +179,7 @@ class Codec(nn.Module, ABC):
         for payload, seen_db in zip(payloads, snr_db, strict=True):
             self.snr_db = seen_db
             try:
-                tensors.append(self.read(payload))
+                tensors.append(self.read(payload, self.expected))
             except PayloadError:
                 tensors.append(None)
         return tensors

@@ -75,7 +75,7 @@ class FixedLength(Quantise):
             self._decode_part(part)
             if part.dtype.is_floating_point
             else wire.tensor_from_raw(wire.Part(part.dtype, part.shape, part.settings))
-            for part in tolerant.unpack(payload, self.codec_id)
+            for part in tolerant.unpack(payload, self.codec_id, self.expected.num_tensors, self.expected.check_heads)
         )
 
     def protected_bytes(self, payload: bytes) -> int:

@@ -10,6 +10,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from torch import Tensor
 
 from splitsem.codecs import wire
+from splitsem.codecs.picture_files import check_jpeg, check_png, check_webp
 from splitsem.codecs.tensorwise import StraightThrough, TensorwiseCodec
 from splitsem.errors import ConfigError, PayloadError
 
@@ -26,8 +27,12 @@ class PictureCodec(TensorwiseCodec):
         """One sample as a file."""
 
     @abstractmethod
-    def open_file(self, data: bytes, size: tuple[int, int]) -> Image.Image:
-        """The file's image, pixels not yet decoded. Raises PayloadError unless it is (width, height) = ``size``."""
+    def open_file(self, data: bytes, channels: int, size: tuple[int, int]) -> Image.Image:
+        """The file's image, pixels not yet decoded.
+
+        Raises PayloadError unless it is of the kind that ``write_file`` makes of a picture of so many channels and
+        (width, height) = ``size``.
+        """
 
     def approximate(self, z: Tensor) -> Tensor:
         """See TensorwiseCodec; runs the real coder."""
@@ -58,12 +63,14 @@ class PictureCodec(TensorwiseCodec):
         files = [bytes(reader.take(reader.varint("file size", len(part.body)), "file")) for _ in range(part.shape[0])]
         reader.finish()
         pixels_BHWC = np.stack([self._pixels(data, part.shape[1:]) for data in files])
-        return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).float().div(255).contiguous()
+        return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).float().div_(255).contiguous()
 
     def _pixels(self, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
         channels, height, width = shape
         try:
-            image = self.open_file(data, (width, height)).convert(_MODES[channels])
+            image = self.open_file(data, channels, (width, height)).convert(_MODES[channels])
+        except PayloadError:
+            raise
         except _DAMAGE as exc:
             raise PayloadError(f"expected a {type(self).__name__} file of {width}×{height}, got: {exc}") from exc
         return np.asarray(image).reshape(height, width, channels)
@@ -84,11 +91,10 @@ class Jpeg(PictureCodec):
         image.save(file, "JPEG", quality=self.quality, optimize=True)
         return file.getvalue()
 
-    def open_file(self, data: bytes, size: tuple[int, int]) -> Image.Image:
+    def open_file(self, data: bytes, channels: int, size: tuple[int, int]) -> Image.Image:
         """See PictureCodec."""
-        image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))  # reads the header only
-        _check_size(image.size, size)
-        return image
+        check_jpeg(data, channels, size)
+        return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
 
 
 class Webp(PictureCodec):
@@ -108,9 +114,9 @@ class Webp(PictureCodec):
         image.save(file, "WEBP", quality=self.quality, lossless=self.lossless, method=4)
         return file.getvalue()
 
-    def open_file(self, data: bytes, size: tuple[int, int]) -> Image.Image:
-        """See PictureCodec; only the two plain kinds of file that ``write_file`` makes."""
-        _check_size(_webp_size(data), size)  # Pillow allocates all pixels on opening
+    def open_file(self, data: bytes, channels: int, size: tuple[int, int]) -> Image.Image:
+        """See PictureCodec; Pillow allocates all pixels on opening."""
+        check_webp(data, size)
         return WebPImagePlugin.WebPImageFile(io.BytesIO(data))
 
 
@@ -125,11 +131,10 @@ class Png(PictureCodec):
         image.save(file, "PNG")
         return file.getvalue()
 
-    def open_file(self, data: bytes, size: tuple[int, int]) -> Image.Image:
+    def open_file(self, data: bytes, channels: int, size: tuple[int, int]) -> Image.Image:
         """See PictureCodec."""
-        image = PngImagePlugin.PngImageFile(io.BytesIO(data))  # reads up to the pixels only
-        _check_size(image.size, size)
-        return image
+        check_png(data, channels, size)
+        return PngImagePlugin.PngImageFile(io.BytesIO(data))
 
 
 class Pixels(PictureCodec):
@@ -141,32 +146,14 @@ class Pixels(PictureCodec):
         """See PictureCodec."""
         return image.tobytes()
 
-    def open_file(self, data: bytes, size: tuple[int, int]) -> Image.Image:
+    def open_file(self, data: bytes, channels: int, size: tuple[int, int]) -> Image.Image:
         """See PictureCodec."""
-        modes = {size[0] * size[1] * channels: mode for channels, mode in _MODES.items()}
-        if len(data) not in modes:
-            raise PayloadError(f"expected {' or '.join(map(str, modes))} bytes of pixels, got {len(data)}")
-        return Image.frombytes(modes[len(data)], size, data)
+        if len(data) != (expected := size[0] * size[1] * channels):
+            raise PayloadError(f"expected {expected} bytes of pixels, got {len(data)}")
+        return Image.frombytes(_MODES[channels], size, data)
 
 
 def _checked(quality: int) -> int:
     if not (isinstance(quality, int) and 1 <= quality <= 100):
         raise ValueError(f"quality must be 1…100, got {quality}")
     return quality
-
-
-def _check_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    if size != expected:
-        raise PayloadError(f"expected a picture of {expected[0]}×{expected[1]}, got {size[0]}×{size[1]}")
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a plain lossy or lossless file (RFC 9649, sections 2.5 and 2.6)."""
-    kind = data[8:16]
-    if kind == b"WEBPVP8 " and len(data) >= 30 and data[23:26] == b"\x9d\x01\x2a":
-        width, height = struct.unpack_from("<HH", data, 26)
-        return width & 0x3FFF, height & 0x3FFF
-    if kind == b"WEBPVP8L" and len(data) >= 25 and data[20] == 0x2F:
-        (packed,) = struct.unpack_from("<I", data, 21)
-        return (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
-    raise PayloadError(f"expected a plain WebP file, got one that starts with {data[:16]!r}")

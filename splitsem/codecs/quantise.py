@@ -79,6 +79,13 @@ def from_integers(q: Tensor, affine: Affine, dtype: torch.dtype) -> Tensor:
     return ((q - affine.zero_point) * affine.scale).clamp(-most, most).to(dtype)
 
 
+def values_of(symbols: entropy.Symbols, affine: Affine, dtype: torch.dtype) -> Tensor:
+    """``from_integers``, ``(groups, values)``, in the memory of one float32 tensor."""
+    most = min(torch.finfo(dtype).max, _HUGE)
+    x_GN = torch.from_numpy(symbols.astype(np.float32)).reshape(affine.scale.shape[0], -1)
+    return x_GN.sub_(affine.zero_point).mul_(affine.scale).clamp_(-most, most).to(dtype)
+
+
 def _best_fraction(x_GN: Tensor, low: Tensor, high: Tensor, bit_width: int) -> Tensor:
     """Share of the min–max range of least squared error, among 1/32…32/32, judged on a histogram: ``(G, 1)``."""
     num_groups = x_GN.shape[0]
@@ -201,8 +208,7 @@ class Quantise(TensorwiseCodec):
     @staticmethod
     def values(symbols: entropy.Symbols, affine: Affine, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
         """Undo ``symbols``."""
-        q_GN = torch.from_numpy(symbols.astype(np.float32)).reshape(affine.scale.shape[0], -1)
-        return from_integers(q_GN, affine, dtype).reshape(shape)
+        return values_of(symbols, affine, dtype).reshape(shape)
 
     def _fit(self, x_GN: Tensor, shape: tuple[int, ...]) -> tuple[Range, Affine]:
         range_ = choose_range(x_GN, self.bit_width, self.clipping, self.percentile)

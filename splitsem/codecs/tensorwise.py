@@ -57,7 +57,7 @@ class TensorwiseCodec(Codec):
         """See Codec."""
         return tuple(
             self.decode_tensor(part) if part.dtype.is_floating_point else wire.tensor_from_raw(part)
-            for part in wire.unpack(payload, self.codec_id)
+            for part in wire.unpack(payload, self.codec_id, self.expected.num_tensors, self.expected.check_heads)
         )
 
 

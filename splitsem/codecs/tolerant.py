@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from splitsem.codecs import wire
+from splitsem.codecs.expected import Head
 from splitsem.codecs.fields import TOLERANT_CRC_BYTES as _CRC_BYTES
 from splitsem.codecs.fields import TOLERANT_MAGIC as MAGIC
 from splitsem.codecs.fields import Field, header_checksum, join_tolerant
@@ -46,6 +47,7 @@ def pack(codec_id: int, parts: Sequence[TolerantPart]) -> bytes:
     Raises:
         ValueError: for a dtype or shape that cannot cross, or more than 1,024 elements for a byte of settings and body.
     """
+    wire.check_count(len(parts))
     if (total := sum(math.prod(part.shape) for part in parts)) > wire.MAX_ELEMENTS:
         raise ValueError(f"a payload carries at most {wire.MAX_ELEMENTS} elements, got {total}")
     fields = []
@@ -59,13 +61,18 @@ def pack(codec_id: int, parts: Sequence[TolerantPart]) -> bytes:
     return join_tolerant(codec_id, fields)
 
 
-def unpack(payload: bytes | memoryview, codec_id: int) -> list[TolerantPart]:
-    """Check a payload's header and its length, and take it apart; the bodies are as they arrived.
+def unpack(
+    payload: bytes | memoryview,
+    codec_id: int,
+    num_tensors: int | None = None,
+    check: wire.CheckHeads | None = None,
+) -> list[TolerantPart]:
+    """Check a payload's header and its length, and take it apart; the bodies are as they arrived. See ``wire.unpack``.
 
     Raises:
         PayloadError: when the header is damaged or of another codec, or bytes are missing or left over.
     """
-    header, sizes, parts = _read_header(payload)
+    header, sizes, parts = _read_header(payload, num_tensors, check)
     wire.check_sender(payload, codec_id)
     reader = wire.Reader(memoryview(payload)[header:])
     whole = [part._replace(body=reader.take(size, "body")) for part, size in zip(parts, sizes, strict=True)]
@@ -78,7 +85,9 @@ def header_bytes(payload: bytes | memoryview) -> int:
     return _read_header(payload)[0]
 
 
-def _read_header(payload: bytes | memoryview) -> tuple[int, list[int], list[TolerantPart]]:
+def _read_header(
+    payload: bytes | memoryview, num_tensors: int | None = None, check: wire.CheckHeads | None = None
+) -> tuple[int, list[int], list[TolerantPart]]:
     """The header's length, the bodies' sizes, and the parts without their bodies."""
     if len(payload) < _FIXED_BYTES + 1 + _CRC_BYTES:
         raise PayloadError(f"expected a payload of at least {_FIXED_BYTES + 1 + _CRC_BYTES} bytes, got {len(payload)}")
@@ -87,7 +96,7 @@ def _read_header(payload: bytes | memoryview) -> tuple[int, list[int], list[Tole
     reader = wire.Reader(view[_FIXED_BYTES:])
     left = wire.MAX_ELEMENTS
     parts, sizes = [], []
-    for _ in range(reader.varint("tensor count", len(payload))):
+    for _ in range(wire.read_count(reader, num_tensors)):
         dtype, shape = wire.read_tensor_head(reader, left)
         left -= math.prod(shape)
         settings = reader.take(reader.varint("settings size", sys.maxsize), "settings")
@@ -95,6 +104,8 @@ def _read_header(payload: bytes | memoryview) -> tuple[int, list[int], list[Tole
         if len(settings) + sizes[-1] < wire.least_body_bytes(math.prod(shape)):
             raise PayloadError(f"expected more than {len(settings) + sizes[-1]} bytes for shape {shape}")
         parts.append(TolerantPart(dtype, shape, settings, b""))
+    if check is not None:
+        check([Head(p.dtype, p.shape, len(p.settings) + size) for p, size in zip(parts, sizes, strict=True)])
     content = view[: _FIXED_BYTES + reader.position]
     if (got := bytes(reader.take(_CRC_BYTES, "checksum"))) != (expected := header_checksum(content)):
         raise PayloadError(f"expected a header with checksum {expected.hex()}, got {got.hex()}: it is damaged")

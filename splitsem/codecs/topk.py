@@ -18,6 +18,7 @@ from splitsem.codecs.quantise import (
     from_integers,
     read_affine,
     to_integers,
+    values_of,
     write_affine,
 )
 from splitsem.codecs.tensorwise import StraightThrough, TensorwiseCodec, saturate_to_half
@@ -26,6 +27,7 @@ from splitsem.errors import PayloadError
 Values = Literal["float32", "float16", "quantised"]
 _GAPS_FLAG = 4
 _ESCAPE = 255
+_SPARSE = 8  # elements for each kept one, from which on gaps can be smaller than a bitmap
 
 
 class TopK(TensorwiseCodec):
@@ -92,7 +94,8 @@ class TopK(TensorwiseCodec):
         z = torch.zeros(part.shape, dtype=part.dtype)
         num_kept = int(mask.sum())
         if num_kept:
-            z[mask] = _decode_values(reader, get_args(Values)[flags & ~_GAPS_FLAG], part.dtype, num_kept)
+            values = _decode_values(reader, get_args(Values)[flags & ~_GAPS_FLAG], part.dtype, num_kept)
+            z.masked_scatter_(mask, values)  # z[mask] = values takes eight more bytes for each value
         reader.finish()
         return z
 
@@ -138,14 +141,14 @@ def _decode_values(reader: wire.Reader, values: Values, dtype: torch.dtype, num_
         return wire.tensor_from_raw(wire.Part(sent, (num_kept,), body)).to(dtype)
     affine, bit_width = read_affine(reader, (num_kept,))
     symbols = entropy.decode(reader.rest(), (num_kept,), bit_width, int(affine.zero_point))
-    return from_integers(torch.from_numpy(symbols.astype(np.float32))[None], affine, dtype)[0]
+    return values_of(symbols, affine, dtype)[0]
 
 
 def _encode_positions(mask: NDArray[np.bool_], stage: str) -> tuple[bool, bytes]:
     """Whether gaps are smaller than a bitmap, and the smaller code."""
     bitmap = entropy.encode(mask.reshape(-1).view(np.uint8), mask.shape, 1, 0, stage)
     where = np.flatnonzero(mask)
-    if where.size * 8 >= mask.size:  # a gap takes a byte or more before it is coded
+    if where.size * _SPARSE >= mask.size:  # a gap takes a byte or more before it is coded
         return False, bitmap
     gaps = np.diff(where, prepend=-1) - 1
     escapes = gaps // _ESCAPE
@@ -162,7 +165,7 @@ def _decode_positions(coded: memoryview, shape: tuple[int, ...], is_gaps: bool) 
     if not is_gaps:
         return entropy.decode(coded, shape, 1, 0).view(np.bool_).reshape(shape)
     reader = wire.Reader(coded)
-    num_symbols = reader.varint("number of gaps", num)
+    num_symbols = reader.varint("number of gaps", num // _SPARSE + num // _ESCAPE + 1)
     mask = np.zeros(num, np.bool_)
     if num_symbols:
         symbols = entropy.decode(reader.rest(), (num_symbols,), 8, 0).astype(np.int64)

@@ -7,7 +7,7 @@ tensor at most ``ELEMENTS_PER_BYTE`` elements for each byte of its body, which t
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from zlib_ng import zlib_ng  # the checksum of zlib, an order of magnitude faster
 
+from splitsem.codecs.expected import Head
 from splitsem.codecs.fields import CRC_BYTES as _CRC_BYTES
 from splitsem.codecs.fields import ELEMENTS_PER_BYTE as ELEMENTS_PER_BYTE
 from splitsem.codecs.fields import MAGIC as MAGIC
@@ -27,6 +28,7 @@ from splitsem.errors import PayloadError
 
 MAX_ELEMENTS = 1 << 28
 MAX_DIMS = 15
+MAX_TENSORS = 1 << 14
 # position = code on the wire; append only
 _DTYPES = (
     torch.float32,
@@ -73,15 +75,28 @@ def pack(codec_id: int, parts: Sequence[Part]) -> bytes:
     """Frame coded tensors as one payload.
 
     Raises:
-        ValueError: for a dtype or a shape that cannot cross (complex, empty, more than 15 dimensions, too large).
+        ValueError: for a dtype or a shape that cannot cross (complex, empty, more than 15 dimensions, too large), or
+            more than 16,384 tensors.
     """
+    check_count(len(parts))
     if (total := sum(part.numel for part in parts)) > MAX_ELEMENTS:
         raise ValueError(f"a payload carries at most {MAX_ELEMENTS} elements, got {total}")
     return join(codec_id, [Field(tensor_head(part.dtype, part.shape), part.numel, part.body) for part in parts])
 
 
-def unpack(payload: Payload, codec_id: int) -> list[Part]:
-    """Check a payload and take it apart.
+CheckHeads = Callable[[Sequence[Head]], None]
+
+
+def unpack(
+    payload: Payload, codec_id: int, num_tensors: int | None = None, check: CheckHeads | None = None
+) -> list[Part]:
+    """Check a payload and take it apart: its heads first, whatever the payload's size, and the checksum last.
+
+    Args:
+        payload: the bytes.
+        codec_id: number of the codec that reads them.
+        num_tensors: how many tensors must come; None: any number.
+        check: raises PayloadError for heads that the receiver does not take.
 
     Raises:
         PayloadError: when it is not a whole, undamaged payload of this codec.
@@ -91,17 +106,19 @@ def unpack(payload: Payload, codec_id: int) -> list[Part]:
         raise PayloadError(f"expected a payload of at least {shortest} bytes, got {len(payload)}")
     end = len(payload) - _CRC_BYTES
     check_magic(payload, MAGIC)
-    expected, crc = int.from_bytes(payload[end:], "little"), _checksum(payload, end)
-    if crc != expected:
-        raise PayloadError(f"expected checksum {expected:08x}, got {crc:08x}: the payload is damaged or truncated")
     check_sender(payload, codec_id)
     reader = Reader(payload, start=4, end=end)
     parts = []
     left = MAX_ELEMENTS
-    for _ in range(reader.varint("tensor count", len(payload))):
+    for _ in range(read_count(reader, num_tensors)):
         parts.append(_read_part(reader, left))
         left -= parts[-1].numel
     reader.finish()
+    if check is not None:
+        check([Head(part.dtype, part.shape, len(part.body)) for part in parts])
+    expected, crc = int.from_bytes(payload[end:], "little"), _checksum(payload, end)
+    if crc != expected:
+        raise PayloadError(f"expected checksum {expected:08x}, got {crc:08x}: the payload is damaged or truncated")
     return parts
 
 
@@ -123,6 +140,20 @@ def read_tensor_head(reader: Reader, left: int) -> tuple[torch.dtype, tuple[int,
     if not 0 < math.prod(shape) <= left:
         raise PayloadError(f"expected shapes of 1…{left} elements, got {shape}")
     return _DTYPES[tag >> 4], shape
+
+
+def check_count(num_tensors: int) -> None:
+    """Raise ValueError for more tensors than a payload can hold."""
+    if num_tensors > MAX_TENSORS:
+        raise ValueError(f"a payload carries at most {MAX_TENSORS} tensors, got {num_tensors}")
+
+
+def read_count(reader: Reader, num_tensors: int | None) -> int:
+    """The number of tensors. Raises PayloadError unless it is ``num_tensors``, where that is known."""
+    count = reader.varint("tensor count", MAX_TENSORS)
+    if num_tensors is not None and count != num_tensors:
+        raise PayloadError(f"expected {num_tensors} tensors, got {count}")
+    return count
 
 
 def check_magic(payload: Payload, magic: bytes) -> None:
@@ -171,7 +202,7 @@ def _read_part(reader: Reader, left: int) -> Part:
     size = reader.varint("body size", sys.maxsize)
     body = reader.take(size, "body")
     padding = reader.take(max(least_body_bytes(math.prod(shape)) - size, 0), f"padding (shape {shape} needs it)")
-    if any(padding):
+    if padding != bytes(len(padding)):
         raise PayloadError("expected padding of zeros, got something else")
     return Part(dtype, shape, body)
 

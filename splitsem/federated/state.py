@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from splitsem.codecs import wire
 from splitsem.codecs.codec import Codec
+from splitsem.codecs.expected import Expected, Kind
 from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.errors import PayloadError
 from splitsem.federated.flower import Array, ArrayRecord
@@ -69,9 +70,13 @@ def to_blocks(values: Tensor, most: int) -> Tensor:
             [3, 4],
             [5, 0]])
     """
-    num_blocks = -(-len(values) // most)
-    length = -(-len(values) // num_blocks)
+    num_blocks, length = _blocks(len(values), most)
     return F.pad(values, (0, num_blocks * length - len(values))).reshape(num_blocks, length)
+
+
+def _blocks(num_values: int, most: int) -> tuple[int, int]:
+    num_blocks = -(-num_values // most)
+    return num_blocks, -(-num_values // num_blocks)
 
 
 def from_blocks(blocks: Tensor, num_values: int) -> Tensor:
@@ -182,23 +187,30 @@ class Layout:
             values: joined tensors.
         """
         weights, rest = values[: self._num_of_weights], values[self._num_of_weights :]
-        main = codec.payload(tuple(to_blocks(part, self._most(codec, part)) for part in weights))
+        main = codec.payload(tuple(to_blocks(part, self._most(codec, len(part))) for part in weights))
         return wire.varint(len(main)) + main + _for_rest(codec).payload(tuple(part[None] for part in rest))
 
     def decode(self, codec: Codec, payload: bytes) -> list[Tensor]:
         """Undo ``encode``. Raises PayloadError for damage, another network's tensors, NaN and infinities."""
         reader = wire.Reader(payload)
-        weights = codec.read(bytes(reader.take(reader.varint("payload size", len(payload)), "payload")))
-        blocks = [*weights, *_for_rest(codec).read(bytes(reader.rest()))]
-        if len(weights) != self._num_of_weights or len(blocks) != len(self._joined):
-            raise PayloadError(f"expected {len(self._joined)} joined tensors, got {len(blocks)}")
+        main = bytes(reader.take(reader.varint("payload size", len(payload)), "payload"))
+        of_weights, of_rest = self._joined[: self._num_of_weights], self._joined[self._num_of_weights :]
+        rest = Expected(tuple((joined.dtype, (1, joined.num_values)) for joined in of_rest))
+        blocks = [
+            *codec.read(main, Expected(tuple(self._coded(codec, joined) for joined in of_weights))),
+            *_for_rest(codec).read(bytes(reader.rest()), rest),
+        ]
         values = [from_blocks(part, joined.num_values) for part, joined in zip(blocks, self._joined, strict=True)]
         for joined, part in zip(self._joined, values, strict=True):
             joined.check(part)
         return values
 
-    def _most(self, codec: Codec, weights: Tensor) -> int:
-        return len(weights) if isinstance(codec, Identity | HalfPrecision) else self.block_values
+    def _most(self, codec: Codec, num_values: int) -> int:
+        return num_values if isinstance(codec, Identity | HalfPrecision) else self.block_values
+
+    def _coded(self, codec: Codec, joined: Joined) -> Kind:
+        """What the codec gets of the joined tensors, see ``to_blocks``."""
+        return joined.dtype, _blocks(joined.num_values, self._most(codec, joined.num_values))
 
     def check(self, state: State) -> None:
         """Raise PayloadError unless ``state`` holds finite tensors of this network."""

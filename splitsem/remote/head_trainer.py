@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from splitsem.codecs.codec import Codec, Tensors
+from splitsem.codecs.expected import Expected
 from splitsem.errors import ConfigError, PayloadError
 from splitsem.remote.plan import TrainingPlan
 from splitsem.remote.tail_trainer import seeded
@@ -78,8 +79,8 @@ class HeadTrainer:
 
     def finish(self) -> None:
         """Give ``model`` the weights of both halves that were kept last, else the present weights."""
-        tail = self.tail.weights()
         own = self.model.state_dict()
+        tail = self.tail.weights(sum(tensor.nbytes for tensor in own.values()))
         unknown = [name for name, tensor in tail.items() if name not in own or own[name].shape != tensor.shape]
         if unknown:
             raise PayloadError(f"expected weights of this network, got {unknown[0]}")
@@ -98,8 +99,6 @@ class HeadTrainer:
         if not self.optimiser.parameters:
             return
         floats = [t for t in self.codec(z) if t.is_floating_point()]
-        gradients = self._gradient_codec.read(payload)
-        if [t.shape for t in gradients] != [t.shape for t in floats]:
-            raise PayloadError(f"expected gradients of {len(floats)} crossing tensors, got {len(gradients)} others")
+        gradients = self._gradient_codec.read(payload, Expected.like(floats)._replace(place=" as gradients"))
         pairs = [(t, g.to(self.device)) for t, g in zip(floats, gradients, strict=True) if t.requires_grad]
         torch.autograd.backward([t for t, _ in pairs], [g for _, g in pairs])

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from splitsem.codecs.codec import Codec, Tensors
+from splitsem.codecs.expected import Expected
 from splitsem.codecs.fields import Payload, Pieces
 from splitsem.codecs.tensorwise import Identity
-from splitsem.errors import ConfigError, PayloadError, SessionError
+from splitsem.errors import ConfigError, SessionError
 from splitsem.remote.peer_text import shown
 from splitsem.remote.plan import MAX_PROBE_BYTES, Plan, builtin_decoders, codec_label, probe_bytes
 from splitsem.remote.server_metrics import ServerMetrics
@@ -102,12 +103,14 @@ class Batcher:
 
 
 log = logging.getLogger(__name__)
+_MOST_BATCH_BYTES = 4 << 20  # of features, beyond one sample's: what a payload of a few bytes may make a server unpack
 
 
 class _Session(NamedTuple):
     point: SplitPoint
     tail: Callable[..., Tensor]
     decoder: Codec | AnswerCoder
+    expected: Expected
     coder: AnswerCoder | None  # None: the result stays here
     plan: Plan
 
@@ -127,7 +130,8 @@ class TailEngine:
             tail answers from that tail.
         coders: of answers, beyond that of all values of the output.
         max_sessions: tails kept; the tail unused for longest makes room, and its users open their plan again.
-        max_batch: the most samples in one payload; also bounds its bytes, see ``most_payload_bytes``.
+        max_batch: the most samples in one payload; fewer where their features take more than 4 MB, but always one. Also
+            bounds a payload's bytes, see ``most_payload_bytes``.
         micro_batch: samples of several clients' frames that may run together, see ``Batcher``; 1 runs each frame alone.
 
     Attributes:
@@ -143,7 +147,7 @@ class TailEngine:
         codecs: Sequence[Codec] = (),
         coders: Sequence[AnswerCoder] = (),
         max_sessions: int = 64,
-        max_batch: int = 256,
+        max_batch: int = 32,
         micro_batch: int = 1,
     ) -> None:
         if min(max_sessions, max_batch, micro_batch) < 1:
@@ -201,7 +205,8 @@ class TailEngine:
         coder = self.coders[plan.answer] if plan.answer else None
         tail = self.graph.cut(point).with_tail(decoder.tail if isinstance(decoder, Codec) else None).tail
         is_shared = self.micro_batch > 1 and point.is_batched
-        return _Session(point, Batcher(tail, self.micro_batch) if is_shared else tail, decoder, coder, plan)
+        runs = Batcher(tail, self.micro_batch) if is_shared else tail
+        return _Session(point, runs, decoder, expected_at(point, self._most_samples(point)), coder, plan)
 
     def _keep(self, key: str, session: _Session) -> None:
         """Keep a session; in a full engine, one that never answered a frame makes room first, then the longest idle."""
@@ -216,7 +221,7 @@ class TailEngine:
     def most_payload_bytes(self, session: str | None = None) -> int:
         """The most bytes that a payload of this session can need; None: of any session.
 
-        ``2 · raw bytes of the crossing tensors · max_batch`` and 64 KiB for headers; probes have ``MAX_PROBE_BYTES``.
+        ``2 · raw bytes of the crossing tensors · samples`` and 64 KiB for headers; probes have ``MAX_PROBE_BYTES``.
         Raises SessionError.
         """
         if session is None:
@@ -225,7 +230,11 @@ class TailEngine:
         return MAX_PROBE_BYTES if probe_bytes(session) is not None else self._most_bytes(self.session(session).point)
 
     def _most_bytes(self, point: SplitPoint) -> int:
-        return _RAW_FACTOR * point.raw_bytes * (self.max_batch if point.is_batched else 1) + _HEADER_BYTES
+        samples = self._most_samples(point) if point.is_batched else 1
+        return _RAW_FACTOR * point.raw_bytes * samples + _HEADER_BYTES
+
+    def _most_samples(self, point: SplitPoint) -> int:
+        return min(self.max_batch, _MOST_BATCH_BYTES // max(1, point.raw_bytes) or 1)
 
     def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> tuple[bytes | memoryview, float]:
         """What the plan's coder makes of the tail's output for one payload, and the seconds that all of it took.
@@ -252,8 +261,7 @@ class TailEngine:
             if isinstance(chosen.decoder, AnswerCoder):
                 z_hat: Tensors = (chosen.decoder.as_output(chosen.decoder.decode(contiguous(payload))),)
             else:
-                z_hat = read_payload(chosen.decoder, payload)
-                check_fit(z_hat, chosen.point, self.max_batch)
+                z_hat = read_payload(chosen.decoder, payload, chosen.expected)
             over("decode")
             output = chosen.tail(*(tensor.to(self.device) for tensor in z_hat)).cpu()  # a GPU is done only then
             over("tail")
@@ -312,11 +320,11 @@ class TailEngine:
         return plan.point == "output" and plan.codec in self.coders
 
 
-def read_payload(decoder: Codec, payload: Payload) -> Tensors:
-    """The tensors of a payload as it arrived. Raises PayloadError."""
+def read_payload(decoder: Codec, payload: Payload, expected: Expected) -> Tensors:
+    """The tensors of a payload as it arrived. Raises PayloadError, before any work, for tensors not ``expected``."""
     if not isinstance(decoder, Identity):  # the codec with large bodies, which can spare the copy
         payload = contiguous(payload)
-    return decoder.read(payload)
+    return decoder.read(payload, expected)
 
 
 def contiguous(payload: Payload) -> bytes | memoryview:
@@ -324,23 +332,13 @@ def contiguous(payload: Payload) -> bytes | memoryview:
     return bytes(payload) if isinstance(payload, Pieces) else payload
 
 
-def check_fit(z_hat: Tensors, point: SplitPoint, max_batch: int) -> int:
-    """The batch size of ``z_hat``. Raises PayloadError when the tail at ``point`` does not take these tensors."""
-    batch = z_hat[0].shape[0] if z_hat and point.is_batched and z_hat[0].dim() else 1
-    if batch > max_batch:
-        raise PayloadError(f"expected a batch of at most {max_batch} samples, got {batch}")
-    expected = [((batch, *t.shape[1:]) if point.is_batched else t.shape, t.dtype) for t in point.tensors]
-    got = [(tuple(t.shape), t.dtype) for t in z_hat]
-    if got != expected:
-        raise PayloadError(f"expected {_describe(expected)} at split point {point.name}, got {_describe(got)}")
-    return batch
+def expected_at(point: SplitPoint, max_batch: int) -> Expected:
+    """What the tail at ``point`` takes."""
+    tensors = tuple((t.dtype, tuple(t.shape)) for t in point.tensors)
+    return Expected(tensors, max_batch if point.is_batched else None, f" at split point {point.name}")
 
 
 @functools.cache
 def _zeros() -> memoryview:
     """The zeros of all answers to probes; never written, so that they take no physical memory."""
     return memoryview(bytes(MAX_PROBE_BYTES))
-
-
-def _describe(tensors: list[tuple[tuple[int, ...], torch.dtype]]) -> str:
-    return " ".join(f"{str(dtype).removeprefix('torch.')}{list(shape)}" for shape, dtype in tensors) or "no tensors"

@@ -1,6 +1,7 @@
 """TrainingEngine is the server's side of split training, without I/O: sessions, each with its own or a common tail."""
 
 import hashlib
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -8,10 +9,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from splitsem.codecs.expected import kinds
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import BusyError, ConfigError, PayloadError, SessionError
 from splitsem.remote.plan import TrainingPlan, task_name
-from splitsem.remote.tail_engine import TailEngine, check_fit, read_payload
+from splitsem.remote.tail_engine import TailEngine, expected_at, read_payload
 from splitsem.remote.tail_trainer import TailTrainer
 from splitsem.remote.training_messages import Kind, Request, one_tensor
 from splitsem.split.graph import SplitGraph
@@ -142,6 +144,7 @@ class CommonTails:
 _COPIES = 6  # of a tail's weights: weights, gradients, two moments of AdamW, kept weights, weights being sent
 WEIGHTS_PART_BYTES = 64 << 20
 _LEAST_REQUEST_BYTES, _MOST_REQUEST_BYTES = 64 << 20, 1 << 30
+_LABEL_BYTES = 8  # of a sample's labels for each value of the output, at most
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,7 @@ class TrainingEngine:
     ) -> None:
         self.engine, self.training, self.task, self.limits = engine, training, task, limits
         self._clock = clock
+        self._output_values = math.prod(engine.graph.point("output").tensors[0].shape[1:])
         self._sessions: dict[str, _Session] = {}
         self._commons = CommonTails(limits.max_trainers, limits.idle_s, clock)
         self._lock = threading.Lock()
@@ -303,16 +307,17 @@ class TrainingEngine:
                 self._sessions.pop(key, None)
             return b""
         if request.kind is Kind.STEP:
-            z_hat = read_payload(self.engine.decoder(session.plan.codec), request.payload)
-            y = one_tensor(request.labels, "labels")
-            num_samples = check_fit(z_hat, cut.point, self.limits.max_batch)
+            expected = expected_at(cut.point, self.limits.max_batch)
+            z_hat = read_payload(self.engine.decoder(session.plan.codec), request.payload, expected)
+            num_samples = expected.check(kinds(z_hat))
+            y = one_tensor(request.labels, "labels", _LABEL_BYTES * num_samples * self._output_values)
             if not y.dim() or len(y) != num_samples:
                 raise PayloadError(f"expected labels of {num_samples} samples, got shape {tuple(y.shape)}")
             trainer.settle(request.head_norm)
             return trainer.step(z_hat, y).to_bytes()
         if request.kind is Kind.EVALUATE:
-            z_hat = read_payload(self.engine.decoder(session.plan.codec), request.payload)
-            check_fit(z_hat, cut.evaluation.point, self.limits.max_batch)
+            expected = expected_at(cut.evaluation.point, self.limits.max_batch)
+            z_hat = read_payload(self.engine.decoder(session.plan.codec), request.payload, expected)
             trainer.settle(request.head_norm)
             return Identity().encode((trainer.evaluate(z_hat),))
         trainer.settle(request.head_norm)

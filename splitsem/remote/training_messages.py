@@ -4,6 +4,7 @@ Request: ``kind head_norm offset size payload labels``; reply to a step: ``loss 
 and varints, little-endian.
 """
 
+import math
 import struct
 from enum import IntEnum
 from typing import NamedTuple
@@ -94,8 +95,13 @@ class StepReply(NamedTuple):
         return cls(loss, tail_norm, reader.rest())
 
 
-def one_tensor(payload: Payload, what: str) -> Tensor:
-    """The only tensor of a payload in the wire format of Identity. Raises PayloadError, which names ``what``."""
+_HEADER_BYTES = 256  # of a payload of one tensor, at most
+
+
+def one_tensor(payload: Payload, what: str, most_bytes: float = math.inf) -> Tensor:
+    """The only tensor, of at most ``most_bytes``, of a payload of Identity. Raises PayloadError, which names it."""
+    if len(payload) > most_bytes + _HEADER_BYTES:
+        raise PayloadError(f"expected {what} of at most {most_bytes} bytes, got {len(payload)}")
     tensors = Identity().decode(payload)  # type: ignore[arg-type]
     if len(tensors) != 1:
         raise PayloadError(f"expected one tensor of {what}, got {len(tensors)}")

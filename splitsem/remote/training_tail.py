@@ -1,6 +1,7 @@
 """TrainingTail is the edge's end of split training; LocalTrainingTail has the engine in this process."""
 
 import logging
+import math
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ from splitsem.remote.training_engine import TrainingEngine
 from splitsem.remote.training_messages import Kind, Request, StepReply, one_tensor
 
 log = logging.getLogger(__name__)
+_NAMES_BYTES = 1 << 20  # of the weights' names and shapes, at most
 
 
 @dataclass
@@ -92,13 +94,18 @@ class TrainingTail(ABC):
         """Let the server remember the tail's present weights."""
         self._ask(Request(Kind.KEEP, self._head_norm))
 
-    def weights(self) -> dict[str, Tensor]:
-        """The tail's weights kept last, else its present weights, under the model's names. Raises PayloadError."""
+    def weights(self, most_bytes: float = math.inf) -> dict[str, Tensor]:
+        """The tail's weights kept last, else its present weights, under the model's names.
+
+        Raises PayloadError when they are no weights, or take more than ``most_bytes``.
+        """
         parts: list[bytes | memoryview] = []
         offset = 0
         while part := self._ask(Request(Kind.WEIGHTS, self._head_norm, offset=offset))[0].payload[:]:
             parts.append(part)
             offset += len(part)
+            if offset > most_bytes + _NAMES_BYTES:
+                raise PayloadError(f"expected weights of at most {most_bytes} bytes, got {offset} and more")
         try:
             return safetensors.torch.load(b"".join(parts))
         except safetensors.SafetensorError as exc:

@@ -15,6 +15,7 @@ from torch import Tensor
 from splitsem.errors import PayloadError
 
 _ZLIB_LEVEL = 6
+_ZLIB_BYTES = 64
 
 
 class AnswerCoder(ABC):
@@ -100,6 +101,10 @@ class ClassMap(AnswerCoder):
         """The classes, ``(height, …)`` int64. Raises PayloadError."""
         num = prod(self.output_shape[1:])
         expected = num * _index_dtype(self.output_shape[0]).itemsize
+        if len(answer) > (most := expected + expected // 64 + _ZLIB_BYTES):  # zlib adds 5 bytes for each 16 KB, and 6
+            raise PayloadError(
+                f"expected a class map of {expected} bytes in at most {most} compressed ones, got {len(answer)}"
+            )
         unpacker = zlib.decompressobj()
         try:
             content = unpacker.decompress(answer, expected + 1)  # no more than is needed, whatever arrives

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from splitsem.codecs.codec import Codec, Tensors
+from splitsem.codecs.expected import Expected
 from splitsem.intervals import ci95
 from splitsem.links.link import Link
 from splitsem.pipeline import Answering, Frames, come_back, features, is_like, samples, stay
@@ -99,7 +100,9 @@ class Recording:
                 places.append(place)
         z_hat = [self._like] * len(batch.payloads)
         is_lost = [True] * len(batch.payloads)
-        for place, tensors in zip(places, decoder.decode_all(arrived, snr_db), strict=True):
+        with decoder.expecting(Expected.like(self._like)):
+            read = decoder.decode_all(arrived, snr_db)
+        for place, tensors in zip(places, read, strict=True):
             if tensors is not None and is_like(self._like, tensors):
                 z_hat[place], is_lost[place] = tensors, False
         frames.num_lost += sum(is_lost)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from splitsem.codecs.fields import Pieces
+from splitsem.codecs import wire
+from splitsem.codecs.fields import Field, Pieces, join
 from splitsem.codecs.learned.bottleneck import Bottleneck
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import HalfPrecision, Identity
@@ -328,3 +329,22 @@ def test_a_profile_costs_no_more_than_the_server_allows(engine, graph):
     began = time.perf_counter()
     Profiler(engine, most_s=0.2).profile(budget_s=60.0)
     assert time.perf_counter() - began < 0.2 * 2 + len(graph.points) * 0.1 + 1.0
+
+
+def test_what_a_payload_claims_is_compared_with_the_session_before_it_is_decoded(engine):
+    session = engine.open(plan_for(engine))
+    head = wire.tensor_head(torch.float32, (1, 1 << 28))
+    claim = join(wire.CodecId.IDENTITY, [Field(head, 1 << 28, b"")])
+    began = time.thread_time()
+    with pytest.raises(PayloadError, match=r"expected float32.* at split point"):
+        engine.answer(session, claim)
+    assert time.thread_time() - began < 0.01
+
+
+def test_a_batch_takes_four_megabytes_of_features_at_most():
+    model = torch.nn.Sequential(torch.nn.Linear(200_000, 2)).eval()
+    engine = TailEngine(SplitGraph(model, (200_000,)), weights_digest(model))
+    session = engine.open(dataclasses.replace(plan_for(engine, "input"), answer=""))
+    engine.answer(session, Identity().encode((torch.rand(5, 200_000),)))
+    with pytest.raises(PayloadError, match="at most 5 samples, got 6"):
+        engine.answer(session, Identity().encode((torch.rand(6, 200_000),)))

@@ -68,6 +68,8 @@ def decode(body: memoryview, shape: tuple[int, ...], bit_width: int, fill: int) 
         raise PayloadError(f"expected entropy mode 0…{_ADAPTIVE}, got {mode}")
     from splitsem.codecs.entropy import context  # imports numba, only where a coder needs it
 
+    if (mode == _ADAPTIVE) != (num <= context.ADAPTIVE_UP_TO):  # either coder is slow where it does not belong
+        raise PayloadError(f"expected the coder for {num} symbols, got entropy mode {mode}")
     read = context.decode_static if mode == _STATIC else context.decode_adaptive
     return read(coded, context.Layout.of(shape), bit_width, fill)
 

@@ -31,6 +31,7 @@ _TOP = 1 << 24
 _RATE = np.array([int(65536 / (n + 1.6)) for n in range(90)], dtype=np.int64)
 # trust in a context's own probability after n observations, in 32nds; the rest goes to the context-free one
 _TRUST = np.array([min(30, 4 + int(26 * n / (n + 6))) if n else 0 for n in range(90)], dtype=np.int64)
+_MOST_LEVELS = 16
 _INT_CONTEXTS = 16
 _INT_SLOTS = 64
 
@@ -165,14 +166,19 @@ def _code_int(state, data, probs, counts, context, value, encoding):
 
 
 @kernel
-def _code_model(state, data, lut, classes, num_classes, encoding):
-    """Code the context model: where ``lut`` steps up, and each plane's class. Returns the number of levels."""
+def _code_model(state, data, lut, classes, num_classes, most_levels, encoding):
+    """Code the context model: where ``lut`` steps up, and each plane's class.
+
+    Returns the number of levels; -1 for more than ``most_levels`` or a class that there is not.
+    """
     probs = np.full(_INT_CONTEXTS * _INT_SLOTS, 32768, np.int64)
     counts = np.zeros(_INT_CONTEXTS * _INT_SLOTS, np.int64)
     num_levels = np.int64(1)
     if encoding:
         num_levels = np.int64(lut[-1]) + 1
-    num_levels = 1 + min(_code_int(state, data, probs, counts, 0, num_levels - 1, encoding), 63)
+    num_levels = 1 + _code_int(state, data, probs, counts, 0, num_levels - 1, encoding)
+    if num_levels > most_levels:
+        return np.int64(-1)
     k = 0
     for level in range(1, num_levels):
         gap = np.int64(0)
@@ -189,7 +195,9 @@ def _code_model(state, data, lut, classes, num_classes, encoding):
         previous = 0
         for p in range(classes.size):
             value = _code_int(state, data, probs, counts, 2 + previous, np.int64(classes[p]), encoding)
-            classes[p] = min(value, num_classes - 1)
+            if value >= num_classes:
+                return np.int64(-1)
+            classes[p] = value
             previous = classes[p]
     return num_levels
 
@@ -198,11 +206,13 @@ def _code_model(state, data, lut, classes, num_classes, encoding):
 def code_side(data, lut, classes, num_classes, logs, max_log, encoding):
     """Code the model and the log-frequency tables of a static coder, in place when decoding.
 
-    Returns ``(size, num_levels)``: the bytes written, -1 when they did not fit (0 when decoding), and the levels. When
-    decoding, ``logs`` needs 64 rows a class; the first ``num_levels * num_classes`` are filled.
+    Returns ``(size, num_levels)``: the bytes written, -1 when they did not fit (0 when decoding), and the levels, -1
+    when ``logs`` has not enough rows for them. The first ``num_levels * num_classes`` rows are filled.
     """
     state = _new_encoder() if encoding else _new_decoder(data)
-    num_levels = _code_model(state, data, lut, classes, num_classes, encoding)
+    num_levels = _code_model(state, data, lut, classes, num_classes, logs.shape[0] // num_classes, encoding)
+    if num_levels < 0:
+        return np.int64(0), num_levels
     probs = np.full(_INT_CONTEXTS * _INT_SLOTS, 32768, np.int64)
     counts = np.zeros(_INT_CONTEXTS * _INT_SLOTS, np.int64)
     for c in range(num_levels * num_classes):
@@ -221,10 +231,15 @@ def code_side(data, lut, classes, num_classes, logs, max_log, encoding):
 
 @kernel
 def code_symbols(data, symbols, planes, rows, cols, fill, bits, lut, encoding):
-    """Code a whole small tensor, bit by bit down a binary tree per context; returns the bytes written or -1."""
+    """Code a whole small tensor, bit by bit down a binary tree per context.
+
+    Returns the bytes written, -1 when they did not fit (0 when decoding) or when there are more than 16 levels.
+    """
     state = _new_encoder() if encoding else _new_decoder(data)
     classes = np.zeros(1, np.uint8)
-    num_levels = _code_model(state, data, lut, classes, 1, encoding)
+    num_levels = _code_model(state, data, lut, classes, 1, _MOST_LEVELS, encoding)
+    if num_levels < 0:
+        return num_levels
     size = 1 << bits
     probs = np.full((num_levels + 1) * size, 32768, np.int64)
     counts = np.zeros((num_levels + 1) * size, np.int64)

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from splitsem.errors import PayloadError
 
+_CHUNK = 1 << 16
+
 
 def packed_size(num_symbols: int, bit_width: int) -> int:
     """Bytes that ``num_symbols`` symbols of ``bit_width`` bits take."""
@@ -74,11 +76,20 @@ def unpack_symbols(
     expected = -(-num_symbols * bit_width // 8)
     if len(body) != expected:
         raise PayloadError(f"expected {expected} bytes of {bit_width}-bit symbols, got {len(body)}")
-    flat = np.unpackbits(np.frombuffer(body, np.uint8), count=num_symbols * bit_width)
-    bits_NB = flat.reshape(bit_width, num_symbols).T if as_planes else flat.reshape(num_symbols, bit_width)
+    octets = np.frombuffer(body, np.uint8)
     symbols = np.zeros(num_symbols, np.uint16)
-    for k in range(bit_width):
-        symbols |= bits_NB[:, k].astype(np.uint16) << np.uint16(bit_width - 1 - k)
+    if as_planes:
+        for k in range(bit_width):
+            first = k * num_symbols
+            bits = np.unpackbits(octets[first // 8 : -(-(first + num_symbols) // 8)])[first % 8 :][:num_symbols]
+            symbols |= bits.astype(np.uint16) << np.uint16(bit_width - 1 - k)
+        return symbols
+    for start in range(0, num_symbols, _CHUNK):  # a bit takes a byte here: not of all symbols at once
+        part = symbols[start : start + _CHUNK]
+        flat = np.unpackbits(octets[start * bit_width // 8 :][: _CHUNK * bit_width // 8], count=part.size * bit_width)
+        bits_NB = flat.reshape(part.size, bit_width)
+        for k in range(bit_width):
+            part |= bits_NB[:, k].astype(np.uint16) << np.uint16(bit_width - 1 - k)
     return symbols
 
 

@@ -17,7 +17,6 @@ from splitsem.errors import PayloadError
 ADAPTIVE_UP_TO = 32_768  # symbols; above, tables cost less than the adaptive coder's time
 MAX_LEVELS = 16
 NUM_CLASSES = 4
-_LEVEL_ROWS = 64  # as many levels as adaptive.code_side can read
 _MOST_FLAT_BITS = 2
 _FLAT_LOSS_BITS = 0.004  # bits a symbol that may be lost by not modelling low bits: it buys smaller tables
 _SYMBOLS_PER_FINE_ENTRY = 128  # tables in quarters of an octave from here on, in halves below
@@ -81,10 +80,16 @@ def decode_static(body: memoryview, layout: Layout, bit_width: int, fill: int) -
     words = np.zeros(len(coded) // 2 + 1, np.uint16)
     words[:-1] = np.frombuffer(coded, "<u2")
     num_symbols, fill = 1 << bit_width - num_flat, fill >> num_flat
+    most = _most_tables(num, num_symbols)
+    if num_classes > most:
+        raise PayloadError(f"expected at most {most} tables for {num} symbols, got {num_classes} and more")
     lut = np.zeros(2 * num_symbols - 1, np.uint8)
     classes = np.zeros(layout.planes, np.uint8)
-    logs = np.zeros((_LEVEL_ROWS * num_classes, num_symbols), np.int64)
-    _, num_levels = adaptive.code_side(side, lut, classes, num_classes, logs, static.MAX_LOG // step, False)
+    logs = np.zeros((min(MAX_LEVELS * num_classes, most), num_symbols), np.int64)
+    max_log = static.MAX_LOG // step
+    num_levels = adaptive.code_side(side, lut, classes, num_classes, logs, max_log, False)[1]
+    if num_levels < 0:
+        raise PayloadError(f"expected at most {most} tables for {num} symbols and each plane's class, got others")
     freq = static.frequencies(logs[: num_levels * num_classes], step, bits)
     symbols = np.empty(num, np.uint8)
     if not static.decode(words, *layout, fill, lut, num_levels, classes, freq, bits, symbols):
@@ -113,7 +118,8 @@ def decode_adaptive(body: memoryview, layout: Layout, bit_width: int, fill: int)
     lut = np.zeros((2 << bit_width) - 1, np.uint8)
     symbols = np.zeros(layout.planes * layout.rows * layout.cols, np.uint8)
     data = np.frombuffer(body, np.uint8).copy()
-    adaptive.code_symbols(data, symbols, *layout, fill, bit_width, lut, False)
+    if adaptive.code_symbols(data, symbols, *layout, fill, bit_width, lut, False) < 0:
+        raise PayloadError("expected the contexts of an adaptive coder, got a damaged body")
     return symbols
 
 
@@ -134,6 +140,11 @@ def _num_flat_bits(symbols: NDArray[np.uint8], bit_width: int) -> int:
     return 0
 
 
+def _most_tables(num: int, num_symbols: int) -> int:
+    """The most tables that so many symbols are coded with."""
+    return max(num // (_SYMBOLS_PER_ENTRY * num_symbols), 1)
+
+
 def _levels(sum_hist: NDArray[np.int64], max_levels: int) -> NDArray[np.uint8]:
     """Map left + up to about equally used levels, numbered without gaps."""
     middle = np.cumsum(sum_hist) - sum_hist / 2
@@ -148,7 +159,7 @@ def _choose_contexts(
     """The number of levels and classes whose tables and symbols together cost least."""
     lut = np.zeros(2 * num_symbols - 1, np.uint8)
     classes = np.zeros(layout.planes, np.uint8)
-    most = max(symbols.size // (_SYMBOLS_PER_ENTRY * num_symbols), 1)
+    most = _most_tables(symbols.size, num_symbols)
     num_classes = NUM_CLASSES if max_levels > 1 and layout.planes >= 2 * NUM_CLASSES and most >= NUM_CLASSES else 1
     if max_levels > 1:
         max_levels = min(max_levels, most // num_classes)
@@ -176,6 +187,7 @@ _ESCAPE_OFFSET = 1 << 15
 _SCALE = 1 << SCALE_BITS
 _LOWEST = 1 << 16  # states live in [2^16, 2^24): three bytes end a code
 _STATE_BYTES = 3
+MOST_SYMBOL_BYTES = 4  # an escape of 14 bits, and 16 raw ones
 Tables = NDArray[np.int64]
 
 

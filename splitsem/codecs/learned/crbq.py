@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from splitsem.codecs import tolerant, wire
 from splitsem.codecs.codec import Tensors
 from splitsem.codecs.entropy.bits import pack_bits, packed_size, unpack_bits
+from splitsem.codecs.expected import Head
 from splitsem.codecs.learned.learned import Coded, LearnedCodec, LearnedId, Stage
 from splitsem.codecs.quantise import (
     Affine,
@@ -22,10 +23,13 @@ from splitsem.codecs.quantise import (
     from_integers,
     read_affine,
     to_integers,
+    values_of,
     write_affine,
 )
 from splitsem.codecs.tensorwise import StraightThrough
 from splitsem.errors import PayloadError
+
+_SETTINGS_BYTES = 5  # of a sample: scale and zero point
 
 
 class CrBq(LearnedCodec):
@@ -115,19 +119,21 @@ class CrBq(LearnedCodec):
     @torch.no_grad()
     def decode(self, payload: bytes) -> Tensors:
         """See Codec."""
-        parts = tolerant.unpack(payload, self.codec_id)
-        if len(parts) != 1 or not parts[0].dtype.is_floating_point or parts[0].shape[1:] != (self.num_values,):
-            raise PayloadError(f"expected codes of {self.num_values} values, got {[part.shape for part in parts]}")
-        dtype, shape, settings, body = parts[0]
+        ((dtype, shape, settings, body),) = tolerant.unpack(payload, self.codec_id, 1, self._check_heads)
         reader = wire.Reader(settings)
         affine, bit_width = read_affine(reader, shape)
         reader.finish()
         num = shape[0] * self.num_values
         if bit_width != self.bit_width or len(body) != packed_size(num, bit_width):
             raise PayloadError(f"expected {num} values of {self.bit_width} bits, got {len(body)} bytes of {bit_width}")
-        symbols = torch.from_numpy(unpack_bits(memoryview(body), num, bit_width).astype(np.float32)).reshape(shape)
-        values = from_integers(symbols, affine, torch.float32)
+        values = values_of(unpack_bits(memoryview(body), num, bit_width), affine, torch.float32)
         return (self._from_code(values.to(self.mean.device), dtype).cpu(),)
+
+    def _check_heads(self, heads: Sequence[Head]) -> None:
+        batch = self.batch_of_code(heads[0], self.num_values)
+        most = batch * _SETTINGS_BYTES + 1 + packed_size(batch * self.num_values, self.bit_width)
+        if heads[0].num_bytes > most:
+            raise PayloadError(f"expected at most {most} bytes for {batch} codes, got {heads[0].num_bytes}")
 
     def protected_bytes(self, payload: bytes) -> int:
         """Header, scales and zero points."""

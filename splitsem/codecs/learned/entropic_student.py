@@ -3,6 +3,7 @@
 Shapes: B samples, C channels, H × W positions; K channels of the code at h × w = P positions.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from splitsem.codecs import wire
 from splitsem.codecs.codec import Tensors
 from splitsem.codecs.entropy import context
+from splitsem.codecs.expected import Head
 from splitsem.codecs.learned.blocks import Gdn
 from splitsem.codecs.learned.learned import Coded, LearnedCodec, LearnedId, Stage
 from splitsem.codecs.tensorwise import StraightThrough
@@ -77,6 +79,7 @@ class FactorisedPrior(nn.Module):
         return [row for row in range(len(self.tables)) for _ in range(num_positions)]
 
 
+_SIZE_BYTES = 12  # of a sample's code: its size, and the coder's last state
 _MOST = 1 << 14  # integers beyond are clipped; the coder's escape holds 16 bits
 
 
@@ -159,15 +162,18 @@ class EntropicStudent(LearnedCodec):
     @torch.no_grad()
     def decode(self, payload: bytes) -> Tensors:
         """See Codec."""
-        parts = wire.unpack(payload, self.codec_id)
-        if len(parts) != 1 or not parts[0].dtype.is_floating_point or len(parts[0].shape) != 1:
-            raise PayloadError(f"expected the code of one floating-point tensor, got {len(parts)} or another kind")
-        dtype, (batch,), body = parts[0]
+        ((dtype, (batch,), body),) = wire.unpack(payload, self.codec_id, 1, self._check_heads)
         reader = wire.Reader(body)
         codes = [reader.take(reader.varint("size of a code", len(body)), "code") for _ in range(batch - 1)]
         num_positions = self.code_shape[1] * self.code_shape[2]
         integers = torch.stack([self.prior.decode(code, num_positions) for code in (*codes, reader.rest())])
         return (self._from_code(integers.to(self.mean.device), dtype).cpu(),)
+
+    def _check_heads(self, heads: Sequence[Head]) -> None:
+        batch = self.batch_of_code(heads[0])
+        most = batch * (context.MOST_SYMBOL_BYTES * math.prod(self.code_shape) + _SIZE_BYTES)
+        if heads[0].num_bytes > most:
+            raise PayloadError(f"expected at most {most} bytes for {batch} codes, got {heads[0].num_bytes}")
 
     def finish_training(self) -> None:
         """See LearnedCodec: fix the coder's tables."""

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from splitsem.codecs.codec import Codec, Tensors
-from splitsem.errors import ConfigError
+from splitsem.codecs.expected import Head
+from splitsem.errors import ConfigError, PayloadError
 
 _LEAST_BATCH, _MOST_BATCH = 8, 128
 _BATCHES = 100  # least number of batches in an epoch, where the batch size is not given
@@ -218,6 +219,13 @@ class LearnedCodec(Codec):
         low, high = self.snr_range_db or (0.0, 0.0)
         known = [high if snr_db is None else min(max(snr_db, low), high) for snr_db in seen_db]
         return torch.tensor(known, device=self.mean.device)
+
+    def batch_of_code(self, head: Head, *code_shape: int) -> int:
+        """The samples of a code of shape ``(samples, *code_shape)``. Raises PayloadError for what is not expected."""
+        if not head.dtype.is_floating_point or not head.shape or head.shape[1:] != code_shape:
+            raise PayloadError(f"expected the code of one floating-point tensor, got {head.dtype} {head.shape}")
+        self.expected.check([(head.dtype, (head.shape[0], *self.tensor_shape))])
+        return head.shape[0]
 
     def _only(self, z: Tensors) -> Tensor:
         """The one tensor of a cut, at this codec's placement; ConfigError unless the codec was built for it."""

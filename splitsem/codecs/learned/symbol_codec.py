@@ -14,6 +14,7 @@ from torch import Tensor
 from splitsem.codecs import tolerant
 from splitsem.codecs.codec import Tensors
 from splitsem.codecs.entropy.bits import pack_bits, packed_size, unpack_bits
+from splitsem.codecs.expected import Head
 from splitsem.codecs.learned.blocks import Centres, bit_error_rate
 from splitsem.codecs.learned.learned import Coded, LearnedCodec, Stage
 from splitsem.errors import PayloadError
@@ -103,18 +104,20 @@ class SymbolCodec(LearnedCodec):
 
     def _read(self, payload: bytes) -> tuple[Tensor, torch.dtype]:
         """The received levels ``(B, N)``, and the dtype of what was encoded."""
-        parts = tolerant.unpack(payload, self.codec_id)
-        if len(parts) != 1 or not parts[0].dtype.is_floating_point or len(parts[0].shape) != 1 or parts[0].settings:
-            raise PayloadError(f"expected the code of one floating-point tensor, got {len(parts)} or another kind")
-        dtype, (batch,), _, body = parts[0]
+        ((dtype, (batch,), settings, body),) = tolerant.unpack(payload, self.codec_id, 1, self._check_heads)
+        if settings:
+            raise PayloadError(f"expected a code without settings, got {len(settings)} bytes of them")
         num_words, bits = batch * self.num_symbols, self.centres.bits_per_symbol
-        if len(body) != packed_size(num_words, bits):
-            raise PayloadError(
-                f"expected {packed_size(num_words, bits)} bytes for {batch} × {self.num_symbols} symbols of {bits} "
-                f"bits, got {len(body)}: are both ends configured alike?"
-            )
         words = torch.from_numpy(unpack_bits(memoryview(body), num_words, bits).astype(np.uint8))
         return self.centres.values(words.to(self.mean.device).reshape(batch, -1)), dtype
+
+    def _check_heads(self, heads: Sequence[Head]) -> None:
+        batch, bits = self.batch_of_code(heads[0]), self.centres.bits_per_symbol
+        if heads[0].num_bytes != (size := packed_size(batch * self.num_symbols, bits)):
+            raise PayloadError(
+                f"expected {size} bytes for {batch} × {self.num_symbols} symbols of {bits} "
+                f"bits, got {heads[0].num_bytes}: are both ends configured alike?"
+            )
 
     def protected_bytes(self, payload: bytes) -> int:
         """The header; wrong bits behind it are wrong symbols, which the decoder has learned to bear."""
