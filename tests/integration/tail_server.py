@@ -22,7 +22,9 @@ def main(settings: dict, folder: Path) -> None:
     torch.set_num_threads(1)
     model, graph = small_network()
     micro_batch = settings.get("micro_batch", 1)
-    engine = TailEngine(graph, weights_digest(model), codecs=[small_agilenn(graph)], micro_batch=micro_batch)
+    engine = TailEngine(
+        graph, weights_digest(model), codecs=[small_agilenn(graph)], max_batch=256, micro_batch=micro_batch
+    )
     trained = None
     if settings.get("training"):
         from splitsem.remote.training_engine import TrainingEngine, TrainingLimits
