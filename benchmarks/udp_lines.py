@@ -1,11 +1,11 @@
 """Frames over lines that people have: gRPC over TLS against the datagram transport. Needs root, ip and /dev/net/tun.
 
     python benchmarks/udp_lines.py                        # six lines; about half an hour
-    python benchmarks/udp_lines.py --rates 20 --losses 0.01 --sizes 65536 --ways grpc-cubic udp-resend
+    python benchmarks/udp_lines.py --rates 20 --losses 0.01 --sizes 65536 --ways grpc-cubic udp
 
-A line has 20 ms of round trip (10 ms each way), a queue of 50 ms and the same loss each way (harness/lossy_line.py). The
-server answers each frame with 40 bytes and computes nothing. Per line and size of payload: the time from a frame to its
-answer, one frame at a time, and the bits of answered frames a second, several frames at a time. The ways take turns.
+A line has 20 ms of round trip (10 ms each way), a queue of 50 ms and the same loss each way (harness/lossy_line.py).
+The server answers each frame with 40 bytes and computes nothing. Per line and size of payload: the time from a frame to
+its answer, one frame at a time, and the bits of answered frames a second, several at a time. The ways take turns.
 TCP's congestion control is set by the route: cubic is what most machines have, bbr what a user can ask for.
 """
 
@@ -26,20 +26,17 @@ from harness.line import SERVER_ADDRESS, environment
 from harness.lossy_line import Shape, lossy_line
 
 from splitsem.codecs.tensorwise import Identity
-from splitsem.remote.ends import RemoteTail
+from splitsem.remote.ends import RemoteTail, RemoteTransport
 from splitsem.remote.fallback import Retry
-from splitsem.remote.grpc.client import GrpcTail
 from splitsem.remote.grpc.connection import Security
-from splitsem.remote.grpc.server import GrpcServer
 from splitsem.remote.grpc.streams import Limits
+from splitsem.remote.grpc.transport import Grpc
 from splitsem.remote.plan import Plan
-from splitsem.remote.udp.client import UdpTail
-from splitsem.remote.udp.server import UdpServer
-from splitsem.remote.udp.settings import Settings
+from splitsem.remote.udp.transport import UdpTransport
 
 SIZES = (4096, 65_536, 262_144, 1_600_000)
 WINDOWS = {4096: 32, 65_536: 32, 262_144: 8, 1_600_000: 2}
-WAYS = ("grpc-cubic", "grpc-bbr", "udp-resend", "udp-resend-paced", "udp-tolerate", "udp-tolerate-paced")
+WAYS = ("grpc-cubic", "grpc-bbr", "udp", "udp-paced")
 PLAN = Plan("bench", "bench", "bench", "layer", "float32", "Identity")
 FEWEST = 5
 
@@ -56,24 +53,29 @@ class Echo:
         return bytes(40), 0.0
 
 
+def transport(kind: type[RemoteTransport], security: Security, target: str = "", **more: Any) -> RemoteTransport:
+    """Either transport with its default settings, but for ``more``."""
+    return kind(target, f"{SERVER_ADDRESS}:0", 32, Retry(), security, Limits(), **more)  # type: ignore[call-arg]
+
+
 def serve(certs: str) -> None:
     """Run both servers until the input ends."""
     security = Security(cert=f"{certs}/server.pem", key=f"{certs}/server.key")
-    grpc_server = GrpcServer(Echo(), f"{SERVER_ADDRESS}:0", security, Limits())  # type: ignore[arg-type]
-    udp_server = UdpServer(Echo(), SERVER_ADDRESS, insecure=True)  # type: ignore[arg-type]
-    print(json.dumps({"grpc": grpc_server.start(), "udp": udp_server.start()}), flush=True)
+    servers = [transport(kind, security).server_end(Echo()) for kind in (Grpc, UdpTransport)]  # type: ignore[arg-type]
+    print(json.dumps([server.start() for server in servers]), flush=True)
     sys.stdin.read()
 
 
 def tail_of(way: str, task: dict[str, Any]) -> RemoteTail:
     """The edge's end of one way."""
-    kind, how, *paced = way.split("-")
-    if kind == "grpc":
-        route = f"route replace {SERVER_ADDRESS.rpartition('.')[0]}.0/24 dev line congctl {how}"
-        subprocess.run(["ip", *route.split()], check=True)
-        return GrpcTail(task["grpc"], 32, Retry(), Security(ca=f"{task['certs']}/ca.pem"))
-    settings = Settings(loss=how, rate_bps=task["rate_bps"] if paced else None)  # type: ignore[arg-type]
-    return UdpTail(task["udp"], settings, insecure=True)
+    kind, _, how = way.partition("-")
+    security = Security(ca=f"{task['certs']}/ca.pem")
+    if kind == "udp":
+        rate_bps = task["rate_bps"] if how else None
+        return transport(UdpTransport, security, task["targets"][1], rate_bps=rate_bps).edge_end()
+    route = f"route replace {SERVER_ADDRESS.rpartition('.')[0]}.0/24 dev line congctl {how}"
+    subprocess.run(["ip", *route.split()], check=True)
+    return transport(Grpc, security, task["targets"][0]).edge_end()
 
 
 def measure(way: str, task: dict[str, Any]) -> dict[str, Any]:
@@ -99,13 +101,13 @@ def measure(way: str, task: dict[str, Any]) -> dict[str, Any]:
     for _ in tail.stream(frames(window, task["seconds"], 100_000), window=window):
         num += 1
     took_s = time.perf_counter() - began_s
-    counts = getattr(tail, "counts", None)
+    counters = tail.counters
     tail.close()
     median_s, p95_s = np.percentile(times_s[3:], [50, 95])
     found = {"median_s": median_s, "p95_s": p95_s, "goodput_bps": 8 * num * len(payload) / took_s}
-    if counts is not None:
+    if way.startswith("udp"):
         all_frames = len(times_s) + num
-        found |= {"lost": counts.frames_lost / all_frames, "filled": counts.frames_filled / all_frames}
+        found |= {"lost": counters.frames_lost / all_frames, "filled": counters.frames_filled / all_frames}
     return found
 
 
@@ -117,7 +119,8 @@ def on_line(shape: Shape, sizes: list[int], ways: list[str], seconds: float) -> 
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         server = line.start(line.server, [sys.executable, __file__, "serve", certs], env=environment(), **pipes)
         assert server.stdout is not None
-        task = {"certs": certs, "rate_bps": shape.rate_bps, "seconds": seconds, **json.loads(server.stdout.readline())}
+        targets = json.loads(server.stdout.readline())
+        task = {"certs": certs, "rate_bps": shape.rate_bps, "seconds": seconds, "targets": targets}
         began_s = time.monotonic()
         for size in sizes:
             found = device_says(__file__, task | {"size": size, "ways": ways}, line)

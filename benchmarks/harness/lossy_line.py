@@ -1,4 +1,4 @@
-"""A line with delay, rate, queue and loss between two network namespaces, packet by packet, so that TCP recovers itself.
+"""A line with delay, rate, queue and loss between two network namespaces, on which TCP itself recovers from loss.
 
 Each namespace has a TUN device; one process reads the IP packets of both and hands each to the other side later, or
 never. Kernels without netem need no more than /dev/net/tun. Needs root and ip.

@@ -1,4 +1,4 @@
-"""LocalFallback answers on the edge when the server is gone for good; Retry says how long to try before that."""
+"""LocalFallback answers on the edge what is lost, and all when the server is gone; Retry says how long to try."""
 
 import logging
 import random
@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 class LocalFallback(RemoteTail):
     """Passes everything on to ``remote`` until its link is dead, and answers from ``engine`` from then on.
+
+    Frames that get lost on the way to a living server are answered from ``engine``, too.
 
     Args:
         remote: the tail to use as long as its server can be reached.
@@ -47,16 +49,14 @@ class LocalFallback(RemoteTail):
         if not self.is_gone:
             try:
                 for answer in self.remote.stream(source, window):
-                    source.answered()
+                    payload = source.answered()
+                    yield self._answer(number, payload) if answer.is_lost else answer
                     number += 1
-                    yield answer
                 return
             except LinkError as exc:
                 self._give_up(exc)
         for payload in source.rest():
-            output, server_s = self.engine.answer(self._session, payload)
-            self.counters.fallback_frames += 1
-            yield Answer(number, output, server_s, 0.0)
+            yield self._answer(number, payload)
             number += 1
 
     def echo_s(self, num_bytes: int) -> float:
@@ -76,6 +76,11 @@ class LocalFallback(RemoteTail):
     def close(self) -> None:
         """See RemoteTail."""
         self.remote.close()
+
+    def _answer(self, number: int, payload: bytes) -> Answer:
+        output, server_s = self.engine.answer(self._session, payload)
+        self.counters.fallback_frames += 1
+        return Answer(number, output, server_s, 0.0)
 
     def _give_up(self, exc: LinkError) -> None:
         log.warning("Going on without the server: %s", exc)
@@ -102,10 +107,10 @@ class _Source:
             self._unanswered.append(next(self._payloads))
             return self._unanswered[-1]
 
-    def answered(self) -> None:
-        """Note the answer to the oldest drawn payload."""
+    def answered(self) -> bytes:
+        """Note the answer to the oldest drawn payload, and return that payload."""
         with self._lock:
-            self._unanswered.popleft()
+            return self._unanswered.popleft()
 
     def rest(self) -> Iterator[bytes]:
         """The drawn payloads without an answer, then the undrawn payloads."""

@@ -1,5 +1,6 @@
 """GrpcServer gives the frames of any number of clients to one TailEngine; see tail.proto."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -64,6 +65,7 @@ class GrpcServer(TailServer):
         limits: what is granted.
         heartbeat_s: see ``heartbeat_options``.
         training: trains tails of the engine's network for clients that ask; None: this server does not train.
+        more: handlers of further services, behind the same security.
     """
 
     def __init__(
@@ -74,8 +76,9 @@ class GrpcServer(TailServer):
         limits: Limits,
         heartbeat_s: float = HEARTBEAT_S,
         training: TrainingEngine | None = None,
+        more: Sequence[grpc.GenericRpcHandler] = (),
     ) -> None:
-        self.heartbeat_s, self.training = heartbeat_s, training
+        self.heartbeat_s, self.training, self._more = heartbeat_s, training, more
         self.engine, self.bind, self.security, self.limits = engine, bind, security, limits
         self.streams = Streams(engine, limits)
         self.profiler = Profiler(engine)
@@ -94,7 +97,9 @@ class GrpcServer(TailServer):
             options=_options(self.limits, self.heartbeat_s),
             maximum_concurrent_rpcs=num_threads,
         )
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, self._handlers()), *self._more)
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
