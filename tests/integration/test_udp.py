@@ -27,6 +27,7 @@ from splitsem.remote.grpc.streams import Limits
 from splitsem.remote.plan import Plan, codec_label, weights_digest
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.udp import packets
+from splitsem.remote.udp import server as udp_server
 from splitsem.remote.udp.settings import Grant
 from splitsem.remote.udp.transport import UdpTransport
 from tests.conftest import ROOT
@@ -336,6 +337,26 @@ def test_more_clients_than_the_server_takes_are_told_so(plan):
     limits = Limits(max_clients=1)
     with serving(limits=limits) as (_, address), connected(address, plan), refused, connected(address, plan):
         pass
+
+
+def test_a_silent_client_makes_room_for_another_and_comes_back(plan, frames, monkeypatch):
+    payloads, outputs = frames
+    monkeypatch.setattr(udp_server, "_IDLE_S", 0.2)
+    with serving(limits=Limits(max_clients=1)) as (_, address), connected(address, plan) as silent:
+        time.sleep(0.3)
+        with connected(address, plan) as tail:
+            check(tail.stream(payloads[:20]), outputs[:20])
+        check(silent.stream(payloads[:20]), outputs[:20])
+        assert silent.counters.reconnects >= 1
+
+
+def test_sessions_share_the_memory_for_frames(plan):
+    with (
+        serving(grant=Grant(max_frame_bytes=1 << 20, buffer_bytes=2_000_000)) as (server, address),
+        connected(address, plan),
+        connected(address, plan),
+    ):
+        assert [session.max_held_bytes for session in server._sessions.values()] == [1_000_000] * 2
 
 
 def test_an_error_in_the_payloads_reaches_the_consumer(running, plan, frames):

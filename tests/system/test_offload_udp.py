@@ -21,8 +21,8 @@ def test_what_got_lost_is_in_the_metrics_and_in_the_score(run_py, serve_py, trai
     address, _ = serve_py(*SERVED, f"cache_dir={trained_cache}", "transport=udp", "codec=fixed", bind)
     assert address == f"127.0.0.1:{port}"
     few = ("workflow.num_samples=100", "workflow.num_timed=5", "workflow.num_probes=5", "transport.fragment_bytes=64")
-    common = ("workflow=offload", "transport=udp", "codec=fixed", "codec.bit_width=16", "split.point=stage1", *NETWORK, *few)
-    common += (f"cache_dir={trained_cache}", f"transport.target={address}")
+    chosen = ("transport=udp", "codec=fixed", "codec.bit_width=16", "split.point=stage1")
+    common = ("workflow=offload", *chosen, *NETWORK, *few, f"cache_dir={trained_cache}", f"transport.target={address}")
     with Relay(address, 1, loss=0.05) as relay:
         done = run_py(*common, f"transport.datagram_target={relay.address}", "hydra.run.dir=lossy")
     assert done.returncode == 0, done.stderr

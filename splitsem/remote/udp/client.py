@@ -37,7 +37,7 @@ from splitsem.remote.udp.settings import Settings, datagram_socket
 _BATCH = 64
 _LONGEST_WAIT_S = 0.1
 _REPEAT_FROM = 8  # pieces of a frame, from which those with the payload's header are worth sending twice
-_MAX_FRUITLESS = 10
+_MAX_FRUITLESS, _FRUITFUL_S = 30, 1.0
 _NUM_ECHOES, _ECHO_S = 3, 2.0
 _JOIN_S = 1.0
 
@@ -170,7 +170,7 @@ class UdpTail(RemoteTail):
         """Take what comes over the control channel; when it ends, begin another session."""
         num_fruitless = 0
         while (link := self._link) is not None and frames.failure is None:
-            num_answered = self.counters.frames_answered
+            began_s = time.monotonic()
             with contextlib.suppress(grpc.RpcError):  # the end of the session, for whatever reason
                 for content in link.call:
                     self._take(frames, link, content)
@@ -179,10 +179,10 @@ class UdpTail(RemoteTail):
             self._link = None
             frames.resume(0, 0)
             self.counters.reconnects += 1
-            num_fruitless = num_fruitless + 1 if self.counters.frames_answered == num_answered else 0
+            num_fruitless = num_fruitless + 1 if time.monotonic() - began_s < _FRUITFUL_S else 0
             try:
                 if num_fruitless > _MAX_FRUITLESS:
-                    raise LinkError(f"{self.target} ended {num_fruitless} sessions without an answer")
+                    raise LinkError(f"{self.target} ended {num_fruitless} sessions, each within {_FRUITFUL_S:.0f} s")
                 begun = self._begin()
             except SplitSemError as exc:
                 frames.fail(exc)

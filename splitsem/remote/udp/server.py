@@ -29,6 +29,7 @@ from splitsem.remote.udp.settings import Grant, check_fragment_bytes, datagram_s
 log = logging.getLogger(__name__)
 _BATCH = 64
 _SWEEP_S = 1.0
+_IDLE_S = 30.0  # without a datagram, after which a session makes room for another
 _MOST_TEXT = 1000
 _TORCH_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
 
@@ -121,10 +122,7 @@ class UdpServer(TailServer):
         session = Session(number, key, ask.fragment_bytes, self._limits.max_window, self._grant)
         if not context.add_callback(session.end):
             return
-        with self._lock:
-            if len(self._sessions) >= self._limits.max_clients:
-                raise BusyError(f"the server has its {self._limits.max_clients} clients")
-            self._sessions[number] = session
+        self._let_in(session)
         peer = context.peer()
         log.info("A client at %s sends datagrams", peer, extra={"peer": peer})
         try:
@@ -143,9 +141,29 @@ class UdpServer(TailServer):
         except SpentKeyError:
             context.abort(grpc.StatusCode.UNAVAILABLE, "the session's key is spent: begin another session")
         finally:
-            with self._lock:
-                del self._sessions[number]
+            self._let_go(session)
             log.info("The client at %s is gone", peer, extra={"peer": peer})
+
+    def _let_in(self, session: Session) -> None:
+        """Give the session a place, if need be that of the one unheard for longest. Raises BusyError."""
+        with self._lock:
+            if len(self._sessions) >= self._limits.max_clients:
+                idle = min(self._sessions.values(), key=lambda one: one.heard_s)
+                if time.monotonic() - idle.heard_s < _IDLE_S:
+                    raise BusyError(f"the server has its {self._limits.max_clients} clients")
+                idle.end()
+                del self._sessions[idle.seal.session]
+            self._sessions[session.seal.session] = session
+            self._share()
+
+    def _let_go(self, session: Session) -> None:
+        with self._lock:
+            self._sessions.pop(session.seal.session, None)
+            self._share()
+
+    def _share(self) -> None:
+        for session in self._sessions.values():
+            session.max_held_bytes = self._grant.buffer_bytes // len(self._sessions)
 
     def _answer(self, job: Job, plan: Plan, opened: str) -> tuple[Became, str]:
         """What became of a frame, and the engine's session, which may be a new one."""

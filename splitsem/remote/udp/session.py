@@ -1,6 +1,7 @@
 """A Session is what a server keeps of one edge: frames in pieces, frames that wait, the last answers. No socket."""
 
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -71,6 +72,13 @@ class Session:
         fragment_bytes: of every piece but a frame's last one.
         window: frames that may be unanswered.
         grant: limits.
+
+    Attributes:
+        address: where the newest datagram came from; empty until one came.
+        heard_s: when that was, or else when the session began.
+        jobs: frames to be answered.
+        held_bytes: what the frames here take, in pieces or whole.
+        max_held_bytes: the most of that; pieces beyond it are as lost as others.
     """
 
     def __init__(self, number: int, key: bytes, fragment_bytes: int, window: int, grant: Grant) -> None:
@@ -79,12 +87,13 @@ class Session:
         self.changed = threading.Condition()
         self.jobs: deque[Job] = deque()
         self.is_over = False
-        self.held_bytes = 0
+        self.held_bytes, self.max_held_bytes = 0, grant.buffer_bytes
+        self.heard_s = time.monotonic()
         self._fragment_bytes, self._window, self._grant = fragment_bytes, window, grant
         self._pieces: OrderedDict[int, _Pieces] = OrderedDict()
         self._outcomes: OrderedDict[int, bytes] = OrderedDict()  # content of the answer; empty until it is there
         self._num_packets = self._num_bytes = 0
-        self._reported_packets, self._reported_s, self._newest_s = 0, 0.0, 0.0
+        self._reported_packets, self._reported_s = 0, 0.0
 
     def receive(self, datagram: bytes, address: Address, now_s: float) -> list[bytes]:
         """Take a datagram; the contents to send back at once. A datagram that does not open changes nothing."""
@@ -93,7 +102,7 @@ class Session:
         if content is None:
             return []
         if self.seal.seen.highest > highest:  # an edge may move; an older datagram says nothing of where it is now
-            self.address, self._newest_s = address, now_s
+            self.address, self.heard_s = address, now_s
         self._num_packets += 1
         self._num_bytes += len(datagram) + IP_UDP_BYTES
         fragment, out, is_end = parse(content), [], False
@@ -103,7 +112,7 @@ class Session:
         is_due = self._num_packets - self._reported_packets >= _REPORT_PACKETS or now_s - self._reported_s >= _REPORT_S
         if is_end or is_due:
             self._reported_packets, self._reported_s = self._num_packets, now_s
-            held_s = now_s - self._newest_s
+            held_s = now_s - self.heard_s
             out.append(pack(Report(self.seal.seen.highest, self._num_bytes, self._num_packets, held_s)))
         return out
 
@@ -177,7 +186,7 @@ class Session:
             return
         body = b"" if pieces.is_echo else fragment.body
         num_bytes = len(body) + _PIECE_BYTES
-        if self.held_bytes + num_bytes > self._grant.buffer_bytes:
+        if self.held_bytes + num_bytes > self.max_held_bytes:
             return
         pieces.bodies[fragment.place] = body
         pieces.heard_s = now_s

@@ -44,16 +44,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Grant:
-    """What a server grants to each session, beside gRPC's limits.
+    """What a server grants, beside gRPC's limits.
 
     Attributes:
         max_frame_bytes: the longest frame.
-        buffer_bytes: bytes of frames kept, whole or in pieces; what comes beyond counts as lost.
+        buffer_bytes: bytes of frames kept for all sessions, whole or in pieces; each has an equal share, and what comes
+            beyond it counts as lost.
         max_age_s: seconds without a further piece after which a frame in pieces is forgotten.
     """
 
     max_frame_bytes: int = 1 << 26
-    buffer_bytes: int = 1 << 27
+    buffer_bytes: int = 1 << 29
     max_age_s: float = 10.0
 
     def __post_init__(self) -> None:
