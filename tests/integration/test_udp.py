@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import hydra
 import pytest
@@ -357,6 +358,18 @@ def test_sessions_share_the_memory_for_frames(plan):
         connected(address, plan),
     ):
         assert [session.max_held_bytes for session in server._sessions.values()] == [1_000_000] * 2
+
+
+@pytest.mark.parametrize("bind", ["[::1]:0", "localhost:0", "[::]:0"])
+def test_ipv6_and_names_carry_frames_too(plan, frames, bind):
+    payloads, outputs = frames
+    if not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists():
+        pytest.skip("no IPv6 here")
+    with (
+        serving(bind=bind, security=Security(insecure=True)) as (_, address),
+        connected(address.replace("[::]", "127.0.0.1"), plan) as tail,
+    ):
+        check(tail.stream(payloads[:20]), outputs[:20])
 
 
 def test_an_error_in_the_payloads_reaches_the_consumer(running, plan, frames):

@@ -84,7 +84,7 @@ class UdpTail(RemoteTail):
             self._threads.append(thread)
         try:
             self.echo(0)
-        except LinkError:
+        except SplitSemError:
             self.close()
             raise
 
@@ -154,7 +154,9 @@ class UdpTail(RemoteTail):
         welcome, call = self._control.start(self._plan, self.settings.fragment_bytes)
         host, self._port = self._datagram_target or (host_port(self.target)[0], welcome.port)
         try:
-            family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), self._port, type=socket.SOCK_DGRAM)[0]
+            found = socket.getaddrinfo(host.strip("[]"), self._port, type=socket.SOCK_DGRAM)
+            wanted = socket.AF_INET6 if welcome.is_ipv6 else socket.AF_INET
+            family, _, _, _, address = min(found, key=lambda one: one[0] != wanted)
             self._socket = self._socket or datagram_socket(family)
             self._socket.connect(address)
         except OSError as exc:

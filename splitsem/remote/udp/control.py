@@ -19,7 +19,7 @@ from splitsem.remote.plan import Plan
 from splitsem.remote.udp.packets import KEY_BYTES
 
 SERVICE = "splitsem.v1.Datagrams"
-_MOST_REQUEST_BYTES = 1 << 16
+_MOST_REQUEST_BYTES = 1 << 14
 
 
 class Ask(msgspec.Struct, forbid_unknown_fields=True):
@@ -41,6 +41,7 @@ class Welcome(msgspec.Struct, forbid_unknown_fields=True):
         session: number of the session.
         key: of the datagrams, both ways.
         port: where the server takes datagrams, on the host of the control channel.
+        is_ipv6: whether datagrams shall go by IPv6, where the server's name has addresses of both kinds.
         max_window: frames that may be unanswered.
         max_frame_bytes: the longest frame.
     """
@@ -48,6 +49,7 @@ class Welcome(msgspec.Struct, forbid_unknown_fields=True):
     session: int
     key: bytes
     port: int
+    is_ipv6: bool
     max_window: int
     max_frame_bytes: int
 
@@ -83,7 +85,7 @@ class ControlTail(GrpcTail):
 
         def once() -> tuple[Welcome, Any]:
             call = self._connected().unary_stream(f"/{SERVICE}/Start")(request, metadata=self.security.metadata())
-            return self._welcome(next(call)), call
+            return self._welcome(next(call, b"")), call
 
         found: tuple[Welcome, Any] = self._persist(once)
         return found

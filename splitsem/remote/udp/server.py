@@ -124,11 +124,12 @@ class UdpServer(TailServer):
             return
         self._let_in(session)
         peer = context.peer()
-        log.info("A client at %s sends datagrams", peer, extra={"peer": peer})
+        if not plan.is_of_probes:
+            log.info("A client at %s sends datagrams", peer, extra={"peer": peer})
+        is_ipv6 = self._socket.family == socket.AF_INET6 and peer.startswith("ipv6:") and "::ffff:" not in peer
+        grant = (self.port, is_ipv6, self._limits.max_window, self._grant.max_frame_bytes)
         try:
-            yield msgspec.json.encode(
-                Welcome(number, key, self.port, self._limits.max_window, self._grant.max_frame_bytes)
-            )
+            yield msgspec.json.encode(Welcome(number, key, *grant))
             while (job := session.next_job(lambda: self._is_draining)) is not None:
                 answer, opened = self._answer(job, plan, opened)
                 content = session.answered(answer, job)
@@ -142,7 +143,7 @@ class UdpServer(TailServer):
             context.abort(grpc.StatusCode.UNAVAILABLE, "the session's key is spent: begin another session")
         finally:
             self._let_go(session)
-            log.info("The client at %s is gone", peer, extra={"peer": peer})
+            log.debug("The client at %s is gone", peer, extra={"peer": peer})
 
     def _let_in(self, session: Session) -> None:
         """Give the session a place, if need be that of the one unheard for longest. Raises BusyError."""
