@@ -100,6 +100,16 @@ def test_loss_is_filled_or_reported_and_the_rest_is_right(running, network, batc
     assert 0.02 < counters.missing_share < 0.1
 
 
+def test_a_frame_of_one_datagram_is_sent_again_until_its_answer_comes(running, plan, frames):
+    payloads, outputs = frames
+    with (
+        bad_network(running[0], 3, loss=0.2, duplicate=0.1) as relay,
+        connected(running[1], plan, datagram_target=relay.address) as tail,
+    ):
+        check(tail.stream(payloads[:300]), outputs[:300])
+        assert (tail.counters.frames_lost, tail.counters.frames_answered) == (0, 300)
+
+
 def test_a_lost_frame_is_data_and_no_exception_for_a_codec_that_cannot_be_filled(network):
     model, graph = network
     codec, cut = Quantise(8), graph.cut("input")

@@ -115,6 +115,8 @@ def test_no_content_is_more_than_none(content):
         (Fragment(0, 100, 0, b""), False),
         (Fragment(0, 100, 0, b"", is_end=True), True),
         (Fragment(0, 100, 0, bytes(64), is_end=True), False),
+        (Fragment(0, 40, 0, bytes(40), is_end=True), True),
+        (Fragment(0, 100, 0, bytes(100), is_end=True), False),
         (Fragment(0, 0, 5, b""), False),
     ],
 )

@@ -36,7 +36,8 @@ from splitsem.remote.udp.settings import Settings, datagram_socket
 
 _BATCH = 64
 _LONGEST_WAIT_S = 0.1
-_REPEAT_FROM = 8  # pieces of a frame, from which those with the payload's header are worth sending twice
+# pieces of a frame, from which those with the payload's header are worth sending twice: if some were lost, and always
+_REPEAT_FROM, _REPEAT_ALWAYS_FROM = 2, 8
 _MAX_FRUITLESS, _FRUITFUL_S = 30, 1.0
 _NUM_ECHOES, _ECHO_S = 3, 2.0
 _JOIN_S = 1.0
@@ -76,7 +77,7 @@ class UdpTail(RemoteTail):
         self._plan = plan
         self._socket: socket.socket | None = None
         self._link: _Link | None = self._begin()
-        self._frames = frames = Frames(self.target, self.counters)
+        self._frames = frames = Frames(self.target, self.counters, self.settings.fragment_bytes)
         self._resume(frames, self._link)
         for run in (self._listen, self._receive, self._send):
             thread = threading.Thread(target=run, args=(frames, self._socket), name="splitsem-udp", daemon=True)
@@ -220,7 +221,8 @@ class UdpTail(RemoteTail):
     def _send_frame(self, frames: Frames, sock: socket.socket, link: _Link, frame: Frame) -> None:
         step, size = self.settings.fragment_bytes, len(frame.payload)
         num = num_fragments(size, step)
-        again = -(-header_bytes(frame.payload) // step) if num >= _REPEAT_FROM and not frame.is_echo else 0
+        least = _REPEAT_FROM if frames.num_missing else _REPEAT_ALWAYS_FROM
+        again = -(-header_bytes(frame.payload) // step) if num >= least and not frame.is_echo else 0
         for place in (*range(num), *range(again)):
             body = bytes(frame.payload[place * step : (place + 1) * step])
             content = pack(Fragment(frame.number, size, place, body, is_echo=frame.is_echo))

@@ -41,6 +41,7 @@ class Frames:
     Args:
         peer: the server's name, for messages.
         counters: what happened, updated here.
+        fragment_bytes: a frame no longer than this is its own question what became of it, so it is sent again.
 
     Attributes:
         changed: notified whenever anything here changed.
@@ -49,7 +50,8 @@ class Frames:
         num_bytes, num_missing: bytes of the frames that have an outcome, and how many of them did not arrive.
     """
 
-    def __init__(self, peer: str, counters: Counters) -> None:
+    def __init__(self, peer: str, counters: Counters, fragment_bytes: int) -> None:
+        self._fragment_bytes = fragment_bytes
         self.changed = threading.Condition()
         self.to_send: deque[Frame] = deque()
         self.failure: SplitSemError | None = None
@@ -141,7 +143,9 @@ class Frames:
                 if now_s >= frame.ask_s:
                     frame.num_asks += 1
                     frame.ask_s = now_s + min(timeout_s * 2**frame.num_asks, _MAX_ASK_S)
-                    asks.append(Fragment(frame.number, len(frame.payload), 0, b"", True, frame.is_echo))
+                    size = len(frame.payload)
+                    body = bytes(frame.payload) if size <= self._fragment_bytes else b""
+                    asks.append(Fragment(frame.number, size, 0, body, True, frame.is_echo))
                 next_s = min(next_s, frame.due_s, frame.ask_s)
         return asks, next_s
 

@@ -137,7 +137,7 @@ class Fragment(msgspec.Struct, array_like=True, tag=1):
         size: bytes of the whole frame.
         place: index of the piece; the pieces of a session are equally long, but for a frame's last one.
         body: its bytes.
-        is_end: whether this is the question; it has no body.
+        is_end: whether this is the question; it has no body, or that of a frame in one piece.
         is_echo: whether nothing is computed, and gaps are counted only.
     """
 
@@ -148,9 +148,14 @@ class Fragment(msgspec.Struct, array_like=True, tag=1):
     is_end: bool = False
     is_echo: bool = False
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is all of its frame."""
+        return self.place == 0 and len(self.body) == self.size
+
     def fits(self, fragment_bytes: int) -> bool:
         """Whether the numbers fit each other and the size of the session's pieces."""
-        if self.is_end:
+        if self.is_end and not self.is_whole:
             return not self.body
         is_inside = self.place < num_fragments(self.size, fragment_bytes)
         return is_inside and len(self.body) == min(fragment_bytes, self.size - self.place * fragment_bytes)

@@ -165,14 +165,14 @@ class Session:
             return [kept] if kept and fragment.is_end else []
         pieces = self._pieces.get(number)
         if pieces is None:
-            if fragment.is_end:
+            if fragment.is_end and not fragment.is_whole:
                 return [self._lost(fragment)]
             if self._has_no_room_for(fragment):
                 return []
             pieces = self._pieces[number] = _Pieces(fragment.is_echo, fragment.size, now_s)
         if (pieces.size, pieces.is_echo) != (fragment.size, fragment.is_echo):
             return []
-        if not fragment.is_end:
+        if not fragment.is_end or fragment.is_whole:
             self._add(pieces, fragment, now_s)
         num = num_fragments(pieces.size, self._fragment_bytes)
         if len(pieces.bodies) == num:
