@@ -53,8 +53,8 @@ def running():
 
 @pytest.fixture(scope="module")
 def batches(network) -> tuple[list[torch.Tensor], list[bytes]]:
-    """Inputs of 64 samples, and payloads of 12 fragments of the cut ``input``."""
-    x = torch.rand(100, 64, *INPUT_SHAPE, generator=torch.Generator().manual_seed(2))
+    """Inputs of 32 samples, and their payloads at the cut ``input``: 12 fragments of 700 bytes."""
+    x = torch.rand(100, 32, *INPUT_SHAPE, generator=torch.Generator().manual_seed(2))
     return list(x), [Identity().encode((batch,)) for batch in x]
 
 
@@ -84,7 +84,7 @@ def test_loss_is_filled_or_reported_and_the_rest_is_right(running, network, batc
     plan = small_plan(model, graph, "input")
     with (
         bad_network(running[0], 4, loss=0.05, late=0.02, duplicate=0.05) as relay,
-        connected(running[1], plan, datagram_target=relay.address) as tail,
+        connected(running[1], plan, datagram_target=relay.address, fragment_bytes=700) as tail,
     ):
         answers = list(tail.stream(payloads))
         counters = tail.counters
@@ -115,9 +115,9 @@ def test_a_lost_frame_is_data_and_no_exception_for_a_codec_that_cannot_be_filled
     codec, cut = Quantise(8), graph.cut("input")
     end = EdgeEnd(cut, codec, RAW)
     plan = replace(end.plan(weights_digest(model), "layer", "float32"), codec=codec_label(codec))
-    x = torch.rand(64 * 40, *INPUT_SHAPE, generator=torch.Generator().manual_seed(3)).split(64)
+    x = torch.rand(32 * 40, *INPUT_SHAPE, generator=torch.Generator().manual_seed(3)).split(32)
     with serving() as (server, address), bad_network(server, 5, loss=0.2) as relay:
-        with connected(address, plan, datagram_target=relay.address) as tail:
+        with connected(address, plan, datagram_target=relay.address, fragment_bytes=700) as tail:
             answers = list(tail.stream(end.payload(batch) for batch in x))
             results = [end.result(replace(answer, payload=answer.payload[:40])) for answer in answers]
             counters = tail.counters
@@ -126,7 +126,9 @@ def test_a_lost_frame_is_data_and_no_exception_for_a_codec_that_cannot_be_filled
         assert not counters.frames_filled
         assert all((torch.count_nonzero(result) == 0) == is_lost for result, is_lost in zip(results, lost, strict=True))
         engine = TailEngine(graph, weights_digest(model))
-        local = LocalFallback(udp_ends.udp_transport(address, datagram_target=relay.address).edge_end(), engine)
+        local = LocalFallback(
+            udp_ends.udp_transport(address, datagram_target=relay.address, fragment_bytes=700).edge_end(), engine
+        )
         local.open(plan)
         answers = list(local.stream(EdgeEnd(cut, codec, RAW).payload(batch) for batch in x))
         local.close()
@@ -141,11 +143,11 @@ def test_features_survive_loss_better_than_they_would_by_frames(network):
     codec, cut = FixedLength(8), graph.cut("input")
     end = EdgeEnd(cut, codec, RAW)
     plan = replace(end.plan(weights_digest(model), "layer", "float32"), codec=codec_label(codec))
-    x = torch.rand(40, 256, *INPUT_SHAPE, generator=torch.Generator().manual_seed(3)) - 0.5
+    x = torch.rand(40, 32, *INPUT_SHAPE, generator=torch.Generator().manual_seed(3)) - 0.5
     with (
         serving() as (server, address),
         bad_network(server, 6, loss=0.05) as relay,
-        connected(address, plan, datagram_target=relay.address, fragment_bytes=500) as tail,
+        connected(address, plan, datagram_target=relay.address, fragment_bytes=100) as tail,
     ):
         answers = list(tail.stream(codec.payload((batch,)) for batch in x))
         assert tail.counters.frames_filled > 25
