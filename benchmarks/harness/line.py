@@ -42,7 +42,7 @@ class Line:
     def set_rate(self, rate_bps: float, burst_bytes: int = 5_000, queue_bytes: int = 60_000) -> "Line":
         """This line with another rate; a queue of ``queue_bytes`` holds what comes faster, and drops the rest."""
         shape = _bucket(rate_bps, burst_bytes, queue_bytes)
-        _run("ip", "netns", "exec", self.device, "tc", "qdisc", "replace", "dev", "here", "root", *shape)
+        run("ip", "netns", "exec", self.device, "tc", "qdisc", "replace", "dev", "here", "root", *shape)
         return Line(self.device, self.server, rate_bps)
 
 
@@ -63,18 +63,18 @@ def rate_limited_line(
     device, server = (f"{name}-{end}-{os.getpid()}" for end in ("d", "s"))
     try:
         try:
-            _run("ip", "netns", "add", device)
-            _run("ip", "netns", "add", server)
+            run("ip", "netns", "add", device)
+            run("ip", "netns", "add", server)
             veth = ["type", "veth", "peer", "name", "there", "netns", server]
-            _run("ip", "link", "add", "here", "netns", device, *veth)
+            run("ip", "link", "add", "here", "netns", device, *veth)
             for namespace, end, address in ((device, "here", DEVICE_ADDRESS), (server, "there", SERVER_ADDRESS)):
-                _run("ip", "-n", namespace, "address", "add", f"{address}/24", "dev", end)
-                _run("ip", "-n", namespace, "link", "set", end, "up")
-                _run("ip", "-n", namespace, "link", "set", "lo", "up")
+                run("ip", "-n", namespace, "address", "add", f"{address}/24", "dev", end)
+                run("ip", "-n", namespace, "link", "set", end, "up")
+                run("ip", "-n", namespace, "link", "set", "lo", "up")
             line = Line(device, server, rate_bps).set_rate(rate_bps, burst_bytes, queue_bytes)
             if both:
                 shape = _bucket(rate_bps, burst_bytes, queue_bytes)
-                _run("tc", "-n", server, "qdisc", "add", "dev", "there", "root", *shape)
+                run("tc", "-n", server, "qdisc", "add", "dev", "there", "root", *shape)
         except subprocess.CalledProcessError as exc:
             raise NoNamespacesError(f"no network namespaces here: {exc.stderr.strip()}") from exc
         yield line
@@ -92,5 +92,6 @@ def _bucket(rate_bps: float, burst_bytes: int, queue_bytes: int) -> list[str]:
     return f"tbf rate {round(rate_bps)}bit burst {burst_bytes} limit {queue_bytes}".split()
 
 
-def _run(*command: str) -> None:
+def run(*command: str) -> None:
+    """Run a command to its end. Raises CalledProcessError."""
     subprocess.run(command, check=True, capture_output=True, text=True)

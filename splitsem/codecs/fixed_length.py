@@ -1,14 +1,16 @@
 """FixedLength: affine quantisation whose symbols keep their length, so that a wrong bit damages one value only."""
 
+import math
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 
 from splitsem.codecs import tolerant, wire
 from splitsem.codecs.codec import Tensors
-from splitsem.codecs.entropy.bits import from_gray, pack_symbols, to_gray, unpack_symbols
+from splitsem.codecs.entropy.bits import from_gray, pack_symbols, packed_size, to_gray, unpack_symbols
 from splitsem.codecs.fields import GRAY_FLAG, PLANES_FLAG, affine_bytes
-from splitsem.codecs.quantise import Quantise, read_affine
+from splitsem.codecs.quantise import Affine, Quantise, read_affine
 from splitsem.errors import PayloadError
 
 Mapping = Literal["natural", "gray"]
@@ -82,13 +84,26 @@ class FixedLength(Quantise):
         """See Codec: the header."""
         return tolerant.header_bytes(payload)
 
+    @staticmethod
+    def zero_bodies(payload: bytes | memoryview) -> bytes:
+        """The bodies of a payload with this payload's header in which every value is zero, to fill gaps from.
+
+        Raises PayloadError when the header is damaged.
+        """
+        bodies = []
+        for part in tolerant.unpack(payload, wire.CodecId.FIXED_LENGTH):
+            if part.body:
+                affine, bit_width, flags = _read_settings(part)
+                if len(part.body) != packed_size(math.prod(part.shape), bit_width):  # before memory is taken for it
+                    raise PayloadError(f"expected a body that fits shape {part.shape}, got {len(part.body)} bytes")
+                zeros = affine.zero_point.numpy().astype(np.uint16)
+                symbols = np.broadcast_to(zeros, (len(zeros), math.prod(part.shape) // len(zeros))).ravel()
+                mapped = to_gray(symbols) if flags & GRAY_FLAG else symbols
+                bodies.append(pack_symbols(mapped, bit_width, bool(flags & PLANES_FLAG)))
+        return b"".join(bodies)
+
     def _decode_part(self, part: tolerant.TolerantPart) -> torch.Tensor:
-        if not part.settings:
-            raise PayloadError("expected a quantiser's settings, got none")
-        flags = part.settings[0]
-        reader = wire.Reader(bytes((flags & ~(GRAY_FLAG | PLANES_FLAG),)) + bytes(part.settings[1:]))
-        affine, bit_width = read_affine(reader, part.shape)
-        reader.finish()
+        affine, bit_width, flags = _read_settings(part)
         symbols = unpack_symbols(part.body, wire.Part(*part[:2], b"").numel, bit_width, bool(flags & PLANES_FLAG))
         if flags & GRAY_FLAG:
             symbols = from_gray(symbols)
@@ -102,3 +117,14 @@ class FixedLength(Quantise):
     @property
     def _is_planes(self) -> bool:
         return self.order == "planes"
+
+
+def _read_settings(part: tolerant.TolerantPart) -> tuple[Affine, int, int]:
+    """The quantiser's parameters, its bit width, and the flags of mapping and order."""
+    if not part.settings:
+        raise PayloadError("expected a quantiser's settings, got none")
+    flags = part.settings[0]
+    reader = wire.Reader(bytes((flags & ~(GRAY_FLAG | PLANES_FLAG),)) + bytes(part.settings[1:]))
+    affine, bit_width = read_affine(reader, part.shape)
+    reader.finish()
+    return affine, bit_width, flags

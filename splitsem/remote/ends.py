@@ -3,6 +3,7 @@
 A transport carries bytes between a ``RemoteTail`` on the edge and a ``TailEngine`` on the server, and does no more.
 """
 
+import functools
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -33,12 +34,14 @@ class Answer:
         payload: the answer's bytes, see ``Plan.answer``; empty as an acknowledgement, and for a frame that was lost.
         server_s: seconds of decoding, tail and encoding the answer.
         queue_s: seconds that the frame waited on the server before ``server_s``.
+        is_lost: whether the frame or its answer was lost or came too late, over a transport that tolerates that.
     """
 
     request_id: int
     payload: Payload
     server_s: float
     queue_s: float
+    is_lost: bool = False
 
 
 @dataclass
@@ -50,7 +53,11 @@ class Counters:
         frames_answered: frames answered by the server.
         retries: tries after a failed first try.
         reconnects: times that a broken stream was resumed.
-        fallback_frames: frames answered on the edge while the server was away.
+        fallback_frames: frames answered on the edge while the server was away, or because the frame was lost.
+        frames_lost: frames of which too much did not arrive, or that got no answer; only over datagrams, as all below.
+        frames_late: frames whose answer came after the deadline.
+        frames_filled: frames answered with something in place of what did not arrive.
+        missing_share: share of the frames' bytes that did not arrive.
     """
 
     frames_sent: int = 0
@@ -58,6 +65,10 @@ class Counters:
     retries: int = 0
     reconnects: int = 0
     fallback_frames: int = 0
+    frames_lost: int = 0
+    frames_late: int = 0
+    frames_filled: int = 0
+    missing_share: float = 0.0
 
 
 class Profile(NamedTuple):
@@ -227,17 +238,24 @@ class EdgeEnd:
         self.times.encode_s.append(time.perf_counter() - made)
         return payload
 
+    @functools.cached_property
+    def _nothing(self) -> Tensor:
+        """The result of a lost frame, as in a simulated run: zeros."""
+        return torch.zeros_like(self.cut.tail(*self.cut.head(self.cut.example)), device="cpu", dtype=torch.float32)
+
     @torch.inference_mode()
     def result(self, answer: Answer) -> Tensor | None:
         """The result of the oldest payload without a result, as an output ``(1, *output_shape)``; None: on the server.
 
         A codec with local outputs combines the local output and the answer; if the frame was lost on its way, the
-        result is the local output alone. Raises PayloadError.
+        result is the local output alone. Any other codec's lost frame gives zeros. Raises PayloadError.
         """
         began = time.perf_counter()
         local = self._local.popleft()
         result = None
-        if self.coder is not None and (answer.payload or local is None):
+        if self.coder is not None and answer.is_lost and local is None:
+            result = self._nothing
+        elif self.coder is not None and not answer.is_lost and (answer.payload or local is None):
             result = self.coder.as_output(self.coder.decode(contiguous(answer.payload)))
         if local is not None:
             result = self.codec.combine(local, result)

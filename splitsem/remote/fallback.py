@@ -1,9 +1,10 @@
-"""LocalFallback answers on the edge while the server is away."""
+"""LocalFallback answers on the edge what is lost, and all while the server is away."""
 
 import logging
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from splitsem.errors import LinkError, SplitSemError
 from splitsem.remote.ends import Answer, Profile, RemoteTail
@@ -18,6 +19,8 @@ class LocalFallback(RemoteTail):
     """Passes everything on to ``remote``; while its link is dead, answers from ``engine`` and looks for the server.
 
     The search is as patient as ``remote`` was. When it ends without the server, ``engine`` answers for good.
+
+    Frames that get lost on the way to a living server are answered from ``engine``, too.
 
     Args:
         remote: the tail to use as long as its server can be reached.
@@ -54,19 +57,15 @@ class LocalFallback(RemoteTail):
             if not self.is_gone:
                 try:
                     for answer in self.remote.stream(source.unanswered(), window):
-                        source.answered()
-                        yield Answer(number, answer.payload, answer.server_s, answer.queue_s)
+                        payload = source.answered()
+                        yield self._answer(number, payload) if answer.is_lost else replace(answer, request_id=number)
                         number += 1
                     return
                 except LinkError as exc:
                     self._lose(exc)
-            payload = source.oldest()
-            if payload is None:
+            if source.oldest() is None:
                 return
-            output, server_s = self.engine.answer(self._session, payload)
-            source.answered()
-            self.counters.fallback_frames += 1
-            yield Answer(number, output, server_s, 0.0)
+            yield self._answer(number, source.answered())
             number += 1
 
     def echo_s(self, num_bytes: int) -> float:
@@ -87,6 +86,11 @@ class LocalFallback(RemoteTail):
         """See RemoteTail."""
         self._closed.set()
         self.remote.close()
+
+    def _answer(self, number: int, payload: bytes) -> Answer:
+        output, server_s = self.engine.answer(self._session, payload)
+        self.counters.fallback_frames += 1
+        return Answer(number, output, server_s, 0.0)
 
     def _lose(self, exc: LinkError) -> None:
         log.warning("Going on without the server while it is away: %s", exc)
@@ -142,11 +146,11 @@ class _Source:
             self._reader += 1
             return self._at(self._num_answered)
 
-    def answered(self) -> None:
-        """Note the answer to the oldest drawn payload."""
+    def answered(self) -> bytes:
+        """Note the answer to the oldest drawn payload, and return that payload."""
         with self._lock:
-            self._waiting.popleft()
             self._num_answered += 1
+            return self._waiting.popleft()
 
     def _from(self, number: int, mine: int) -> Iterator[bytes]:
         while True:

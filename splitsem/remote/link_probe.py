@@ -11,7 +11,6 @@ import numpy as np
 from splitsem.errors import LinkError
 from splitsem.remote.ends import RemoteTail
 from splitsem.remote.plan import MAX_PROBE_BYTES, Plan
-from splitsem.remote.udp.client import UdpTail
 from splitsem.remote.udp.transport import UdpTransport
 
 _FIRST_BYTES = 64 << 10
@@ -109,23 +108,18 @@ def measure_frame(remote: RemoteTail, settings: ProbeSettings) -> float:
 def measure_loss(transport: UdpTransport, settings: ProbeSettings, up_bps: float) -> tuple[float, int]:
     """Share of datagrams lost on the way up, and the number sent, on a connection paced below the goodput.
 
-    A datagram counts as lost as in the transport itself: later datagrams are acknowledged and this one is not.
+    A datagram counts as lost when it is not there a little after the last one.
     """
     rate_bps = settings.loss_rate_share * up_bps
     datagram_bytes = transport.settings.fragment_bytes
     affordable = int(rate_bps * _LONGEST_PACKETS_S / 8 / datagram_bytes)
-    num = max(1, min(settings.num_loss_packets, affordable, transport.settings.max_message_bytes // datagram_bytes))
-    paced = replace(transport.settings, rate_bps=rate_bps, loss="resend")
-    tail = UdpTail(transport.target, paced, transport.insecure)
+    num = max(1, min(settings.num_loss_packets, affordable, settings.most_bytes // datagram_bytes))
+    tail = transport.edge_end(replace(transport.settings, rate_bps=rate_bps, deadline_s=3 * _LONGEST_PACKETS_S))
     try:
         tail.open(Plan.of_probes(0))
-        before = replace(tail.counts)
-        tail.echo_s(num * datagram_bytes)
-        lost = tail.counts.fragments_lost - before.fragments_lost
-        num_sent = num + tail.counts.fragments_resent - before.fragments_resent
+        return tail.echo(num * datagram_bytes)[1], num
     finally:
         tail.close()
-    return min(1.0, lost / num_sent), num_sent
 
 
 def _goodput(transfer_s: Callable[[int], float], settings: ProbeSettings, rtt_s: float) -> float:

@@ -130,13 +130,24 @@ def _result(
     interval = f" ± {metrics['score_ci95']:.4f}" if "score_ci95" in metrics else ""
     headline = (
         f"{metrics['split_point']}: score {metrics['score']:.4f}{interval} on {metrics['num_samples']} samples, "
-        f"{counters.frames_answered} frames answered, {counters.fallback_frames} on the edge\n{_side_by_side(metrics)}"
+        f"{counters.frames_answered} frames answered, {counters.fallback_frames} on the edge{_losses(counters)}\n"
+        f"{_side_by_side(metrics)}"
     )
     draws = dict(predicted.draws)
     draws.pop("test", None)
     if measured.scored.draws is not None:
         draws["test"] = measured.scored.draws
     return Result(metrics, {"breakdown": run_breakdown(metrics)}, [], headline, draws)
+
+
+def _losses(counters: Counters) -> str:
+    """What a transport that tolerates loss tolerated; empty where nothing was lost."""
+    if not counters.missing_share:
+        return ""
+    return (
+        f", {counters.frames_lost} lost, {counters.frames_late} late, {counters.frames_filled} with gaps filled "
+        f"({counters.missing_share:.2%} of the bytes missing)"
+    )
 
 
 def _plan(cfg: DictConfig, network: Network, end: EdgeEnd) -> Plan:

@@ -67,7 +67,7 @@ def measure(remote: RemoteTail, plan: Plan, end: EdgeEnd, samples: list[Tensor],
     remote.open(plan)
     server_s = _ask_server(remote, plan, end.fresh().payload(samples[0]), idle_s)
     is_measured = not remote.is_gone and remote.counters.fallback_frames == before.fallback_frames
-    for name in ("frames_sent", "frames_answered", "fallback_frames"):  # probes are no frames
+    for name in vars(before).keys() - {"retries", "reconnects"}:  # probes are no frames
         setattr(remote.counters, name, getattr(before, name))
     link = ProbedLink(probes, energy_j_per_bit, down_bps, paced) if is_measured else None
     return Known(edge | {"answer_decode_s": answer_decode_s}, server_s, link)
@@ -130,9 +130,13 @@ def _warm_up(remote: RemoteTail, end: EdgeEnd, samples: list[Tensor]) -> tuple[i
 
     Returns an answer's size, the server's least seconds for a frame, and the edge's median seconds for an answer.
     """
-    answers = list(remote.stream(map(end.payload, islice(cycle(samples), _NUM_WARM_UP))))
-    for answer in answers:
+    answers = []
+    for answer in remote.stream(map(end.payload, islice(cycle(samples), _NUM_WARM_UP))):
         end.result(answer)
+        if not answer.is_lost:
+            answers.append(answer)
+    if not answers:
+        raise LinkError(f"none of {_NUM_WARM_UP} frames arrived: the link is too bad to be measured")
     least_s = min(answer.server_s for answer in answers)
     return len(answers[0].payload), least_s, statistics.median(end.times.answer_decode_s)
 
@@ -160,7 +164,7 @@ def _probe_with_head(
             yield payload
 
     probes = _answered(remote, payloads(), sent)
-    return _edge(end, len(samples)), probes[min(_NUM_WARM_UP, len(samples) - 1) :]
+    return _edge(end, len(samples)), probes[min(_NUM_WARM_UP, len(probes) - 1) :]
 
 
 def _probe_sizes(remote: RemoteTail, payload_bytes: int) -> list[tuple[int, float]]:
@@ -220,7 +224,10 @@ def _probe(remote: RemoteTail, num_bytes: int) -> list[tuple[int, float]]:
 def _answered(remote: RemoteTail, payloads: Iterator[bytes], sent: deque[tuple[int, float]]) -> list[tuple[int, float]]:
     """Size and seconds of each probe."""
     probes = []
-    for _ in remote.stream(payloads, window=1):
+    for answer in remote.stream(payloads, window=1):
         num_bytes, began = sent.popleft()
-        probes.append((num_bytes, time.perf_counter() - began))
+        if not answer.is_lost:
+            probes.append((num_bytes, time.perf_counter() - began))
+    if not probes:
+        raise LinkError("no probe arrived: the link is too bad to be measured")
     return probes

@@ -21,27 +21,18 @@ from splitsem.remote.grpc.transport import Grpc
 from splitsem.remote.link_probe import ProbeSettings
 from splitsem.remote.plan import Plan
 from splitsem.remote.tail_engine import TailEngine
-from splitsem.remote.udp.server import UdpServer
-from splitsem.remote.udp.transport import UdpTransport
 from splitsem.workflows import measure_link
 from splitsem.workflows.measure_link import measure
 from tests.conftest import ENVIRONMENT, ROOT
 from tests.integration.conftest import QUICK
 from tests.integration.network import small_network
-from tests.integration.udp_relay import Relay
+from tests.integration.udp_ends import bad_network, serving, udp_transport
 
 BRIEF = ProbeSettings(num_rtts=20, pause_s=0.0, enough_s=0.02, most_bytes=1 << 20, num_loss_packets=600)
 
 
 def grpc(target: str) -> Grpc:
     return Grpc(target, "127.0.0.1:0", 8, QUICK, Security(), Limits())
-
-
-@pytest.fixture(scope="module")
-def udp_address():
-    server = UdpServer(TailEngine(small_network()[1], weights="any"))
-    yield server.start()
-    server.stop()
 
 
 def test_a_link_is_measured_without_a_network_and_written_for_those_who_read_it(server, tmp_path):
@@ -61,9 +52,9 @@ def test_a_link_is_measured_without_a_network_and_written_for_those_who_read_it(
     assert RateController(60.0, link=str(path)).choose("new", 10_000).bit_width == 8
 
 
-def test_loss_is_measured_by_datagrams_that_do_not_arrive(udp_address):
-    with Relay(udp_address, seed=3, loss=0.1) as relay:
-        found = measure(UdpTransport(target=relay.address), "udp", BRIEF)
+def test_loss_is_measured_by_datagrams_that_do_not_arrive():
+    with serving() as (server, address), bad_network(server, seed=3, loss=0.1) as relay:
+        found = measure(udp_transport(address, datagram_target=relay.address), "udp", BRIEF)
     assert found.num_packets >= 600
     assert found.loss == pytest.approx(0.1, abs=4 * (0.1 * 0.9 / 600) ** 0.5)
 
@@ -71,7 +62,7 @@ def test_loss_is_measured_by_datagrams_that_do_not_arrive(udp_address):
 @pytest.mark.parametrize("transport", ["grpc", "udp"])
 def test_a_target_where_nobody_is_is_one_clear_line(transport):
     nobody = "127.0.0.1:9"
-    chosen = grpc(nobody) if transport == "grpc" else UdpTransport(target=nobody, retries=1)
+    chosen = grpc(nobody) if transport == "grpc" else udp_transport(nobody)
     with pytest.raises(LinkError) as failure:
         measure(chosen, transport, BRIEF)
     assert nobody in str(failure.value)

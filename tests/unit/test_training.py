@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import Identity
@@ -18,6 +18,7 @@ from splitsem.remote.training_tail import LocalTrainingTail
 from splitsem.tasks.digits import Digits
 from splitsem.training.optimiser import HalfOptimiser, adamw_one_cycle
 from splitsem.workflows.serve import training_transport
+from tests.conftest import ROOT
 from tests.training import SHAPE, Side, batches
 
 
@@ -283,6 +284,7 @@ def test_damaged_messages_are_payload_errors(draw):
 
 
 def test_over_datagrams_training_is_refused_in_one_line():
-    udp = OmegaConf.load("conf/transport/udp.yaml")
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        cfg = compose("config", ["transport=udp"])
     with pytest.raises(ConfigError, match="split training needs transport=grpc"):
-        training_transport(OmegaConf.create({"transport": udp}))
+        training_transport(cfg)

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -79,6 +80,7 @@ class GrpcServer(TailServer):
         limits: what is granted.
         heartbeat_s: see ``heartbeat_options``.
         training: trains tails of the engine's network for clients that ask; None: this server does not train.
+        more: handlers of further services, behind the same security.
     """
 
     def __init__(
@@ -89,8 +91,9 @@ class GrpcServer(TailServer):
         limits: Limits,
         heartbeat_s: float = HEARTBEAT_S,
         training: TrainingEngine | None = None,
+        more: Sequence[grpc.GenericRpcHandler] = (),
     ) -> None:
-        self.heartbeat_s, self.training = heartbeat_s, training
+        self.heartbeat_s, self.training, self._more = heartbeat_s, training, more
         self.engine, self.bind, self.security, self.limits = engine, bind, security, limits
         self.streams = Streams(engine, limits)
         self.profiler = Profiler(engine)
@@ -117,6 +120,7 @@ class GrpcServer(TailServer):
         services = {SERVICE: self._handlers(), health.SERVICE_NAME: {"Check": _unary(self._health.Check, *_HEALTH)}}
         for name, handlers in services.items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+        self._server.add_generic_rpc_handlers(self._more)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         try:

@@ -1,1 +1,1 @@
-"""The remote tail over UDP datagrams: fragments, acknowledgements, resending or tolerating loss, pacing."""
+"""Frames as sealed datagrams that tolerate loss and lateness; plan and keys travel over gRPC."""

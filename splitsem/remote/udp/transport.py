@@ -1,32 +1,33 @@
 """UdpTransport is the option ``transport=udp`` of the configuration, and makes both ends of the link."""
 
 from splitsem.remote.ends import RemoteTransport
+from splitsem.remote.grpc.client import MAX_ANSWER_BYTES
+from splitsem.remote.grpc.connection import HEARTBEAT_S, Security, host_port
+from splitsem.remote.grpc.streams import Limits
+from splitsem.remote.retry import Retry
 from splitsem.remote.ssh_inventory import Start
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.udp.client import UdpTail
+from splitsem.remote.udp.control import ControlTail
 from splitsem.remote.udp.server import UdpServer
-from splitsem.remote.udp.settings import Loss, Settings, host_and_port
+from splitsem.remote.udp.settings import Grant, Settings
 
 
 class UdpTransport(RemoteTransport):
-    """Frames as datagrams.
+    """Frames as sealed datagrams, plan and keys over gRPC.
 
     Args:
-        target: ``HOST:PORT`` of the server, for the edge's end.
-        bind: ``HOST:PORT`` that the server listens on; port 0 takes a free port.
-        insecure: allow addresses beyond this machine's loopback, though datagrams travel in the clear.
-        fragment_bytes: see Settings, also for the further arguments.
-        rate_bps: paced rate; None finds the rate.
-        retries: time-outs in a row before the peer is given up.
-        loss: ``resend`` or ``tolerate``.
+        target: ``host:port`` of the server's control channel, for the edge's end.
+        bind: ``host:port`` that the server listens on, TCP and UDP; port 0 takes free ports.
         window: frames unanswered at a time.
-        window_bytes: bytes under way, at most.
-        max_message_bytes: the longest message.
-        buffer_bytes: bytes of messages kept for one peer.
-        max_clients: clients at a time.
-        idle_s: seconds of silence after which the server forgets a client.
-        num_workers: threads that compute on the server.
-        heartbeat_s: see Settings.
+        retry: see Grpc; of the control channel.
+        security: see Grpc; of the control channel.
+        limits: see Grpc.
+        heartbeat_s: see Grpc.
+        max_answer_bytes: see Grpc.
+        settings: how the edge sends.
+        grant: what the server grants.
+        datagram_target: ``host:port`` that datagrams go to, where a port mapping hides the server's own; None: its own.
         start: ``ssh`` starts the server first, on ``host`` of the file ``inventory``; None: the server runs already.
         host: see ``start``.
         inventory: see ``start``.
@@ -36,54 +37,39 @@ class UdpTransport(RemoteTransport):
 
     def __init__(
         self,
-        target: str = "127.0.0.1:50052",
-        bind: str = "127.0.0.1:50052",
-        insecure: bool = False,
+        target: str,
+        bind: str,
+        window: int,
+        retry: Retry,
+        security: Security,
+        limits: Limits,
+        heartbeat_s: float = HEARTBEAT_S,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
         fragment_bytes: int = 1400,
         rate_bps: float | None = None,
-        retries: int = 10,
-        loss: Loss = "resend",
-        window: int = 32,
-        window_bytes: int = 1 << 20,
-        max_message_bytes: int = 1 << 26,
-        buffer_bytes: int = 1 << 27,
-        max_clients: int = 32,
-        idle_s: float = 30.0,
-        num_workers: int = 1,
-        heartbeat_s: float = 1.0,
+        deadline_s: float = 10.0,
+        grant: Grant | None = None,
+        datagram_target: str | None = None,
         start: str | None = None,
         host: str | None = None,
         inventory: str = "hosts.yaml",
     ) -> None:
-        self.settings = Settings(
-            fragment_bytes=fragment_bytes,
-            rate_bps=rate_bps,
-            retries=retries,
-            loss=loss,
-            window=window,
-            window_bytes=window_bytes,
-            max_message_bytes=max_message_bytes,
-            buffer_bytes=buffer_bytes,
-            heartbeat_s=heartbeat_s,
-        )
-        self.target, self.insecure = target, insecure
+        host_port(bind)
+        self.target, self.bind = target, bind
+        self.retry, self.security, self.limits, self.heartbeat_s = retry, security, limits, heartbeat_s
+        self.max_answer_bytes = max_answer_bytes
+        self.settings = Settings(fragment_bytes, rate_bps, deadline_s, window)
+        self.grant, self.datagram_target = grant or Grant(), datagram_target
         self.start = Start(start, host, inventory)
-        self.host, self.port = host_and_port(bind, "transport.bind")
-        self.max_clients, self.idle_s, self.num_workers = max_clients, idle_s, num_workers
 
-    def edge_end(self) -> UdpTail:
-        """See RemoteTransport."""
-        return UdpTail(self.target, self.settings, self.insecure)
+    def edge_end(self, settings: Settings | None = None) -> UdpTail:
+        """See RemoteTransport; with other settings than its own if given."""
+        settings = settings or self.settings
+        grpc = self.target, settings.window, self.retry, self.security, self.heartbeat_s, self.max_answer_bytes
+        control = ControlTail(*grpc)
+        control.is_server_over = self.is_server_over
+        return UdpTail(control, settings, self.datagram_target)
 
     def server_end(self, engine: TailEngine) -> UdpServer:
         """See RemoteTransport."""
-        return UdpServer(
-            engine,
-            self.host,
-            self.port,
-            self.settings,
-            max_clients=self.max_clients,
-            idle_s=self.idle_s,
-            num_workers=self.num_workers,
-            insecure=self.insecure,
-        )
+        return UdpServer(engine, self.bind, self.security, self.limits, self.grant, self.heartbeat_s)
