@@ -102,6 +102,8 @@ RULES: dict[str, Any] = {
     "federated.client_timeout_s": Above | None,
     "federated.checkpoint": bool,
     "federated.resume": str | None,
+    "federated.max_norm_ratio": Annotated[float, Meta(ge=1)] | None,
+    "federated.max_examples": Count | None,
     "federated.superlink": str | None,
     "federated.connect_timeout_s": Above,
     "federated.tail": Literal["averaged", "in_turn"],

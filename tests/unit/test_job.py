@@ -84,7 +84,7 @@ def test_a_job_with_half_its_metrics_runs_again(tmp_path, text):
 def test_a_job_that_failed_says_so_and_runs_again_in_a_clean_folder(tmp_path):
     with pytest.raises(ValueError, match="oh no"):
         run_toy(tmp_path, toy_job.fails, num=0)
-    assert (tmp_path / "0" / "error.txt").read_text() == "oh no\n"
+    assert (tmp_path / "0" / "error.txt").read_text() == "ValueError: oh no\n"
     key = folders.read(tmp_path / "0").key
     with pytest.raises(ValueError, match="oh no"):
         run_toy(tmp_path, toy_job.fails, num=0)

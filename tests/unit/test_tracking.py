@@ -56,7 +56,7 @@ def test_a_server_that_answers_wrongly_is_one_line_without_its_password(server, 
     server.status = status
     with pytest.raises(LinkError) as caught:
         Mlflow(f"http://user:secret@127.0.0.1:{server.server_port}", "x", str(tmp_path)).open()
-    assert f"MLflow at http://127.0.0.1:{server.server_port} failed" in str(caught.value)
+    assert f"MLflow at http://REDACTED@127.0.0.1:{server.server_port} failed" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
