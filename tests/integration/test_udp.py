@@ -355,7 +355,8 @@ def test_more_clients_than_the_server_takes_are_told_so(plan):
 def test_a_silent_client_makes_room_for_another_and_comes_back(plan, frames, monkeypatch):
     payloads, outputs = frames
     monkeypatch.setattr(udp_server, "_IDLE_S", 0.2)
-    with serving(limits=Limits(max_clients=1)) as (_, address), connected(address, plan) as silent:
+    patient = replace(QUICK, retries=600)  # it comes back at once, and has to wait
+    with serving(limits=Limits(max_clients=1)) as (_, address), connected(address, plan, retry=patient) as silent:
         time.sleep(0.3)
         with connected(address, plan) as tail:
             check(tail.stream(payloads[:20]), outputs[:20])

@@ -260,14 +260,6 @@ class GrpcTail(RemoteTail):
     ) -> Profile:
         """See RemoteTail."""
 
-        return self.profile_of(self._plan, points, payload, budget_s, pause_s)
-
-    def profile_of(
-        self, plan: Plan | None, points: Sequence[str], payload: bytes, budget_s: float, pause_s: float
-    ) -> Profile:
-        """As ``profile``, with a payload of this plan."""
-        self._plan = plan
-
         def once() -> Profile:
             if payload and not self._session:
                 self._open_once()

@@ -18,7 +18,6 @@ from splitsem.remote.grpc.connection import host_port
 from splitsem.remote.plan import Plan
 from splitsem.remote.udp.control import ControlTail, Welcome
 from splitsem.remote.udp.filling import header_bytes
-from splitsem.remote.udp.frames import Frame, Frames, Stream
 from splitsem.remote.udp.pace import Pace
 from splitsem.remote.udp.packets import (
     IP_UDP_BYTES,
@@ -33,6 +32,7 @@ from splitsem.remote.udp.packets import (
     parse,
 )
 from splitsem.remote.udp.settings import Settings, datagram_socket
+from splitsem.remote.udp.unanswered import Frame, Frames, Stream
 
 _BATCH = 64
 _LONGEST_WAIT_S = 0.1
@@ -123,7 +123,7 @@ class UdpTail(RemoteTail):
     ) -> Profile:
         """See RemoteTail; asked over the control channel."""
         self._opened()
-        return self._control.profile_of(self._plan, points, payload, budget_s, pause_s)
+        return self._control.profile(points, payload, budget_s, pause_s)
 
     def close(self) -> None:
         """See RemoteTail."""

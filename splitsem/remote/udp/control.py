@@ -81,6 +81,7 @@ class ControlTail(GrpcTail):
 
         Raises ConfigError (no agreement) and LinkError (no server), after the retries.
         """
+        self._plan = plan  # for ``profile``
         request = msgspec.json.encode(Ask(plan.to_json(), fragment_bytes))
 
         def once() -> tuple[Welcome, Any]:
