@@ -120,7 +120,7 @@ class GrpcServer(TailServer):
         services = {SERVICE: self._handlers(), health.SERVICE_NAME: {"Check": _unary(self._health.Check, *_HEALTH)}}
         for name, handlers in services.items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
-        self._server.add_generic_rpc_handlers(self._more)
+        self._server.add_generic_rpc_handlers(tuple(self._more))
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         try:

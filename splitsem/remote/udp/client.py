@@ -16,6 +16,7 @@ from splitsem.errors import LinkError, SplitSemError
 from splitsem.remote.ends import Answer, Profile, RemoteTail
 from splitsem.remote.grpc.connection import host_port
 from splitsem.remote.plan import Plan
+from splitsem.remote.retry import Retry
 from splitsem.remote.udp.control import ControlTail, Welcome
 from splitsem.remote.udp.filling import header_bytes
 from splitsem.remote.udp.pace import Pace
@@ -129,6 +130,10 @@ class UdpTail(RemoteTail):
         """See RemoteTail."""
         self._end()
         self._control.close()
+
+    def hurry(self) -> Retry:
+        """See RemoteTail."""
+        return self._control.hurry()
 
     def _end(self) -> None:
         if self._frames is None:

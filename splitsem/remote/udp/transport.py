@@ -54,7 +54,8 @@ class UdpTransport(RemoteTransport):
         host: str | None = None,
         inventory: str = "hosts.yaml",
     ) -> None:
-        host_port(bind)
+        for address in (target, bind):
+            host_port(address)  # raises ValueError
         self.target, self.bind = target, bind
         self.retry, self.security, self.limits, self.heartbeat_s = retry, security, limits, heartbeat_s
         self.max_answer_bytes = max_answer_bytes
