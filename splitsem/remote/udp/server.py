@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import grpc
 import msgspec
@@ -120,8 +119,7 @@ class UdpServer(TailServer):
             raise ConfigError(str(exc)) from exc
         key, opened = os.urandom(KEY_BYTES), self._engine.open(plan)
         number = int.from_bytes(os.urandom(8), "little")
-        own = replace(self._grant, max_frame_bytes=self._most_bytes(opened))
-        session = Session(number, key, ask.fragment_bytes, self._limits.max_window, own)
+        session = Session(number, key, ask.fragment_bytes, self._limits.max_window, self._grant)
         if not context.add_callback(session.end):
             return
         self._let_in(session)
@@ -129,7 +127,7 @@ class UdpServer(TailServer):
         if not plan.is_of_probes:
             log.info("A client at %s sends datagrams", peer, extra={"peer": peer})
         is_ipv6 = self._socket.family == socket.AF_INET6 and peer.startswith("ipv6:") and "::ffff:" not in peer
-        grant = (self.port, is_ipv6, self._limits.max_window, own.max_frame_bytes)
+        grant = (self.port, is_ipv6, self._limits.max_window, self._grant.max_frame_bytes)
         try:
             yield msgspec.json.encode(Welcome(number, key, *grant))
             while (job := session.next_job(lambda: self._is_draining)) is not None:
@@ -146,10 +144,6 @@ class UdpServer(TailServer):
         finally:
             self._let_go(session)
             log.debug("The client at %s is gone", peer, extra={"peer": peer})
-
-    def _most_bytes(self, opened: str) -> int:
-        """The longest frame of a plan that is open: what its tensors can need, or less."""
-        return min(self._grant.max_frame_bytes, self._engine.most_payload_bytes(opened))
 
     def _let_in(self, session: Session) -> None:
         """Give the session a place, if need be that of the one unheard for longest. Raises BusyError."""

@@ -47,7 +47,7 @@ class Grant:
     """What a server grants, beside gRPC's limits.
 
     Attributes:
-        max_frame_bytes: the longest frame, where a plan does not bound it to less.
+        max_frame_bytes: the longest frame.
         buffer_bytes: bytes of frames kept for all sessions, whole or in pieces; each has an equal share, and what comes
             beyond it counts as lost.
         max_age_s: seconds without a further piece after which a frame in pieces is forgotten.
