@@ -179,7 +179,7 @@ def test_a_corrupt_cached_weight_file_is_trained_again_and_said(run_py, tmp_path
     weights.write_bytes(weights.read_bytes()[:1000])
     again = run_py(*arguments)
     assert again.returncode == 0, again.stderr
-    assert "Training again" in again.stdout + again.stderr
+    assert "Made again: weights file" in again.stdout + again.stderr
     third = run_py(*arguments)
     assert "Training" not in third.stdout + third.stderr
 
@@ -187,7 +187,7 @@ def test_a_corrupt_cached_weight_file_is_trained_again_and_said(run_py, tmp_path
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("answer.at=cloud", "answer.at is edge or server, got cloud"),
+        ("answer.at=cloud", "answer.at must be one of edge, server, got 'cloud'"),
         ("hardware.edge.coding_bytes_per_s=null", "run python -m splitsem.cost.coding_rate there"),
         ("transport.duty_cycle=0", "duty_cycle must be above 0 and at most 1, got 0"),
     ],
