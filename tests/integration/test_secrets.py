@@ -14,7 +14,7 @@ def test_nothing_that_a_run_leaves_or_prints_holds_a_secret(run_py, tmp_path, op
     unreachable = [f"tracking.uri='http://ann:{SECRETS['uri']}@127.0.0.1:1'"]
     for given in (told, unreachable):
         done = run_py(*options, *QUICKLY, *given, MLFLOW_TRACKING_PASSWORD=SECRETS["env"])
-        assert (done.returncode == 0) == (given is told), done.stderr
+        assert done.returncode == 0, done.stderr  # a store that fails loses no good run
         _check(done.stdout + done.stderr)
     left = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.name == "config.yaml" for path in left)
