@@ -121,7 +121,14 @@ def network(cfg: DictConfig, suits: Callable[[SplitGraph], object] | None = None
     Before a training, ``suits`` gets the graph of the untrained network; it raises where other settings do not fit it.
     """
     settings = _settings(cfg)
-    return _networks.get(settings, lambda: _network(settings, check=_check(cfg, suits)))
+
+    def make() -> Network:
+        given = (cfg.trainer.weights, cfg.model.get("weights"), cfg.model.get("pretrained"))
+        if not cfg.trainer.max_epochs and not any(given):
+            log.warning("trainer.max_epochs=0: nothing is trained, and scores are those of random weights")
+        return _network(settings, check=_check(cfg, suits))
+
+    return _networks.get(settings, make)
 
 
 def untrained_graph(cfg: DictConfig) -> SplitGraph:
@@ -280,8 +287,6 @@ def _train(
                 check()
             task.splits()  # which says what is wrong with the data
             log.info("Training %s for %d epochs (kept for later runs in %s)", name, num_epochs, folder)
-        elif not cfg.model.get("weights") and not cfg.model.get("pretrained"):
-            log.warning("trainer.max_epochs=0: nothing is trained, and scores are those of random weights")
         return fit.run(model, task, placement.torch_device, cfg.seed)
 
     folder = Path(cfg.cache_dir) / "weights"

@@ -60,6 +60,7 @@ class UdpServer(TailServer):
         self._sessions: dict[int, Session] = {}
         self._lock = threading.Lock()
         self._is_draining = self._is_closed = False
+        self._told = ("", "")  # client and plan of the last line in the log
         self.num_refused = 0
         """Datagrams of no session that is open."""
 
@@ -124,8 +125,11 @@ class UdpServer(TailServer):
             return
         self._let_in(session)
         peer = context.peer()
-        if not plan.is_of_probes:
-            log.info("A client at %s sends datagrams", peer, extra={"peer": peer})
+        if not plan.is_of_probes and self._told != (peer, opened):  # a client may begin its session again
+            self._told = peer, opened
+            log.info(
+                "A client at %s sends datagrams for %s with %s", peer, plan.point, plan.codec, extra={"peer": peer}
+            )
         is_ipv6 = self._socket.family == socket.AF_INET6 and peer.startswith("ipv6:") and "::ffff:" not in peer
         grant = (self.port, is_ipv6, self._limits.max_window, self._grant.max_frame_bytes)
         try:
