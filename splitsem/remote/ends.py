@@ -167,6 +167,14 @@ class RemoteTransport(ABC):
     is_server_over: Callable[[], bool] = staticmethod(lambda: False)
 
     @abstractmethod
+    def check_server(self) -> None:
+        """Raise ConfigError for what keeps a server from starting, before a network is trained for it."""
+
+    @abstractmethod
+    def check_edge(self) -> None:
+        """Raise ConfigError for what keeps an edge from calling, before a network is trained for it."""
+
+    @abstractmethod
     def edge_end(self) -> RemoteTail:
         """The end that sends frames; nothing is connected yet."""
 

@@ -54,6 +54,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     """Score the test split through the server, time it, and put the prediction beside it."""
     assemble.check_settings(cfg)
     transport = remote_transport(cfg)
+    if transport.start.how is None:
+        transport.check_edge()
     host = ssh_start.chosen_host(cfg, transport)  # before training, so that a wrong name is told first
     answering = assemble.answering(cfg, instantiate(cfg.task))
     network = assemble.network(cfg, assemble_codec.suits(cfg))

@@ -12,7 +12,7 @@ from prometheus_client import start_http_server
 
 from splitsem.errors import ConfigError
 from splitsem.remote.ends import RemoteTransport, TailServer
-from splitsem.remote.grpc.connection import host_port, is_loopback
+from splitsem.remote.grpc.connection import check_free, host_port, is_loopback
 from splitsem.remote.plan import weights_digest
 from splitsem.remote.server_metrics import ServerMetrics
 from splitsem.remote.tail_engine import TailEngine
@@ -37,6 +37,9 @@ def run(cfg: DictConfig, folder: Path, announce: Callable[[str], None] | None = 
     transport = remote_transport(cfg)
     if transport.start.how is not None:
         raise ConfigError("transport.start is the edge's (workflow=offload); a server is started without")
+    transport.check_server()
+    if cfg.workflow.metrics_bind is not None:
+        check_free(cfg.workflow.metrics_bind)
     if cfg.workflow.training:
         trainable = training_transport(cfg)
         training = _training_engine_for(cfg)

@@ -1,13 +1,14 @@
 """What is wrong with point, codec and data is told before a network is trained."""
 
 import logging
+import socket
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from splitsem.errors import ConfigError, SplitPointError
 from splitsem.training.fit import Fit
-from splitsem.workflows import assemble, assemble_codec, export, learned_codec, split, sweep, train
+from splitsem.workflows import assemble, assemble_codec, export, learned_codec, offload, serve, split, sweep, train
 from tests.conftest import ROOT
 
 
@@ -35,6 +36,10 @@ def untrainable(monkeypatch, tmp_path):
         (split.run, ["transport=grpc"], ConfigError, "needs a simulated link, e.g. transport=wifi"),
         (train.run, ["workflow=train", "split.point=stag1"], SplitPointError, "did you mean 'stage1'?"),
         (learned_codec.run, ["workflow=codec", "split.point=output"], ConfigError, "points that suit: "),
+        (serve.run, ["workflow=serve", "transport.bind=0.0.0.0:0"], ConfigError, "refusing to serve on 0.0.0.0"),
+        (serve.run, ["workflow=serve", "transport.security.token_file=/no"], ConfigError, "cannot read /no"),
+        (serve.run, ["workflow=serve", "transport=udp", "transport.bind=1.2.3.4:0"], ConfigError, "refusing to serve"),
+        (offload.run, ["workflow=offload", "transport.security.ca=/no"], ConfigError, "cannot read /no"),
         (export.run, ["workflow=export", "split.point=nowhere"], SplitPointError, "no split point 'nowhere'"),
     ],
 )
@@ -57,3 +62,11 @@ def test_random_weights_are_said(caplog):
     network = assemble.network(composed("trainer.max_epochs=0"), assemble_codec.suits(composed()))
     assert len(network.graph.points) == 9
     assert "scores are those of random weights" in caplog.text
+
+
+@pytest.mark.parametrize("setting", ["transport.bind", "workflow.metrics_bind"])
+def test_a_port_in_use_is_told_before_a_server_trains(setting, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=f"cannot listen on {address}: Address already in use"):
+            serve.run(composed("workflow=serve", "transport.bind=127.0.0.1:0", f"{setting}={address}"), tmp_path)

@@ -60,6 +60,17 @@ class Security:
         self._check_clear(host, f"refusing to send to {host} without TLS")
         return None
 
+    def check_server(self, bind: str) -> None:
+        """Raise ConfigError for what keeps a server from starting on ``bind``, before it has anything to serve."""
+        self.server_credentials(host_port(bind)[0])
+        self.interceptors()
+        check_free(bind)
+
+    def check_edge(self, target: str) -> None:
+        """Raise ConfigError for what keeps an edge from calling ``target``, before it has anything to send."""
+        self.channel_credentials(host_port(target)[0])
+        self.metadata()
+
     def metadata(self) -> list[tuple[str, str]]:
         """Metadata that the edge sends with each call."""
         return [("authorization", f"Bearer {self._token()}")] if self.token_file else []
@@ -102,6 +113,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def check_free(address: str) -> None:
+    """Raise ConfigError where nothing can listen on ``host:port``."""
+    host, port = host_port(address)
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(place)
+    except OSError as exc:
+        raise ConfigError(f"cannot listen on {address}: {exc.strerror or exc}; name another, e.g. port 0") from exc
 
 
 def host_port(address: str) -> tuple[str, int]:

@@ -131,6 +131,14 @@ class Grpc(TrainingTransport):
     def _edge(self) -> tuple[str, int, Retry, Security, float, int]:
         return self.target, self.window, self.retry, self.security, self.heartbeat_s, self.max_answer_bytes
 
+    def check_server(self) -> None:
+        """See RemoteTransport."""
+        self.security.check_server(self.bind)
+
+    def check_edge(self) -> None:
+        """See RemoteTransport."""
+        self.security.check_edge(self.target)
+
     def edge_end(self) -> GrpcTail:
         """See RemoteTransport."""
         tail = GrpcTail(*self._edge())

@@ -63,6 +63,14 @@ class UdpTransport(RemoteTransport):
         self.grant, self.datagram_target = grant or Grant(), datagram_target
         self.start = Start(start, host, inventory)
 
+    def check_server(self) -> None:
+        """See RemoteTransport."""
+        self.security.check_server(self.bind)
+
+    def check_edge(self) -> None:
+        """See RemoteTransport."""
+        self.security.check_edge(self.target)
+
     def edge_end(self, settings: Settings | None = None) -> UdpTail:
         """See RemoteTransport; with other settings than its own if given."""
         settings = settings or self.settings
