@@ -30,7 +30,7 @@ _SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found",
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "F")
 _WHITE_16_BITS = 65535
 _DARK_16_BITS = 16383  # white of 14 bits
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 0x0112
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 258, 262, 0x0112, 339
 _LONGEST_RATIO = 100  # of the sides: resizing by the shorter side would make a strip of a few kilobytes fill the memory
 # What Pillow's readers raise on damaged files, seen by flipping and cutting; DecompressionBombError is an Exception.
 _FAULTS = (
@@ -155,8 +155,15 @@ def _must_fit(image: Image.Image, path: Path) -> None:
     if max(image.size) > _LONGEST_RATIO * min(image.size):
         width, height = image.size
         raise ConfigError(f"{path} is {width}x{height} pixels; no side may be {_LONGEST_RATIO} times the other")
+    if 2 in _numbers(getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT)) and image.mode not in _DEEP:
+        raise ConfigError(f"{path} holds signed numbers of 8 bits, whose black is not stated; save it unsigned")
     if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
         raise ConfigError(f"{path} is a CMYK JPEG that does not say whether its inks are inverted; save it in RGB")
+
+
+def _numbers(value: object) -> tuple[object, ...]:
+    """A TIFF tag's values, of which Pillow gives one alone as itself."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -212,6 +212,12 @@ def test_several_pictures_in_a_file_are_refused(tmp_path: Path, suffix: str) -> 
         read_picture(tmp_path / f"a.{suffix}")
 
 
+def test_signed_bytes_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(UPRIGHT[..., 0]).save(tmp_path / "a.tif", tiffinfo={339: 2})
+    with pytest.raises(ConfigError, match=r"a\.tif holds signed numbers of 8 bits"):
+        read_picture(tmp_path / "a.tif")
+
+
 def test_a_cameras_second_picture_is_left_alone(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.roll(UPRIGHT, shift, 0)) for shift in (0, 9)]
     frames[0].save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=frames[1:], quality=100, subsampling=0)
