@@ -9,6 +9,15 @@ from splitsem.workflows import stopping
 from splitsem.workflows.stopping import Stopped
 
 
+@pytest.fixture(autouse=True)
+def unignored():
+    """The suite may run under nohup or in the background of a shell, which ignore some of them."""
+    before = {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_run_with_its_status(number):
     before = signal.getsignal(number)
