@@ -90,7 +90,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not path.exists():
         raise ConfigError(f"weights file {path} does not exist; give a local .safetensors or .pth file")
     if not path.is_file():
-        raise ConfigError(f"weights file {path} is a folder; give a .safetensors or .pth file")
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise ConfigError(f"weights file {path} is {what}; give a .safetensors or .pth file")
     try:
         content = _content(path)
     except _DAMAGE as exc:

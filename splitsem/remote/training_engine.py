@@ -23,6 +23,9 @@ from splitsem.tasks.task import Task
 State = dict[str, Tensor]
 
 
+_MOST_GROWTH = 1000  # of a common tail's length, from the start on
+
+
 class CommonTail:
     """The tail of split-federated learning: Thapa et al., AAAI 2022, arXiv 2004.12088.
 
@@ -43,6 +46,7 @@ class CommonTail:
         self.cut, self.is_averaged = cut, is_averaged
         self.state: State = {name: tensor.detach().clone() for name, tensor in cut.tail.state().items()}
         self.version = 0
+        self._start_length = _length(self.state)
         self._sums: State = {}
         self._num_samples = 0
         self._lock = threading.Lock()
@@ -62,9 +66,12 @@ class CommonTail:
 
         Raises:
             ConfigError: the common tail has changed since ``version``, or ``num_samples`` is below 1.
+            PayloadError: the copy is not finite, or far longer than the tail at the start: a client has ruined it.
         """
         if num_samples < 1:
             raise ConfigError(f"a trained tail stands for at least 1 sample, got {num_samples}")
+        if not (length := _length(state)) <= (most := _MOST_GROWTH * max(self._start_length, 1.0)):  # false for NaN
+            raise PayloadError(f"a trained tail's weights must be finite and at most {most:.3g} long, got {length:.3g}")
         with self._lock:
             if version != self.version:
                 raise ConfigError(
@@ -91,6 +98,11 @@ class CommonTail:
                 }
             self._sums, self._num_samples = {}, 0
             self.version += 1
+
+
+def _length(state: Mapping[str, Tensor]) -> float:
+    """The Euclidean norm of all floating-point tensors together; infinite or NaN where one of them is."""
+    return math.hypot(*(float(t.detach().double().norm()) for t in state.values() if t.is_floating_point()))
 
 
 class CommonTails:

@@ -128,6 +128,17 @@ def test_in_turn_each_tail_starts_from_the_one_before(side):
     assert sum(moved[1]) > 1.5 * sum(moved[0])
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_a_ruined_copy_does_not_get_into_the_common_tail(side, value):
+    tail = CommonTail(TrainableCut(side.reset().graph, side.training, POINT), is_averaged=True)
+    kept = {name: t.clone() for name, t in tail.state.items()}
+    ruined = {name: torch.full_like(t, value) if t.is_floating_point() else t for name, t in kept.items()}
+    with pytest.raises(PayloadError, match="weights must be finite and at most"):
+        tail.commit(ruined, 30, 0)
+    tail.end_round()
+    assert all(map(torch.equal, kept.values(), tail.state.values()))
+
+
 def test_a_tail_counts_by_its_samples_and_only_in_its_round(side):
     cut = TrainableCut(side.reset().graph, side.training, POINT)
     tail = CommonTail(cut, is_averaged=True)
