@@ -4,22 +4,38 @@ import copy
 import inspect
 import sysconfig
 import types
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from traceback import walk_tb
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from splitsem.errors import ConfigError
+from splitsem.trees import by_path
 
 MAIN_NAMES = ("out", "logits")  # torchvision's and transformers' names
 _LONGEST = 240
 _MOST_LISTED = 6
 _NOT_THEIRS = ("<", str(Path(torch.__file__).parent), sysconfig.get_path("stdlib"), str(Path(__file__).parent))
+
+
+@runtime_checkable
+class HasPostprocess(Protocol):
+    """A network of two parts: one that is cut, and what follows it as it is, wherever the first part ends.
+
+    In eval mode ``forward(x)`` is ``postprocess(network(x))``; in train mode it is ``network(x)``, for the loss.
+
+    Attributes:
+        network: the part that is cut; may return any structure of tensors.
+        postprocess: takes what ``network`` returns, and returns one tensor with the batch in dimension 0. It may do
+            what no graph can hold (non-maximum suppression) and have weights of its own.
+    """
+
+    network: nn.Module
+    postprocess: nn.Module
 
 
 def reason(exc: BaseException) -> str:
@@ -106,12 +122,12 @@ def main_tensor(value: object, model: nn.Module, name: str) -> Tensor:
     Raises:
         ConfigError: there is no tensor, or none of several is the main one; the message lists them.
     """
-    return tensors_in(value)[main_path(value, model, name)]
+    return by_path(value)[main_path(value, model, name)]
 
 
 def main_path(value: object, model: nn.Module, name: str) -> str:
     """Where ``main_tensor`` lies: ``['out']``, ``.logits``, ``[0]``; empty for a tensor itself."""
-    found = tensors_in(value)
+    found = by_path(value)
     if len({id(tensor) for tensor in found.values()}) == 1:
         return next(iter(found))
     for main in MAIN_NAMES:
@@ -156,15 +172,15 @@ def return_one_tensor(model: nn.Module, name: str, x: Tensor) -> None:
 
 
 def _path_in_training(trial: nn.Module, name: str, x: Tensor, in_eval: str) -> str:
-    found = tensors_in(trial.train()(x))
+    found = by_path(trial.train()(x))
     if list(found) == [""]:
         return ""
     for module in trial.modules():
         module.training = next(module.children(), None) is not None  # layers as in eval mode, what holds them not
     with torch.no_grad():
         comparable = trial(x)
-        y = tensors_in(trial.eval()(x))[in_eval]
-    for path, tensor in tensors_in(comparable).items():
+        y = by_path(trial.eval()(x))[in_eval]
+    for path, tensor in by_path(comparable).items():
         if path in found and tensor.shape == y.shape and torch.allclose(tensor, y):
             return path
     if len(found) == 1:
@@ -176,36 +192,12 @@ def _path_in_training(trial: nn.Module, name: str, x: Tensor, in_eval: str) -> s
 
 
 def _main_only(model: nn.Module, args: Any, output: Any, *, in_eval: str, in_train: str) -> Tensor:
-    return tensors_in(output)[in_train if model.training else in_eval]
+    return by_path(output)[in_train if model.training else in_eval]
 
 
 def _refuse_training(model: nn.Module, args: Any, *, flaw: str) -> None:
     if model.training:
         raise ConfigError(flaw)
-
-
-def tensors_in(value: object) -> dict[str, Tensor]:
-    """All tensors of a nested structure by their paths, in order."""
-    return dict(_walk(value, ""))
-
-
-def _walk(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield path, value
-        return
-    parts: list[tuple[str, Any]] = []
-    if isinstance(value, Mapping):
-        parts = [(f"[{key!r}]", part) for key, part in value.items()]
-    elif hasattr(value, "_fields"):
-        parts = [(f".{key}", getattr(value, key)) for key in value._fields]
-    elif is_dataclass(value):
-        parts = [(f".{field.name}", getattr(value, field.name)) for field in fields(value)]
-    elif isinstance(value, list | tuple):
-        parts = [(f"[{i}]", part) for i, part in enumerate(value)]
-    elif isinstance(value, types.SimpleNamespace):
-        parts = [(f".{key}", part) for key, part in vars(value).items()]
-    for step, part in parts:
-        yield from _walk(part, path + step)
 
 
 def _too_many(found: Mapping[str, Tensor], value: object, model: nn.Module, name: str) -> str:

@@ -1,9 +1,9 @@
 """Task: the interface between a data set and everything else."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -30,9 +30,12 @@ class Task(ABC):
         input_shape: shape of one sample, without the batch, e.g. ``(3, 64, 64)``.
         output_shape: shape of the network's output for one sample, e.g. ``(10,)`` or ``(12, 64, 64)``.
         input_bytes: size of one sample as it would be sent without any network (uint8 pixels, or its file format).
+        is_agreement: whether there are no labels, so that the unsplit network's own results are the targets: the score
+            is then called agreement.
         is_image: whether ``x`` is an image, float32 in [0, 1], that JPEG and WebP can carry.
     """
 
+    is_agreement: bool = False
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     input_bytes: int
@@ -41,6 +44,13 @@ class Task(ABC):
     @abstractmethod
     def splits(self) -> Splits:
         """The data, loaded on the first call and kept. Raises ConfigError when it is not there."""
+
+    def label_by(self, network: Callable[[Any], Any]) -> None:  # noqa: B027 (most tasks have labels)
+        """Take the unsplit network's results as the targets, where ``is_agreement``; called once, before any scoring.
+
+        Args:
+            network: gives the trained network's output, on the CPU, for a batch of this task.
+        """
 
     def data_paths(self) -> Sequence[Path]:
         """The files and folders that the data are read from; none where all is generated or in an installed package.
