@@ -33,7 +33,7 @@ def mapped(change: Callable[[Tensor], Any], tree: Any) -> Any:
         return types.SimpleNamespace(**{key: mapped(change, part) for key, part in vars(tree).items()})
     if isinstance(tree, Mapping):
         changed = {key: mapped(change, part) for key, part in tree.items()}
-        return changed if type(tree) is dict else type(tree)(**changed)  # type: ignore[call-arg]
+        return changed if type(tree) is dict else type(tree)(**changed)
     if hasattr(tree, "_fields"):
         return type(tree)(*(mapped(change, part) for part in tree))
     if is_dataclass(tree) and not isinstance(tree, type):
