@@ -85,7 +85,7 @@ def bottlenecks(frame: pd.DataFrame) -> Figure:
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     bar.ax.tick_params(labelsize=8.5, length=0, labelcolor=style.INK)
     bar.set_label("operations before the first bottleneck (grey: it has none)", size=9, color=style.INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return figure
 
 
