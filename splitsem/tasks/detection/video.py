@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,6 +17,10 @@ from splitsem.tasks.agreement import OwnResults
 from splitsem.tasks.detection.class_names import COCO80
 from splitsem.tasks.detection.letterbox import fitted
 from splitsem.tasks.task import Splits
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
 
 log = logging.getLogger(__name__)
 
@@ -138,14 +141,14 @@ def _taken(path: Path, stamp: int, every: int, num_frames: int | None, size: tup
     taken = []
     for number, frame in enumerate(decoded_frames(path)):
         if number % every == 0:
-            taken.append(fitted(frame, size))
+            taken.append(fitted(frame.to_image(), size))
         if num_frames is not None and len(taken) == num_frames:
             break
     return torch.from_numpy(np.stack(taken))
 
 
-def decoded_frames(path: Path) -> Iterator[Image.Image]:
-    """All frames of a video that can be decoded, in RGB; at its end, a warning says how many where not all could.
+def decoded_frames(path: Path) -> Iterator["VideoFrame"]:
+    """All frames of a video that can be decoded; at its end, a warning says how many where not all could.
 
     Raises:
         ConfigError: there is no such frame, or PyAV is not installed.
@@ -158,7 +161,7 @@ def decoded_frames(path: Path) -> Iterator[Image.Image]:
     fault: str | None = None
     try:
         with av.open(str(path)) as container:
-            declared = container.streams.video[0].frames if container.streams.video else 0
+            declared = _declared(container)
             for packet in container.demux(video=0) if container.streams.video else ():
                 try:
                     frames = packet.decode()
@@ -167,12 +170,20 @@ def decoded_frames(path: Path) -> Iterator[Image.Image]:
                     continue
                 for frame in frames:
                     num += 1
-                    yield frame.to_image()
+                    yield frame
     except av.error.FFmpegError as exc:
         fault = exc.strerror
     if not num:
         why = fault or "it holds no frame"
         raise ConfigError(f"cannot read the video {path}: {why}; name one that ffmpeg plays by task.source.path")
     if fault or num < declared:
-        said = f"it declares {declared}" if num < declared else f"{num_broken or 'some'} are broken"
+        said = f"it declares {declared} or more" if num < declared else f"{num_broken or 'some'} are broken"
         log.warning("%s: %d frames decode and are used; %s%s", path, num, said, f" ({fault})" if fault else "")
+
+
+def _declared(container: "InputContainer") -> int:
+    """How many frames a video should have: as it says, or nearly as many as its length tells, since rates are rough."""
+    if not container.streams.video:
+        return 0
+    stream = container.streams.video[0]
+    return stream.frames or int(0.95 * float(stream.average_rate or 0) * (container.duration or 0) / 1e6)
