@@ -31,6 +31,7 @@ class Trial(NamedTuple):
     """Inputs that the whole network and its halves get, and what the whole network makes of them."""
 
     name: str
+    batch: int
     args: list[Any]
     kwargs: dict[str, Any]
     expected: dict[str, Tensor]
@@ -61,10 +62,11 @@ def check(entry: Entry, placement: Placement, tell: Callable[[Row], None]) -> No
         trials = _trials(network, entry, placement)
         args, kwargs = mapped(placement.place_tensor, entry.example(1))
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
-        graph = SplitGraph(network, *[tuple(x.shape[1:]) if x.is_floating_point() else x for x in args], **kwargs)
+        graph = SplitGraph(network, *args, **kwargs)
         row["cut_s"] = round(time.perf_counter() - began_s, 2)
         row["cut_cpu_s"] = round(time.process_time() - began_cpu_s, 2)
         row |= described(graph)
+        trials = trials if graph.is_batch_free else [trial for trial in trials if trial.batch == 1]
         tell({**row, "reason": "stopped while its cuts were checked"})
         began_s = time.perf_counter()
         row |= compared(network, graph, trials)
@@ -83,7 +85,11 @@ def described(graph: SplitGraph) -> Row:
     """
     inner = graph.points[1:-1]
     input_bytes = graph.points[0].raw_bytes
-    row: Row = {"num_points": len(graph.points), "num_bottlenecks": sum(p.is_bottleneck for p in inner)}
+    row: Row = {
+        "num_points": len(graph.points),
+        "num_bottlenecks": sum(p.is_bottleneck for p in inner),
+        "batch": "free" if graph.is_batch_free else "fixed",
+    }
     if inner:
         smallest = min(inner, key=lambda p: p.raw_bytes)
         row |= {"smallest_share": round(smallest.raw_bytes / input_bytes, 5), "smallest_at": smallest.name}
@@ -139,10 +145,10 @@ def _trials(network: nn.Module, entry: Entry, placement: Placement) -> list[Tria
     trials = []
     for batch in (1, _BATCH):
         args, kwargs = mapped(placement.place_tensor, entry.example(batch, seed=batch))
-        trials.append(Trial(f"batch {batch}", args, kwargs, {}, is_plain=True))
+        trials.append(Trial(f"batch {batch}", batch, args, kwargs, {}, is_plain=True))
     if has_pictures((args, kwargs)):
         args, kwargs = in_channels_last((args, kwargs))
-        trials.append(Trial(f"batch {_BATCH}, channels last", args, kwargs, {}, is_plain=False))
+        trials.append(Trial(f"batch {_BATCH}, channels last", _BATCH, args, kwargs, {}, is_plain=False))
     return [t._replace(expected=mapped(Tensor.clone, by_path(network(*t.args, **t.kwargs)))) for t in trials]
 
 

@@ -74,7 +74,7 @@ def test_halves_that_differ_from_the_whole_are_found_and_named():
     other = copy.deepcopy(whole)
     graph = SplitGraph(other, (3, 12, 12))
     with torch.no_grad():
-        trial = Trial("batch 1", [x], {}, {"": whole(x)}, is_plain=True)
+        trial = Trial("batch 1", 1, [x], {}, {"": whole(x)}, is_plain=True)
         other[4].bias += 0.5
         row = compared(whole, graph, [trial])
     assert row["is_exact"] == "no"
