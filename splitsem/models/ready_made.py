@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.error import URLError
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
@@ -75,7 +76,7 @@ def torchvision_model(
     attach(front, network)
     if name in segmenters:
         network.register_forward_hook(_one_map)
-    check_output(network, name, input_shape, output_shape)
+    check_output(network, name, torch.zeros(1, *input_shape), output_shape)
     return network
 
 
@@ -180,5 +181,5 @@ def timm_model(
     if weights is not None:
         load_weights(network, read_weights(weights), output_shape[0], weights)
     attach(front, network)
-    check_output(network, name, input_shape, output_shape)
+    check_output(network, name, torch.zeros(1, *input_shape), output_shape)
     return network

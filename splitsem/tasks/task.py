@@ -28,8 +28,8 @@ class Task(ABC):
     """What a network is for: data, loss and score.
 
     Attributes:
-        input_shape: shape of one sample, without the batch, e.g. ``(3, 64, 64)``; empty where a sample is a structure of
-            tensors, see ``example``.
+        input_shape: shape of one sample, without the batch, e.g. ``(3, 64, 64)``; empty where a sample is a
+            structure of tensors, see ``example``.
         output_shape: shape of the network's output for one sample, e.g. ``(10,)`` or ``(12, 64, 64)``; empty where the
             output is a structure of tensors, which loss, metrics and ``answer_coder`` then take.
         input_bytes: size of one sample as it would be sent without any network (uint8 pixels, or its file format).
