@@ -44,7 +44,7 @@ class Languages(Texts):
         root: str | None = None,
         languages: Sequence[str] | None = None,
         sequence_length: int = 96,
-        most_passages: int = 500,
+        most_passages: int = 1000,
         seed: int = 0,
     ) -> None:
         if most_passages < 3:
