@@ -111,7 +111,7 @@ def transformers_model(
     network.train().register_forward_hook(_main_logits)
     if front is not None:
         attach(front, network)
-        check_output(network, name, input_shape, output_shape)
+        check_output(network, name, torch.zeros(1, *input_shape), output_shape)
         _steady(network, input_shape)
     elif vocabulary_size is not None and sequence_length is not None:
         _check_reads(network, name, vocabulary_size, sequence_length)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.error import URLError
 
+import torch
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
@@ -75,7 +76,7 @@ def torchvision_model(
     attach(front, network)
     if name in segmenters:
         network.register_forward_hook(_one_map)
-    check_output(network, name, input_shape, output_shape)
+    check_output(network, name, torch.zeros(1, *input_shape), output_shape)
     return network
 
 
@@ -177,5 +178,5 @@ def timm_model(
     if weights is not None:
         load_weights(network, read_weights(weights), output_shape[0], weights)
     attach(front, network)
-    check_output(network, name, input_shape, output_shape)
+    check_output(network, name, torch.zeros(1, *input_shape), output_shape)
     return network

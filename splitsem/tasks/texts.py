@@ -55,10 +55,9 @@ class Texts(ClassificationTask):
             for name, tokens in TokenTexts(["example"], [0], self.sequence_length)[0][0].items()
         }
 
-    def model_facts(self) -> dict[str, object]:
-        """What a model for this task may ask for by the names of its constructor's arguments."""
-        return {
-            "output_shape": self.output_shape,
+    def model_facts(self) -> dict[str, Any]:
+        """See Task; also the tokens' kinds and number."""
+        return super().model_facts() | {
             "num_classes": len(self.class_names),
             "vocabulary_size": VOCABULARY_SIZE,
             "sequence_length": self.sequence_length,

@@ -268,3 +268,19 @@ def test_the_preset_trains_segformer_from_a_folder_of_rescuenets_layout(tmp_path
     network = assemble.network(cfg)
     assert not network.trained.from_cache
     assert network.model.eval()(torch.rand(1, 3, 32, 32)).shape == (1, 12, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_the_halves_of_a_network_for_texts_compute_what_it_does(name: str) -> None:
+    network = for_texts(name).eval()
+    ids = torch.randint(2, VOCABULARY_SIZE, (3, 12), dtype=torch.int32)
+    ids[0, 7:] = ids[2, 3:] = 0
+    batch = {"input_ids": ids, "attention_mask": ids != 0}
+    graph = SplitGraph(network, **{key: value[:1] for key, value in batch.items()})
+    assert len(graph.points) > 5
+    with torch.no_grad():
+        for x in ({key: value[:1] for key, value in batch.items()}, batch):
+            whole = network(**x)
+            for point in graph.points:
+                cut = graph.cut(point)
+                assert torch.equal(cut.tail(*cut.head(**x)), whole), point.name
