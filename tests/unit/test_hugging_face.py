@@ -284,3 +284,23 @@ def test_the_halves_of_a_network_for_texts_compute_what_it_does(name: str) -> No
             for point in graph.points:
                 cut = graph.cut(point)
                 assert torch.equal(cut.tail(*cut.head(**x)), whole), point.name
+
+
+def test_a_network_for_texts_trains_and_can_be_cut(tmp_path) -> None:
+    rows = [f"{name} says {i},{name}" for i in range(12) for name in ("yes", "no")]
+    (tmp_path / "texts.csv").write_text("\n".join(["text,label", *rows]))
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        cfg = compose(
+            "config",
+            [
+                *("task=texts", f"task.root={tmp_path / 'texts.csv'}", "task.sequence_length=8", "device=cpu"),
+                *("model.config.hidden_size=16", "model.config.num_hidden_layers=1", "trainer.max_epochs=1"),
+                *("trainer.batch_size=7", f"cache_dir={tmp_path / 'cache'}"),
+            ],
+        )
+    network = assemble.network(cfg)
+    assert len(network.graph.points) > 5
+    test = network.task.splits().test
+    x = {name: torch.stack([sample[0][name] for sample in test]) for name in ("input_ids", "attention_mask")}
+    assert not network.trained.from_cache
+    assert network.model(**x).shape == (len(test), 2)
