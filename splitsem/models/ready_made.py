@@ -7,7 +7,6 @@ from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision import models
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
@@ -21,6 +20,7 @@ from splitsem.models.image_front import (
     check_name,
     check_output,
     first_line,
+    resized,
 )
 
 # In densenet's published files, a module's own name holds a dot, which torch does not allow.
@@ -123,12 +123,9 @@ def _load(network: nn.Module, weights: Mapping[str, Tensor], num_outputs: int, s
 
 def _one_map(network: nn.Module, args: tuple[Tensor], outputs: dict[str, Tensor]) -> Tensor:
     """Forward hook: only the main map, at the picture's own size."""
-    logits = outputs["out"]
     front = network.get_submodule("front")
     assert isinstance(front, ImageFront)
-    if front.network_size == front.picture_size:
-        return logits
-    return F.interpolate(logits, front.picture_size, mode="bilinear", antialias=True)
+    return resized(outputs["out"], front.picture_size)
 
 
 def timm_model(
