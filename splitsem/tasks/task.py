@@ -3,8 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -33,9 +35,13 @@ class Task(ABC):
         is_agreement: whether there are no labels, so that the unsplit network's own results are the targets: the score
             is then called agreement.
         is_image: whether ``x`` is an image, float32 in [0, 1], that JPEG and WebP can carry.
+        class_names: names of the classes, where the output has some, for figures; without, they are shown by number.
+        palette: ``(classes, 3)`` RGB, for figures of class maps; None takes colours that can be told apart.
     """
 
     is_agreement: bool = False
+    class_names: Sequence[str] = ()
+    palette: NDArray[np.uint8] | None = None
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     input_bytes: int
@@ -79,3 +85,17 @@ class Task(ABC):
     @abstractmethod
     def metrics(self) -> "MetricCollection":
         """Fresh metrics over a data set: ``score`` in [0, 1], higher is better, and any the task adds."""
+
+
+@runtime_checkable
+class Forecasting(Protocol):
+    """A task whose output says how a series goes on that the input holds.
+
+    Attributes:
+        unit: of the series, as a reader should see it, e.g. ``Mbit/s``.
+    """
+
+    unit: str
+
+    def series(self, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The past ``(steps,)`` and the future ``(horizon,)`` in ``unit``, of a sample and its output or ``y``."""
