@@ -118,7 +118,7 @@ def masks(
     num_panels = 4 if samples[0].picture is not None else 3
     columns, side_in = (2, 1.2) if len(samples) > 2 else (1, 1.9)
     seen = np.unique(np.concatenate([np.unique(np.stack([one.unsplit, one.split])) for one in samples]))
-    in_row = max(1, int((columns * (num_panels * side_in + 0.2)) / 1.55))
+    in_row = max(1, int((columns * (num_panels * side_in + 0.2)) / 1.75))
     key_in = 0.12 + 0.2 * ceil(len(seen) / in_row)
     cell = (num_panels * side_in + 0.2, side_in + 1.6 * _LINE_IN)
     sheet = _Sheet(len(samples), columns, cell, title, subtitle, below_in=key_in + 0.1)
@@ -133,10 +133,10 @@ def masks(
             sheet.picture(image, left + place * side_in, top, side_in - 0.06)
             sheet.line(left + place * side_in, top + side_in + 0.08, text, side_in - 0.06, style.MUTED)
     for place, number in enumerate(seen):
-        left = _MARGIN_IN + 1.55 * (place % in_row)
+        left = _MARGIN_IN + 1.75 * (place % in_row)
         y = sheet.bottom + 0.2 * (place // in_row) + 0.1
         sheet.ax.add_patch(Rectangle((left, y - 0.06), 0.12, 0.12, facecolor=colours[number] / 255))
-        sheet.line(left + 0.17, y, names.get(int(number), str(number)), 1.35, style.INK)
+        sheet.line(left + 0.17, y, names.get(int(number), str(number)), 1.45, style.INK)
     return sheet.figure
 
 

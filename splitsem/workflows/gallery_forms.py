@@ -93,9 +93,10 @@ class Classes(Form):
         return probabilities
 
     def disagreement(self, unsplit: Tensor, split: Tensor) -> Tensor:
-        """Total variation, and 1 more where the class is another one."""
+        """Total variation, and 1 more where the class is another one; 0 where an answer names the same class."""
         is_other = (likeliest(unsplit) != likeliest(split)) | (unsplit.any(1) != split.any(1))
-        return is_other + (unsplit - split).abs().sum(1) / 2
+        is_named = split.max(1).values == 1
+        return is_other + (unsplit - split).abs().sum(1) / 2 * (is_other | ~is_named)
 
     def draw(self, kept: Sequence[Kept], title: str, subtitle: str) -> Figure:
         """See Form."""

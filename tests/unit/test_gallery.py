@@ -86,6 +86,8 @@ def test_an_answer_names_a_class_and_the_tail_says_how_sure_it_is():
     assert torch.equal(named.argmax(1), raw.argmax(1))
     assert named.max(1).values.tolist() == [1, 1]
     assert torch.equal(form.results(answers, raw.flip(1)), named)  # the tail found another class than arrived
+    assert form.disagreement(raw.softmax(1), named).tolist() == [0, 0]
+    assert (form.disagreement(raw.softmax(1), named.roll(1, 1)) > 1).all()
     assert not form.results(torch.zeros(1, 10), raw[:1]).any()  # nothing arrived
 
 
