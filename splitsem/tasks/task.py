@@ -78,6 +78,10 @@ class Task(ABC):
             "splitsem.tasks.answer), or let all of the network's output travel: answer=raw"
         )
 
+    def text_of(self, x: Any) -> str:
+        """The input in words, of a batch of one, for figures; empty where it is no text."""
+        return ""
+
     @abstractmethod
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """Mean training loss of a batch, a scalar; ``y_hat`` is the network's output ``(batch, *output_shape)``."""

@@ -105,9 +105,8 @@ class Classes(Form):
             truth = None
             if isinstance(one.y, Tensor) and one.y.numel() == 1 and not self.task.is_agreement:
                 truth = Label(self.class_name(int(one.y)))
-            samples.append(
-                Shown(one.number, self.picture(one), self._label(one.unsplit), self._label(one.split), truth)
-            )
+            found = self._label(one.unsplit), self._label(one.split)
+            samples.append(Shown(one.number, self.picture(one), *found, truth, self.task.text_of(one.x)))
         return gallery_figures.labels(samples, title, subtitle)
 
     def _label(self, probabilities: Tensor) -> Label:

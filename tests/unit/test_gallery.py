@@ -148,6 +148,20 @@ def test_the_largest_disagreements_are_kept_in_one_pass_and_the_score_is_what_it
     assert sum(text.endswith(" %)") for text in shown) == 16
 
 
+def test_a_text_stands_where_a_picture_would():
+    class Said(Digits):
+        is_image = False
+
+        def text_of(self, x):
+            return f"{len(x['ids'])} of many words " * 20
+
+    form = form_of(Said())
+    gallery = Gallery(form, form.results(torch.randn(4, 10)), most=4)
+    gallery.add({"ids": torch.zeros(4, 8)}, torch.arange(4), torch.randn(4, 10))
+    shown = [text.get_text() for text in texts(gallery.figures(METRICS)["gallery"])]
+    assert sum(text.startswith("1 of many words") and text.endswith(" …") for text in shown) == 4
+
+
 def test_samples_beyond_those_that_memory_holds_are_scored_and_not_compared():
     form = OutputValues(plain("values", 2))
     gallery = Gallery(form, torch.zeros(3, 2), most=8)
