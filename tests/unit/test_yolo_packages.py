@@ -21,6 +21,7 @@ NETWORKS = [
     ("ultralytics", "yolov5n"),
     ("ultralytics", "yolov8n"),
     ("ultralytics", "yolo11n"),
+    ("ultralytics", "yolo12n"),
     ("libreyolo", "yolox_n"),
     ("libreyolo", "yolo9_t"),
 ]

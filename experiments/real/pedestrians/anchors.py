@@ -1,7 +1,7 @@
 """YOLOv3-tiny on a real film: bytes a frame against agreement, of pictures, of features, and of the field's anchors.
 
 python -m splitsem.data get yolov3-tiny pedestrians
-python experiments/real/pedestrians/anchors.py [--frames 100] [--first 636] [--cuts pool5 pool7]
+python experiments/real/pedestrians/anchors.py [--frames 100] [--first 636] [--cuts pool5 pool7 conv8]
 
 Agreement is the mean average precision 50–95 against the unsplit network's own detections above a score of 0.25.
 """
@@ -174,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--first", type=int, default=636, help="the last fifth of the film begins here")
-    parser.add_argument("--cuts", nargs="+", default=["pool5", "pool7"], help="layers of YOLOv3-tiny")
+    parser.add_argument("--cuts", nargs="+", default=["pool5", "pool7", "conv8"], help="layers of YOLOv3-tiny")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     chosen = parser.parse_args()
     torch.set_grad_enabled(False)
