@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -27,8 +28,10 @@ class Task(ABC):
     """What a network is for: data, loss and score.
 
     Attributes:
-        input_shape: shape of one sample, without the batch, e.g. ``(3, 64, 64)``.
-        output_shape: shape of the network's output for one sample, e.g. ``(10,)`` or ``(12, 64, 64)``.
+        input_shape: shape of one sample, without the batch, e.g. ``(3, 64, 64)``; empty where a sample is a structure of
+            tensors, see ``example``.
+        output_shape: shape of the network's output for one sample, e.g. ``(10,)`` or ``(12, 64, 64)``; empty where the
+            output is a structure of tensors, which loss, metrics and ``answer_coder`` then take.
         input_bytes: size of one sample as it would be sent without any network (uint8 pixels, or its file format).
         is_agreement: whether there are no labels, so that the unsplit network's own results are the targets: the score
             is then called agreement.
@@ -40,6 +43,17 @@ class Task(ABC):
     output_shape: tuple[int, ...]
     input_bytes: int
     is_image: ClassVar[bool] = False
+
+    def example(self) -> Any:
+        """One sample as a batch of one, of any values.
+
+        A task whose samples are structures overrides this: a network gets a mapping by name, a tuple by position.
+        """
+        return torch.rand(1, *self.input_shape, generator=torch.Generator().manual_seed(0))
+
+    def model_facts(self) -> dict[str, Any]:
+        """What a model's constructor is given, where it names it."""
+        return {"input_shape": tuple(self.input_shape), "output_shape": tuple(self.output_shape)}
 
     @abstractmethod
     def splits(self) -> Splits:
@@ -79,3 +93,12 @@ class Task(ABC):
     @abstractmethod
     def metrics(self) -> "MetricCollection":
         """Fresh metrics over a data set: ``score`` in [0, 1], higher is better, and any the task adds."""
+
+    def trial_outputs(self, batch: int, seed: int) -> tuple[Any, Tensor]:
+        """Random outputs for ``batch`` samples, as a network returns them in train mode, and in eval mode.
+
+        ``check_task`` tries the loss with the former, the metrics with the latter. They are the same
+        ``(batch, *output_shape)``, unless the task trains networks that end otherwise in train mode.
+        """
+        made = torch.randn(batch, *self.output_shape, generator=torch.Generator().manual_seed(seed))
+        return made, made
