@@ -20,7 +20,7 @@ from curves import write_curves
 from sequences import GREY, Coded, Picture, as_files, as_h265, frames
 from splitsem.data import path
 from tiles import Tiles
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
 from splitsem.codecs.codec import Codec
@@ -73,25 +73,6 @@ def in_batches(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> lis
     return [y for start in starts for y in function(torch.stack(list(inputs[start : start + BATCH])))]
 
 
-class OneTensor(nn.Module):
-    """The network with its maps, places last, as one tensor."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(batch, channels, places)`` of all maps, the coarse one first."""
-        return torch.cat([made.flatten(2) for made in self.network(x)], 2)
-
-
-def detect(postprocess: nn.Module, flat: Tensor) -> Tensor:
-    """Detections of what ``OneTensor`` gives."""
-    sides = (SIZE // 32, SIZE // 16)
-    parts = flat.split([side * side for side in sides], 2)
-    return postprocess([part.unflatten(2, (side, side)) for part, side in zip(parts, sides, strict=True)])
-
-
 def feature_codecs() -> Iterator[tuple[str, Any, Codec]]:
     """Name, knob and codec."""
     for bits in (2, 3, 4, 5, 6, 8):
@@ -140,20 +121,18 @@ def _cost(count: int, num_bytes: int, encode_s: float, decode_s: float) -> dict[
 def measured(film: Path, first: int, count: int, cuts: Sequence[str]) -> Iterator[dict[str, Any]]:
     """A row for each setting."""
     model = darknet_detector((3, SIZE, SIZE), (100, 6), masks=[[3, 4, 5], [1, 2, 3]])
-    network = OneTensor(model.network).eval()
-    detections = partial(detect, model.postprocess)
     pictures = list(frames(film, first, count, SIZE))
     inputs = [as_input(picture) for picture in pictures]
-    scored = Scored(in_batches(lambda x: detections(network(x)), inputs))
+    scored = Scored(in_batches(model, inputs))
     sys.stderr.write(f"{count} frames, {scored.num_targets} boxes of the unsplit network\n")
     for name, knob, coder in coded_pictures():
         coded = coder(pictures)
-        found = in_batches(lambda x: detections(network(x)), [as_input(picture) for picture in coded.pictures])
+        found = in_batches(model, [as_input(picture) for picture in coded.pictures])
         yield {"codec": name, "cut": "input", "knob": knob} | _cost(count, *coded[1:]) | scored.of(found)
-    graph = SplitGraph(network, (3, SIZE, SIZE))
+    graph = SplitGraph(model, (3, SIZE, SIZE))
     examples = [as_input(picture) for picture in frames(film, 0, NUM_EXAMPLES, SIZE)]
     for cut_name in cuts:
-        cut = graph.cut(f"network.{cut_name}")
+        cut = graph.cut(cut_name)
         features = [cut.head(x[None])[0] for x in inputs]
         tiles = Tiles([cut.head(x[None])[0] for x in examples])
         ways: list[tuple[str, Any, Any]] = [
@@ -165,7 +144,7 @@ def measured(film: Path, first: int, count: int, cuts: Sequence[str]) -> Iterato
                 ways.append((f"tiles + x265 {kind}", crf, partial(through_tiles, coder, tiles)))
         for name, knob, way in ways:
             received, cost = way(features)
-            found = in_batches(lambda z, tail=cut.tail: detections(tail(z)), [z[0] for z in received])
+            found = in_batches(cut.tail, [z[0] for z in received])
             yield {"codec": name, "cut": cut_name, "knob": knob} | cost | scored.of(found)
 
 
