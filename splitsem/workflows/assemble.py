@@ -112,6 +112,10 @@ class Network(NamedTuple):
     trained: kept_weights.Trained
     key: str
 
+    def run(self, x: Any) -> Any:
+        """The whole network's output for a batch as the data set gives it."""
+        return call(self.model, x)
+
 
 _networks: Kept[Network] = Kept(lambda found: kept_weights.num_bytes(found.model))
 _wholes: Kept[Whole] = Kept(lambda found: kept_weights.num_bytes(found.model))

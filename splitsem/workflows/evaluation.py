@@ -20,6 +20,7 @@ from splitsem.pipeline import Answering, Frames, Pipeline, in_memory
 from splitsem.scoring import Batches, Scored, score_samples
 from splitsem.split.cut import Cut
 from splitsem.tasks.task import Task
+from splitsem.trees import call
 from splitsem.workflows import assemble, replay
 from splitsem.workflows.assemble import Network, Whole
 from splitsem.workflows.replay import Recording
@@ -162,7 +163,7 @@ def _validated(
     """The scores on the validation split: over a clean link in memory, which it cannot tell from the bytes."""
     val = batches(cfg, network, "val")
     if not is_lossy and cut.point.name == "output":  # no codec works there, and an answer keeps the score
-        return score_samples(lambda x: cut.tail(*cut.head(x)), network.task, val)
+        return score_samples(lambda x: cut.tail(*call(cut.head, x)), network.task, val)
     if not is_lossy:
         return score_samples(lambda x: in_memory(cut, encoder, x), network.task, val)
     pipeline, frames = Pipeline(cut, encoder, decoder, assemble.simulated_link(cfg), answer), Frames()
@@ -187,7 +188,7 @@ def score_unsplit(
     """Scores of the whole network, uncut, on the same samples; computed once a process, or through a given ``run``."""
     key = (network.key, split, cfg.trainer.batch_size, cfg.workflow.num_samples)
     if run or key not in _unsplit:
-        _unsplit[key] = score_samples(run or network.model, network.task, batches(cfg, network, split))
+        _unsplit[key] = score_samples(run or network.run, network.task, batches(cfg, network, split))
     return _unsplit[key]
 
 

@@ -37,7 +37,7 @@ def gallery_of(cfg: DictConfig, network: Network) -> "Gallery | None":
 
         def run(x: Any) -> Any:
             nonlocal num_bytes
-            output = network.model(x)
+            output = network.run(x)
             if num_bytes < _MOST_BYTES:
                 rows.append(form.results(output))
                 num_bytes += rows[-1].nbytes

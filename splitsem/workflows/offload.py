@@ -106,7 +106,7 @@ def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport, ends
 def _stay(cfg: DictConfig, network: Network, end: EdgeEnd) -> Result:
     """The whole network on the edge, which needs the result: no frame is sent, and no server is asked."""
     predicted = prediction.predict(cfg, network, end, prediction.measure_here(end, _probes(cfg, network)))
-    scored = score_samples(network.model, network.task, _samples(cfg, network, cfg.workflow.num_samples))
+    scored = score_samples(network.run, network.task, _samples(cfg, network, cfg.workflow.num_samples))
     end = end.fresh()
     for x, _ in _samples(cfg, network, cfg.workflow.num_timed):
         end.payload(x)
