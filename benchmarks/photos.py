@@ -53,7 +53,7 @@ def main() -> None:
     samples = [test[index] for index in range(0, len(test), step)]
     own = torch.stack([y for _, y in samples])
     batches = list(default_collate([x for x, _ in samples]).split(16))
-    print(f"{len(samples)} crops of {len(task.photographs().test)} photographs")
+    print(f"{len(samples)} crops of {len(task.photographs()[2])} photographs")
     codecs = {f"webp, quality {q}": ("input", Webp(q)) for q in QUALITIES}
     codecs |= {f"jpeg, quality {q}": ("input", Jpeg(q)) for q in QUALITIES}
     codecs["webp, lossless"] = ("input", Webp(lossless=True))

@@ -90,7 +90,7 @@ class Photos(ClassificationTask):
             assert isinstance(split, OwnResults)
             split.label_by(network)
 
-    def photographs(self) -> Splits:
+    def photographs(self) -> tuple[list[Path], list[Path], list[Path]]:
         """The files of train, val and test, disjoint."""
         (folder,) = self.data_paths()
         paths, _ = find_pictures(folder)
@@ -101,11 +101,8 @@ class Photos(ClassificationTask):
         num_train, num_val = (max(1, round(share * len(paths))) for share in self.fractions)
         num_train = min(num_train, len(paths) - num_val - 1)
         num_val = min(num_val, len(paths) - num_train - 1)
-        return Splits(
-            sorted(shuffled[:num_train]),  # type: ignore[arg-type]
-            sorted(shuffled[num_train : num_train + num_val]),  # type: ignore[arg-type]
-            sorted(shuffled[num_train + num_val :]),  # type: ignore[arg-type]
-        )
+        parts = shuffled[:num_train], shuffled[num_train : num_train + num_val], shuffled[num_train + num_val :]
+        return sorted(parts[0]), sorted(parts[1]), sorted(parts[2])
 
     def _load(self) -> Splits:
         return Splits(*(OwnResults(Crops(self._crops(paths)), likeliest) for paths in self.photographs()))
