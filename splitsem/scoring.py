@@ -20,7 +20,7 @@ Batches = Iterable[tuple[Any, Any]]
 
 
 def score(network: Callable[..., Any], task: Task, batches: Batches) -> dict[str, float]:
-    """The task's metrics over ``batches`` of ``(x, y)``, in float32 on the CPU; ``network`` gets each ``x`` as it is."""
+    """The task's metrics over ``batches`` of ``(x, y)``, in float32 on the CPU; ``network`` gets ``x`` as it is."""
     metrics = task.metrics()
     with torch.inference_mode():
         for x, y in batches:

@@ -284,7 +284,7 @@ def _steady(network: nn.Module, input_shape: Sequence[int]) -> None:
     found: dict[nn.Module, list[tuple[int, ...]]] = {}
 
     def note(module: nn.Module, args: Any, y: Tensor) -> None:
-        found.setdefault(module, []).append(tuple(sorted((1, 2, 3), key=lambda dim: -y.stride(dim))))
+        found.setdefault(module, []).append(tuple(sorted((1, 2, 3), key=lambda dim: -y.stride()[dim])))
 
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]
     handles = [module.register_forward_hook(note) for module in convolutions]
