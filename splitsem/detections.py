@@ -30,9 +30,11 @@ class Boxes(NamedTuple):
 def pack(found: Sequence[Boxes], most: int) -> Tensor:
     """Detections ``(batch, most, 6)``, of each picture the ``most`` with the highest scores."""
     packed = torch.zeros(len(found), most, NUM_COLUMNS)
-    for row, (corners, scores, classes) in zip(packed, found, strict=True):
+    for number, (corners, scores, classes) in enumerate(found):
         best = scores.argsort(descending=True, stable=True)[:most]
-        row[: len(best)] = torch.cat([corners[best], scores[best, None], classes[best, None].to(corners.dtype)], 1)
+        packed[number, : len(best)] = torch.cat(
+            [corners[best], scores[best, None], classes[best, None].to(corners.dtype)], 1
+        )
     return packed if not found else packed.to(found[0].corners.device)
 
 
