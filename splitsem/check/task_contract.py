@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from splitsem import trees
 from splitsem.check.promises import Promises, expect
 from splitsem.tasks.task import Splits, Task
 
@@ -45,6 +46,8 @@ def check_task(task: Task | Callable[[], Task]) -> tuple[str, ...]:
         or not has_shapes
     ):
         return promises.finish()
+    if made.is_agreement:
+        promises.hold_once("label_by takes a network whose results are the targets", partial(_label, (made, fresh)))
     splits = {name: getattr(made.splits(), name) for name in Splits._fields}
     good = promises.hold("x is float32, finite and of input_shape", partial(_samples_fit, made), splits)
     if good.keys() == splits.keys():
@@ -84,6 +87,15 @@ def _three(task: Task) -> None:
     for name, data in zip(Splits._fields, splits, strict=True):
         expect(isinstance(data, Dataset), f"{name} is a {type(data).__name__}, not a Dataset")
         expect(len(data) > 0, f"{name} is empty")
+
+
+def _label(tasks: Sequence[Task]) -> None:
+    for task in tasks:
+        task.label_by(partial(_found, task))
+
+
+def _found(task: Task, x: Any) -> Tensor:
+    return _outputs(task, trees.num_samples(x), seed=0)
 
 
 def _samples_fit(task: Task, data: Dataset) -> None:
@@ -172,18 +184,20 @@ def _is_batched(task: Task, data: Any) -> None:
 
 
 def _outputs(task: Task, batch: int, seed: int) -> Tensor:
-    return torch.randn(batch, *task.output_shape, generator=torch.Generator().manual_seed(seed))
+    return task.trial_outputs(batch, seed)[1]
 
 
 def _loss(task: Task, data: Dataset) -> None:
     x, y = _batch(data)
-    y_hat = _outputs(task, len(x), seed=0).requires_grad_()
+    y_hat, _ = task.trial_outputs(len(x), seed=0)
+    parts = [part.requires_grad_() for part in trees.leaves(y_hat)]
     loss = task.loss(y_hat, y)
     expect(isinstance(loss, Tensor) and loss.dim() == 0, f"got {getattr(loss, 'shape', type(loss).__name__)}")
     expect(loss.isfinite(), f"got {loss.item()}")
     expect(loss.requires_grad, "it has no gradient")
-    (gradient,) = torch.autograd.grad(loss, y_hat, allow_unused=True)
-    expect(gradient is not None and gradient.isfinite().all(), "the gradient of the output is missing or not finite")
+    gradients = torch.autograd.grad(loss, parts, allow_unused=True)
+    is_whole = all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+    expect(is_whole, "the gradient of the output is missing or not finite")
 
 
 def _scores(task: Task, data: Dataset) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -79,3 +80,12 @@ class Task(ABC):
     @abstractmethod
     def metrics(self) -> "MetricCollection":
         """Fresh metrics over a data set: ``score`` in [0, 1], higher is better, and any the task adds."""
+
+    def trial_outputs(self, batch: int, seed: int) -> tuple[Any, Tensor]:
+        """Random outputs for ``batch`` samples, as a network returns them in train mode, and in eval mode.
+
+        ``check_task`` tries the loss with the former, the metrics with the latter. They are the same
+        ``(batch, *output_shape)``, unless the task trains networks that end otherwise in train mode.
+        """
+        made = torch.randn(batch, *self.output_shape, generator=torch.Generator().manual_seed(seed))
+        return made, made

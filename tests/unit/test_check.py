@@ -93,6 +93,7 @@ def test_every_machine_keeps_its_contract(name: str, capsys: pytest.CaptureFixtu
         ["task=digits"],
         ["task=netqos", "task.num_samples=3000"],
         ["task=disaster", "task.size=16", "task.num_train=6", "task.num_val=3", "task.num_test=3"],
+        ["task=detection", "task.source.num_train=6", "task.source.num_val=3", "task.source.num_test=4"],
         ["task=domains", "task@task.base=digits", "task.domain=null"],
         ["model=cnn", "input_shape=[1,8,8]"],
         ["model=unet", "input_shape=[3,16,16]", "output_shape=[5,16,16]"],

@@ -18,6 +18,7 @@ from tests.conftest import ROOT
 GROUPS = ("codec", "transport", "hardware", "task", "model", "answer", "device", "workflow", "hardware/machine")
 CHOICES = [
     *(f"{group}={path.stem}" for group in GROUPS[:-1] for path in sorted((ROOT / "conf" / group).glob("*.yaml"))),
+    *(f"task=detection task/source={path.stem}" for path in sorted((ROOT / "conf" / "task" / "source").glob("*.yaml"))),
     *(
         f"workflow=federated federated/{group}={path.stem}"
         for group in ("strategy", "optimizer", "privacy", "rate_controller")

@@ -49,6 +49,10 @@ def test_scenes_hold_all_classes_of_many_sizes_and_some_hold_nothing():
     assert torch.cat([boxes.corners for boxes in found]).max() <= 128
 
 
+def test_a_scene_may_be_so_small_that_shapes_vanish():
+    assert all(len(scene(0, index, 16)[1].corners) <= 8 for index in range(20))
+
+
 def test_a_scene_at_twice_the_size_has_the_same_boxes_twice_as_large():
     for index in range(5):
         small, large = scene(0, index, 128)[1], scene(0, index, 256)[1]

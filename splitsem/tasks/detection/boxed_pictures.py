@@ -1,7 +1,6 @@
 """BoxedPictures: pictures in memory with their targets; Mirrored: another data set's samples, half of them mirrored."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,7 +83,7 @@ class Renumbered(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Sample:
         """Sample number ``index``."""
         x, y = self.dataset[index]
         return x, renumbered(y, self._numbers)

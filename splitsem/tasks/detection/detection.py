@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from splitsem.errors import ConfigError
@@ -12,7 +13,7 @@ from splitsem.tasks.answer import AnswerCoder
 from splitsem.tasks.detection.box_list import BoxList
 from splitsem.tasks.detection.boxed_pictures import Mirrored, Renumbered
 from splitsem.tasks.detection.class_names import NAMED_CLASSES
-from splitsem.tasks.detection.loss import check_maps, detection_loss
+from splitsem.tasks.detection.loss import NUM_FIXED, check_maps, detection_loss
 from splitsem.tasks.task import Splits, Task
 
 if TYPE_CHECKING:
@@ -148,6 +149,22 @@ class Detection(Task):
             ConfigError: ``y_hat`` is something else, such as another detector's maps.
         """
         return detection_loss(check_maps(y_hat, len(self.class_names)), y, self.input_shape[1])
+
+    def trial_outputs(self, batch: int, seed: int) -> tuple[Any, Tensor]:
+        """See Task: maps of three scales, and detections in any places."""
+        draw = torch.Generator().manual_seed(seed)
+        (_, height, width), num_classes = self.input_shape, len(self.class_names)
+        maps = []
+        for stride in (4, 8, 16):
+            shape = (batch, NUM_FIXED + num_classes, height // stride, width // stride)
+            made = torch.randn(shape, generator=draw)
+            made[:, :4].abs_()
+            maps.append(made)
+        rows = torch.rand(batch, self.output_shape[0], 6, generator=draw)
+        first, second = (rows[..., at : at + 2] * torch.tensor([width, height]) for at in (0, 2))
+        scores = rows[..., 4:5].sort(dim=1, descending=True).values.clamp_min(1e-3)
+        classes = (rows[..., 5:] * num_classes).floor().clamp_max(num_classes - 1)
+        return maps, torch.cat([torch.minimum(first, second), torch.maximum(first, second), scores, classes], -1)
 
     def metrics(self) -> "MetricCollection":
         """``score`` (mAP 50–95) and ``map50``."""

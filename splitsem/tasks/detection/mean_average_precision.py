@@ -156,7 +156,7 @@ class MeanAveragePrecision(Metric):
 
     def _by_class(self) -> Iterator[tuple["_OfClass", Tensor]]:
         """Each class that has targets: its detections, the highest score first, and its targets' pictures."""
-        whole = {name: dim_zero_cat(getattr(self, name)) for name in Matches._fields if getattr(self, name)}
+        whole = {name: dim_zero_cat(getattr(self, name)).cpu() for name in Matches._fields if getattr(self, name)}
         for number in whole["target_classes"].unique() if whole else ():
             mine = torch.nonzero(whole["classes"] == number)[:, 0]
             mine = mine[whole["scores"][mine].argsort(descending=True, stable=True)]

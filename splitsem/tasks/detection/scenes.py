@@ -118,7 +118,7 @@ def _place(canvas: Canvas, shown: list[NDArray[np.bool_]]) -> tuple[tuple[float,
         alpha = canvas.cover(_DISTANCES[number](u, v, radius, rng.uniform(0.55, 1.0)))
         solid = alpha > 0.5
         left = [mask & ~solid for mask in shown]
-        if all(now.sum() >= _LEAST_VISIBLE * was.sum() for now, was in zip(left, shown, strict=True)):
+        if solid.any() and all(now.sum() >= _LEAST_VISIBLE * was.sum() for now, was in zip(left, shown, strict=True)):
             break
     else:
         return None
