@@ -10,12 +10,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
-from splitsem.detections import Boxes, pack, unpack
+from splitsem.detections import Boxes, pack, pack_targets, unpack
 from splitsem.errors import ConfigError
 from splitsem.models.detection.anchor_free import AnchorFreeDetector, Decode
 from splitsem.models.detection.detector import Detector
 from splitsem.models.ready_made import torchvision_model
 from splitsem.network import HasPostprocess
+from splitsem.tasks.detection.loss import detection_loss
 from tests.conftest import ROOT
 
 SSDLITE = "ssdlite320_mobilenet_v3_large"
@@ -71,6 +72,24 @@ def test_fresh_weights_find_next_to_nothing() -> None:
 def test_sizes_that_do_not_fit_our_detector_are_told(arguments: tuple, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         AnchorFreeDetector(*arguments)
+
+
+def test_our_detector_learns_by_the_loss_of_the_task() -> None:
+    torch.manual_seed(0)
+    model = AnchorFreeDetector((3, 64, 64), (9, 6), num_classes=3, width=8)
+    x, corners = torch.rand(4, 3, 64, 64), torch.tensor([[4.0, 8, 30, 28], [20, 10, 64, 60]])
+    boxes = [Boxes(corners + shift, torch.zeros(2), torch.tensor([shift % 3, 2])) for shift in range(-3, 1)]
+    y = pack_targets(boxes, most=2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(30):
+        loss = detection_loss(model(x), y, height=64)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(weights.grad.abs().max() > 0 for weights in model.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def own_detections(model: nn.Module, x: Tensor, most: int) -> Tensor:
