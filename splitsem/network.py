@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from splitsem.errors import ConfigError
-from splitsem.trees import by_path
+from splitsem.trees import by_path, call
 
 MAIN_NAMES = ("out", "logits")  # torchvision's and transformers' names
 _LONGEST = 240
@@ -137,7 +137,7 @@ def main_path(value: object, model: nn.Module, name: str) -> str:
     raise ConfigError(_too_many(found, value, model, name))
 
 
-def return_one_tensor(model: nn.Module, name: str, x: Tensor) -> None:
+def return_one_tensor(model: nn.Module, name: str, x: Any) -> None:
     """Let ``model`` return its main tensor alone, in eval and in train mode: all that uses it sees no other.
 
     A model may return more in train mode (auxiliary classifiers). There, the main tensor is the one that equals the
@@ -155,7 +155,7 @@ def return_one_tensor(model: nn.Module, name: str, x: Tensor) -> None:
         except (RuntimeError, TypeError):  # it keeps what cannot be copied, so that it cannot be tried unharmed
             return
         with torch.no_grad():
-            in_eval = main_path(trial(x), model, name)
+            in_eval = main_path(call(trial, x), model, name)
         in_train, flaw = in_eval, ""
         try:
             in_train = _path_in_training(trial, name, x, in_eval)
@@ -171,15 +171,15 @@ def return_one_tensor(model: nn.Module, name: str, x: Tensor) -> None:
         model.register_forward_hook(partial(_main_only, in_eval=in_eval, in_train=in_train))
 
 
-def _path_in_training(trial: nn.Module, name: str, x: Tensor, in_eval: str) -> str:
-    found = by_path(trial.train()(x))
+def _path_in_training(trial: nn.Module, name: str, x: Any, in_eval: str) -> str:
+    found = by_path(call(trial.train(), x))
     if list(found) == [""]:
         return ""
     for module in trial.modules():
         module.training = next(module.children(), None) is not None  # layers as in eval mode, what holds them not
     with torch.no_grad():
-        comparable = trial(x)
-        y = by_path(trial.eval()(x))[in_eval]
+        comparable = call(trial, x)
+        y = by_path(call(trial.eval(), x))[in_eval]
     for path, tensor in by_path(comparable).items():
         if path in found and tensor.shape == y.shape and torch.allclose(tensor, y):
             return path

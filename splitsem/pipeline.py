@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from splitsem.codecs.expected import Expected
 from splitsem.errors import ConfigError, PayloadError
 from splitsem.links.link import Link, LinkReport
 from splitsem.split.cut import Cut
-from splitsem.tasks.answer import AnswerCoder, Values
+from splitsem.tasks.answer import AnswerCoder, raw_coder
+from splitsem.trees import call, joined, mapped, num_samples, rows
 
 T = TypeVar("T")
 
@@ -24,11 +25,12 @@ class SplitNetwork(nn.Module):
 
     def __init__(self, cut: Cut, codec: Codec) -> None:
         super().__init__()
-        self.head, self.codec, self.tail = cut.head, codec, cut.tail
+        self.head, self.codec, self.tail, self.postprocess = cut.head, codec, cut.network_tail, cut.postprocess
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``tail(codec(head(x)))`` in memory, with gradients; ``x`` is ``(batch, *input_shape)``."""
-        return self.tail(*self.codec(self.head(x)))
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """``tail(codec(head(x)))`` in memory, with gradients; a postprocess follows in eval mode, as in the network."""
+        output = self.tail(*self.codec(self.head(*inputs, **named)))
+        return output if self.training or self.postprocess is None else self.postprocess(output)
 
 
 class Answering(NamedTuple):
@@ -128,17 +130,17 @@ class Features(NamedTuple):
 
 
 @torch.inference_mode()
-def features(cut: Cut, x: Tensor) -> list[Features]:
-    """Run the head on a batch ``(batch, *input_shape)``.
+def features(cut: Cut, x: Any) -> list[Features]:
+    """Run the head on a batch: a tensor ``(batch, *input_shape)``, or a structure of tensors, see ``trees.call``.
 
     The head takes the batch at once where every crossing tensor can be taken apart along it, else sample by sample.
     """
-    groups = [x] if cut.point.is_batched else x.split(1)
-    return [Features(cut.head(group), len(group), x.device) for group in groups]
+    groups = [x] if cut.point.is_batched else rows(x)
+    return [Features(call(cut.head, group), num_samples(group), cut.device) for group in groups]
 
 
 @torch.inference_mode()
-def in_memory(cut: Cut, codec: Codec, x: Tensor) -> Tensor:
+def in_memory(cut: Cut, codec: Codec, x: Any) -> Any:
     """The outputs that ``Pipeline.run`` gives over a clean link, without making any bytes.
 
     Each sample goes through ``codec.forward`` by itself, which by the contract of a codec is what its bytes give.
@@ -149,9 +151,9 @@ def in_memory(cut: Cut, codec: Codec, x: Tensor) -> Tensor:
         z_hat = zip(*(codec(z) for z in alone), strict=True)
         output = cut.with_tail(codec.tail).tail(*(torch.cat(tensors).to(made.device) for tensors in z_hat))
         local = [codec.local_output(z) for z in alone]
-        rows = zip(local, output.split(1), strict=True)
-        outputs += [row if own is None else codec.combine(own, row) for own, row in rows]
-    return torch.cat(outputs)
+        pairs = zip(local, rows(output), strict=True)
+        outputs += [row if own is None else codec.combine(own, row) for own, row in pairs]
+    return joined(outputs)
 
 
 class _Sent(NamedTuple):
@@ -178,8 +180,8 @@ class Pipeline:
         if not _have_equal_weights(codec, decoder):
             raise codec.broken("two codecs of equal settings must have equal weights, or decode cannot undo encode")
 
-    def run(self, x: Tensor, frames: Frames) -> Tensor:
-        """The outputs ``(batch, *output_shape)`` for a batch ``(batch, *input_shape)``, as they are where needed.
+    def run(self, x: Any, frames: Frames) -> Any:
+        """The network's output for a batch, as it is where it is needed.
 
         The head and the tail compute a whole batch at once where every crossing tensor can be taken apart along the
         batch; each sample still has a payload of its own.
@@ -187,14 +189,13 @@ class Pipeline:
         return self.finish(features(self.cut, x), frames)
 
     @torch.inference_mode()
-    def finish(self, made: Sequence[Features], frames: Frames) -> Tensor:
+    def finish(self, made: Sequence[Features], frames: Frames) -> Any:
         """Do what ``run`` does after the head, for features that several codecs may share."""
-        outputs = [self._finish(group, frames) for group in made]
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        return joined([self._finish(group, frames) for group in made])
 
-    def _finish(self, made: Features, frames: Frames) -> Tensor:
+    def _finish(self, made: Features, frames: Frames) -> Any:
         if self.answering is not None and self.cut.point.name == "output":
-            return stay(made.z[0], self.answering, self.link, frames)
+            return stay(self.cut.tail(*made.z), self.answering, self.link, frames)
         sent = [self._send(z, frames) for z in samples(made.z, made.num_samples, self.cut.point.is_batched)]
         received = zip(*(sample.z_hat for sample in sent), strict=True)
         z_hat = tuple(torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in received)
@@ -245,19 +246,19 @@ class Pipeline:
             raise self.decoder.broken(str(exc)) from exc  # it cannot read its own bytes
 
 
-def stay(output: Tensor, answering: Answering, link: Link, frames: Frames) -> Tensor:
+def stay(output: Any, answering: Answering, link: Link, frames: Frames) -> Any:
     """The results where the whole network runs on the edge: the output, or what the server reads of the answers.
 
     Nothing travels where the edge needs the answer. Where the server needs it, each answer travels as a payload.
     """
     if answering.at == "edge":
-        for _ in range(len(output)):
+        for _ in range(num_samples(output)):
             frames.add(b"", LinkReport(b"", 0.0, 0.0, 0.0))
             frames.encode_s.append(0.0)
             frames.decode_s.append(0.0)
         return output
-    results: list[Tensor] = []
-    for row in output.split(1):
+    results: list[Any] = []
+    for row in rows(output):
         answer, encode_s = _timed(partial(answering.coder.encode, row), is_first=not results)
         report = link.send(answer)
         frames.add(answer, report)
@@ -265,19 +266,19 @@ def stay(output: Tensor, answering: Answering, link: Link, frames: Frames) -> Te
         frames.encode_s.append(encode_s)
         frames.decode_s.append(decode_s)
         frames.num_lost += read is None
-        results.append(torch.zeros_like(row) if read is None else answering.coder.as_output(read))
-    return torch.cat(results)
+        results.append(mapped(torch.zeros_like, row) if read is None else answering.coder.as_output(read))
+    return joined(results)
 
 
 def come_back(
     codec: Codec,
     local: Sequence[Tensor | None],
     is_lost: Sequence[bool],
-    output: Tensor,
+    output: Any,
     link: Link,
     frames: Frames,
     answering: Answering | None = None,
-) -> Tensor:
+) -> Any:
     """The results where they are needed: the tail's output, or what the edge reads of the answers.
 
     For a codec with local outputs, the edge needs the tail's whole output and combines both. Where the payload or the
@@ -297,19 +298,23 @@ def come_back(
         raise ConfigError(f"{codec.name} combines two outputs on the edge, so the server has no result: answer.at=edge")
     if not own and (answering is None or answering.at == "server"):
         return output
-    coder = Values(output.shape[1:]) if own or answering is None else answering.coder
-    first, results = len(frames.link_s) - len(output), []
-    for number, row in enumerate(output.split(1)):
+    coder = raw_coder(output) if own or answering is None else answering.coder
+    first, results = len(frames.link_s) - num_samples(output), []
+    for number, row in enumerate(rows(output)):
         lost = bool(own) and is_lost[number]  # the server has nothing to answer
         answer = None if lost else _answer(row, coder, link, frames, first + number)
         if own:
             results.append(codec.combine(own[number], answer))
         else:
-            results.append(torch.zeros_like(row, device="cpu") if answer is None else answer)
-    return torch.cat(results)
+            results.append(mapped(_nothing_like, row) if answer is None else answer)
+    return joined(results)
 
 
-def _answer(output: Tensor, coder: AnswerCoder, link: Link, frames: Frames, sample: int) -> Tensor | None:
+def _nothing_like(tensor: Tensor) -> Tensor:
+    return torch.zeros_like(tensor, device="cpu")
+
+
+def _answer(output: Any, coder: AnswerCoder, link: Link, frames: Frames, sample: int) -> Any:
     """The output of one sample as the edge reads it from the answer; None when the answer is lost."""
     is_first = not frames.answer_bytes
     answer, encode_s = _timed(partial(coder.encode, output), is_first)
@@ -322,7 +327,7 @@ def _answer(output: Tensor, coder: AnswerCoder, link: Link, frames: Frames, samp
     return None if read is None else coder.as_output(read)
 
 
-def _read(coder: AnswerCoder, arrived: bytes | None, is_first: bool) -> tuple[Tensor | None, float]:
+def _read(coder: AnswerCoder, arrived: bytes | None, is_first: bool) -> tuple[Any, float]:
     """The answer and the seconds of reading it; None where it is lost or damaged."""
     if arrived is None:
         return None, 0.0

@@ -11,19 +11,20 @@ from torch import Tensor
 
 from splitsem.intervals import resamples
 from splitsem.tasks.task import Task
+from splitsem.trees import call, mapped, num_samples, rows
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+Batches = Iterable[tuple[Any, Any]]
 
 
-def score(network: Callable[[Tensor], Tensor], task: Task, batches: Batches) -> dict[str, float]:
+def score(network: Callable[..., Any], task: Task, batches: Batches) -> dict[str, float]:
     """The task's metrics of ``network`` over ``batches`` of ``(x, y)``, computed in float32 on the CPU."""
     metrics = task.metrics()
     with torch.inference_mode():
         for x, y in batches:
-            metrics.update(network(x).float().cpu(), y)
+            metrics.update(mapped(plain, call(network, x)), y)
     return {name: float(value) for name, value in metrics.compute().items()}
 
 
@@ -43,12 +44,12 @@ class Scored:
     draws: NDArray[np.float32] | None = field(repr=False)
 
 
-def score_samples(network: Callable[[Tensor], Tensor], task: Task, batches: Batches) -> Scored:
+def score_samples(network: Callable[..., Any], task: Task, batches: Batches) -> Scored:
     """``score``, with what the samples say about its uncertainty."""
     samples = SampleScores(task)
     with torch.inference_mode():
         for x, y in batches:
-            samples.add(network(x), y)
+            samples.add(call(network, x), y)
     return samples.finish()
 
 
@@ -57,7 +58,8 @@ class SampleScores:
 
     The sums are the states of the metric that gives the score. Where adding them up over the first batch does not give
     what the metric makes of that batch, the metric is no function of sums, and there are no draws. A metric may have
-    ``score_of(**states)``, which takes the states of many draws at once, with a dimension in front.
+    ``score_of(**states)``, which takes the states of many draws at once, with a dimension in front; or, where it is no
+    function of sums, ``draws(resamples)``: the score on each draw, of how often each sample is in it.
     """
 
     def __init__(self, task: Task) -> None:
@@ -68,11 +70,11 @@ class SampleScores:
         self._num_samples = 0
         self._is_sum = True
 
-    def add(self, output: Tensor, y: Tensor) -> None:
-        """Count a batch of outputs ``(batch, *output_shape)`` on any device and their targets."""
-        output = output.float().cpu()
+    def add(self, output: Any, y: Any) -> None:
+        """Count a network's output for a batch, on any device, and its targets."""
+        output = mapped(plain, output)
         is_first = not self._num_samples
-        self._num_samples += len(output)
+        self._num_samples += num_samples(output)
         if is_first or not self._is_sum or len(self._metrics) > 1:
             self._metrics.update(output, y)
         if self._is_sum:
@@ -86,16 +88,16 @@ class SampleScores:
         if self._is_sum:
             self._give(self._of_name(), np.sum(self._rows, axis=0))
         metrics = {name: float(value) for name, value in self._metrics.compute().items()}
-        return Scored(metrics, self._num_samples, self._draws() if self._is_sum and len(self._rows) > 1 else None)
+        return Scored(metrics, self._num_samples, self._draws() if self._num_samples > 1 else None)
 
     def _of_name(self) -> "Metric":
         """The metric of the collection that gives the score."""
         found: Metric = self._metrics[self._name]
         return found
 
-    def _add_rows(self, output: Tensor, y: Tensor) -> None:
+    def _add_rows(self, output: Any, y: Any) -> None:
         """Keep the states that each sample by itself gives the metric, by the class's own function: it is faster."""
-        for row, target in zip(output.split(1), y.split(1), strict=True):
+        for row, target in zip(rows(output), rows(y), strict=True):
             self._one.reset()
             type(self._one).update(self._one, row, target)
             states = _flat(self._one.metric_state)
@@ -104,8 +106,13 @@ class SampleScores:
                 return
             self._rows.append(states)
 
-    def _draws(self) -> NDArray[np.float32]:
+    def _draws(self) -> NDArray[np.float32] | None:
         """The score on each draw of the samples."""
+        own: Callable[..., NDArray[np.float32]] | None = getattr(self._of_name(), "draws", None)
+        if own is not None:
+            return own(resamples(self._num_samples))
+        if not self._is_sum:
+            return None
         sums = np.stack(self._rows)
         drawn = resamples(len(sums)).astype(np.float64) @ sums
         score_of: Callable[..., Tensor] | None = getattr(self._one, "score_of", None)
@@ -132,6 +139,11 @@ class SampleScores:
             states[name] = part.reshape((*sums.shape[:-1], *like.shape)).to(like.dtype)
             at += like.numel()
         return states
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """As metrics take it: on the CPU, floating-point values in float32."""
+    return tensor.float().cpu() if tensor.is_floating_point() else tensor.cpu()
 
 
 def _flat(states: dict[str, Any]) -> NDArray[np.float64] | None:

@@ -130,8 +130,8 @@ def export(cut: Cut, codec: Codec) -> tuple[ExportedProgram, Framing]:
     """
     made = coder(codec)
     with torch.no_grad():
-        framing = made.framing(list(cut.example.shape[1:]), cut.head(cut.example))
-        program = torch.export.export(EdgeNet(cut, made).eval(), (cut.example,), strict=False)
+        framing = made.framing(list(cut.example[0].shape[1:]), cut.head(*cut.example))
+        program = torch.export.export(EdgeNet(cut, made).eval(), cut.example, strict=False)
     return program, framing
 
 

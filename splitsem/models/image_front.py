@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from splitsem.errors import ConfigError
 from splitsem.network import check_input, main_tensor, reason
+from splitsem.trees import call, leaves
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -91,29 +93,33 @@ def check_name(name: str, known: Iterable[str], library: str) -> None:
         raise ConfigError(f"{library} has no network {name!r} for pictures; {suggestion}")
 
 
-def check_output(network: nn.Module, name: str, input_shape: Sequence[int], output_shape: Sequence[int]) -> None:
-    """Run one sample of zeros through ``network`` and compare the output's real shape with the task's.
+def check_output(network: nn.Module, name: str, x: Any, output_shape: Sequence[int]) -> None:
+    """Run one sample through ``network`` and compare the output's real shape with the task's.
 
     Args:
         network: any network; its mode and buffers are left as they were.
         name: what a user calls the network.
-        input_shape: shape of one sample.
-        output_shape: shape the task needs for one sample.
+        x: a batch of one sample.
+        output_shape: shape the task needs for one sample; empty where it takes a structure of tensors.
 
     Raises:
         ConfigError: the network cannot take such a sample, or gives another shape, or several tensors.
     """
-    check_input(network, name)
+    if isinstance(x, Tensor):
+        check_input(network, name)
     was_training = network.training
     network.eval()
     try:
-        output = main_tensor(_try(network, input_shape), network, name)
+        made = _try(network, x)
+        if not output_shape:
+            return
+        output = main_tensor(made, network, name)
     except ConfigError:
         raise
     except Exception as exc:  # a network of a user may raise anything
-        raise ConfigError(
-            f"{name} cannot take inputs of {tuple(input_shape)}: {reason(exc)}{_way_out(network, input_shape)}"
-        ) from exc
+        sizes = " and ".join(str(tuple(tensor.shape[1:])) for tensor in leaves(x))
+        remedy = _way_out(network, x.shape[1:]) if isinstance(x, Tensor) else ""
+        raise ConfigError(f"{name} cannot take inputs of {sizes}: {reason(exc)}{remedy}") from exc
     finally:
         network.train(was_training)
     shape = tuple(output.shape[1:])
@@ -121,9 +127,9 @@ def check_output(network: nn.Module, name: str, input_shape: Sequence[int], outp
         raise ConfigError(f"{name} gives {shape} for one sample, but the task needs {tuple(output_shape)}")
 
 
-def _try(network: nn.Module, input_shape: Sequence[int]) -> object:
-    with torch.no_grad():
-        return network(torch.zeros(1, *input_shape))
+def _try(network: nn.Module, x: Any) -> object:
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        return call(network, x)
 
 
 def _way_out(network: nn.Module, input_shape: Sequence[int]) -> str:
@@ -131,7 +137,7 @@ def _way_out(network: nn.Module, input_shape: Sequence[int]) -> str:
     channels, *sizes = input_shape
     for larger in (size for size in _LARGER if sizes and size > max(sizes)):
         try:
-            _try(network, (channels, *(larger for _ in sizes)))
+            _try(network, torch.zeros(1, channels, *(larger for _ in sizes)))
         except Exception:  # noqa: BLE001 (a network of a user may raise anything)
             continue
         takes = (channels, *(larger for _ in sizes))

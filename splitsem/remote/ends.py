@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +21,10 @@ from splitsem.remote.plan import Plan, codec_label
 from splitsem.remote.retry import Retry
 from splitsem.remote.ssh_inventory import Start
 from splitsem.remote.tail_engine import TailEngine, contiguous
+from splitsem.scoring import plain
 from splitsem.split.cut import Cut
 from splitsem.tasks.answer import AnswerCoder
+from splitsem.trees import call, mapped
 
 
 @dataclass(frozen=True)
@@ -234,12 +236,12 @@ class EdgeEnd:
         return Plan(self.cut.fingerprint, weights, self.cut.point.name, granularity, precision, codec, answer)
 
     @torch.inference_mode()
-    def payload(self, x: Tensor) -> bytes:
+    def payload(self, x: Any) -> bytes:
         """The payload for one sample ``(1, *input_shape)``."""
         began = time.perf_counter()
-        z = self.cut.head(x)
+        z = call(self.cut.head, x)
         made = time.perf_counter()
-        payload = self.codec.payload(z) if self.own is None else self.own.encode(z[0])
+        payload = self.codec.payload(z) if self.own is None else self.own.encode(self.cut.tail(*z))
         self._local.append(self.codec.local_output(z) if self.own is None else None)
         self.began.append(began)
         self.times.head_s.append(made - began)
@@ -247,12 +249,13 @@ class EdgeEnd:
         return payload
 
     @functools.cached_property
-    def _nothing(self) -> Tensor:
+    def _nothing(self) -> Any:
         """The result of a lost frame, as in a simulated run: zeros."""
-        return torch.zeros_like(self.cut.tail(*self.cut.head(self.cut.example)), device="cpu", dtype=torch.float32)
+        output = self.cut.tail(*self.cut.head(*self.cut.example))
+        return mapped(lambda tensor: torch.zeros_like(plain(tensor)), output)
 
     @torch.inference_mode()
-    def result(self, answer: Answer) -> Tensor | None:
+    def result(self, answer: Answer) -> Any:
         """The result of the oldest payload without a result, as an output ``(1, *output_shape)``; None: on the server.
 
         A codec with local outputs combines the local output and the answer; if the frame was lost on its way, the

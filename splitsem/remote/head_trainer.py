@@ -38,7 +38,7 @@ class HeadTrainer:
     ) -> None:
         self.model, self.cut, self.head, self.codec = model, cut, cut.head, codec
         self.tail, self.plan = tail, plan
-        self.device = cut.evaluation.example.device
+        self.device = cut.evaluation.device
         self.optimiser = HalfOptimiser(self.head.parameters(), plan.optimiser())
         self._gradient_codec = plan.make_gradient_codec()
         self._draws = self.head.draws

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +22,15 @@ from splitsem.remote.plan import MAX_PROBE_BYTES, Plan, builtin_decoders, codec_
 from splitsem.remote.server_metrics import ServerMetrics
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
-from splitsem.tasks.answer import AnswerCoder, Values
+from splitsem.tasks.answer import AnswerCoder, raw_coder
+from splitsem.trees import mapped, rows, sliced
 
 
 @dataclass(eq=False)
 class _Job:
     z: Tensors
     woken: threading.Lock = field(default_factory=threading.Lock)  # held until the job is done or its thread runs next
-    output: Tensor | None = None
+    output: Any = None
     error: BaseException | None = None
 
 
@@ -53,7 +54,7 @@ class Batcher:
         self._lock = threading.Lock()
         self._is_running = False
 
-    def __call__(self, *z: Tensor) -> Tensor:
+    def __call__(self, *z: Tensor) -> Any:
         """The tail's output for these tensors."""
         job = _Job(z)
         job.woken.acquire()
@@ -95,7 +96,7 @@ class Batcher:
                 jobs[0].output = self.tail(*jobs[0].z)
                 return
             output = self.tail(*(torch.cat(tensors) for tensors in zip(*(job.z for job in jobs), strict=True)))
-            for job, part in zip(jobs, output.split([len(job.z[0]) for job in jobs]), strict=True):
+            for job, part in zip(jobs, sliced(output, [len(job.z[0]) for job in jobs]), strict=True):
                 job.output = part
         except BaseException as exc:  # noqa: BLE001 (raised again in each job's own thread)
             for job in jobs:
@@ -108,7 +109,7 @@ _MOST_BATCH_BYTES = 4 << 20  # of features, beyond one sample's: what a payload 
 
 class _Session(NamedTuple):
     point: SplitPoint
-    tail: Callable[..., Tensor]
+    tail: Callable[..., Any]
     decoder: Codec | AnswerCoder
     expected: Expected
     coder: AnswerCoder | None  # None: the result stays here
@@ -157,11 +158,11 @@ class TailEngine:
             )
         self.graph = graph
         self.offer = Plan(graph.fingerprint, weights, "", granularity, precision, "")
-        self.device = graph.cut("output").example.device
+        self.device = graph.device
         self.max_sessions, self.max_batch, self.micro_batch = max_sessions, max_batch, micro_batch
         self._by_label = {codec_label(codec): codec for codec in (*builtin_decoders(), *codecs)}
         self.codec_labels = tuple(self._by_label)
-        raw = Values(graph.point("output").tensors[0].shape[1:])
+        raw = raw_coder(graph.sample)
         self.coders = {coder.name: coder for coder in (*coders, raw)}
         self._identity = Identity()
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
@@ -258,15 +259,17 @@ class TailEngine:
     def compute(self, chosen: _Session, payload: Payload, over: Callable[..., object]) -> bytes:
         """As ``answer``, but neither counts nor times; calls ``over`` with the name of each finished stage."""
         with torch.inference_mode():
-            if isinstance(chosen.decoder, AnswerCoder):
-                z_hat: Tensors = (chosen.decoder.as_output(chosen.decoder.decode(contiguous(payload))),)
+            if isinstance(chosen.decoder, AnswerCoder):  # the whole network ran on the edge
+                output = chosen.decoder.as_output(chosen.decoder.decode(contiguous(payload)))
+                over("decode")
             else:
                 z_hat = read_payload(chosen.decoder, payload, chosen.expected)
-            over("decode")
-            output = chosen.tail(*(tensor.to(self.device) for tensor in z_hat)).cpu()  # a GPU is done only then
+                over("decode")
+                output = chosen.tail(*(tensor.to(self.device) for tensor in z_hat))
+                output = mapped(Tensor.cpu, output)  # a GPU is done only then
             over("tail")
             coder = chosen.coder
-            answer = b"" if coder is None else b"".join(map(coder.encode, output.split(1)))
+            answer = b"" if coder is None else b"".join(map(coder.encode, rows(output)))
             over("encode", len(answer))
         return answer
 

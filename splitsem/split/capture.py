@@ -1,20 +1,24 @@
-"""capture: a model as a clean graph of operations, with one input, one output tensor, any batch size and no guards."""
+"""capture: a model as a clean graph of operations, without guards, for any batch size where the model allows it."""
 
 import logging
 import warnings
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from types import SimpleNamespace
+from typing import Any
 
 import sympy
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim
+from torch.fx.graph import _PyTreeInfo
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import flop_registry
 
 from splitsem.errors import ConfigError
-from splitsem.network import check_input, main_tensor
+from splitsem.split.example import Example
 from splitsem.split.nested import contexts_as_marks, lay_open
-from splitsem.split.refusal import refusal, without_dumps
+from splitsem.split.refusal import refusal, refused_run, why_fixed, without_dumps
+from splitsem.split.untouched import untouched
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +29,12 @@ class Batch:
     """The batch size of an exported graph, and every other size as a function of it.
 
     Args:
-        symbol: the sympy symbol that stands for the batch size in the graph's shapes.
+        symbols: the sympy symbols that stand for the batch size in the graph's shapes; none where that is fixed.
     """
 
-    def __init__(self, symbol: sympy.Symbol) -> None:
-        self.symbol = symbol
+    def __init__(self, symbols: Sequence[sympy.Symbol]) -> None:
+        self.symbol = symbols[0] if symbols else sympy.Symbol("batch")
+        self._others = dict.fromkeys(symbols[1:], self.symbol)
         self._affine: dict[sympy.Expr, Affine | None] = {}
 
     def affine(self, size: int | torch.SymInt) -> Affine | None:
@@ -42,6 +47,7 @@ class Batch:
         return self._affine[expr]
 
     def _solve(self, expr: sympy.Expr) -> Affine | None:
+        expr = expr.subs(self._others)
         if expr.is_Integer:
             return 0, int(expr)
         if expr == self.symbol:
@@ -59,18 +65,13 @@ class Batch:
         line = self.affine(size)
         if line is not None:
             return line[0] * batch + line[1]
-        value = size.node.expr.subs(self.symbol, batch)  # type: ignore[union-attr]
+        value = size.node.expr.subs(self._others).subs(self.symbol, batch)  # type: ignore[union-attr]
         return int(value) if value.is_Integer else None
 
     def shape(self, value: Tensor, batch: int = 1) -> tuple[int, ...] | None:
         """The shape of a traced tensor at this batch size; None when it depends on the data."""
         sizes = [self.size(size, batch) for size in value.shape]
         return None if None in sizes else tuple(sizes)  # type: ignore[arg-type]
-
-    def varies(self, value: object) -> bool:
-        """Whether a traced value (an integer or a tensor's shape) changes with the batch size."""
-        sizes = value.shape if isinstance(value, Tensor) else (value,)
-        return any(isinstance(s, torch.SymInt) and self.affine(s) != (0, self.size(s)) for s in sizes)
 
 
 def storage_roots(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
@@ -179,49 +180,56 @@ def op_name(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target))
 
 
-def home_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """The placement and floating-point type of the model's weights; CPU and float32 for a model without weights."""
-    weights = [*model.parameters(), *model.buffers()]
-    device = weights[0].device if weights else torch.device("cpu")
-    dtype = next((w.dtype for w in weights if w.is_floating_point()), torch.float32)
-    return device, dtype
+@dataclass(frozen=True)
+class Captured:
+    """A model as a graph.
+
+    Attributes:
+        module: holds the graph; the weights are the model's own tensors.
+        takes: how the inputs become the graph's placeholders; None for one tensor, by position.
+        returns: the structure of the output, whose leaves are the graph's results; None for a tensor.
+        is_batch_free: whether the graph is right for any batch size; else for the example's only.
+        sample: the model's output for one sample, or for the example's fixed batch.
+    """
+
+    module: fx.GraphModule
+    takes: _PyTreeInfo | None
+    returns: pytree.TreeSpec | None
+    is_batch_free: bool
+    sample: Any
 
 
-def capture(model: nn.Module, input_shape: tuple[int, ...], training: bool = False) -> fx.GraphModule:
-    """Export ``model`` and tidy its graph up; the weights are the model's own tensors. The model is left in eval mode.
+def capture(model: nn.Module, example: Example, training: bool = False) -> Captured:
+    """Export ``model`` and tidy its graph up. The model is left in eval mode, and otherwise as it was.
 
     A model with ``nn.MultiheadAttention`` switches torch's fused attention path off for the process
     (``torch.backends.mha``), so that the whole model and its halves stay equal bit for bit.
 
     Args:
-        model: takes one floating-point tensor ``(batch, *input_shape)``; returns one tensor, or a structure with one
-            main tensor (see ``network.main_tensor``).
-        input_shape: shape of one sample, without the batch.
+        model: takes and returns any structures of tensors.
+        example: its inputs.
         training: capture what the model computes in train mode: batch statistics (running ones are updated), dropout.
 
     Raises:
-        ConfigError: the model cannot be exported, fixes its batch size, or returns several tensors.
+        ConfigError: the model cannot run on the example, cannot be exported, or computes nothing.
     """
     name = type(model).__name__
-    check_input(model, name)
-    model.train(training)
     if any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
         # its fused kernel runs only in the whole model and without gradients, and rounds differently from the graph
         torch.backends.mha.set_fastpath_enabled(False)
-    device, dtype = home_of(model)
-    example = torch.rand(_EXAMPLE_BATCH, *input_shape, device=device, dtype=dtype)
-    try:
-        graph_module = _exported(model, example, name)
-    except ConfigError:
-        raise
-    except Exception as exc:  # a model may raise anything, and export whatever its parts raise
-        raise ConfigError(refusal(exc, model, input_shape)) from exc
-    finally:
-        model.eval()
-    lay_open(graph_module, name)
-    graph = graph_module.graph
+    model.eval()
+    with untouched(model):
+        sample = _run(model, example)
+        model.train(training)
+        try:
+            module, is_batch_free = _export(model, example)
+        finally:
+            model.eval()
+    info = module.graph._codegen.pytree_info  # type: ignore[attr-defined]
+    lay_open(module, name)
+    graph = module.graph
     end = graph.output_node()
-    end.args = tuple(pytree.tree_leaves(end.args[0]))
+    end.args = (tuple(pytree.tree_leaves(end.args[0])),)
     _drop_checks(graph)
     _drop_idle(graph)
     make_functional(graph)
@@ -234,7 +242,73 @@ def capture(model: nn.Module, input_shape: tuple[int, ...], training: bool = Fal
             "%s: the work of %s is not known and counts as one operation an element; tell it by "
             "torch.utils.flop_counter.register_flop_formula", name, ", ".join(unknown)
         )  # fmt: skip
-    return graph_module
+    takes = None if example.is_one_tensor else _PyTreeInfo(info.orig_args, info.in_spec, None)
+    returns = None if isinstance(sample, Tensor) else info.out_spec
+    return Captured(module, takes, returns, is_batch_free, sample)
+
+
+def _run(model: nn.Module, example: Example) -> Any:
+    """The model's output for one sample; for the example as it is where one sample is too few.
+
+    What the model keeps for inputs of these sizes, it keeps now, whatever it ran before: its graph is always the same.
+    """
+    first, why = example.with_batch(1), None
+    for inputs in (first, example) if example.batch > 1 else (first,):
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                sample = model(*inputs.args, **inputs.named)
+            _register(sample)
+            return sample
+        except ConfigError:
+            raise
+        except Exception as exc:  # noqa: BLE001 (a model may raise anything)
+            why = why or exc
+    assert why is not None
+    raise ConfigError(refused_run(why, model, first.sizes)) from why
+
+
+def _register(tree: object) -> None:
+    """Tell torch the dataclasses and namespaces that a model returns, so that an export can take them apart."""
+    if is_dataclass(tree) and not isinstance(tree, type) and type(tree) not in pytree.SUPPORTED_NODES:
+        torch.export.register_dataclass(type(tree))
+    elif isinstance(tree, SimpleNamespace) and SimpleNamespace not in pytree.SUPPORTED_NODES:
+        pytree.register_pytree_node(
+            SimpleNamespace,
+            lambda space: (list(vars(space).values()), list(vars(space))),
+            lambda values, names: SimpleNamespace(**dict(zip(names, values, strict=True))),
+            serialized_type_name="types.SimpleNamespace",
+        )
+    for part in pytree.tree_leaves(tree, is_leaf=lambda node: node is not tree):
+        if part is not tree:
+            _register(part)
+
+
+def _export(model: nn.Module, example: Example) -> tuple[fx.GraphModule, bool]:
+    """The exported graph, and whether its batch size is free; else it is that of the example."""
+    several = example.with_batch(_EXAMPLE_BATCH)
+    free: Any = several.free_batch(model.forward)
+    try:
+        return _exported(model, several, free), True
+    except Exception as exc:  # noqa: BLE001 (a model may raise anything, and export whatever its parts raise)
+        try:
+            fixed = _exported(model, example, None)
+        except Exception:  # noqa: BLE001 (what is wrong with any batch size is told)
+            raise ConfigError(refusal(exc, model, example.sizes)) from exc
+        log.warning(
+            "%s: its cuts take %s at a time, since %s", type(model).__name__,
+            "one sample" if example.batch == 1 else f"{example.batch} samples", why_fixed(exc),
+        )  # fmt: skip
+        return fixed, False
+
+
+def _exported(model: nn.Module, example: Example, free: Any) -> fx.GraphModule:
+    with warnings.catch_warnings(), torch.enable_grad(), contexts_as_marks(), without_dumps():
+        # nn.LSTM and nn.GRU re-assign their own weights while they are traced, and leave them as they were
+        warnings.filterwarnings("ignore", message="The tensor attributes? .*assigned during export")
+        program = torch.export.export(model, example.args, dict(example.named), strict=False, dynamic_shapes=free)
+        module = program.module()
+    assert isinstance(module, fx.GraphModule)
+    return module
 
 
 def _is_unknown_work(node: fx.Node) -> bool:
@@ -242,20 +316,6 @@ def _is_unknown_work(node: fx.Node) -> bool:
     if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace in _TORCHS_OWN:
         return False
     return node.target.overloadpacket not in flop_registry
-
-
-def _exported(model: nn.Module, example: Tensor, name: str) -> fx.GraphModule:
-    hook = model.register_forward_hook(lambda _, args, output: main_tensor(output, model, name))
-    try:
-        with warnings.catch_warnings(), torch.enable_grad(), contexts_as_marks(), without_dumps():
-            # nn.LSTM and nn.GRU re-assign their own weights while they are traced, and leave them as they were
-            warnings.filterwarnings("ignore", message="The tensor attributes? .*assigned during export")
-            program = torch.export.export(model, (example,), strict=False, dynamic_shapes=({0: Dim.DYNAMIC},))
-            graph_module = program.module()
-    finally:
-        hook.remove()
-    assert isinstance(graph_module, fx.GraphModule)
-    return graph_module
 
 
 def _drop_checks(graph: fx.Graph) -> None:

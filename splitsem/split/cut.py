@@ -3,9 +3,13 @@
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
+from torch.utils import _pytree as pytree
 
 from splitsem.errors import ConfigError
 from splitsem.split.flow import Flow
@@ -16,48 +20,89 @@ from splitsem.split.point import SplitPoint
 
 @dataclass(frozen=True)
 class Cut:
-    """A model in two parts: ``tail(*head(x))`` is ``model(x)``, bit for bit.
+    """A model in two parts: ``tail(*head(*inputs))`` is ``model(*inputs)``, bit for bit.
 
     The weights are the model's own tensors under the model's own names, so training a half trains the model. Both
     halves compute as in eval mode, whatever their training flag says.
 
     Attributes:
         point: where the model is cut.
-        head: takes ``x``, returns a tuple of the crossing tensors.
-        tail: takes the crossing tensors, returns the model's output.
-        example: an input for one sample (batch 1), from which the halves' examples are made.
+        head: takes what the model takes, returns a tuple of the crossing tensors.
+        network_tail: takes the crossing tensors, returns what the captured network returns.
+        postprocess: what follows on the server and is not captured, see ``network.HasPostprocess``; None: nothing.
+        example: inputs for one sample (batch 1), in the order of the head's arguments.
         fingerprint: identifies the model; see ``SplitGraph.fingerprint``.
+        device: where the halves are.
     """
 
     point: SplitPoint
     head: nn.Module
-    tail: nn.Module
-    example: Tensor
+    network_tail: nn.Module
+    postprocess: nn.Module | None
+    example: tuple[Any, ...]
     fingerprint: str
+    device: torch.device
+
+    @cached_property
+    def tail(self) -> nn.Module:
+        """Takes the crossing tensors, returns the model's output: the network's tail, and the postprocess behind it."""
+        return self.network_tail if self.postprocess is None else Followed(self.network_tail, self.postprocess)
 
     def with_tail(self, tail: nn.Module | None) -> "Cut":
-        """This cut with other weights behind it: a tail that was tuned with a codec; None keeps its own tail.
+        """This cut with another ``network_tail``, e.g. one that was tuned with a codec; None keeps its own tail.
 
         Raises:
             ConfigError: the tail does not compute what the network does behind this point.
         """
-        if tail is None or tail is self.tail:
+        if tail is None or tail is self.network_tail:
             return self
-        if _program(tail) != _program(self.tail):
+        if _program(tail) != _program(self.network_tail):
             raise ConfigError(
                 f"the codec brings a tail that was tuned for another cut than {self.point.name}: "
                 "give both ends the split.point that the codec was trained for"
             )
-        return replace(self, tail=tail)
+        return replace(self, network_tail=tail)
 
     def halves(self) -> tuple[Half, Half]:
         """Both sides as a machine sees them, with inputs of real shapes for one sample."""
         with torch.no_grad():
-            z = self.head(self.example)
+            z = self.head(*self.example)
         return (
-            Half("head", self.point.name, self.head, (self.example,), self.point.head_ops, self.fingerprint),
+            Half("head", self.point.name, self.head, self.example, self.point.head_ops, self.fingerprint),
             Half("tail", self.point.name, self.tail, z, self.point.tail_ops, self.fingerprint),
         )
+
+
+class Followed(nn.Module):
+    """``second(first(…))``: a part of the network, and what follows it as it is."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """What the second makes of what the first returns."""
+        return self.second(self.first(*inputs, **named))
+
+
+class Spread(nn.Module):
+    """Gives a tuple of tensors to a tail."""
+
+    def __init__(self, tail: nn.Module) -> None:
+        super().__init__()
+        self.tail = tail
+
+    def forward(self, z: tuple[Tensor, ...]) -> Any:
+        """What the tail makes of the tensors."""
+        return self.tail(*z)
+
+
+class InTuple(nn.Module):
+    """Puts a tensor into a tuple, the form of what crosses."""
+
+    def forward(self, tensor: Tensor) -> tuple[Tensor]:
+        """The tensor in a tuple."""
+        return (tensor,)
 
 
 def _program(half: nn.Module) -> str | None:
@@ -68,11 +113,14 @@ def _program(half: nn.Module) -> str | None:
 def build_head(flow: Flow, k: int) -> nn.Module:
     """The network up to ``flow.data[k]``; returns the crossing tensors as a tuple."""
     side = _Side(flow)
-    x = flow.data[0]
-    side.made[x] = side.graph.placeholder("x")
-    side.batch_source = (x, 0, 1, 0)
-    for node in flow.data[1 : k + 1]:
+    takes = flow.captured.takes
+    for node in flow.inputs:
+        side.made[node] = side.graph.placeholder("x" if takes is None else node.name)
+    side.batch_source = flow.batch_source(flow.inputs)
+    for node in flow.data[flow.first + 1 : k + 1]:
         side.make(node)
+    if takes is not None:
+        side.graph.set_codegen(_PyTreeCodeGen(takes))
     return side.finish(tuple(side.made[node] for node in flow.live[k]), "Head")
 
 
@@ -84,7 +132,7 @@ def build_tail(flow: Flow, k: int, layers: Sequence[fx.Node] | None = None) -> n
     side = _Side(flow)
     for i, node in enumerate(flow.live[k]):
         side.made[node] = side.graph.placeholder(f"z{i}")
-    side.batch_source = flow.batch_source(k)
+    side.batch_source = flow.batch_source(flow.live[k])
     for node in flow.live[k]:
         side.restore_layout(node)
         if flow.training and context_of(node).no_grad:
@@ -93,9 +141,17 @@ def build_tail(flow: Flow, k: int, layers: Sequence[fx.Node] | None = None) -> n
             side.made[node] = side.graph.call_function(torch.ops.aten.clone.default, (side.made[node],))
     for node in flow.data[k + 1 :]:
         side.make(node)
-    if layers is None:
-        return side.finish(side.made[flow.result], "Tail")
-    return side.finish((side.made[flow.result], *(side.made[node] for node in layers)), "TailWithLayers")
+    results = [side.make(leaf) if isinstance(leaf, fx.Node) else leaf for leaf in flow.results]
+    returns = flow.captured.returns
+    if layers is not None:
+        returns = pytree.tree_structure((flow.captured.sample, *(0 for _ in layers)))
+        results += [side.made[node] for node in layers]
+    if returns is None:
+        return side.finish(results[0], "Tail")
+    num_inputs = len(flow.live[k])
+    takes = pytree.tree_structure([0] * num_inputs)
+    side.graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo([f"z{i}" for i in range(num_inputs)], takes, returns)))
+    return side.finish(tuple(results), "Tail" if layers is None else "TailWithLayers")
 
 
 class _Side:
@@ -104,17 +160,17 @@ class _Side:
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
         self.graph = fx.Graph()
-        self.made: dict[fx.Node, fx.Node] = {}
+        self.made: dict[fx.Node, Any] = {}  # a node, or a size that is the same for any batch
         self._settled: dict[fx.Node, fx.Node] = {}
         self.batch_source: tuple[fx.Node, int, int, int] | None = None
         self._batch: fx.Node | None = None
 
-    def make(self, node: fx.Node) -> fx.Node:
+    def make(self, node: fx.Node) -> Any:
         """The copy of ``node`` in this half, made on first use."""
         if node in self.made:
             return self.made[node]
-        line = self.flow.made_from(node) is None and self.flow.batch.affine(node.meta["val"])
-        if line:
+        line = self.flow.batch.affine(node.meta["val"]) if self.flow.made_from(node) is None else None
+        if line is not None:
             copy = self._size(*line)
         else:
             inputs = {n: self._given(n, node) for n in node.all_input_nodes}
@@ -125,7 +181,7 @@ class _Side:
         self.made[node] = copy
         return copy
 
-    def _given(self, node: fx.Node, user: fx.Node) -> fx.Node:
+    def _given(self, node: fx.Node, user: fx.Node) -> Any:
         """What ``user`` gets for its input ``node``.
 
         Where the model switched gradients off, weights do not learn. In train mode no gradient passes there either; in
@@ -139,9 +195,11 @@ class _Side:
             self._settled[node] = self.graph.call_function(settled, (made,))
         return self._settled[node]
 
-    def _size(self, a: int, b: int) -> fx.Node:
+    def _size(self, a: int, b: int) -> fx.Node | int:
         """``a·batch + b``."""
         call = self.graph.call_function
+        if a == 0:
+            return b
         if self._batch is None:
             self._batch = self._read_batch()
         size = self._batch if a == 1 else call(operator.mul, (self._batch, a))
@@ -170,7 +228,7 @@ class _Side:
         z = call(torch.ops.aten.contiguous.default, (z,))
         self.made[node] = call(torch.ops.aten.permute.default, (z, [order.index(dim) for dim in range(len(order))]))
 
-    def finish(self, result: fx.Node | tuple[fx.Node, ...], name: str) -> fx.GraphModule:
+    def finish(self, result: Any, name: str) -> fx.GraphModule:
         """Close the graph, drop what it does not use, and bind the model's weights to it."""
         self.graph.output(result)
         half = fx.GraphModule(self.flow.module, self.graph, class_name=name)

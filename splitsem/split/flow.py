@@ -1,11 +1,13 @@
 """Flow: what is alive after each node of a graph, which weights each side needs, and where no cut is possible."""
 
+from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from splitsem.split.capture import Batch, op_name, storage_roots, written
+from splitsem.split.capture import Batch, Captured, op_name, storage_roots, written
 from splitsem.split.half import OpCost, op_cost
 from splitsem.split.nested import attribute
 
@@ -18,29 +20,34 @@ class Flow:
     never cross, each side makes those it uses for itself (the batch size is read off a crossing tensor).
 
     Args:
-        graph_module: a captured model; see ``capture``.
+        captured: a model; see ``capture``.
         training: whether it was captured in train mode, for halves that learn as the model does.
 
     Attributes:
-        data: the data nodes in order; the first is the input.
+        inputs: what the head takes, tensors or not, in order.
+        data: the data nodes in order; the first ones are the input's tensors.
+        first: the cut after the last of the input's tensors.
         live: for each cut, the nodes whose values cross, in the order in which they are made.
         refused: for each cut, why it cannot be offered; None where it can.
-        result: the node that is the model's output.
+        results: the leaves of the model's output: nodes, or what is no tensor.
         ops: the cost of every operation that computes anything, in order.
         op_ends: for each cut, how many of ``ops`` belong to the head.
     """
 
-    def __init__(self, graph_module: fx.GraphModule, training: bool = False) -> None:
-        self.module, self.training = graph_module, training
-        nodes = list(graph_module.graph.nodes)
-        self._roots = storage_roots(graph_module.graph)
+    def __init__(self, captured: Captured, training: bool = False) -> None:
+        self.captured, self.module, self.training = captured, captured.module, training
+        nodes = list(self.module.graph.nodes)
+        self._roots = storage_roots(self.module.graph)
         writes = [(node, self._roots[target]) for node in nodes for target in written(node)]
-        placeholder = next(node for node in nodes if node.op == "placeholder")
-        self.batch = Batch(placeholder.meta["val"].shape[0].node.expr)
-        self.result: fx.Node = graph_module.graph.output_node().args[0]  # type: ignore[assignment]
+        self.inputs = [node for node in nodes if node.op == "placeholder"]
+        tensors = [node for node in self.inputs if isinstance(node.meta["val"], Tensor)]
+        sizes = [size for node in tensors for size in node.meta["val"].shape[:1] if isinstance(size, torch.SymInt)]
+        self.batch = Batch([size.node.expr for size in sizes])
+        self.results: tuple[Any, ...] = self.module.graph.output_node().args[0]  # type: ignore[assignment]
 
         self.free = self._free_nodes(nodes, {root for _, root in writes})
-        self.data = [n for n in nodes if n.op in ("placeholder", "call_function") and n not in self.free]
+        made = [n for n in nodes if n.op == "call_function" and n not in self.free]
+        self.data, self.first = [*tensors, *made], len(tensors) - 1
         self.at = {node: k for k, node in enumerate(self.data)}
         self._writes = [(self.at[node], root) for node, root in writes]
         self._spans = self._free_spans(nodes)
@@ -93,18 +100,20 @@ class Flow:
         return node in self.free and isinstance(node.meta.get("val"), Tensor)
 
     def _varies(self, node: fx.Node) -> bool:
+        """Whether a half reads the batch size to make this free node; what is made from such nodes is counted there."""
         value = node.meta.get("val")
-        return isinstance(value, torch.SymInt) and self.batch.varies(value)
+        line = self.batch.affine(value) if isinstance(value, torch.SymInt) else None
+        return line is not None and line[0] != 0
 
     def _live_sets(self) -> list[tuple[fx.Node, ...]]:
         """One pass: a value is alive from where it is made to its last use."""
-        end = len(self.data)
+        end, results = len(self.data), {node for node in self.results if isinstance(node, fx.Node)}
         dying: list[list[fx.Node]] = [[] for _ in range(end + 1)]
         alive: dict[fx.Node, None] = {}
         live = []
         for k, node in enumerate(self.data):
             last = max((self.at[user] for user in node.users if user in self.at), default=k)
-            if node is self.result:
+            if node in results:
                 last = end
             if last > k:
                 alive[node] = None
@@ -123,17 +132,18 @@ class Flow:
                 return "a number that depends on the data crosses"
             if self.batch.shape(value) is None:
                 return "a tensor whose size depends on the data crosses"
-        if k < self._needs_batch_until and self.batch_source(k) is None:
+        if k < self._needs_batch_until and self.batch_source(self.live[k]) is None:
             return "the tail needs the batch size and no crossing tensor tells it"
         roots = [self._roots[node] for node in self.live[k]]
         if any(at > k and roots.count(root) > 1 for at, root in self._writes):
             return "tensors that share memory cross and one is written to afterwards"
         return None
 
-    def batch_source(self, k: int) -> tuple[fx.Node, int, int, int] | None:
-        """A crossing tensor, its dimension, and (a, b): that dimension is ``a·batch + b``."""
-        for node in self.live[k]:
-            for dim, size in enumerate(node.meta["val"].shape):
+    def batch_source(self, nodes: Sequence[fx.Node]) -> tuple[fx.Node, int, int, int] | None:
+        """One of these tensors, its dimension, and (a, b): that dimension is ``a·batch + b``; None: none tells it."""
+        for node in nodes:
+            value = node.meta["val"]
+            for dim, size in enumerate(value.shape if isinstance(value, Tensor) else ()):
                 line = self.batch.affine(size)
                 if line is not None and line[0] > 0:
                     return node, dim, *line

@@ -4,15 +4,15 @@ import difflib
 import hashlib
 from itertools import accumulate
 from math import prod
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, fx, nn
 
 from splitsem.errors import ConfigError, SplitPointError
-from splitsem.network import without_wrappers
-from splitsem.split.capture import capture, home_of
-from splitsem.split.cut import Cut, build_head, build_tail
+from splitsem.network import HasPostprocess, without_wrappers
+from splitsem.split.capture import capture
+from splitsem.split.cut import Cut, Followed, InTuple, Spread, build_head, build_tail
+from splitsem.split.example import Example, home_of
 from splitsem.split.flow import Flow
 from splitsem.split.nested import context_of
 from splitsem.split.point import (
@@ -25,6 +25,7 @@ from splitsem.split.point import (
     node_names,
     unit_cuts,
 )
+from splitsem.split.postprocess import Postprocess
 
 Granularity = Literal["layer", "op"]
 
@@ -32,51 +33,63 @@ Granularity = Literal["layer", "op"]
 class SplitGraph:
     """The split points of a model, and its head and tail at each of them.
 
-    The model is put in eval mode and stays there; move it to its placement first. Its weights are shared with every
-    head and tail, never copied: training a head or a tail trains the model.
+    The model is put in eval mode and stays there, and is otherwise left as it was; move it to its placement first. Its
+    weights are shared with every head and tail, never copied: training a head or a tail trains the model.
 
     Args:
-        model: takes one tensor ``(batch, *input_shape)``; returns one tensor, or a structure with one main tensor (see
-            ``network.main_tensor``). Of DataParallel and torch.compile, the model inside is cut.
-        input_shape: shape of one sample, without the batch.
+        model: takes and returns any structures of tensors. Of DataParallel and torch.compile, the model inside is cut;
+            of a ``network.HasPostprocess``, its ``network``: the postprocess runs where the network ends.
+        example: inputs by position: tensors with the batch in dimension 0, and structures of them; or one tuple of
+            sizes, which stands for one floating-point tensor of this shape, without the batch.
         granularity: ``"layer"`` offers a point for each layer (``point.layer_cuts``), or for each unit where the model
             names its units (``unit_names``); ``"op"`` offers a point after every operation.
         training: whether the halves compute as in train mode (see ``trainable``); the model itself stays in eval mode.
+        named: inputs by name.
 
     Attributes:
         points: the offered points; the first is ``input`` (all on the server), the last ``output`` (all on the edge).
         operations: the names of all operations in order, offered or not.
         refused: operations after which no cut is possible, with the reason.
+        sample: the model's output for one sample, from a trial; tells its structure.
+        is_batch_free: whether the halves take any batch size; else that of the example only.
         fingerprint: identifies the graph and its weights' names, shapes and types, not their values.
 
     Raises:
-        ConfigError: the model cannot be captured, fixes its batch size or returns several tensors.
+        ConfigError: the model cannot run on the example, or cannot be captured.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        input_shape: tuple[int, ...],
+        *example: Any,
         granularity: Granularity = "layer",
         training: bool = False,
+        **named: Any,
     ) -> None:
         if granularity not in get_args(Granularity):
             raise ValueError(f"granularity must be 'layer' or 'op', got {granularity!r}")
-        shape = tuple(int(size) for size in input_shape)
-        if not shape or min(shape) < 1:
-            raise ValueError(f"input_shape must be one or more sizes of at least 1, got {input_shape}")
         model = without_wrappers(model)
-        self._flow = Flow(capture(model, shape, training), training)
+        inputs = Example.of(model, example, named)
+        postprocess = model.postprocess if isinstance(model, HasPostprocess) and not training else None
+        network = model.network if isinstance(model, HasPostprocess) else model
+        model.eval()
+        captured = capture(network, inputs, training)
+        self._flow = Flow(captured, training)
         if why := self._flow.refused[-1]:
             raise ConfigError(f"{type(model).__name__} cannot be split: at its output, {why}")
-        device, dtype = home_of(model)
-        self._example = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+        one = inputs.with_batch(1) if captured.is_batch_free else inputs
+        self._example = one.in_order(captured.takes)
+        self.is_batch_free, self.device = captured.is_batch_free, home_of(network)[0]
+        self._postprocess = None if postprocess is None else Postprocess(postprocess, captured.sample)
+        self.sample = captured.sample if self._postprocess is None else self._postprocess.sample
         self._names = node_names(self._flow.data)
-        self._names[0], self._names[-1] = "input", "output"
-        self.operations = tuple(self._names[1:])
+        self._names[self._flow.first] = "input"
+        if postprocess is None:
+            self._names[-1] = "output"
+        self.operations = tuple(self._names[self._flow.first + 1 :])
         self.refused = {name: why for name, why in zip(self._names, self._flow.refused, strict=True) if why}
-        self.fingerprint = _fingerprint(self._flow)
-        self._cuts = self._chosen(granularity, model.unit_names if isinstance(model, HasUnits) else None)
+        self.fingerprint = _fingerprint(self._flow, postprocess)
+        self._cuts = self._chosen(granularity, network.unit_names if isinstance(network, HasUnits) else None)
         self.points = self._points()
 
     def point(self, point: str | int) -> SplitPoint:
@@ -100,14 +113,25 @@ class SplitGraph:
     def cut(self, point: SplitPoint | str | int) -> Cut:
         """The model's head and tail at a point. Each call builds new halves; the weights stay shared."""
         chosen = self.point(point.name if isinstance(point, SplitPoint) else point)
-        k = self._cuts[chosen.index].k
-        return Cut(chosen, build_head(self._flow, k), build_tail(self._flow, k), self._example, self.fingerprint)
+        k, postprocess = self._cuts[chosen.index].k, self._postprocess and self._postprocess.module
+        facts = self._example, self.fingerprint, self.device
+        if k == len(self._flow.data):  # behind the postprocess
+            assert postprocess is not None
+            whole = Followed(
+                Followed(build_head(self._flow, k - 1), Spread(build_tail(self._flow, k - 1))), postprocess
+            )
+            return Cut(chosen, Followed(whole, InTuple()), nn.Identity(), None, *facts)
+        return Cut(chosen, build_head(self._flow, k), build_tail(self._flow, k), postprocess, *facts)
 
     def tail_with_layers(self, point: SplitPoint | str | int) -> nn.Module:
-        """The tail at a point, returning ``(output, *layers)``: also what crosses at each later single-tensor point."""
+        """The network's tail at a point, returning ``(output, *layers)``.
+
+        The layers are what crosses at each later point with one floating-point tensor.
+        """
         chosen = self.point(point.name if isinstance(point, SplitPoint) else point)
-        later = [cut.k for cut in self._cuts[chosen.index + 1 : -1] if len(self._flow.live[cut.k]) == 1]
-        layers = [node for k in later for node in self._flow.live[k] if node.meta["val"].is_floating_point()]
+        later = [cut.k for cut in self._cuts[chosen.index + 1 :] if cut.k < len(self._flow.data) - 1]
+        single = [self._flow.live[k][0] for k in later if len(self._flow.live[k]) == 1]
+        layers = [node for node in single if node.meta["val"].is_floating_point()]
         return build_tail(self._flow, self._cuts[chosen.index].k, layers)
 
     def _chosen(self, granularity: Granularity, units: tuple[str, ...] | None) -> list[Candidate]:
@@ -122,34 +146,58 @@ class SplitGraph:
                 is_batched=all(_is_batched(made, flow) for made in flow.live[k]),
                 ends_module=bool(ending[k]),
             )
-            for k in range(len(flow.data))
+            for k in range(flow.first, len(flow.data))
             if flow.refused[k] is None
         ]
-        if granularity == "op":
-            return candidates
-        if units is not None:
-            return unit_cuts(self._names, candidates, units)
-        return layer_cuts(flow.data, candidates, flops[-1])
+        if granularity == "layer" and units is not None:
+            candidates = unit_cuts(self._names[flow.first :], candidates, units)
+        elif granularity == "layer":
+            candidates = layer_cuts(flow.data, candidates, flops[-1])
+        end = self._postprocess
+        if end is not None:
+            candidates.append(Candidate(len(flow.data), end.raw_bytes, flops[-1] + end.cost.flops, True, True))
+        return candidates
 
     def _points(self) -> tuple[SplitPoint, ...]:
-        flow = self._flow
+        flow, end = self._flow, self._postprocess
         head_bytes, tail_bytes = flow.weight_bytes()
-        input_bytes = self._cuts[0].raw_bytes
+        ops, op_ends, names = flow.ops, list(flow.op_ends), list(self._names)
+        if end is not None:
+            ops = (*ops, end.cost)
+            op_ends.append(len(ops))
+            names.append("output")
+            tail_bytes = [*(held + end.weight_bytes for held in tail_bytes), 0]
+            head_bytes = [*head_bytes, head_bytes[-1] + end.weight_bytes]
         return tuple(
             SplitPoint(
-                name=self._names[cut.k],
+                name=names[cut.k],
                 index=index,
-                tensors=tuple(self._spec(node) for node in flow.live[cut.k]),
+                tensors=tuple(map(self._spec, flow.live[cut.k])) if cut.k < len(flow.live) else (end.tensor,),
                 raw_bytes=cut.raw_bytes,
-                head_ops=flow.ops[: flow.op_ends[cut.k]],
-                tail_ops=flow.ops[flow.op_ends[cut.k] :],
+                hook_bytes=hook_bytes,
+                head_ops=ops[: op_ends[cut.k]],
+                tail_ops=ops[op_ends[cut.k] :],
                 head_param_bytes=head_bytes[cut.k],
                 tail_param_bytes=tail_bytes[cut.k],
-                is_bottleneck=cut.raw_bytes < input_bytes,
+                is_bottleneck=cut.raw_bytes < self._cuts[0].raw_bytes,
                 is_batched=cut.is_batched,
             )
-            for index, cut in enumerate(self._cuts)
+            for index, (cut, hook_bytes) in enumerate(zip(self._cuts, self._hook_bytes(), strict=True))
         )
+
+    def _hook_bytes(self) -> list[int]:
+        """For each cut, what a splitter by hooks sends: also every skip tensor that was alive at an earlier cut.
+
+        Hooks see what modules return, not which of it is read again.
+        """
+        live = [set(self._flow.live[cut.k]) if cut.k < len(self._flow.data) else set() for cut in self._cuts]
+        skips: set[fx.Node] = set()
+        sizes = []
+        for cut, now, later in zip(self._cuts, live, [*live[1:], set()], strict=True):
+            dead = skips - now
+            sizes.append(cut.raw_bytes + (sum(map(self._raw_bytes, dead)) if cut is not self._cuts[-1] else 0))
+            skips |= {node for node in now & later if node.op != "placeholder"}
+        return sizes
 
     def _spec(self, node: fx.Node) -> TensorSpec:
         value: Tensor = node.meta["val"]
@@ -165,7 +213,7 @@ def _is_batched(node: fx.Node, flow: Flow) -> bool:
     return bool(shape) and flow.batch.affine(shape[0]) == (1, 0)
 
 
-def _fingerprint(flow: Flow) -> str:
+def _fingerprint(flow: Flow, postprocess: nn.Module | None) -> str:
     """SHA-256 over operations, their arguments and the weights' names, shapes and types; 16 hexadecimal digits."""
     digest = hashlib.sha256()
     number = {node: f"%{i}" for i, node in enumerate(flow.module.graph.nodes)}
@@ -177,4 +225,9 @@ def _fingerprint(flow: Flow) -> str:
         target = node.target if node.op != "placeholder" else ""
         under = context_of(node).autocast or ""
         digest.update(f"{node.op} {target} {args} {kwargs} {shape}{under}\n".encode())
+    if flow.captured.returns is not None:
+        digest.update(f"returns {flow.captured.returns}\n".encode())
+    if postprocess is not None:
+        weights = sorted((name, tuple(w.shape), str(w.dtype)) for name, w in postprocess.state_dict().items())
+        digest.update(f"postprocess {type(postprocess).__qualname__} {weights}\n".encode())
     return digest.hexdigest()[:16]

@@ -32,6 +32,7 @@ class SplitPoint:
         index: number (λ) of the point among the offered points, from 0 = ``input``.
         tensors: every tensor that crosses, in the order in which the head returns them.
         raw_bytes: float32 size of the crossing tensors for one sample (other dtypes at their own size).
+        hook_bytes: what a splitter by module hooks would send: also skip tensors that nothing reads any more.
         head_ops: cost of the head's operations for one sample.
         tail_ops: cost of the tail's operations for one sample.
         head_param_bytes: size of the parameters and buffers that only the head needs.
@@ -44,6 +45,7 @@ class SplitPoint:
     index: int
     tensors: tuple[TensorSpec, ...]
     raw_bytes: int
+    hook_bytes: int
     head_ops: tuple[OpCost, ...]
     tail_ops: tuple[OpCost, ...]
     head_param_bytes: int

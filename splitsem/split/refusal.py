@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from unittest.mock import patch
 
@@ -14,9 +14,26 @@ from splitsem.network import place_of, reason
 _LOUD = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor", "torch.export._trace")
 
 
-def refusal(exc: Exception, model: nn.Module, input_shape: Sequence[int]) -> str:
-    """What is wrong with a model that export refused, where, and what to do."""
+def refused_run(exc: BaseException, model: nn.Module, sizes: str) -> str:
+    """Why a model does not run on an example of these sizes, and where."""
+    return f"{type(model).__name__} cannot be split: it does not run on an input of {sizes}: {reason(exc)}"
+
+
+def why_fixed(exc: Exception) -> str:
+    """Why the batch size of a model is not free."""
+    if _fixes_batch(exc):
+        return "the network fixes its batch size (a number where x.shape[0] or -1 would do, or a loop over the samples)"
+    return f"torch.export leaves no batch size free: {reason(exc)}"
+
+
+def _fixes_batch(exc: Exception) -> bool:
     from torch._dynamo.exc import UserError  # a second, which only an export takes
+
+    return isinstance(exc, UserError) and "onstraints violated" in str(exc)
+
+
+def refusal(exc: Exception, model: nn.Module, sizes: str) -> str:
+    """What is wrong with a model that export refused on an example of these sizes, where, and what to do."""
     from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
     name, place = type(model).__name__, place_of(exc)
@@ -30,7 +47,7 @@ def refusal(exc: Exception, model: nn.Module, input_shape: Sequence[int]) -> str
             f"{name} cannot be split: it decides by values of its input{at}, so that it is no fixed graph; compute "
             "both ways and choose by torch.where, or use torch.cond"
         )
-    if isinstance(exc, UserError) and "onstraints violated" in str(exc):
+    if _fixes_batch(exc):
         return (
             f"{name} cannot be split: it fixes its batch size; write x.shape[0] or -1 where it writes a number, and no "
             "loop over the samples of a batch"
@@ -40,8 +57,7 @@ def refusal(exc: Exception, model: nn.Module, input_shape: Sequence[int]) -> str
             f"{name} cannot be split: torch.export cannot trace its branch or loop{at}; what it calls must return new "
             "tensors and change none, and batch normalisation in train mode changes its statistics"
         )
-    shape = ", ".join(map(str, ("batch", *input_shape)))
-    return f"{name} cannot be split: torch.export failed on an input of shape ({shape}): {reason(exc)}"
+    return f"{name} cannot be split: torch.export failed on an input of {sizes}: {reason(exc)}"
 
 
 @contextmanager

@@ -7,12 +7,14 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from splitsem.errors import PayloadError
+from splitsem.trees import by_path, filled, leaves, mapped, rows
 
 _ZLIB_LEVEL = 6
 _ZLIB_BYTES = 64
@@ -30,15 +32,15 @@ class AnswerCoder(ABC):
         """What the answer is, with what both ends must know of it, e.g. ``classes(1 of 10)``."""
 
     @abstractmethod
-    def encode(self, output: Tensor) -> bytes:
-        """The answer's bytes, from an output ``(1, *output_shape)`` on any device."""
+    def encode(self, output: Any) -> bytes:
+        """The answer's bytes, from the network's output for one sample, ``(1, *output_shape)``, on any device."""
 
     @abstractmethod
-    def decode(self, answer: bytes | memoryview) -> Tensor:
+    def decode(self, answer: bytes | memoryview) -> Any:
         """What the user is after, for one sample, on the CPU. Raises PayloadError for bytes that are no such answer."""
 
     @abstractmethod
-    def as_output(self, answer: Tensor) -> Tensor:
+    def as_output(self, answer: Any) -> Any:
         """An output ``(1, *output_shape)``, float32, of which ``encode`` makes this answer: what a metric takes."""
 
 
@@ -149,6 +151,53 @@ class Values(AnswerCoder):
     def as_output(self, answer: Tensor) -> Tensor:
         """See AnswerCoder."""
         return answer.unsqueeze(0)
+
+
+class AllTensors(AnswerCoder):
+    """All tensors of an output that is a structure, as they are, one after the other.
+
+    Args:
+        output: the network's output for one sample.
+    """
+
+    def __init__(self, output: Any) -> None:
+        self.like = mapped(lambda tensor: torch.empty_like(tensor, device="meta"), output)
+
+    @property
+    def name(self) -> str:
+        """See AnswerCoder."""
+        parts = [
+            f"{path}{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for path, t in by_path(self.like).items()
+        ]
+        return f"tensors({', '.join(parts)})"
+
+    def encode(self, output: Any) -> bytes:
+        """See AnswerCoder."""
+        return b"".join(
+            t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for t in leaves(output)
+        )
+
+    def decode(self, answer: bytes | memoryview) -> Any:
+        """The structure, of batch 1. Raises PayloadError."""
+        expected = sum(tensor.nbytes for tensor in leaves(self.like))
+        if len(answer) != expected:
+            raise PayloadError(f"expected {expected} bytes of tensors, got {len(answer)}")
+        content, at, tensors = torch.from_numpy(np.frombuffer(answer, np.uint8).copy()), 0, []
+        for like in leaves(self.like):
+            part = content[at : at + like.nbytes]
+            at += like.nbytes
+            tensors.append(torch.empty(0, dtype=like.dtype) if not like.nbytes else part.clone().view(like.dtype))
+            tensors[-1] = tensors[-1].reshape(like.shape)
+        return filled(self.like, tensors)
+
+    def as_output(self, answer: Any) -> Any:
+        """See AnswerCoder."""
+        return answer
+
+
+def raw_coder(output: Any) -> AnswerCoder:
+    """What carries all of an output: ``Values`` of a tensor, ``AllTensors`` of a structure."""
+    return Values(output.shape[1:]) if isinstance(output, Tensor) else AllTensors(rows(output)[0])
 
 
 def likeliest(output: Tensor) -> Tensor:

@@ -28,8 +28,10 @@ class Task(ABC):
     """What a network is for: data, loss and score.
 
     Attributes:
-        input_shape: shape of one sample, without the batch, e.g. ``(3, 64, 64)``.
-        output_shape: shape of the network's output for one sample, e.g. ``(10,)`` or ``(12, 64, 64)``.
+        input_shape: shape of one sample, without the batch, e.g. ``(3, 64, 64)``; empty where a sample is a structure of
+            tensors, see ``example``.
+        output_shape: shape of the network's output for one sample, e.g. ``(10,)`` or ``(12, 64, 64)``; empty where the
+            output is a structure of tensors, which loss, metrics and ``answer_coder`` then take.
         input_bytes: size of one sample as it would be sent without any network (uint8 pixels, or its file format).
         is_agreement: whether there are no labels, so that the unsplit network's own results are the targets: the score
             is then called agreement.
@@ -41,6 +43,17 @@ class Task(ABC):
     output_shape: tuple[int, ...]
     input_bytes: int
     is_image: ClassVar[bool] = False
+
+    def example(self) -> Any:
+        """One sample as a batch of one, of any values.
+
+        A task whose samples are structures overrides this: a network gets a mapping by name, a tuple by position.
+        """
+        return torch.rand(1, *self.input_shape, generator=torch.Generator().manual_seed(0))
+
+    def model_facts(self) -> dict[str, Any]:
+        """What a model's constructor is given, where it names it."""
+        return {"input_shape": tuple(self.input_shape), "output_shape": tuple(self.output_shape)}
 
     @abstractmethod
     def splits(self) -> Splits:

@@ -45,8 +45,8 @@ def fit_codec(
         ConfigError: a stage's batch is larger than the data.
     """
     cut = graph.cut(point)
-    device = cut.example.device
-    codec.adopt_tail(cut.tail)
+    device = cut.device
+    codec.adopt_tail(cut.network_tail)
     codec.to(device)
     lightning.seed_everything(seed, workers=True, verbose=False)
     splits = task.splits()

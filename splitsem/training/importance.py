@@ -29,7 +29,7 @@ def code_importance(
     with torch.no_grad():
         (z,) = cut.head(x)
         coded = codec.code(z, None)
-    y, tail = y.to(x.device), cut.with_tail(codec.tail).tail
+    y, tail = y.to(x.device), cut.with_tail(codec.tail).network_tail
 
     def task_loss(z_hat: Tensor) -> Tensor:
         output = tail(z_hat)

@@ -7,7 +7,7 @@ pays only for its own evaluation.
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -24,12 +24,14 @@ from splitsem.links.link import Link
 from splitsem.models.capabilities import Deployable, HyperWeighted
 from splitsem.pipeline import Answering
 from splitsem.placement import Placement
-from splitsem.split.graph import SplitGraph
+from splitsem.scoring import plain
+from splitsem.split.graph import Granularity, SplitGraph
 from splitsem.split.point import SplitPoint
-from splitsem.tasks.answer import Values
+from splitsem.tasks.answer import raw_coder
 from splitsem.tasks.task import Task
 from splitsem.training import kept_weights
 from splitsem.training.fingerprint import fingerprint
+from splitsem.trees import call, mapped
 from splitsem.workflows import own_model
 from splitsem.workflows.codec_options import build_codec, codec_option, is_for_one_cut
 
@@ -137,7 +139,7 @@ def untrained_graph(cfg: DictConfig) -> SplitGraph:
     with torch.random.fork_rng(devices=[]):  # the training that follows is as without this
         model = build_model(cfg.model, task)
     model = model.deployed() if isinstance(model, Deployable) else model
-    return SplitGraph(placement.place(model).eval(), task.input_shape, granularity=cfg.split.granularity)
+    return split_graph(placement.place(model).eval(), task, cfg.split.granularity)
 
 
 def fresh_network(cfg: DictConfig, suits: Callable[[SplitGraph], object] | None = None) -> Network:
@@ -188,7 +190,14 @@ def training_graph(network: Network) -> SplitGraph:
     """The same network captured in train mode, for a TrainableCut. Raises ConfigError unless it is in float32."""
     if network.placement.precision != "float32":
         raise ConfigError(f"split training needs device.precision=float32, got {network.placement.precision}")
-    return SplitGraph(network.model, network.task.input_shape, granularity="op", training=True)
+    return split_graph(network.model, network.task, "op", training=True)
+
+
+def split_graph(model: nn.Module, task: Task, granularity: Granularity, training: bool = False) -> SplitGraph:
+    """The graph of a model on the task's samples; see ``SplitGraph``."""
+    x = task.example()
+    args, named = ((), x) if isinstance(x, Mapping) else (x if isinstance(x, list | tuple) else (x,), {})
+    return SplitGraph(model, *args, granularity=granularity, training=training, **named)
 
 
 def _settings(cfg: DictConfig) -> str:
@@ -234,7 +243,9 @@ def _network(settings: str, is_deployed: bool = True, check: Callable[[], object
         key = f"{key}-{fingerprint(_deployment(cfg, model))}"
         model = model.deployed()
     device.place(model).eval()
-    graph = SplitGraph(model, task.input_shape, granularity=cfg["split.granularity"])
+    if task.is_agreement:
+        task.label_by(lambda x: mapped(plain, call(model, mapped(device.place_tensor, x))))
+    graph = split_graph(model, task, cfg["split.granularity"])
     return Network(task, model, graph, device, trained, f"{key}-{device.torch_device.type}-{device.precision}")
 
 
@@ -262,7 +273,7 @@ def _deployment(cfg: DictConfig, model: Deployable) -> dict[str, Any]:
 
 def build_model(cfg: DictConfig, task: Task) -> nn.Module:
     """The untrained model for the task; see ``own_model.make``."""
-    return own_model.make(cfg, task.input_shape, task.output_shape)
+    return own_model.make(cfg, task)
 
 
 def _train(
@@ -340,7 +351,7 @@ def answering(cfg: DictConfig, task: Task) -> Answering:
     """What becomes of the network's output. Raises ConfigError where the task does not say what its answer is."""
     if cfg.answer.at not in ("edge", "server"):
         raise ConfigError(f"answer.at is edge or server, got {cfg.answer.at}")
-    return Answering(Values(task.output_shape) if cfg.answer.raw else task.answer_coder(), cfg.answer.at)
+    return Answering(raw_coder(task.trial_outputs(1, 0)[1]) if cfg.answer.raw else task.answer_coder(), cfg.answer.at)
 
 
 def chosen_point(cfg: DictConfig, graph: SplitGraph, is_told: bool = True) -> SplitPoint:
@@ -373,4 +384,4 @@ def batches(
     """One split in batches on the device, or its first ``num_samples`` samples."""
     if num_samples is not None:
         samples = Subset(samples, range(min(num_samples, len(samples))))  # type: ignore[arg-type]
-    return ((placement.place_tensor(x), y) for x, y in DataLoader(samples, batch_size=batch_size))
+    return ((mapped(placement.place_tensor, x), y) for x, y in DataLoader(samples, batch_size=batch_size))

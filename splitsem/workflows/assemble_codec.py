@@ -78,7 +78,7 @@ def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple
         raise ConfigError(
             f"{type(made).__name__} says is_learned and is no LearnedCodec: subclass it, or leave is_learned"
         )
-    made.adopt_tail(network.graph.cut(point).tail)
+    made.adopt_tail(network.graph.cut(point).network_tail)
     made.to(network.placement.torch_device).eval()
     if made.weights:
         return made, kept_weights.load(made, Path(made.weights))

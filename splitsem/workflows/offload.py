@@ -25,7 +25,7 @@ from splitsem.remote.plan import Plan, weights_digest
 from splitsem.report.run_figures import run_breakdown
 from splitsem.scoring import Scored, score_samples
 from splitsem.split.cut import Cut
-from splitsem.tasks.answer import Values
+from splitsem.tasks.answer import AnswerCoder, raw_coder
 from splitsem.workflows import assemble, assemble_codec, evaluation, prediction, split, ssh_start
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.evaluation import Evaluation
@@ -63,7 +63,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     codec = assemble_codec.codec(cfg, network, cut.point)
     if cut.point.name == "output" and answering.at == "edge":
         return _stay(cfg, network, EdgeEnd(cut, codec, None))
-    ends = _ends(cut, codec, answering, Values(network.task.output_shape))
+    ends = _ends(cut, codec, answering, raw_coder(network.graph.sample))
     with ssh_start.server_for(cfg, transport, host, network) as started:
         result = _offload(cfg, network, transport, ends)
     if host is None and is_loopback(host_port(cfg.transport.target)[0]):
@@ -72,7 +72,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     return result._replace(metrics=result.metrics | started)
 
 
-def _ends(cut: Cut, codec: Codec, answering: Answering, raw: Values) -> _Ends:
+def _ends(cut: Cut, codec: Codec, answering: Answering, raw: AnswerCoder) -> _Ends:
     """What runs on the edge. Raises ConfigError where the server would need a result that only the edge has."""
     is_combined = type(codec).local_output is not Codec.local_output
     if answering.at == "server":
@@ -207,7 +207,7 @@ def _asked(cfg: DictConfig, network: Network, end: EdgeEnd, plan: Plan, remote: 
     )
 
 
-def _there(result: Tensor | None) -> Tensor:
+def _there(result: Any) -> Any:
     assert result is not None  # the plan asks for results
     return result
 

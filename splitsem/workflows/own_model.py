@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
@@ -17,13 +17,17 @@ from torch import nn
 from splitsem.errors import ConfigError, SplitSemError
 from splitsem.models.checkpoints import load_weights, read_weights
 from splitsem.models.image_front import check_output
-from splitsem.network import bare, reason, return_one_tensor
+from splitsem.network import HasPostprocess, bare, reason, return_one_tensor
+from splitsem.tasks.task import Task
+from splitsem.trees import joined
 
 log = logging.getLogger(__name__)
 
 
-def make(cfg: DictConfig, input_shape: Sequence[int], output_shape: Sequence[int]) -> nn.Module:
-    """The untrained model, in float32, returning one tensor; the shapes are given where its constructor names them.
+def make(cfg: DictConfig, task: Task) -> nn.Module:
+    """The untrained model, in float32; the task's ``model_facts`` are given where its constructor names them.
+
+    It returns one tensor, unless the task takes a structure, or something follows it that is not cut.
 
     A checkpoint named by ``weights`` is read by the constructor that names it, for any other one here.
 
@@ -34,9 +38,8 @@ def make(cfg: DictConfig, input_shape: Sequence[int], output_shape: Sequence[int
     if OmegaConf.is_missing(cfg, "_target_"):
         raise ConfigError("model=custom needs the class of your model: model._target_=my_module.Net")
     name = str(cfg["_target_"])
-    facts = {"input_shape": tuple(input_shape), "output_shape": tuple(output_shape)}
     parameters = _parameters(find(name))
-    named = {fact: value for fact, value in facts.items() if fact in parameters}
+    named = {fact: value for fact, value in task.model_facts().items() if fact in parameters}
     path = None if "weights" in parameters else cfg.get("weights")
     settings = cfg if "weights" in parameters else {key: cfg[key] for key in cfg if key != "weights"}
     try:
@@ -46,11 +49,12 @@ def make(cfg: DictConfig, input_shape: Sequence[int], output_shape: Sequence[int
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{name} makes a {type(model).__name__}; a model must be a torch.nn.Module")
     model = _in_float32(bare(model), name)
+    outputs = named.get("num_classes") or (task.output_shape[0] if task.output_shape else 0)
     if path is not None:
-        load_weights(model, read_weights(path), output_shape[0], path)
-    check_output(model, name, input_shape, output_shape)
-    draw = torch.Generator().manual_seed(0)
-    return_one_tensor(model, name, torch.rand(2, *input_shape, generator=draw))
+        load_weights(model, read_weights(path), int(outputs), path)
+    check_output(model, name, task.example(), task.output_shape)
+    if task.output_shape and not isinstance(model, HasPostprocess):
+        return_one_tensor(model, name, joined([task.example()] * 2))
     return model
 
 

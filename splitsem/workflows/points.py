@@ -7,15 +7,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from splitsem.report.tables import points_table, terminal
-from splitsem.split.graph import SplitGraph
-from splitsem.workflows.assemble import build_model
+from splitsem.workflows.assemble import build_model, split_graph
 from splitsem.workflows.result import Result
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Print the crossing tensors of every offered cut and what each side holds; write the table to ``points.csv``."""
     task = instantiate(cfg.task)
-    graph = SplitGraph(build_model(cfg.model, task), task.input_shape, granularity=cfg.split.granularity)
+    graph = split_graph(build_model(cfg.model, task), task, cfg.split.granularity)
     terminal().print(points_table(graph.points, task.input_bytes))
     rows = [
         {
@@ -24,6 +23,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
             "num_tensors": len(p.tensors),
             "shapes": " ".join("x".join(map(str, t.shape)) for t in p.tensors),
             "raw_bytes": p.raw_bytes,
+            "hook_bytes": p.hook_bytes,
             "head_flops": p.head_flops,
             "tail_flops": p.tail_flops,
             "head_param_bytes": p.head_param_bytes,

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from hydra.utils import instantiate
@@ -14,8 +14,10 @@ from splitsem.codecs.expected import Expected
 from splitsem.intervals import ci95
 from splitsem.links.link import Link
 from splitsem.pipeline import Answering, Frames, come_back, features, is_like, samples, stay
+from splitsem.scoring import plain
 from splitsem.split.cut import Cut
 from splitsem.tasks.task import Task
+from splitsem.trees import joined, mapped
 from splitsem.workflows.result import Metrics
 
 Row = dict[str, float | str | None]
@@ -25,8 +27,8 @@ class _Batch(NamedTuple):
     payloads: list[bytes]
     protected_bytes: list[int]
     local: list[Tensor | None]
-    y: Tensor
-    output: Tensor | None = None  # of a network that runs on the edge as a whole
+    y: Any
+    output: Any = None  # of a network that runs on the edge as a whole
 
 
 class Recording:
@@ -47,7 +49,7 @@ class Recording:
         self,
         cut: Cut,
         codec: Codec,
-        batches: Iterable[tuple[Tensor, Tensor]],
+        batches: Iterable[tuple[Any, Any]],
         answering: Answering | None = None,
     ) -> None:
         self.cut, self.codec, self.answering = cut, codec, answering
@@ -57,14 +59,14 @@ class Recording:
         for x, y in batches:
             made = features(cut, x)
             if self._stays:
-                self._batches.append(_Batch([], [], [], y, torch.cat([group.z[0] for group in made])))
+                self._batches.append(_Batch([], [], [], y, joined([cut.tail(*group.z) for group in made])))
                 continue
             z = [sample for group in made for sample in samples(group.z, group.num_samples, cut.point.is_batched)]
             payloads = [codec.payload(sample) for sample in z]
             protected_bytes = [codec.protected_bytes(payload) for payload in payloads]
             local = [codec.local_output(sample) for sample in z]
             self._batches.append(_Batch(payloads, protected_bytes, local, y))
-            self._device = x.device
+            self._device = cut.device
             self._like = tuple(torch.zeros_like(tensor, device="cpu") for tensor in z[0])
 
     @torch.inference_mode()
@@ -83,7 +85,7 @@ class Recording:
                 z_hat, is_lost = self._receive(batch, decoder, link, frames)
                 output = self._run(tail, z_hat)
                 output = come_back(self.codec, batch.local, is_lost, output, link, frames, self.answering)
-            metrics.update(output.float().cpu(), batch.y)
+            metrics.update(mapped(plain, output), batch.y)
         return {name: float(value) for name, value in metrics.compute().items()}, frames
 
     def _receive(self, batch: _Batch, decoder: Codec, link: Link, frames: Frames) -> tuple[list[Tensors], list[bool]]:
@@ -108,9 +110,9 @@ class Recording:
         frames.num_lost += sum(is_lost)
         return z_hat, is_lost
 
-    def _run(self, tail: nn.Module, z_hat: list[Tensors]) -> Tensor:
+    def _run(self, tail: nn.Module, z_hat: list[Tensors]) -> Any:
         if not self.cut.point.is_batched:
-            return torch.cat([tail(*(t.to(self._device) for t in sample)) for sample in z_hat])
+            return joined([tail(*(t.to(self._device) for t in sample)) for sample in z_hat])
         return tail(*(torch.cat(tensors).to(self._device) for tensors in zip(*z_hat, strict=True)))
 
 

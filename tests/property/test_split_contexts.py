@@ -58,8 +58,8 @@ def facts(graph: SplitGraph) -> list[tuple[object, ...]]:
 )
 def test_contexts_change_no_point_no_work_and_no_number(steps: list[Step]) -> None:
     model, plain = Drawn(steps, True).eval(), Drawn(steps, False).eval()
-    graph = SplitGraph(model, (4, 6, 6), "op")
-    assert facts(graph) == facts(SplitGraph(plain, (4, 6, 6), "op"))
+    graph = SplitGraph(model, (4, 6, 6), granularity="op")
+    assert facts(graph) == facts(SplitGraph(plain, (4, 6, 6), granularity="op"))
     with torch.no_grad():
         x = torch.rand(2, 4, 6, 6)
         y = model(x)

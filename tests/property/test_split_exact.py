@@ -57,7 +57,7 @@ class Drawn(nn.Module):
 def test_every_cut_of_a_drawn_network_is_exact(steps: list[tuple[str, int]]) -> None:
     torch.manual_seed(0)
     model = Drawn(steps)
-    graph = SplitGraph(model, (4, 4, 4), "op")
+    graph = SplitGraph(model, (4, 4, 4), granularity="op")
     with torch.no_grad():
         for batch in (1, 3):
             x = torch.rand(batch, 4, 4, 4)

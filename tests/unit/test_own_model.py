@@ -250,7 +250,7 @@ def test_what_only_runs_a_model_faster_is_taken_off(name: str, caplog: pytest.Lo
     assert list(model.state_dict()) == list(plain.state_dict())
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert ("float16; they become float32" in caplog.text) == (name == "halved")
-    names = [[p.name for p in SplitGraph(one, INPUT, "op").points] for one in (model, plain)]
+    names = [[p.name for p in SplitGraph(one, INPUT, granularity="op").points] for one in (model, plain)]
     assert names[0] == names[1]
     if name != "halved":
         assert torch.equal(model.eval()(x), plain.eval()(x))

@@ -159,7 +159,7 @@ def test_the_halves_equal_the_model_at_every_operation(name: str, grad: bool) ->
     build, shape = SMALL[name]
     model = _randomised(build())
     with torch.set_grad_enabled(grad):
-        _assert_exact(model, SplitGraph(model, shape, "op"), shape)
+        _assert_exact(model, SplitGraph(model, shape, granularity="op"), shape)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_each_half_holds_only_its_own_weights(name: str) -> None:
     build, shape = SMALL[name]
     model = build()
     own = {id(p) for p in model.parameters()}
-    graph = SplitGraph(model, shape, "op")
+    graph = SplitGraph(model, shape, granularity="op")
     for point in graph.points:
         cut = graph.cut(point)
         head, tail = ({id(p) for p in half.parameters()} for half in (cut.head, cut.tail))
@@ -246,7 +246,7 @@ def test_a_half_computes_the_same_whatever_its_training_flag() -> None:
 
 def test_the_tail_leaves_what_it_received_untouched() -> None:
     model = TinyUNet()
-    graph = SplitGraph(model, (3, 8, 8), "op")
+    graph = SplitGraph(model, (3, 8, 8), granularity="op")
     for point in graph.points:
         cut = graph.cut(point)
         with torch.no_grad():
@@ -257,13 +257,13 @@ def test_the_tail_leaves_what_it_received_untouched() -> None:
 
 
 def test_a_write_through_a_view_refuses_only_the_cuts_it_would_break() -> None:
-    graph = SplitGraph(InPlace(), (4,), "op")
+    graph = SplitGraph(InPlace(), (4,), granularity="op")
     assert graph.refused["select"] == "tensors that share memory cross and one is written to afterwards"
     assert {"first", "add@2", "relu"} <= {p.name for p in graph.points}
 
 
 def test_a_tail_that_cannot_know_the_batch_size_is_refused() -> None:
-    graph = SplitGraph(Counts(), (4,), "op")
+    graph = SplitGraph(Counts(), (4,), granularity="op")
     assert set(graph.refused.values()) == {"the tail needs the batch size and no crossing tensor tells it"}
     assert graph.points[-1].name == "output"
 

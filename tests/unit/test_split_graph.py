@@ -43,14 +43,14 @@ def test_a_layer_is_one_point_and_the_ends_are_points(graph: SplitGraph) -> None
 
 
 def test_op_granularity_offers_every_operation_once() -> None:
-    graph = SplitGraph(Normalised(), (3, 8, 8), "op")
+    graph = SplitGraph(Normalised(), (3, 8, 8), granularity="op")
     names = [p.name for p in graph.points]
     assert names == ["input", "sub", "div", "layer1.0", "layer1.1", "layer1",
                      "layer2.0", "layer2.1", "layer2", "mean", "output"]  # fmt: skip
 
 
 def test_a_name_means_the_same_cut_at_both_granularities(graph: SplitGraph) -> None:
-    fine = SplitGraph(Normalised(), (3, 8, 8), "op")
+    fine = SplitGraph(Normalised(), (3, 8, 8), granularity="op")
     for point in graph.points:
         assert fine.point(point.name).head_flops == point.head_flops
         assert fine.point(point.name).tensors == point.tensors
@@ -68,7 +68,7 @@ def test_half_precision_features_count_as_float32_and_integers_at_their_own_size
             return (x * 255).to(torch.uint8) + 1
 
     assert SplitGraph(Normalised().bfloat16(), (3, 8, 8)).point("layer1").raw_bytes == 8 * 64 * 4
-    graph = SplitGraph(Rounds(), (3, 8, 8), "op")
+    graph = SplitGraph(Rounds(), (3, 8, 8), granularity="op")
     assert [p.raw_bytes for p in graph.points] == [768, 768, 192, 192]
 
 
@@ -97,7 +97,7 @@ def test_an_unknown_point_lists_the_valid_ones_and_suggests_the_closest(graph: S
 
 
 def test_a_tuple_never_crosses() -> None:
-    graph = SplitGraph(Forecaster(), (5, 4), "op")
+    graph = SplitGraph(Forecaster(), (5, 4), granularity="op")
     assert graph.refused == {"lstm.lstm": "a tuple crosses"}
     assert [p.name for p in graph.points] == ["input", "lstm", "select", "output"]
     with pytest.raises(SplitPointError, match="a tuple crosses"):
@@ -109,7 +109,7 @@ def test_names_survive_a_hydra_command_line() -> None:
     model.add_module("output", nn.Linear(4, 4))
     model.add_module("naïve-name", nn.Sequential(nn.Linear(4, 4), nn.GELU()))
     model.add_module("end", nn.Linear(4, 4))
-    names = [p.name for p in SplitGraph(model, (4,), "op").points]
+    names = [p.name for p in SplitGraph(model, (4,), granularity="op").points]
     assert len(set(names)) == len(names)
     assert "model.output" in names
     parsed = OverridesParser.create().parse_overrides([f"split.point={name}" for name in names])
@@ -124,14 +124,14 @@ def test_repeated_modules_get_numbered_names() -> None:
 
 def test_the_fingerprint_follows_structure_and_shapes_but_not_values(graph: SplitGraph) -> None:
     torch.manual_seed(3)
-    assert SplitGraph(Normalised(), (3, 8, 8), "op").fingerprint == graph.fingerprint
+    assert SplitGraph(Normalised(), (3, 8, 8), granularity="op").fingerprint == graph.fingerprint
     assert SplitGraph(Normalised(width=9), (3, 8, 8)).fingerprint != graph.fingerprint
     assert SplitGraph(Normalised(), (3, 9, 9)).fingerprint != graph.fingerprint
 
 
 def test_bad_arguments_are_refused_in_one_line() -> None:
     with pytest.raises(ValueError, match="granularity must be 'layer' or 'op', got 'block'"):
-        SplitGraph(Normalised(), (3, 8, 8), "block")  # type: ignore[arg-type]
+        SplitGraph(Normalised(), (3, 8, 8), granularity="block")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="input_shape must be"):
         SplitGraph(Normalised(), ())
 

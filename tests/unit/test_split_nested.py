@@ -109,7 +109,7 @@ def assert_exact(model: nn.Module, graph: SplitGraph) -> None:
 
 @pytest.mark.parametrize(("how", "granularity"), [(frozen, "layer"), *((how, "op") for how in CONTEXTS)])
 def test_a_context_hides_no_point_and_no_work(how: Forward, granularity: str) -> None:
-    plain, graph = (SplitGraph(Plain(h), SHAPE, granularity) for h in (None, how))  # type: ignore[arg-type]
+    plain, graph = (SplitGraph(Plain(h), SHAPE, granularity=granularity) for h in (None, how))  # type: ignore[arg-type]
     assert facts(graph) == facts(plain)
     if how is not nested:  # which calls parts of the body, so that the body itself ends nowhere
         assert [p.name for p in graph.points] == [p.name for p in plain.points]
@@ -127,7 +127,7 @@ def test_autocast_is_left_and_entered_within_autocast() -> None:
             products = torch.bmm(z.view(-1, 4, 8), z.view(-1, 8, 4)).flatten(1)
             return model.fc(torch.cat([products, z[:, :16] * products.float()], 1))
 
-    assert_exact(Plain(mixed).eval(), SplitGraph(Plain(mixed), SHAPE, "op"))
+    assert_exact(Plain(mixed).eval(), SplitGraph(Plain(mixed), SHAPE, granularity="op"))
 
 
 class Attends(nn.Module):
@@ -187,7 +187,7 @@ def frozen_in_the_middle(model: Plain, x: Tensor) -> Tensor:
 )
 def test_split_training_teaches_exactly_what_training_the_whole_teaches(how: Forward) -> None:
     model, x = Plain(how), torch.rand(5, *SHAPE)
-    graph, training = (SplitGraph(model, SHAPE, "op", training=mode) for mode in (False, True))
+    graph, training = (SplitGraph(model, SHAPE, granularity="op", training=mode) for mode in (False, True))
     whole, before = copy.deepcopy(model).train(), copy.deepcopy(model.state_dict())
     whole(x).float().square().sum().backward()
     taught = {name for name, p in whole.named_parameters() if p.grad is not None}
@@ -235,7 +235,7 @@ def test_a_loop_counts_its_body_as_often_as_it_runs() -> None:
         return scan(lambda s, part: (s + part @ model.fc.weight.t()[:8], s * 1), first, z, dim=1)[0]
 
     model = Plain(maps).eval()
-    graph = SplitGraph(model, SHAPE, "op")
+    graph = SplitGraph(model, SHAPE, granularity="op")
     products = next(op for op in graph.points[-1].head_ops if op.name == "map_impl")
     assert products.flops == 8 * (2 * 3 * 8 * 5)
     assert products.steps == 8
