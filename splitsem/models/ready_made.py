@@ -12,6 +12,7 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from splitsem.errors import ConfigError
 from splitsem.models.checkpoints import fitted, load_weights, read_weights
+from splitsem.models.detection.torchvision_detector import torchvision_detector
 from splitsem.models.image_front import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -34,22 +35,24 @@ def torchvision_model(
     pretrained: bool = False,
     weights: str | None = None,
     image_size: int | None = None,
+    num_classes: int | None = None,
     **options: Any,
 ) -> nn.Module:
-    """Build a network of torchvision with a head for the task's classes.
+    """Build a network of torchvision with a head for the task's classes; of a detector, a ``Detector``.
 
     Its modules and weights keep torchvision's names. Pictures in [0, 1] of one or three channels go in; resizing,
     repeating of a grey channel and ImageNet's normalisation happen inside (``front``). One tensor comes out: logits
     ``(batch, classes)``, or ``(batch, classes, height, width)`` from a segmentation network; auxiliary heads are left
-    out.
+    out. Of detectors, see ``detection.torchvision_detector``.
 
     Args:
         name: torchvision's name, e.g. ``resnet18`` or ``lraspp_mobilenet_v3_large``.
         input_shape: ``(1 or 3, height, width)`` of one picture.
-        output_shape: ``(classes,)`` or ``(classes, height, width)``.
+        output_shape: ``(classes,)`` or ``(classes, height, width)``, or ``(most, 6)`` of a detection task.
         pretrained: start from the published weights (downloaded once).
         weights: start from a local checkpoint in torchvision's key names, see ``read_weights``.
         image_size: height and width that the network sees; None leaves the picture's own.
+        num_classes: of a detection task.
         **options: further arguments of torchvision's constructor, e.g. ``dropout=0.5``.
 
     Raises:
@@ -58,8 +61,12 @@ def torchvision_model(
     """
     if pretrained and weights is not None:
         raise ValueError(f"weights must be null when pretrained is true, got {weights}")
-    segmenters = models.list_models(module=models.segmentation)
-    check_name(name, models.list_models(module=models) + segmenters, "torchvision")
+    segmenters, detectors = (models.list_models(module=kind) for kind in (models.segmentation, models.detection))
+    check_name(name, models.list_models(module=models) + segmenters + detectors, "torchvision")
+    if name in detectors:
+        state = _published(name) if pretrained else None if weights is None else read_weights(weights)
+        source = weights or f"torchvision's published {name}"
+        return torchvision_detector(name, input_shape, output_shape, num_classes, state, source, image_size, **options)
     front = ImageFront(input_shape, image_size=image_size)
     arguments = _family_arguments(name, front.network_size, bool(pretrained or weights)) | options
     try:

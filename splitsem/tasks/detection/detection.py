@@ -36,7 +36,7 @@ class BoxSource(Protocol):
     is_agreement: ClassVar[bool]
 
     @property
-    def class_names(self) -> tuple[str, ...]:  # type: ignore[override] ...  # noqa: D102
+    def class_names(self) -> tuple[str, ...]: ...  # noqa: D102
 
     @property
     def size(self) -> tuple[int, int]: ...  # noqa: D102
