@@ -205,7 +205,9 @@ def darknet_detector(
             f"{cfg.stem} knows {own_classes} classes, the task has {num_classes}: take a task of its classes"
         )
     network.load_state_dict(read_weights_file(weights, network.weight_shapes()), strict=False)
-    return Detector(network, YoloBoxes(network.scales, output_shape[0], score_threshold, iou_threshold)).eval()
+    detector = Detector(network, YoloBoxes(network.scales, output_shape[0], score_threshold, iou_threshold)).eval()
+    detector.brings_weights = True  # type: ignore[assignment]  # torch declares no attributes of a module
+    return detector
 
 
 def _with_masks(sections: Sequence[Section], masks: Sequence[Sequence[int]] | None) -> list[Section]:
