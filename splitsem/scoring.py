@@ -11,7 +11,7 @@ from torch import Tensor
 
 from splitsem.intervals import resamples
 from splitsem.tasks.task import Task
-from splitsem.trees import call, mapped, num_samples, rows
+from splitsem.trees import mapped, num_samples, rows
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -20,11 +20,11 @@ Batches = Iterable[tuple[Any, Any]]
 
 
 def score(network: Callable[..., Any], task: Task, batches: Batches) -> dict[str, float]:
-    """The task's metrics of ``network`` over ``batches`` of ``(x, y)``, computed in float32 on the CPU."""
+    """The task's metrics over ``batches`` of ``(x, y)``, in float32 on the CPU; ``network`` gets ``x`` as it is."""
     metrics = task.metrics()
     with torch.inference_mode():
         for x, y in batches:
-            metrics.update(mapped(plain, call(network, x)), y)
+            metrics.update(mapped(plain, network(x)), y)
     return {name: float(value) for name, value in metrics.compute().items()}
 
 
@@ -49,7 +49,7 @@ def score_samples(network: Callable[..., Any], task: Task, batches: Batches) -> 
     samples = SampleScores(task)
     with torch.inference_mode():
         for x, y in batches:
-            samples.add(call(network, x), y)
+            samples.add(network(x), y)
     return samples.finish()
 
 

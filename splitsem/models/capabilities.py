@@ -31,6 +31,17 @@ class Regularised(Protocol):
 
 
 @runtime_checkable
+class BringsWeights(Protocol):
+    """A model that its constructor gave published weights, so that it needs no training.
+
+    Attributes:
+        brings_weights: True.
+    """
+
+    brings_weights: bool
+
+
+@runtime_checkable
 class HyperWeighted(Protocol):
     """A model with hyper-weights α that may learn alone, after the weights.
 

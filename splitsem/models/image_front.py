@@ -51,10 +51,16 @@ class ImageFront(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (batch, 1 or 3, height, width) → (batch, 3, *network_size)."""
-        if self.network_size != self.picture_size:
-            # Antialiasing changes nothing when a picture grows.
-            x = F.interpolate(x, self.network_size, mode="bilinear", antialias=True)
+        x = resized(x, self.network_size)
         return (x.expand(-1, 3, -1, -1) - self.mean) / self.std
+
+
+def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pictures or maps ``(batch, channels, height, width)`` at this height and width; unchanged where they have it."""
+    if tuple(x.shape[2:]) == size:
+        return x
+    # Antialiasing changes nothing when a picture grows.
+    return F.interpolate(x, size, mode="bilinear", antialias=True)
 
 
 def attach(front: ImageFront, network: nn.Module) -> None:

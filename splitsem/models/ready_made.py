@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.error import URLError
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision import models
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from splitsem.errors import ConfigError
 from splitsem.models.checkpoints import fitted, load_weights, read_weights
+from splitsem.models.detection.torchvision_detector import torchvision_detector
 from splitsem.models.image_front import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -20,6 +21,7 @@ from splitsem.models.image_front import (
     check_name,
     check_output,
     first_line,
+    resized,
 )
 
 # In densenet's published files, a module's own name holds a dot, which torch does not allow.
@@ -33,22 +35,24 @@ def torchvision_model(
     pretrained: bool = False,
     weights: str | None = None,
     image_size: int | None = None,
+    num_classes: int | None = None,
     **options: Any,
 ) -> nn.Module:
-    """Build a network of torchvision with a head for the task's classes.
+    """Build a network of torchvision with a head for the task's classes; of a detector, a ``Detector``.
 
     Its modules and weights keep torchvision's names. Pictures in [0, 1] of one or three channels go in; resizing,
     repeating of a grey channel and ImageNet's normalisation happen inside (``front``). One tensor comes out: logits
     ``(batch, classes)``, or ``(batch, classes, height, width)`` from a segmentation network; auxiliary heads are left
-    out.
+    out. Of detectors, see ``detection.torchvision_detector``.
 
     Args:
         name: torchvision's name, e.g. ``resnet18`` or ``lraspp_mobilenet_v3_large``.
         input_shape: ``(1 or 3, height, width)`` of one picture.
-        output_shape: ``(classes,)`` or ``(classes, height, width)``.
+        output_shape: ``(classes,)`` or ``(classes, height, width)``, or ``(most, 6)`` of a detection task.
         pretrained: start from the published weights (downloaded once).
         weights: start from a local checkpoint in torchvision's key names, see ``read_weights``.
         image_size: height and width that the network sees; None leaves the picture's own.
+        num_classes: of a detection task.
         **options: further arguments of torchvision's constructor, e.g. ``dropout=0.5``.
 
     Raises:
@@ -57,8 +61,12 @@ def torchvision_model(
     """
     if pretrained and weights is not None:
         raise ValueError(f"weights must be null when pretrained is true, got {weights}")
-    segmenters = models.list_models(module=models.segmentation)
-    check_name(name, models.list_models(module=models) + segmenters, "torchvision")
+    segmenters, detectors = (models.list_models(module=kind) for kind in (models.segmentation, models.detection))
+    check_name(name, models.list_models(module=models) + segmenters + detectors, "torchvision")
+    if name in detectors:
+        state = _published(name) if pretrained else None if weights is None else read_weights(weights)
+        source = weights or f"torchvision's published {name}"
+        return torchvision_detector(name, input_shape, output_shape, num_classes, state, source, image_size, **options)
     front = ImageFront(input_shape, image_size=image_size)
     arguments = _family_arguments(name, front.network_size, bool(pretrained or weights)) | options
     try:
@@ -75,7 +83,7 @@ def torchvision_model(
     attach(front, network)
     if name in segmenters:
         network.register_forward_hook(_one_map)
-    check_output(network, name, input_shape, output_shape)
+    check_output(network, name, torch.zeros(1, *input_shape), output_shape)
     return network
 
 
@@ -122,12 +130,9 @@ def _load(network: nn.Module, weights: Mapping[str, Tensor], num_outputs: int, s
 
 def _one_map(network: nn.Module, args: tuple[Tensor], outputs: dict[str, Tensor]) -> Tensor:
     """Forward hook: only the main map, at the picture's own size."""
-    logits = outputs["out"]
     front = network.get_submodule("front")
     assert isinstance(front, ImageFront)
-    if front.network_size == front.picture_size:
-        return logits
-    return F.interpolate(logits, front.picture_size, mode="bilinear", antialias=True)
+    return resized(outputs["out"], front.picture_size)
 
 
 def timm_model(
@@ -180,5 +185,5 @@ def timm_model(
     if weights is not None:
         load_weights(network, read_weights(weights), output_shape[0], weights)
     attach(front, network)
-    check_output(network, name, input_shape, output_shape)
+    check_output(network, name, torch.zeros(1, *input_shape), output_shape)
     return network

@@ -55,7 +55,7 @@ _BD_RATE = (
 
 def report(
     results: pd.DataFrame,
-    figures: Mapping[str, Figure],
+    figures: Mapping[str, Figure | bytes],
     title: str,
     command: str,
     details: Mapping[str, str],
@@ -65,7 +65,8 @@ def report(
 
     Args:
         results: one row a job, as in results.csv.
-        figures: the sweep's figures by name (``accuracy_throughput``, ``latency_breakdown``, ``rate_accuracy``).
+        figures: the sweep's figures by name (``accuracy_throughput``, ``latency_breakdown``, ``rate_accuracy``), or
+            PNG files.
         title: heading of the page.
         command: the command line that made the results.
         details: what else a reader should know, shown unchanged: date, versions, commit, machines. The keys

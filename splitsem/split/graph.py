@@ -113,7 +113,7 @@ class SplitGraph:
     def cut(self, point: SplitPoint | str | int) -> Cut:
         """The model's head and tail at a point. Each call builds new halves; the weights stay shared."""
         chosen = self.point(point.name if isinstance(point, SplitPoint) else point)
-        k, postprocess = self._cuts[chosen.index].k, self._postprocess and self._postprocess.module
+        k, postprocess = self._cuts[chosen.index].k, None if self._postprocess is None else self._postprocess.module
         facts = self._example, self.fingerprint, self.device
         if k == len(self._flow.data):  # behind the postprocess
             assert postprocess is not None
@@ -172,7 +172,7 @@ class SplitGraph:
             SplitPoint(
                 name=names[cut.k],
                 index=index,
-                tensors=tuple(map(self._spec, flow.live[cut.k])) if cut.k < len(flow.live) else (end.tensor,),
+                tensors=self._crossing(cut.k),
                 raw_bytes=cut.raw_bytes,
                 hook_bytes=hook_bytes,
                 head_ops=ops[: op_ends[cut.k]],
@@ -184,6 +184,11 @@ class SplitGraph:
             )
             for index, (cut, hook_bytes) in enumerate(zip(self._cuts, self._hook_bytes(), strict=True))
         )
+
+    def _crossing(self, k: int) -> tuple[TensorSpec, ...]:
+        if k == len(self._flow.data) and self._postprocess is not None:
+            return (self._postprocess.tensor,)
+        return tuple(map(self._spec, self._flow.live[k]))
 
     def _hook_bytes(self) -> list[int]:
         """For each cut, what a splitter by hooks sends: also every skip tensor that was alive at an earlier cut.

@@ -7,7 +7,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,13 @@ class AnswerCoder(ABC):
     """Turns the network's output for one sample into the bytes of an answer, and back.
 
     Both ends build equal coders; ``name`` tells them apart.
+
+    Attributes:
+        drawn_as: what the answer looks like in a gallery. An output is drawn as values unless it is logits
+            ``(classes,)`` or ``(classes, height, width)``, or boxes as in ``splitsem.detections``.
     """
+
+    drawn_as: ClassVar[Literal["classes", "class map", "boxes", "values"]] = "values"
 
     @property
     @abstractmethod
@@ -51,6 +57,8 @@ class TopClasses(AnswerCoder):
         num_classes: that the network tells apart.
         most: how many of them are sent.
     """
+
+    drawn_as = "classes"
 
     def __init__(self, num_classes: int, most: int = 1) -> None:
         if not 1 <= most <= num_classes:
@@ -83,6 +91,8 @@ class ClassMap(AnswerCoder):
     Args:
         output_shape: ``(classes, height, width)`` of the network's output, or any number of dimensions behind.
     """
+
+    drawn_as = "class map"
 
     def __init__(self, output_shape: Sequence[int]) -> None:
         self.output_shape = tuple(output_shape)

@@ -1,4 +1,4 @@
-"""ClassificationTask: what all image classification tasks share — loss, score, held-out samples, images in memory."""
+"""ClassificationTask: what all classification tasks share — loss, score, held-out samples, images in memory."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -24,16 +24,16 @@ TOP5_FROM_CLASSES = 20
 
 
 class ClassificationTask(Task):
-    """One label per image; the score is top-1 accuracy.
+    """One label per sample, an image unless the task says otherwise; the score is top-1 accuracy.
 
     Args:
         class_names: the classes, in the order of the network's outputs.
-        input_shape: shape of one image ``(channels, height, width)``.
+        input_shape: shape of one image ``(channels, height, width)``; ``()`` where samples are no single tensors.
     """
 
     is_image: ClassVar[bool] = True
 
-    def __init__(self, class_names: Sequence[str], input_shape: tuple[int, int, int]) -> None:
+    def __init__(self, class_names: Sequence[str], input_shape: tuple[int, ...]) -> None:
         self.class_names = tuple(class_names)
         self.input_shape = input_shape
         self.output_shape = (len(self.class_names),)

@@ -15,7 +15,7 @@ from splitsem.errors import ConfigError
 from splitsem.tasks.aerial import scene
 from splitsem.tasks.answer import AnswerCoder, ClassMap, likeliest
 from splitsem.tasks.pictures import checked_white
-from splitsem.tasks.rescuenet import CLASS_NAMES, IGNORED, RescueNetPatches, data_folders
+from splitsem.tasks.rescuenet import CLASS_NAMES, IGNORED, PALETTE, RescueNetPatches, data_folders
 from splitsem.tasks.task import Splits, Task
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Disaster(Task):
     """
 
     is_image: ClassVar[bool] = True
+    class_names, palette = CLASS_NAMES, PALETTE
 
     def __init__(
         self,

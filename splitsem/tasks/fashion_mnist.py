@@ -30,7 +30,8 @@ class FashionMnist(ClassificationTask):
     """Ten classes of clothes: 55,000 train, 5,000 val held out of the official training set, the official test set.
 
     The four idx files, gzipped or not, are looked for in ``root``, in ``root/FashionMNIST/raw`` (torchvision's
-    layout), in the folder of Debian's package dataset-fashion-mnist and among earlier downloads.
+    layout), in the folder of Debian's package dataset-fashion-mnist, where ``make data`` puts them and among earlier
+    downloads.
 
     Args:
         root: folder with the data, or None.
@@ -63,7 +64,7 @@ class FashionMnist(ClassificationTask):
     def _folders(self) -> Iterator[Path]:
         if self.root is not None:
             yield from (self.root, self.root / "FashionMNIST" / "raw")
-        yield from (DEBIAN_ROOT, DOWNLOAD_ROOT / "FashionMNIST" / "raw")
+        yield from (DEBIAN_ROOT, DOWNLOAD_ROOT / "fashion-mnist", DOWNLOAD_ROOT / "FashionMNIST" / "raw")
 
     def _find(self) -> Path | None:
         names = [name for pair in FILES.values() for name in pair]
@@ -72,7 +73,7 @@ class FashionMnist(ClassificationTask):
     def _download(self) -> Path:
         folders = ", ".join(map(str, self._folders()))
         looked = f"Fashion-MNIST ({FILES['train'][0]}[.gz] and three more) is in none of {folders}"
-        remedy = "`make data` installs Debian's dataset-fashion-mnist; or name its folder by task.root="
+        remedy = "`make data` gets it from Debian; or name its folder by task.root="
         if not self.download:
             raise ConfigError(f"{looked}. {remedy}; or let it be downloaded by task.download=true")
         try:

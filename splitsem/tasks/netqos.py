@@ -63,6 +63,8 @@ class NetQos(Task):
         ValueError: an argument out of range, or two sources at once.
     """
 
+    unit = "Mbit/s"
+
     def __init__(
         self,
         csv: str | None = None,
@@ -106,6 +108,12 @@ class NetQos(Task):
         """The CSV files or traces; none for the generated series."""
         given = ((self._csv, "*.csv"), (self._mahimahi, "*"))
         return [p for path, pattern in given if path is not None for p in _found(path, pattern) or [Path(path)]]
+
+    def series(self, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """Throughput of the past and the forecast steps in Mbit/s, of a sample ``(window, 3)`` and its changes."""
+        _, scale, _ = self._load()
+        past_bps = scale.mean_bps + scale.std_bps * x[:, 0]
+        return past_bps / 1e6, (past_bps[-1] + scale.change_bps * output) / 1e6
 
     def answer_coder(self) -> AnswerCoder:
         """The whole forecast."""

@@ -3,9 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -28,17 +30,21 @@ class Task(ABC):
     """What a network is for: data, loss and score.
 
     Attributes:
-        input_shape: shape of one sample, without the batch, e.g. ``(3, 64, 64)``; empty where a sample is a structure of
-            tensors, see ``example``.
+        input_shape: shape of one sample, without the batch, e.g. ``(3, 64, 64)``; empty where a sample is a
+            structure of tensors, see ``example``.
         output_shape: shape of the network's output for one sample, e.g. ``(10,)`` or ``(12, 64, 64)``; empty where the
             output is a structure of tensors, which loss, metrics and ``answer_coder`` then take.
         input_bytes: size of one sample as it would be sent without any network (uint8 pixels, or its file format).
         is_agreement: whether there are no labels, so that the unsplit network's own results are the targets: the score
             is then called agreement.
         is_image: whether ``x`` is an image, float32 in [0, 1], that JPEG and WebP can carry.
+        class_names: names of the classes, where the output has some, for figures; without, they are shown by number.
+        palette: ``(classes, 3)`` RGB, for figures of class maps; None takes colours that can be told apart.
     """
 
     is_agreement: bool = False
+    class_names: Sequence[str] = ()
+    palette: NDArray[np.uint8] | None = None
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     input_bytes: int
@@ -86,6 +92,10 @@ class Task(ABC):
             "splitsem.tasks.answer), or let all of the network's output travel: answer=raw"
         )
 
+    def text_of(self, x: Any) -> str:
+        """The input in words, of a batch of one, for figures; empty where it is no text."""
+        return ""
+
     @abstractmethod
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """Mean training loss of a batch, a scalar; ``y_hat`` is the network's output ``(batch, *output_shape)``."""
@@ -102,3 +112,17 @@ class Task(ABC):
         """
         made = torch.randn(batch, *self.output_shape, generator=torch.Generator().manual_seed(seed))
         return made, made
+
+
+@runtime_checkable
+class Forecasting(Protocol):
+    """A task whose output says how a series goes on that the input holds.
+
+    Attributes:
+        unit: of the series, as a reader should see it, e.g. ``Mbit/s``.
+    """
+
+    unit: str
+
+    def series(self, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The past ``(steps,)`` and the future ``(horizon,)`` in ``unit``, of a sample and its output or ``y``."""

@@ -115,15 +115,17 @@ def _structure(network: nn.Module) -> str:
 
 
 def _named_files(settings: object) -> Iterator[str]:
-    """The files that settings name, e.g. weights to start from: a file may change and keep its name."""
+    """The files that settings name, e.g. weights to start from, and the folders of networks: they may change and keep
+    their names."""
     if isinstance(settings, dict):
         settings = list(settings.values())
     if isinstance(settings, list | tuple):
         for value in settings:
             yield from _named_files(value)
-    elif isinstance(settings, str) and ("." in settings or os.sep in settings):
+    elif isinstance(settings, str):
         path = os.path.abspath(os.path.expanduser(settings))
-        if os.path.isfile(path):
+        is_file = ("." in settings or os.sep in settings) and os.path.isfile(path)
+        if is_file or os.path.isfile(os.path.join(path, "config.json")):
             yield path
 
 

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from splitsem.models.capabilities import Regularised
 from splitsem.tasks.task import Task
 from splitsem.training.optimiser import adamw_one_cycle
+from splitsem.trees import call, num_samples
 
 
 class TaskModule(lightning.LightningModule):
@@ -31,17 +32,17 @@ class TaskModule(lightning.LightningModule):
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.val_metrics = task.metrics()
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
         """The loss of one batch, with the network's own term; logs the task's part, which all networks share."""
         x, y = batch
-        loss = self.task.loss(self.network(x), y)
+        loss = self.task.loss(call(self.network, x), y)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
         return loss + self.network.regularisation() if isinstance(self.network, Regularised) else loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:
         """Add one batch to the validation metrics."""
         x, y = batch
-        self.val_metrics.update(self.network(x), y)
+        self.val_metrics.update(call(self.network, x), y)
 
     def on_validation_epoch_end(self) -> None:
         """Log every metric of the task as ``val_<name>``."""
@@ -114,11 +115,11 @@ class LocalModule(KeepsLoss):
         self._trained = [p for p in network.parameters() if p.requires_grad]
         self._received = [p.detach().clone() for p in self._trained] if proximal_mu else []
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
         """The loss of one batch, with the FedProx term; ``train_loss`` counts the task's part alone."""
         x, y = batch
-        loss = self.task.loss(self.network(x), y)
-        self.count(loss, len(x))
+        loss = self.task.loss(call(self.network, x), y)
+        self.count(loss, num_samples(x))
         if self.proximal_mu:
             pairs = zip(self._trained, self._received, strict=True)
             distance = torch.stack([(p - received.to(p.device)).square().sum() for p, received in pairs]).sum()

@@ -8,6 +8,7 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from splitsem.errors import ConfigError
 from splitsem.links.link import Link
-from splitsem.models.capabilities import Deployable, HyperWeighted
+from splitsem.models.capabilities import BringsWeights, Deployable, HyperWeighted
 from splitsem.pipeline import Answering
 from splitsem.placement import Placement
 from splitsem.scoring import plain
@@ -112,6 +113,10 @@ class Network(NamedTuple):
     trained: kept_weights.Trained
     key: str
 
+    def run(self, x: Any) -> Any:
+        """The whole network's output for a batch as the data set gives it."""
+        return call(self.model, x)
+
 
 _networks: Kept[Network] = Kept(lambda found: kept_weights.num_bytes(found.model))
 _wholes: Kept[Whole] = Kept(lambda found: kept_weights.num_bytes(found.model))
@@ -125,9 +130,6 @@ def network(cfg: DictConfig, suits: Callable[[SplitGraph], object] | None = None
     settings = _settings(cfg)
 
     def make() -> Network:
-        given = (cfg.trainer.weights, cfg.model.get("weights"), cfg.model.get("pretrained"))
-        if not cfg.trainer.max_epochs and not any(given):
-            log.warning("trainer.max_epochs=0: nothing is trained, and scores are those of random weights")
         return _network(settings, check=_check(cfg, suits))
 
     return _networks.get(settings, make)
@@ -280,6 +282,8 @@ def _train(
     cfg: DictConfig, task: Task, model: nn.Module, placement: Placement, check: Callable[[], object] | None
 ) -> tuple[kept_weights.Trained, str]:
     fit = instantiate(trainer_settings(cfg))
+    if task.is_agreement:  # there are no labels to train by
+        fit = replace(fit, max_epochs=0)
     facts: dict[str, Any] = {n: OmegaConf.to_container(cfg[n], resolve=True) for n in ("task", "model", "trainer")}
     if isinstance(model, Deployable):
         facts["model"] = {k: v for k, v in facts["model"].items() if k not in model.deploy_settings}
@@ -290,6 +294,10 @@ def _train(
     num_epochs = fit.max_epochs + (model.alpha_epochs if isinstance(model, HyperWeighted) else 0)
     facts["seed"] = cfg.seed
     key = fingerprint(facts, (task, model, fit), cache_dir=Path(cfg.cache_dir), is_data_needed=num_epochs > 0)
+    given = cfg.model.get("weights"), cfg.model.get("pretrained"), isinstance(model, BringsWeights)
+    if not num_epochs and not any(given):
+        why = "the task has no labels" if task.is_agreement else "trainer.max_epochs=0"
+        log.warning("%s: nothing is trained, and scores are those of random weights", why)
 
     def train() -> list[dict[str, float]]:
         if num_epochs:

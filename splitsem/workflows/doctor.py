@@ -19,11 +19,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from splitsem.data.entries import ENTRIES
+from splitsem.data.shelf import named, where
 from splitsem.placement import built_for, describe_machine
 
 State = Literal["ok", "info", "missing"]
 
-_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 _REQUIRED = (
     "hydra-core",
     "lightning",
@@ -59,6 +60,7 @@ def report(folder: str | Path = ".") -> list[Finding]:
         _gpu(),
         _processor(),
         _fashion_mnist(),
+        _data(),
         _tracking(folder),
         _disk(folder),
         _compiled(),
@@ -113,9 +115,16 @@ def _processor() -> Finding:
 
 
 def _fashion_mnist() -> Finding:
-    if any(_FASHION_MNIST.glob("*-ubyte.gz")):
-        return Finding("Fashion-MNIST", "ok", str(_FASHION_MNIST))
-    return Finding("Fashion-MNIST", "missing", f"not in {_FASHION_MNIST}", "`make data`, or task.root=FOLDER")
+    if (folder := where(named("fashion-mnist"))) is not None:
+        return Finding("Fashion-MNIST", "ok", str(folder))
+    return Finding("Fashion-MNIST", "missing", "in no place that is known", "`make data`, or task.root=FOLDER")
+
+
+def _data() -> Finding:
+    here = [entry.name for entry in ENTRIES if where(entry) is not None]
+    found = f"{len(here)} of {len(ENTRIES)}: {', '.join(here) or 'none'}"
+    hint = "" if len(here) == len(ENTRIES) else "`make data` gets what tests need"
+    return Finding("real data", "info", found, hint)
 
 
 def _tracking(folder: Path) -> Finding:

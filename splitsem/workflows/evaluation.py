@@ -9,7 +9,7 @@ import numpy as np
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from splitsem.codecs.codec import Codec
 from splitsem.cost.end_to_end import Cost, StageTimes
@@ -20,11 +20,13 @@ from splitsem.pipeline import Answering, Frames, Pipeline, in_memory
 from splitsem.scoring import Batches, Scored, score_samples
 from splitsem.split.cut import Cut
 from splitsem.tasks.task import Task
+from splitsem.trees import call
 from splitsem.workflows import assemble, replay
 from splitsem.workflows.assemble import Network, Whole
 from splitsem.workflows.replay import Recording
 from splitsem.workflows.result import Metrics
 
+Scorer = Callable[[Callable[[Tensor], Tensor], Task, Batches, nn.Module], Scored]
 _unsplit: dict[tuple[str, str, int, int | None], Scored] = {}
 
 
@@ -63,20 +65,24 @@ def evaluate(
     decoder: Codec,
     channel_seeds: int = 1,
     measured: Link | None = None,
+    scorer: Scorer | None = None,
 ) -> Evaluation:
     """Run both held-out splits through ``cut``, and price what the test split sent.
 
     Whoever chooses a configuration takes ``score_val`` and what is named ``_val``; ``score`` is for the report of what
     was chosen. A tail that was tuned with the codec takes the place of the network's own, in the scores and in the
     times. The link is the configured one, or one that was ``measured``. Over a lossy one, test scores are means over
-    ``channel_seeds`` runs of its channel, see ``replay.repeat``.
+    ``channel_seeds`` runs of its channel, see ``replay.repeat``. A ``scorer`` takes the place of ``score_samples`` on
+    the test split, and the tail, too.
     """
     task, point, cut = network.task, cut.point, cut.with_tail(decoder.tail)
     frames, answer = Frames(), assemble.answering(cfg, task)
     link = measured or assemble.simulated_link(cfg)
     pipeline = Pipeline(cut, encoder, decoder, link, answer)
     began = time.perf_counter()
-    test = score_samples(lambda x: pipeline.run(x, frames), task, batches(cfg, network, "test"))
+    samples = batches(cfg, network, "test")
+    scored_by = scorer or (lambda run, task, samples, _: score_samples(run, task, samples))
+    test = scored_by(lambda x: pipeline.run(x, frames), task, samples, cut.tail)
     validated = _validated(cfg, network, cut, encoder, decoder, answer, link.is_lossy)
     evaluation_s = time.perf_counter() - began
     repeated: Metrics = {}
@@ -157,7 +163,7 @@ def _validated(
     """The scores on the validation split: over a clean link in memory, which it cannot tell from the bytes."""
     val = batches(cfg, network, "val")
     if not is_lossy and cut.point.name == "output":  # no codec works there, and an answer keeps the score
-        return score_samples(lambda x: cut.tail(*cut.head(x)), network.task, val)
+        return score_samples(lambda x: cut.tail(*call(cut.head, x)), network.task, val)
     if not is_lossy:
         return score_samples(lambda x: in_memory(cut, encoder, x), network.task, val)
     pipeline, frames = Pipeline(cut, encoder, decoder, assemble.simulated_link(cfg), answer), Frames()
@@ -176,11 +182,13 @@ def compared(scored: Scored, unsplit: Scored, suffix: str = "") -> Metrics:
     return metrics
 
 
-def score_unsplit(cfg: DictConfig, network: Network, split: str) -> Scored:
-    """Scores of the whole network, uncut, on the same samples; computed once a process."""
+def score_unsplit(
+    cfg: DictConfig, network: Network, split: str, run: Callable[[Tensor], Tensor] | None = None
+) -> Scored:
+    """Scores of the whole network, uncut, on the same samples; computed once a process, or through a given ``run``."""
     key = (network.key, split, cfg.trainer.batch_size, cfg.workflow.num_samples)
-    if key not in _unsplit:
-        _unsplit[key] = score_samples(network.model, network.task, batches(cfg, network, split))
+    if run or key not in _unsplit:
+        _unsplit[key] = score_samples(run or network.run, network.task, batches(cfg, network, split))
     return _unsplit[key]
 
 

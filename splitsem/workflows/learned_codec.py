@@ -26,6 +26,7 @@ from splitsem.training.importance import code_importance
 from splitsem.workflows import assemble, assemble_codec, evaluation, split
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import is_learned
+from splitsem.workflows.gallery import gallery_of
 from splitsem.workflows.replay import Recording, play_all
 from splitsem.workflows.result import Metrics, Result
 
@@ -132,7 +133,9 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         log.info("%s has no weights: it is scored as it is", cfg.codec["_target_"].rpartition(".")[2])
         encoder = assemble_codec.codec(cfg, network, point)
     decoder = assemble_codec.codec(cfg, network, point)
-    found = evaluation.evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds)
+    gallery = gallery_of(cfg, network)
+    scorer = gallery.score if gallery else None
+    found = evaluation.evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds, scorer=scorer)
     metrics = {"score_clean": found.metrics["score"], **found.metrics, "train_s": train_s, **split.labels(cfg)}
     if cfg.workflow.over:
         over, rows = score_over(cfg, network, cut, encoder, decoder, folder)
@@ -142,7 +145,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         subtitle = f"{metrics['task']} · {point.name} · {metrics['payload_bytes']:,.0f} bytes"
         figures["score_channel"] = score_channel(rows.assign(**known, training_seed=cfg.seed), x, subtitle)
     split.references(cfg, network)
-    figures["breakdown"] = run_breakdown(metrics)
+    figures |= {"breakdown": run_breakdown(metrics)} | (gallery.figures(metrics) if gallery else {})
     ratio = metrics["input_bytes"] / metrics["payload_bytes"]
     headline = (
         f"{point.name}, {metrics['codec']}: score {metrics['score']:.4f} "

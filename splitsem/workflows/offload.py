@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
 from math import ceil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from hydra.utils import instantiate
@@ -29,6 +29,7 @@ from splitsem.tasks.answer import AnswerCoder, raw_coder
 from splitsem.workflows import assemble, assemble_codec, evaluation, prediction, split, ssh_start
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.evaluation import Evaluation
+from splitsem.workflows.gallery import Gallery, gallery_of
 from splitsem.workflows.result import Metrics, Result
 from splitsem.workflows.serve import answer_coders, engine_for, remote_transport
 
@@ -85,6 +86,7 @@ def _ends(cut: Cut, codec: Codec, answering: Answering, raw: AnswerCoder) -> _En
 
 
 def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport, ends: _Ends) -> Result:
+    gallery = gallery_of(cfg, network)
     remote: RemoteTail = transport.edge_end()
     if cfg.workflow.fallback == "local":
         remote = LocalFallback(remote, engine_for(cfg, network, coders=answer_coders(cfg, network.task)))
@@ -94,16 +96,17 @@ def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport, ends
         known = prediction.measure(remote, plans[0], ends.timed, _probes(cfg, network), cfg.workflow.energy_j_per_bit)
         predicted = prediction.predict(cfg, network, ends.timed, known)
         _check_window(cfg.transport.window, predicted.metrics)
-        measured = _measure(cfg, network, ends, plans, remote)
+        measured = _measure(cfg, network, ends, plans, remote, gallery)
     finally:
         remote.close()
-    return _result(cfg, network, predicted, measured, remote.counters)
+    result = _result(cfg, network, predicted, measured, remote.counters)
+    return result._replace(figures=result.figures | gallery.figures(result.metrics)) if gallery else result
 
 
 def _stay(cfg: DictConfig, network: Network, end: EdgeEnd) -> Result:
     """The whole network on the edge, which needs the result: no frame is sent, and no server is asked."""
     predicted = prediction.predict(cfg, network, end, prediction.measure_here(end, _probes(cfg, network)))
-    scored = score_samples(network.model, network.task, _samples(cfg, network, cfg.workflow.num_samples))
+    scored = score_samples(network.run, network.task, _samples(cfg, network, cfg.workflow.num_samples))
     end = end.fresh()
     for x, _ in _samples(cfg, network, cfg.workflow.num_timed):
         end.payload(x)
@@ -166,7 +169,9 @@ def _check_window(window: int, metrics: Mapping[str, float]) -> None:
         )
 
 
-def _measure(cfg: DictConfig, network: Network, ends: _Ends, plans: list[Plan], remote: RemoteTail) -> _Measured:
+def _measure(
+    cfg: DictConfig, network: Network, ends: _Ends, plans: list[Plan], remote: RemoteTail, gallery: Gallery | None
+) -> _Measured:
     """The pace with all stages at work, the score through the link, then the times of frames that travel alone."""
     asks = ends.timed.coder is ends.scored.coder  # else the paced frames' results stay on the server
     asks = asks and cfg.workflow.answers is None  # which keeps the scored frames' answers, and not the paced frames'
@@ -185,7 +190,8 @@ def _measure(cfg: DictConfig, network: Network, ends: _Ends, plans: list[Plan], 
     num = len(arrivals) - 1 - _NUM_WARM_UP if steady else len(arrivals)
     here = chain(outputs, (end.result(answer) for answer in answers))
     rest = here if asks else _asked(cfg, network, ends.scored, plans[1], remote)
-    scored = score_samples(lambda _: _there(next(rest)), network.task, _samples(cfg, network, cfg.workflow.num_samples))
+    score = gallery.score if gallery else score_samples
+    scored = score(lambda _: _there(next(rest)), network.task, _samples(cfg, network, cfg.workflow.num_samples))
     answers.close()  # type: ignore[attr-defined]
     if not asks:
         remote.open(plans[0])

@@ -43,6 +43,7 @@ RULES: dict[str, Any] = {
     "workflow.num_samples": Count | None,
     "workflow.channel_seeds": Count,
     "workflow.sensitivity": bool,
+    "workflow.gallery": Whole,
     "workflow.over": dict[str, Any] | None,
     "workflow.margin": Amount | None,
     "workflow.calibration_samples": Count,

@@ -15,6 +15,7 @@ from splitsem.files import locked, write_whole
 from splitsem.report.run_figures import run_breakdown
 from splitsem.workflows import assemble, assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
+from splitsem.workflows.gallery import gallery_of
 from splitsem.workflows.result import Metrics, Result, write_draws
 
 
@@ -26,7 +27,9 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     point = assemble.chosen_point(cfg, network.graph)
     cut = network.graph.cut(point)
     encoder, decoder = (assemble_codec.codec(cfg, network, point) for _ in range(2))
-    found = evaluation.evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds)
+    gallery = gallery_of(cfg, network)
+    scorer = gallery.score if gallery else None
+    found = evaluation.evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds, scorer=scorer)
     metrics = found.metrics | labels(cfg)
     references(cfg, network)
     history = [] if network.trained.from_cache else network.trained.history
@@ -36,7 +39,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         f"payload {metrics['payload_bytes']:,.0f} bytes, latency {1e3 * metrics['latency_s']:.2f} ms, "
         f"{metrics['throughput_hz']:.1f} samples/s"
     )
-    return Result(metrics, {"breakdown": run_breakdown(metrics)}, history, headline, found.draws)
+    figures = {"breakdown": run_breakdown(metrics)} | (gallery.figures(metrics) if gallery else {})
+    return Result(metrics, figures, history, headline, found.draws)
 
 
 def labels(cfg: DictConfig) -> Metrics:

@@ -1,5 +1,6 @@
 """The end of a sweep over cuts, codecs and links: its figures, its report and the best choices in sentences."""
 
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +26,9 @@ from splitsem.report.units import format_bytes
 from splitsem.workflows.learned_codec import SCORES
 from splitsem.workflows.result import DRAWS
 from splitsem.workflows.summary import Sweep
+
+_MOST_GALLERIES = 3
+_GALLERY_BYTES = 2**20 / 2  # of one on the page; base64 adds a third
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +61,43 @@ def summarise(sweep: Sweep) -> None:
     for one in sure:
         sweep.console.print(f"• {one.sentence}", highlight=False)
     remarks = {"sensitivity": " ".join(one.sentence for one in sure)}
-    sweep.write_page(report(results, figures, *sweep.origin, remarks))
+    shown = galleries(folder, results)
+    remarks |= {name: remark for name, (remark, _) in shown.items()}
+    pictures = figures | {name: png for name, (_, png) in shown.items()}
+    sweep.write_page(report(results, pictures, *sweep.origin, remarks))
+
+
+def galleries(folder: Path, results: pd.DataFrame) -> dict[str, tuple[str, bytes]]:
+    """Caption and PNG of the galleries of the ★ jobs, the fastest first, at most three: a page holds no more.
+
+    Args:
+        folder: the sweep's.
+        results: one row a job.
+    """
+    frame = rs.prepare(results.assign(job=results["job"].map("{:.0f}".format)))  # as text: of several seeds, the first
+    best_first = frame[frame["front"] == "best"].sort_values("throughput_hz", ascending=False)
+    found: dict[str, tuple[str, bytes]] = {}
+    for _, row in best_first.iterrows():
+        path = folder / row["job"] / "gallery.png"
+        if len(found) < _MOST_GALLERIES and path.exists():
+            caption = f"★ {row['split_point']} · {row['series']}. Each job's folder has such a file."
+            found[f"gallery_{row['job']}"] = caption, _small(path)
+    return found
+
+
+def _small(path: Path) -> bytes:
+    """A PNG file as it is, or in fewer colours and pixels where it would make the page too large."""
+    content = path.read_bytes()
+    if len(content) <= _GALLERY_BYTES:
+        return content
+    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    for scale in (1.0, 0.8, 0.64, 0.5):
+        smaller = picture.resize([round(scale * side) for side in picture.size]).quantize(256)
+        buffer = io.BytesIO()
+        smaller.save(buffer, "png")
+        if len(buffer.getvalue()) <= _GALLERY_BYTES:
+            break
+    return buffer.getvalue()
 
 
 def summarise_trainings(sweep: Sweep) -> None:

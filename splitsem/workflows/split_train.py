@@ -96,7 +96,7 @@ def _scores(cfg: DictConfig, network: Network, cut: TrainableCut, codec: Codec) 
 
     of_split = partial(evaluation.batches, cfg, network)
     scores = evaluation.scores(lambda x: pipeline.run(x, frames), network.task, of_split)
-    return scores | {"score_unsplit": score(network.model, network.task, of_split("test"))["score"]}
+    return scores | {"score_unsplit": score(network.run, network.task, of_split("test"))["score"]}
 
 
 def _per_step(traffic: Traffic) -> Metrics:

@@ -119,6 +119,7 @@ def test_a_single_run_keeps_the_contract_of_its_folder(run_py, cache, tmp_path):
     assert metrics["energy_source"] == "estimated"
     assert (tmp_path / "one" / ".hydra" / "overrides.yaml").exists()
     assert (tmp_path / "one" / "breakdown.png").exists()
+    assert (tmp_path / "one" / "gallery.png").exists()
 
 
 def test_identity_scores_exactly_as_the_uncut_network_at_every_point_that_lambda_numbers(run_py, cache, tmp_path):

@@ -49,6 +49,7 @@ def test_an_offload_run_has_predicted_and_measured_side_by_side(run_py, served, 
     assert metrics["score_ci95"] > metrics["score_delta_ci95"] == 0
     assert "on 20 samples" in done.stdout
     assert sorted(np.load(tmp_path / "one" / "score_draws.npz")) == ["test", "val"]
+    assert (tmp_path / "one" / "gallery.png").exists()
     assert metrics["answer_bytes"] == 1
     assert metrics["frames_sent"] == metrics["frames_answered"] >= 20
     assert [metrics[name] for name in COUNTED[2:]] == [0, 0, 0]

@@ -40,3 +40,10 @@ def test_suppression_keeps_the_best_of_overlapping_boxes_of_a_class_and_all_clas
     (boxes,) = unpack(suppress(corners, scores, most=5))
     assert boxes.scores.tolist() == pytest.approx([0.9, 0.7])
     assert boxes.classes.tolist() == [0, 1]
+
+
+def test_boxes_that_a_network_made_while_it_learns_are_packed_and_unpacked():
+    corners, scores = ONE.corners.clone().requires_grad_(), ONE.scores.clone().requires_grad_()
+    (boxes,) = unpack(pack([Boxes(corners, scores, ONE.classes)], 2))
+    boxes.corners.sum().backward()
+    assert corners.grad.tolist() == [[1] * 4] * 2

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from splitsem.models.cnn import StagedCnn
 from splitsem.tasks.digits import Digits
 from splitsem.workflows import own_model
+from tests.unit.shaped import Shaped
 
 CONF = Path(__file__).parents[2] / "conf"
 SHAPES = {
@@ -125,5 +126,5 @@ def test_imagefolder_must_be_told_its_root() -> None:
 def test_custom_model_is_named_on_the_command_line() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         overrides = ["+model=custom", "model._target_=torch.nn.Linear", "+model.in_features=3", "+model.out_features=2"]
-        model = own_model.make(compose(overrides=overrides).model, (3,), (2,))
+        model = own_model.make(compose(overrides=overrides).model, Shaped((3,), (2,)))
     assert isinstance(model, nn.Linear)

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from splitsem.errors import ConfigError, SplitSemError
 from splitsem.models.ready_made import torchvision_model
 from splitsem.split.graph import SplitGraph
+from splitsem.trees import by_path, leaves
 from splitsem.workflows import own_model
+from tests.unit.shaped import Shaped
 
 INPUT, OUTPUT = (1, 8, 8), (10,)
 
@@ -33,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def make(target: str, output_shape: Sequence[int] = OUTPUT, **options: Any) -> nn.Module:
-    return own_model.make(OmegaConf.create({"_target_": target, **options}), INPUT, output_shape)
+    return own_model.make(OmegaConf.create({"_target_": target, **options}), Shaped(INPUT, output_shape))
 
 
 def refusal(target: str, **options: Any) -> str:
@@ -69,7 +71,7 @@ def test_a_name_that_is_no_class_is_told_with_the_remedy() -> None:
     assert "there is no module nowhere_at_all; add its folder to PYTHONPATH" in refusal("nowhere_at_all.Net")
     assert "must be module.Class" in refusal("Net")
     with pytest.raises(ConfigError, match="needs the class of your model"):
-        own_model.make(OmegaConf.create({"_target_": "???"}), INPUT, OUTPUT)
+        own_model.make(OmegaConf.create({"_target_": "???"}), Shaped(INPUT, OUTPUT))
 
 
 class Net(nn.Module):
@@ -139,10 +141,14 @@ def test_the_main_tensor_is_what_is_trained_scored_and_cut(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", [how for how in HOWS if "training" not in how])
-def test_the_graph_takes_the_main_tensor_by_itself(how: str) -> None:
+def test_the_graph_itself_returns_all_that_the_model_returns(how: str) -> None:
     model, x = Returns(how).eval(), torch.rand(2, *INPUT)
     cut = SplitGraph(model, INPUT).cut("body")
-    assert torch.equal(cut.tail(*cut.head(x)), Net().eval()(x))
+    with torch.no_grad():
+        split, whole = cut.tail(*cut.head(x)), model(x)
+    assert type(split) is type(whole)
+    assert list(by_path(split)) == list(by_path(whole))
+    assert all(map(torch.equal, leaves(split), leaves(whole)))
 
 
 def test_making_a_model_draws_no_random_number_and_leaves_its_statistics() -> None:
@@ -197,7 +203,7 @@ def test_what_is_not_one_tensor_is_told_with_a_class_that_mends_it() -> None:
     assert "forward needs x, scale" in refusal(f"{__name__}.TwoInputs")
     assert "super().forward(x, scale=...)" in refusal(f"{__name__}.TwoInputs")
     assert "super().forward(pixel_values=x)" in refusal(f"{__name__}.KeywordOnly")
-    with pytest.raises(ConfigError, match=r"needs x, scale"):
+    with pytest.raises(ConfigError, match=r"missing 1 required positional argument: 'scale'"):
         SplitGraph(TwoInputs(), INPUT)
 
 

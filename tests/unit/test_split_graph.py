@@ -132,18 +132,16 @@ def test_the_fingerprint_follows_structure_and_shapes_but_not_values(graph: Spli
 def test_bad_arguments_are_refused_in_one_line() -> None:
     with pytest.raises(ValueError, match="granularity must be 'layer' or 'op', got 'block'"):
         SplitGraph(Normalised(), (3, 8, 8), granularity="block")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="input_shape must be"):
+    with pytest.raises(ValueError, match="a shape must be"):
         SplitGraph(Normalised(), ())
 
 
 @pytest.mark.parametrize(
     ("forward", "reason"),
     [
-        (lambda x: (x + 1, x + 2), "must return one tensor"),
         (lambda x: x, "computes nothing"),
-        (lambda x: x.reshape(2, -1) + 1, "batch"),
         (lambda x: x + 1 if x.sum() > 0 else x, "decides by values"),
-        (lambda x: x @ torch.ones(7, 7), "torch.export failed"),
+        (lambda x: x @ torch.ones(7, 7), "does not run on an input of .1, 4.: .*"),
     ],
 )
 def test_models_that_cannot_be_split_say_why(forward: object, reason: str) -> None:
@@ -155,7 +153,7 @@ def test_models_that_cannot_be_split_say_why(forward: object, reason: str) -> No
         SplitGraph(Odd(), (4,))
 
 
-def test_a_mapping_gives_its_out() -> None:
+def test_a_mapping_is_returned_whole() -> None:
     class Segments(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -167,8 +165,9 @@ def test_a_mapping_gives_its_out() -> None:
 
     model, x = Segments(), torch.rand(3, 3, 4, 4)
     cut = SplitGraph(model, (3, 4, 4)).cut("body")
-    assert torch.equal(cut.tail(*cut.head(x)), model(x)["out"])
-    assert not any(name.startswith("aux") for name in cut.tail.state_dict())
+    split, whole = cut.tail(*cut.head(x)), model(x)
+    assert list(split) == list(whole)
+    assert all(torch.equal(split[name], whole[name]) for name in whole)
 
 
 def test_preprocessing_that_shrinks_the_input_is_a_point_of_its_own() -> None:

@@ -275,7 +275,6 @@ def branches_under_autocast(model: Plain, x: Tensor) -> Tensor:
             lambda m, x: m.fc(m.body(x)) if x.max() > 0.5 else m.fc(2 * m.body(x)),
             r"by values.*test_split_nested.py:\d+",
         ),
-        (lambda m, x: m.fc(torch.stack([m.body(x)[i] for i in range(len(x))])), "fixes its batch size; write x.shape"),
         (lambda m, x: m.fc(torch.from_numpy(m.body(x).detach().numpy())), r"numpy.*test_split_nested.py:\d+"),
         (lambda m, x: {}["key"], r"KeyError: 'key' \(.*test_split_nested.py:\d+\)"),
         (lambda m, x: m.fc(m.body(x))[torch.nonzero(x[:, 0, 0, 0] > 0.5)[:, 0]], "at its output.*depends on the data"),

@@ -58,6 +58,8 @@ def test_an_experiment_composes_and_sweeps_over_options_that_there_are(experimen
         (["task=disaster"], "UNet"),
         (["task=netqos"], "LstmForecaster"),
         (["task=disaster", "model=cnn"], "StagedCnn"),
+        (["task=detection"], "AnchorFreeDetector"),
+        (["task=detection", "model=torchvision", "model.name=ssd300_vgg16"], "torchvision_model"),
         (["task=disaster", "workflow=joint"], "UNet"),
         (["task=digits", "workflow=joint"], "HyperRepVgg"),
         (["task=digits", "workflow=joint", "model=lstm"], "LstmForecaster"),

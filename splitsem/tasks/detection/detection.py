@@ -92,7 +92,7 @@ class Detection(Task):
         self._splits: Splits | None = None
 
     @property
-    def class_names(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         """The network's classes. Raises ConfigError where the source's files are not there to name them."""
         return tuple(map(str, self.source.class_names if self._classes is None else self._classes))
 

@@ -237,7 +237,7 @@ def _scores(cfg: DictConfig, ends: SplitEnds) -> Metrics:
     """Scores with the codec's bytes between the halves, and unsplit."""
     of_split = partial(evaluation.batches, cfg, ends.network)
     scores = evaluation.scores(ends.run, ends.network.task, of_split)
-    return scores | {"score_unsplit": score(ends.network.model, ends.network.task, of_split("test"))["score"]}
+    return scores | {"score_unsplit": score(ends.network.run, ends.network.task, of_split("test"))["score"]}
 
 
 def _labels(cfg: DictConfig) -> Metrics:

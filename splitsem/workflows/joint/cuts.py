@@ -276,7 +276,7 @@ class JointCuts(JointBase):
         pipeline = Pipeline(cut, offer.make(), offer.make(), simulated_link(self.cfg), answer)
         chosen = DeployedCodec(pipeline, network.placement)
         scored = score_samples(chosen, network.task, self.batches("test"))
-        reference = score_samples(network.model, network.task, self.batches("test"))
+        reference = score_samples(network.run, network.task, self.batches("test"))
         payload_bytes = chosen.frames.payload_bytes
         edge, server = chosen.time(self.batches("test")[0][0][:1])
         return {
