@@ -49,7 +49,8 @@ class Entry(NamedTuple):
         try:
             network = instantiate(self.target, _convert_="all")
         except InstantiationException as exc:
-            raise ConfigError(f"cannot be made: {reason(exc.__cause__ or exc)}") from exc
+            why = exc.__cause__ or exc
+            raise ConfigError(str(why) if isinstance(why, ConfigError) else f"cannot be made: {reason(why)}") from exc
         if not isinstance(network, nn.Module):
             raise ConfigError(f"cannot be made: {self.target['_target_']} gives a {type(network).__name__}")
         return network.eval()

@@ -191,3 +191,12 @@ def test_the_figure_has_a_row_for_each_family_that_was_cut_and_a_dot_for_each_ne
     assert "6 of 10 networks" in figure.texts[0].get_text()
     for few in (1, 2, 4):  # a refused one alone, then one column of families only
         assert bottlenecks(sample_rows().tail(few)).texts
+
+
+def refusing() -> nn.Module:
+    raise ConfigError("its file is missing: get it")
+
+
+def test_what_a_builder_of_splitsem_refuses_is_told_as_it_is():
+    made = Entry("mine", "f", "tests", {"_target_": "tests.unit.test_zoo.refusing"}, [3])
+    assert row_of(made)["reason"] == "its file is missing: get it"
