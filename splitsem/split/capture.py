@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import sympy
 import torch
@@ -303,7 +304,8 @@ def _export(model: nn.Module, example: Example) -> tuple[fx.GraphModule, bool]:
 
 
 def _exported(model: nn.Module, example: Example, free: Any) -> fx.GraphModule:
-    with warnings.catch_warnings(), torch.enable_grad(), contexts_as_marks(), without_dumps():
+    contiguous = patch.object(Tensor, "contiguous", _contiguous)
+    with warnings.catch_warnings(), torch.enable_grad(), contexts_as_marks(), without_dumps(), contiguous:
         # nn.LSTM and nn.GRU re-assign their own weights while they are traced, and leave them as they were
         warnings.filterwarnings("ignore", message="The tensor attributes? .*assigned during export")
         program = torch.export.export(model, example.args, dict(example.named), strict=False, dynamic_shapes=free)
@@ -317,6 +319,11 @@ def _is_unknown_work(node: fx.Node) -> bool:
     if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace in _TORCHS_OWN:
         return False
     return node.target.overloadpacket not in flop_registry
+
+
+def _contiguous(tensor: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
+    """``Tensor.contiguous`` that leaves an operation in the graph where it does nothing, as it may for other inputs."""
+    return torch.ops.aten.contiguous.default(tensor, memory_format=memory_format)
 
 
 def _drop_checks(graph: fx.Graph) -> None:

@@ -218,23 +218,41 @@ class _Side:
 
         This costs nothing when the tensor comes straight from the head.
         """
-        value = node.meta["val"]
+        value, one = node.meta["val"], self.flow.layouts_of_one.get(node)
         strides = [self.flow.batch.size(stride, batch=2) or 0 for stride in value.stride()]
-        order = sorted(range(value.dim()), key=lambda dim: -strides[dim])
-        if 0 in strides or order == sorted(order):
-            return
-        call = self.graph.call_function
-        z = call(torch.ops.aten.permute.default, (self.made[node], order))
-        z = call(torch.ops.aten.contiguous.default, (z,))
-        self.made[node] = call(torch.ops.aten.permute.default, (z, [order.index(dim) for dim in range(len(order))]))
+        outermost = sorted(range(value.dim()), key=lambda dim: -strides[dim])
+        order = None if 0 in strides or outermost == sorted(outermost) else outermost
+        if one is not None and 0 in one[1]:
+            one = None
+        if order is not None or (one is not None and not _is_plain(*one)):
+            self.made[node] = self.graph.call_function(laid_out, (self.made[node], order, one))
 
     def finish(self, result: Any, name: str) -> fx.GraphModule:
         """Close the graph, drop what it does not use, and bind the model's weights to it."""
         self.graph.output(result)
-        half = fx.GraphModule(self.flow.module, self.graph, class_name=name)
-        if self.graph.eliminate_dead_code(_has_effects):
-            half.recompile()
-        return half
+        self.graph.owning_module = self.flow.module  # which knows what is impure; code is then generated once
+        self.graph.eliminate_dead_code(_has_effects)
+        return fx.GraphModule(self.flow.module, self.graph, class_name=name)
+
+
+def laid_out(z: Tensor, order: list[int] | None, one: tuple[tuple[int, ...], tuple[int, ...]] | None) -> Tensor:
+    """The tensor in the memory order that it has in the whole model.
+
+    Args:
+        z: in any order.
+        order: its dimensions, the outermost in memory first; None for the usual order.
+        one: shape and strides of one sample, where strides of dimensions of size 1 tell kernels something, too; None
+            where these are the usual ones.
+    """
+    if one is not None and tuple(z.shape) == one[0]:
+        return z if z.stride() == one[1] else torch.empty_strided(*one, dtype=z.dtype, device=z.device).copy_(z)
+    if order is None:
+        return z
+    return z.permute(order).contiguous().permute([order.index(dim) for dim in range(len(order))])
+
+
+def _is_plain(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    return strides == torch.empty(shape, device="meta").stride()
 
 
 def _has_effects(node: fx.Node) -> bool:

@@ -6,14 +6,16 @@ from itertools import accumulate
 from math import prod
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from splitsem.errors import ConfigError, SplitPointError
 from splitsem.network import HasPostprocess, without_wrappers
 from splitsem.split.capture import capture
 from splitsem.split.cut import Cut, Followed, InTuple, Spread, build_head, build_tail
 from splitsem.split.example import Example, home_of
-from splitsem.split.flow import Flow
+from splitsem.split.flow import Flow, Layouts
 from splitsem.split.nested import context_of
 from splitsem.split.point import (
     Candidate,
@@ -26,6 +28,7 @@ from splitsem.split.point import (
     unit_cuts,
 )
 from splitsem.split.postprocess import Postprocess
+from splitsem.split.untouched import untouched
 
 Granularity = Literal["layer", "op"]
 
@@ -79,6 +82,11 @@ class SplitGraph:
             raise ConfigError(f"{type(model).__name__} cannot be split: at its output, {why}")
         one = inputs.with_batch(1) if captured.is_batch_free else inputs
         self._example = one.in_order(captured.takes)
+        if not training:
+            layouts = Layouts(captured.module)
+            with torch.no_grad(), torch.random.fork_rng(devices=[]), untouched(network):
+                layouts.run(*pytree.tree_leaves(self._example))
+            self._flow.layouts_of_one = layouts.found
         self.is_batch_free, self.device = captured.is_batch_free, home_of(network)[0]
         self._postprocess = None if postprocess is None else Postprocess(postprocess, captured.sample)
         self.sample = captured.sample if self._postprocess is None else self._postprocess.sample

@@ -261,3 +261,29 @@ def test_structures_are_taken_apart_and_put_together() -> None:
     assert len(alone) == 3
     assert same(joined(alone), batch)
     assert torch.equal(call(lambda a, b: a + b, (ids, ids)), 2 * ids)
+
+
+class Tokens(nn.Module):
+    """Views tokens as a map, so that kernels see another memory order for one sample than for several."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.near, self.down = nn.Linear(64, 64), nn.Conv2d(64, 64, 3, 1, 1, groups=64), nn.Conv2d(64, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.mix(x.flatten(2).transpose(1, 2)).transpose(1, 2).view(x.shape[0], 64, 4, 4)
+        return self.down((self.near(y) + y).contiguous())
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_what_arrives_as_bytes_has_the_memory_order_of_the_whole_network(batch: int, memory_format: Any) -> None:
+    torch.manual_seed(0)
+    model, x = Tokens().eval(), torch.rand(batch, 64, 4, 4).to(memory_format=memory_format)
+    graph = SplitGraph(model, (64, 4, 4), granularity="op")
+    with torch.no_grad():
+        whole = model(x)
+        for point in graph.points:
+            cut = graph.cut(point)
+            received = [z.clone(memory_format=torch.contiguous_format) for z in cut.head(x)]
+            assert torch.equal(cut.tail(*received), whole), point.name
