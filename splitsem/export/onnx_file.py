@@ -155,7 +155,7 @@ def footprint(program: ExportedProgram) -> Footprint:
     unless it is a view, and nothing is fused or done in place, so a runtime that fuses needs less. Kernels' scratch
     memory does not count, nor do weights and tensors made from weights alone.
     """
-    batch = Batch(sympy.Symbol("batch"))
+    batch = Batch([sympy.Symbol("batch")])
     nodes = list(program.graph.nodes)
     active = {node for node in nodes if node.name in program.graph_signature.user_inputs}
     owner = {node: node for node in active}

@@ -94,7 +94,7 @@ def test_empty_and_single_results_make_a_table(count):
 def point(index: int, shapes: list[tuple[int, ...]], **changes) -> SplitPoint:
     tensors = tuple(TensorSpec(shape, torch.float32) for shape in shapes)
     head, tail = (OpCost("conv", 2.5e6 * index, 1.0),), (OpCost("conv", 7e6, 1.0),)
-    facts = {"raw_bytes": 65_536, "is_bottleneck": False, "is_batched": True} | changes
+    facts = {"raw_bytes": 65_536, "hook_bytes": 65_536, "is_bottleneck": False, "is_batched": True} | changes
     return SplitPoint(f"layer{index}", index, tensors, head_ops=head, tail_ops=tail, head_param_bytes=1_500,
                       tail_param_bytes=98_000, **facts)  # fmt: skip
 
