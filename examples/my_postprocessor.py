@@ -1,4 +1,4 @@
-"""PYTHONPATH=examples python run.py model=custom model._target_=my_postprocessor.Sure split.point=network.1"""
+"""PYTHONPATH=examples python run.py model=custom model._target_=my_postprocessor.Sure split.point=model.2"""
 
 import torch
 from torch import nn

@@ -18,7 +18,14 @@ from tests.conftest import ROOT, SHRUNK
 
 FOLDER = ROOT / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
-CHECKED = ("my_codec.MyCodec", "my_link.SerialLine", "my_machine.Microcontroller", "my_model.Net", "my_task.Photos", "my_two_outputs.DigitAndMore")
+CHECKED = (
+    "my_codec.MyCodec",
+    "my_link.SerialLine",
+    "my_machine.Microcontroller",
+    "my_model.Net",
+    "my_task.Photos",
+    "my_two_outputs.DigitAndMore",
+)
 PREFIX = ["PYTHONPATH=examples", "python", "run.py"]
 
 
