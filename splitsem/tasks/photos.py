@@ -57,7 +57,7 @@ class Photos(ClassificationTask):
         root: str | None = None,
         image_size: int = 224,
         scales: Sequence[float] = (1.0, 0.75, 0.5),
-        most_per_photograph: int = 15,
+        most_per_photograph: int = 8,
         train_fraction: float = 0.3,
         val_fraction: float = 0.2,
         seed: int = 0,
