@@ -66,7 +66,8 @@ def fit_codec(
             sources = [_features(cut.head, source, batch, device) for source in sources]
             teacher = teacher._replace(head=None)
         codec.calibrate(list(_some(_loader(sources[0], batch, seed), teacher, device)))
-        output_loss = _output_loss(codec, task, teacher, next(iter(_loader(sources[0], 1))), device)
+        with torch.random.fork_rng(devices=[]):  # the training that follows is as without this trial
+            output_loss = _output_loss(codec, task, teacher, next(iter(_loader(sources[0], 1))), device)
         for number, (name, stage) in enumerate(codec.stages.items()):
             if stage.max_epochs:
                 num_samples = _size(splits.train)
