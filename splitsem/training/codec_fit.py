@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
+from typing import Any
 
 import lightning
 import torch
@@ -17,11 +18,14 @@ from splitsem.split.point import SplitPoint
 from splitsem.tasks.task import Task
 from splitsem.training.codec_module import CodecModule, Teacher
 from splitsem.training.loop import run_loop
+from splitsem.training.output_loss import OutputLoss
+from splitsem.trees import call, leaves, mapped
 
 log = logging.getLogger(__name__)
 _GRADIENT_CLIP_NORM = 1.0
 _CALIBRATION_BATCHES = 16
 _EVALUATION_BATCH = 256
+_EVALUATION_BYTES = 1 << 26  # of a batch of samples: the first layers of a large picture need ten times its memory
 
 
 def fit_codec(
@@ -29,8 +33,9 @@ def fit_codec(
 ) -> list[dict[str, float]]:
     """Train ``codec`` in place for the cut at ``point``; returns the metrics of each epoch.
 
-    The network stays as it is; a stage that tunes the tail tunes the codec's own copy of the tail. The validation
-    split chooses the epoch whose weights are kept.
+    Where the task has no loss for what the network returns before its postprocess, distillation takes its place, see
+    ``OutputLoss``. The network stays as it is; a stage that tunes the tail tunes the codec's own copy of the tail. The
+    validation split chooses the epoch whose weights are kept.
 
     Args:
         codec: built for the crossing tensor of ``point``.
@@ -42,7 +47,7 @@ def fit_codec(
             augmented data, are computed again in each epoch.
 
     Raises:
-        ConfigError: a stage's batch is larger than the data.
+        ConfigError: a stage's batch is larger than the data, or a codec with a local output meets other than logits.
     """
     cut = graph.cut(point)
     device = cut.device
@@ -52,13 +57,17 @@ def fit_codec(
     splits = task.splits()
     history: list[dict[str, float]] = []
     with _frozen(cut.head, cut.tail):
-        teacher = Teacher(cut.head, graph.tail_with_layers(point))
+        teacher = Teacher(cut.head, graph.tail_with_layers(point), cut.postprocess)
+        sample_bytes = sum(t.nbytes for t in leaves(task.example()))
+        batch = min(_EVALUATION_BATCH, max(1, _EVALUATION_BYTES // sample_bytes), _size(splits.train))
         sources: list[Dataset] = [splits.train, splits.val]
         needed = point.raw_bytes * sum(map(_size, sources))
         if needed <= feature_cache_bytes and not _is_augmented(splits.train):
-            sources = [_features(cut.head, source, device) for source in sources]
+            sources = [_features(cut.head, source, batch, device) for source in sources]
             teacher = teacher._replace(head=None)
-        codec.calibrate(list(_some(_loader(sources[0], _EVALUATION_BATCH, seed), teacher, device)))
+        codec.calibrate(list(_some(_loader(sources[0], batch, seed), teacher, device)))
+        with torch.random.fork_rng(devices=[]):  # the training that follows is as without this trial
+            output_loss = _output_loss(codec, task, teacher, next(iter(_loader(sources[0], 1))), device)
         for number, (name, stage) in enumerate(codec.stages.items()):
             if stage.max_epochs:
                 num_samples = _size(splits.train)
@@ -68,7 +77,7 @@ def fit_codec(
                         f"train on: there is no whole batch; give at most {num_samples}"
                     )
                 log.info("Stage %s: %d epochs", name, stage.max_epochs)
-                history += _run(codec, stage, teacher, task, sources, device, seed + number)
+                history += _run(codec, stage, teacher, (task, output_loss), sources, batch, device, seed + number)
     codec.finish_training()
     codec.eval()
     return history
@@ -78,20 +87,21 @@ def _run(
     codec: LearnedCodec,
     stage: Stage,
     teacher: Teacher,
-    task: Task,
+    judge: tuple[Task, OutputLoss],
     sources: list[Dataset],
+    val_batch: int,
     device: torch.device,
     seed: int,
 ) -> list[dict[str, float]]:
     train = _loader(sources[0], stage.batch_size_for(_size(sources[0])), seed)
-    val = _loader(sources[1], _EVALUATION_BATCH)
+    val = _loader(sources[1], val_batch)
     codec.train()
     frozen = list(codec.device_modules()) if stage.is_encoder_frozen else []
     if codec.tail is not None and not stage.is_tail_tuned:
         frozen.append(codec.tail)
     with _frozen(*frozen):
         return run_loop(
-            CodecModule(codec, stage, teacher, task),
+            CodecModule(codec, stage, teacher, *judge),
             train,
             val,
             device=device,
@@ -101,6 +111,21 @@ def _run(
             mode="max" if stage.is_judged_by_score else "min",
             limit_train_batches=stage.limit_train_batches,
         )
+
+
+@torch.no_grad()
+def _output_loss(
+    codec: LearnedCodec, task: Task, teacher: Teacher, batch: tuple[Any, Tensor], device: torch.device
+) -> OutputLoss:
+    """The losses of this network's output, by one sample. Raises ConfigError, see ``fit_codec``."""
+    z, y = _crossing(batch[0], teacher, device), batch[1].to(device)
+    found = OutputLoss.of(task, teacher.tail(z)[0], y, teacher.postprocess is not None)
+    if not found.has_classes and codec.code(z, None).local is not None:
+        raise ConfigError(
+            f"{type(codec).__name__} adds logits of the edge to the network's, and this network's output is no logits: "
+            "choose another codec, e.g. codec=entropic_student"
+        )
+    return found
 
 
 @contextmanager
@@ -128,8 +153,8 @@ def _loader(source: Dataset, batch_size: int, shuffle_seed: int | None = None) -
 
 def _is_augmented(source: Dataset) -> bool:
     """Whether the source returns other samples at a second reading; tested on a few samples, each read twice."""
-    drawn = [torch.stack([source[i][0] for i in range(min(8, _size(source)))]) for _ in range(2)]
-    return not torch.equal(*drawn)
+    drawn = [[t for i in range(min(8, _size(source))) for t in leaves(source[i][0])] for _ in range(2)]
+    return not all(map(torch.equal, *drawn))
 
 
 def _size(source: Dataset) -> int:
@@ -137,9 +162,10 @@ def _size(source: Dataset) -> int:
 
 
 @torch.no_grad()
-def _features(head: nn.Module, source: Dataset, device: torch.device) -> TensorDataset:
+def _features(head: nn.Module, source: Dataset, batch: int, device: torch.device) -> TensorDataset:
     """The crossing tensor of every sample, with its target."""
-    pairs = [(head(x.to(device))[0].cpu(), y) for x, y in _loader(source, _EVALUATION_BATCH)]
+    teacher = Teacher(head, nn.Identity())
+    pairs = [(_crossing(x, teacher, device).cpu(), y) for x, y in _loader(source, batch)]
     z, y = zip(*pairs, strict=True)
     return TensorDataset(torch.cat(z), torch.cat(y))
 
@@ -148,4 +174,10 @@ def _features(head: nn.Module, source: Dataset, device: torch.device) -> TensorD
 def _some(batches: DataLoader, teacher: Teacher, device: torch.device) -> Iterator[Tensor]:
     """Crossing tensors of the first batches."""
     for x, _ in islice(batches, _CALIBRATION_BATCHES):
-        yield x.to(device) if teacher.head is None else teacher.head(x.to(device))[0]
+        yield _crossing(x, teacher, device)
+
+
+def _crossing(x: Any, teacher: Teacher, device: torch.device) -> Tensor:
+    """What crosses for a batch of samples, or of features already."""
+    x = mapped(lambda t: t.to(device), x)
+    return x if teacher.head is None else call(teacher.head, x)[0]

@@ -7,12 +7,13 @@ import lightning
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from splitsem.codecs.learned.agilenn import AgileNN
 from splitsem.codecs.learned.learned import Coded, LearnedCodec, Stage
 from splitsem.codecs.learned.symbol_codec import SymbolCodec
 from splitsem.tasks.task import Task
+from splitsem.training.output_loss import OutputLoss, distance
+from splitsem.trees import call, mapped
 
 
 def integrated_gradients(
@@ -47,7 +48,9 @@ def integrated_gradients(
 _NUM_STEPS = 2  # on the path from zero; each step takes a second derivative of the decoder and the tail
 
 
-def skewness(codec: AgileNN, tail: Callable[[Tensor], Tensor], task: Task, z: Tensor, y: Tensor) -> Tensor:
+def skewness(
+    codec: AgileNN, tail: Callable[[Tensor], Tensor], output_loss: Callable[[Tensor], Tensor], z: Tensor
+) -> Tensor:
     """``codec.skewness_loss`` of the importance that the codec's features have to the task's loss, differentiable.
 
     A feature's importance to a sample is the magnitude of its integrated gradients, summed over its positions. The
@@ -56,20 +59,18 @@ def skewness(codec: AgileNN, tail: Callable[[Tensor], Tensor], task: Task, z: Te
     Args:
         codec: learns skewed features, together with the networks behind its features.
         tail: from ``z_hat`` to the output.
-        task: gives the loss.
+        output_loss: mean loss of the combined outputs.
         z: crossing tensors ``(B, C, H, W)``.
-        y: the samples' targets.
     """
 
     def loss(features_BFHW: Tensor) -> Tensor:
         z_hat, local = codec.from_features(features_BFHW)
-        return len(y) * task.loss(codec.combine(local, tail(z_hat)), y)
+        return len(z) * output_loss(codec.combine(local, tail(z_hat)))
 
     attributed = integrated_gradients(loss, codec.features(z), _NUM_STEPS, create_graph=True)
     return codec.skewness_loss(attributed.abs().sum((2, 3)))
 
 
-_TEMPERATURE = 2.0
 _IMPORTANCE_SAMPLES, _IMPORTANCE_EVERY, _IMPORTANCE_MEMORY = 32, 8, 0.9
 _GOLDEN = 0.618034  # steps of this share visit an interval evenly
 
@@ -79,11 +80,13 @@ class Teacher(NamedTuple):
 
     Attributes:
         head: from the sample to the crossing tensor (a tuple of one); None where the data are features already.
-        tail: from the crossing tensor to ``(output, *layers)``.
+        tail: from the crossing tensor to ``(output, *layers)``; the output may be any structure of tensors.
+        postprocess: from that output to what the metrics take; None: nothing follows.
     """
 
-    head: Callable[[Tensor], tuple[Tensor, ...]] | None
+    head: Callable[..., tuple[Tensor, ...]] | None
     tail: nn.Module
+    postprocess: nn.Module | None = None
 
 
 class CodecModule(lightning.LightningModule):
@@ -93,32 +96,37 @@ class CodecModule(lightning.LightningModule):
         codec: learns, together with the tail that the codec brings.
         stage: terms of the loss, and settings of the optimiser.
         teacher: gives the crossing tensor and the targets, and carries gradients from its output to ``z_hat``.
-        task: gives the task's loss and metrics.
+        task: gives the metrics.
+        output_loss: of the network's output.
     """
 
-    def __init__(self, codec: LearnedCodec, stage: Stage, teacher: Teacher, task: Task) -> None:
+    def __init__(
+        self, codec: LearnedCodec, stage: Stage, teacher: Teacher, task: Task, output_loss: OutputLoss
+    ) -> None:
         super().__init__()
-        self.codec, self.stage, self.task = codec, stage, task
+        self.codec, self.stage, self.output_loss = codec, stage, output_loss
         self._teacher = (teacher,)  # in a tuple, else Lightning would save the teacher's weights with the codec's
         self.val_metrics = task.metrics()
         self.importance: Tensor | None = None
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
         """The loss of one batch, at one signal-to-noise ratio of the codec's range."""
         z, y = self._features(batch)
         snr_db = self.codec.draw_snr_db()
         coded = self.codec.code(z, snr_db)
         terms, _ = self._terms(coded, z, y)
         if self.stage.importance_weight and coded.damage is not None:
-            terms["importance"] = self._importance_term(coded, y, snr_db, batch_idx)
+            terms["importance"] = self._importance_term(coded, z, y, snr_db, batch_idx)
         if self.stage.skewness_weight and isinstance(self.codec, AgileNN):
             few = slice(_IMPORTANCE_SAMPLES)
-            terms["skewness"] = skewness(self.codec, lambda z_hat: self._tail(z_hat)[0], self.task, z[few], y[few])
+            terms["skewness"] = skewness(
+                self.codec, lambda z_hat: self._tail(z_hat)[0], self._task_loss(z[few], y[few]), z[few]
+            )
         loss = self._weigh(terms)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:
         """Score and loss of one batch; the batches visit the range of signal-to-noise ratios evenly."""
         z, y = self._features(batch)
         snr_db = None
@@ -126,7 +134,9 @@ class CodecModule(lightning.LightningModule):
             low, high = self.codec.snr_range_db
             snr_db = low + (high - low) * (batch_idx * _GOLDEN % 1)
         terms, output = self._terms(self.codec.code(z, snr_db), z, y)
-        self.val_metrics.update(output.float(), y)
+        (teacher,) = self._teacher
+        answer = output if teacher.postprocess is None else teacher.postprocess(output)
+        self.val_metrics.update(mapped(lambda t: t.float() if t.is_floating_point() else t, answer), y)
         self.log("val_loss", self._weigh(terms), batch_size=len(z))
 
     def on_validation_epoch_end(self) -> None:
@@ -143,22 +153,22 @@ class CodecModule(lightning.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _features(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _features(self, batch: tuple[Any, Tensor]) -> tuple[Tensor, Tensor]:
         x, y = batch
         (teacher,) = self._teacher
         if teacher.head is None:
             return x, y
         with torch.no_grad():
-            return teacher.head(x)[0], y
+            return call(teacher.head, x)[0], y
 
-    def _tail(self, z_hat: Tensor) -> tuple[Tensor, ...]:
+    def _tail(self, z_hat: Tensor) -> tuple[Any, ...]:
         """Output and layers behind the codec, from the codec's own tail where the codec brings one."""
         (teacher,) = self._teacher
         if self.codec.tail is None:
             return teacher.tail(z_hat)
         return functional_call(teacher.tail, dict(self.codec.tail.named_parameters()), (z_hat,))
 
-    def _terms(self, coded: Coded, z: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def _terms(self, coded: Coded, z: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Any]:
         """The terms that the stage asks for, and the network's output with the codec in it."""
         stage, (teacher,) = self.stage, self._teacher
         output, *layers = self._tail(coded.z_hat)
@@ -172,49 +182,51 @@ class CodecModule(lightning.LightningModule):
                 target, *target_layers = teacher.tail(z)
             shares = [(a - b).square().mean() / b.var() for a, b in zip(layers, target_layers, strict=True)]
             terms["layers"] = sum(shares, start=z.new_zeros(()))
-            terms["logits"] = (output - target).square().mean()
-            terms["distill"] = (
-                _TEMPERATURE**2
-                * F.kl_div(
-                    (output / _TEMPERATURE).log_softmax(1),
-                    (target / _TEMPERATURE).log_softmax(1),
-                    reduction="none",
-                    log_target=True,
-                )
-                .sum(1)
-                .mean()
-            )
+            if stage.logits_weight:
+                terms["logits"] = distance(output, target)
+            if stage.distill_weight:
+                terms["distill"] = self.output_loss.distillation(output, target)
         if stage.task_weight:
-            terms["task"] = self.task.loss(output, y)
+            terms["task"] = self._task_loss(z, y)(output)
         if stage.local_weight and coded.local is not None:
-            terms["local"] = self.task.loss(coded.local, y)
+            terms["local"] = self._task_loss(z, y)(coded.local)
         if stage.rate_weight and coded.rate_bits is not None:
             terms["rate"] = coded.rate_bits
         return terms, output
 
+    def _task_loss(self, z: Tensor, y: Tensor) -> Callable[[Any], Tensor]:
+        """The loss of an output for these samples, see ``OutputLoss.towards``."""
+        (teacher,) = self._teacher
+
+        def target() -> Any:
+            with torch.no_grad():
+                return teacher.tail(z)[0]
+
+        return self.output_loss.towards(y, target)
+
     def _weigh(self, terms: dict[str, Tensor]) -> Tensor:
         return torch.stack([getattr(self.stage, f"{name}_weight") * value for name, value in terms.items()]).sum()
 
-    def _importance_term(self, coded: Coded, y: Tensor, snr_db: float | None, batch_idx: int) -> Tensor:
+    def _importance_term(self, coded: Coded, z: Tensor, y: Tensor, snr_db: float | None, batch_idx: int) -> Tensor:
         """Mean expected damage of the symbols, weighted by an importance (mean 1) that is refreshed every few steps."""
         assert coded.code is not None
         assert coded.damage is not None
         if self.importance is None or batch_idx % _IMPORTANCE_EVERY == 0:
-            fresh = self._importance(coded.code[:_IMPORTANCE_SAMPLES], y[:_IMPORTANCE_SAMPLES], snr_db)
+            few = slice(_IMPORTANCE_SAMPLES)
+            fresh = self._importance(coded.code[few], self._task_loss(z[few], y[few]), snr_db)
             if self.importance is not None:
                 fresh = _IMPORTANCE_MEMORY * self.importance + (1 - _IMPORTANCE_MEMORY) * fresh
             self.importance = fresh
         return (self.importance * coded.damage).mean()
 
-    def _importance(self, code: Tensor, y: Tensor, snr_db: float | None) -> Tensor:
+    def _importance(self, code: Tensor, output_loss: Callable[[Any], Tensor], snr_db: float | None) -> Tensor:
         """Importance of each position of the code to the task's loss ``(N,)``, of mean 1."""
         codec = self.codec
         assert isinstance(codec, SymbolCodec)
 
         def loss(values: Tensor) -> Tensor:
-            return len(y) * self.task.loss(
-                self._tail(codec.reconstruct(values, [snr_db] * len(values), torch.float32))[0], y
-            )
+            z_hat = codec.reconstruct(values, [snr_db] * len(values), torch.float32)
+            return len(values) * output_loss(self._tail(z_hat)[0])
 
         magnitude = integrated_gradients(loss, code).abs().mean(0)
         return magnitude / magnitude.mean().clamp(min=1e-12)

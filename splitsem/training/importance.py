@@ -1,5 +1,7 @@
 """code_importance tells how much each symbol of a code matters to the task's loss, for a batch of samples."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -8,10 +10,12 @@ from splitsem.codecs.learned.symbol_codec import SymbolCodec
 from splitsem.split.cut import Cut
 from splitsem.tasks.task import Task
 from splitsem.training.codec_module import integrated_gradients
+from splitsem.training.output_loss import OutputLoss
+from splitsem.trees import call
 
 
 def code_importance(
-    codec: LearnedCodec, cut: Cut, task: Task, x: Tensor, y: Tensor, num_steps: int = 16
+    codec: LearnedCodec, cut: Cut, task: Task, x: Any, y: Tensor, num_steps: int = 16
 ) -> tuple[Tensor, str]:
     """Magnitude of the integrated gradients of the task's loss over a clean link, and ``symbols`` or ``features``.
 
@@ -21,19 +25,21 @@ def code_importance(
     Args:
         codec: in eval mode.
         cut: head and tail.
-        task: gives the loss.
-        x: samples ``(B, *input_shape)``, where the network is.
+        task: gives the loss, or distillation takes its place, see ``OutputLoss``.
+        x: a batch of samples, where the network is.
         y: the samples' targets.
         num_steps: points on the path from zero.
     """
     with torch.no_grad():
-        (z,) = cut.head(x)
+        (z,) = call(cut.head, x)
         coded = codec.code(z, None)
-    y, tail = y.to(x.device), cut.with_tail(codec.tail).network_tail
+        wanted = cut.network_tail(z)
+    y, tail = y.to(z.device), cut.with_tail(codec.tail).network_tail
+    output_loss = OutputLoss.of(task, wanted, y, cut.postprocess is not None).towards(y, lambda: wanted)
 
     def task_loss(z_hat: Tensor) -> Tensor:
         output = tail(z_hat)
-        return len(y) * task.loss(output if coded.local is None else codec.combine(coded.local, output), y)
+        return len(y) * output_loss(output if coded.local is None else codec.combine(coded.local, output))
 
     shape: tuple[int, ...]
     if isinstance(codec, SymbolCodec) and coded.code is not None:

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
 
 from splitsem.codecs.codec import Codec
 from splitsem.codecs.learned.learned import LearnedCodec
@@ -161,6 +162,6 @@ def _importance(cfg: DictConfig, network: assemble.Network, cut: Cut, codec: Lea
     num = min(_NUM_EXPLAINED, cfg.workflow.num_samples or _NUM_EXPLAINED)
     x, y = next(assemble.test_batches(network.task, network.placement, num, num))
     values, what = code_importance(codec, cut, network.task, x, y)
-    is_picture = network.task.is_image and x.shape[1] in (1, 3)
+    is_picture = network.task.is_image and isinstance(x, Tensor) and x.shape[1] in (1, 3)
     pictures = x.float().clamp(0, 1).cpu().numpy() if is_picture else None
     return importance(values.float().cpu().numpy(), pictures, what)

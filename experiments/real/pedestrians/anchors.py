@@ -18,7 +18,6 @@ import pandas as pd
 import torch
 from curves import write_curves
 from sequences import GREY, Coded, Picture, as_files, as_h265, frames
-from splitsem.data import path
 from tiles import Tiles
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
@@ -27,6 +26,7 @@ from splitsem.codecs.codec import Codec
 from splitsem.codecs.picture import Jpeg, Webp
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.topk import TopK
+from splitsem.data import path
 from splitsem.detections import unpack
 from splitsem.models.detection.darknet import darknet_detector
 from splitsem.split.graph import SplitGraph

@@ -34,9 +34,12 @@ class Stage:
         feature_weight: weight of the squared error of ``z_hat``, as a share of the variance of ``z``.
         layers_weight: weight of the squared errors, as shares of the variance, summed over the tail's split points
             at which one tensor crosses (the uncoded network is the teacher).
-        logits_weight: weight of the mean squared error of the network's output against the uncoded network's.
-        distill_weight: weight of the Kullback–Leibler divergence of the output from the uncoded network's.
-        task_weight: weight of the task's own loss.
+        logits_weight: weight of the squared error of the network's output against the uncoded network's, as a share of
+            the variance; of several tensors the mean.
+        distill_weight: weight of the Kullback–Leibler divergence of the output's classes from the uncoded network's; of
+            an output that is no logits (a detector's raw maps), the same as for ``logits_weight``.
+        task_weight: weight of the task's own loss; where it has none for the network's raw output, or no labels, what
+            ``distill_weight`` stands for takes its place, and the log says so.
         rate_weight: weight of the estimated bits of a sample's code.
         importance_weight: weight of the expected damage of the code's symbols, each times its importance to the task.
         local_weight: weight of the task's loss of the local output alone, for codecs with a local output.
