@@ -1,7 +1,7 @@
 """Drawn networks, with drawn parts of them under no_grad and autocast: points, work and numbers are the plain ones'."""
 
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -58,6 +58,12 @@ def facts(graph: SplitGraph) -> list[tuple[object, ...]]:
 )
 def test_contexts_change_no_point_no_work_and_no_number(steps: list[Step]) -> None:
     model, plain = Drawn(steps, True).eval(), Drawn(steps, False).eval()
+    with torch.no_grad():
+        try:
+            model(torch.rand(2, 4, 6, 6))
+        except RuntimeError as exc:  # torch itself refuses to write into what inference_mode made
+            assume("nference tensor" not in str(exc))
+            raise
     graph = SplitGraph(model, (4, 6, 6), granularity="op")
     assert facts(graph) == facts(SplitGraph(plain, (4, 6, 6), granularity="op"))
     with torch.no_grad():
