@@ -7,7 +7,7 @@ import pandas as pd
 
 from splitsem.report import results as rs
 from splitsem.report.fronts import TOLERANCE, equally_fast
-from splitsem.report.units import format_hz, format_joules, format_ratio, format_seconds
+from splitsem.report.units import format_hz, format_joules, format_ratio, format_seconds, worded
 
 _LOSSY = ("JPEG", "WebP")
 
@@ -128,7 +128,7 @@ def _answer(goal: Goal, frame: pd.DataFrame) -> Best:
     said_first = "" if beating is None else f"{_told(goal, beating)}; of the cuts, "
     parts = [
         f"{said_first}{name(row)} reaches {goal.show(row[goal.column])}{source and f' ({source})'}"
-        f" at {_score(row)} (unsplit {row['score_unsplit']:.3f})",
+        f" at {_score(row)}" + worded(f" (unsplit {row['score_unsplit']:.3f})", rs.score_name(frame)),
         *([f"one of {num_alike} that cannot be told apart"] if num_alike > 1 else []),
         ", ".join(_comparisons(goal, row, frame, beating)),
     ]
@@ -139,10 +139,11 @@ def _closest(goal: Goal, split: pd.DataFrame) -> Best:
     delta = split[f"{rs.choice(split)}_delta"]
     if delta.isna().all():
         return Best(goal, None, False, f"{goal.title}: the unsplit score is not known, so nothing can be chosen.")
-    row = split.loc[delta.sort_values(ascending=False, kind="stable").index[0]]
+    told, row = rs.score_name(split), split.loc[delta.sort_values(ascending=False, kind="stable").index[0]]
     sentence = (
-        f"{goal.title}: no configuration keeps the score within {rs.SCORE_MARGIN} of the unsplit "
-        f"{row['score_unsplit']:.3f}; the closest, {name(row)}, is {-row['score_delta']:.3f} "
+        f"{goal.title}: no configuration keeps "
+        + worded(f"the score within {rs.SCORE_MARGIN} of the unsplit {row['score_unsplit']:.3f}", told)
+        + f"; the closest, {name(row)}, is {-row['score_delta']:.3f} "
         f"below it at {_score(row)} and reaches {goal.show(row[goal.column])}."
     )
     return Best(goal, row, False, sentence)
@@ -204,4 +205,6 @@ def _fairest(goal: Goal, rows: pd.DataFrame) -> pd.Series:
 
 
 def _score(row: pd.Series) -> str:
-    return f"score {row['score']:.3f}" + ("" if pd.isna(row["score_ci95"]) else f" ± {row['score_ci95']:.3f}")
+    return f"{row['score_name'] or 'score'} {row['score']:.3f}" + (
+        "" if pd.isna(row["score_ci95"]) else f" ± {row['score_ci95']:.3f}"
+    )

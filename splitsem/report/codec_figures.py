@@ -16,7 +16,7 @@ from splitsem.report import results as rs
 from splitsem.report import style
 from splitsem.report.federated_figures import half_ci95, over_trainings
 from splitsem.report.pareto import pareto_front
-from splitsem.report.units import format_bytes
+from splitsem.report.units import format_bytes, worded
 
 _GREYS = ("#1b1f24", "#59636e", "#8a949e", "#b4bcc4")
 _DASHES = ((0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)), (0, (1, 1)))
@@ -66,13 +66,14 @@ def score_channel(results: pd.DataFrame, x: Axis = "snr_db", subtitle: str = "")
     Returns:
         The figure.
     """
-    figure = style.new_figure(8.4, 4.4, "Accuracy over a channel that damages bits", subtitle)
+    word = rs.score_name(results)
+    figure = style.new_figure(8.4, 4.4, worded("Accuracy over a channel that damages bits", word), subtitle)
     ax = figure.add_subplot()
-    style.style_axes(ax, _TITLES[x], _SCORE)
+    style.style_axes(ax, _TITLES[x], worded(_SCORE, word))
     shown = results.dropna(subset=[x, "score"])
     shown = shown[shown["ber"] > 0] if x == "ber" else shown
     if shown.empty:
-        style.empty(ax, "no row has both a score and this measure of the channel")
+        style.empty(ax, worded("no row has both a score and this measure of the channel", word))
         return figure
     points = curves(shown, x)
     named = looks(_learned(shown))
@@ -80,7 +81,7 @@ def score_channel(results: pd.DataFrame, x: Axis = "snr_db", subtitle: str = "")
     look: dict[str, Any] = {"markersize": 5.5, "markeredgewidth": 0, "linewidth": 1.5}
     for codec, rows in points.groupby("codec", sort=False):
         ax.plot(rows["x"], rows["score"], **named[str(codec)]._asdict(), **look)
-    ax.set(xlabel=_TITLES[x], ylabel=_SCORE, xscale="log" if x == "ber" else "linear")
+    ax.set(xlabel=_TITLES[x], ylabel=worded(_SCORE, word), xscale="log" if x == "ber" else "linear")
     for codec, rows in points.groupby("codec", sort=False):
         ax.fill_between(rows["x"], rows["low"], rows["high"], color=colors[str(codec)], alpha=0.18, linewidth=0)
     handles: list[Any] = [Line2D([], [], label=codec, **own._asdict(), **look) for codec, own in named.items()]
@@ -150,9 +151,10 @@ def three_way(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         ``codec`` (the series), ``family``, ``split_point``, ``encoder_bytes``, ``payload_bytes``, ``score`` (over a
-        clean link, where one was run), ``score_ci95`` (over the trainings; 0 for one), ``score_unsplit``,
-        ``score_over_link`` where measured, ``raw_ratio`` and ``input_ratio`` (float32 feature and uint8 sample ÷
-        payload), ``num_trainings``, ``is_reference`` and ``pareto`` (undominated in score and both sizes).
+        clean link, where one was run), ``score_ci95`` (over the trainings; 0 for one), ``score_name``,
+        ``score_unsplit``, ``score_over_link`` where measured, ``raw_ratio`` and ``input_ratio`` (float32 feature and
+        uint8 sample ÷ payload), ``num_trainings``, ``is_reference`` and ``pareto`` (undominated in score and both
+        sizes).
     """
     frame = rs.with_series(results)
     frame = frame[frame["is_ok"] & (frame["payload_bytes"] > 0)]  # a codec that sends nothing is none
@@ -170,6 +172,7 @@ def three_way(results: pd.DataFrame) -> pd.DataFrame:
                 "payload_bytes": mean["payload_bytes"],
                 "score": mean["clean"],
                 "score_ci95": half_ci95(group["clean"]),
+                "score_name": first["score_name"],
                 "score_unsplit": mean["score_unsplit"],
                 "score_over_link": mean.get("score_over_link", float("nan")),
                 "raw_ratio": mean["raw_bytes"] / mean["payload_bytes"],
@@ -201,11 +204,11 @@ def three_way_figure(results: pd.DataFrame) -> Figure:
         The figure; settings of one family are joined.
     """
     table = three_way(results)
-    num = int(table["num_trainings"].max())
+    num, word = int(table["num_trainings"].max()), rs.score_name(table)
     subtitle = rs.describe(rs.with_series(results))
-    figure = style.new_figure(11.0, 4.4, "Encoder on the device × payload × score", subtitle)
+    figure = style.new_figure(11.0, 4.4, worded("Encoder on the device × payload × score", word), subtitle)
     left, right = figure.subplots(1, 2, sharey=True)
-    style.style_axes(left, "Payload per sample (bytes, header included)", _CLEAN_SCORE)
+    style.style_axes(left, "Payload per sample (bytes, header included)", worded(_CLEAN_SCORE, word))
     style.style_axes(right, "Encoder's weights on the device, beyond the head's (bytes)", "")
     own = table[~table["is_reference"]]
     sizes = own.groupby("family", sort=False)["encoder_bytes"].max()

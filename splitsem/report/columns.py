@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from splitsem.report.units import format_delta, format_number, format_ratio, format_score
+from splitsem.report.units import format_delta, format_number, format_ratio, format_score, worded
 
 
 class Column(NamedTuple):
@@ -120,3 +120,11 @@ WORDS = {
     "reference": "No split at all: everything on the edge, or the picture itself is sent (uint8, PNG, WebP, JPEG) and "
     "the server runs the whole network.",
 }
+
+
+def metrics(score_name: str) -> dict[str, Column]:
+    """``METRICS`` in the word for what was scored, see ``units.worded``."""
+    return {
+        name: one._replace(title=worded(one.title, score_name), meaning=worded(one.meaning, score_name))
+        for name, one in METRICS.items()
+    }

@@ -11,6 +11,7 @@ import pandas as pd
 from splitsem.intervals import ci95
 from splitsem.report.columns import METRICS
 from splitsem.report.fronts import Draws, Front, front, gaps
+from splitsem.report.units import worded
 
 # Columns that say where and how a job ran; a column that varies makes several series of a sweep.
 LABELS = ("codec", "transport", "edge", "server", "model", "task", "device")
@@ -68,9 +69,19 @@ def choice(frame: pd.DataFrame) -> str:
     return "score_val" if frame.loc[frame["is_ok"].astype(bool), "score_val"].notna().all() else "score"
 
 
+def score_name(frame: pd.DataFrame) -> str:
+    """What people read for ``score``: ``agreement`` where all that was scored had no labels, else ``score``."""
+    names = set(frame["score_name"].dropna()) if "score_name" in frame else set()
+    return names.pop() if len(names) == 1 else "score"
+
+
 def about(frame: pd.DataFrame) -> str:
     """``describe``, what the scores' intervals are over, and whether choices were made on the scores shown."""
-    chosen = "" if splits(frame).empty or choice(frame) == "score_val" else " · chosen on the scores shown"
+    chosen = (
+        ""
+        if splits(frame).empty or choice(frame) == "score_val"
+        else worded(" · chosen on the scores shown", score_name(frame))
+    )
     return f"{describe(frame)} · {about_interval(frame)}{chosen}" if len(frame) else describe(frame)
 
 
@@ -186,7 +197,7 @@ def _complete(results: pd.DataFrame) -> pd.DataFrame:
     frame = results.copy().reset_index(drop=True)
     for name in METRICS:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype(float) if name in frame else float("nan")
-    for name in (*LABELS, "split_point", "status", "error", "reference", "interval_over"):
+    for name in (*LABELS, "split_point", "status", "error", "reference", "interval_over", "score_name"):
         values = frame[name].astype(object) if name in frame else pd.Series(None, index=frame.index, dtype=object)
         frame[name] = values.where(values.notna() & (values.astype(str) != ""), None)
     for suffix in ("", "_val"):

@@ -30,7 +30,7 @@ def run_breakdown(metrics: Mapping[str, Any]) -> Figure:
     frame = rs.prepare(pd.DataFrame([{"status": "ok", **metrics}]))
     row = frame.iloc[0]
     half = "" if pd.isna(row["score_ci95"]) else f" ± {row['score_ci95']:.4f}"
-    title = f"Cut at {row['split_point']}: score {format_score(row['score'])}{half}"
+    title = f"Cut at {row['split_point']}: {rs.score_name(frame)} {format_score(row['score'])}{half}"
     figure = style.new_figure(7.2, 2.6, title, rs.about(frame))
     time_ax, size_ax = figure.subplots(1, 2, width_ratios=[1.25, 1])
     _draw_time(time_ax, row)

@@ -17,7 +17,7 @@ from splitsem.cost.end_to_end import cycle_s, latency_s
 from splitsem.report import results as rs
 from splitsem.report.best import GOALS, Goal, candidates
 from splitsem.report.fronts import TOLERANCE
-from splitsem.report.units import format_ratio, format_seconds, format_si
+from splitsem.report.units import format_ratio, format_seconds, format_si, worded
 
 MOST = 100.0  # factors from 1 / MOST to MOST are tried
 _STEPS = np.geomspace(1.0, MOST, 241)
@@ -105,7 +105,8 @@ class Sensitivity:
         The bandwidth, then of the other knobs the one that may be off least, then all at a time.
         """
         if not self.num_rivals:
-            return f"{self.goal.title}: {self.name} has no rival that keeps the score over this link."
+            alone = worded("has no rival that keeps the score over this link", self.row["score_name"] or "score")
+            return f"{self.goal.title}: {self.name} {alone}."
         others = zip(KNOBS[1:], self.reaches[1:], strict=True)
         knob, reach = min(others, key=lambda pair: min(pair[1].high, 1 / pair[1].low))
         told = [self._told(KNOBS[0], self.reaches[0])]

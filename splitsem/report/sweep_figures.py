@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from splitsem.report import results as rs
 from splitsem.report import style
 from splitsem.report.style import place_labels
-from splitsem.report.units import format_bytes
+from splitsem.report.units import format_bytes, worded
 
 _RATE = "Throughput (samples per second, Hz)"
 _SHADE = "#c9d3dd"
@@ -76,7 +76,7 @@ def draw_unsplit(ax: Axes, frame: pd.DataFrame) -> tuple[list[Line2D], list[floa
     if len(scores) > 3:
         ax.axhspan(scores[0], scores[-1], color=style.GRID, alpha=0.6, zorder=0, linewidth=0)
     text = f"unsplit ({scores[0]:.3f})" if len(scores) == 1 else f"unsplit ({scores[0]:.3f} to {scores[-1]:.3f})"
-    return [Line2D([], [], label=text, **dashes)], [scores[0], scores[-1]]
+    return [Line2D([], [], label=worded(text, rs.score_name(frame)), **dashes)], [scores[0], scores[-1]]
 
 
 def draw_references(ax: Axes, reference: pd.DataFrame, x: str) -> list[Line2D]:
@@ -145,7 +145,8 @@ def _scale_scores(ax: Axes, shown: pd.DataFrame, front: pd.DataFrame, unsplit: l
     low = ax.get_ylim()[0]
     num_below = int((shown["score"] < low).sum())
     if num_below:
-        text = f"▾ {num_below} more, with scores from {shown['score'].min():.2f} on, below"
+        low = shown["score"].min()
+        text = worded(f"▾ {num_below} more, with scores from {low:.2f} on, below", rs.score_name(shown))
         ax.text(0.01, 0.02, text, transform=ax.transAxes, size=8, color=style.MUTED, zorder=6, gid="below")
 
 
@@ -164,14 +165,16 @@ def accuracy_throughput(results: pd.DataFrame) -> Figure:
     shown = frame[frame["is_ok"] & np.isfinite(frame["throughput_hz"]) & (frame["throughput_hz"] > 0)]
     split, reference = rs.splits(shown), rs.references(shown)
     is_flat = len(split) > 1 and bool(((split["score"] - split["score_unsplit"]).abs() <= split["score_ci95"]).all())
-    figure = style.new_figure(8.4, 6.4 if is_flat else 4.4, "Accuracy against throughput", rs.about(frame))
+    figure = style.new_figure(
+        8.4, 6.4 if is_flat else 4.4, worded("Accuracy against throughput", rs.score_name(frame)), rs.about(frame)
+    )
     ax, *more = figure.subplots(1 + is_flat, 1, sharex=True, squeeze=False, height_ratios=[3, 2][: 1 + is_flat])[:, 0]
-    style.style_axes(ax, "" if more else _RATE, "Score (0 to 1, higher is better)")
+    style.style_axes(ax, "" if more else _RATE, worded("Score (0 to 1, higher is better)", rs.score_name(frame)))
     if shown.empty:
         style.empty(ax)
         return figure
     for below in more:
-        style.style_axes(below, _RATE, "Score − unsplit (points of 0.01)")
+        style.style_axes(below, _RATE, worded("Score − unsplit (points of 0.01)", rs.score_name(frame)))
         _draw_differences(below, split)
     front = split[split["front"] != ""]
     handles = draw_points(ax, split, "throughput_hz") + draw_front(ax, front, "throughput_hz", falling=True)
@@ -217,9 +220,15 @@ def rate_accuracy(results: pd.DataFrame) -> Figure:
     frame = rs.prepare(results)
     sized = frame[frame["is_ok"] & np.isfinite(frame["payload_bytes"])]
     shown, silent = sized[sized["payload_bytes"] > 0], sized[sized["payload_bytes"] == 0]
-    figure = style.new_figure(8.4, 4.4, "Accuracy against bytes on the wire", rs.about(frame))
+    figure = style.new_figure(
+        8.4, 4.4, worded("Accuracy against bytes on the wire", rs.score_name(frame)), rs.about(frame)
+    )
     ax = figure.add_subplot()
-    style.style_axes(ax, "Payload per sample (bytes, header included)", "Score (0 to 1, higher is better)")
+    style.style_axes(
+        ax,
+        "Payload per sample (bytes, header included)",
+        worded("Score (0 to 1, higher is better)", rs.score_name(frame)),
+    )
     if shown.empty:
         style.empty(ax, "nothing was sent" if len(silent) else "no job of this sweep succeeded")
         return figure

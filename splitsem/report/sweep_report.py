@@ -5,13 +5,14 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
+from splitsem.report import columns
 from splitsem.report import results as rs
 from splitsem.report.bd_rate import delta_rates, equal_score
 from splitsem.report.best import Best, best
 from splitsem.report.columns import METRICS, WORDS
 from splitsem.report.page import Card, Cell, Failures, Header, Page, PageTable, Picture, Section, render
 from splitsem.report.tables import MARKS
-from splitsem.report.units import format_number, format_ratio, format_score
+from splitsem.report.units import format_number, format_ratio, format_score, worded
 
 _FRONT = ("score", "score_ci95", "score_delta", "score_delta_ci95", "payload_bytes", "edge_s", "link_s", "server_s",
           "answer_s", "latency_s", "throughput_hz", "energy_j")  # fmt: skip
@@ -85,6 +86,7 @@ def report(
     front = split[split["front"] != ""].sort_values(
         ["tie_group", "front", "throughput_hz"], ascending=[True, True, False]
     )
+    word = rs.score_name(frame)
     all_several = several or bool(frame["is_reference"].any())
     return render(
         Page(
@@ -92,14 +94,16 @@ def report(
             subtitle=rs.about(frame),
             summary=_summary(frame),
             command=command,
-            cards=[_card(answer) for answer in best(results)],
+            cards=[_card(answer, word) for answer in best(results)],
             pictures=[
-                Picture.of(name, f"{_CAPTIONS.get(name, '')} {(remarks or {}).get(name, '')}".strip(), figure)
+                Picture.of(
+                    name, f"{worded(_CAPTIONS.get(name, ''), word)} {(remarks or {}).get(name, '')}".strip(), figure
+                )
                 for name, figure in figures.items()
             ],
             sections=[
                 Section(
-                    "Front: score against throughput",
+                    worded("Front: score against throughput", word),
                     [_table(front, best_shown, several=several, note=_FRONT_NOTE)],
                     instead="No job succeeded, so there is no front.",
                 ),
@@ -108,7 +112,7 @@ def report(
                     [_table(frame[frame["is_ok"]], _wide(frame), several=all_several, note=_MARKS, is_sortable=True)],
                     instead="No job succeeded.",
                 ),
-                Section("Rates at equal score", [_rates(frame), _delta_rates(frame)], anchor="rates"),
+                Section(worded("Rates at equal score", word), [_rates(frame), _delta_rates(frame)], anchor="rates"),
             ],
             failures=Failures(
                 ("split point", "setting", "error"),
@@ -118,8 +122,8 @@ def report(
                 ],
             ),
             facts=_facts(results, frame, details),
-            words=WORDS,
-            glossary=[(c.title, c.unit, c.meaning) for c in METRICS.values()],
+            words={term: worded(meaning, word) for term, meaning in WORDS.items()},
+            glossary=[(c.title, c.unit, c.meaning) for c in columns.metrics(word).values()],
         )
     )
 
@@ -129,15 +133,19 @@ def _summary(frame: pd.DataFrame) -> str:
     unsplit = ", ".join(dict.fromkeys(format_score(score) for score in frame["score_unsplit"].dropna().unique()))
     seeds = f", each the mean of up to {num_seeds} seeds" if num_seeds > 1 else ""
     score = f", unsplit score {unsplit}" if unsplit else ""
-    return f"{num_ok} configuration{'' if num_ok == 1 else 's'}{seeds}{score}"
+    return f"{num_ok} configuration{'' if num_ok == 1 else 's'}{seeds}{worded(score, rs.score_name(frame))}"
 
 
-def _card(answer: Best) -> Card:
+def _card(answer: Best, word: str) -> Card:
     if answer.row is None:
         return Card(answer.goal.title, "none", "no job has a figure for it", answer.detail, is_good=answer.qualifies)
     if not answer.qualifies:
         return Card(
-            answer.goal.title, "none", "nothing stays within one point of the unsplit score", answer.detail, False
+            answer.goal.title,
+            "none",
+            worded("nothing stays within one point of the unsplit score", word),
+            answer.detail,
+            False,
         )
     value = answer.goal.show(answer.row[answer.goal.column])
     return Card(answer.goal.title, value, f"{answer.row['split_point']} · {answer.row['series']}", answer.detail)
@@ -175,18 +183,19 @@ def _wide(frame: pd.DataFrame) -> list[str]:
 
 
 def _table(
-    rows: pd.DataFrame, columns: list[str], *, several: bool, note: str = "", is_sortable: bool = False
+    rows: pd.DataFrame, names: list[str], *, several: bool, note: str = "", is_sortable: bool = False
 ) -> PageTable:
+    named = columns.metrics(rs.score_name(rows))
     headers = [Header("split point"), *([Header("setting")] if several else []), Header("")]
-    for name in columns:
-        known = METRICS.get(name)
+    for name in names:
+        known = named.get(name)
         headers.append(Header(known.title, known.unit, is_number=True) if known else Header(name, is_number=True))
     body = []
     for _, row in rows.iterrows():
         marks = MARKS[row["front"]] + ("▼" if row["is_bottleneck"] else "")
         cells = [Cell(row["split_point"], str(row["split_index"])), *([Cell(row["series"])] if several else [])]
         cells.append(Cell(marks))
-        for name in columns:
+        for name in names:
             text = METRICS[name].show(row[name]) if name in METRICS else f"{row[name]:.4g}"
             cells.append(Cell(text, repr(float(row[name]))))
         kind = "reference" if row["is_reference"] else "pareto" if row["front"] == "best" else ""
@@ -196,17 +205,17 @@ def _table(
 
 def _rates(frame: pd.DataFrame) -> PageTable:
     """The table of ``equal_score``: how many times larger the raw features, the sample and pictures are."""
-    rows = equal_score(frame)
+    rows, word = equal_score(frame), rs.score_name(frame)
     ratios = list(rows.columns[4:])
-    titles = [name if name in ("float32", "uint8") else f"{name} at this score" for name in ratios]
-    headers = [Header("split point"), Header("setting"), Header("score", "", True), Header("payload", "kB", True)]
+    titles = [name if name in ("float32", "uint8") else worded(f"{name} at this score", word) for name in ratios]
+    headers = [Header("split point"), Header("setting"), Header(word, "", True), Header("payload", "kB", True)]
     body = []
     for _, row in rows.iterrows():
         cells = [Cell(row["split_point"]), Cell(row["series"]), Cell(format_score(row["score"]), repr(row["score"]))]
         cells.append(Cell(format_number(row["payload_bytes"] / 1e3), repr(row["payload_bytes"])))
         body.append(("", cells + [Cell(format_ratio(row[name]), repr(row[name])) for name in ratios]))
     headers += [Header(title, "/ payload", is_number=True) for title in titles]
-    return PageTable(headers, body, _RATIOS, is_sortable=True)
+    return PageTable(headers, body, worded(_RATIOS, word), is_sortable=True)
 
 
 def _delta_rates(frame: pd.DataFrame) -> PageTable:
@@ -214,4 +223,4 @@ def _delta_rates(frame: pd.DataFrame) -> PageTable:
     rows = [
         ("", [Cell(one.codec), Cell(one.reference), Cell(one.text), Cell(one.trouble)]) for one in delta_rates(frame)
     ]
-    return PageTable(headers, rows, _BD_RATE)
+    return PageTable(headers, rows, worded(_BD_RATE, rs.score_name(frame)))

@@ -9,9 +9,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from splitsem.report import columns
 from splitsem.report import results as rs
 from splitsem.report.columns import METRICS
-from splitsem.report.units import MISSING, format_bytes, format_number, format_ratio, format_score, format_seconds
+from splitsem.report.units import (
+    MISSING,
+    format_bytes,
+    format_number,
+    format_ratio,
+    format_score,
+    format_seconds,
+    worded,
+)
 
 if TYPE_CHECKING:
     from splitsem.split.point import SplitPoint, TensorSpec
@@ -33,6 +42,7 @@ def table(results: pd.DataFrame) -> Table:
     """
     frame = rs.prepare(results)
     several = frame.loc[~frame["is_reference"], "series"].nunique() > 1
+    named = columns.metrics(rs.score_name(frame))
     grid = grid_of(f"{rs.describe(frame)}\n{machines(frame)}".strip())
     grid.add_column("split point", overflow="fold", min_width=8)
     if several:
@@ -45,8 +55,8 @@ def table(results: pd.DataFrame) -> Table:
         shown.remove("answer_s")
     in_seconds = {name for name in shown if name.endswith("_s") and frame[name].max() >= _LONG_S}
     for name in shown:
-        unit = "points" if name == "score_delta" else "s" if name in in_seconds else METRICS[name].unit
-        header = f"{_TITLES.get(name, METRICS[name].title)}\n{unit}".strip()
+        unit = "points" if name == "score_delta" else "s" if name in in_seconds else named[name].unit
+        header = f"{_TITLES.get(name, named[name].title)}\n{unit}".strip()
         grid.add_column(header, justify="right", no_wrap=True)
     grid.add_column("", no_wrap=True)
     for _, row in frame[frame["is_ok"]].iterrows():
@@ -103,7 +113,16 @@ def points_table(points: Sequence["SplitPoint"], input_bytes: int) -> Table:
     grid.add_column("λ", justify="right", no_wrap=True)
     grid.add_column("split point", overflow="fold", min_width=10)
     grid.add_column("crossing tensors", overflow="fold", min_width=12)
-    for header in ("raw\nkB", "raw /\ninput", "head\nMFLOP", "tail\nMFLOP", "head\nkB", "tail\nkB"):
+    has_hooks = any(point.hook_bytes != point.raw_bytes for point in points)
+    for header in (
+        "raw\nkB",
+        *["hooks\nkB"] * has_hooks,
+        "raw /\ninput",
+        "head\nMFLOP",
+        "tail\nMFLOP",
+        "head\nkB",
+        "tail\nkB",
+    ):
         grid.add_column(header, justify="right", no_wrap=True)
     grid.add_column("", no_wrap=True)
     for point in points:
@@ -112,6 +131,7 @@ def points_table(points: Sequence["SplitPoint"], input_bytes: int) -> Table:
             _plain(point.name),
             _shapes(point.tensors, batched=point.is_batched),
             format_number(point.raw_bytes / 1e3),
+            *[format_number(point.hook_bytes / 1e3) if point.hook_bytes != point.raw_bytes else ""] * has_hooks,
             format_ratio(point.raw_bytes / input_bytes) if input_bytes else MISSING,
             format_number(point.head_flops / 1e6),
             format_number(point.tail_flops / 1e6),
@@ -124,6 +144,8 @@ def points_table(points: Sequence["SplitPoint"], input_bytes: int) -> Table:
         "▼ bottleneck: less crosses than at the input, both as float32 · raw / input: against the sample as it is\n"
         "head, tail kB: parameters and buffers that each side needs"
     )
+    if has_hooks:
+        grid.caption += "\nhooks kB: what a splitter by module hooks would send there, where it is not what crosses"
     return grid
 
 
@@ -147,8 +169,9 @@ def grid_of(title: str) -> Table:
 
 
 def _caption(frame: pd.DataFrame) -> str:
+    word = rs.score_name(frame)
     notes = [
-        "★ best: higher score, beyond the interval, than every ★ that is faster · = cannot be told from a ★\n"
+        "★ best: higher score, beyond the interval, than every ★ that is faster · =: cannot be told from one\n"
         "▼ bottleneck · Δ: to the unsplit network, 1 point = 0.01 · times and energy of one sample"
     ]
     chosen = (
@@ -170,6 +193,7 @@ def _caption(frame: pd.DataFrame) -> str:
         notes.append(f"score of the unsplit network: {format_score(unsplit[0])}")
     if (frame["num_runs"] > 1).any():
         notes.append(f"each line is the mean of up to {frame['num_runs'].max()} seeds")
+    notes = [worded(note, word) for note in notes]
     for _, row in rs.failures(frame).iterrows():
         place = " · ".join(dict.fromkeys([row["split_point"], *([row["series"]] if row["series"] else [])]))
         line = f"failed at {place}: {rs.one_line(row['error']) or 'no reason given'}"
@@ -195,13 +219,13 @@ def codec_table(three_way: pd.DataFrame, title: str) -> Table:
         three_way: the result of ``codec_figures.three_way``.
         title: what was run.
     """
-    grid = grid_of(title)
+    grid, word = grid_of(title), rs.score_name(three_way)
     has_intervals = bool((three_way["num_trainings"] > 1).any())
     has_link = bool(three_way["score_over_link"].notna().any())
     grid.add_column("codec", overflow="fold", min_width=17)
     grid.add_column("cut", overflow="fold", min_width=5)
     for header in ("encoder", "payload", "feature /\npayload", "sample /\npayload", "clean\nscore"):
-        grid.add_column(header, justify="right", no_wrap=True)
+        grid.add_column(worded(header, word), justify="right", no_wrap=True)
     if has_intervals:
         grid.add_column("±", justify="right", no_wrap=True)
     grid.add_column("points to\nunsplit", justify="right", no_wrap=True)
@@ -227,5 +251,5 @@ def codec_table(three_way: pd.DataFrame, title: str) -> Table:
         notes.append(f"±: half the 95 % interval over {three_way['num_trainings'].max()} trainings")
     if has_link:
         notes.append("over the link: area under score against the swept setting / its range")
-    grid.caption = "\n".join(notes)
+    grid.caption = worded("\n".join(notes), word)
     return grid

@@ -1,9 +1,26 @@
 """Numbers as people read them: SI prefixes for seconds, bytes, joules and hertz; plain numbers for tables."""
 
 import math
+import re
 
 _PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T"}
 MISSING = "–"
+_OF_AGREEMENT = {
+    r"The task's own quality measure": "Agreement with the unsplit network's own results",
+    r"score of the unsplit network: [\d.]+": "agreement is with the unsplit network's own results: no labels",
+    r", unsplit score [\d., ]+$": ", agreement with the unsplit network's own results, for there are no labels",
+    r"Score \(0 to 1, higher is better\)": "Agreement with the unsplit network (0 to 1)",
+    r"Score − unsplit": "Agreement − 1",
+    r"^unsplit (?=\()": "full agreement ",
+    r" \(unsplit [\d.]+\)|, unsplit [\d.]+$": " with the unsplit network",
+    r", unsplit [\d.]+(?=\))": "",
+    r"the unsplit score": "full agreement",
+    r"the unsplit (?=\d)": "",
+    r"\bAccuracy\b": "Agreement",
+    r"\b([Aa]) score\b": r"\1n agreement",
+    r"\bScore(s?)\b": r"Agreement\1",
+    r"\bscore(s?)\b": r"agreement\1",
+}  # in this order
 
 
 def format_si(value: float, unit: str, *, smallest: int = -9, largest: int = 12, digits: int = 3) -> str:
@@ -104,6 +121,27 @@ def format_score(value: float) -> str:
     ('0.7100', '–')
     """
     return MISSING if math.isnan(value) else f"{value:.4f}"
+
+
+def worded(text: str, score_name: str) -> str:
+    """A text about scores in the word for what was scored: ``score``, or ``agreement`` where there are no labels.
+
+    Agreement is with the unsplit network's own results, so that a text does not name the unsplit network's, which is 1.
+
+    Args:
+        text: our own words and numbers; names that users gave do not belong here.
+        score_name: as ``Task.score_name`` has it.
+
+    >>> worded("score 0.967 (unsplit 1.000)", "agreement"), worded("a score is a score", "agreement")
+    ('agreement 0.967 with the unsplit network', 'an agreement is an agreement')
+    >>> worded("all scores", "score")
+    'all scores'
+    """
+    if score_name == "score":
+        return text
+    for pattern, said in _OF_AGREEMENT.items():
+        text = re.sub(pattern, said, text)
+    return text
 
 
 def format_delta(value: float) -> str:

@@ -50,6 +50,11 @@ class Task(ABC):
     input_bytes: int
     is_image: ClassVar[bool] = False
 
+    @property
+    def score_name(self) -> str:
+        """What people read for the score."""
+        return "agreement" if self.is_agreement else "score"
+
     def example(self) -> Any:
         """One sample as a batch of one, of any values.
 

@@ -51,7 +51,12 @@ def scores(run: Callable[[Tensor], Tensor], task: Task, batches: Callable[[str],
         batches: of a split, by its name: ``val`` or ``test``.
     """
     test, val = (score_samples(run, task, batches(split)) for split in ("test", "val"))
-    metrics: Metrics = {**test.metrics, "num_samples": test.num_samples, "interval_over": "samples"}
+    metrics: Metrics = {
+        **test.metrics,
+        "score_name": task.score_name,
+        "num_samples": test.num_samples,
+        "interval_over": "samples",
+    }
     if test.draws is not None:
         metrics["score_ci95"] = half_width(test.draws)
     return metrics | {"score_val": val.metrics["score"], "num_val_samples": val.num_samples}
@@ -101,6 +106,7 @@ def evaluate(
         sizes["answer_bytes"] = statistics.fmean(frames.answer_bytes)
     metrics = {
         **test.metrics,
+        "score_name": task.score_name,
         **compared(test, unsplit["test"]),
         "interval_over": "samples",
         "score_val": validated.metrics["score"],

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from splitsem import trees
-from splitsem.report.units import format_score
+from splitsem.report.units import format_score, worded
 from splitsem.scoring import Batches, Scored, score_samples
 from splitsem.tasks.task import Task
 from splitsem.workflows import evaluation
@@ -113,7 +113,8 @@ class Gallery:
             title = f"Unsplit beside split: no result of {self._num:,} samples differs"
         names = ("task", "model", "codec", "transport")
         about = [f"cut at {metrics['split_point']}", *(str(metrics[name]) for name in names)]
-        about.append(f"score {format_score(metrics['score'])}, unsplit {format_score(metrics['score_unsplit'])}")
+        scored = f"score {format_score(metrics['score'])}, unsplit {format_score(metrics['score_unsplit'])}"
+        about.append(worded(scored, metrics["score_name"]))
         return {"gallery": self._form.draw([kept for _, _, kept in ranked], title, " · ".join(about))}
 
 

@@ -74,6 +74,8 @@ def _run(cfg: DictConfig, hydra_cfg: HydraConf, folder: Path, record: Record, is
         result: Result = get_method(cfg.workflow["_target_"])(cfg, folder)
         _write(result, folder)
         log.info("%s", result.headline)
+        if hydra_cfg.mode != RunMode.MULTIRUN:
+            log.info("Results: %s", folder)
         stopping.check()
         return result.metrics
     except Exception as exc:

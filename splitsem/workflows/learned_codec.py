@@ -21,6 +21,7 @@ from splitsem.errors import ConfigError
 from splitsem.links.link import Link
 from splitsem.report.codec_figures import Axis, importance, score_channel
 from splitsem.report.run_figures import run_breakdown
+from splitsem.report.units import worded
 from splitsem.split.cut import Cut
 from splitsem.training import kept_weights
 from splitsem.training.importance import code_importance
@@ -141,16 +142,17 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     if cfg.workflow.over:
         over, rows = score_over(cfg, network, cut, encoder, decoder, folder)
         metrics |= over
-        known = {name: metrics[name] for name in ("codec", "score_clean", "score_unsplit")}
+        known = {name: metrics[name] for name in ("codec", "score_name", "score_clean", "score_unsplit")}
         x: Axis = "snr_db" if rows["snr_db"].notna().any() else "ber"
         subtitle = f"{metrics['task']} · {point.name} · {metrics['payload_bytes']:,.0f} bytes"
         figures["score_channel"] = score_channel(rows.assign(**known, training_seed=cfg.seed), x, subtitle)
     split.references(cfg, network)
     figures |= {"breakdown": run_breakdown(metrics)} | (gallery.figures(metrics) if gallery else {})
     ratio = metrics["input_bytes"] / metrics["payload_bytes"]
+    clean = f"clean link {metrics['score_clean']:.4f}, "
+    scored = f"score {metrics['score']:.4f} ({clean}unsplit {metrics['score_unsplit']:.4f})"
     headline = (
-        f"{point.name}, {metrics['codec']}: score {metrics['score']:.4f} "
-        f"(clean link {metrics['score_clean']:.4f}, unsplit {metrics['score_unsplit']:.4f}), "
+        f"{point.name}, {metrics['codec']}: {worded(scored, metrics['score_name'])}, "
         f"payload {metrics['payload_bytes']:,.1f} bytes: 1/{metrics['compression_ratio']:.0f} of the float32 features, "
         f"1/{ratio:.1f} of the sample; encoder {metrics['encoder_bytes']:,} bytes{kept}"
     )

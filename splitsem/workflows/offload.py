@@ -134,7 +134,8 @@ def _result(
     metrics |= {name: abs(metrics[of] / metrics[f"measured_{of}"] - 1) for name, of in errors.items()}
     interval = f" ± {metrics['score_ci95']:.4f}" if "score_ci95" in metrics else ""
     headline = (
-        f"{metrics['split_point']}: score {metrics['score']:.4f}{interval} on {metrics['num_samples']} samples, "
+        f"{metrics['split_point']}: {metrics['score_name']} {metrics['score']:.4f}{interval} "
+        f"on {metrics['num_samples']} samples, "
         f"{counters.frames_answered} frames answered, {counters.fallback_frames} on the edge{_losses(counters)}\n"
         f"{_side_by_side(metrics)}"
     )

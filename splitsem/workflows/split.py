@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from splitsem.files import locked, write_whole
 from splitsem.report.run_figures import run_breakdown
+from splitsem.report.units import worded
 from splitsem.workflows import assemble, assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.gallery import gallery_of
@@ -34,8 +35,9 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     references(cfg, network)
     history = [] if network.trained.from_cache else network.trained.history
     clean = f"clean link {metrics['score_clean']:.4f}, " if "score_clean" in metrics else ""
+    scored = f"score {metrics['score']:.4f} ({clean}unsplit {metrics['score_unsplit']:.4f})"
     headline = (
-        f"{metrics['split_point']}: score {metrics['score']:.4f} ({clean}unsplit {metrics['score_unsplit']:.4f}), "
+        f"{metrics['split_point']}: {worded(scored, metrics['score_name'])}, "
         f"payload {metrics['payload_bytes']:,.0f} bytes, latency {1e3 * metrics['latency_s']:.2f} ms, "
         f"{metrics['throughput_hz']:.1f} samples/s"
     )

@@ -27,6 +27,7 @@ from splitsem.workflows.learned_codec import SCORES
 from splitsem.workflows.result import DRAWS
 from splitsem.workflows.summary import Sweep
 
+_OF_JOB = ("score_name", "score_clean", "score_unsplit", "encoder_bytes")
 _MOST_GALLERIES = 3
 _GALLERY_BYTES = 2**20 / 2  # of one on the page; base64 adds a third
 
@@ -109,7 +110,7 @@ def summarise_trainings(sweep: Sweep) -> None:
     swept = [str(name) for name in done if "." in str(name) or "@" in str(name) or name in ("task", "model", "seed")]
     columns = [name for name in swept if done[name].astype(str).nunique() > 1]
     table = Table(box=None, header_style="bold")
-    for name in ("job", *columns, "score"):
+    for name in ("job", *columns, rs.score_name(done)):
         table.add_column(name, justify="left" if name in columns else "right")
     for row in done.to_dict("records"):
         table.add_row(f"{row['job']:.0f}", *(str(row[name]) for name in columns), f"{row['score']:.4f}")
@@ -202,5 +203,5 @@ def link_scores(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
         table.insert(0, "codec", job["series"])
         table.insert(1, "training_seed", training_seed)
         table.insert(2, "setting", setting)
-        tables.append(table.assign(**{n: job[n] for n in ("score_clean", "score_unsplit", "encoder_bytes")}))
+        tables.append(table.assign(**{name: job[name] for name in _OF_JOB}))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

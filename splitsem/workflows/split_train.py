@@ -56,7 +56,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     metrics = {**_scores(cfg, network, cut, codec), **_per_step(tail.traffic), "train_s": train_s, **_labels(cfg)}
     metrics |= {"split_point": cut.point.name, "split_index": cut.evaluation.point.index}
     headline = (
-        f"{cut.point.name}: score {metrics['score']:.4f} (without the codec {metrics['score_unsplit']:.4f}) after "
+        f"{cut.point.name}: {metrics['score_name']} {metrics['score']:.4f} "
+        f"(without the codec {metrics['score_unsplit']:.4f}) after "
         f"{tail.traffic.num_steps} steps of {1e3 * metrics['step_s']:.1f} ms, {metrics['uplink_bytes']:,.0f} bytes up "
         f"and {metrics['downlink_bytes']:,.0f} down each; weights: {path}"
     )

@@ -34,7 +34,7 @@ def _plain(cfg: DictConfig, folder: Path) -> Result:
     shutil.copyfile(network.trained.path, path)  # as trained; the scored network may be a form made from these weights
     choices = HydraConfig.get().runtime.choices
     labels = {group: choices[group] for group in ("task", "model")}
-    headline = f"score {metrics['score']:.4f} on the test split; weights: {path}"
+    headline = f"{metrics['score_name']} {metrics['score']:.4f} on the test split; weights: {path}"
     if "gradient_bytes" in metrics:
         headline = (
             f"gradients of {metrics['gradient_bytes']:,.0f} bytes a step, "
@@ -70,7 +70,7 @@ def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
     metrics = after.metrics | split.labels(cfg) | compression_metrics(trained.history)
     metrics |= {"score_unsplit": before["score_unsplit"], "score_before": before["score"], "train_s": trained.train_s}
     headline = (
-        f"{cut.point.name}, {metrics['codec']}: score {before['score']:.4f} → {metrics['score']:.4f} "
+        f"{cut.point.name}, {metrics['codec']}: {metrics['score_name']} {before['score']:.4f} → {metrics['score']:.4f} "
         f"(unsplit {before['score_unsplit']:.4f}); weights: {path}"
     )
     return Result(metrics, {}, trained.history, headline)

@@ -46,6 +46,12 @@ def test_the_metrics_come_last_and_whole(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_a_run_ends_with_the_folder_of_its_results(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    run_toy(tmp_path)
+    assert caplog.records[-1].getMessage() == f"Results: {tmp_path}"
+
+
 @pytest.mark.parametrize("at", ["open", "start", "log", "set_status"])
 def test_a_store_that_fails_at_any_moment_is_one_line_with_the_remedy(tmp_path, caplog, at):
     assert run_toy(tmp_path, tracking={"_target_": STORE, "at": at}) == [0.1]

@@ -94,7 +94,8 @@ def test_empty_and_single_results_make_a_table(count):
 def point(index: int, shapes: list[tuple[int, ...]], **changes) -> SplitPoint:
     tensors = tuple(TensorSpec(shape, torch.float32) for shape in shapes)
     head, tail = (OpCost("conv", 2.5e6 * index, 1.0),), (OpCost("conv", 7e6, 1.0),)
-    facts = {"raw_bytes": 65_536, "hook_bytes": 65_536, "is_bottleneck": False, "is_batched": True} | changes
+    facts = {"raw_bytes": 65_536, "is_bottleneck": False, "is_batched": True} | changes
+    facts = {"hook_bytes": facts["raw_bytes"]} | facts
     return SplitPoint(f"layer{index}", index, tensors, head_ops=head, tail_ops=tail, head_param_bytes=1_500,
                       tail_param_bytes=98_000, **facts)  # fmt: skip
 
@@ -109,6 +110,16 @@ def test_points_table_shows_what_crosses_and_what_each_side_costs():
         assert text in first
     assert "▼" in second
     assert "▼" not in first
+
+
+def test_points_table_shows_what_hooks_would_send_only_where_it_is_not_what_crosses():
+    alike, other = point(1, [(1, 64)]), point(2, [(1, 64)], raw_bytes=256, hook_bytes=4096)
+    lines = printed(points_table([alike, other], input_bytes=12_288), width=200)
+    assert max(map(len, lines)) <= 100
+    assert "4.10" in next(line for line in lines if "layer2" in line)
+    assert "hooks" in lines[-1]
+    alone = "\n".join(printed(points_table([point(1, [(1, 64)])], input_bytes=12_288)))
+    assert "hooks" not in alone
 
 
 def test_an_unbatched_tensor_keeps_its_first_dimension():
