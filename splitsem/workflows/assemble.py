@@ -355,11 +355,16 @@ def simulated_link(cfg: DictConfig) -> Link:
     return link
 
 
-def answering(cfg: DictConfig, task: Task) -> Answering:
-    """What becomes of the network's output. Raises ConfigError where the task does not say what its answer is."""
+def answering(cfg: DictConfig, task: Task, graph: SplitGraph | None = None) -> Answering:
+    """What becomes of the network's output; ``graph`` tells the form of a raw one, which a server names likewise.
+
+    Raises ConfigError where the task does not say what its answer is.
+    """
     if cfg.answer.at not in ("edge", "server"):
         raise ConfigError(f"answer.at is edge or server, got {cfg.answer.at}")
-    return Answering(raw_coder(task.trial_outputs(1, 0)[1]) if cfg.answer.raw else task.answer_coder(), cfg.answer.at)
+    if not cfg.answer.raw:
+        return Answering(task.answer_coder(), cfg.answer.at)
+    return Answering(raw_coder(task.trial_outputs(1, 0)[1] if graph is None else graph.sample), cfg.answer.at)
 
 
 def chosen_point(cfg: DictConfig, graph: SplitGraph, is_told: bool = True) -> SplitPoint:

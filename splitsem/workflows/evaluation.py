@@ -81,7 +81,7 @@ def evaluate(
     the test split, and the tail, too.
     """
     task, point, cut = network.task, cut.point, cut.with_tail(decoder.tail)
-    frames, answer = Frames(), assemble.answering(cfg, task)
+    frames, answer = Frames(), assemble.answering(cfg, task, network.graph)
     link = measured or assemble.simulated_link(cfg)
     pipeline = Pipeline(cut, encoder, decoder, link, answer)
     began = time.perf_counter()

@@ -78,7 +78,7 @@ def score_over(
     batches = assemble.test_batches(network.task, network.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)
     seeds = range(cfg.transport.seed, cfg.transport.seed + cfg.workflow.channel_seeds)
     made = links(cfg)
-    recording = Recording(cut, encoder, batches, assemble.answering(cfg, network.task))
+    recording = Recording(cut, encoder, batches, assemble.answering(cfg, network.task, network.graph))
     rows = pd.DataFrame(play_all(recording, decoder, network.task, made, seeds))
     rows.rename(columns={"link": cfg.workflow.over.setting}).to_csv(folder / SCORES, index=False)
     scores = {float(value): statistics.fmean(rows.loc[rows["link"] == value, "score"]) for value in made}

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -58,8 +57,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     if transport.start.how is None:
         transport.check_edge()
     host = ssh_start.chosen_host(cfg, transport)  # before training, so that a wrong name is told first
-    answering = assemble.answering(cfg, instantiate(cfg.task))
     network = assemble.network(cfg, assemble_codec.suits(cfg))
+    answering = assemble.answering(cfg, network.task, network.graph)
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))
     codec = assemble_codec.codec(cfg, network, cut.point)
     if cut.point.name == "output" and answering.at == "edge":
