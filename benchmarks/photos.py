@@ -44,7 +44,7 @@ def measure(cut: Cut, codec: Codec, batches: list[torch.Tensor], own: torch.Tens
 def main() -> None:
     """Print a row a cut and codec."""
     most = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    task = Photos(root=str(FOLDER))
+    task = Photos(root=str(FOLDER), most_per_photograph=15)
     network = efficientnet_lite0(task.input_shape, task.output_shape).eval()
     graph = SplitGraph(network, task.input_shape)
     task.label_by(network)

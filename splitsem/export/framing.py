@@ -13,19 +13,20 @@ from splitsem.codecs.entropy.bits import pack_symbols, to_gray
 from splitsem.codecs.fields import GRAY_FLAG, PLANES_FLAG, Field, affine_bytes, join, join_tolerant
 
 Array = NDArray[Any]
+InputShape = list[int] | dict[str, list[int]]
 
 
 class SymbolFraming(NamedTuple):
     """How symbols become a payload: the header, then the low bits of each symbol, first bit first, without gaps.
 
     Attributes:
-        input_shape: of one sample, without the batch.
+        input_shape: of one sample, without the batch; by the inputs' names where there are several.
         num_symbols: of one sample.
         bits_per_symbol: bits of a symbol in the payload.
         header_hex: header of every payload of one sample.
     """
 
-    input_shape: list[int]
+    input_shape: InputShape
     num_symbols: int
     bits_per_symbol: int
     header_hex: str
@@ -50,7 +51,7 @@ class AffineFraming(NamedTuple):
     """How integers, scales and zero points become a payload of ``fixed``, ``quant`` or ``crbq``.
 
     Attributes:
-        input_shape: of one sample, without the batch.
+        input_shape: of one sample, without the batch; by the inputs' names where there are several.
         codec_id: of the wire format.
         heads_hex: dtype and shape of each crossing tensor, as ``wire.tensor_head`` writes them.
         shapes: of each crossing tensor's integers, with the batch of one.
@@ -60,7 +61,7 @@ class AffineFraming(NamedTuple):
         entropy: the entropy coder of ``quant``; None: symbols of fixed length in the tolerant format.
     """
 
-    input_shape: list[int]
+    input_shape: InputShape
     codec_id: int
     heads_hex: list[str]
     shapes: list[list[int]]
@@ -98,13 +99,13 @@ class PriorFraming(NamedTuple):
     """How the integers of ``entropic_student`` become a payload, coded with the tables of the codec's prior.
 
     Attributes:
-        input_shape: of one sample, without the batch.
+        input_shape: of one sample, without the batch; by the inputs' names where there are several.
         codec_id: of the wire format.
         head_hex: dtype and batch size, as ``wire.tensor_head`` writes them.
         tables: frequencies of each channel's integers, see ``FactorisedPrior``.
     """
 
-    input_shape: list[int]
+    input_shape: InputShape
     codec_id: int
     head_hex: str
     tables: list[list[int]]

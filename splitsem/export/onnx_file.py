@@ -1,28 +1,29 @@
 """Writes the edge's half as ONNX, in float32 or with int8 convolutions; needs the optional extra ``export``."""
 
 import importlib.util
+import inspect
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import sympy
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from splitsem.codecs.codec import Codec, Tensors
+from splitsem.errors import ConfigError
 from splitsem.export.coders import Coder, coder
 from splitsem.export.framing import Framing
 from splitsem.split.capture import Batch
 from splitsem.split.cut import Cut
 from splitsem.split.half import is_view, op_cost
+from splitsem.trees import leaves
 
 INPUT = "x"
 _QUANTISED = ["Conv", "MatMul", "Gemm"]  # norms and the choice of quantiser levels stay in float32
@@ -33,24 +34,39 @@ def is_available() -> bool:
     return all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
 
 
-def write(program: ExportedProgram, path: Path, outputs: Sequence[str]) -> None:
-    """Write the program as one ONNX file, weights included, with the input ``x`` and these names of outputs."""
-    names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(outputs)}
+def input_names(cut: Cut) -> list[str]:
+    """What the inputs of the edge's files are called: ``x`` where it is one, else as the network's own ``forward``.
+
+    Raises:
+        ConfigError: an input is a structure of tensors.
+    """
+    if not all(isinstance(value, Tensor) for value in cut.example):
+        kinds = ", ".join(type(value).__name__ for value in cut.example)
+        raise ConfigError(f"a network can be exported whose inputs are tensors, by name or by position, got {kinds}")
+    names = list(inspect.signature(cut.head.forward).parameters)
+    return [INPUT] if len(cut.example) == 1 else names
+
+
+def write(program: ExportedProgram, path: Path, outputs: Sequence[str], inputs: Sequence[str] = (INPUT,)) -> None:
+    """Write the program as one ONNX file, weights included, with these names of inputs and outputs."""
+    names: dict[str, Any] = {"input_names": list(inputs), "output_names": list(outputs)}
     with _quiet():
         made = torch.onnx.export(program, dynamo=True, verbose=False, **names)
     assert made is not None
     made.save(path, external_data=False)
 
 
-def write_int8(source: Path, path: Path, samples: Iterable[Tensor]) -> None:
+def write_int8(source: Path, path: Path, samples: Iterable[Any]) -> None:
     """Write a variant of ``source`` whose convolutions and products run on int8, weights by output channel.
 
     Args:
         source: path of a file of ``write``.
         path: of the variant.
-        samples: inputs ``(1, *input_shape)`` that give the ranges of the activations.
+        samples: inputs of one sample as a data set gives them, which give the ranges of the activations.
     """
     from onnxruntime import quantization
+
+    names = OnnxDevice(source).inputs
 
     class Reader(quantization.CalibrationDataReader):
         """The samples, one by one."""
@@ -58,9 +74,9 @@ def write_int8(source: Path, path: Path, samples: Iterable[Tensor]) -> None:
         def __init__(self) -> None:
             self._inputs = iter(samples)
 
-        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
             x = next(self._inputs, None)
-            return None if x is None else {INPUT: x.numpy()}
+            return None if x is None else _feed(names, x)
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
         ready = Path(folder) / "ready.onnx"
@@ -86,6 +102,9 @@ class OnnxDevice:
 
     Args:
         path: of a file of ``write`` or ``write_int8``.
+
+    Attributes:
+        inputs: the names of its inputs.
     """
 
     def __init__(self, path: Path) -> None:
@@ -94,10 +113,18 @@ class OnnxDevice:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.inputs = [one.name for one in self._session.get_inputs()]
 
-    def outputs(self, x: Tensor) -> list[NDArray[Any]]:
-        """The file's outputs for one sample ``(1, *input_shape)``, e.g. symbols ``(1, N)``; input of a framing."""
-        return self._session.run(None, {INPUT: x.numpy()})
+    def outputs(self, x: Any) -> list[NDArray[Any]]:
+        """The file's outputs for one sample as a data set gives it, e.g. symbols ``(1, N)``; input of a framing."""
+        return self._session.run(None, _feed(self.inputs, x))
+
+
+def _feed(names: Sequence[str], x: Any) -> dict[str, NDArray[Any]]:
+    """The inputs that a file has left, by name: an input that no operation reads may not be in it."""
+    if isinstance(x, Mapping) and len(x) > 1:
+        return {name: x[name].numpy() for name in names}
+    return {name: tensor.numpy() for name, tensor in zip(names, leaves(x), strict=True)}
 
 
 class EdgeNet(nn.Module):
@@ -113,9 +140,9 @@ class EdgeNet(nn.Module):
         self.head = cut.head
         self.coder = coder
 
-    def forward(self, x: Tensor) -> Tensors:
-        """Outputs for samples ``(B, *input_shape)``, e.g. symbols ``(B, N)``; see the coder's framing."""
-        return self.coder(self.head(x))
+    def forward(self, *inputs: Tensor) -> Tensors:
+        """Outputs for the head's inputs of B samples, e.g. symbols ``(B, N)``; see the coder's framing."""
+        return self.coder(self.head(*inputs))
 
 
 def export(cut: Cut, codec: Codec) -> tuple[ExportedProgram, Framing]:
@@ -126,11 +153,12 @@ def export(cut: Cut, codec: Codec) -> tuple[ExportedProgram, Framing]:
         codec: in eval mode, on the CPU.
 
     Raises:
-        ConfigError: the codec's encoder or the crossing tensors cannot be exported.
+        ConfigError: the codec's encoder, the inputs or the crossing tensors cannot be exported.
     """
-    made = coder(codec)
+    made, names = coder(codec), input_names(cut)
+    shapes = {name: list(tensor.shape[1:]) for name, tensor in zip(names, cut.example, strict=True)}
     with torch.no_grad():
-        framing = made.framing(list(cut.example[0].shape[1:]), cut.head(*cut.example))
+        framing = made.framing(shapes[INPUT] if list(shapes) == [INPUT] else shapes, cut.head(*cut.example))
         program = torch.export.export(EdgeNet(cut, made).eval(), cut.example, strict=False)
     return program, framing
 
@@ -155,7 +183,7 @@ def footprint(program: ExportedProgram) -> Footprint:
     unless it is a view, and nothing is fused or done in place, so a runtime that fuses needs less. Kernels' scratch
     memory does not count, nor do weights and tensors made from weights alone.
     """
-    batch = Batch(sympy.Symbol("batch"))
+    batch = Batch([])
     nodes = list(program.graph.nodes)
     active = {node for node in nodes if node.name in program.graph_signature.user_inputs}
     owner = {node: node for node in active}

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader, Subset
 
+from splitsem import trees
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.federated.state import Layout, State
@@ -120,8 +121,9 @@ class Site:
         self.model.to(self.device).eval()
         samples = Subset(self.task.splits().train, self._part(client).tolist())
         total = 0.0
-        for x, y in DataLoader(samples, batch_size=self.fit.batch_size):
-            total += float(self.task.loss(self.model(x.to(self.device)), y.to(self.device))) * len(x)
+        for batch in DataLoader(samples, batch_size=self.fit.batch_size):
+            x, y = trees.mapped(lambda tensor: tensor.to(self.device), tuple(batch))
+            total += float(self.task.loss(trees.call(self.model, x), y)) * trees.num_samples(x)
         return total / len(samples), len(samples)
 
     def _load(self, state: State, own: State) -> None:

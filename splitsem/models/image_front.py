@@ -51,7 +51,8 @@ class ImageFront(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (batch, 1 or 3, height, width) → (batch, 3, *network_size)."""
-        x = resized(x, self.network_size)
+        if self.network_size != self.picture_size:
+            x = resized(x, self.network_size)
         return (x.expand(-1, 3, -1, -1) - self.mean) / self.std
 
 

@@ -256,7 +256,7 @@ def _run(model: nn.Module, example: Example) -> Any:
     first, why = example.with_batch(1), None
     for inputs in (first, example) if example.batch > 1 else (first,):
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings(), contexts_as_marks():
                 warnings.simplefilter("ignore")  # which the user's own calls tell
                 sample = model(*inputs.args, **inputs.named)
             _register(sample)

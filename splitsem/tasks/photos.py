@@ -57,7 +57,7 @@ class Photos(ClassificationTask):
         root: str | None = None,
         image_size: int = 224,
         scales: Sequence[float] = (1.0, 0.75, 0.5),
-        most_per_photograph: int = 15,
+        most_per_photograph: int = 8,
         train_fraction: float = 0.3,
         val_fraction: float = 0.2,
         seed: int = 0,
@@ -105,7 +105,12 @@ class Photos(ClassificationTask):
         return sorted(parts[0]), sorted(parts[1]), sorted(parts[2])
 
     def _load(self) -> Splits:
-        return Splits(*(OwnResults(Crops(self._crops(paths)), likeliest) for paths in self.photographs()))
+        return Splits(*(OwnResults(part, likeliest) for part in self.crops()))
+
+    def crops(self) -> "tuple[Crops, Crops, Crops]":
+        """The crops of train, val and test, without targets."""
+        train, val, test = (Crops(self._crops(paths)) for paths in self.photographs())
+        return train, val, test
 
     def _crops(self, paths: Sequence[Path]) -> Tensor:
         """All crops of some photographs, uint8 ``(n, 3, image_size, image_size)``."""

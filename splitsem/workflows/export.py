@@ -9,7 +9,6 @@ import torch
 from hydra.utils import get_object
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from splitsem.codecs.codec import Codec
@@ -18,13 +17,15 @@ from splitsem.export import coders, framing, onnx_file
 from splitsem.export.framing import Framing
 from splitsem.export.onnx_file import footprint
 from splitsem.report.run_figures import run_breakdown
+from splitsem.scoring import plain
 from splitsem.split.cut import Cut
 from splitsem.tasks.task import Task
+from splitsem.trees import call, mapped
 from splitsem.workflows import assemble, assemble_codec, evaluation, split
 from splitsem.workflows.result import Metrics, Result
 
 log = logging.getLogger(__name__)
-Runner = Callable[[Tensor], list[NDArray[Any]]]
+Runner = Callable[[Any], list[NDArray[Any]]]
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
@@ -56,7 +57,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         }
     )
     if onnx_file.is_available():
-        onnx_file.write(program, folder / "device.onnx", packing.outputs)
+        onnx_file.write(program, folder / "device.onnx", packing.outputs, onnx_file.input_names(cut))
         metrics |= _onnx(cfg, network.task, cut, codec, packing, folder)
     else:
         log.info("No ONNX file: pip install 'splitsem[export]' brings what writes it")
@@ -67,11 +68,11 @@ def _onnx(cfg: DictConfig, task: Task, cut: Cut, codec: Codec, packing: Framing,
     """Sizes and scores of the ONNX files; an int8 file that fails on the validation split is removed."""
     splits, num = task.splits(), cfg.workflow.num_samples
     path, int8_path = folder / "device.onnx", folder / "device.int8.onnx"
-    plain = onnx_file.OnnxDevice(path)
+    full = onnx_file.OnnxDevice(path)
     onnx_file.write_int8(path, int8_path, (x for x, _ in _samples(splits.train, cfg.workflow.calibration_samples)))
     small = onnx_file.OnnxDevice(int8_path)
-    same = [packing.payload(*plain.outputs(x)) == codec.encode(cut.head(x)) for x, _ in _samples(splits.test, num)]
-    val, int8_val = (_score(d.outputs, packing, cut, codec, task, splits.val, num) for d in (plain, small))
+    same = [packing.payload(*full.outputs(x)) == codec.encode(call(cut.head, x)) for x, _ in _samples(splits.test, num)]
+    val, int8_val = (_score(d.outputs, packing, cut, codec, task, splits.val, num) for d in (full, small))
     is_kept = val - int8_val <= cfg.workflow.margin
     metrics: Metrics = {
         "onnx_bytes": path.stat().st_size,
@@ -96,11 +97,11 @@ def _score(
     metrics, tail = task.metrics(), cut.with_tail(decoder.tail).tail
     for x, y in _samples(source, num):
         z_hat = decoder.decode(packing.payload(*run(x)))
-        metrics.update(tail(*z_hat).float(), y)
+        metrics.update(mapped(plain, tail(*z_hat)), y)
     return float(metrics.compute()["score"])
 
 
-def _samples(source: Dataset, num: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+def _samples(source: Dataset, num: int | None) -> Iterator[tuple[Any, Any]]:
     """The first samples, one by one, as an edge meets them."""
     size = len(source)  # type: ignore[arg-type]
     yield from DataLoader(Subset(source, range(size if num is None else min(num, size))), batch_size=1)

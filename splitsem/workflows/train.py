@@ -27,7 +27,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 def _plain(cfg: DictConfig, folder: Path) -> Result:
     """Train and score the network as the task does."""
     network = assemble.network(cfg)
-    metrics = evaluation.scores(network.model, network.task, partial(evaluation.batches, cfg, network))
+    metrics = evaluation.scores(network.run, network.task, partial(evaluation.batches, cfg, network))
     metrics["train_s"] = network.trained.train_s
     metrics |= compression_metrics(network.trained.history)
     path = folder / f"weights{network.trained.path.suffix}"  # another one than .safetensors: read by trainer.weights

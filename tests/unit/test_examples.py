@@ -18,7 +18,13 @@ from tests.conftest import ROOT, SHRUNK
 
 FOLDER = ROOT / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
-CHECKED = ("my_codec.MyCodec", "my_link.SerialLine", "my_machine.Microcontroller", "my_model.Net", "my_task.Photos")
+CHECKED = (
+    "my_codec.MyCodec",
+    "my_link.SerialLine",
+    "my_machine.Microcontroller",
+    "my_model.Net",
+    "my_task.Photos",
+)
 PREFIX = ["PYTHONPATH=examples", "python", "run.py"]
 
 
@@ -45,7 +51,7 @@ def run(tmp_path, monkeypatch):
 
 
 def test_each_example_is_short_and_begins_with_its_command():
-    assert len(EXAMPLES) >= 6
+    assert len(EXAMPLES) >= 11
     for example in EXAMPLES:
         assert len(example.read_text().splitlines()) <= 25, example
         assert command(example)[:3] == PREFIX, example

@@ -14,6 +14,8 @@ from splitsem.detections import Boxes, pack
 from splitsem.report import gallery_figures
 from splitsem.report.gallery_figures import Found, Label, Shown, fit
 from splitsem.tasks.answer import TopClasses
+from splitsem.tasks.detection.detection import Detection
+from splitsem.tasks.detection.scenes import DrawnScenes
 from splitsem.tasks.digits import Digits
 from splitsem.tasks.disaster import Disaster
 from splitsem.tasks.netqos import NetQos
@@ -56,6 +58,7 @@ def test_the_form_follows_the_tasks_answer_and_any_other_task_shows_values():
     names = [type(form_of(task)).__name__ for task in (Digits(), Disaster(size=8), NetQos(num_samples=2000))]
     assert names == ["Classes", "ClassMaps", "Forecasts"]
     assert isinstance(form_of(plain("boxes", 8, 6)), Detected)
+    assert isinstance(form_of(Detection(DrawnScenes())), Detected)
     assert isinstance(form_of(plain("boxes", 8, 6, is_image=False)), OutputValues)
     assert isinstance(form_of(plain("class map", 3, 5)), OutputValues)
 

@@ -25,6 +25,8 @@ class BoxList(AnswerCoder):
         most: rows of the network's output.
     """
 
+    drawn_as = "boxes"
+
     def __init__(self, size: Sequence[int], num_classes: int, most: int) -> None:
         height, width = size
         if min(height, width, most) < 1 or not 1 <= num_classes <= _FULL + 1:

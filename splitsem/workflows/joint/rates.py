@@ -18,8 +18,10 @@ from splitsem.errors import ConfigError
 from splitsem.intervals import ci95
 from splitsem.links.link import Link
 from splitsem.pipeline import Answering, Features, Frames, Pipeline, features
+from splitsem.scoring import plain
 from splitsem.split.point import SplitPoint
 from splitsem.tasks.task import Task
+from splitsem.trees import mapped
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import codec_option, is_for_one_cut
 from splitsem.workflows.joint.base import Document
@@ -229,7 +231,7 @@ def measure_rates(
     reference = _Scores(network.task, num_samples)
     with torch.inference_mode():
         for x, y in batches:
-            reference.update(network.model(x).float().cpu(), y)
+            reference.update(mapped(plain, network.run(x)), y)
     points = network.graph.points
     stays = [offer._replace(is_offered=True) for offer in offers if offer.label == REFERENCE]
     asked = [(point, stays if point.name == "output" else offers) for point in points]
