@@ -171,18 +171,14 @@ def grid_of(title: str) -> Table:
 def _caption(frame: pd.DataFrame) -> str:
     word = rs.score_name(frame)
     notes = [
-        "★ best: higher score, beyond the interval, than every ★ that is faster · =: cannot be told from one\n"
+        "★ best: higher score, beyond the interval, than every faster ★ · = cannot be told from a ★\n"
         "▼ bottleneck · Δ: to the unsplit network, 1 point = 0.01 · times and energy of one sample"
     ]
     chosen = (
         ""
         if rs.splits(frame).empty
         else "★ chosen on "
-        + (
-            "the validation split; scores are of the test split"
-            if rs.choice(frame) == "score_val"
-            else "the scores shown"
-        )
+        + ("validation; scores are of the test split" if rs.choice(frame) == "score_val" else "the scores shown")
     )
     interval = rs.about_interval(frame)
     notes.append(" · ".join(text for text in (f"±: {interval}" if "over" in interval else interval, chosen) if text))

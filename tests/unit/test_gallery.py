@@ -33,6 +33,7 @@ METRICS = {
     "transport": "wifi",
     "split_point": "stage2",
     "score": 0.5,
+    "score_name": "score",
     "score_unsplit": 0.75,
 }
 
