@@ -303,9 +303,9 @@ def _marked(picture: NDArray | None, differs: NDArray[np.bool_]) -> NDArray[np.f
 
 
 def _draw_boxes(sheet: _Sheet, found: Found, origin: tuple[float, float], scale: float, right: float) -> None:
-    """Boxes, and names above them, or else at their lower edge, that stay inside the picture; a name that would hide one is left out.
+    """Boxes, and names at their upper or else lower edge, inside the picture.
 
-    What only one network finds is drawn on top and named first.
+    A name that would hide another is left out. What only one network finds is drawn on top and named first.
     """
     left, top = origin
     written: list[tuple[float, float, float]] = []
