@@ -21,6 +21,7 @@ from splitsem.report import style
 T = TypeVar("T")
 UNSPLIT, SPLIT = style.COLOURS[0], style.COLOURS[1]
 _TEXT_PT = 8.5
+_NAME_IN = 0.135  # from one name of a box to the next
 _LINE_IN = 0.165
 _MARGIN_IN = 0.14
 _EM = 0.58  # mean width of a letter, in font sizes
@@ -302,19 +303,25 @@ def _marked(picture: NDArray | None, differs: NDArray[np.bool_]) -> NDArray[np.f
 
 
 def _draw_boxes(sheet: _Sheet, found: Found, origin: tuple[float, float], scale: float, right: float) -> None:
-    """Boxes with names that stay inside the picture."""
+    """Boxes, and names at their upper or else lower edge, inside the picture.
+
+    A name that would hide another is left out. What only one network finds is drawn on top and named first.
+    """
     left, top = origin
-    for (x1, y1, x2, y2), name, is_matched in zip(found.corners, found.names, found.is_matched, strict=True):
-        ink = UNSPLIT if is_matched else SPLIT
-        x, y = left + x1 * scale, top + y1 * scale
+    written: list[tuple[float, float, float]] = []
+    for i in np.argsort(found.is_matched, kind="stable"):
+        (x1, y1, x2, y2), name, is_matched = found.corners[i], found.names[i], found.is_matched[i]
+        ink, over = (UNSPLIT, 1) if is_matched else (SPLIT, 2)
+        x, y, high_in = left + x1 * scale, top + y1 * scale, (y2 - y1) * scale
         sheet.ax.add_patch(
-            Rectangle((x, y), (x2 - x1) * scale, (y2 - y1) * scale, fill=False, edgecolor=ink, linewidth=1.2)
+            Rectangle((x, y), (x2 - x1) * scale, high_in, fill=False, edgecolor=ink, linewidth=1.2, zorder=over)
         )
         width_in = len(name) * _EM * 8 / 72
-        sheet.ax.text(
-            *(max(left, min(x, right - width_in)), max(top + 0.07, y - 0.06), name),
-            size=8,
-            color=style.PAPER,
-            va="center",
-            bbox={"facecolor": ink, "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
-        )
+        at = max(left, min(x, right - width_in))
+        for line in (max(top + 0.07, y - 0.06), y + high_in - 0.07):
+            if any(abs(line - y0) < _NAME_IN and at < x0 + w and x0 < at + width_in for x0, y0, w in written):
+                continue
+            written.append((at, line, width_in))
+            back = {"facecolor": ink, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
+            sheet.ax.text(at, line, name, size=8, color=style.PAPER, va="center", bbox=back, zorder=over + 2)
+            break

@@ -141,7 +141,7 @@ def points_table(points: Sequence["SplitPoint"], input_bytes: int) -> Table:
             style="bold" if point.is_bottleneck else "",
         )
     grid.caption = (
-        "▼ bottleneck: less crosses than at the input, both as float32 · raw / input: against the sample as it is\n"
+        "▼ bottleneck: less crosses than at the input, both as float32 · raw / input: to the sample as it is\n"
         "head, tail kB: parameters and buffers that each side needs"
     )
     if has_hooks:

@@ -213,6 +213,18 @@ def test_every_text_can_be_read_and_stays_inside_the_figure():
             assert -1 <= box.y0 <= box.y1 <= height + 1, text.get_text()
 
 
+def test_no_name_of_a_box_hides_another_and_what_one_network_finds_is_named_first():
+    corners = np.array([[2.0, 8, 29, 19]] * 6)
+    found = Found(corners, [f"cross 0.9{i}" for i in range(6)], np.array([True] * 5 + [False]))
+    figure = gallery_figures.boxes([Shown(0, np.zeros((40, 40, 3)), found, found)], "title", "subtitle")
+    figure.draw_without_rendering()
+    names = [text for text in texts(figure) if text.get_text().startswith("cross")]
+    assert [text.get_text() for text in names[:2]] == ["cross 0.95", "cross 0.90"]
+    assert len(names) == 4
+    ours = [text.get_window_extent() for text in names[:2]]
+    assert not ours[0].overlaps(ours[1])
+
+
 def test_a_long_name_ends_in_an_ellipsis_and_keeps_its_confidence():
     figure = next(figures())
     [first, *_] = [text.get_text() for text in texts(figure) if text.get_text().startswith("unsplit")]
