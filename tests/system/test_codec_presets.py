@@ -76,7 +76,9 @@ def test_ber_sweep_joins_the_curves_of_all_codecs(sweeps):
     for name in ("score_snr.png", "score_ber.png", "three_way.png", "three_way.csv"):
         assert (folder / name).exists()
     assert "over the link: area under score" in text
-    assert (folder / "report.html").read_text().count("data:image/png") == 6
+    assert (folder / "report.html").read_text().count(
+        "data:image/png"
+    ) == 7  # three of the link, three of the sweep, a gallery
 
 
 def test_three_way_puts_learned_codecs_beside_plain_ones_and_the_picture(sweeps):

@@ -30,22 +30,22 @@ def refused(done, said):
 
 
 def test_one_file_is_enough_for_a_task(own, run_py, tmp_path):
-    done = run_py(own(task__photos=DIGITS), "task=photos", "tracking=none", *SHRUNK, "hydra.run.dir=run")
+    done = run_py(own(task__scans=DIGITS), "task=scans", "tracking=none", *SHRUNK, "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert (metrics["task"], metrics["model"]) == ("photos", "cnn")
+    assert (metrics["task"], metrics["model"]) == ("scans", "cnn")
 
 
 def test_settings_of_a_task_for_a_model_stand_beside_it_and_do_not_reach_other_models(own, run_py):
     flag = own(
-        task__photos=DIGITS,
-        task__settings__photos_cnn="widths: [4, 4]\n",
-        task__settings__photos_default="max_epochs: 7\n",
+        task__scans=DIGITS,
+        task__settings__scans_cnn="widths: [4, 4]\n",
+        task__settings__scans_default="max_epochs: 7\n",
     )
-    composed = run_py(flag, "task=photos", "--cfg", "job").stdout
+    composed = run_py(flag, "task=scans", "--cfg", "job").stdout
     assert "max_epochs: 7" in composed
     assert "widths:\n  - 4\n  - 4\n" in composed
-    other = run_py(flag, "task=photos", "model=unet", "trainer.max_epochs=3", "--cfg", "job").stdout
+    other = run_py(flag, "task=scans", "model=unet", "trainer.max_epochs=3", "--cfg", "job").stdout
     assert "UNet" in other
     assert "widths" not in other
     assert "max_epochs: 3" in other
@@ -67,11 +67,11 @@ def test_a_task_that_the_default_model_does_not_suit_says_how_to_choose_one(own,
 
 
 def test_files_that_a_task_once_took_by_its_name_are_not_passed_over_in_silence(own, run_py):
-    flag = own(task__photos=DIGITS, model__photos="defaults: [cnn]\n")
-    done = run_py(flag, "task=photos", *UNTRAINED)
+    flag = own(task__scans=DIGITS, model__scans="defaults: [cnn]\n")
+    done = run_py(flag, "task=scans", *UNTRAINED)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
-    assert "give model=photos" in done.stderr
+    assert "give model=scans" in done.stderr
 
 
 @pytest.mark.parametrize("sweeps", [[], ["-m"]])
