@@ -19,6 +19,7 @@ import torchvision
 from torch import Tensor, nn
 
 from splitsem.split.graph import SplitGraph
+from splitsem.trees import leaves
 
 
 class SmallCNN(nn.Sequential):
@@ -117,12 +118,13 @@ def worst_difference(model: nn.Module, graph: SplitGraph, batches: tuple[int, ..
     """The largest |tail(head(x)) − model(x)| over all points and batch sizes; NaN if only one of both is finite."""
     worst = 0.0
     inputs = [torch.rand(n, *shape, generator=torch.Generator().manual_seed(n)) for n in batches]
-    wanted = [whole["out"] if isinstance(whole, dict) else whole for whole in map(model, inputs)]
+    wanted = [leaves(whole) for whole in map(model, inputs)]
     for point in graph.points:
         cut = graph.cut(point)
-        for x, y in zip(inputs, wanted, strict=True):
-            y_hat = cut.tail(*(z.clone(memory_format=torch.contiguous_format) for z in cut.head(x)))
-            worst = max(worst, float((y_hat - y).abs().max())) if not torch.equal(y_hat, y) else worst
+        for x, whole in zip(inputs, wanted, strict=True):
+            split = cut.tail(*(z.clone(memory_format=torch.contiguous_format) for z in cut.head(x)))
+            for y_hat, y in zip(leaves(split), whole, strict=True):
+                worst = max(worst, float((y_hat - y).abs().max())) if not torch.equal(y_hat, y) else worst
     return worst
 
 
@@ -133,7 +135,7 @@ def rows(names: list[str], granularity: str) -> Iterator[tuple[str, ...]]:
         build, shape = MODELS[name]
         model = randomise(build())
         start = time.perf_counter()
-        graph = SplitGraph(model, shape, granularity)  # type: ignore[arg-type]
+        graph = SplitGraph(model, shape, granularity=granularity)  # type: ignore[arg-type]
         built = time.perf_counter()
         worst = worst_difference(model, graph, (1, 3), shape)
         crossing = Counter(len(p.tensors) for p in graph.points)
