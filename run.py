@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from splitsem.workflows.startup import list_groups_quickly, raise_plainly, spin_briefly
+from splitsem.workflows.startup import flags_last, list_groups_quickly, raise_plainly, spin_briefly
 
 spin_briefly()  # before anything loads torch
 
@@ -54,6 +54,7 @@ def _give_up(line: str, exc: Exception) -> NoReturn:
 if __name__ == "__main__":
     redaction.install()
     sys.excepthook = mistakes.report
+    sys.argv[1:] = flags_last(sys.argv[1:])
     renamed.check_arguments(sys.argv[1:])
     with sweep.closing():
         main()

@@ -44,6 +44,12 @@ def spin_briefly() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
+def flags_last(arguments: list[str]) -> list[str]:
+    """The command line's arguments with ``-m`` behind the settings: Hydra refuses settings on both sides of it."""
+    flags = {"-m", "--multirun"}
+    return [a for a in arguments if a not in flags] + [a for a in arguments if a in flags]
+
+
 def raise_plainly() -> None:
     """Have Hydra let the exceptions of a run through, which it would print in several lines with advice of its own."""
     utils.run_and_report = _run

@@ -24,6 +24,12 @@ def test_help_and_cfg_import_nothing_heavy(flags, tmp_path):
     assert done.stdout.strip().endswith("LOADED []")
 
 
+def test_the_flag_of_a_sweep_may_stand_between_settings(run_py):
+    done = run_py("task=digits", "-m", "codec=nosuch", "tracking=none")
+    assert "unrecognized arguments" not in done.stderr
+    assert "quant8" in done.stderr
+
+
 def test_help_takes_less_than_a_second(run_py):
     times = []
     for _ in range(3):
