@@ -24,6 +24,7 @@ CHECKED = (
     "my_machine.Microcontroller",
     "my_model.Net",
     "my_task.Photos",
+    "my_two_outputs.DigitAndMore",
 )
 PREFIX = ["PYTHONPATH=examples", "python", "run.py"]
 
