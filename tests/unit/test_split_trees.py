@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from splitsem.errors import ConfigError
 from splitsem.split.cut import Cut
 from splitsem.split.graph import SplitGraph
-from splitsem.trees import by_path, call, joined, leaves, rows
+from splitsem.trees import arguments, by_path, call, is_same, joined, leaves, rows
 
 
 class Two(NamedTuple):
@@ -287,3 +287,17 @@ def test_what_arrives_as_bytes_has_the_memory_order_of_the_whole_network(batch: 
             cut = graph.cut(point)
             received = [z.clone(memory_format=torch.contiguous_format) for z in cut.head(x)]
             assert torch.equal(cut.tail(*received), whole), point.name
+
+
+def test_structures_are_the_same_where_places_types_and_values_are():
+    x = {"a": torch.zeros(1), "b": [torch.ones(2)]}
+    assert is_same(x, {"a": torch.zeros(1), "b": (torch.ones(2),)})
+    for other in ({"a": torch.zeros(1)}, x | {"b": [torch.zeros(2)]}, x | {"a": torch.zeros(1).long()}):
+        assert not is_same(x, other)
+
+
+def test_a_batch_is_given_by_name_by_position_or_alone():
+    one = torch.zeros(1)
+    assert arguments({"x": one}) == ((), {"x": one})
+    assert arguments((one, one)) == ((one, one), {})
+    assert arguments(one) == ((one,), {})
