@@ -1,6 +1,5 @@
 """The parts that a user joins by hand: a network as a graph that can be cut, and codecs by their names."""
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 from splitsem.errors import ConfigError
@@ -42,24 +41,27 @@ def codec(name: str, *, cut: "Cut | None" = None, **settings: Any) -> "Codec":
         ConfigError: there is no such option or setting, a value is refused, or the codec needs a cut.
     """
     from hydra import initialize_config_dir
-    from hydra.utils import get_object
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
 
     from splitsem import files
-    from splitsem.workflows.codec_options import codec_option
+    from splitsem.workflows.codec_options import codec_option, is_for_one_cut
+    from splitsem.workflows.mistakes import told
 
     with initialize_config_dir(str(files.CONF), version_base="1.3"):
         option = codec_option(name, f"codec({name!r})")
     known = sorted(option.keys() - {"_target_"})
     if unknown := sorted(settings.keys() - set(known)):
         raise ConfigError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
-    make = get_object(option.pop("_target_"))
-    settings = option | settings
-    if "tensor_shape" in inspect.signature(make).parameters:
+    facts = {}
+    if is_for_one_cut(option["_target_"]):
         if cut is None or len(cut.point.tensors) != 1:
             raise ConfigError(f"{name} is built for the one tensor of a cut: codec({name!r}, cut=graph.cut(…))")
-        settings["tensor_shape"] = cut.point.tensors[0].shape[1:]
+        facts["tensor_shape"] = cut.point.tensors[0].shape[1:]
     try:
-        made: Codec = make(**settings)
-    except (TypeError, ValueError) as exc:
-        raise ConfigError(f"codec({name!r}): {exc}") from exc
+        made: Codec = instantiate(option, **settings, **facts, _convert_="all")
+    except InstantiationException as exc:
+        if (line := told(exc)) is None:
+            raise
+        raise ConfigError(f"codec({name!r}): {line}") from exc
     return made

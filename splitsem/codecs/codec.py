@@ -47,9 +47,10 @@ class Codec(nn.Module, ABC):
         self.register_module("tail", None)
 
     def __repr__(self) -> str:
-        """The class with the settings that it keeps under their own names; its weights would fill pages."""
+        """The class with its plain settings; all of them and the weights would fill pages."""
         kept = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
-        settings = {name: getattr(self, name) for name in kept if hasattr(self, name)}
+        plain = (bool, int, float, str, tuple)
+        settings = {name: value for name in kept if isinstance(value := getattr(self, name, None), plain)}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
 
     @property
