@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from splitsem import files
 from splitsem.errors import ConfigError, SplitSemError
 
-_CONF = Path(__file__).parents[2] / "conf"
 _GROUPS = ("codec", "task", "model", "transport", "hardware/machine")
 _FACTS: dict[str, Any] = {
     "input_shape": [3, 32, 32],
@@ -127,7 +127,7 @@ def _option(
     search = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
     chosen = [*search, *(setting for setting in settings if setting not in facts)]
     try:
-        with initialize_config_dir(str(_CONF), version_base="1.3"):
+        with initialize_config_dir(str(files.CONF), version_base="1.3"):
             if group == "task" or beside:  # its file may choose a model, which only the whole configuration has
                 whole = compose("config", [*beside, f"{group}={option}", *chosen])
             else:

@@ -18,7 +18,7 @@ from splitsem.split.nested import context_of, operation, put_within, settled
 from splitsem.split.point import SplitPoint
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cut:
     """A model in two parts: ``tail(*head(*inputs))`` is ``model(*inputs)``, bit for bit.
 
@@ -42,6 +42,9 @@ class Cut:
     example: tuple[Any, ...]
     fingerprint: str
     device: torch.device
+
+    def __repr__(self) -> str:
+        return f"Cut({self.point!r} on {self.device})"
 
     @cached_property
     def tail(self) -> nn.Module:

@@ -4,7 +4,7 @@ import difflib
 import hashlib
 from itertools import accumulate
 from math import prod
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -29,6 +29,9 @@ from splitsem.split.point import (
 )
 from splitsem.split.postprocess import Postprocess
 from splitsem.split.untouched import untouched
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Granularity = Literal["layer", "op"]
 
@@ -99,6 +102,17 @@ class SplitGraph:
         self.fingerprint = _fingerprint(self._flow, postprocess)
         self._cuts = self._chosen(granularity, network.unit_names if isinstance(network, HasUnits) else None)
         self.points = self._points()
+
+    def __repr__(self) -> str:
+        ends = f"{self.points[0].name} … {self.points[-1].name}"
+        bottlenecks = sum(point.is_bottleneck for point in self.points)
+        return f"SplitGraph({len(self.points)} points, {ends}; {bottlenecks} bottlenecks; {self.fingerprint})"
+
+    def table(self) -> "pd.DataFrame":
+        """The offered points, a row each, by name: see ``SplitPoint.row``."""
+        import pandas as pd
+
+        return pd.DataFrame([point.row() for point in self.points]).set_index("split_point")
 
     def point(self, point: str | int) -> SplitPoint:
         """The point of this name, or of this index (negative ones count from the end).
