@@ -66,10 +66,10 @@ def _inputs(example: Any) -> dict[str, Any]:
             return torch.rand(tensor.shape, generator=draw, dtype=tensor.dtype)
         return tensor.roll(number, -1) if tensor.dim() > 1 else tensor
 
-    return {
-        f"a batch of {batch}": joined([mapped(lambda tensor, k=k: other(tensor, k), example) for k in range(batch)])
-        for batch in _BATCHES
-    }
+    def sample(number: int) -> Any:
+        return mapped(lambda tensor: other(tensor, number), example)
+
+    return {f"a batch of {batch}": joined([sample(number) for number in range(batch)]) for batch in _BATCHES}
 
 
 def _check_parts(promises: Promises, model: nn.Module, inputs: dict[str, Any]) -> None:
