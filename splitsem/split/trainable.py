@@ -73,7 +73,8 @@ class TrainableCut:
 
     Attributes:
         evaluation: the cut as it is scored and served.
-        point: the split point as it is trained; what crosses may differ (eval mode has no dropout mask, say).
+        steps: the cut as it is trained; what crosses may differ (eval mode has no dropout mask, say).
+        point: the split point of that.
         head, tail: the halves; they share the model's weights.
 
     Raises:
@@ -82,7 +83,7 @@ class TrainableCut:
 
     def __init__(self, graph: SplitGraph, training: SplitGraph, point: str) -> None:
         self.evaluation: Cut = graph.cut(point)
-        cut = training.cut(point)
+        self.steps = cut = training.cut(point)
         self.point = cut.point
         self.tail = TrainableHalf(cut.tail, self.evaluation.tail)
         self.head = TrainableHalf(cut.head, self.evaluation.head, self.tail.taught_inputs())
