@@ -15,7 +15,8 @@ from splitsem.network import HasPostprocess, without_wrappers
 from splitsem.split.capture import capture
 from splitsem.split.cut import Cut, Followed, InTuple, Spread, build_head, build_tail
 from splitsem.split.example import Example, home_of
-from splitsem.split.flow import Flow, Layouts
+from splitsem.split.flow import Flow
+from splitsem.split.layout import Layout, Strides, StridesOfOne
 from splitsem.split.nested import context_of
 from splitsem.split.point import (
     Candidate,
@@ -85,11 +86,12 @@ class SplitGraph:
             raise ConfigError(f"{type(model).__name__} cannot be split: at its output, {why}")
         one = inputs.with_batch(1) if captured.is_batch_free else inputs
         self._example = one.in_order(captured.takes)
+        self._strides_of_one: dict[fx.Node, Strides] = {}
         if not training:
-            layouts = Layouts(captured.module)
+            trial = StridesOfOne(captured.module)
             with torch.no_grad(), torch.random.fork_rng(devices=[]), untouched(network):
-                layouts.run(*pytree.tree_leaves(self._example))
-            self._flow.layouts_of_one = layouts.found
+                trial.run(*pytree.tree_leaves(self._example))
+            self._strides_of_one = trial.found
         self.is_batch_free, self.device = captured.is_batch_free, home_of(network)[0]
         self._postprocess = None if postprocess is None else Postprocess(postprocess, captured.sample)
         self.sample = captured.sample if self._postprocess is None else self._postprocess.sample
@@ -143,7 +145,8 @@ class SplitGraph:
                 Followed(build_head(self._flow, k - 1), Spread(build_tail(self._flow, k - 1))), postprocess
             )
             return Cut(chosen, Followed(whole, InTuple()), nn.Identity(), None, *facts)
-        return Cut(chosen, build_head(self._flow, k), build_tail(self._flow, k), postprocess, *facts)
+        layouts = tuple(Layout.of(node, self._flow.batch, self._strides_of_one) for node in self._flow.live[k])
+        return Cut(chosen, build_head(self._flow, k), build_tail(self._flow, k), postprocess, *facts, layouts)
 
     def tail_with_layers(self, point: SplitPoint | str | int) -> nn.Module:
         """The network's tail at a point, returning ``(output, *layers)``.

@@ -73,7 +73,8 @@ class TrainableCut:
 
     Attributes:
         evaluation: the cut as it is scored and served.
-        point: the split point as it is trained; what crosses may differ (eval mode has no dropout mask, say).
+        steps: the cut as it is trained; what crosses may differ (eval mode has no dropout mask, say).
+        point: the split point of that.
         head, tail: the halves; they share the model's weights.
 
     Raises:
@@ -89,7 +90,7 @@ class TrainableCut:
                 "split training is for networks of one input and one output; this one takes or returns a structure of "
                 "tensors: train it by workflow=train or federated, and give trainer.weights=FILE"
             )
-        cut = training.cut(point)
+        self.steps = cut = training.cut(point)
         self.point = cut.point
         self.tail = TrainableHalf(cut.tail, self.evaluation.tail)
         self.head = TrainableHalf(cut.head, self.evaluation.head, self.tail.taught_inputs())

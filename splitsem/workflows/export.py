@@ -96,10 +96,10 @@ def _score(
     run: Runner, packing: Framing, cut: Cut, decoder: Codec, task: Task, source: Dataset, num: int | None
 ) -> float:
     """The task's score of what an exported file sends over a clean link."""
-    metrics, tail = task.metrics(), cut.with_tail(decoder.tail).tail
+    metrics, cut = task.metrics(), cut.with_tail(decoder.tail)
     for x, y in _samples(source, num):
         z_hat = decoder.decode(packing.payload(*run(x)))
-        metrics.update(mapped(plain, tail(*z_hat)), y)
+        metrics.update(mapped(plain, cut.tail(*cut.received(z_hat))), y)
     return float(metrics.compute()["score"])
 
 
