@@ -35,6 +35,7 @@ class Klt(PriorCodec):
     """
 
     codec_id = LearnedId.KLT
+    encoder: nn.Conv2d
     prior: NeighbourPrior
 
     def __init__(
