@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from curves import write_curves
+from curves import read_rows, write_curves
 from sequences import GREY, Coded, Picture, as_files, as_h265, frames
 from tiles import Tiles
 from torch import Tensor
@@ -168,7 +168,7 @@ def main() -> None:
         rows.append(row)
         sys.stderr.write(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{v}" for k, v in row.items()) + "\n")
         pd.DataFrame(rows).to_csv(chosen.out / "anchors.csv", index=False, float_format="%.6g")
-    write_curves(pd.DataFrame(rows), chosen.out)
+    write_curves(read_rows(chosen.out), chosen.out)
 
 
 if __name__ == "__main__":
