@@ -86,7 +86,7 @@ def core() -> list[Distribution]:
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory) -> Path:
     """A folder of links to the core's packages; what several packages share is a folder here too."""
-    folder = tmp_path_factory.mktemp("core")
+    folder = tmp_path_factory.mktemp("core") / "site-packages"  # what is elsewhere counts as a user's own code
     for one in core():
         for file in one.files or []:
             parts = file.parts
