@@ -44,7 +44,7 @@ def main() -> None:
         for bit_width in (3, 4, 5, 6):
             for rule, options in RULES.items():
                 codec = Quantise(bit_width, **options)
-                y = torch.cat([cut.tail(*codec(z)) for z in made])
+                y = torch.cat([cut.tail(*cut.received(codec(z))) for z in made])
                 sizes = [
                     len(codec.payload(tuple(t[k : k + 1] for t in z))) for z in made for k in range(0, len(z[0]), EVERY)
                 ]

@@ -122,7 +122,8 @@ def worst_difference(model: nn.Module, graph: SplitGraph, batches: tuple[int, ..
     for point in graph.points:
         cut = graph.cut(point)
         for x, whole in zip(inputs, wanted, strict=True):
-            split = cut.tail(*(z.clone(memory_format=torch.contiguous_format) for z in cut.head(x)))
+            received = [z.clone(memory_format=torch.contiguous_format) for z in cut.head(x)]
+            split = cut.tail(*cut.received(received))
             for y_hat, y in zip(leaves(split), whole, strict=True):
                 worst = max(worst, float((y_hat - y).abs().max())) if not torch.equal(y_hat, y) else worst
     return worst

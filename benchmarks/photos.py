@@ -37,7 +37,7 @@ def measure(cut: Cut, codec: Codec, batches: list[torch.Tensor], own: torch.Tens
             z = tuple(tensor[k : k + 1] for tensor in made)
             num_bytes += len(codec.payload(z))
             decoded.append(codec(z))
-        classes.append(cut.tail(*(torch.cat(rows) for rows in zip(*decoded, strict=True))).argmax(1))
+        classes.append(cut.tail(*cut.received([torch.cat(rows) for rows in zip(*decoded, strict=True)])).argmax(1))
     return num_bytes / len(own), float((torch.cat(classes) == own).float().mean())
 
 

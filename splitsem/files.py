@@ -17,6 +17,7 @@ import filelock
 from splitsem.errors import ConfigError
 
 log = logging.getLogger(__name__)
+CONF = Path(__file__).parent / "conf"  # the configuration: a folder of the package, in a checkout a link to conf/
 T = TypeVar("T")
 
 

@@ -121,12 +121,10 @@ class Features(NamedTuple):
     Attributes:
         z: the crossing tensors.
         num_samples: how many samples the tensors belong to.
-        device: where the tail runs.
     """
 
     z: Tensors
     num_samples: int
-    device: torch.device
 
 
 @torch.inference_mode()
@@ -136,7 +134,7 @@ def features(cut: Cut, x: Any) -> list[Features]:
     The head takes the batch at once where every crossing tensor can be taken apart along it, else sample by sample.
     """
     groups = [x] if cut.point.is_batched else rows(x)
-    return [Features(call(cut.head, group), num_samples(group), cut.device) for group in groups]
+    return [Features(call(cut.head, group), num_samples(group)) for group in groups]
 
 
 @torch.inference_mode()
@@ -149,7 +147,7 @@ def in_memory(cut: Cut, codec: Codec, x: Any) -> Any:
     for made in features(cut, x):
         alone = list(samples(made.z, made.num_samples, cut.point.is_batched))
         z_hat = zip(*(codec(z) for z in alone), strict=True)
-        output = cut.with_tail(codec.tail).tail(*(torch.cat(tensors).to(made.device) for tensors in z_hat))
+        output = cut.with_tail(codec.tail).tail(*cut.received([torch.cat(tensors) for tensors in z_hat]))
         local = [codec.local_output(z) for z in alone]
         pairs = zip(local, rows(output), strict=True)
         outputs += [row if own is None else codec.combine(own, row) for own, row in pairs]
@@ -198,8 +196,8 @@ class Pipeline:
             return stay(self.cut.tail(*made.z), self.answering, self.link, frames)
         sent = [self._send(z, frames) for z in samples(made.z, made.num_samples, self.cut.point.is_batched)]
         received = zip(*(sample.z_hat for sample in sent), strict=True)
-        z_hat = tuple(torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in received)
-        output = self.cut.tail(*(tensor.to(made.device) for tensor in z_hat))
+        z_hat = [torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in received]
+        output = self.cut.tail(*self.cut.received(z_hat))
         local, is_lost = [sample.local for sample in sent], [sample.is_lost for sample in sent]
         return come_back(self.codec, local, is_lost, output, self.link, frames, self.answering)
 

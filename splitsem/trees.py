@@ -80,13 +80,24 @@ def joined(trees: Sequence[Any]) -> Any:
 
 
 def call(network: Callable[..., Any], x: Any) -> Any:
-    """The network's output for a batch as a data set gives it.
+    """The network's output for a batch as a data set gives it; see ``arguments``."""
+    args, named = arguments(x)
+    return network(*args, **named)
 
-    A mapping is given by name, a tuple or list by position, anything else is the only input.
-    """
+
+def arguments(x: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """How a network gets a batch: a mapping by name, a tuple or list by position, anything else as the only input."""
     if isinstance(x, Mapping):
-        return network(**x)
-    return network(*x) if isinstance(x, list | tuple) else network(x)
+        return (), x
+    return (x if isinstance(x, list | tuple) else (x,)), {}
+
+
+def is_same(tree: object, other: object) -> bool:
+    """Whether two structures have the same tensors in the same places, bit for bit."""
+    ours, theirs = by_path(tree), by_path(other)
+    return ours.keys() == theirs.keys() and all(
+        ours[path].dtype == theirs[path].dtype and torch.equal(ours[path], theirs[path]) for path in ours
+    )
 
 
 def _walk(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:

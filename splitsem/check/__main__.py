@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from splitsem import extras
+from splitsem import extras, files
 from splitsem.errors import ConfigError, SplitSemError
 
-_CONF = Path(__file__).parents[2] / "conf"
 _GROUPS = ("codec", "task", "model", "transport", "hardware/machine")
 _FACTS: dict[str, Any] = {
     "input_shape": [3, 32, 32],
@@ -18,6 +17,7 @@ _FACTS: dict[str, Any] = {
     "tensor_shape": [3, 16, 16],
     "num_classes": 10,
 }
+_ABOUT_TASK = ("task=", "task.", "task@", "task/")
 _HELP = f"""\
 Try the contract of a codec, task, link, machine or model, and print each promise that is broken.
 
@@ -26,11 +26,13 @@ Try the contract of a codec, task, link, machine or model, and print each promis
   python -m splitsem.check my_package.make_net               a function that makes one
   python -m splitsem.check codec=quant8 codec.bit_width=3    an option of a group, and settings of it
   python -m splitsem.check task=mine --config-dir=my_conf    an option of yours
+  python -m splitsem.check model=tiny_bert task=texts task.root=texts.csv    a model, with a task's inputs
 
 The kind shows in the class: a subclass of Codec, Task, Link or Machine; any other nn.Module is a model. Groups of
 options: {", ".join(_GROUPS)}. Values are YAML: 3, 1.0e-3, true, null, [1, 8, 8].
 A constructor that names one of these facts gets an example of it, where you give none:
 {", ".join(f"{name}={value}" for name, value in _FACTS.items())}.
+A model with other inputs than one tensor needs a task, which shows them, gives the facts, and is not checked itself.
 """
 _EPILOG = (
     "Exit status: 0 where every promise is kept, else 1. In a test of yours: from splitsem.check import check_codec"
@@ -38,11 +40,16 @@ _EPILOG = (
 
 
 class _Part(NamedTuple):
-    """What is to be checked: what makes one, the class or function behind it, and the facts given or assumed."""
+    """What is to be checked: what makes one, the class or function behind it, and the facts given or assumed.
+
+    Attributes:
+        task: whose inputs a model gets; None: one tensor of ``input_shape``.
+    """
 
     make: Callable[[], Any]
     target: Any
     facts: dict[str, Any]
+    task: Any
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,12 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-v", "--verbose", action="store_true", help="also list the promises that are kept")
     asked = parser.parse_intermixed_args(arguments)
     try:
-        part = (
-            _option(asked.part, asked.settings, asked.config_dir)
-            if "=" in asked.part
-            else _class(asked.part, asked.settings)
-        )
-        kind, kept = _check(part)
+        kind, kept = _check(part := _asked(asked.part, asked.settings, asked.config_dir))
     except (SplitSemError, ValueError) as exc:
         sys.stdout.write(f"{exc}\n")
         return 1
@@ -76,8 +78,20 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _class(path: str, settings: list[str]) -> _Part:
-    return _part({"_target_": path}, _values(settings), path.rpartition(".")[2])
+def _asked(name: str, settings: list[str], config_dir: str | None) -> _Part:
+    """The part that a class, or an option of a group, stands for; where a task is given for it, with its facts."""
+    of_task = [] if name.startswith("task=") else [one for one in settings if one.startswith(_ABOUT_TASK)]
+    choice = next((one for one in of_task if one.startswith("task=")), None)
+    settings = [one for one in settings if one not in of_task]
+    task, known = None, _FACTS
+    if choice is not None:
+        task = _made(_option(choice, [one for one in of_task if one != choice], [], config_dir, {}), "a task")
+        known = task.model_facts()
+    elif of_task:
+        raise ConfigError(f"{of_task[0]} is a setting of a task: add task=NAME")
+    if "=" in name:
+        return _option(name, settings, of_task, config_dir, known)._replace(task=task)
+    return _part({"_target_": name}, _values(settings), name.rpartition(".")[2], known)._replace(task=task)
 
 
 def _values(settings: list[str]) -> dict[str, Any]:
@@ -95,8 +109,10 @@ def _values(settings: list[str]) -> dict[str, Any]:
     return values
 
 
-def _option(choice: str, settings: list[str], config_dir: str | None) -> _Part:
-    """An option of a group of the configuration, as run.py would compose it."""
+def _option(
+    choice: str, settings: list[str], beside: list[str], config_dir: str | None, known: dict[str, Any]
+) -> _Part:
+    """An option of a group of the configuration, as run.py would compose it with these others beside it."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -107,13 +123,13 @@ def _option(choice: str, settings: list[str], config_dir: str | None) -> _Part:
         raise ConfigError(
             f"a group of options is one of {', '.join(_GROUPS)}, got {group!r}; or give package.module.Class"
         )
-    facts = [setting for setting in settings if setting.partition("=")[0] in _FACTS]
+    facts = [setting for setting in settings if setting.partition("=")[0] in known]
     search = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
     chosen = [*search, *(setting for setting in settings if setting not in facts)]
     try:
-        with initialize_config_dir(str(_CONF), version_base="1.3"):
-            if group == "task":  # its file may choose a model, which only the whole configuration has
-                whole = compose("config", [f"{group}={option}", *chosen])
+        with initialize_config_dir(str(files.CONF), version_base="1.3"):
+            if group == "task" or beside:  # its file may choose a model, which only the whole configuration has
+                whole = compose("config", [*beside, f"{group}={option}", *chosen])
             else:
                 whole = compose(overrides=[f"+{group}={option}", *chosen])
             cfg = OmegaConf.select(whole, group.replace("/", "."))
@@ -125,10 +141,10 @@ def _option(choice: str, settings: list[str], config_dir: str | None) -> _Part:
         raise ConfigError(f"{choice}: {why}") from exc
     if not isinstance(plain, dict) or "_target_" not in plain:
         raise ConfigError(f"{choice}: the option's file must name a class as _target_")
-    return _part({str(key): value for key, value in plain.items()}, _values(facts), choice)
+    return _part({str(key): value for key, value in plain.items()}, _values(facts), choice, known)
 
 
-def _part(settings: dict[str, Any], given: dict[str, Any], name: str) -> _Part:
+def _part(settings: dict[str, Any], given: dict[str, Any], name: str, known: dict[str, Any]) -> _Part:
     """What makes the object of these settings, and the facts that its constructor names."""
     from pkgutil import resolve_name
 
@@ -147,10 +163,10 @@ def _part(settings: dict[str, Any], given: dict[str, Any], name: str) -> _Part:
             f"{path}: no such class or function ({why}); give package.module.Class, from its folder"
         ) from exc
     takes_any = any(one.kind is one.VAR_KEYWORD for one in named.values())
-    if unknown := [one for one in given if one not in named and one not in _FACTS and not takes_any]:
+    if unknown := [one for one in given if one not in named and one not in known and not takes_any]:
         raise ConfigError(f"{path} has no argument {unknown[0]!r}; it has {', '.join(named) or 'none'}")
-    facts = _FACTS | {one: value for one, value in given.items() if one in _FACTS}
-    arguments = {one: value for one, value in (_FACTS | given).items() if one in named or (takes_any and one in given)}
+    facts = _FACTS | known | {one: value for one, value in given.items() if one in known}
+    arguments = {one: value for one, value in (known | given).items() if one in named or (takes_any and one in given)}
     for_hydra = (
         {key: value for key, value in settings.items() if key not in arguments} | arguments | {"_convert_": "all"}
     )
@@ -166,7 +182,7 @@ def _part(settings: dict[str, Any], given: dict[str, Any], name: str) -> _Part:
     if "output_shape" not in named and "output_shape" not in given:
         facts["output_shape"] = None
     make.__name__ = name
-    return _Part(make, target, facts)
+    return _Part(make, target, facts, task=None)
 
 
 def _check(part: _Part) -> tuple[str, tuple[str, ...]]:
@@ -179,11 +195,17 @@ def _check(part: _Part) -> tuple[str, tuple[str, ...]]:
     from splitsem.links.link import Link
     from splitsem.tasks.task import Task
 
-    kind = part.target if inspect.isclass(part.target) else _made_kind(part)
+    kind = part.target if inspect.isclass(part.target) else type(_made(part, "a function that makes a part"))
+    is_model = issubclass(kind, nn.Module) and not issubclass(kind, Codec)
+    if part.task is not None and not is_model:
+        raise ConfigError(f"{part.make.__name__} is no model, and needs no task")
     if issubclass(kind, Codec):
         return "codec", check.check_codec(part.make, part.facts["tensor_shape"])
-    if issubclass(kind, nn.Module):
-        return "model", check.check_model(part.make, part.facts["input_shape"], part.facts["output_shape"])
+    if is_model:
+        example, shape = part.facts["input_shape"], part.facts["output_shape"]
+        if part.task is not None:
+            example, shape = part.task.example(), part.task.output_shape
+        return "model", check.check_model(part.make, example, shape)
     for base, word, function in (
         (Task, "task", check.check_task),
         (Link, "link", check.check_link),
@@ -196,16 +218,16 @@ def _check(part: _Part) -> tuple[str, tuple[str, ...]]:
     )
 
 
-def _made_kind(part: _Part) -> type:
-    """The class of what a function makes. Raises ContractError where it makes nothing."""
+def _made(part: _Part, what: str) -> Any:
+    """What a constructor or function makes. Raises ContractError where it makes nothing."""
     from splitsem.check.promises import Promises
 
     made: list[Any] = []
-    promises = Promises("a function that makes a part")
+    promises = Promises(what)
     promises.name = part.make.__name__
     promises.hold_once("it can be called", lambda: made.append(part.make()))
     promises.finish()
-    return type(made[0])
+    return made[0]
 
 
 if __name__ == "__main__":

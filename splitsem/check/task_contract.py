@@ -6,13 +6,12 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from splitsem import trees
 from splitsem.check.promises import Promises, expect
@@ -37,9 +36,12 @@ def check_task(task: Task | Callable[[], Task]) -> tuple[str, ...]:
     """
     promises = Promises("a task")
     made, fresh = promises.twins(task, Task, lambda one: False)
-    shapes = [("input_shape", made), ("output_shape", made)]
-    cases = dict(zip(("input_shape", "output_shape"), shapes, strict=True))
-    has_shapes = len(promises.hold("shapes are tuples of whole numbers, each at least 1", _shape, cases)) == 2
+    shapes = {name: (name, made) for name in ("input_shape", "output_shape")}
+    has_shapes = (
+        len(promises.hold("shapes are tuples of whole numbers, each at least 1", _shape, shapes)) == 2
+        and promises.hold_once("example is one sample, as a batch of one of input_shape", partial(_one, made))
+        and promises.hold_once("trial_outputs are of output_shape, as many as are asked", partial(_trial, made))
+    )
     promises.hold_once("input_bytes is a whole number above 0", partial(_input_bytes, made))
     if (
         not promises.hold_once("splits gives three data sets that are not empty", partial(_three, made))
@@ -49,7 +51,7 @@ def check_task(task: Task | Callable[[], Task]) -> tuple[str, ...]:
     if made.is_agreement:
         promises.hold_once("label_by takes a network whose results are the targets", partial(_label, (made, fresh)))
     splits = {name: getattr(made.splits(), name) for name in Splits._fields}
-    good = promises.hold("x is float32, finite and of input_shape", partial(_samples_fit, made), splits)
+    good = promises.hold("x is finite, and of the shapes and types of example", partial(_samples_fit, made), splits)
     if good.keys() == splits.keys():
         promises.hold(
             "a second equal task has the same samples", partial(_is_repeated, made, fresh), {n: n for n in splits}
@@ -72,8 +74,38 @@ def check_task(task: Task | Callable[[], Task]) -> tuple[str, ...]:
 def _shape(case: tuple[str, Task]) -> None:
     name, task = case
     shape = getattr(task, name)
-    is_shape = isinstance(shape, tuple) and shape and all(isinstance(size, int) and size >= 1 for size in shape)
+    is_shape = isinstance(shape, tuple) and all(isinstance(size, int) and size >= 1 for size in shape)
     expect(is_shape, f"got {shape!r}")
+
+
+def _one(task: Task) -> None:
+    _has_shape(task.example(), 1, task.input_shape, "example")
+
+
+def _trial(task: Task) -> None:
+    for batch in (1, _BATCH):
+        _has_shape(_outputs(task, batch, seed=0), batch, task.output_shape, "trial_outputs")
+
+
+def _has_shape(made: Any, batch: int, shape: tuple[int, ...], method: str) -> None:
+    found = _kinds(made, batch)
+    is_tensor = list(found) == [""]
+    expect(shape or not is_tensor, f"the shape is empty, which is for structures: let {method} make one")
+    if shape:
+        of = f"{tuple(made.shape)}" if is_tensor else f"{type(made).__name__} of {', '.join(found) or 'no tensor'}"
+        expect(is_tensor and tuple(made.shape) == (batch, *shape), f"got {of}, not {(batch, *shape)}")
+
+
+def _kinds(tree: Any, batch: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape without the batch, and type, of each tensor by its path. Raises UnkeptError for another batch."""
+    found = trees.by_path(tree)
+    for path, tensor in found.items():
+        expect(tensor.dim() and len(tensor) == batch, f"got {tuple(tensor.shape)}{_at(path)} for a batch of {batch}")
+    return {path: (tuple(tensor.shape[1:]), tensor.dtype) for path, tensor in found.items()}
+
+
+def _at(path: str) -> str:
+    return f" at {path}" if path else ""
 
 
 def _input_bytes(task: Task) -> None:
@@ -99,16 +131,23 @@ def _found(task: Task, x: Any) -> Tensor:
 
 
 def _samples_fit(task: Task, data: Dataset) -> None:
+    kinds = _kinds(task.example(), 1)
     for x, _ in _read(task, data):
-        expect(isinstance(x, Tensor), f"got {type(x).__name__}")
-        expect(x.dtype is torch.float32, f"got {x.dtype}")
-        expect(tuple(x.shape) == task.input_shape, f"got {tuple(x.shape)}, input_shape is {task.input_shape}")
-        expect(x.isfinite().all(), "got NaN or infinity")
+        found = trees.by_path(default_collate([x]))
+        paths = [", ".join(those) or "no tensor" for those in (found, kinds)]
+        expect(found.keys() == kinds.keys(), f"got {type(x).__name__} of {paths[0]}, the example has {paths[1]}")
+        for path, tensor in found.items():
+            shape, dtype = kinds[path]
+            expect(tensor.dtype is dtype, f"got {tensor.dtype}{_at(path)}, the example has {dtype}")
+            got = tuple(tensor.shape[1:])
+            expect(got == shape, f"got {got}{_at(path)}, the example has {shape}")
+            expect(tensor.isfinite().all(), f"got NaN or infinity{_at(path)}")
 
 
-def _read(task: Task, data: Any, most: int | None = None) -> Iterator[tuple[Tensor, Any]]:
+def _read(task: Task, data: Any, most: int | None = None) -> Iterator[tuple[Any, Any]]:
     """Up to so many samples, spread evenly; those of small inputs are cheap and many."""
-    most = most or (_NUM_SMALL_SAMPLES if prod(task.input_shape) <= _SMALL else _NUM_SAMPLES)
+    is_small = sum(tensor.numel() for tensor in trees.leaves(task.example())) <= _SMALL
+    most = most or (_NUM_SMALL_SAMPLES if is_small else _NUM_SAMPLES)
     num = min(most, len(data))
     with _seeded():
         for i in range(num):
@@ -136,9 +175,8 @@ def _digests(task: Task, data: Dataset, most: int | None = None) -> list[bytes]:
 
 def _digest(sample: Sequence[Any]) -> bytes:
     digest = hashlib.sha256()
-    for part in sample:
-        array = np.ascontiguousarray(part)
-        digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+    for path, tensor in trees.by_path(default_collate([tuple(sample)])).items():
+        digest.update(f"{path}{tensor.dtype}{tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
     return digest.digest()
 
 
@@ -171,7 +209,7 @@ def _is_image(task: Task) -> None:
             expect(x.min() >= 0 and x.max() <= 1, f"in {name}, values are from {x.min():.3g} to {x.max():.3g}")
 
 
-def _batch(data: Dataset) -> tuple[Tensor, Any]:
+def _batch(data: Dataset) -> tuple[Any, Any]:
     with _seeded():
         x, y = next(iter(DataLoader(data, batch_size=_BATCH)))
     return x, y
@@ -179,31 +217,32 @@ def _batch(data: Dataset) -> tuple[Tensor, Any]:
 
 def _is_batched(task: Task, data: Any) -> None:
     x, _ = _batch(data)
-    shape = (min(_BATCH, len(data)), *task.input_shape)
-    expect(tuple(x.shape) == shape, f"got {tuple(x.shape)}, not {shape}")
+    expect(_kinds(x, min(_BATCH, len(data))) == _kinds(task.example(), 1), "a batch is of other shapes than example")
 
 
-def _outputs(task: Task, batch: int, seed: int) -> Tensor:
+def _outputs(task: Task, batch: int, seed: int) -> Any:
     return task.trial_outputs(batch, seed)[1]
 
 
 def _loss(task: Task, data: Dataset) -> None:
     x, y = _batch(data)
-    y_hat, _ = task.trial_outputs(len(x), seed=0)
-    parts = [part.requires_grad_() for part in trees.leaves(y_hat)]
+    y_hat, _ = task.trial_outputs(trees.num_samples(x), seed=0)
+    parts = [part.requires_grad_() for part in trees.leaves(y_hat) if part.is_floating_point()]
     loss = task.loss(y_hat, y)
     expect(isinstance(loss, Tensor) and loss.dim() == 0, f"got {getattr(loss, 'shape', type(loss).__name__)}")
     expect(loss.isfinite(), f"got {loss.item()}")
     expect(loss.requires_grad, "it has no gradient")
-    gradients = torch.autograd.grad(loss, parts, allow_unused=True)
-    is_whole = all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
-    expect(is_whole, "the gradient of the output is missing or not finite")
+    gradients = [one for one in torch.autograd.grad(loss, parts, allow_unused=True) if one is not None]
+    expect(
+        gradients and all(one.isfinite().all() for one in gradients),
+        "the gradient of the output is missing or not finite",
+    )
 
 
 def _scores(task: Task, data: Dataset) -> None:
     x, y = _batch(data)
     metrics = task.metrics()
-    metrics.update(_outputs(task, len(x), seed=0), y)
+    metrics.update(_outputs(task, trees.num_samples(x), seed=0), y)
     found = {name: float(value) for name, value in metrics.compute().items()}
     expect("score" in found, f"there is no score, but {', '.join(found) or 'nothing'}")
     expect(0 <= found["score"] <= 1, f"got {found['score']}")
@@ -213,22 +252,24 @@ def _is_fresh(task: Task, data: Dataset) -> None:
     x, y = _batch(data)
     used = task.metrics()
     unused = copy.deepcopy(used)
-    used.update(_outputs(task, len(x), seed=0), y)
+    used.update(_outputs(task, trees.num_samples(x), seed=0), y)
     second = task.metrics()
     expect(second is not used, "metrics returned the same object twice")
     for one in (second, unused):
-        one.update(_outputs(task, len(x), seed=1), y)
+        one.update(_outputs(task, trees.num_samples(x), seed=1), y)
     scores = [float(one.compute()["score"]) for one in (second, unused)]
     expect(scores[0] == scores[1], f"after an earlier use the score is {scores[0]}, without it {scores[1]}")
 
 
 def _answers(task: Task, data: Dataset) -> None:
     x, y = _batch(data)
-    output, coder = _outputs(task, len(x), seed=0), task.answer_coder()
-    answers = [coder.encode(row) for row in output.split(1)]
+    output, coder = _outputs(task, trees.num_samples(x), seed=0), task.answer_coder()
+    answers = [coder.encode(row) for row in trees.rows(output)]
     expect(all(isinstance(answer, bytes) for answer in answers), f"encode gives {type(answers[0]).__name__}, not bytes")
-    read = torch.cat([coder.as_output(coder.decode(answer)) for answer in answers])
-    expect(read.shape == output.shape, f"as_output gives {tuple(read.shape)} for outputs {tuple(output.shape)}")
+    read = trees.joined([coder.as_output(coder.decode(answer)) for answer in answers])
+    shapes = [{path: tuple(tensor.shape) for path, tensor in trees.by_path(made).items()} for made in (read, output)]
+    got, given = (", ".join(f"{path} {shape}".strip() for path, shape in each.items()) for each in shapes)
+    expect(shapes[0] == shapes[1], f"as_output gives {got} for outputs {given}")
     scores = []
     for outputs in (output, read):
         metrics = task.metrics()

@@ -1,5 +1,6 @@
 """Codec: the interface between the crossing tensors and the bytes on the wire."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,13 @@ class Codec(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.register_module("tail", None)
+
+    def __repr__(self) -> str:
+        """The class with its plain settings; all of them and the weights would fill pages."""
+        kept = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
+        plain = (bool, int, float, str, tuple)
+        settings = {name: value for name in kept if isinstance(value := getattr(self, name, None), plain)}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
 
     @property
     def name(self) -> str:

@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader, Subset
@@ -233,7 +233,7 @@ class SplitSite(Site):
 
 
 @torch.no_grad()
-def estimate_statistics(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+def estimate_statistics(model: nn.Module, batches: Iterable[tuple[Any, Any]]) -> None:
     """Give normalisation layers the mean statistics of ``batches`` (x, y); nothing else of the network changes."""
     layers = [module for module in model.modules() if isinstance(module, _NormBase) and module.track_running_stats]
     momenta = [layer.momentum for layer in layers]
@@ -243,7 +243,7 @@ def estimate_statistics(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor
         layer.momentum = None  # the plain mean over batches
         layer.train()
     for x, _ in batches:
-        model(x)
+        trees.call(model, x)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     model.eval()

@@ -113,7 +113,6 @@ def transformers_model(
     if front is not None:
         attach(front, network)
         check_output(network, name, torch.zeros(1, *input_shape), output_shape)
-        _steady(network, input_shape)
     elif vocabulary_size is not None and sequence_length is not None:
         _check_reads(network, name, vocabulary_size, sequence_length)
     return network
@@ -270,36 +269,6 @@ def _check_loaded(network: Any, report: Mapping[str, Any], folder: Path, num_cla
 def _said(exc: BaseException) -> str:
     """What transformers says, in one line without its advice on the hub."""
     return " ".join(str(exc).split())[:300] or type(exc).__name__
-
-
-def _steady(network: nn.Module, input_shape: Sequence[int]) -> None:
-    """Let convolutions over tokens, which are viewed as a map, keep one memory order at all batch sizes.
-
-    Such a map is channels-last to torch for some batch sizes and not for others, and so is what is made of it; kernels
-    then differ in the last bit between the whole network and a tail that was captured at another batch size.
-    """
-    found: dict[nn.Module, list[tuple[int, ...]]] = {}
-
-    def note(module: nn.Module, args: Any, y: Tensor) -> None:
-        found.setdefault(module, []).append(tuple(sorted((1, 2, 3), key=lambda dim: -y.stride()[dim])))
-
-    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]
-    handles = [module.register_forward_hook(note) for module in convolutions]
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
-        for batch in (1, 2):
-            network(torch.zeros(batch, *input_shape))
-    network.train(was_training)
-    for handle in handles:
-        handle.remove()
-    for module, orders in found.items():
-        if len(set(orders)) > 1:
-            module.register_forward_pre_hook(_in_order)
-
-
-def _in_order(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (args[0].clone(memory_format=torch.contiguous_format), *args[1:])
 
 
 def _main_logits(network: nn.Module, args: tuple[Tensor, ...], output: Any) -> Tensor:

@@ -11,6 +11,7 @@ from splitsem.remote.head_trainer import HeadTrainer
 from splitsem.tasks.task import Task
 from splitsem.training.fit import Fit
 from splitsem.training.modules import KeepsLoss, TaskModule
+from splitsem.trees import num_samples
 
 
 def train_split(fit: Fit, trainer: HeadTrainer, task: Task, seed: int) -> list[dict[str, float]]:
@@ -54,7 +55,7 @@ class SplitTaskModule(TaskModule):
         """One round trip of split training."""
         x, y = batch
         loss = torch.tensor(self.halves.step(x, y))
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(x))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=num_samples(x))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -91,7 +92,7 @@ class LocalSplitModule(KeepsLoss):
         """One round trip of split training."""
         x, y = batch
         loss = torch.tensor(self.halves.step(x, y))
-        self.count(loss, len(x))
+        self.count(loss, num_samples(x))
         return loss
 
     def configure_optimizers(self) -> Any:

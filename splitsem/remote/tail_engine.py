@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.codecs.expected import Expected
@@ -44,11 +44,11 @@ class Batcher:
     and the thread of the oldest waiting frame runs next. No thread runs the tail for other frames alone.
 
     Args:
-        tail: takes tensors whose dimension 0 is the batch.
+        tail: takes decoded tensors whose dimension 0 is the batch.
         max_samples: the most samples of one run; a single larger frame runs by itself.
     """
 
-    def __init__(self, tail: nn.Module, max_samples: int) -> None:
+    def __init__(self, tail: Callable[..., Any], max_samples: int) -> None:
         self.tail, self.max_samples = tail, max_samples
         self._jobs: deque[_Job] = deque()
         self._lock = threading.Lock()
@@ -204,7 +204,11 @@ class TailEngine:
     def _made(self, plan: Plan, point: SplitPoint) -> _Session:
         decoder = self.coders[plan.codec] if self._is_answer(plan) else self.decoder(plan.codec)
         coder = self.coders[plan.answer] if plan.answer else None
-        tail = self.graph.cut(point).with_tail(decoder.tail if isinstance(decoder, Codec) else None).tail
+        cut = self.graph.cut(point).with_tail(decoder.tail if isinstance(decoder, Codec) else None)
+
+        def tail(*z_hat: Tensor) -> Any:
+            return cut.tail(*cut.received(z_hat))
+
         is_shared = self.micro_batch > 1 and point.is_batched
         runs = Batcher(tail, self.micro_batch) if is_shared else tail
         return _Session(point, runs, decoder, expected_at(point, self._most_samples(point)), coder, plan)
@@ -265,7 +269,7 @@ class TailEngine:
             else:
                 z_hat = read_payload(chosen.decoder, payload, chosen.expected)
                 over("decode")
-                output = chosen.tail(*(tensor.to(self.device) for tensor in z_hat))
+                output = chosen.tail(*z_hat)
                 output = mapped(Tensor.cpu, output)  # a GPU is done only then
             over("tail")
             coder = chosen.coder

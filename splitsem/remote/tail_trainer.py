@@ -58,6 +58,7 @@ class TailTrainer:
         seed: int,
         device: torch.device,
     ) -> None:
+        self.cut = cut
         self.tail = TrainableHalf(*copy.deepcopy((cut.tail.train, cut.tail.evaluate)))
         self.optimiser = HalfOptimiser(self.tail.parameters(), settings)
         self.loss, self.gradient_codec, self.seed, self.device = loss, gradient_codec, seed, device
@@ -75,7 +76,8 @@ class TailTrainer:
         number = self.optimiser.num_steps
         if number >= self.optimiser.settings.total_steps:
             raise ConfigError(f"expected {self.optimiser.settings.total_steps} steps as planned, got one more")
-        leaves = tuple(t.to(self.device).requires_grad_(self._head_learns and t.is_floating_point()) for t in z_hat)
+        received = self.cut.steps.received(z_hat)
+        leaves = tuple(t.requires_grad_(self._head_learns and t.is_floating_point()) for t in received)
         with seeded(self.seed, number, "tail", self.device) if self._draws else contextlib.nullcontext():
             output = self.tail.train(*leaves)
         loss = self._loss(output, y, number)
@@ -95,7 +97,7 @@ class TailTrainer:
     @torch.no_grad()
     def evaluate(self, z_hat: Tensors) -> Tensor:
         """The tail's output in eval mode, with the present weights."""
-        return self.tail.evaluate(*(t.to(self.device) for t in z_hat))
+        return self.tail.evaluate(*self.cut.evaluation.received(z_hat))
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:

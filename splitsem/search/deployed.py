@@ -126,5 +126,5 @@ class DeployedCodec(Deployed):
 
     def server(self, sent: bytes) -> Tensor:
         """The output for a payload: decoding and tail."""
-        where = self.placement.torch_device
-        return self.pipeline.cut.tail(*(tensor.to(where) for tensor in self.pipeline.decoder.read(sent)))
+        cut = self.pipeline.cut
+        return cut.tail(*cut.received(self.pipeline.decoder.read(sent)))

@@ -105,6 +105,9 @@ def make_functional(graph: fx.Graph) -> None:
     Without this the tail would write into the tensors it was given, and a tensor that arrived as bytes would no longer
     share memory with the one it is a view of. Writes through a view (``x[:, 0] = 0``) stay as they are; no cut is
     offered that would separate the view from its base before such a write.
+
+    Where nothing else reads what is written to, ``node.meta["in_place"]`` keeps the operation for the halves: it needs
+    less memory, and keeps strides of dimensions of size 1, which choose kernels, where its twin does not.
     """
     order = {node: i for i, node in enumerate(graph.nodes)}
     sharing: dict[fx.Node, list[fx.Node]] = {}
@@ -123,10 +126,12 @@ def make_functional(graph: fx.Graph) -> None:
         older = [other for other in family if order[other] < now and other is not source]
         if any(order[user] > now for other in older for user in other.users):
             continue
-        node.target = twin
+        in_place, node.target = node.target, twin
         if "context" in node.meta:  # autocast leaves operations in place alone, but not always their twins
             node.meta["context"] = replace(node.meta["context"], autocast=())
         source.replace_all_uses_with(node, delete_user_cb=lambda user, now=now: order[user] > now)
+        if list(source.users) == [node] and op_name(source) in _OVERWRITABLE and not _reads_weights(node):
+            node.meta["in_place"] = in_place
         sharing[node] = [other for other in family if order[other] >= now]
         group.update(dict.fromkeys(sharing[node], node))
 
@@ -157,6 +162,10 @@ def _functional(node: fx.Node) -> torch._ops.OpOverload | None:
     return getattr(packet, target._overloadname, None)
 
 
+def _reads_weights(node: fx.Node) -> bool:
+    return any(n.op == "get_attr" for n in node.all_input_nodes)
+
+
 def _keeps_dtype(node: fx.Node, source: fx.Node) -> bool:
     """Whether the functional twin would give the dtype and shape of the tensor that is written to."""
     value = source.meta["val"]
@@ -170,6 +179,9 @@ _TORCHS_OWN = {"aten", "prim", "prims", "torchvision"}
 _EXAMPLE_BATCH = 2  # export treats the sizes 0 and 1 as special cases
 _CHECKS = {"_assert_scalar", "_assert_async", "_assert_tensor_metadata", "sym_constrain_range",
            "sym_constrain_range_for_size"}  # fmt: skip
+# their results are new memory, and no gradient needs them: whatever follows may write there
+_OVERWRITABLE = {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear",
+                 "batch_norm", "instance_norm", "group_norm", "layer_norm", "add", "cat"}  # fmt: skip
 _DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
 
 

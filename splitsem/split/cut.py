@@ -1,7 +1,7 @@
 """Cut: the head and the tail of a model at one split point, as two networks that share its weights."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,13 +14,16 @@ from torch.utils import _pytree as pytree
 from splitsem.errors import ConfigError
 from splitsem.split.flow import Flow
 from splitsem.split.half import Half
+from splitsem.split.layout import Layout
 from splitsem.split.nested import context_of, operation, put_within, settled
 from splitsem.split.point import SplitPoint
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cut:
     """A model in two parts: ``tail(*head(*inputs))`` is ``model(*inputs)``, bit for bit.
+
+    What arrived as bytes goes through ``received`` first, since bytes do not tell a tensor's memory order.
 
     The weights are the model's own tensors under the model's own names, so training a half trains the model. Both
     halves compute as in eval mode, whatever their training flag says.
@@ -33,6 +36,7 @@ class Cut:
         example: inputs for one sample (batch 1), in the order of the head's arguments.
         fingerprint: identifies the model; see ``SplitGraph.fingerprint``.
         device: where the halves are.
+        layouts: the memory order of each crossing tensor in the model; none at the end of a postprocess.
     """
 
     point: SplitPoint
@@ -42,11 +46,23 @@ class Cut:
     example: tuple[Any, ...]
     fingerprint: str
     device: torch.device
+    layouts: tuple[Layout, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Cut({self.point!r} on {self.device})"
 
     @cached_property
     def tail(self) -> nn.Module:
         """Takes the crossing tensors, returns the model's output: the network's tail, and the postprocess behind it."""
         return self.network_tail if self.postprocess is None else Followed(self.network_tail, self.postprocess)
+
+    def received(self, z_hat: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Decoded tensors as the tail takes them: where it is, and in the memory order that they have in the model.
+
+        Kernels differ in the last bit by memory order. That order is the model's for an input in the usual order.
+        """
+        moved = tuple(tensor.to(self.device) for tensor in z_hat)
+        return tuple(map(Layout.restored, self.layouts, moved)) if self.layouts else moved
 
     def with_tail(self, tail: nn.Module | None) -> "Cut":
         """This cut with another ``network_tail``, e.g. one that was tuned with a codec; None keeps its own tail.
@@ -130,11 +146,11 @@ def build_tail(flow: Flow, k: int, layers: Sequence[fx.Node] | None = None) -> n
     With ``layers``, which are nodes after the cut, the result is a tuple: the output, then what those nodes make.
     """
     side = _Side(flow)
+    side.given, side.kept = flow.live[k], layers or ()
     for i, node in enumerate(flow.live[k]):
         side.made[node] = side.graph.placeholder(f"z{i}")
     side.batch_source = flow.batch_source(flow.live[k])
     for node in flow.live[k]:
-        side.restore_layout(node)
         if flow.training and context_of(node).no_grad:
             side.made[node] = side.graph.call_function(torch.ops.aten.detach.default, (side.made[node],))
         if flow.written_after(node, k):
@@ -161,6 +177,8 @@ class _Side:
         self.flow = flow
         self.graph = fx.Graph()
         self.made: dict[fx.Node, Any] = {}  # a node, or a size that is the same for any batch
+        self.given: Sequence[fx.Node] = ()  # what this half takes
+        self.kept: Sequence[fx.Node] = ()  # what it returns beside the output
         self._settled: dict[fx.Node, fx.Node] = {}
         self.batch_source: tuple[fx.Node, int, int, int] | None = None
         self._batch: fx.Node | None = None
@@ -174,12 +192,23 @@ class _Side:
             copy = self._size(*line)
         else:
             inputs = {n: self._given(n, node) for n in node.all_input_nodes}
+            in_place = self._in_place(node, inputs)
             copy = self.graph.node_copy(node, inputs.__getitem__)
-            copy.meta = {}
+            copy.meta, copy.target = {}, in_place or copy.target
             context = context_of(node)
             put_within(copy, context if self.flow.training else replace(context, no_grad=False))
         self.made[node] = copy
         return copy
+
+    def _in_place(self, node: fx.Node, inputs: dict[fx.Node, Any]) -> Callable[..., Any] | None:
+        """The model's own operation, where ``node`` is its twin and it may write; never into what the half is given."""
+        in_place: Callable[..., Any] | None = node.meta.get("in_place")
+        source = node.all_input_nodes[0] if in_place is not None else None
+        if source is None or source in self.kept:
+            return None
+        if source in self.given:
+            inputs[source] = self.graph.call_function(torch.ops.aten.clone.default, (inputs[source],))
+        return in_place
 
     def _given(self, node: fx.Node, user: fx.Node) -> Any:
         """What ``user`` gets for its input ``node``.
@@ -213,46 +242,12 @@ class _Side:
         size = call(operator.sub, (size, b)) if b else size
         return size if a == 1 else call(operator.floordiv, (size, a))
 
-    def restore_layout(self, node: fx.Node) -> None:
-        """Give a received tensor the memory order it had in the whole model: kernels differ in the last bit otherwise.
-
-        This costs nothing when the tensor comes straight from the head.
-        """
-        value, one = node.meta["val"], self.flow.layouts_of_one.get(node)
-        strides = [self.flow.batch.size(stride, batch=2) or 0 for stride in value.stride()]
-        outermost = sorted(range(value.dim()), key=lambda dim: -strides[dim])
-        order = None if 0 in strides or outermost == sorted(outermost) else outermost
-        if one is not None and 0 in one[1]:
-            one = None
-        if order is not None or (one is not None and not _is_plain(*one)):
-            self.made[node] = self.graph.call_function(laid_out, (self.made[node], order, one))
-
     def finish(self, result: Any, name: str) -> fx.GraphModule:
         """Close the graph, drop what it does not use, and bind the model's weights to it."""
         self.graph.output(result)
         self.graph.owning_module = self.flow.module  # which knows what is impure; code is then generated once
         self.graph.eliminate_dead_code(_has_effects)
         return fx.GraphModule(self.flow.module, self.graph, class_name=name)
-
-
-def laid_out(z: Tensor, order: list[int] | None, one: tuple[tuple[int, ...], tuple[int, ...]] | None) -> Tensor:
-    """The tensor in the memory order that it has in the whole model.
-
-    Args:
-        z: in any order.
-        order: its dimensions, the outermost in memory first; None for the usual order.
-        one: shape and strides of one sample, where strides of dimensions of size 1 tell kernels something, too; None
-            where these are the usual ones.
-    """
-    if one is not None and tuple(z.shape) == one[0]:
-        return z if z.stride() == one[1] else torch.empty_strided(*one, dtype=z.dtype, device=z.device).copy_(z)
-    if order is None:
-        return z
-    return z.permute(order).contiguous().permute([order.index(dim) for dim in range(len(order))])
-
-
-def _is_plain(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    return strides == torch.empty(shape, device="meta").stride()
 
 
 def _has_effects(node: fx.Node) -> bool:

@@ -57,7 +57,6 @@ class Flow:
         )
         self.refused = [self._refusal(k) for k in range(len(self.data))]
         self.ops, self.op_ends = self._costs()
-        self.layouts_of_one: dict[fx.Node, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
     def _free_nodes(self, nodes: list[fx.Node], written_roots: set[fx.Node]) -> set[fx.Node]:
         free: set[fx.Node] = set()
@@ -182,21 +181,6 @@ class Flow:
             head[last] += sizes[key]
             tail[first] += sizes[key]
         return list(accumulate(head)), list(accumulate(reversed(tail)))[::-1][1:]
-
-
-class Layouts(fx.Interpreter):
-    """Runs a captured graph and keeps the shape and the strides of every tensor."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module, garbage_collect_values=True)
-        self.found: dict[fx.Node, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """See fx.Interpreter."""
-        value = super().run_node(n)
-        if isinstance(value, Tensor):
-            self.found[n] = tuple(value.shape), value.stride()
-        return value
 
 
 def _repeatable(node: fx.Node) -> bool:

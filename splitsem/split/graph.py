@@ -4,18 +4,20 @@ import difflib
 import hashlib
 from itertools import accumulate
 from math import prod
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from splitsem import extras
 from splitsem.errors import ConfigError, SplitPointError
 from splitsem.network import HasPostprocess, without_wrappers
 from splitsem.split.capture import capture
 from splitsem.split.cut import Cut, Followed, InTuple, Spread, build_head, build_tail
 from splitsem.split.example import Example, home_of
-from splitsem.split.flow import Flow, Layouts
+from splitsem.split.flow import Flow
+from splitsem.split.layout import Layout, Strides, StridesOfOne
 from splitsem.split.nested import context_of
 from splitsem.split.point import (
     Candidate,
@@ -29,6 +31,9 @@ from splitsem.split.point import (
 )
 from splitsem.split.postprocess import Postprocess
 from splitsem.split.untouched import untouched
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Granularity = Literal["layer", "op"]
 
@@ -82,11 +87,12 @@ class SplitGraph:
             raise ConfigError(f"{type(model).__name__} cannot be split: at its output, {why}")
         one = inputs.with_batch(1) if captured.is_batch_free else inputs
         self._example = one.in_order(captured.takes)
+        self._strides_of_one: dict[fx.Node, Strides] = {}
         if not training:
-            layouts = Layouts(captured.module)
+            trial = StridesOfOne(captured.module)
             with torch.no_grad(), torch.random.fork_rng(devices=[]), untouched(network):
-                layouts.run(*pytree.tree_leaves(self._example))
-            self._flow.layouts_of_one = layouts.found
+                trial.run(*pytree.tree_leaves(self._example))
+            self._strides_of_one = trial.found
         self.is_batch_free, self.device = captured.is_batch_free, home_of(network)[0]
         self._postprocess = None if postprocess is None else Postprocess(postprocess, captured.sample)
         self.sample = captured.sample if self._postprocess is None else self._postprocess.sample
@@ -99,6 +105,18 @@ class SplitGraph:
         self.fingerprint = _fingerprint(self._flow, postprocess)
         self._cuts = self._chosen(granularity, network.unit_names if isinstance(network, HasUnits) else None)
         self.points = self._points()
+
+    def __repr__(self) -> str:
+        ends = f"{self.points[0].name} … {self.points[-1].name}"
+        bottlenecks = sum(point.is_bottleneck for point in self.points)
+        return f"SplitGraph({len(self.points)} points, {ends}; {bottlenecks} bottlenecks; {self.fingerprint})"
+
+    def table(self) -> "pd.DataFrame":
+        """The offered points, a row each, by name: see ``SplitPoint.row``. Raises ConfigError without pandas."""
+        with extras.needed("plots", "a table of split points"):
+            import pandas as pd
+
+        return pd.DataFrame([point.row() for point in self.points]).set_index("split_point")
 
     def point(self, point: str | int) -> SplitPoint:
         """The point of this name, or of this index (negative ones count from the end).
@@ -129,7 +147,8 @@ class SplitGraph:
                 Followed(build_head(self._flow, k - 1), Spread(build_tail(self._flow, k - 1))), postprocess
             )
             return Cut(chosen, Followed(whole, InTuple()), nn.Identity(), None, *facts)
-        return Cut(chosen, build_head(self._flow, k), build_tail(self._flow, k), postprocess, *facts)
+        layouts = tuple(Layout.of(node, self._flow.batch, self._strides_of_one) for node in self._flow.live[k])
+        return Cut(chosen, build_head(self._flow, k), build_tail(self._flow, k), postprocess, *facts, layouts)
 
     def tail_with_layers(self, point: SplitPoint | str | int) -> nn.Module:
         """The network's tail at a point, returning ``(output, *layers)``.

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import fx
@@ -22,8 +22,12 @@ class TensorSpec:
     shape: tuple[int, ...]
     dtype: torch.dtype
 
+    def __str__(self) -> str:
+        kind = "" if self.dtype is torch.float32 else f" {str(self.dtype).removeprefix('torch.')}"
+        return "x".join(map(str, self.shape)) + kind
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class SplitPoint:
     """A cut after one node of the graph.
 
@@ -52,6 +56,29 @@ class SplitPoint:
     tail_param_bytes: int
     is_bottleneck: bool
     is_batched: bool
+
+    def __repr__(self) -> str:
+        crossing = " + ".join(map(str, self.tensors)) or "nothing"
+        return (
+            f"SplitPoint({self.index} {self.name!r}: {crossing} cross, {self.raw_bytes:,} bytes raw; "
+            f"head {self.head_flops / 1e6:,.1f}, tail {self.tail_flops / 1e6:,.1f} MFLOP)"
+        )
+
+    def row(self) -> dict[str, Any]:
+        """What is known of the point, as a row of a table: numbers and texts only."""
+        return {
+            "split_index": self.index,
+            "split_point": self.name,
+            "num_tensors": len(self.tensors),
+            "shapes": " ".join("x".join(map(str, tensor.shape)) for tensor in self.tensors),
+            "raw_bytes": self.raw_bytes,
+            "hook_bytes": self.hook_bytes,
+            "head_flops": self.head_flops,
+            "tail_flops": self.tail_flops,
+            "head_param_bytes": self.head_param_bytes,
+            "tail_param_bytes": self.tail_param_bytes,
+            "is_bottleneck": self.is_bottleneck,
+        }
 
     @property
     def head_flops(self) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from splitsem.errors import SplitPointError
+from splitsem.errors import ConfigError, SplitPointError
 from splitsem.split.cut import Cut
 from splitsem.split.graph import SplitGraph
 from splitsem.split.nested import ends_gradient, operation
@@ -73,16 +73,24 @@ class TrainableCut:
 
     Attributes:
         evaluation: the cut as it is scored and served.
-        point: the split point as it is trained; what crosses may differ (eval mode has no dropout mask, say).
+        steps: the cut as it is trained; what crosses may differ (eval mode has no dropout mask, say).
+        point: the split point of that.
         head, tail: the halves; they share the model's weights.
 
     Raises:
         SplitPointError: there is no such point, or the two sides cannot be trained apart there.
+        ConfigError: the network takes or returns a structure; one tensor of each is what the two ends exchange.
     """
 
     def __init__(self, graph: SplitGraph, training: SplitGraph, point: str) -> None:
         self.evaluation: Cut = graph.cut(point)
-        cut = training.cut(point)
+        ends = (*self.evaluation.example, graph.sample)
+        if len(ends) != 2 or not all(isinstance(end, Tensor) for end in ends):
+            raise ConfigError(
+                "split training is for networks of one input and one output; this one takes or returns a structure of "
+                "tensors: train it by workflow=train or federated, and give trainer.weights=FILE"
+            )
+        self.steps = cut = training.cut(point)
         self.point = cut.point
         self.tail = TrainableHalf(cut.tail, self.evaluation.tail)
         self.head = TrainableHalf(cut.head, self.evaluation.head, self.tail.taught_inputs())

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from splitsem.errors import ConfigError
-from splitsem.trees import rows
+from splitsem.trees import leaves, rows
 
 
 class OwnResults(Dataset):
@@ -45,3 +45,16 @@ class OwnResults(Dataset):
                 targets = self.target_of(self.network(default_collate([x for _, x in todo])))
             self._targets |= {index: row[0].clone() for (index, _), row in zip(todo, rows(targets), strict=True)}
         return [(x, self._targets[index]) for index, x in zip(indices, made, strict=True)]
+
+
+def likeliest_of_first(output: Any) -> Tensor:
+    """The likeliest class at each place of a network's first tensor, whose dimension 1 are the classes."""
+    first = leaves(output)[0]
+    if first.dim() < 2:
+        raise ConfigError(f"the network's first tensor has shape {tuple(first.shape)} and no classes: compare=values")
+    return first.argmax(1)
+
+
+def all_values(output: Any) -> Tensor:
+    """All tensors of a network's output, float32 ``(batch, values)``."""
+    return torch.cat([tensor.flatten(1).float() for tensor in leaves(output)], 1)

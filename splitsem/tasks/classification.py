@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class ClassificationTask(Task):
         input_shape: shape of one image ``(channels, height, width)``; ``()`` where samples are no single tensors.
     """
 
-    is_image: ClassVar[bool] = True
+    is_image = True
 
     def __init__(self, class_names: Sequence[str], input_shape: tuple[int, ...]) -> None:
         self.class_names = tuple(class_names)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ class Disaster(Task):
         ValueError: an argument out of range.
     """
 
-    is_image: ClassVar[bool] = True
+    is_image = True
     class_names, palette = CLASS_NAMES, PALETTE
 
     def __init__(

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class Task(ABC):
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     input_bytes: int
-    is_image: ClassVar[bool] = False
+    is_image: bool = False
 
     @property
     def score_name(self) -> str:

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class Texts(ClassificationTask):
         ValueError: ``sequence_length`` is below 2.
     """
 
-    is_image: ClassVar[bool] = False
+    is_image = False
 
     def __init__(self, root: str, sequence_length: int = 128, seed: int = 0) -> None:
         if sequence_length < 2:

@@ -11,11 +11,11 @@ from splitsem.split.cut import Cut
 from splitsem.tasks.task import Task
 from splitsem.training.codec_module import integrated_gradients
 from splitsem.training.output_loss import OutputLoss
-from splitsem.trees import call
+from splitsem.trees import call, mapped, num_samples
 
 
 def code_importance(
-    codec: LearnedCodec, cut: Cut, task: Task, x: Any, y: Tensor, num_steps: int = 16
+    codec: LearnedCodec, cut: Cut, task: Task, x: Any, y: Any, num_steps: int = 16
 ) -> tuple[Tensor, str]:
     """Magnitude of the integrated gradients of the task's loss over a clean link, and ``symbols`` or ``features``.
 
@@ -34,12 +34,12 @@ def code_importance(
         (z,) = call(cut.head, x)
         coded = codec.code(z, None)
         wanted = cut.network_tail(z)
-    y, tail = y.to(z.device), cut.with_tail(codec.tail).network_tail
+    y, tail = mapped(lambda tensor: tensor.to(z.device), y), cut.with_tail(codec.tail).network_tail
     output_loss = OutputLoss.of(task, wanted, y, cut.postprocess is not None).towards(y, lambda: wanted)
 
     def task_loss(z_hat: Tensor) -> Tensor:
         output = tail(z_hat)
-        return len(y) * output_loss(output if coded.local is None else codec.combine(coded.local, output))
+        return num_samples(y) * output_loss(output if coded.local is None else codec.combine(coded.local, output))
 
     shape: tuple[int, ...]
     if isinstance(codec, SymbolCodec) and coded.code is not None:

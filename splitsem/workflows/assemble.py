@@ -7,7 +7,7 @@ pays only for its own evaluation.
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -32,7 +32,7 @@ from splitsem.tasks.answer import raw_coder
 from splitsem.tasks.task import Task
 from splitsem.training import kept_weights
 from splitsem.training.fingerprint import fingerprint
-from splitsem.trees import call, mapped
+from splitsem.trees import arguments, call, mapped
 from splitsem.workflows import own_model
 from splitsem.workflows.codec_options import build_codec, codec_option, is_for_one_cut
 
@@ -197,8 +197,7 @@ def training_graph(network: Network) -> SplitGraph:
 
 def split_graph(model: nn.Module, task: Task, granularity: Granularity, training: bool = False) -> SplitGraph:
     """The graph of a model on the task's samples; see ``SplitGraph``."""
-    x = task.example()
-    args, named = ((), x) if isinstance(x, Mapping) else (x if isinstance(x, list | tuple) else (x,), {})
+    args, named = arguments(task.example())
     return SplitGraph(model, *args, granularity=granularity, training=training, **named)
 
 

@@ -17,6 +17,7 @@ from splitsem.errors import ConfigError
 from splitsem.export import coders, framing, onnx_file
 from splitsem.export.framing import Framing
 from splitsem.export.onnx_file import footprint
+from splitsem.report.units import worded
 from splitsem.scoring import plain
 from splitsem.split.cut import Cut
 from splitsem.tasks.task import Task
@@ -62,7 +63,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         metrics |= _onnx(cfg, network.task, cut, codec, packing, folder)
     else:
         log.info("No ONNX file: pip install 'splitsem[export]' brings what writes it")
-    return Result(metrics, breakdown(metrics), [], _headline(metrics, folder), found.draws)
+    headline = f"{worded(_headline(metrics), metrics['score_name'])}: {folder}"
+    return Result(metrics, breakdown(metrics), [], headline, found.draws)
 
 
 def _onnx(cfg: DictConfig, task: Task, cut: Cut, codec: Codec, packing: Framing, folder: Path) -> Metrics:
@@ -95,10 +97,10 @@ def _score(
     run: Runner, packing: Framing, cut: Cut, decoder: Codec, task: Task, source: Dataset, num: int | None
 ) -> float:
     """The task's score of what an exported file sends over a clean link."""
-    metrics, tail = task.metrics(), cut.with_tail(decoder.tail).tail
+    metrics, cut = task.metrics(), cut.with_tail(decoder.tail)
     for x, y in _samples(source, num):
         z_hat = decoder.decode(packing.payload(*run(x)))
-        metrics.update(mapped(plain, tail(*z_hat)), y)
+        metrics.update(mapped(plain, cut.tail(*cut.received(z_hat))), y)
     return float(metrics.compute()["score"])
 
 
@@ -108,7 +110,7 @@ def _samples(source: Dataset, num: int | None) -> Iterator[tuple[Any, Any]]:
     yield from DataLoader(Subset(source, range(size if num is None else min(num, size))), batch_size=1)
 
 
-def _headline(metrics: Metrics, folder: Path) -> str:
+def _headline(metrics: Metrics) -> str:
     int8 = ""
     if "int8_kept" in metrics:
         verdict = f"test score {metrics['score_int8']:.4f}" if metrics["int8_kept"] else "not kept"
@@ -120,5 +122,5 @@ def _headline(metrics: Metrics, folder: Path) -> str:
     return (
         f"{metrics['split_point']}, {metrics['codec']}: score {metrics['score']:.4f}; device.pt2 "
         f"{metrics['pt2_bytes']:,} bytes, {metrics['device_flops']:,.0f} FLOPs, activations at most "
-        f"{metrics['peak_activation_bytes']:,} bytes{int8}: {folder}"
+        f"{metrics['peak_activation_bytes']:,} bytes{int8}"
     )

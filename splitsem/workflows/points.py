@@ -16,22 +16,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     task = instantiate(cfg.task)
     graph = split_graph(build_model(cfg.model, task), task, cfg.split.granularity)
     terminal().print(points_table(graph.points, task.input_bytes))
-    rows = [
-        {
-            "split_index": p.index,
-            "split_point": p.name,
-            "num_tensors": len(p.tensors),
-            "shapes": " ".join("x".join(map(str, t.shape)) for t in p.tensors),
-            "raw_bytes": p.raw_bytes,
-            "hook_bytes": p.hook_bytes,
-            "head_flops": p.head_flops,
-            "tail_flops": p.tail_flops,
-            "head_param_bytes": p.head_param_bytes,
-            "tail_param_bytes": p.tail_param_bytes,
-            "is_bottleneck": p.is_bottleneck,
-        }
-        for p in graph.points
-    ]
+    rows = [point.row() for point in graph.points]
     with (folder / "points.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()

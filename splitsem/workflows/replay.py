@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.codecs.expected import Expected
@@ -66,7 +66,6 @@ class Recording:
             protected_bytes = [codec.protected_bytes(payload) for payload in payloads]
             local = [codec.local_output(sample) for sample in z]
             self._batches.append(_Batch(payloads, protected_bytes, local, y))
-            self._device = cut.device
             self._like = tuple(torch.zeros_like(tensor, device="cpu") for tensor in z[0])
 
     @torch.inference_mode()
@@ -77,13 +76,13 @@ class Recording:
         ``Pipeline``.
         """
         metrics, frames = task.metrics(), Frames()
-        tail = self.cut.with_tail(decoder.tail).tail
+        cut = self.cut.with_tail(decoder.tail)
         for batch in self._batches:
             if batch.output is not None and self.answering is not None:
                 output = stay(batch.output, self.answering, link, frames)
             else:
                 z_hat, is_lost = self._receive(batch, decoder, link, frames)
-                output = self._run(tail, z_hat)
+                output = self._run(cut, z_hat)
                 output = come_back(self.codec, batch.local, is_lost, output, link, frames, self.answering)
             metrics.update(mapped(plain, output), batch.y)
         return {name: float(value) for name, value in metrics.compute().items()}, frames
@@ -110,10 +109,10 @@ class Recording:
         frames.num_lost += sum(is_lost)
         return z_hat, is_lost
 
-    def _run(self, tail: nn.Module, z_hat: list[Tensors]) -> Any:
-        if not self.cut.point.is_batched:
-            return joined([tail(*(t.to(self._device) for t in sample)) for sample in z_hat])
-        return tail(*(torch.cat(tensors).to(self._device) for tensors in zip(*z_hat, strict=True)))
+    def _run(self, cut: Cut, z_hat: list[Tensors]) -> Any:
+        if not cut.point.is_batched:
+            return joined([cut.tail(*cut.received(sample)) for sample in z_hat])
+        return cut.tail(*cut.received([torch.cat(tensors) for tensors in zip(*z_hat, strict=True)]))
 
 
 def play_all(

@@ -23,11 +23,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from splitsem.errors import ConfigError, SplitSemError
-from splitsem.files import make_folder, reason
+from splitsem.files import CONF, make_folder, reason
 from splitsem.remote import ssh_server
 from splitsem.workflows.startup import spin_briefly
 
-_CONF = Path(__file__).parents[2] / "conf"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -110,7 +109,7 @@ def configuration(sections: dict[str, Any], settings: dict[str, Any]) -> DictCon
 
     Raises ConfigError for a setting that does not exist.
     """
-    with initialize_config_dir(version_base="1.3", config_dir=str(_CONF)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         try:
             cfg = compose("config", ["workflow=serve"])
         except HydraException as exc:

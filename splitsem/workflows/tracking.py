@@ -104,6 +104,27 @@ class Mlflow:
                     return False
                 raise
 
+    def rows(self) -> list[dict[str, Any]]:
+        """All finished runs of the experiment, the newest first: ``run_id``, ``name``, metrics and labels.
+
+        Empty where there is no such experiment, or no store yet.
+        """
+        if self.uri.startswith("sqlite") and not self._database.exists():
+            return []
+        found: list[dict[str, Any]] = []
+        with self._client(writes=False) as client:
+            if (experiment := client.get_experiment_by_name(self.experiment)) is None:
+                return []
+            token = None
+            while token is not None or not found:
+                page = client.search_runs([experiment.experiment_id], "status = 'FINISHED'", page_token=token)
+                for run in page:
+                    labels = {name: text for name, text in run.data.tags.items() if "." not in name}
+                    found.append({"run_id": run.info.run_id, "name": run.info.run_name, **run.data.metrics, **labels})
+                if (token := page.token or None) is None:
+                    break
+        return found
+
     def log(
         self,
         run_id: str,
@@ -165,9 +186,13 @@ class Mlflow:
     def _turn(self) -> contextlib.AbstractContextManager[object]:
         if not self.uri.startswith("sqlite"):
             return contextlib.nullcontext()
-        database = Path(re.sub(r"^sqlite[^/]*:///|\?.*", "", self.uri))
-        database.parent.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(f"{database}.lock", timeout=_PATIENCE_S)
+        self._database.parent.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(f"{self._database}.lock", timeout=_PATIENCE_S)
+
+    @property
+    def _database(self) -> Path:
+        """The file of an SQLite store."""
+        return Path(re.sub(r"^sqlite[^/]*:///|\?.*", "", self.uri))
 
     def _reach(self) -> None:
         """Connect to a database once before MLflow does: MLflow tries for minutes, and says nothing useful.

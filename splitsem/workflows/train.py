@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.pipeline import SplitNetwork
+from splitsem.report.units import worded
 from splitsem.training import kept_weights
 from splitsem.training.fingerprint import fingerprint
 from splitsem.training.gradient_codec import compression_metrics
@@ -69,8 +70,6 @@ def _codec_in_the_loop(cfg: DictConfig, folder: Path) -> Result:
     kept_weights.save(network.model, path, trained.history, trained.train_s)
     metrics = after.metrics | split.labels(cfg) | compression_metrics(trained.history)
     metrics |= {"score_unsplit": before["score_unsplit"], "score_before": before["score"], "train_s": trained.train_s}
-    headline = (
-        f"{cut.point.name}, {metrics['codec']}: {metrics['score_name']} {before['score']:.4f} → {metrics['score']:.4f} "
-        f"(unsplit {before['score_unsplit']:.4f}); weights: {path}"
-    )
+    scored = f"score {before['score']:.4f} → {metrics['score']:.4f} (unsplit {before['score_unsplit']:.4f})"
+    headline = f"{cut.point.name}, {metrics['codec']}: {worded(scored, metrics['score_name'])}; weights: {path}"
     return Result(metrics, {}, trained.history, headline)

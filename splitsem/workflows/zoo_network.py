@@ -112,13 +112,13 @@ def compared(network: nn.Module, graph: SplitGraph, trials: list[Trial]) -> Row:
         cut = graph.cut(point)
         for trial in trials:
             z = cut.head(*trial.args, **trial.kwargs)
-            y = cut.tail(*(_as_received(z) if trial.is_plain else z))
+            y = cut.tail(*(cut.received(_copied(z)) if trial.is_plain else z))
             if (found := _difference(by_path(y), trial.expected)) > worst:
                 worst, where = found, f"cut at {point.name}, {trial.name}: max |diff| {found:.3g}"
     return {"is_exact": "no" if worst else "yes", "max_diff": worst, "reason": where}
 
 
-def _as_received(z: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _copied(z: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """As bytes bring it: in the usual memory order, sharing nothing with what the head holds."""
     return tuple(t.clone(memory_format=torch.contiguous_format) for t in z)
 

@@ -25,6 +25,8 @@ from splitsem.codecs.fixed_length import FixedLength
 from splitsem.codecs.learned.bottleneck import Bottleneck
 from splitsem.codecs.learned.crbq import CrBq
 from splitsem.codecs.learned.entropic_student import EntropicStudent
+from splitsem.codecs.learned.klt import Klt
+from splitsem.codecs.learned.prior_codec import PriorCodec
 from splitsem.codecs.picture import Jpeg, Pixels, Png, Webp
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import HalfPrecision, Identity
@@ -101,7 +103,7 @@ def test_a_batch_is_taken_up_to_its_limit() -> None:
             codec.read(codec.payload((Z[0].double(),)), expected)
 
 
-@pytest.mark.parametrize("cls", [Bottleneck, CrBq, EntropicStudent])
+@pytest.mark.parametrize("cls", [Bottleneck, CrBq, EntropicStudent, Klt])
 def test_a_learned_codec_refuses_samples_and_sizes_before_its_network_runs(cls: type) -> None:
     codec = cls(tensor_shape=(8, 14, 14)).eval()
     payload, expected = codec.payload((Z[0].repeat(64, 1, 1, 1),)), Expected.like(Z)
@@ -109,7 +111,7 @@ def test_a_learned_codec_refuses_samples_and_sizes_before_its_network_runs(cls: 
     assert refused_s(codec, payload, expected, r"expected float32\[1, 8, 14, 14\], got float32\[64") < 2e-3
     shape = (1, codec.num_values) if cls is CrBq else (1,)
     field = Field(wire.tensor_head(torch.float32, shape), 1, bytes(20 << 20))
-    made = (join if cls is EntropicStudent else join_tolerant)(codec.codec_id, [field])
+    made = (join if issubclass(cls, PriorCodec) else join_tolerant)(codec.codec_id, [field])
     assert refused_s(codec, made, expected, "expected .* bytes for 1") < 5e-3
 
 

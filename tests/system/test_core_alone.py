@@ -60,6 +60,14 @@ tail.open(Plan(graph.fingerprint, weights_digest(model), "stage1", "layer", "flo
 assert torch.equal(Values((1, 10)).decode(contiguous(answer.payload)), expected)
 tail.close()
 server.stop(1)
+
+import splitsem
+from splitsem.errors import ConfigError
+assert splitsem.codec("quant8").encode(splitsem.split(model, x).cut("stage1").head(x))
+try:
+    graph.table()
+except ConfigError as exc:
+    assert str(exc).startswith("a table of split points needs pandas: pip install 'splitsem[plots]'"), exc
 print("answered")
 """
 
@@ -155,7 +163,7 @@ def test_a_cut_is_scored_with_given_weights_and_a_line_for_the_figures(alone, tm
         ("", "tracking", "tracking=mlflow"),
         ("tracking=none", "training", "task=digits"),
         ("tracking=none task=disaster", "training", "training a network"),
-        ("tracking=none task=photos model=timm model.name=resnet18", "vision", "task"),
+        ("tracking=none task=photos", "vision", "task._target_"),
         ("tracking=none task=disaster model=torchvision model.name=resnet18", "vision", "model"),
         ("tracking=none task=detection task/source=video", "vision", ""),
         ("tracking=none task=disaster model=transformers model.name=x", "transformers", "model=transformers"),

@@ -113,6 +113,26 @@ def test_a_task_of_files_keeps_its_contract(tmp_path: Path) -> None:
     check_task(lambda: FashionMnist(root=str(tmp_path / "data"), download=False))
 
 
+@pytest.mark.parametrize("part", ["task=texts", "model=tiny_bert"])
+def test_texts_and_a_network_that_reads_them_keep_their_contract(
+    part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if part.startswith("model="):
+        pytest.importorskip("transformers")
+    texts = [f"{greeting} {number},{name}" for name, greeting in (("en", "hello"), ("de", "hallo")) for number in "123"]
+    (tmp_path / "texts.csv").write_text("\n".join(["text,label", *texts]))
+    beside = ["task=texts"] if part.startswith("model=") else []
+    status = main([part, *beside, f"task.root={tmp_path / 'texts.csv'}", "task.sequence_length=12"])
+    assert status == 0, capsys.readouterr().out
+
+
+def test_a_detector_keeps_its_contract_part_by_part(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model=detector", "model.width=4", "task=detection", "task.size=[32,48]", "-v"]) == 0
+    printed = capsys.readouterr().out
+    assert "  in train mode, forward is network alone" in printed
+    assert "  what postprocess makes of a sample does not depend on its batch" in printed
+
+
 def test_a_latency_table_is_tried_on_the_halves_of_its_own_network(tmp_path: Path) -> None:
     machine = Roofline(1e9, 1e9, active_w=2.0, idle_w=1.0, coding_bytes_per_s=1e7)
     promises = check_machine(machine, small_halves())
@@ -147,6 +167,9 @@ def test_a_function_that_makes_a_model_is_recognised(capsys: pytest.CaptureFixtu
             ["trainer=digits"],
             "a group of options is one of codec, task, model, transport, hardware/machine, got 'trainer'",
         ),
+        (["model=cnn", "task.size=3"], "task.size=3 is a setting of a task: add task=NAME"),
+        (["codec=quant8", "task=digits"], "codec=quant8 is no model, and needs no task"),
+        (["model=cnn", "task=texts"], "task.root is required; give task.root=VALUE"),
         (["transport=trace"], "transport=trace: transport.path is required; give transport.path=VALUE"),
         (["transport=grpc"], "a Codec, Task, Link, Machine or nn.Module has a contract to check, got Grpc"),
         (["textwrap.dedent"], "it can be called: raised TypeError"),

@@ -99,8 +99,11 @@ TASKS: dict[str, tuple[Overrides, str]] = {
         },
         "val is empty",
     ),
-    "dtype": (altered(lambda x: x.double()), "x is float32, finite and of input_shape: for train, got torch.float64"),
-    "x shape": (altered(lambda x: x[0]), "for train, got (4, 4), input_shape is (1, 4, 4)"),
+    "dtype": (
+        altered(lambda x: x.double()),
+        "x is finite, and of the shapes and types of example: for train, got torch.float64, the example has",
+    ),
+    "x shape": (altered(lambda x: x[0]), "for train, got (4, 4), the example has (1, 4, 4)"),
     "nan": (altered(lambda x: x / 0), "for train, got NaN or infinity"),
     "unseeded": (
         {"_load": unseeded},
@@ -296,7 +299,7 @@ MODELS: dict[str, tuple[Overrides, str]] = {
     ),
     "tuple": (
         {"forward": lambda self, x: (self.layer(x), x)},
-        "forward takes one tensor and returns one: raised ConfigError",
+        "forward takes the input and returns one tensor: raised ConfigError",
     ),
     "nan": ({"forward": lambda self, x: self.layer(x) / 0}, "got NaN or infinity"),
     "input": (

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
+from splitsem.codecs.learned.klt import Klt
 from splitsem.codecs.learned.learned import Stage
 from splitsem.codecs.learned.semanticnn import SemanticNN
 from splitsem.errors import ConfigError
@@ -218,3 +219,13 @@ def test_a_stage_whose_batch_is_larger_than_the_data_is_refused_by_name(graph):
 )
 def test_small_data_gets_smaller_batches_unless_a_size_is_given(given, num_samples, size):
     assert Stage(1, batch_size=given, task_weight=1.0).batch_size_for(num_samples) == size
+
+
+def test_klt_needs_no_epoch_and_the_rate_term_shortens_what_it_sends(graph):
+    cut, sizes = graph.cut(graph.points[1]), []
+    (z,) = cut.head(Corners().splits().val[:8][0])
+    for stage in (Stage(0, feature_weight=1.0), Stage(2, 0.3, 32, feature_weight=1.0, rate_weight=1e-2)):
+        codec = Klt((4, 8, 8), stages={"tune": stage})
+        assert len(fit_codec(codec, graph, graph.points[1], Corners(), 0)) == stage.max_epochs
+        sizes.append(len(codec.encode((z,))))
+    assert 16 < sizes[1] < 0.9 * sizes[0] < 0.9 * 8 * 4 * 64

@@ -10,6 +10,7 @@ from splitsem.codecs.learned.bottleneck import Bottleneck
 from splitsem.codecs.learned.crbq import CrBq
 from splitsem.codecs.learned.deepcod import DeepCod
 from splitsem.codecs.learned.entropic_student import EntropicStudent
+from splitsem.codecs.learned.klt import Klt
 from splitsem.codecs.learned.learned import LearnedCodec, LearnedId
 from splitsem.codecs.learned.semanticnn import SemanticNN
 from splitsem.codecs.learned.symbol_codec import SymbolCodec
@@ -38,6 +39,8 @@ CODECS: dict[str, tuple[type[LearnedCodec], dict]] = {
 }
 CODECS |= {
     "entropic_student": (EntropicStudent, {"width": 8, "code_channels": 5}),
+    "klt": (Klt, {}),
+    "klt of a still camera": (Klt, {"centre": "position", "code_channels": 4, "step": 0.5}),
     "crbq": (CrBq, {"width": 4}),
     "crbq fine": (CrBq, {"width": 4, "stride": 1, "bit_width": 3}),
 }

@@ -9,10 +9,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_method
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 
 from splitsem.check.__main__ import main
+from splitsem.errors import ConfigError
 from splitsem.workflows import assemble, split
 from tests.conftest import ROOT, SHRUNK
 
@@ -24,6 +26,7 @@ CHECKED = (
     "my_machine.Microcontroller",
     "my_model.Net",
     "my_task.Photos",
+    "my_two_outputs.DigitAndMore",
 )
 PREFIX = ["PYTHONPATH=examples", "python", "run.py"]
 
@@ -44,8 +47,8 @@ def run(tmp_path, monkeypatch):
         given = [word for word in words if not word.startswith("--config-dir")]
         with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
             cfg = compose("config", [*own, *SHRUNK, *given], return_hydra_config=True)
-        monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)
-        return workflow(cfg)
+            monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)
+            return workflow(cfg)
 
     return call
 
@@ -90,3 +93,35 @@ def test_weights_give_the_network_that_they_were_saved_from(name, run):
     x = torch.rand(3, 1, 8, 8)
     with torch.inference_mode():
         assert torch.equal(network.model(x), saved(x))
+
+
+TWO = ("task=my_pairs", "model=my_two_inputs")
+WORKFLOWS = {
+    "train": (),
+    "train with a codec": ("split.point=mix", "codec=quant4"),
+    "joint": ("workflow.codecs=[identity,quant4]", "workflow.num_samples=12"),
+    "federated": ("federated.rounds=1", "federated.num_clients=2"),
+}
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_structures_pass_through_the_other_workflows(name, run):
+    words = (*TWO, f"workflow={name.partition(' ')[0]}", *WORKFLOWS[name])
+    result = run(lambda cfg: get_method(cfg.workflow["_target_"])(cfg, Path()), *words)
+    assert 0 <= result.metrics["accuracy" if name == "joint" else "score"] <= 1
+
+
+def test_a_head_with_two_inputs_is_exported_and_scored(run):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    words = (*TWO, "workflow=export", "split.point=mix", "codec=quant8", "workflow.calibration_samples=4")
+    result = run(lambda cfg: get_method(cfg.workflow["_target_"])(cfg, Path()), *words)
+    assert result.metrics["val_score_onnx"] == result.metrics["val_score_int8"]
+    assert Path("device.onnx").stat().st_size == result.metrics["onnx_bytes"]
+    assert result.headline.startswith("mix, quant8: score ")
+
+
+def test_split_training_of_structures_is_refused_in_a_line(run):
+    words = (*TWO, "workflow=splitfed", "split.point=mix")
+    with pytest.raises(ConfigError, match="split training is for networks of one input and one output; this one"):
+        run(lambda cfg: get_method(cfg.workflow["_target_"])(cfg, Path()), *words)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitsem.codecs.entropy import context
-from splitsem.codecs.learned.entropic_student import EntropicStudent, FactorisedPrior
+from splitsem.codecs.learned.entropic_student import EntropicStudent
+from splitsem.codecs.learned.prior_codec import FactorisedPrior
 from splitsem.errors import PayloadError
 
 

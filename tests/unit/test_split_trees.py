@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from splitsem.errors import ConfigError
 from splitsem.split.cut import Cut
 from splitsem.split.graph import SplitGraph
-from splitsem.trees import by_path, call, joined, leaves, rows
+from splitsem.trees import arguments, by_path, call, is_same, joined, leaves, rows
 
 
 class Two(NamedTuple):
@@ -275,15 +275,65 @@ class Tokens(nn.Module):
         return self.down((self.near(y) + y).contiguous())
 
 
+class Mapped(Tokens):
+    """What the first convolution makes of such a map is channels last for several samples, and not for one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.mix(x.flatten(2).transpose(1, 2)).transpose(1, 2).view(x.shape[0], 64, 4, 4)
+        return self.down(torch.relu(self.near(y)))
+
+
+class Shortcut(nn.Module):
+    """Adds to tokens, whose memory order is then that of the picture, and views the sum as a map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.near = nn.Linear(64, 64), nn.Conv2d(64, 64, 3, 1, 1, groups=64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.flatten(2).transpose(1, 2)
+        y = y + self.mix(y)
+        return self.near(y.transpose(1, 2).view(x.shape))
+
+
+class Squeezed(nn.Module):
+    """Convolutions and in-place activations on maps of one value, whose strides choose kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.few, self.many = nn.AdaptiveAvgPool2d(1), nn.Conv2d(64, 64, 1), nn.Conv2d(64, 64, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu_(self.many(torch.relu_(self.few(self.pool(x)))))
+
+
+@pytest.mark.parametrize("network", [Tokens, Mapped, Shortcut, Squeezed])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_what_arrives_as_bytes_has_the_memory_order_of_the_whole_network(batch: int, memory_format: Any) -> None:
+def test_kernels_meet_the_memory_order_of_the_whole_network(network: Any, batch: int, memory_format: Any) -> None:
     torch.manual_seed(0)
-    model, x = Tokens().eval(), torch.rand(batch, 64, 4, 4).to(memory_format=memory_format)
+    model, x = network().eval(), torch.rand(batch, 64, 4, 4).to(memory_format=memory_format)
     graph = SplitGraph(model, (64, 4, 4), granularity="op")
     with torch.no_grad():
         whole = model(x)
         for point in graph.points:
             cut = graph.cut(point)
-            received = [z.clone(memory_format=torch.contiguous_format) for z in cut.head(x)]
-            assert torch.equal(cut.tail(*received), whole), point.name
+            z = cut.head(x)
+            assert torch.equal(cut.tail(*z), whole), point.name
+            if x.is_contiguous():
+                decoded = [t.clone(memory_format=torch.contiguous_format) for t in z]
+                assert torch.equal(cut.tail(*cut.received(decoded)), whole), point.name
+
+
+def test_structures_are_the_same_where_places_types_and_values_are():
+    x = {"a": torch.zeros(1), "b": [torch.ones(2)]}
+    assert is_same(x, {"a": torch.zeros(1), "b": (torch.ones(2),)})
+    for other in ({"a": torch.zeros(1)}, x | {"b": [torch.zeros(2)]}, x | {"a": torch.zeros(1).long()}):
+        assert not is_same(x, other)
+
+
+def test_a_batch_is_given_by_name_by_position_or_alone():
+    one = torch.zeros(1)
+    assert arguments({"x": one}) == ((), {"x": one})
+    assert arguments((one, one)) == ((one, one), {})
+    assert arguments(one) == ((one,), {})

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from curves import write_curves
+from curves import read_rows, write_curves
 from sequences import GREY, Coded, Picture, as_files, as_h265, frames
 from tiles import Tiles
 from torch import Tensor
@@ -29,6 +29,7 @@ from splitsem.codecs.topk import TopK
 from splitsem.data import path
 from splitsem.detections import unpack
 from splitsem.models.detection.darknet import darknet_detector
+from splitsem.split.cut import Cut
 from splitsem.split.graph import SplitGraph
 
 SIZE = 416
@@ -118,6 +119,11 @@ def _cost(count: int, num_bytes: int, encode_s: float, decode_s: float) -> dict[
     }
 
 
+def _finished(cut: Cut, decoded: Tensor) -> Tensor:
+    """What the network makes of decoded features."""
+    return cut.tail(*cut.received([decoded]))
+
+
 def measured(film: Path, first: int, count: int, cuts: Sequence[str]) -> Iterator[dict[str, Any]]:
     """A row for each setting."""
     model = darknet_detector((3, SIZE, SIZE), (100, 6), masks=[[3, 4, 5], [1, 2, 3]])
@@ -144,7 +150,7 @@ def measured(film: Path, first: int, count: int, cuts: Sequence[str]) -> Iterato
                 ways.append((f"tiles + x265 {kind}", crf, partial(through_tiles, coder, tiles)))
         for name, knob, way in ways:
             received, cost = way(features)
-            found = in_batches(cut.tail, [z[0] for z in received])
+            found = in_batches(partial(_finished, cut), [z[0] for z in received])
             yield {"codec": name, "cut": cut_name, "knob": knob} | cost | scored.of(found)
 
 
@@ -162,7 +168,7 @@ def main() -> None:
         rows.append(row)
         sys.stderr.write(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{v}" for k, v in row.items()) + "\n")
         pd.DataFrame(rows).to_csv(chosen.out / "anchors.csv", index=False, float_format="%.6g")
-    write_curves(pd.DataFrame(rows), chosen.out)
+    write_curves(read_rows(chosen.out), chosen.out)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,27 @@
-"""The figure and the table of BD-rates from anchors.csv: python experiments/real/pedestrians/curves.py"""
+"""The figure and the BD-rates from anchors.csv and learned.csv: python experiments/real/pedestrians/curves.py"""
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from splitsem.report.bd_rate import Curve, bd_rate
 from splitsem.report.style import COLOURS, MARKERS
 
 ANCHORS = ("JPEG", "WebP", "H.265 intra", "H.265 inter")
+TABLES = ("anchors.csv", "learned.csv")
+LEAST_LOSS = 1e-4  # of agreement: the upper end of the figure
 FIELD = ("tiles + x265 intra", "tiles + x265 inter")
+
+
+def read_rows(folder: Path) -> pd.DataFrame:
+    """The rows of all tables of the folder; those of the learned codec only where they were measured."""
+    return pd.concat([pd.read_csv(folder / name) for name in TABLES if (folder / name).exists()], ignore_index=True)
 
 
 def write_curves(rows: pd.DataFrame, folder: Path) -> None:
@@ -58,25 +68,31 @@ def _rate(curve: Curve, other: Curve | None) -> str:
 def drawn(rows: pd.DataFrame) -> Figure:
     """Agreement over bytes a frame, a panel for each cut, the pictures' curves in grey in all of them."""
     cuts = [cut for cut in rows["cut"].unique() if cut != "input"]
-    figure = Figure(figsize=(5 * len(cuts), 4.6), dpi=150, layout="constrained")
+    figure = Figure(figsize=(5 * len(cuts), 5), dpi=150, layout="constrained")
+    labelled = {}
     for place, cut in enumerate(cuts, 1):
         axes = figure.add_subplot(1, len(cuts), place)
         for name, dash in zip(ANCHORS, (":", "--", "-.", "-"), strict=True):
-            part = rows[rows["codec"] == name].sort_values("bytes_per_frame")
-            axes.plot(part["bytes_per_frame"], part["agreement"], dash, color="0.45", label=f"frames as {name}")
+            labelled[f"frames as {name}"] = _line(axes, rows[rows["codec"] == name], linestyle=dash, color="0.45")
         here = rows[rows["cut"] == cut]
         for number, (name, part) in enumerate(here.groupby("codec", sort=False)):
-            part = part.sort_values("bytes_per_frame")
-            axes.plot(
-                part["bytes_per_frame"], part["agreement"], marker=MARKERS[number], color=COLOURS[number], label=name
-            )
-        axes.set(xscale="log", xlabel="bytes a frame", title=f"cut at {cut}", ylim=(0, 1.02))
+            labelled[name] = _line(axes, part, marker=MARKERS[number], color=COLOURS[number])
+        axes.set(xscale="log", xlabel="bytes a frame", title=f"cut at {cut}", yscale="log", ylim=(1, LEAST_LOSS))
+        axes.set_yticks([1, 0.1, 0.01, 0.001], ["0", "0.9", "0.99", "0.999"])
+        axes.axhline(0.01, color="0.6", linewidth=0.8)
         axes.grid(visible=True, color="0.9")
     figure.axes[0].set_ylabel("agreement (mAP 50–95 against the unsplit network)")
-    figure.axes[0].legend(fontsize=7)
+    figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=6, fontsize=9)
     return figure
+
+
+def _line(axes: Axes, part: pd.DataFrame, **style: Any) -> Line2D:
+    """The curve of a codec, on the scale of what is missing from full agreement."""
+    part = part.sort_values("bytes_per_frame")
+    (line,) = axes.plot(part["bytes_per_frame"], (1 - part["agreement"]).clip(lower=1.1 * LEAST_LOSS), **style)
+    return line
 
 
 if __name__ == "__main__":
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
-    write_curves(pd.read_csv(out / "anchors.csv"), out)
+    write_curves(read_rows(out), out)

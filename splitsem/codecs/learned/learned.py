@@ -255,3 +255,4 @@ class LearnedId(IntEnum):
     CRBQ = 132
     AGILENN = 133
     BOTTLENECK = 134
+    KLT = 135

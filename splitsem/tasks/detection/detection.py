@@ -65,7 +65,7 @@ class Detection(Task):
         ValueError: an argument out of range.
     """
 
-    is_image: ClassVar[bool] = True
+    is_image = True
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ from splitsem.tasks.classification import domains_of, labels_of
 from splitsem.tasks.partitions import ByDomain, Iid, Partition
 from splitsem.tasks.task import Task
 from splitsem.training.fit import Fit
+from splitsem.trees import call, mapped
 from splitsem.workflows import assemble
 from splitsem.workflows.codec_options import is_for_one_cut
 
@@ -78,10 +79,12 @@ class Ends:
 
     def val_score(self, state: State) -> Row:
         """``val_score`` of a global network."""
-        return {"val_score": score(self.install(state), self.task, self._val_batches())["score"]}
+        return {"val_score": score(partial(call, self.install(state)), self.task, self._val_batches())["score"]}
 
     def _val_batches(self) -> Any:
-        return ((self.placement.place_tensor(x), y) for x, y in DataLoader(self.task.splits().val, batch_size=256))
+        return (
+            (mapped(self.placement.place_tensor, x), y) for x, y in DataLoader(self.task.splits().val, batch_size=256)
+        )
 
 
 def build(cfg: DictConfig) -> Ends:

@@ -26,6 +26,7 @@ from splitsem.federated.server_app import Server
 from splitsem.report.federated_figures import score_by_round, score_by_uplink
 from splitsem.scoring import Batches
 from splitsem.training import kept_weights
+from splitsem.trees import call
 from splitsem.workflows import assemble, evaluation
 from splitsem.workflows.federated.assembly import Ends, build
 from splitsem.workflows.federated.deployment import as_text, make_client_app, serve, submit
@@ -103,7 +104,7 @@ def _score(cfg: DictConfig, ends: Ends) -> Metrics:
         samples = getattr(ends.task.splits(), split)
         return assemble.batches(samples, ends.placement, cfg.trainer.batch_size, cfg.workflow.num_samples)
 
-    return evaluation.scores(ends.model, ends.task, of_split)
+    return evaluation.scores(partial(call, ends.model), ends.task, of_split)
 
 
 def _labels(cfg: DictConfig) -> Metrics:

@@ -22,6 +22,7 @@ from splitsem.search.exact import Exact
 from splitsem.search.objective import Objective, Stages, quantile
 from splitsem.search.rate_table import Rate, RateTable
 from splitsem.split.graph import SplitGraph
+from splitsem.trees import num_samples
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network, answering, simulated_link
 from splitsem.workflows.joint import tiers
@@ -248,7 +249,7 @@ class JointCuts(JointBase):
             "schema": "splitsem.rates/1",
             "unit": "s",
             "accuracy_ref_val": accuracy_ref,
-            "num_samples": sum(len(y) for _, y in val),
+            "num_samples": sum(num_samples(y) for _, y in val),
             "table_s": time.perf_counter() - began,
             "rows": rows,
         }
@@ -278,7 +279,7 @@ class JointCuts(JointBase):
         scored = score_samples(chosen, network.task, self.batches("test"))
         reference = score_samples(network.run, network.task, self.batches("test"))
         payload_bytes = chosen.frames.payload_bytes
-        edge, server = chosen.time(self.batches("test")[0][0][:1])
+        edge, server = chosen.time(next(x for x, _ in assemble.test_batches(network.task, network.placement, 1, 1)))
         return {
             **self.verdict(scored, reference),
             "accuracy_val": best["accuracy_val"],

@@ -10,7 +10,6 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from torch import Tensor
 from tqdm import tqdm
 
 from splitsem.codecs.codec import Codec
@@ -21,7 +20,7 @@ from splitsem.pipeline import Answering, Features, Frames, Pipeline, features
 from splitsem.scoring import plain
 from splitsem.split.point import SplitPoint
 from splitsem.tasks.task import Task
-from splitsem.trees import mapped
+from splitsem.trees import mapped, num_samples, sliced
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import codec_option, is_for_one_cut
 from splitsem.workflows.joint.base import Document
@@ -122,13 +121,15 @@ class _Scores:
         self.num_samples, self.num_seen = num_samples, 0
         self.whole, self.parts = task.metrics(), [task.metrics() for _ in range(min(_NUM_PARTS, num_samples))]
 
-    def update(self, output: Tensor, y: Tensor) -> None:
+    def update(self, output: Any, y: Any) -> None:
         """Add a batch."""
         self.whole.update(output, y)
-        place = torch.arange(self.num_seen, self.num_seen + len(y)) * len(self.parts) // self.num_samples
-        for part in place.unique().tolist():
-            self.parts[part].update(output[place == part], y[place == part])
-        self.num_seen += len(y)
+        seen = self.num_seen + num_samples(y)
+        place = torch.arange(self.num_seen, seen) * len(self.parts) // self.num_samples
+        parts, sizes = (found.tolist() for found in place.unique(return_counts=True))
+        for part, of_output, of_y in zip(parts, sliced(output, sizes), sliced(y, sizes), strict=True):
+            self.parts[part].update(of_output, of_y)
+        self.num_seen = seen
 
     @property
     def score(self) -> float:
@@ -175,7 +176,7 @@ class _Row:
     frames: Frames = field(default_factory=Frames)
     left_out: str | None = None
 
-    def add(self, made: Sequence[Features], y: Tensor) -> None:
+    def add(self, made: Sequence[Features], y: Any) -> None:
         """Run one batch from its features on; a codec that cannot carry the features is left out from then on."""
         if self.left_out is not None:
             return
@@ -184,7 +185,7 @@ class _Row:
         except (ConfigError, ValueError) as exc:  # what codecs raise for tensors that they cannot represent
             self.left_out = str(exc)
             return
-        self.scores.update(output.float().cpu(), y)
+        self.scores.update(mapped(plain, output), y)
 
     def document(self, point: SplitPoint, parts_ref: Sequence[float]) -> Document:
         """The table's row: means a sample; times of the codec are medians, on this machine."""
@@ -211,7 +212,7 @@ def measure_rates(
     network: Network,
     offers: Sequence[Offer],
     link: Callable[[], Link],
-    batches: Sequence[tuple[Tensor, Tensor]],
+    batches: Sequence[tuple[Any, Any]],
     answer: Answering,
 ) -> tuple[float, list[Document]]:
     """A_ref, the accuracy of the unsplit network, and a row for each split point and codec, in that order.
@@ -227,8 +228,7 @@ def measure_rates(
         batches: batches of the validation split, where the network runs.
         answer: what becomes of the output.
     """
-    num_samples = sum(len(y) for _, y in batches)
-    reference = _Scores(network.task, num_samples)
+    reference = _Scores(network.task, sum(num_samples(y) for _, y in batches))
     with torch.inference_mode():
         for x, y in batches:
             reference.update(mapped(plain, network.run(x)), y)
@@ -250,14 +250,12 @@ def _at(
     task: Task,
     offers: Sequence[Offer],
     pipelines: Sequence[Pipeline],
-    batches: Sequence[tuple[Tensor, Tensor]],
+    batches: Sequence[tuple[Any, Any]],
     reference: _Scores,
     bar: tqdm,
 ) -> Iterator[Document]:
-    cut, num_samples = pipelines[0].cut, reference.num_samples
-    rows = [
-        _Row(offer, pipeline, _Scores(task, num_samples)) for offer, pipeline in zip(offers, pipelines, strict=True)
-    ]
+    cut, num = pipelines[0].cut, reference.num_samples
+    rows = [_Row(offer, pipeline, _Scores(task, num)) for offer, pipeline in zip(offers, pipelines, strict=True)]
     for x, y in batches:
         made = features(cut, x)
         for row in rows:

@@ -1,6 +1,6 @@
 """mode=real: the processes at both ends of a real link, which measure tables and times, run frames and train.
 
-Each process is a ``run.py`` (workflow=serve, offload, split_train) with this run's task, model and training.
+Each process is a ``splitsem`` (workflow=serve, offload, split_train) with this run's task, model and training.
 """
 
 import contextlib
@@ -19,7 +19,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-import splitsem
 from splitsem.errors import ConfigError, LinkError
 from splitsem.files import read_or_make, write_whole
 from splitsem.models.repvgg import HyperRepVgg
@@ -31,7 +30,6 @@ _LEFT_OUT = ("splitsem.workflows", "splitsem.report", "splitsem.remote.grpc")  #
 
 
 log = logging.getLogger(__name__)
-_RUN_PY = Path(splitsem.__file__).parent.parent / "run.py"
 _SHARED = ("task", "model", "trainer", "device")
 _START_S, _STOP_S = 180.0, 30.0
 
@@ -181,7 +179,7 @@ class RealPair:
             (conf / "experiment" / f"{names[-1]}.yaml").write_text(text, encoding="utf-8")
         groups = [f"{group}={option}" for group, option in self.choices.items() if _is_shared(group) and option]
         fixed = [f"--config-dir={conf}", f"experiment={','.join(names)}", *groups, "tracking=none"]
-        return [*self.prefixes[end], sys.executable, str(_RUN_PY), *fixed, *own]
+        return [*self.prefixes[end], sys.executable, "-m", "splitsem", *fixed, *own]
 
     @property
     def _settings(self) -> Document:

@@ -151,9 +151,9 @@ def _headline(metrics: Metrics, joint: JointBase, folder: Path) -> str:
     if "lambda" in metrics:
         parts += _chosen(joint)
     elif "fastest_throughput_hz" in metrics:
-        parts.append(f"fastest {format_hz(metrics['throughput_hz'])}, whatever the accuracy")
+        parts.append(f"fastest {format_hz(metrics['throughput_hz'])}, whatever the {_word(joint)}")
     if metrics.get("accuracy_ref") is not None:
-        parts.append(_judged(metrics, joint.reference))
+        parts.append(_judged(metrics, joint.reference, _word(joint)))
         parts.append(f"this choice in other workflows: {joint.recipe}")
     if "measured_throughput_hz" in metrics:
         predicted_s = t_eff_s(joint.joint["best"])
@@ -187,16 +187,21 @@ def _chosen(joint: JointBase) -> list[str]:
     return lines + ranking({CHOSEN: best} | compared, objective)
 
 
-def _judged(metrics: Metrics, reference: str) -> str:
+def _word(joint: JointBase) -> str:
+    """What the score is called; of labels, it is the accuracy that the constraint is about."""
+    return "agreement" if joint.trained.task.is_agreement else "accuracy"
+
+
+def _judged(metrics: Metrics, reference: str, word: str) -> str:
     """The test accuracy with its 95 % interval, and whether it can be told apart from the reference's."""
     verdict = f"ε = {metrics['epsilon']:g} {'kept' if metrics['feasible'] else 'missed'}"
     whole = f"{reference} {metrics['accuracy_ref']:.4f}"
     if metrics["accuracy_ci95"] is None:
-        return f"test accuracy {metrics['accuracy']:.4f} (no interval), {whole}, {verdict}"
+        return f"test {word} {metrics['accuracy']:.4f} (no interval), {whole}, {verdict}"
     delta, half = metrics["accuracy_delta"], metrics["accuracy_delta_ci95"]
     apart = "cannot be told apart" if abs(delta) <= half else "can be told apart"
     return (
-        f"test accuracy {metrics['accuracy']:.4f} ± {metrics['accuracy_ci95']:.4f}, {whole}, "
+        f"test {word} {metrics['accuracy']:.4f} ± {metrics['accuracy_ci95']:.4f}, {whole}, "
         f"difference {delta:+.4f} ± {half:.4f} (95 % over {metrics['num_samples']} samples: {apart}), {verdict}"
     )
 

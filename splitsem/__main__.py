@@ -1,0 +1,27 @@
+"""The command: `splitsem`, `python -m splitsem` and, in a checkout, `python run.py`. See `splitsem --help`."""
+
+import sys
+
+from splitsem.workflows.startup import flags_last, spin_briefly
+
+spin_briefly()  # before anything loads torch
+
+import hydra
+
+from splitsem import files
+from splitsem.workflows import command, mistakes, renamed, sweep
+
+
+def main() -> None:
+    """Compose the configuration that the command line asks for, and run it."""
+    command.prepare()
+    sys.excepthook = mistakes.report
+    sys.argv[1:] = flags_last(sys.argv[1:])
+    renamed.check_arguments(sys.argv[1:])
+    composed = hydra.main(version_base=command.VERSION_BASE, config_path=str(files.CONF), config_name=command.CONFIG)
+    with sweep.closing():
+        composed(command.job)()
+
+
+if __name__ == "__main__":
+    main()

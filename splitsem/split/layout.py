@@ -1,0 +1,64 @@
+"""Layout: the memory order of a tensor in the uncut network, for tensors that arrive as bytes and have lost it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, fx
+
+from splitsem.split.capture import Batch
+
+Strides = tuple[tuple[int, ...], tuple[int, ...]]  # a shape, and the strides that it has
+
+
+class Layout(NamedTuple):
+    """The memory order of one crossing tensor.
+
+    Attributes:
+        order: its dimensions, the outermost in memory first; None for the usual order.
+        one: shape and strides of one sample, whose order may be another, and where strides of dimensions of size 1 tell
+            kernels something, too; None where they are not known.
+    """
+
+    order: tuple[int, ...] | None
+    one: Strides | None
+
+    @classmethod
+    def of(cls, node: fx.Node, batch: Batch, strides_of_one: Mapping[fx.Node, Strides]) -> Self:
+        """The order of what a captured node makes, for several samples and, where it is known, for one."""
+        value = node.meta["val"]
+        strides = [batch.size(stride, batch=2) or 0 for stride in value.stride()]
+        outermost = sorted(range(value.dim()), key=lambda dim: -strides[dim])
+        order = None if 0 in strides or outermost == sorted(outermost) else tuple(outermost)
+        one = strides_of_one.get(node)
+        return cls(order, None if one is None or 0 in one[1] else one)
+
+    def restored(self, z: Tensor) -> Tensor:
+        """The tensor, which may lie in any order, in this one."""
+        if self.one is not None and tuple(z.shape) == self.one[0]:
+            if z.stride() == self.one[1]:
+                return z
+            return torch.empty_strided(*self.one, dtype=z.dtype, device=z.device).copy_(z)
+        if self.order is None:
+            return z
+        return z.permute(self.order).contiguous().permute([self.order.index(dim) for dim in range(len(self.order))])
+
+
+class StridesOfOne(fx.Interpreter):
+    """Runs a captured graph on one sample and keeps the shape and the strides of every tensor."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module, garbage_collect_values=True)
+        self.found: dict[fx.Node, Strides] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """See fx.Interpreter."""
+        value = super().run_node(n) if "in_place" not in n.meta else self._run_in_place(n)
+        if isinstance(value, Tensor):
+            self.found[n] = tuple(value.shape), value.stride()
+        return value
+
+    def _run_in_place(self, n: fx.Node) -> Any:
+        """What the halves run, see ``capture.make_functional``."""
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        return n.meta["in_place"](*args, **kwargs)

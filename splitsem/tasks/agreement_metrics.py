@@ -1,0 +1,53 @@
+"""Metrics of agreement: how far results stay those of the unsplit network."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from splitsem.tasks.agreement import all_values, likeliest_of_first
+
+
+class MeanOverSamples(Metric):
+    """The mean of a number in [0, 1] for each sample."""
+
+    full_state_update = False
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, output: Any, y: Tensor) -> None:
+        """Add a batch: the network's output, and what the unsplit network found."""
+        state: Any = self
+        state.total += self.shares(output, y).double().sum()
+        state.count += len(y)
+
+    def compute(self) -> Tensor:
+        """The mean, a scalar."""
+        state: Any = self
+        return (state.total / state.count.clamp_min(1)).float()
+
+    def shares(self, output: Any, y: Tensor) -> Tensor:
+        """A number in [0, 1] for each sample, ``(batch,)``."""
+        raise NotImplementedError
+
+
+class SameClasses(MeanOverSamples):
+    """Share of the places whose likeliest class is the target's."""
+
+    def shares(self, output: Any, y: Tensor) -> Tensor:
+        """See MeanOverSamples; ``y`` as ``likeliest_of_first`` gives it."""
+        return (likeliest_of_first(output) == y).double().reshape(len(y), -1).mean(1)
+
+
+class SameValues(MeanOverSamples):
+    """``1 − |ŷ − y|² / |y|²``, at least 0; 1 where both are zero."""
+
+    def shares(self, output: Any, y: Tensor) -> Tensor:
+        """See MeanOverSamples; ``y`` as ``all_values`` gives it."""
+        error, energy = (all_values(output) - y).square().sum(1), y.square().sum(1)
+        return torch.where(error == 0, 1.0, 1 - error / energy).clamp(0, 1)

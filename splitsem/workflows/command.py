@@ -1,0 +1,59 @@
+"""One job as the command runs it: what a user's mistake becomes. Imported by every run, so it imports nothing heavy."""
+
+import contextlib
+import functools
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from splitsem import files, redaction
+from splitsem.errors import ConfigError, SplitSemError
+from splitsem.workflows import mistakes, startup, sweep
+
+VERSION_BASE = "1.3"
+CONFIG = "config"
+
+
+@functools.cache
+def prepare() -> None:
+    """What a process does once, before a configuration is composed."""
+    redaction.install()
+    sweep.register()
+    startup.list_groups_quickly()
+    startup.raise_plainly()
+
+
+def job(cfg: DictConfig) -> list[float]:
+    """Run one job and return the values that a sweeper optimises.
+
+    Raises:
+        SystemExit: with one line, for a user's mistake; the exception that told it is its context.
+        ConfigError: with that line, in a job of a sweep.
+    """
+    from splitsem.workflows.job import run_job
+
+    try:
+        return run_job(cfg)
+    except OSError as exc:  # a full disk, a folder in place of a file: what was trained is kept already
+        _give_up(f"{files.reason(exc)}; make room or name another place, and run again", exc)
+    except (SplitSemError, HydraException, OmegaConfBaseException, ImportError) as exc:
+        if (line := mistakes.told(exc)) is None:
+            raise
+        _give_up(line, exc)
+
+
+def _give_up(line: str, exc: Exception) -> NoReturn:
+    """End this job: as a row of the sweep's table, or with the run."""
+    if mistakes.wants_traceback():
+        raise exc
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ConfigError(line) from exc
+    with contextlib.suppress(OSError):  # the disk may be what failed
+        (Path(HydraConfig.get().runtime.output_dir) / "error.txt").write_text(redaction.text(f"{line}\n"))
+    sys.exit(line)
