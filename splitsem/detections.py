@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from splitsem import extras
+
 NUM_COLUMNS = 6
 
 
@@ -84,7 +86,8 @@ def suppress(
     Returns:
         Detections ``(batch, most, 6)``.
     """
-    from torchvision.ops import batched_nms  # 1.5 s to import
+    with extras.needed("vision", "suppressing boxes"):
+        from torchvision.ops import batched_nms  # 1.5 s to import
 
     found = []
     for boxes, by_class in zip(corners.float(), scores.float(), strict=True):

@@ -11,7 +11,8 @@ from statistics import stdev
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
+
+from splitsem import extras
 
 NUM_DRAWS = 500
 """How many times the samples are drawn again: the ends of the interval are then known to about 3 % of its width."""
@@ -47,4 +48,7 @@ def ci95(values: Sequence[float]) -> float | None:
     """
     if len(values) < 2:
         return None
+    with extras.needed("training", "an interval over seeds"):
+        from scipy import special
+
     return float(special.stdtrit(len(values) - 1, 0.975)) * stdev(values) / len(values) ** 0.5

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from splitsem import files
+from splitsem import extras, files
 from splitsem.errors import ConfigError, SplitSemError
 from splitsem.workflows import command, folders, mistakes, renamed, stopping
 from splitsem.workflows import sweep as sweeping
@@ -113,10 +113,11 @@ def results(source: str | Path) -> "pd.DataFrame":
             of ``MLFLOW_TRACKING_URI``.
 
     Raises:
-        ConfigError: there is no such folder or experiment, or it holds no results.
+        ConfigError: there is no such folder or experiment, or it holds no results; or pandas is not installed.
         LinkError: the store cannot be read.
     """
-    import pandas as pd
+    with extras.needed("plots", "a table of results"):
+        import pandas as pd
 
     folder = Path(source)
     if (folder / TABLE).is_file():

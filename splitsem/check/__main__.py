@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from splitsem import files
+from splitsem import extras, files
 from splitsem.errors import ConfigError, SplitSemError
 
 _GROUPS = ("codec", "task", "model", "transport", "hardware/machine")
@@ -155,6 +155,8 @@ def _part(settings: dict[str, Any], given: dict[str, Any], name: str, known: dic
         target = resolve_name(path)
         named = inspect.signature(target).parameters
     except (Exception, SystemExit) as exc:  # a plug-in's module may raise anything
+        if (line := extras.line_of(exc, path)) is not None:
+            raise ConfigError(line) from exc
         kind = "" if isinstance(exc, ImportError | AttributeError | ValueError) else f"{type(exc).__name__}: "
         why = " ".join(f"{kind}{exc}".split())
         raise ConfigError(

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from torch import nn
 
@@ -15,6 +14,9 @@ from splitsem.cost.measure import Calibration, ChainTime, MachineRates, Timing
 from splitsem.errors import ConfigError
 from splitsem.json_files import Amount, Count, Size
 from splitsem.models.branches import GAMMAS, Branch
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class UnitSpec(Protocol):
@@ -265,7 +267,7 @@ def _alike(ways: Mapping[int, Way]) -> list[list[int]]:
     return list(groups.values())
 
 
-def branch_frame(lut: BranchLut) -> pd.DataFrame:
+def branch_frame(lut: BranchLut) -> "pd.DataFrame":
     """A DataFrame with a row for each unit and offered γ.
 
     Columns: ``unit``, ``unit_index``, ``branches`` (of the unit, as letters), ``gamma``, ``label``, ``origin``,
@@ -293,10 +295,12 @@ def branch_frame(lut: BranchLut) -> pd.DataFrame:
         for index, unit in enumerate(lut.units)
         for gamma, way in sorted(unit.ways.items())
     ]
+    import pandas as pd
+
     return pd.DataFrame(rows)
 
 
-def choice_frame(lut: BranchLut, gammas: Sequence[int], num_on_edge: int) -> pd.DataFrame:
+def choice_frame(lut: BranchLut, gammas: Sequence[int], num_on_edge: int) -> "pd.DataFrame":
     """A DataFrame for the γ map, with a row for each unit: ``unit``, ``gamma``, ``tier`` and ``branches``.
 
     Args:
@@ -304,6 +308,8 @@ def choice_frame(lut: BranchLut, gammas: Sequence[int], num_on_edge: int) -> pd.
         gammas: γ of each unit.
         num_on_edge: λ, the number of units on the edge.
     """
+    import pandas as pd
+
     tiers = ["edge"] * num_on_edge + ["server"] * (len(lut.units) - num_on_edge)
     rows = zip(lut.units, gammas, tiers, strict=True)
     return pd.DataFrame([{"unit": u.name, "gamma": g, "tier": t, "branches": u.branches} for u, g, t in rows])

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
+
+from splitsem import extras
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,8 @@ def fit_frames(jobs: Sequence[TimedFrames]) -> FrameFit:
         for wire in (0.3, 1.0)
         for free_bytes in (500.0, 4000.0)
     ]
+    with extras.needed("training", "fitting a measured link"):
+        from scipy.optimize import least_squares
     found = min(
         (least_squares(residuals, start, bounds=(lower, upper), loss="soft_l1") for start in starts),
         key=lambda one: float(one.cost),

@@ -1,6 +1,5 @@
 """Writes the edge's half as ONNX, in float32 or with int8 convolutions; needs the optional extra ``export``."""
 
-import importlib.util
 import inspect
 import logging
 import tempfile
@@ -27,11 +26,6 @@ from splitsem.trees import leaves
 
 INPUT = "x"
 _QUANTISED = ["Conv", "MatMul", "Gemm"]  # norms and the choice of quantiser levels stay in float32
-
-
-def is_available() -> bool:
-    """Whether the packages that write and run ONNX files are installed."""
-    return all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
 
 
 def input_names(cut: Cut) -> list[str]:

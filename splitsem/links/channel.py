@@ -7,11 +7,11 @@
 import math
 from abc import ABC, abstractmethod
 from math import isfinite
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 Octets = NDArray[np.uint8]
 Bits = NDArray[np.uint8]
@@ -181,10 +181,10 @@ def bpsk_snr_db(ber: float) -> float:
     >>> round(bpsk_snr_db(bpsk_ber(-3.0)), 6)
     -3.0
     """
-    root = float(special.erfcinv(2 * ber))
-    if root <= 0:
-        return LEAST_DB
-    return MOST_DB if math.isinf(root) else min(max(2 * to_db(root), LEAST_DB), MOST_DB)
+    if ber <= 0:
+        return MOST_DB
+    root = -NormalDist().inv_cdf(ber) / math.sqrt(2) if ber < 0.5 else 0.0  # erfc⁻¹(2·ber)
+    return min(max(2 * to_db(root), LEAST_DB), MOST_DB) if root > 0 else LEAST_DB
 
 
 class Bsc(Channel):

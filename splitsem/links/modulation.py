@@ -14,9 +14,10 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from splitsem.links.channel import Bits, Llrs, Octets, check_db, from_db, to_db, uniform32
+
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])  # scipy's is 140 MB that no other part of a link needs
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Modulation:
         """Probability that the noise of an axis exceeds 1, 3 and 5 times the inner level (with one bit an axis: the
         level): a row for each of ``ber_terms``, a column for each Eb/N0."""
         halves = np.array([[c / 2] for _, c in self.ber_terms])
-        return 0.5 * special.erfc(np.sqrt(halves * ebn0))
+        return 0.5 * _erfc(np.sqrt(halves * ebn0))
 
     def ber(self, ebn0: float) -> float:
         """Bit error rate in white Gaussian noise at this Eb/N0 (a ratio, not dB)."""

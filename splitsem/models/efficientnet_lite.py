@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from splitsem import extras
 from splitsem.data import path
 from splitsem.errors import ConfigError
 from splitsem.models.checkpoints import load_weights, read_weights
@@ -36,7 +37,8 @@ def efficientnet_lite0(input_shape: Sequence[int], output_shape: Sequence[int]) 
             "take task=photos, or train model=timm model.name=efficientnet_lite0"
         )
     file = path("efficientnet-lite0") / FILE
-    import timm  # seconds, which other networks do not take
+    with extras.needed("vision", "model=efficientnet_lite0"):
+        import timm  # seconds, which other networks do not take
 
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     load_weights(network, _renamed(read_weights(file), network, str(file)), NUM_CLASSES, str(file))

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from splitsem import extras
 from splitsem.errors import ConfigError
 from splitsem.models.image_front import (
     IMAGENET_MEAN,
@@ -118,12 +119,8 @@ def transformers_model(
 
 
 def _library() -> ModuleType:
-    try:
+    with extras.needed("transformers", "model=transformers"):
         import transformers  # seconds
-    except ImportError as exc:
-        raise ConfigError(
-            f"networks of transformers need the extra: pip install 'splitsem[transformers]' ({first_line(exc)})"
-        ) from exc
     return transformers
 
 

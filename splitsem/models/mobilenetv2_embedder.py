@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from splitsem import extras
 from splitsem.data import path
 from splitsem.errors import ConfigError
 from splitsem.models.checkpoints import read_weights
@@ -35,7 +36,8 @@ def mobilenetv2_embedder(input_shape: Sequence[int], output_shape: Sequence[int]
             f"{tuple(output_shape)}: take task=lookalikes"
         )
     file = path("mobilenetv2-embedder") / FILE
-    from torchvision.models import mobilenet_v2
+    with extras.needed("vision", "model=mobilenetv2_embedder"):
+        from torchvision.models import mobilenet_v2
 
     network = mobilenet_v2(weights=None)
     network.classifier = nn.Identity()

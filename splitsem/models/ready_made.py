@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
+from splitsem import extras
 from splitsem.errors import ConfigError
 from splitsem.models.checkpoints import fitted, load_weights, read_weights
 from splitsem.models.detection.torchvision_detector import torchvision_detector
@@ -164,7 +165,8 @@ def timm_model(
     """
     if pretrained and weights is not None:
         raise ValueError(f"weights must be null when pretrained is true, got {weights}")
-    import timm  # seconds, which a network of torchvision does not take
+    with extras.needed("vision", "model=timm"):
+        import timm  # seconds, which a network of torchvision does not take
 
     if not timm.is_model(name):
         check_name(name, timm.list_models(), "timm")

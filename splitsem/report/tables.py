@@ -1,17 +1,12 @@
-"""Tables for the terminal: a sweep's results, a model's split points, and a comparison of codecs."""
-
-import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+"""Tables of results for the terminal: a sweep's, and a comparison of codecs."""
 
 import pandas as pd
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from splitsem.report import columns
 from splitsem.report import results as rs
 from splitsem.report.columns import METRICS
+from splitsem.report.terminal import WIDTH, grid_of, plain
 from splitsem.report.units import (
     MISSING,
     format_bytes,
@@ -22,11 +17,6 @@ from splitsem.report.units import (
     worded,
 )
 
-if TYPE_CHECKING:
-    from splitsem.split.point import SplitPoint, TensorSpec
-
-
-WIDTH = 100
 _SHOWN = ("score", "score_delta", "payload_bytes", "edge_s", "link_s", "server_s", "answer_s", "latency_s",
           "throughput_hz", "energy_j")  # fmt: skip
 _TITLES = {"throughput_hz": "rate", "score_delta": "Δ", "payload_bytes": "sent", "answer_s": "back", "latency_s": "sum"}
@@ -65,7 +55,7 @@ def table(results: pd.DataFrame) -> Table:
         cells = [format_number(row[name]) if name in in_seconds else _cell(row, name) for name in shown]
         label = [row["series"]] if several else []
         look = "dim" if row["is_reference"] else "bold" if row["front"] == "best" else ""
-        grid.add_row(_plain(point), *map(_plain, label), *cells, marks, style=look)
+        grid.add_row(plain(point), *map(plain, label), *cells, marks, style=look)
     grid.caption = _caption(frame)
     return grid
 
@@ -102,72 +92,6 @@ def _cell(row: pd.Series, metric: str) -> str:
     return METRICS[metric].show(row[metric]) + ("" if pd.isna(half) else f"±{half:.3f}".replace("0.", ".", 1))
 
 
-def points_table(points: Sequence["SplitPoint"], input_bytes: int) -> Table:
-    """A model's split points: the crossing tensors at each, and what either side computes and keeps.
-
-    Args:
-        points: in network order.
-        input_bytes: size of one sample as uint8 or in its file format, for comparison with the raw size.
-    """
-    grid = grid_of(f"{len(points)} split points; the sample itself has {format_number(input_bytes / 1e3)} kB")
-    grid.add_column("λ", justify="right", no_wrap=True)
-    grid.add_column("split point", overflow="fold", min_width=10)
-    grid.add_column("crossing tensors", overflow="fold", min_width=12)
-    has_hooks = any(point.hook_bytes != point.raw_bytes for point in points)
-    for header in (
-        "raw\nkB",
-        *["hooks\nkB"] * has_hooks,
-        "raw /\ninput",
-        "head\nMFLOP",
-        "tail\nMFLOP",
-        "head\nkB",
-        "tail\nkB",
-    ):
-        grid.add_column(header, justify="right", no_wrap=True)
-    grid.add_column("", no_wrap=True)
-    for point in points:
-        grid.add_row(
-            str(point.index),
-            _plain(point.name),
-            _shapes(point.tensors, batched=point.is_batched),
-            format_number(point.raw_bytes / 1e3),
-            *[format_number(point.hook_bytes / 1e3) if point.hook_bytes != point.raw_bytes else ""] * has_hooks,
-            format_ratio(point.raw_bytes / input_bytes) if input_bytes else MISSING,
-            format_number(point.head_flops / 1e6),
-            format_number(point.tail_flops / 1e6),
-            format_number(point.head_param_bytes / 1e3),
-            format_number(point.tail_param_bytes / 1e3),
-            "▼" if point.is_bottleneck else "",
-            style="bold" if point.is_bottleneck else "",
-        )
-    grid.caption = (
-        "▼ bottleneck: less crosses than at the input, both as float32 · raw / input: to the sample as it is\n"
-        "head, tail kB: parameters and buffers that each side needs"
-    )
-    if has_hooks:
-        grid.caption += "\nhooks kB: what a splitter by module hooks would send there, where it is not what crosses"
-    return grid
-
-
-def terminal() -> Console:
-    """The console that prints tables: a terminal has its own width, a file or a pipe the tables' width."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
-
-
-def grid_of(title: str) -> Table:
-    """An empty table in the style of all our tables, no wider than a terminal."""
-    return Table(
-        title=_plain(title),
-        title_justify="left",
-        caption_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        width=WIDTH,
-        pad_edge=False,
-    )
-
-
 def _caption(frame: pd.DataFrame) -> str:
     word = rs.score_name(frame)
     notes = [
@@ -194,7 +118,7 @@ def _caption(frame: pd.DataFrame) -> str:
     for _, row in rs.failures(frame).iterrows():
         place = " · ".join(dict.fromkeys([row["split_point"], *([row["series"]] if row["series"] else [])]))
         line = f"failed at {place}: {rs.one_line(row['error']) or 'no reason given'}"
-        notes.append(f"[red not italic]{_plain(line if len(line) <= WIDTH else line[: WIDTH - 1] + '…')}[/]")
+        notes.append(f"[red not italic]{plain(line if len(line) <= WIDTH else line[: WIDTH - 1] + '…')}[/]")
     return "\n".join(notes)
 
 
@@ -202,17 +126,6 @@ def _validation(frame: pd.DataFrame) -> str:
     """What the best were chosen on: few samples tell little apart."""
     nums = frame["num_val_samples"].dropna().unique() if "num_val_samples" in frame else []
     return f"{int(nums[0])} validation samples" if len(nums) == 1 else "validation"
-
-
-def _shapes(tensors: "Sequence[TensorSpec]", *, batched: bool) -> str:
-    """Shapes as ``2: 16×32×32, 32×16×16``; the count is given only for several tensors."""
-    shapes = ["×".join(map(str, t.shape[1:] if batched else t.shape)) or "1" for t in tensors]
-    return f"{len(shapes)}: {', '.join(shapes)}" if len(shapes) > 1 else "".join(shapes)
-
-
-def _plain(text: object) -> str:
-    """The text with its square brackets escaped, so that they are not markup."""
-    return str(text).replace("[", r"\[")
 
 
 def codec_table(three_way: pd.DataFrame, title: str) -> Table:

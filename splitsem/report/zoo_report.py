@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 from rich.table import Table
 
 from splitsem.report import style
-from splitsem.report.tables import WIDTH, grid_of
+from splitsem.report.terminal import WIDTH, grid_of
 from splitsem.report.units import MISSING, format_number
 
 _COLUMNS = 2

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from splitsem import extras
 from splitsem.errors import ConfigError, SplitPointError
 from splitsem.network import HasPostprocess, without_wrappers
 from splitsem.split.capture import capture
@@ -111,8 +112,9 @@ class SplitGraph:
         return f"SplitGraph({len(self.points)} points, {ends}; {bottlenecks} bottlenecks; {self.fingerprint})"
 
     def table(self) -> "pd.DataFrame":
-        """The offered points, a row each, by name: see ``SplitPoint.row``."""
-        import pandas as pd
+        """The offered points, a row each, by name: see ``SplitPoint.row``. Raises ConfigError without pandas."""
+        with extras.needed("plots", "a table of split points"):
+            import pandas as pd
 
         return pd.DataFrame([point.row() for point in self.points]).set_index("split_point")
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from splitsem import extras
 from splitsem.tasks.corruption import Corruption, GaussianNoise, SaltAndPepper, ShotNoise
 
 FOG_OCTAVES = (2, 4, 8, 16)  # cells a side of each layer of fog; each is half as strong as the one before
@@ -38,7 +39,8 @@ class GaussianBlur(Corruption):
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
         """Filter with a kernel of ±3σ."""
-        from torchvision.transforms.v2.functional import gaussian_blur  # takes seconds, which only this family pays
+        with extras.needed("vision", "blurring pictures"):
+            from torchvision.transforms.v2.functional import gaussian_blur  # takes seconds, which only this one pays
 
         std_pixels = self.value * min(x.shape[2:])
         reach = min(ceil(3 * std_pixels), min(x.shape[2:]) - 1)  # its reflecting border allows no more

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from splitsem import extras
 from splitsem.tasks.classification import ClassificationTask, ImageTensors, hold_out
 from splitsem.tasks.task import Splits
 
@@ -23,7 +24,8 @@ class Digits(ClassificationTask):
         self.seed = seed
 
     def _load(self) -> Splits:
-        from sklearn.datasets import load_digits
+        with extras.needed("training", "task=digits"):
+            from sklearn.datasets import load_digits
 
         digits = load_digits()
         # The grey levels are 0…16; on uint8's scale, so that PNG and JPEG carry the very picture that the network sees.

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from splitsem import extras
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.models.capabilities import HyperWeighted
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
     from splitsem.training.modules import KeepsLoss, MakeOptimizer
+
+_WITHOUT = "or give trained weights by trainer.weights=FILE"
 
 
 @dataclass
@@ -80,7 +83,8 @@ class Fit:
         self, network: nn.Module, task: Task, device: torch.device, seed: int, monitor: str | None
     ) -> list[dict[str, float]]:
         """Trains the network's learning weights; keeps the best epoch by ``monitor``, or the last one."""
-        from splitsem.training.modules import TaskModule
+        with extras.needed("training", "training a network", _WITHOUT):
+            from splitsem.training.modules import TaskModule
 
         module = TaskModule(task, network, self.learning_rate, self.weight_decay)
         network.train()
@@ -111,7 +115,8 @@ class Fit:
         The training runs all ``max_epochs`` and holds out no samples: a client neither chooses an epoch nor scores. The
         learning rate is constant: ``learning_rate · learning_rate_share``; ``make_optimizer`` has all other settings.
         """
-        from splitsem.training.modules import LocalModule
+        with extras.needed("training", "training a network"):
+            from splitsem.training.modules import LocalModule
 
         network.train()
         learning_rate = self.learning_rate * learning_rate_share

@@ -42,7 +42,7 @@ def job(cfg: DictConfig) -> list[float]:
         return run_job(cfg)
     except OSError as exc:  # a full disk, a folder in place of a file: what was trained is kept already
         _give_up(f"{files.reason(exc)}; make room or name another place, and run again", exc)
-    except (SplitSemError, HydraException, OmegaConfBaseException) as exc:
+    except (SplitSemError, HydraException, OmegaConfBaseException, ImportError) as exc:
         if (line := mistakes.told(exc)) is None:
             raise
         _give_up(line, exc)

@@ -8,7 +8,7 @@ import platform
 import shutil
 import socket
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,25 +17,16 @@ from urllib.parse import urlsplit
 import psutil
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from splitsem import extras
 from splitsem.data.entries import ENTRIES
 from splitsem.data.shelf import named, where
 from splitsem.placement import built_for, describe_machine
 
 State = Literal["ok", "info", "missing"]
 
-_REQUIRED = (
-    "hydra-core",
-    "lightning",
-    "mlflow",
-    "numba",
-    "torchmetrics",
-    "torchvision",
-    "timm",
-    "seaborn",
-    "zstandard",
-)
 _LOW_DISK_BYTES = 5e9
 _CONNECT_TIMEOUT_S = 1.0
 _HTTP_PORTS = {"http": 80, "https": 443}
@@ -55,7 +46,8 @@ def report(folder: str | Path = ".") -> list[Finding]:
     folder = Path(folder).resolve()
     return [
         _python(),
-        _packages(),
+        _extras("extras", extras.IN_ALL),
+        _extras("further extras", [extra for extra in extras.PACKAGES if extra not in extras.IN_ALL]),
         Finding("torch", "ok", f"{torch.__version__}, built for {built_for()}"),
         _gpu(),
         _processor(),
@@ -74,7 +66,7 @@ def main() -> None:
     for column in ("what", "state", "found", "what to do"):
         table.add_column(column, overflow="fold")
     for finding in report():
-        table.add_row(finding.what, marks[finding.state], finding.found, finding.hint)
+        table.add_row(finding.what, marks[finding.state], escape(finding.found), escape(finding.hint))
     Console().print(table)
 
 
@@ -85,16 +77,13 @@ def _python() -> Finding:
     return Finding("Python", "ok", found)
 
 
-def _packages() -> Finding:
-    missing = []
-    for name in _REQUIRED:
-        try:
-            version(name)
-        except PackageNotFoundError:
-            missing.append(name)
-    if missing:
-        return Finding("packages", "missing", f"without {', '.join(missing)}", "`make setup`")
-    return Finding("packages", "ok", f"all {len(_REQUIRED)} main ones are installed")
+def _extras(what: str, names: Sequence[str]) -> Finding:
+    """What is not installed, by extra; no run needs all of it, and each says what it needs."""
+    lacking = {extra: packages for extra, packages in extras.missing().items() if extra in names and packages}
+    if not lacking:
+        return Finding(what, "ok", f"all of {', '.join(names)}")
+    found = "; ".join(f"{extra}: no {', '.join(packages)}" for extra, packages in lacking.items())
+    return Finding(what, "info", found, f"pip install 'splitsem[{','.join(lacking)}]' where you need them")
 
 
 def _gpu() -> Finding:
@@ -128,6 +117,8 @@ def _data() -> Finding:
 
 
 def _tracking(folder: Path) -> Finding:
+    if not extras.has("tracking"):
+        return Finding("MLflow", "info", "not installed", "run with tracking=none")
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         store = folder / "outputs" / "mlflow" / "mlflow.db"

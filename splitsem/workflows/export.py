@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from splitsem import extras
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.export import coders, framing, onnx_file
 from splitsem.export.framing import Framing
 from splitsem.export.onnx_file import footprint
-from splitsem.report.run_figures import run_breakdown
 from splitsem.report.units import worded
 from splitsem.scoring import plain
 from splitsem.split.cut import Cut
 from splitsem.tasks.task import Task
 from splitsem.trees import call, mapped
 from splitsem.workflows import assemble, assemble_codec, evaluation, split
+from splitsem.workflows.optional_figures import breakdown
 from splitsem.workflows.result import Metrics, Result
 
 log = logging.getLogger(__name__)
@@ -57,13 +58,13 @@ def run(cfg: DictConfig, folder: Path) -> Result:
             "pt2_bytes": (folder / "device.pt2").stat().st_size,
         }
     )
-    if onnx_file.is_available():
+    if extras.has("export"):
         onnx_file.write(program, folder / "device.onnx", packing.outputs, onnx_file.input_names(cut))
         metrics |= _onnx(cfg, network.task, cut, codec, packing, folder)
     else:
         log.info("No ONNX file: pip install 'splitsem[export]' brings what writes it")
     headline = f"{worded(_headline(metrics), metrics['score_name'])}: {folder}"
-    return Result(metrics, {"breakdown": run_breakdown(metrics)}, [], headline, found.draws)
+    return Result(metrics, breakdown(metrics), [], headline, found.draws)
 
 
 def _onnx(cfg: DictConfig, task: Task, cut: Cut, codec: Codec, packing: Framing, folder: Path) -> Metrics:

@@ -23,13 +23,11 @@ _MOST_BYTES = 2**28  # of unsplit results in memory; samples beyond are scored, 
 _unsplit: dict[tuple[Any, ...], Tensor] = {}  # of the network that ran last
 
 
-def gallery_of(cfg: DictConfig, network: Network) -> "Gallery | None":
-    """A gallery to fill, of ``workflow.gallery`` samples; None where that is 0.
+def fresh_gallery(cfg: DictConfig, network: Network) -> "Gallery":
+    """A gallery to fill, of ``workflow.gallery`` samples.
 
     The unsplit results are kept for the next job of a sweep.
     """
-    if not cfg.workflow.gallery:
-        return None
     form, key = form_of(network.task), (network.key, cfg.trainer.batch_size, cfg.workflow.num_samples)
     if key not in _unsplit:
         rows: list[Tensor] = []

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from splitsem import trees
+from splitsem import extras, trees
 from splitsem.detections import Boxes, unpack
 from splitsem.errors import ConfigError
 from splitsem.report import gallery_figures
@@ -230,7 +230,8 @@ def form_of(task: Task) -> Form:
 
 def matches(ours: Boxes, theirs: Boxes) -> list[tuple[int, int, float]]:
     """Pairs of boxes of one class that overlap by at least a half, with their IoU; the largest overlap goes first."""
-    from torchvision.ops import box_iou  # 1.5 s to import
+    with extras.needed("vision", "a gallery of boxes", "or give workflow.gallery=0"):
+        from torchvision.ops import box_iou  # 1.5 s to import
 
     iou = box_iou(ours.corners, theirs.corners) * (ours.classes[:, None] == theirs.classes[None])
     pairs: list[tuple[int, int, float]] = []

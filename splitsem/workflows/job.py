@@ -5,10 +5,11 @@ import json
 import logging
 from pathlib import Path
 
+from hydra._internal.utils import _locate  # get_method logs what it raises, too
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import get_method, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem import json_files, redaction
@@ -71,7 +72,7 @@ def _run(cfg: DictConfig, hydra_cfg: HydraConf, folder: Path, record: Record, is
     tracker = _Tracker(cfg, hydra_cfg, folder, record)
     tracker.begin(is_new)
     try:
-        result: Result = get_method(cfg.workflow["_target_"])(cfg, folder)
+        result: Result = _locate(cfg.workflow["_target_"])(cfg, folder)
         _write(result, folder)
         log.info("%s", result.headline)
         if hydra_cfg.mode != RunMode.MULTIRUN:

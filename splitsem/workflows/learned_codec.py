@@ -20,7 +20,6 @@ from splitsem.codecs.learned.learned import LearnedCodec
 from splitsem.errors import ConfigError
 from splitsem.links.link import Link
 from splitsem.report.codec_figures import Axis, importance, score_channel
-from splitsem.report.run_figures import run_breakdown
 from splitsem.report.units import worded
 from splitsem.split.cut import Cut
 from splitsem.training import kept_weights
@@ -28,7 +27,7 @@ from splitsem.training.importance import code_importance
 from splitsem.workflows import assemble, assemble_codec, evaluation, split
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import is_learned
-from splitsem.workflows.gallery import gallery_of
+from splitsem.workflows.optional_figures import breakdown, gallery_of
 from splitsem.workflows.replay import Recording, play_all
 from splitsem.workflows.result import Metrics, Result
 
@@ -147,7 +146,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         subtitle = f"{metrics['task']} · {point.name} · {metrics['payload_bytes']:,.0f} bytes"
         figures["score_channel"] = score_channel(rows.assign(**known, training_seed=cfg.seed), x, subtitle)
     split.references(cfg, network)
-    figures |= {"breakdown": run_breakdown(metrics)} | (gallery.figures(metrics) if gallery else {})
+    figures |= breakdown(metrics) | (gallery.figures(metrics) if gallery else {})
     ratio = metrics["input_bytes"] / metrics["payload_bytes"]
     clean = f"clean link {metrics['score_clean']:.4f}, "
     scored = f"score {metrics['score']:.4f} ({clean}unsplit {metrics['score_unsplit']:.4f})"

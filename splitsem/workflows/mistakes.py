@@ -16,6 +16,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from splitsem import extras
 from splitsem.errors import SplitSemError
 from splitsem.workflows.renamed import new_option
 
@@ -47,6 +48,8 @@ def told(exc: BaseException) -> str | None:
         return str(exc)
     if isinstance(exc, InstantiationException):
         return _not_made(exc)
+    if (line := extras.line_of(exc)) is not None:
+        return line
     if isinstance(exc, MissingConfigException) and exc.missing_cfg_file:
         return _no_option(str(exc.missing_cfg_file), exc.options or ())
     if isinstance(exc, OverrideParseException):
@@ -91,8 +94,10 @@ def short(said: object) -> str:
 
 def _no_option(file: str, options: Iterable[str]) -> str:
     """An option that its group lacks."""
+    file = file.removeprefix("hydra/config/")
     group, _, option = file.rpartition("/")
-    group = group.removeprefix("hydra/config/")
+    if (line := extras.line_of_option(file)) is not None:
+        return line
     if new := new_option(group, option):
         return f"{group}={option} is no more: give {new}"
     return f"{group or 'configuration'} has no option {option}: {likeness(option, options)}"
@@ -124,6 +129,8 @@ def _not_made(exc: InstantiationException) -> str | None:
         cause = cause.__cause__
     if isinstance(cause, SplitSemError):
         return str(cause)
+    if (line := extras.line_of(cause, where or "this")) is not None:
+        return line
     if isinstance(cause, OmegaConfBaseException):
         return _no_setting(cause)
     if isinstance(cause, ValueError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
 from math import ceil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig
@@ -21,16 +21,18 @@ from splitsem.remote.fallback import LocalFallback
 from splitsem.remote.grpc.connection import host_port, is_loopback
 from splitsem.remote.journal import Journal
 from splitsem.remote.plan import Plan, weights_digest
-from splitsem.report.run_figures import run_breakdown
 from splitsem.scoring import Scored, score_samples
 from splitsem.split.cut import Cut
 from splitsem.tasks.answer import AnswerCoder, raw_coder
 from splitsem.workflows import assemble, assemble_codec, evaluation, prediction, split, ssh_start
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.evaluation import Evaluation
-from splitsem.workflows.gallery import Gallery, gallery_of
+from splitsem.workflows.optional_figures import breakdown, gallery_of
 from splitsem.workflows.result import Metrics, Result
 from splitsem.workflows.serve import answer_coders, engine_for, remote_transport
+
+if TYPE_CHECKING:
+    from splitsem.workflows.gallery import Gallery
 
 log = logging.getLogger(__name__)
 _NUM_WARM_UP = 5
@@ -142,7 +144,7 @@ def _result(
     draws.pop("test", None)
     if measured.scored.draws is not None:
         draws["test"] = measured.scored.draws
-    return Result(metrics, {"breakdown": run_breakdown(metrics)}, [], headline, draws)
+    return Result(metrics, breakdown(metrics), [], headline, draws)
 
 
 def _losses(counters: Counters) -> str:
@@ -170,7 +172,7 @@ def _check_window(window: int, metrics: Mapping[str, float]) -> None:
 
 
 def _measure(
-    cfg: DictConfig, network: Network, ends: _Ends, plans: list[Plan], remote: RemoteTail, gallery: Gallery | None
+    cfg: DictConfig, network: Network, ends: _Ends, plans: list[Plan], remote: RemoteTail, gallery: "Gallery | None"
 ) -> _Measured:
     """The pace with all stages at work, the score through the link, then the times of frames that travel alone."""
     asks = ends.timed.coder is ends.scored.coder  # else the paced frames' results stay on the server

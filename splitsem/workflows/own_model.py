@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from splitsem import extras
 from splitsem.errors import ConfigError, SplitSemError
 from splitsem.models.checkpoints import load_weights, read_weights
 from splitsem.models.image_front import check_output
@@ -69,8 +70,10 @@ def find(target: str, where: str = "model") -> Callable[..., Any]:
         if found is not None:
             break
     else:
+        asked = f"{where}._target_={target}"
         raise ConfigError(
-            f"{where}._target_={target}: there is no module {parts[0]}; add its folder to PYTHONPATH, or mend the name"
+            extras.line_of(ModuleNotFoundError(name=parts[0]), asked)
+            or f"{asked}: there is no module {parts[0]}; add its folder to PYTHONPATH, or mend the name"
         )
     for part in parts[length:]:
         if not hasattr(found, part):
@@ -89,7 +92,8 @@ def _imported(path: str, asked: str) -> ModuleType | None:
     except ModuleNotFoundError as exc:
         if exc.name and f"{path}.".startswith(f"{exc.name}."):
             return None
-        raise ConfigError(f"{asked}: {path} cannot be imported: {reason(exc)}") from exc
+        line = extras.line_of(exc, asked) or f"{asked}: {path} cannot be imported: {reason(exc)}"
+        raise ConfigError(line) from exc
     except (Exception, SystemExit) as exc:  # a user's module may raise anything
         raise ConfigError(f"{asked}: {path} cannot be imported: {reason(exc)}") from exc
 
@@ -116,6 +120,8 @@ def _parameters(constructor: Callable[..., Any]) -> list[str]:
 def _why_not_made(name: str, exc: BaseException, parameters: list[str]) -> SplitSemError:
     if isinstance(exc, SplitSemError):
         return exc
+    if (line := extras.line_of(exc, name)) is not None:
+        return ConfigError(line)
     if isinstance(exc, TypeError):
         return ConfigError(f"{name} cannot be made: {reason(exc)}; it takes {', '.join(parameters) or 'no arguments'}")
     if "only classifies" in str(exc):

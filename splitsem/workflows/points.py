@@ -6,7 +6,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from splitsem.report.tables import points_table, terminal
+from splitsem.report.terminal import points_table, terminal
 from splitsem.workflows.assemble import build_model, split_graph
 from splitsem.workflows.result import Result
 

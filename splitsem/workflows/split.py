@@ -12,11 +12,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.files import locked, write_whole
-from splitsem.report.run_figures import run_breakdown
 from splitsem.report.units import worded
 from splitsem.workflows import assemble, assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
-from splitsem.workflows.gallery import gallery_of
+from splitsem.workflows.optional_figures import breakdown, gallery_of
 from splitsem.workflows.result import Metrics, Result, write_draws
 
 
@@ -41,7 +40,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         f"payload {metrics['payload_bytes']:,.0f} bytes, latency {1e3 * metrics['latency_s']:.2f} ms, "
         f"{metrics['throughput_hz']:.1f} samples/s"
     )
-    figures = {"breakdown": run_breakdown(metrics)} | (gallery.figures(metrics) if gallery else {})
+    figures = breakdown(metrics) | (gallery.figures(metrics) if gallery else {})
     return Result(metrics, figures, history, headline, found.draws)
 
 

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from splitsem import redaction
-from splitsem.report.tables import terminal
+from splitsem.report.terminal import terminal
 from splitsem.workflows import folders
 from splitsem.workflows.tracking import versions
 

@@ -15,13 +15,14 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from splitsem import redaction
+from splitsem import extras, redaction
 from splitsem.errors import ConfigError, LinkError, SplitSemError
 from splitsem.files import write_whole
 from splitsem.workflows import digests, folders, renamed, stopping, track
@@ -46,10 +47,10 @@ def split_points(*, _root_: DictConfig) -> str:
 
     try:
         return ",".join(point.name for point in assemble.network(_root_).graph.points)
-    except SplitSemError as exc:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    except (SplitSemError, HydraException, ImportError) as exc:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or (line := told(exc)) is None:
             raise
-        sys.exit(str(exc))  # a resolver's exceptions would reach the user as a traceback
+        sys.exit(line)  # a resolver's exceptions would reach the user as a traceback
 
 
 @contextlib.contextmanager
@@ -157,11 +158,14 @@ class _Sweep:
         config: the composed configuration.
 
     Raises:
-        ConfigError: the folder that the user names belongs to another run, or jobs would share one.
+        ConfigError: the folder that the user names belongs to another run, or jobs would share one; or an extra is
+            missing.
     """
 
     def __init__(self, config: DictConfig) -> None:
+        extras.check("plots", "a sweep (-m)")
         self.config, self.began = config, time.time()
+        self.tracker: Mlflow | None = instantiate(config.tracking) or None
         place, settings = config.hydra.sweep, digests.of_sweep(config)
         if (subdir := _written(place, "subdir")) != _SUBDIR:
             raise ConfigError(f"hydra.sweep.subdir must be {_SUBDIR}, a folder for each job, got {subdir}")
@@ -190,7 +194,6 @@ class _Sweep:
 
     def track(self) -> None:
         """Make the parent run in MLflow."""
-        self.tracker: Mlflow | None = instantiate(self.config.tracking) or None
         if self.tracker is None:
             return
         try:
@@ -258,8 +261,10 @@ def _written(place: DictConfig, name: str) -> str:
 def _exiting() -> Iterator[None]:
     try:
         yield
-    except (ConfigError, OmegaConfBaseException) as exc:
-        sys.exit(told(exc))
+    except (ConfigError, HydraException, OmegaConfBaseException) as exc:
+        if (line := told(exc)) is None:
+            raise
+        sys.exit(line)
 
 
 def _refuse_secrets(config: DictConfig, folder: str) -> None:

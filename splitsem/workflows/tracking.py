@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import filelock
 
-from splitsem import redaction
+from splitsem import extras, redaction
 from splitsem.errors import LinkError
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ class Mlflow:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "60")
+        extras.check("tracking", "tracking=mlflow", "or give tracking=none")
         self.experiment = experiment
         self.folder = Path(folder).absolute()
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"
@@ -261,5 +262,5 @@ def _reason(exc: BaseException) -> str:
         exc = exc.__cause__
     first = next(iter(str(exc).splitlines()), "")
     if isinstance(exc, ModuleNotFoundError):
-        first += ": install it with pip"
+        first = extras.line_of(exc, "this store") or f"{first}: install it with pip"
     return redaction.text(f"{type(exc).__name__}: {first[:300]}" if first else type(exc).__name__)

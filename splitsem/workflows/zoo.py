@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from splitsem.errors import ConfigError
-from splitsem.report.tables import terminal
+from splitsem.report.terminal import terminal
 from splitsem.workflows import zoo_list
 from splitsem.workflows.result import Metrics, Result
 from splitsem.workflows.zoo_list import Entry

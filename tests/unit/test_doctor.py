@@ -19,7 +19,7 @@ def test_everything_is_looked_at_quickly_and_what_is_missing_has_a_hint(tmp_path
     start_s = time.perf_counter()
     findings = doctor.report(tmp_path)
     assert time.perf_counter() - start_s < 6
-    assert {"Python", "packages", "torch", "GPU", "processor", "Fashion-MNIST", "MLflow", "disk"} <= {
+    assert {"Python", "extras", "torch", "GPU", "processor", "Fashion-MNIST", "MLflow", "disk"} <= {
         each.what for each in findings
     }
     assert all(each.found for each in findings)

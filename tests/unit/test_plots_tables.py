@@ -7,7 +7,8 @@ import torch
 from rich.console import Console
 
 from splitsem.report.results import prepare, splits
-from splitsem.report.tables import points_table, table
+from splitsem.report.tables import table
+from splitsem.report.terminal import points_table
 from splitsem.split.half import OpCost
 from splitsem.split.point import SplitPoint, TensorSpec
 from tests.unit.sample_results import UNET, complete_results, sample_results

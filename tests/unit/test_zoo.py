@@ -11,7 +11,7 @@ from torch import nn
 
 from splitsem.errors import ConfigError
 from splitsem.placement import Placement
-from splitsem.report.tables import WIDTH
+from splitsem.report.terminal import WIDTH
 from splitsem.report.zoo_report import bottlenecks, family_table
 from splitsem.split.graph import SplitGraph
 from splitsem.workflows import zoo, zoo_list

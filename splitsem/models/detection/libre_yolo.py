@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from splitsem import extras
 from splitsem.detections import suppress
-from splitsem.errors import ConfigError
 from splitsem.models.checkpoints import load_weights, read_weights
 from splitsem.models.detection.detector import Detector
 from splitsem.models.detection.yolo_heads import DistanceBoxes, TowerMaps, centres, check_pictures
@@ -105,13 +105,9 @@ def libreyolo_detector(
     check_name(name, _NAMES, "libreyolo")
     check_pictures(name, input_shape)
     family, size = name.split("_")
-    try:
+    with extras.needed("detection", "model=libreyolo"):
         from libreyolo.models.yolo9.nn import LibreYOLO9Model
         from libreyolo.models.yolox.nn import LibreYOLOXModel
-    except ImportError as exc:
-        raise ConfigError(
-            "model=libreyolo needs the package libreyolo (MIT): pip install 'splitsem[detection]'"
-        ) from exc
     is_yolox = family == "yolox"
     model = (LibreYOLOXModel if is_yolox else LibreYOLO9Model)(config=size, nb_classes=num_classes)
     if weights is not None:

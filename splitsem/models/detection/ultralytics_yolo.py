@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from splitsem.errors import ConfigError
+from splitsem import extras
 from splitsem.models.checkpoints import load_weights, read_weights
 from splitsem.models.detection.detector import Detector
 from splitsem.models.detection.yolo_heads import DistanceBoxes, TowerMaps, check_pictures
@@ -41,13 +41,8 @@ def ultralytics_detector(
     check_name(name, _NAMES, "ultralytics (AGPL-3.0)")
     os.environ.setdefault("YOLO_OFFLINE", "1")  # it asks a server for news on import otherwise
     os.environ.setdefault("YOLO_VERBOSE", "false")
-    try:
+    with extras.needed("ultralytics", "model=ultralytics", "its licence is AGPL-3.0; model=libreyolo is MIT"):
         from ultralytics.nn.tasks import DetectionModel
-    except ImportError as exc:
-        raise ConfigError(
-            "model=ultralytics needs the package ultralytics, whose licence is AGPL-3.0: pip install "
-            "'splitsem[ultralytics]'; model=libreyolo is MIT"
-        ) from exc
     check_pictures(name, input_shape)
     network = DetectionModel(f"{name}.yaml", ch=3, nc=num_classes, verbose=False)
     if weights is not None:

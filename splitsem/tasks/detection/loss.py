@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from splitsem import extras
 from splitsem.errors import ConfigError
 
 NUM_FIXED = 5
@@ -98,7 +99,8 @@ def detection_loss(maps: Sequence[Tensor], targets: Tensor, height: int) -> Tens
     Returns:
         A scalar; a detector's score of a box is the geometric mean of its class's and its quality's probabilities.
     """
-    from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss  # 1.5 s to import
+    with extras.needed("vision", "training a detector"):
+        from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss  # 1.5 s to import
 
     targets = targets.to(maps[0].device)
     at = places(maps, height)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from splitsem import extras
 from splitsem.errors import ConfigError
 from splitsem.tasks.agreement import OwnResults
 from splitsem.tasks.detection.class_names import COCO80
@@ -153,10 +154,8 @@ def decoded_frames(path: Path) -> Iterator["VideoFrame"]:
     Raises:
         ConfigError: there is no such frame, or PyAV is not installed.
     """
-    try:
+    with extras.needed("detection", "reading a video"):
         import av
-    except ImportError as exc:
-        raise ConfigError("reading a video needs PyAV: pip install 'splitsem[detection]'") from exc
     num, num_broken, declared = 0, 0, 0
     fault: str | None = None
     try:

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.progress import Progress
 
+from splitsem import extras
 from splitsem.errors import ConfigError
 from splitsem.federated.flower import ClientApp, Context, Grid, RecordDict, ServerApp
 from splitsem.federated.in_process import InProcessGrid
@@ -146,10 +146,7 @@ def simulate(cfg: DictConfig, ends: Ends, folder: Path, *, num_cpus: float, num_
     Returns:
         The path of the weights. Raises ConfigError where Ray is not installed.
     """
-    if find_spec("ray") is None:
-        raise ConfigError(
-            "federated/engine=simulation needs Ray, the extra `simulation`: pip install 'splitsem[simulation]'"
-        )
+    extras.check("simulation", "federated/engine=simulation")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when Ray starts
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -3,18 +3,17 @@
 With ``splitfed`` a client holds the head only, and a server the tail. Both need Flower, which is imported here at last.
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from splitsem.errors import ConfigError
+from splitsem import extras
 from splitsem.workflows.result import Result
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Train; leaves the global network's ``weights.safetensors`` in the run's folder, for ``trainer.weights=``."""
-    _check_flower("federated")
+    extras.check("federated", "workflow=federated")
     from splitsem.workflows.federated import rounds
 
     return rounds.run(cfg, folder)
@@ -22,12 +21,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 
 def run_splitfed(cfg: DictConfig, folder: Path) -> Result:
     """Train; leaves the whole network's ``weights.safetensors`` in the run's folder, for ``trainer.weights=``."""
-    _check_flower("splitfed")
+    extras.check("federated", "workflow=splitfed")
     from splitsem.workflows.federated import splitfed
 
     return splitfed.run(cfg, folder)
-
-
-def _check_flower(workflow: str) -> None:
-    if find_spec("flwr") is None:
-        raise ConfigError(f"workflow={workflow} needs Flower, the extra `federated`: pip install 'splitsem[federated]'")

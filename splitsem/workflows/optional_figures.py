@@ -1,0 +1,36 @@
+"""Figures that a run does without: where the extra ``plots`` is not installed, one line says so and the run goes on."""
+
+import logging
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from splitsem import extras
+from splitsem.workflows.assemble import Network
+from splitsem.workflows.result import Metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from splitsem.workflows.gallery import Gallery
+
+log = logging.getLogger(__name__)
+
+
+def gallery_of(cfg: DictConfig, network: Network) -> "Gallery | None":
+    """A gallery to fill, of ``workflow.gallery`` samples; None where that is 0, or nothing can be drawn."""
+    if not cfg.workflow.gallery or not extras.has("plots"):
+        return None
+    from splitsem.workflows.gallery import fresh_gallery
+
+    return fresh_gallery(cfg, network)
+
+
+def breakdown(metrics: Metrics) -> "dict[str, Figure]":
+    """The figure of where the time goes, by its file's name."""
+    if not extras.has("plots"):
+        log.info("No figures: pip install 'splitsem[plots]' brings what draws them")
+        return {}
+    from splitsem.report.run_figures import run_breakdown
+
+    return {"breakdown": run_breakdown(metrics)}
