@@ -124,8 +124,8 @@ def _caption(frame: pd.DataFrame) -> str:
 
 def _validation(frame: pd.DataFrame) -> str:
     """What the best were chosen on: few samples tell little apart."""
-    nums = frame["num_val_samples"].dropna().unique() if "num_val_samples" in frame else []
-    return f"{int(nums[0])} validation samples" if len(nums) == 1 else "validation"
+    nums = set(frame["num_val_samples"].dropna()) if "num_val_samples" in frame else set()
+    return f"{int(nums.pop())} validation samples" if len(nums) == 1 else "validation"
 
 
 def codec_table(three_way: pd.DataFrame, title: str) -> Table:
