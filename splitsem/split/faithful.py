@@ -214,9 +214,9 @@ def _batches(flow: Flow) -> list[int]:
     tensors = [node.meta["val"] for node in flow.inputs if isinstance(node.meta["val"], Tensor)]
     sizes: list[Any] = [size for tensor in tensors for size in tensor.shape[:1]]
     nodes = [size.node for size in sizes if isinstance(size, torch.SymInt)]
-    if not nodes:
+    env, symbol = nodes[0].shape_env if nodes else None, flow.batch.symbol
+    if env is None:
         return [3]
-    env, symbol = nodes[0].shape_env, flow.batch.symbol
     top = env.var_to_range[symbol].upper if symbol in env.var_to_range else None
     broken = {int(top) + 2} if top is not None and top.is_Integer else set()
     for expr in {guard.expr for guard in env.guards if guard.expr.free_symbols == {symbol}}:

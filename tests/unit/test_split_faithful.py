@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from splitsem.codecs.tensorwise import Identity
 from splitsem.codecs.wire import _DTYPES
 from splitsem.errors import ConfigError
+from splitsem.links.simulated import SimulatedLink
+from splitsem.pipeline import Frames, Pipeline, in_memory
 from splitsem.split.example import Example
 from splitsem.split.faithful import faithful_flow
 from splitsem.split.flow import CROSSING
@@ -155,6 +158,38 @@ def test_statistics_are_left_as_they_were() -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     SplitGraph(network, torch.rand(4, 8))
     assert is_same(network.state_dict(), before)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda m: torch.compile(m, backend="eager")])
+def test_a_hook_on_a_wrapper_is_not_lost_silently(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    network = wrap(Two(lambda m, x: m.a(x)))
+    network.register_forward_hook(lambda module, inputs, output: output * 2)
+    with pytest.raises(
+        ConfigError, match=r"a forward hook on .* is no part of the Two inside.*register it on that one"
+    ):
+        SplitGraph(network, (8,))
+
+
+@pytest.mark.parametrize(
+    ("way", "number", "said"),
+    [
+        (lambda m, x: m.a(x).squeeze(), 1, r"output has the shape \(8,\) for a batch of 1"),
+        (lambda m, x: m.a(x).sum(), 2, r"output has the shape \(\) for a batch of 2"),
+        (lambda m, x: m.a(x).t(), 2, r"output has the shape \(8, 2\) for a batch of 2"),
+        (lambda m, x: m.a(x).reshape(-1, 4), 2, r"output has the shape \(4, 4\) for a batch of 2"),
+        (lambda m, x: (m.a(x), torch.arange(4)), 2, r"output \[1\] has the shape \(4,\) for a batch of 2"),
+    ],
+)
+@pytest.mark.parametrize("point", ["input", "output"])
+def test_a_pipeline_needs_a_row_for_each_sample(way: Way, number: int, said: str, point: str) -> None:
+    graph, x = SplitGraph(Two(way), (8,), granularity="op"), torch.rand(number, 8)
+    if point == "output" and not graph.point(point).is_batched and number > 1:
+        number, said = 1, "for a batch of 1"  # the head takes a sample at a time
+    pipeline = Pipeline(graph.cut(point), Identity(), Identity(), SimulatedLink(1e6, 0.0, 0.0))
+    with pytest.raises(ConfigError, match=said):
+        pipeline.run(x, Frames())
+    with pytest.raises(ConfigError, match=said):
+        in_memory(graph.cut(point), Identity(), x)
 
 
 class Named(nn.Module):
