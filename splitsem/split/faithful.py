@@ -150,7 +150,7 @@ class _Trials:
         outputs = []
         with untouched(self._model), _conditions(self._device, grad):
             for _ in range(times):
-                torch.manual_seed(_SEED)
+                _seed(self._device)
                 own = Example(mapped(Tensor.clone, inputs.args), mapped(Tensor.clone, dict(inputs.named)))
                 outputs.append(mapped(Tensor.detach, network(own)))
         return outputs
@@ -159,16 +159,23 @@ class _Trials:
 @contextmanager
 def _conditions(device: torch.device, grad: bool) -> Iterator[None]:
     """Eager, quiet, and without a trace in torch's generators."""
-    devices = [] if device.type == "cpu" else [device]
     with (
         torch.set_grad_enabled(grad),
-        torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
         torch.compiler.set_stance("force_eager"),
         contexts_as_marks(),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # which the user's own calls tell
         yield
+
+
+def _seed(device: torch.device) -> None:
+    """Seed what a run may draw from; ``torch.manual_seed`` would also seed devices that are not put back."""
+    torch.random.default_generator.manual_seed(_SEED)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(_SEED)
 
 
 def _difference(y: Any, z: Any) -> Difference | None:
