@@ -26,7 +26,8 @@ _TIMINGS = {
 }
 _CAPTIONS = {
     "accuracy_throughput": "Up and to the right is better. ★: a score that is better, beyond the paired 95 % "
-    "interval, than that of every ★ that is faster, on the validation split. Shaded: cannot be told from a ★.",
+    "interval, than that of every ★ that is faster, on the validation split. Shaded: not faster than its ★, and "
+    "perhaps higher.",
     "latency_breakdown": "The stages of one sample: head and encode on the edge; the link, busy and delayed; decode "
     "and tail on the server; the answer: coded, sent back, read.",
     "rate_accuracy": "Up and to the left is better. The dotted line is the sample as it is; the small ticks are the "
@@ -39,10 +40,10 @@ _CAPTIONS = {
     "score_channel": "How the score falls as bits go wrong. Bands are 95 % intervals over the channel's seeds.",
 }
 _MARKS = (
-    "★ best · = cannot be told from a ★ · ▼ natural bottleneck · in italics: no split, all on the edge or the picture "
-    "itself is sent. A click on a header sorts."
+    "★ best · = not faster than its ★, its score perhaps higher · ▼ natural bottleneck · in italics: no split, all on "
+    "the edge or the picture itself is sent. A click on a header sorts."
 )
-_FRONT_NOTE = "Each ★ is followed by those that cannot be told from it (=)."
+_FRONT_NOTE = "Each ★ is followed by those that are not faster and whose scores are perhaps higher (=)."
 _RATIOS = (
     "How many times larger the float32 features, the sample as it is (uint8 or its file), and a picture of the same "
     "score are than the payload. – : the picture was not sent at qualities around this score; "

@@ -95,14 +95,15 @@ def _cell(row: pd.Series, metric: str) -> str:
 def _caption(frame: pd.DataFrame) -> str:
     word = rs.score_name(frame)
     notes = [
-        "★ best: higher score, beyond the interval, than every faster ★ · = cannot be told from a ★\n"
+        "★ best: higher score, beyond the interval, than every faster ★ · = not faster, perhaps higher\n"
         "▼ bottleneck · Δ: to the unsplit network, 1 point = 0.01 · times and energy of one sample"
     ]
     chosen = (
         ""
         if rs.splits(frame).empty
-        else "★ chosen on "
-        + ("validation; scores are of the test split" if rs.choice(frame) == "score_val" else "the scores shown")
+        else f"★ chosen on {_validation(frame)}; scores are test's"
+        if rs.choice(frame) == "score_val"
+        else "★ chosen on the scores shown"
     )
     interval = rs.about_interval(frame)
     notes.append(" · ".join(text for text in (f"±: {interval}" if "over" in interval else interval, chosen) if text))
@@ -119,6 +120,12 @@ def _caption(frame: pd.DataFrame) -> str:
         line = f"failed at {place}: {rs.one_line(row['error']) or 'no reason given'}"
         notes.append(f"[red not italic]{plain(line if len(line) <= WIDTH else line[: WIDTH - 1] + '…')}[/]")
     return "\n".join(notes)
+
+
+def _validation(frame: pd.DataFrame) -> str:
+    """What the best were chosen on: few samples tell little apart."""
+    nums = set(frame["num_val_samples"].dropna()) if "num_val_samples" in frame else set()
+    return f"{int(nums.pop())} validation samples" if len(nums) == 1 else "validation"
 
 
 def codec_table(three_way: pd.DataFrame, title: str) -> Table:

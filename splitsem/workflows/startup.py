@@ -45,9 +45,13 @@ def spin_briefly() -> None:
 
 
 def flags_last(arguments: list[str]) -> list[str]:
-    """The command line's arguments with ``-m`` behind the settings: Hydra refuses settings on both sides of it."""
-    flags = {"-m", "--multirun"}
-    return [a for a in arguments if a not in flags] + [a for a in arguments if a in flags]
+    """The command line's arguments with the settings first: Hydra refuses settings on both sides of a flag.
+
+    >>> flags_last(["task=digits", "-m", "--config-dir", "mine", "codec=quant2,quant4"])
+    ['task=digits', 'codec=quant2,quant4', '-m', '--config-dir', 'mine']
+    """
+    settings = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    return settings + [a for a in arguments if a not in settings]
 
 
 def raise_plainly() -> None:

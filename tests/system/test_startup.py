@@ -25,7 +25,7 @@ def test_help_and_cfg_import_nothing_heavy(flags, tmp_path):
 
 
 def test_the_flag_of_a_sweep_may_stand_between_settings(run_py):
-    done = run_py("task=digits", "-m", "codec=nosuch", "tracking=none")
+    done = run_py("task=digits", "-m", "--config-dir=.", "codec=nosuch", "tracking=none")
     assert "unrecognized arguments" not in done.stderr
     assert "quant8" in done.stderr
 
