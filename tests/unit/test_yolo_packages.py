@@ -145,8 +145,8 @@ def test_an_unknown_name_gets_the_nearest(package, name, line):
 @pytest.mark.parametrize(
     ("package", "name", "line"),
     [
-        ("ultralytics", "yolov8n", r"AGPL-3\.0: pip install 'splitsem\[ultralytics\]'"),
-        ("libreyolo", "yolox_n", r"MIT.*\[detection\]"),
+        ("ultralytics", "yolov8n", r"pip install 'splitsem\[ultralytics\]'; its licence is AGPL-3\.0"),
+        ("libreyolo", "yolox_n", r"\[detection\]'; its licence is MIT"),
     ],
 )
 def test_a_missing_package_is_one_line_with_its_licence(package, name, line, monkeypatch):
