@@ -31,6 +31,7 @@ LIST = """
 """
 
 
+@pytest.mark.slow
 def test_networks_that_die_or_take_too_long_stop_no_other(run_py, tmp_path):
     (tmp_path / "zoo_toys.py").write_text(NETWORKS)
     (tmp_path / "list.yaml").write_text(LIST)

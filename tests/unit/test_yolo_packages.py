@@ -42,6 +42,7 @@ def liven(network: nn.Module) -> None:
             module.running_var.uniform_(0.5, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("package", "name"), [("ultralytics", "yolov8n"), ("libreyolo", "yolox_n")])
 def test_it_is_a_detector_whose_cuts_are_exact(package, name):
     model = built(package, name)
