@@ -6,6 +6,8 @@ NETWORKS = """
 import os
 import time
 
+import pytest
+
 from torch import nn
 
 
