@@ -1,12 +1,11 @@
 """workflow=zoo with real processes: what becomes of networks that end their process or take too long."""
 
 import pandas as pd
+import pytest
 
 NETWORKS = """
 import os
 import time
-
-import pytest
 
 from torch import nn
 
