@@ -21,8 +21,8 @@ import numpy as np
 import torch
 import zstandard
 
-from splitsem.codecs import entropy
 from splitsem.codecs.quantise import Quantise
+from splitsem_device import entropy
 
 ROUNDS = 25
 POINTS = ("blocks.1", "blocks.2", "blocks.4", "blocks.2.1.bn1", "blocks.3.1.bn2", "blocks.4.1.bn2")
@@ -137,7 +137,7 @@ def compare(name: str, z: torch.Tensor, bit_width: int) -> list[str]:
 def first_call_s(cache: str) -> float:
     """Seconds from a fresh process's first use of the coders to their first result, numba's import included."""
     script = (
-        "import time, numpy as np; from splitsem.codecs import entropy; t = time.perf_counter();"
+        "import time, numpy as np; from splitsem_device import entropy; t = time.perf_counter();"
         "s = np.random.default_rng(0).poisson(1, 40000).astype(np.uint8);"
         "[entropy.decode(memoryview(entropy.encode(s[:n], (n,), 4, 0, 'context')), (n,), 4, 0) for n in (9000, 40000)];"
         "print(time.perf_counter() - t)"

@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
-from splitsem.export import coders, framing, onnx_file
-from splitsem.export.framing import Framing
+from splitsem.export import coders, onnx_file
 from splitsem.export.onnx_file import footprint
 from splitsem.report.run_figures import run_breakdown
 from splitsem.scoring import plain
@@ -23,6 +22,8 @@ from splitsem.tasks.task import Task
 from splitsem.trees import call, mapped
 from splitsem.workflows import assemble, assemble_codec, evaluation, split
 from splitsem.workflows.result import Metrics, Result
+from splitsem_device import framing
+from splitsem_device.framing import Framing
 
 log = logging.getLogger(__name__)
 Runner = Callable[[Any], list[NDArray[Any]]]

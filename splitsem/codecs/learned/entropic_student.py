@@ -13,12 +13,12 @@ from torch.nn import functional as F
 
 from splitsem.codecs import wire
 from splitsem.codecs.codec import Tensors
-from splitsem.codecs.entropy import context
 from splitsem.codecs.expected import Head
 from splitsem.codecs.learned.blocks import Gdn
 from splitsem.codecs.learned.learned import Coded, LearnedCodec, LearnedId, Stage
 from splitsem.codecs.tensorwise import StraightThrough
 from splitsem.errors import PayloadError
+from splitsem_device.entropy import context
 
 _LEAST_PROBABILITY = 1e-6
 
