@@ -155,7 +155,7 @@ def test_codecs_with_ranges_or_tables_give_the_same_bytes_from_the_torch_file_an
         onnx_file.write(program, tmp_path / f"{name}.onnx", framing.outputs)
         framing_file.write(framing, tmp_path / f"{name}.json")
         expected[name], codecs[name] = payloads, codec
-    command = [sys.executable, "-I", "-c", PACKING, str(tmp_path), str(ROOT)]
+    command = [sys.executable, "-I", "-c", PACKING, str(tmp_path), str(ROOT / "device")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
