@@ -14,18 +14,18 @@ RUN apt-get update \
 RUN useradd --create-home --uid 1000 splitsem
 WORKDIR /home/splitsem/app
 
-# The packages before the sources: a change of the code installs nothing again.
+# The packages before the sources: a change of the code installs nothing again, but of what is compiled as it is installed.
 ARG PIP_EXTRA_INDEX_URL=
 ARG EXTRAS=dev,postgres
 COPY Makefile pyproject.toml constraints.txt README.md ./
 COPY splitsem/__init__.py splitsem/
+COPY device device
 RUN make setup EXTRAS=${EXTRAS}
 RUN make data && rm -rf /var/lib/apt/lists/*
 
 COPY . .
 RUN mkdir -p .cache outputs multirun certs mlflow && chown splitsem:splitsem . .cache outputs multirun certs mlflow
 ENV PATH=/home/splitsem/app/.venv/bin:$PATH \
-    NUMBA_CACHE_DIR=/home/splitsem/app/.cache/numba \
     MLFLOW_DISABLE_TELEMETRY=true \
     FLWR_TELEMETRY_ENABLED=0 \
     RAY_USAGE_STATS_ENABLED=0 \

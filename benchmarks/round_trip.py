@@ -25,7 +25,6 @@ from queue import SimpleQueue
 import grpc
 import torch
 
-from splitsem.codecs.fields import Payload, Pieces
 from splitsem.codecs.tensorwise import Identity
 from splitsem.models.cnn import StagedCnn
 from splitsem.remote.grpc import tail_pb2
@@ -37,6 +36,7 @@ from splitsem.remote.plan import Plan
 from splitsem.remote.retry import Retry
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.split.graph import SplitGraph
+from splitsem_device.fields import Payload, Pieces
 
 SIZES = (4 << 10, 256 << 10, 1_600_000, 12_800_000)
 ROUNDS = 12

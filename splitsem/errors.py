@@ -9,16 +9,13 @@ SplitSemError
     ├── SessionError  the server was restarted or made room, and does not know the session: open the plan again
     └── BusyError     the server has no room for this client or trainer, or is measuring itself: ask again later
 
+Those that need no torch stand in ``splitsem_device.errors``, for boards that have only that package.
 Bad constructor arguments raise ValueError with the argument's name, the rule and the value.
 """
 
-
-class SplitSemError(Exception):
-    """Base of all errors that splitsem raises on purpose; a user sees its one line."""
-
-
-class ConfigError(SplitSemError):
-    """A setting, file or folder is missing or makes no sense; the message says what to do."""
+from splitsem_device.errors import ConfigError as ConfigError
+from splitsem_device.errors import PayloadError as PayloadError
+from splitsem_device.errors import SplitSemError as SplitSemError
 
 
 class SplitPointError(SplitSemError):
@@ -27,10 +24,6 @@ class SplitPointError(SplitSemError):
 
 class ContractError(SplitSemError):
     """A plug-in breaks its contract (splitsem.check): a line for each broken promise."""
-
-
-class PayloadError(SplitSemError):
-    """The bytes are not a whole, undamaged payload: what was expected and what came."""
 
 
 class LinkError(SplitSemError):

@@ -6,7 +6,8 @@ import zlib
 from collections.abc import Sequence
 
 from splitsem.codecs import tolerant, wire
-from splitsem.codecs.fields import (
+from splitsem.errors import PayloadError
+from splitsem_device.fields import (
     CRC_BYTES,
     SEALED_MAGIC,
     TOLERANT_CRC_BYTES,
@@ -17,7 +18,6 @@ from splitsem.codecs.fields import (
     join_tolerant,
     varint,
 )
-from splitsem.errors import PayloadError
 
 _VARINTS = [varint(value) for value in (0, 1, 127, 128, 1 << 14, 1 << 21, 1 << 28, (1 << 63) - 1)] + [b"\xff" * 10]
 _PNG_PIXELS = b"IDAT"

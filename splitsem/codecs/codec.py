@@ -9,10 +9,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from splitsem.codecs import fields
 from splitsem.codecs.expected import ANYTHING, Expected, kinds
-from splitsem.codecs.fields import Payload
 from splitsem.errors import ContractError, PayloadError, SplitSemError
+from splitsem_device import fields
+from splitsem_device.fields import Payload
 
 Tensors = tuple[Tensor, ...]
 _reading: ContextVar[tuple[object, Expected]] = ContextVar("_reading", default=(None, ANYTHING))

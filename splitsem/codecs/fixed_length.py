@@ -8,10 +8,10 @@ import torch
 
 from splitsem.codecs import tolerant, wire
 from splitsem.codecs.codec import Tensors
-from splitsem.codecs.entropy.bits import from_gray, pack_symbols, packed_size, to_gray, unpack_symbols
-from splitsem.codecs.fields import GRAY_FLAG, PLANES_FLAG, affine_bytes
 from splitsem.codecs.quantise import Affine, Quantise, read_affine
 from splitsem.errors import PayloadError
+from splitsem_device.entropy.bits import from_gray, pack_symbols, packed_size, to_gray, unpack_symbols
+from splitsem_device.fields import GRAY_FLAG, PLANES_FLAG, affine_bytes
 
 Mapping = Literal["natural", "gray"]
 Order = Literal["symbols", "planes"]

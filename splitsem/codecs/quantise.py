@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splitsem.codecs import entropy, wire
-from splitsem.codecs.entropy import check_entropy
-from splitsem.codecs.fields import CHANNEL_FLAG, ZEROS_FLAG, affine_bytes, zero_dtype
+from splitsem.codecs import wire
 from splitsem.codecs.tensorwise import StraightThrough, TensorwiseCodec
 from splitsem.errors import PayloadError
+from splitsem_device import entropy
+from splitsem_device.entropy import check_entropy
+from splitsem_device.fields import CHANNEL_FLAG, ZEROS_FLAG, affine_bytes, zero_dtype
 
 Clipping = Literal["minmax", "percentile", "mse"]
 _NUM_FRACTIONS = 32

@@ -15,10 +15,10 @@ import torch
 
 from splitsem.codecs import wire
 from splitsem.codecs.expected import Head
-from splitsem.codecs.fields import TOLERANT_CRC_BYTES as _CRC_BYTES
-from splitsem.codecs.fields import TOLERANT_MAGIC as MAGIC
-from splitsem.codecs.fields import Field, header_checksum, join_tolerant
 from splitsem.errors import PayloadError
+from splitsem_device.fields import TOLERANT_CRC_BYTES as _CRC_BYTES
+from splitsem_device.fields import TOLERANT_MAGIC as MAGIC
+from splitsem_device.fields import Field, header_checksum, join_tolerant
 
 _FIXED_BYTES = 4  # magic, version, codec
 

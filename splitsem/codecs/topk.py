@@ -7,8 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from splitsem.codecs import entropy, wire
-from splitsem.codecs.entropy import check_entropy
+from splitsem.codecs import wire
 from splitsem.codecs.quantise import (
     Affine,
     affine_for,
@@ -23,6 +22,8 @@ from splitsem.codecs.quantise import (
 )
 from splitsem.codecs.tensorwise import StraightThrough, TensorwiseCodec, saturate_to_half
 from splitsem.errors import PayloadError
+from splitsem_device import entropy
+from splitsem_device.entropy import check_entropy
 
 Values = Literal["float32", "float16", "quantised"]
 _GAPS_FLAG = 4

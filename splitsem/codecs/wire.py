@@ -13,18 +13,17 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from zlib_ng import zlib_ng  # the checksum of zlib, an order of magnitude faster
 
 from splitsem.codecs.expected import Head
-from splitsem.codecs.fields import CRC_BYTES as _CRC_BYTES
-from splitsem.codecs.fields import ELEMENTS_PER_BYTE as ELEMENTS_PER_BYTE
-from splitsem.codecs.fields import MAGIC as MAGIC
-from splitsem.codecs.fields import VERSION as VERSION
-from splitsem.codecs.fields import Field, Payload, Pieces, join
-from splitsem.codecs.fields import Reader as Reader
-from splitsem.codecs.fields import least_body_bytes as least_body_bytes
-from splitsem.codecs.fields import varint as varint
 from splitsem.errors import PayloadError
+from splitsem_device.fields import CRC_BYTES as _CRC_BYTES
+from splitsem_device.fields import ELEMENTS_PER_BYTE as ELEMENTS_PER_BYTE
+from splitsem_device.fields import MAGIC as MAGIC
+from splitsem_device.fields import VERSION as VERSION
+from splitsem_device.fields import Field, Payload, Pieces, crc32, join
+from splitsem_device.fields import Reader as Reader
+from splitsem_device.fields import least_body_bytes as least_body_bytes
+from splitsem_device.fields import varint as varint
 
 MAX_ELEMENTS = 1 << 28
 MAX_DIMS = 15
@@ -210,7 +209,7 @@ def _read_part(reader: Reader, left: int) -> Part:
 def _checksum(payload: Payload, end: int) -> int:
     crc = 0
     for view in payload.views(0, end) if isinstance(payload, Pieces) else (memoryview(payload)[:end],):
-        crc = zlib_ng.crc32(view, crc)
+        crc = crc32(view, crc)
     return crc
 
 

@@ -20,7 +20,7 @@ from splitsem.codecs.quantise import Affine, Quantise
 from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.codecs.topk import TopK
 from splitsem.errors import ConfigError
-from splitsem.export.framing import AffineFraming, Framing, InputShape, PriorFraming, SymbolFraming
+from splitsem_device.framing import AffineFraming, Framing, InputShape, PriorFraming, SymbolFraming
 
 AnyLearned = TypeVar("AnyLearned", bound=LearnedCodec)
 

@@ -18,11 +18,11 @@ from torch.export import ExportedProgram
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.errors import ConfigError
 from splitsem.export.coders import Coder, coder
-from splitsem.export.framing import Framing
 from splitsem.split.capture import Batch
 from splitsem.split.cut import Cut
 from splitsem.split.half import is_view, op_cost
 from splitsem.trees import leaves
+from splitsem_device.framing import Framing
 
 INPUT = "x"
 _QUANTISED = ["Conv", "MatMul", "Gemm"]  # norms and the choice of quantiser levels stay in float32

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from splitsem.codecs.codec import Codec
-from splitsem.codecs.fields import Payload
 from splitsem.cost.lut import Lut
 from splitsem.remote.plan import Plan, codec_label
 from splitsem.remote.retry import Retry
@@ -25,6 +24,7 @@ from splitsem.scoring import plain
 from splitsem.split.cut import Cut
 from splitsem.tasks.answer import AnswerCoder
 from splitsem.trees import call, mapped
+from splitsem_device.fields import Payload
 
 
 @dataclass(frozen=True)

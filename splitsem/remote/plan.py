@@ -128,7 +128,7 @@ def codec_label(codec: Codec) -> str:
 
 
 def builtin_decoders() -> tuple[TensorwiseCodec, ...]:
-    """A fresh decoder of every codec in this package; the call imports Pillow and numba."""
+    """A fresh decoder of every codec in this package; the call imports Pillow."""
     from splitsem.codecs.fixed_length import FixedLength
     from splitsem.codecs.picture import Jpeg, Pixels, Png, Webp
     from splitsem.codecs.quantise import Quantise

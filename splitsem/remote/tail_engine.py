@@ -14,7 +14,6 @@ from torch import Tensor
 
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.codecs.expected import Expected
-from splitsem.codecs.fields import Payload, Pieces
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError, SessionError
 from splitsem.remote.peer_text import shown
@@ -24,6 +23,7 @@ from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
 from splitsem.tasks.answer import AnswerCoder, raw_coder
 from splitsem.trees import mapped, rows, sliced
+from splitsem_device.fields import Payload, Pieces
 
 
 @dataclass(eq=False)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from splitsem.codecs import wire
-from splitsem.codecs.fields import Payload
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import PayloadError
+from splitsem_device.fields import Payload
 
 _DOUBLE = struct.Struct("<d")
 _MAX_BYTES = 1 << 62

@@ -1,7 +1,8 @@
 """A fingerprint names a kept artefact by all that determines it: settings, code, versions and data.
 
-* Code: the modules that define the objects' classes and all that these modules import, step by step. Comments,
-  docstrings and formatting do not count. Installed packages count by their version, the standard library does not.
+* Code: the modules that define the objects' classes and all that these modules import, step by step; C files count
+  with the package that they lie in. Comments, docstrings and formatting of Python do not count. Installed packages
+  count by their version, the standard library does not.
 * Data: names and contents of the files that a task says it reads, and of files that settings name. An index in the
   cache folder keeps the contents' hashes, so that unchanged files are read one time only.
 * Networks: their layers as they print themselves, and the shapes of their weights.
@@ -33,8 +34,9 @@ from splitsem.errors import ConfigError
 from splitsem.tasks.task import Task
 from splitsem.training import data_index
 
-_OWN = "splitsem"
-_NO_NUMBERS = (_OWN, f"{_OWN}.errors")  # the package's door and its exceptions: neither changes a result
+_OWN = ("splitsem", "splitsem_device")
+# the door and the exceptions: neither changes a result
+_NO_NUMBERS = ("splitsem", "splitsem.errors", "splitsem_device.errors")
 _STDLIB = tuple(str(Path(sysconfig.get_path(name)).resolve()) + os.sep for name in ("stdlib", "platstdlib"))
 _INSTALLED = {"site-packages", "dist-packages"}
 _PLAIN = {bool, int, float, complex, str, bytes, type(None), torch.Tensor, nn.Parameter}
@@ -219,7 +221,9 @@ def _closure(roots: Iterable[str], without: Sequence[str]) -> dict[str, _Counted
                 imported += [base, *(f"{base}.{one}" for one in names)]
             imported += _bound(name)
             tops = {one.partition(".")[0] for one in imported} - sys.stdlib_module_names - {""}
-            found[name] = _Counted(source.digest, {top for top in tops if not _is_own(top) and _place(top) is not None})
+            found[name] = _Counted(
+                source.digest + _c_digest(place), {top for top in tops if not _is_own(top) and _place(top) is not None}
+            )
         for one in imported:
             if one and one not in asked and one not in without and not one.startswith(prefixes):
                 asked.add(one)
@@ -227,9 +231,15 @@ def _closure(roots: Iterable[str], without: Sequence[str]) -> dict[str, _Counted
     return found
 
 
+def _c_digest(place: _Place) -> bytes:
+    """What counts of the C files that lie in a package: they are compiled as it is installed."""
+    files = sorted(path for folder in place.folders or () for path in Path(folder).glob("*.c"))
+    return b"".join(_source(str(path), path.name).digest for path in files)
+
+
 def _bound(name: str) -> list[str]:
     """The modules of what a user's loaded module holds: some are imported by a name that only running it tells."""
-    if name.partition(".")[0] == _OWN or name not in sys.modules:
+    if name.partition(".")[0] in _OWN or name not in sys.modules:
         return []
     held = list(vars(sys.modules[name]).values())
     names = [thing.__name__ for thing in held if isinstance(thing, types.ModuleType)]
@@ -252,7 +262,7 @@ def _must_be_there(name: str) -> None:
 def _is_own(name: str) -> bool:
     """Whether a module is splitsem's or the user's, and not an installed one or the standard library's."""
     top = name.partition(".")[0]
-    if top == _OWN:
+    if top in _OWN:
         return True
     if top in sys.builtin_module_names or (place := _place(top)) is None:
         return False

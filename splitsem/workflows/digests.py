@@ -74,7 +74,7 @@ def _plain(cfg: DictConfig, key: Any) -> Any:
 def _code(config: DictConfig) -> list[Any]:
     """Hashes of splitsem's files and of those of the user's packages that the settings name; versions of the others."""
     hashed = hashlib.sha256()
-    for path in sorted({path for name in {"splitsem", *_packages(config)} for path in _files(name)}):
+    for path in sorted({path for name in {"splitsem", "splitsem_device", *_packages(config)} for path in _files(name)}):
         hashed.update(str(path).encode() + b"\0" + path.read_bytes())
     return [hashed.hexdigest(), versions()]
 
@@ -92,7 +92,7 @@ def _packages(node: Any) -> Iterator[str]:
 
 
 def _files(package: str) -> list[Path]:
-    """The Python files of a package that is not installed; nothing is imported."""
+    """The Python and C files of a package that is not installed; nothing is imported."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
@@ -101,7 +101,7 @@ def _files(package: str) -> list[Path]:
         return []
     folders = [Path(place) for place in spec.submodule_search_locations or ()]
     alone = [Path(spec.origin)] if spec.has_location and spec.origin and not folders else []
-    found = [*alone, *(path for folder in folders for path in folder.rglob("*.py"))]
+    found = [*alone, *(path for folder in folders for ending in ("py", "c") for path in folder.rglob(f"*.{ending}"))]
     return [path for path in found if path.is_file() and not str(path.resolve()).startswith(_STDLIB)]
 
 

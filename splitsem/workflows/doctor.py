@@ -9,7 +9,6 @@ import shutil
 import socket
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -23,7 +22,10 @@ from rich.table import Table
 from splitsem import extras
 from splitsem.data.entries import ENTRIES
 from splitsem.data.shelf import named, where
+from splitsem.errors import ConfigError
 from splitsem.placement import built_for, describe_machine
+from splitsem_device.compiled import library
+from splitsem_device.sources import LIBRARY
 
 State = Literal["ok", "info", "missing"]
 
@@ -150,20 +152,12 @@ def _disk(folder: Path) -> Finding:
 
 
 def _compiled() -> Finding:
-    """Where Numba keeps compiled coders: beside the sources, or in NUMBA_CACHE_DIR."""
-    spec = find_spec("splitsem.codecs")
-    package = Path(spec.origin).parent if spec is not None and spec.origin is not None else Path("splitsem/codecs")
-    cache = Path(os.environ.get("NUMBA_CACHE_DIR") or package)
-    num_compiled = sum(1 for _ in cache.rglob("*.nbi"))
-    if num_compiled:
-        return Finding("compiled coders", "ok", f"{num_compiled} functions cached in {cache}")
-    if not os.access(cache, os.W_OK):
-        return Finding(
-            "compiled coders", "missing", f"{cache} cannot be written", "set NUMBA_CACHE_DIR to a folder of yours"
-        )
-    return Finding(
-        "compiled coders", "info", "not compiled yet", "the first use of codec=...rans takes some seconds more"
-    )
+    try:
+        library()
+    except ConfigError as exc:
+        found, _, remedy = str(exc).rpartition(": ")
+        return Finding("compiled coders", "missing", found, remedy)
+    return Finding("compiled coders", "ok", str(LIBRARY))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from splitsem import extras
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
-from splitsem.export import coders, framing, onnx_file
-from splitsem.export.framing import Framing
+from splitsem.export import coders, onnx_file
 from splitsem.export.onnx_file import footprint
 from splitsem.report.units import worded
 from splitsem.scoring import plain
@@ -25,6 +24,8 @@ from splitsem.trees import call, mapped
 from splitsem.workflows import assemble, assemble_codec, evaluation, split
 from splitsem.workflows.optional_figures import breakdown
 from splitsem.workflows.result import Metrics, Result
+from splitsem_device import framing
+from splitsem_device.framing import Framing
 
 log = logging.getLogger(__name__)
 Runner = Callable[[Any], list[NDArray[Any]]]

@@ -161,7 +161,7 @@ class Detected(Form):
             pairs = matches(ours, theirs)
             found = (self._found(ours, {i for i, _, _ in pairs}), self._found(theirs, {j for _, j, _ in pairs}))
             samples.append(Shown(one.number, self.picture(one), *found))
-        return gallery_figures.boxes(samples, title, subtitle)
+        return gallery_figures.boxes(samples, title, f"{subtitle} · boxes of score ≥ {_LEAST_SCORE}")
 
     def _found(self, boxes: Boxes, matched: set[int]) -> Found:
         """The boxes with the highest scores, and all that only one network finds among them."""

@@ -34,7 +34,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     references(cfg, network)
     history = [] if network.trained.from_cache else network.trained.history
     clean = f"clean link {metrics['score_clean']:.4f}, " if "score_clean" in metrics else ""
-    scored = f"score {metrics['score']:.4f} ({clean}unsplit {metrics['score_unsplit']:.4f})"
+    half = f" ± {metrics['score_ci95']:.4f}" if "score_ci95" in metrics else ""
+    scored = f"score {metrics['score']:.4f}{half} ({clean}unsplit {metrics['score_unsplit']:.4f})"
     headline = (
         f"{metrics['split_point']}: {worded(scored, metrics['score_name'])}, "
         f"payload {metrics['payload_bytes']:,.0f} bytes, latency {1e3 * metrics['latency_s']:.2f} ms, "

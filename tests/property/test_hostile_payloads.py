@@ -16,11 +16,9 @@ from torch import Tensor
 from benchmarks.hostile_payloads import TIME_BAR, OwnCodec, attack, targets
 from splitsem.check import check_codec
 from splitsem.check.forgery import forge
-from splitsem.codecs import entropy, wire
+from splitsem.codecs import wire
 from splitsem.codecs.codec import Codec, Tensors
-from splitsem.codecs.entropy import adaptive, context
 from splitsem.codecs.expected import Expected
-from splitsem.codecs.fields import Field, join, join_tolerant, seal, varint
 from splitsem.codecs.fixed_length import FixedLength
 from splitsem.codecs.learned.bottleneck import Bottleneck
 from splitsem.codecs.learned.crbq import CrBq
@@ -33,6 +31,9 @@ from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.codecs.topk import TopK
 from splitsem.errors import ContractError, PayloadError
 from splitsem.tasks.answer import ClassMap
+from splitsem_device import entropy
+from splitsem_device.entropy import context, kernels
+from splitsem_device.fields import Field, join, join_tolerant, seal, varint
 
 TARGETS = targets()
 SMALL = [name for name in TARGETS if not name.endswith(("KB", "MB"))]
@@ -147,10 +148,10 @@ def test_more_tables_than_so_many_symbols_can_pay_for_are_refused() -> None:
 
 def test_the_adaptive_coder_takes_no_more_levels_than_it_writes() -> None:
     for first in range(0, 256, 5):
-        lut, symbols = np.zeros(511, np.uint8), np.zeros(64, np.uint8)
         data = np.full(40, first, np.uint8)
-        adaptive.code_symbols(data, symbols, 1, 8, 8, 0, 8, lut, False)
-        assert lut.max() < context.MAX_LEVELS
+        found = kernels.decode_side(data, 1, 1, kernels.MAX_LEVELS, 256, kernels.MAX_LOG)
+        assert (kernels.decode_symbols(data, kernels.Layout(1, 8, 8), 8, 0) is None) == (found is None)
+        assert found is None or found[0].lut.max() < kernels.MAX_LEVELS
 
 
 def test_more_gaps_than_an_encoder_writes_are_refused() -> None:

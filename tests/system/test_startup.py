@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-HEAVY = {"torch", "lightning", "mlflow", "seaborn", "pandas", "matplotlib", "numba", "timm", "torchvision"}
+HEAVY = {"torch", "lightning", "mlflow", "seaborn", "pandas", "matplotlib", "timm", "torchvision"}
 
 
 @pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"], ["--cfg", "job", "task=disaster", "codec=quant2"]])

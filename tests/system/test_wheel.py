@@ -42,7 +42,9 @@ def test_a_wheel_has_the_command_and_its_configuration(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
     command = [sys.executable, "-m", "splitsem", "task=digits", "codec=quant2", "--cfg", "job"]
-    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(tmp_path / "installed")}
+    environment = (
+        os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join((str(tmp_path / "installed"), str(ROOT / "device")))}
+    )
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert "bit_width: 2" in done.stdout
     where = "import splitsem, sys; sys.stdout.write(splitsem.__file__)"

@@ -1,6 +1,7 @@
 """workflow=zoo with real processes: what becomes of networks that end their process or take too long."""
 
 import pandas as pd
+import pytest
 
 NETWORKS = """
 import os
@@ -31,6 +32,7 @@ LIST = """
 """
 
 
+@pytest.mark.slow
 def test_networks_that_die_or_take_too_long_stop_no_other(run_py, tmp_path):
     (tmp_path / "zoo_toys.py").write_text(NETWORKS)
     (tmp_path / "list.yaml").write_text(LIST)

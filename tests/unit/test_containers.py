@@ -86,12 +86,16 @@ def test_what_is_copied_before_the_install_step_is_enough_for_it(tmp_path):
     for line in re.findall(r"^COPY (.+)$", before, re.MULTILINE):
         *sources, to = line.split()
         (tmp_path / to).mkdir(exist_ok=True)
-        for source in sources:
-            shutil.copy(ROOT / source, tmp_path / to)
+        for source in map(ROOT.joinpath, sources):
+            if source.is_dir():
+                shutil.copytree(source, tmp_path / to, dirs_exist_ok=True)
+            else:
+                shutil.copy(source, tmp_path / to)
     (extras,) = [value.partition("=")[2] for value in instructions("ARG") if value.startswith("EXTRAS=")]
     make = ["make", "--dry-run", "setup", f"EXTRAS={extras}", f"PYTHON={sys.executable}"]
     shown = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60).stdout
-    assert re.search(rf"pip install .*--constraint constraints.txt --editable '\.\[{extras}\]'", shown)
+    both = rf"--editable device --editable '\.\[{extras}\]'"
+    assert re.search(rf"pip install .*--constraint constraints.txt {both}", shown)
     build = "from setuptools import build_meta; build_meta.prepare_metadata_for_build_editable('built')"
     (tmp_path / "built").mkdir()
     subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, check=True, timeout=60)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from splitsem.codecs import entropy
-from splitsem.codecs.entropy.bits import pack_bits, packed_size, unpack_bits
 from splitsem.errors import PayloadError
+from splitsem_device import entropy
+from splitsem_device.entropy.bits import pack_bits, packed_size, unpack_bits
 
 ENTROPIES = ("none", "zstd", "rans", "context")
 

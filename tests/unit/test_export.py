@@ -23,10 +23,10 @@ from splitsem.codecs.tensorwise import Identity
 from splitsem.codecs.topk import TopK
 from splitsem.errors import ConfigError
 from splitsem.export import coders, onnx_file
-from splitsem.export import framing as framing_file
 from splitsem.export.onnx_file import footprint
 from splitsem.split.cut import Cut
 from splitsem.split.graph import SplitGraph
+from splitsem_device import framing as framing_file
 from tests.conftest import ROOT
 
 # What a device needs: the file, its card, numpy, and one of the two runtimes.
@@ -107,7 +107,7 @@ import numpy as np
 import onnxruntime
 folder = Path(sys.argv[1])
 sys.path.insert(0, sys.argv[2])
-from splitsem.export import framing
+from splitsem_device import framing
 samples = np.load(folder / "samples.npy")
 for path in sorted(folder.glob("*.onnx")):
     session = onnxruntime.InferenceSession(path)
@@ -155,7 +155,7 @@ def test_codecs_with_ranges_or_tables_give_the_same_bytes_from_the_torch_file_an
         onnx_file.write(program, tmp_path / f"{name}.onnx", framing.outputs)
         framing_file.write(framing, tmp_path / f"{name}.json")
         expected[name], codecs[name] = payloads, codec
-    command = [sys.executable, "-I", "-c", PACKING, str(tmp_path), str(ROOT)]
+    command = [sys.executable, "-I", "-c", PACKING, str(tmp_path), str(ROOT / "device")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]

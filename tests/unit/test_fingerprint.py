@@ -318,10 +318,10 @@ def test_the_training_of_digits_is_determined_by_these_modules_alone():
     model = StagedCnn((1, 8, 8), (10,))
     names = modules([Digits(), model, fit])
     assert [name.removeprefix("splitsem.") for name in names if "." in name] == [
-        *("codecs", "codecs.codec", "codecs.expected", "codecs.fields", "models", "models.capabilities"),
+        *("codecs", "codecs.codec", "codecs.expected", "models", "models.capabilities"),
         *("models.cnn", "placement", "tasks", "tasks.answer", "tasks.classification", "tasks.digits"),
         *("tasks.task", "training", "training.fit", "training.gradient_codec", "training.loop"),
-        *("training.modules", "training.optimiser", "trees"),
+        *("training.modules", "training.optimiser", "trees", "splitsem_device.fields"),
     ]
 
 
@@ -340,6 +340,14 @@ def test_lazy_imports_and_cycles_are_followed_and_types_are_not(usernet):
     assert "usernet.net" not in sys.modules  # nothing is imported for that
     assert modules(["usernet.net"], without=["usernet.scaling"]) == ["usernet", "usernet.net", "usernet.widths"]
     assert modules(["usernet.scaling"], without=["usernet"]) == ["usernet.scaling"]
+
+
+def test_c_files_count_with_the_package_they_lie_in(usernet):
+    before = fingerprint({}, ["usernet.net"])
+    (usernet / "fast.c").write_text("int one(void) { return 1; }\n")
+    with_c = fingerprint({}, ["usernet.net"])
+    (usernet / "fast.c").write_text("int one(void) { return 2; }\n")
+    assert len({before, with_c, fingerprint({}, ["usernet.net"])}) == 3
 
 
 def test_what_an_object_holds_counts_and_loaded_data_do_not():

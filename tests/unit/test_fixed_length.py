@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitsem.codecs import tolerant
-from splitsem.codecs.entropy.bits import pack_symbols, unpack_symbols
 from splitsem.codecs.fixed_length import FixedLength
 from splitsem.codecs.quantise import Quantise
 from splitsem.errors import PayloadError
+from splitsem_device.entropy.bits import pack_symbols, unpack_symbols
 
 Z = torch.linspace(0, 3.75, 64).reshape(1, 4, 4, 4)  # ReLU-like: the zero point is 0
 FEW = settings(deadline=None, max_examples=60, derandomize=True)

@@ -1,6 +1,7 @@
 """Imports and files: no circle of imports, few names that stand twice, no file too long; `make lint` has the layers."""
 
 import graphlib
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +10,13 @@ import pytest
 
 from tests.conftest import ROOT
 
-FILES = [path for path in (ROOT / "splitsem").rglob("*.py") if not path.name.endswith("_pb2.py")]
+FILES = [
+    path
+    for folder in ("splitsem", "device/splitsem_device")
+    for path in (ROOT / folder).rglob("*.py")
+    if not path.name.endswith("_pb2.py")
+]
+EVERYWHERE = ("__init__", "__main__", "errors")  # each distribution has its errors
 MOST_TWICE = 8
 MOST_LINES = 400
 
@@ -26,8 +33,16 @@ def circle(package: str) -> list[str]:
     return []
 
 
-def test_no_files_import_each_other_in_a_circle() -> None:
-    assert circle("splitsem") == []
+@pytest.mark.parametrize("package", ["splitsem", "splitsem_device"])
+def test_no_files_import_each_other_in_a_circle(package: str) -> None:
+    assert circle(package) == []
+
+
+def test_what_a_board_needs_imports_nothing_of_splitsem() -> None:
+    graph = grimp.build_graph("splitsem_device", include_external_packages=True, cache_dir=None)
+    external = {module for module in graph.modules if module.partition(".")[0] != "splitsem_device"}
+    allowed = {"numpy", "zstandard", "zlib_ng"}  # grpcio and onnxruntime too, in what speaks and runs
+    assert {module.partition(".")[0] for module in external} - sys.stdlib_module_names == allowed
 
 
 @pytest.mark.parametrize(
@@ -49,7 +64,7 @@ def test_a_circle_is_found_wherever_the_import_stands(back: str, tmp_path: Path,
 
 
 def test_few_base_names_stand_twice() -> None:
-    counts = Counter(path.stem for path in FILES if path.stem not in ("__init__", "__main__"))
+    counts = Counter(path.stem for path in FILES if path.stem not in EVERYWHERE)
     twice = sorted(name for name, count in counts.items() if count > 1)
     assert len(twice) <= MOST_TWICE, f"name one of these files by what it alone does: {', '.join(twice)}"
 

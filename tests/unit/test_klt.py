@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitsem.codecs.entropy import context, neighbours
 from splitsem.codecs.learned.klt import Klt
 from splitsem.codecs.learned.prior_codec import NeighbourPrior
 from splitsem.errors import PayloadError
+from splitsem_device.entropy import context, neighbours
 
 SHAPE = (6, 5, 7)
 

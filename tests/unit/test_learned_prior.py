@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitsem.codecs.entropy import context
 from splitsem.codecs.learned.entropic_student import EntropicStudent
 from splitsem.codecs.learned.prior_codec import FactorisedPrior
 from splitsem.errors import PayloadError
+from splitsem_device.entropy import context
 
 
 def tables(num_rows: int, num_entries: int, seed: int) -> context.Tables:

@@ -9,13 +9,13 @@ from torch import nn
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError
-from splitsem.export import framing as framing_file
 from splitsem.export import onnx_file
 from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Answering, Frames, Pipeline
 from splitsem.split.graph import SplitGraph
 from splitsem.tasks.answer import AllTensors
 from splitsem.trees import call, leaves, rows
+from splitsem_device import framing as framing_file
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "examples"

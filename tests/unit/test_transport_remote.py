@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from splitsem.codecs import wire
-from splitsem.codecs.fields import Field, Pieces, join
 from splitsem.codecs.learned.bottleneck import Bottleneck
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import HalfPrecision, Identity
@@ -23,6 +22,7 @@ from splitsem.remote.replies import ReplyBook
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.split.graph import SplitGraph
 from splitsem.tasks.answer import TopClasses, Values
+from splitsem_device.fields import Field, Pieces, join
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from splitsem.codecs import wire
-from splitsem.codecs.fields import Pieces
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.errors import PayloadError
+from splitsem_device.fields import Pieces
 
 
 def with_checksum(content: bytes) -> bytes:

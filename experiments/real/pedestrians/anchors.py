@@ -51,13 +51,24 @@ class Scored:
         self.num_targets = sum(len(target["labels"]) for target in self._targets)
 
     def of(self, detections: Sequence[Tensor]) -> dict[str, float]:
-        """Agreement, and agreement at an overlap of 0.5."""
-        metric = MeanAveragePrecision(backend="pycocotools")
+        """Agreement; at an overlap of 0.5; and with every box, not every class, of the same weight."""
+        metric = MeanAveragePrecision(backend="pycocotools", class_metrics=True)
         boxes = [next(unpack(each[None])) for each in detections]
         found = [{"boxes": b.corners, "scores": b.scores, "labels": b.classes} for b in boxes]
         metric.update(found, self._targets)
         value = metric.compute()
-        return {"agreement": float(value["map"]), "agreement_50": float(value["map_50"])}
+        labels = torch.cat([target["labels"] for target in self._targets])
+        wanted = [(precision, (labels == each).sum()) for each, precision in zip(*_by_class(value), strict=True)]
+        return {
+            "agreement": float(value["map"]),
+            "agreement_50": float(value["map_50"]),
+            "agreement_by_box": float(sum(precision * num for precision, num in wanted) / len(labels)),
+        }
+
+
+def _by_class(value: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Numbers of the classes and their average precision; 0-d where there is one class alone."""
+    return value["classes"].reshape(-1), value["map_per_class"].reshape(-1)
 
 
 def as_input(picture: Picture) -> Tensor:

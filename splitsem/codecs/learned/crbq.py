@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from splitsem.codecs import tolerant, wire
 from splitsem.codecs.codec import Tensors
-from splitsem.codecs.entropy.bits import pack_bits, packed_size, unpack_bits
 from splitsem.codecs.expected import Head
 from splitsem.codecs.learned.learned import Coded, LearnedCodec, LearnedId, Stage
 from splitsem.codecs.quantise import (
@@ -28,6 +27,7 @@ from splitsem.codecs.quantise import (
 )
 from splitsem.codecs.tensorwise import StraightThrough
 from splitsem.errors import PayloadError
+from splitsem_device.entropy.bits import pack_bits, packed_size, unpack_bits
 
 _SETTINGS_BYTES = 5  # of a sample: scale and zero point
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from splitsem.codecs import wire
 from splitsem.codecs.codec import Tensors
-from splitsem.codecs.entropy import context, neighbours
 from splitsem.codecs.expected import Head
 from splitsem.codecs.learned.learned import Coded, LearnedCodec
 from splitsem.codecs.tensorwise import StraightThrough
 from splitsem.errors import PayloadError
+from splitsem_device.entropy import context, neighbours
 
 _LEAST_PROBABILITY = 1e-6
 _PRIOR_COUNT = 4.0  # integers of the mean distribution that each context starts with

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from splitsem.codecs import tolerant
 from splitsem.codecs.codec import Tensors
-from splitsem.codecs.entropy.bits import pack_bits, packed_size, unpack_bits
 from splitsem.codecs.expected import Head
 from splitsem.codecs.learned.blocks import Centres, bit_error_rate
 from splitsem.codecs.learned.learned import Coded, LearnedCodec, Stage
 from splitsem.errors import PayloadError
+from splitsem_device.entropy.bits import pack_bits, packed_size, unpack_bits
 
 
 class SymbolCodec(LearnedCodec):

@@ -105,7 +105,7 @@ def libreyolo_detector(
     check_name(name, _NAMES, "libreyolo")
     check_pictures(name, input_shape)
     family, size = name.split("_")
-    with extras.needed("detection", "model=libreyolo"):
+    with extras.needed("detection", "model=libreyolo", "its licence is MIT"):
         from libreyolo.models.yolo9.nn import LibreYOLO9Model
         from libreyolo.models.yolox.nn import LibreYOLOXModel
     is_yolox = family == "yolox"

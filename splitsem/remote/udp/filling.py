@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from splitsem.codecs import tolerant, wire
-from splitsem.codecs.fields import TOLERANT_MAGIC
 from splitsem.codecs.fixed_length import FixedLength
 from splitsem.errors import PayloadError
+from splitsem_device.fields import TOLERANT_MAGIC
 
 Gaps = Sequence[tuple[int, int]]
 """Missing stretches as (first byte, number of bytes), ascending."""

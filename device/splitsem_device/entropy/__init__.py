@@ -1,15 +1,17 @@
 """Entropy coding of quantised symbols: ``none``, ``zstd``, ``rans`` (order 0) or ``context`` (context-adaptive)."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from splitsem.codecs.entropy.bits import pack_bits, packed_size, unpack_bits
-from splitsem.errors import PayloadError
+from splitsem_device.entropy import context
+from splitsem_device.entropy.bits import pack_bits, packed_size, unpack_bits
+from splitsem_device.entropy.kernels import Layout, Octets
+from splitsem_device.errors import PayloadError
 
-Octets = NDArray[np.uint8]
 Symbols = Octets | NDArray[np.uint16]
 _Stage = Callable[[Octets, tuple[int, ...], int, int], tuple[int, bytes]]
 _PACKED, _ZSTD, _STATIC, _ADAPTIVE = range(4)  # first byte of a coded body
@@ -50,7 +52,7 @@ def decode(body: memoryview, shape: tuple[int, ...], bit_width: int, fill: int) 
     Raises:
         PayloadError: when the body is not one that ``encode`` makes.
     """
-    num = int(np.prod(shape, dtype=np.int64))
+    num = math.prod(shape)
     if bit_width > 8:
         low_bits = bit_width - 8
         low_size = packed_size(num, low_bits)
@@ -66,12 +68,10 @@ def decode(body: memoryview, shape: tuple[int, ...], bit_width: int, fill: int) 
         return _decode_zstd(coded, num, bit_width)
     if mode not in (_STATIC, _ADAPTIVE):
         raise PayloadError(f"expected entropy mode 0…{_ADAPTIVE}, got {mode}")
-    from splitsem.codecs.entropy import context  # imports numba, only where a coder needs it
-
     if (mode == _ADAPTIVE) != (num <= context.ADAPTIVE_UP_TO):  # either coder is slow where it does not belong
         raise PayloadError(f"expected the coder for {num} symbols, got entropy mode {mode}")
     read = context.decode_static if mode == _STATIC else context.decode_adaptive
-    return read(coded, context.Layout.of(shape), bit_width, fill)
+    return read(coded, Layout.of(shape), bit_width, fill)
 
 
 def _encode_packed(symbols: Octets, shape: tuple[int, ...], bit_width: int, fill: int) -> tuple[int, bytes]:
@@ -100,11 +100,9 @@ def _decode_zstd(coded: memoryview, num: int, bit_width: int) -> Octets:
     return symbols
 
 
-def _encode_numba(max_levels: int) -> _Stage:
+def _encode_compiled(max_levels: int) -> _Stage:
     def stage(symbols: Octets, shape: tuple[int, ...], bit_width: int, fill: int) -> tuple[int, bytes]:
-        from splitsem.codecs.entropy import context
-
-        layout = context.Layout.of(shape)
+        layout = Layout.of(shape)
         if symbols.size <= context.ADAPTIVE_UP_TO:
             return _ADAPTIVE, context.encode_adaptive(symbols, layout, bit_width, fill, max_levels)
         return _STATIC, context.encode_static(symbols, layout, bit_width, fill, max_levels)
@@ -115,6 +113,6 @@ def _encode_numba(max_levels: int) -> _Stage:
 _STAGES: dict[str, _Stage] = {
     "none": _encode_packed,
     "zstd": _encode_zstd,
-    "rans": _encode_numba(1),
-    "context": _encode_numba(16),
+    "rans": _encode_compiled(1),
+    "context": _encode_compiled(16),
 }

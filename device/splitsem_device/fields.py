@@ -8,9 +8,13 @@ from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from zlib_ng import zlib_ng  # the checksum of zlib, an order of magnitude faster
 
-from splitsem.errors import PayloadError
+from splitsem_device.errors import PayloadError
+
+try:
+    from zlib_ng.zlib_ng import crc32  # the checksum of zlib, an order of magnitude faster
+except ImportError:
+    from zlib import crc32
 
 
 class Pieces:
@@ -150,7 +154,7 @@ def join(codec_id: int, fields: Sequence[Field]) -> bytes:
         pieces.extend((head, varint(len(body)), body, bytes(max(padding, 0))))
     crc = 0
     for piece in pieces:  # not over the joined bytes: that would copy a large body once more
-        crc = zlib_ng.crc32(piece, crc)
+        crc = crc32(piece, crc)
     return b"".join((*pieces, crc.to_bytes(CRC_BYTES, "little")))
 
 
@@ -166,7 +170,7 @@ def join_tolerant(codec_id: int, fields: Sequence[Field]) -> bytes:
 def seal(name: str, body: bytes) -> bytes:
     """A payload of any bytes: ``magic version name body crc32``, for codecs that know nothing of the wire format."""
     head = b"".join((SEALED_MAGIC, bytes((VERSION,)), varint(len(name.encode())), name.encode()))
-    crc = zlib_ng.crc32(body, zlib_ng.crc32(head))
+    crc = crc32(body, crc32(head))
     return b"".join((head, body, crc.to_bytes(CRC_BYTES, "little")))
 
 
@@ -176,7 +180,7 @@ def unseal(payload: Payload, name: str) -> bytes:
     end = len(received) - CRC_BYTES
     if end < len(SEALED_MAGIC) + 2 or received[: len(SEALED_MAGIC)] != SEALED_MAGIC:
         raise PayloadError(f"expected a payload of codec {name}, got {len(received)} bytes that are none")
-    expected, crc = int.from_bytes(received[end:], "little"), zlib_ng.crc32(received[:end])
+    expected, crc = int.from_bytes(received[end:], "little"), crc32(received[:end])
     if crc != expected:
         raise PayloadError(f"expected checksum {expected:08x}, got {crc:08x}: the payload is damaged or truncated")
     reader = Reader(received, start=len(SEALED_MAGIC), end=end)

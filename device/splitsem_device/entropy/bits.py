@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splitsem.errors import PayloadError
+from splitsem_device.errors import PayloadError
 
 _CHUNK = 1 << 16
 

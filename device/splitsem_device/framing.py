@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from splitsem.codecs import entropy
-from splitsem.codecs.entropy import context
-from splitsem.codecs.entropy.bits import pack_symbols, to_gray
-from splitsem.codecs.fields import GRAY_FLAG, PLANES_FLAG, Field, affine_bytes, join, join_tolerant
+from splitsem_device import entropy
+from splitsem_device.entropy import context
+from splitsem_device.entropy.bits import pack_symbols, to_gray
+from splitsem_device.fields import GRAY_FLAG, PLANES_FLAG, Field, affine_bytes, join, join_tolerant
 
 Array = NDArray[Any]
 InputShape = list[int] | dict[str, list[int]]

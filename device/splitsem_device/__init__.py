@@ -1,0 +1,1 @@
+"""What a small board needs of split inference, without torch: payloads, entropy coders, framing of exported heads."""
