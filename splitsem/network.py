@@ -80,13 +80,22 @@ def bare(model: nn.Module) -> nn.Module:
 
 
 def without_wrappers(model: nn.Module) -> nn.Module:
-    """The model inside of DataParallel, DistributedDataParallel or torch.compile; the model itself without them."""
+    """The model inside of DataParallel, DistributedDataParallel or torch.compile; the model itself without them.
+
+    Raises:
+        ConfigError: a forward hook sits on the wrapper, which would be lost.
+    """
     while True:
         inside = getattr(model, "_orig_mod", None)
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inside = model.module
         if not isinstance(inside, nn.Module):
             return model
+        if vars(model).get("_forward_hooks") or vars(model).get("_forward_pre_hooks"):
+            raise ConfigError(
+                f"a forward hook on {type(model).__name__} is no part of the {type(inside).__name__} inside, which is "
+                "what is used; register it on that one"
+            )
         model = inside
 
 

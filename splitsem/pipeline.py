@@ -15,7 +15,7 @@ from splitsem.errors import ConfigError, PayloadError
 from splitsem.links.link import Link, LinkReport
 from splitsem.split.cut import Cut
 from splitsem.tasks.answer import AnswerCoder, raw_coder
-from splitsem.trees import call, joined, mapped, num_samples, rows
+from splitsem.trees import call, joined, mapped, num_samples, of_samples, rows
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ def in_memory(cut: Cut, codec: Codec, x: Any) -> Any:
     for made in features(cut, x):
         alone = list(samples(made.z, made.num_samples, cut.point.is_batched))
         z_hat = zip(*(codec(z) for z in alone), strict=True)
-        output = cut.with_tail(codec.tail).tail(*cut.received([torch.cat(tensors) for tensors in z_hat]))
+        output = of_samples(cut.with_tail(codec.tail).tail(*cut.received(_together(z_hat))), made.num_samples)
         local = [codec.local_output(z) for z in alone]
         pairs = zip(local, rows(output), strict=True)
         outputs += [row if own is None else codec.combine(own, row) for own, row in pairs]
@@ -193,11 +193,10 @@ class Pipeline:
 
     def _finish(self, made: Features, frames: Frames) -> Any:
         if self.answering is not None and self.cut.point.name == "output":
-            return stay(self.cut.tail(*made.z), self.answering, self.link, frames)
+            return stay(of_samples(self.cut.tail(*made.z), made.num_samples), self.answering, self.link, frames)
         sent = [self._send(z, frames) for z in samples(made.z, made.num_samples, self.cut.point.is_batched)]
-        received = zip(*(sample.z_hat for sample in sent), strict=True)
-        z_hat = [torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in received]
-        output = self.cut.tail(*self.cut.received(z_hat))
+        z_hat = _together(zip(*(sample.z_hat for sample in sent), strict=True))
+        output = of_samples(self.cut.tail(*self.cut.received(z_hat)), made.num_samples)
         local, is_lost = [sample.local for sample in sent], [sample.is_lost for sample in sent]
         return come_back(self.codec, local, is_lost, output, self.link, frames, self.answering)
 
@@ -352,6 +351,11 @@ def _have_equal_weights(codec: Codec, decoder: Codec) -> bool:
 def is_like(z: Tensors, z_hat: Tensors) -> bool:
     """Whether the tensors have the same shapes and dtypes."""
     return [(t.shape, t.dtype) for t in z] == [(t.shape, t.dtype) for t in z_hat]
+
+
+def _together(z_hat: Iterable[Tensors]) -> list[Tensor]:
+    """Each crossing tensor of all samples; as it is where it belongs to one sample, or to all of them."""
+    return [torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in z_hat]
 
 
 def samples(z: Tensors, batch: int, is_batched: bool) -> Iterable[Tensors]:

@@ -57,6 +57,17 @@ def num_samples(tree: object) -> int:
     return len(first[1])
 
 
+def of_samples(output: Any, number: int) -> Any:
+    """A network's output, every tensor of which has a row for each of so many samples. Raises ConfigError otherwise."""
+    for path, tensor in by_path(output).items():
+        if not tensor.dim() or len(tensor) != number:
+            raise ConfigError(
+                f"the network's output{' ' * bool(path)}{path} has the shape {tuple(tensor.shape)} for a batch of "
+                f"{number}; every tensor that it returns must have the batch in dimension 0, a row for each sample"
+            )
+    return output
+
+
 def rows(tree: Any) -> list[Any]:
     """Each sample of a batch by itself, as a batch of one."""
     return sliced(tree, [1] * num_samples(tree))

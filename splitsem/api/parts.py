@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from splitsem.split.graph import Granularity, SplitGraph
 
 
-def split(model: "nn.Module", *example: Any, granularity: "Granularity" = "layer", **named: Any) -> "SplitGraph":
+def split(model: "nn.Module", /, *example: Any, granularity: "Granularity" = "layer", **named: Any) -> "SplitGraph":
     """The places where a network can be cut; see ``SplitGraph``, which this makes.
 
     Args:
         model: any network; it is put in eval mode, and its weights stay shared.
-        example: its inputs by position: tensors with the batch in dimension 0, and structures of them.
+        example: its inputs by position: tensors with the batch in dimension 0, and structures of them; or one
+            ``splitsem.split.example.Example``.
         granularity: ``"layer"`` offers a point for each layer, ``"op"`` one after every operation.
         named: its inputs by name.
 

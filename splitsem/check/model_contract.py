@@ -12,6 +12,7 @@ from splitsem.check.promises import Promises, expect
 from splitsem.errors import ConfigError
 from splitsem.models.capabilities import Deployable
 from splitsem.network import HasPostprocess, check_input, return_one_tensor
+from splitsem.split.example import Example
 from splitsem.split.graph import SplitGraph
 from splitsem.trees import arguments, call, is_same, joined, leaves, mapped, num_samples, rows
 
@@ -98,7 +99,7 @@ def _check_cuts(promises: Promises, model: nn.Module, inputs: dict[str, Any]) ->
     def capture() -> None:
         whole = model.deployed().eval() if isinstance(model, Deployable) else model
         args, named = arguments(inputs["a batch of 1"])
-        graphs.append((whole, SplitGraph(whole, *args, **named)))
+        graphs.append((whole, SplitGraph(whole, Example(tuple(args), named))))
 
     if promises.hold_once("it can be captured as a graph of operations, and cut", capture):
         ((whole, graph),) = graphs

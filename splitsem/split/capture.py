@@ -18,8 +18,9 @@ from torch.utils.flop_counter import flop_registry
 from splitsem.errors import ConfigError
 from splitsem.split.example import Example
 from splitsem.split.nested import contexts_as_marks, lay_open
-from splitsem.split.refusal import refusal, refused_run, why_fixed, without_dumps
+from splitsem.split.refusal import refusal, refused_run, why_free_fails, without_dumps
 from splitsem.split.untouched import untouched
+from splitsem.trees import leaves
 
 log = logging.getLogger(__name__)
 
@@ -201,18 +202,23 @@ class Captured:
         module: holds the graph; the weights are the model's own tensors.
         takes: how the inputs become the graph's placeholders; None for one tensor, by position.
         returns: the structure of the output, whose leaves are the graph's results; None for a tensor.
-        is_batch_free: whether the graph is right for any batch size; else for the example's only.
+        why_fixed: why the graph is right for the example's batch size only; empty where it is for any.
         sample: the model's output for one sample, or for the example's fixed batch.
     """
 
     module: fx.GraphModule
     takes: _PyTreeInfo | None
     returns: pytree.TreeSpec | None
-    is_batch_free: bool
+    why_fixed: str
     sample: Any
 
+    @property
+    def is_batch_free(self) -> bool:
+        """Whether the graph is right for any batch size."""
+        return not self.why_fixed
 
-def capture(model: nn.Module, example: Example, training: bool = False) -> Captured:
+
+def capture(model: nn.Module, example: Example, training: bool = False, why_fixed: str = "") -> Captured:
     """Export ``model`` and tidy its graph up. The model is left in eval mode, and otherwise as it was.
 
     A model with ``nn.MultiheadAttention`` switches torch's fused attention path off for the process
@@ -222,9 +228,10 @@ def capture(model: nn.Module, example: Example, training: bool = False) -> Captu
         model: takes and returns any structures of tensors.
         example: its inputs.
         training: capture what the model computes in train mode: batch statistics (running ones are updated), dropout.
+        why_fixed: why the batch size shall be that of the example; empty: it is free where export lets it.
 
     Raises:
-        ConfigError: the model cannot run on the example, cannot be exported, or computes nothing.
+        ConfigError: the model cannot run on the example, cannot be exported, or returns or computes nothing.
     """
     name = type(model).__name__
     if any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
@@ -233,9 +240,11 @@ def capture(model: nn.Module, example: Example, training: bool = False) -> Captu
     model.eval()
     with untouched(model):
         sample = _run(model, example)
+        if not leaves(sample):
+            raise ConfigError(f"{name} cannot be split: it returns {type(sample).__name__} without any tensor")
         model.train(training)
         try:
-            module, is_batch_free = _export(model, example)
+            module, why_fixed = _export(model, example, why_fixed)
         finally:
             model.eval()
     info = module.graph._codegen.pytree_info  # type: ignore[attr-defined]
@@ -257,7 +266,7 @@ def capture(model: nn.Module, example: Example, training: bool = False) -> Captu
         )  # fmt: skip
     takes = None if example.is_one_tensor else _PyTreeInfo(info.orig_args, info.in_spec, None)
     returns = None if isinstance(sample, Tensor) else info.out_spec
-    return Captured(module, takes, returns, is_batch_free, sample)
+    return Captured(module, takes, returns, why_fixed, sample)
 
 
 def _run(model: nn.Module, example: Example) -> Any:
@@ -297,22 +306,21 @@ def _register(tree: object) -> None:
             _register(part)
 
 
-def _export(model: nn.Module, example: Example) -> tuple[fx.GraphModule, bool]:
-    """The exported graph, and whether its batch size is free; else it is that of the example."""
-    several = example.with_batch(_EXAMPLE_BATCH)
-    free: Any = several.free_batch(model.forward)
-    try:
-        return _exported(model, several, free), True
-    except Exception as exc:  # noqa: BLE001 (a model may raise anything, and export whatever its parts raise)
+def _export(model: nn.Module, example: Example, why_fixed: str) -> tuple[fx.GraphModule, str]:
+    """The exported graph, and why its batch size is that of the example; empty where it is free."""
+    why, free_fails = why_fixed, None
+    if not why_fixed:
+        several = example.with_batch(_EXAMPLE_BATCH)
         try:
-            fixed = _exported(model, example, None)
-        except Exception:  # noqa: BLE001 (what is wrong with any batch size is told)
-            raise ConfigError(refusal(exc, model, example.sizes)) from exc
-        log.warning(
-            "%s: its cuts take %s at a time, since %s", type(model).__name__,
-            "one sample" if example.batch == 1 else f"{example.batch} samples", why_fixed(exc),
-        )  # fmt: skip
-        return fixed, False
+            return _exported(model, several, several.free_batch(model.forward)), ""
+        except Exception as exc:  # noqa: BLE001 (a model may raise anything, and export whatever its parts raise)
+            why, free_fails = why_free_fails(exc), exc
+    try:
+        fixed = _exported(model, example, None)
+    except Exception as exc:  # noqa: BLE001 (what is wrong with any batch size is told)
+        first = free_fails or exc
+        raise ConfigError(refusal(first, model, example.sizes)) from first
+    return fixed, why
 
 
 def _exported(model: nn.Module, example: Example, free: Any) -> fx.GraphModule:

@@ -121,6 +121,20 @@ class InTuple(nn.Module):
         return (tensor,)
 
 
+def of_shape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The tensor, which has this shape: a graph whose batch size is fixed is wrong for any other.
+
+    Raises:
+        ConfigError: it has another.
+    """
+    if tuple(tensor.shape) != shape:
+        raise ConfigError(
+            f"these halves take tensors of {shape} only, since the network's batch size is fixed, got "
+            f"{tuple(tensor.shape)}"
+        )
+    return tensor
+
+
 def _program(half: nn.Module) -> str | None:
     """What a half computes, its weights' values aside."""
     return half.code if isinstance(half, fx.GraphModule) else None
@@ -132,6 +146,7 @@ def build_head(flow: Flow, k: int) -> nn.Module:
     takes = flow.captured.takes
     for node in flow.inputs:
         side.made[node] = side.graph.placeholder("x" if takes is None else node.name)
+    side.check_shapes()
     side.batch_source = flow.batch_source(flow.inputs)
     for node in flow.data[flow.first + 1 : k + 1]:
         side.make(node)
@@ -149,6 +164,7 @@ def build_tail(flow: Flow, k: int, layers: Sequence[fx.Node] | None = None) -> n
     side.given, side.kept = flow.live[k], layers or ()
     for i, node in enumerate(flow.live[k]):
         side.made[node] = side.graph.placeholder(f"z{i}")
+    side.check_shapes()
     side.batch_source = flow.batch_source(flow.live[k])
     for node in flow.live[k]:
         if flow.training and context_of(node).no_grad:
@@ -182,6 +198,12 @@ class _Side:
         self._settled: dict[fx.Node, fx.Node] = {}
         self.batch_source: tuple[fx.Node, int, int, int] | None = None
         self._batch: fx.Node | None = None
+
+    def check_shapes(self) -> None:
+        """Refuse other batch sizes than that of the graph, where it is right for this one only."""
+        for node, taken in list(self.made.items()):
+            if not self.flow.captured.is_batch_free and isinstance(node.meta["val"], Tensor):
+                self.made[node] = self.graph.call_function(of_shape, (taken, tuple(map(int, node.meta["val"].shape))))
 
     def make(self, node: fx.Node) -> Any:
         """The copy of ``node`` in this half, made on first use."""

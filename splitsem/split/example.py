@@ -83,6 +83,20 @@ class Example:
 
         return Example(mapped(resized, self.args), mapped(resized, dict(self.named)))
 
+    def varied(self, batch: int) -> "Example":
+        """Inputs for so many samples, which differ: floating-point rows in scale, others by a turn of their values."""
+        here = self.batch
+
+        def resized(tensor: Tensor) -> Tensor:
+            if not tensor.dim() or len(tensor) != here:
+                return tensor.clone()
+            rows = [tensor[i % here] for i in range(batch)]
+            if tensor.is_floating_point():
+                return torch.stack([row / (1 + i // here) for i, row in enumerate(rows)])
+            return torch.stack([row.roll(i // here, -1) if row.dim() else row for i, row in enumerate(rows)])
+
+        return Example(mapped(resized, self.args), mapped(resized, dict(self.named)))
+
     def free_batch(self, forward: Callable[..., Any]) -> Any:
         """For torch.export of ``forward``, which dimensions are free: the first one of what belongs to the samples."""
         here = self.batch
@@ -90,8 +104,6 @@ class Example:
         def free(value: object) -> Any:
             return {0: Dim.DYNAMIC} if isinstance(value, Tensor) and value.dim() and len(value) == here else None
 
-        if not self.named:
-            return pytree.tree_map(free, self.args)
         by_name = inspect.signature(forward).bind(*self.args, **self.named).arguments
         return {name: pytree.tree_map(free, value) for name, value in by_name.items()}
 

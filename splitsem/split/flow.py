@@ -11,6 +11,10 @@ from splitsem.split.capture import Batch, Captured, op_name, storage_roots, writ
 from splitsem.split.half import OpCost, op_cost
 from splitsem.split.nested import attribute
 
+CROSSING = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.int16, torch.int32,
+                      torch.int64, torch.uint8, torch.bool})  # fmt: skip
+"""The types of tensors that codecs take."""
+
 
 class Flow:
     """The order of computation of a captured graph, seen as a chain of possible cuts.
@@ -58,6 +62,14 @@ class Flow:
         self.refused = [self._refusal(k) for k in range(len(self.data))]
         self.ops, self.op_ends = self._costs()
 
+    @property
+    def flaw(self) -> str:
+        """Why the network cannot be split at all; empty where it can."""
+        if not any(result in self.at for result in self.results if isinstance(result, fx.Node)):
+            return "its output does not depend on its input"
+        ends = (self.first, "at its input"), (len(self.data) - 1, "at its output")
+        return next((f"{end}, {self.refused[k]}" for k, end in ends if self.refused[k]), "")
+
     def _free_nodes(self, nodes: list[fx.Node], written_roots: set[fx.Node]) -> set[fx.Node]:
         free: set[fx.Node] = set()
         for node in nodes:
@@ -80,6 +92,7 @@ class Flow:
             if node not in self.free:
                 continue
             uses = [(self.at[u], self.at[u]) for u in node.users if u in self.at]
+            uses += [(len(self.data),) * 2] if node in self.results else []
             # a size that is an affine function of the batch is made from the batch, not from its arguments
             uses += [spans[u] for u in node.users if u in spans and self.made_from(u) is not None]
             if uses:
@@ -130,8 +143,13 @@ class Flow:
                 return "a tuple crosses"
             if not isinstance(value, Tensor):
                 return "a number that depends on the data crosses"
-            if self.batch.shape(value) is None:
+            if (shape := self.batch.shape(value)) is None:
                 return "a tensor whose size depends on the data crosses"
+            if value.dtype not in CROSSING or value.layout is not torch.strided:
+                kind = value.dtype if value.dtype not in CROSSING else value.layout
+                return f"a tensor of {kind} crosses, which no codec takes; make it real numbers, integers or bool"
+            if 0 in shape:
+                return f"an empty tensor of {shape} crosses, which no codec takes"
         if k < self._needs_batch_until and self.batch_source(self.live[k]) is None:
             return "the tail needs the batch size and no crossing tensor tells it"
         roots = [self._roots[node] for node in self.live[k]]
@@ -176,11 +194,11 @@ class Flow:
                 before = spans.get(id(weight), (first, last))
                 spans[id(weight)] = min(first, before[0]), max(last, before[1])
                 sizes[id(weight)] = weight.numel() * weight.element_size()
-        head, tail = [0] * len(self.data), [0] * (len(self.data) + 1)
+        head, tail = [0] * (len(self.data) + 1), [0] * (len(self.data) + 1)
         for key, (first, last) in spans.items():
             head[last] += sizes[key]
             tail[first] += sizes[key]
-        return list(accumulate(head)), list(accumulate(reversed(tail)))[::-1][1:]
+        return list(accumulate(head))[:-1], list(accumulate(reversed(tail)))[::-1][1:]
 
 
 def _repeatable(node: fx.Node) -> bool:

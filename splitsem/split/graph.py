@@ -6,18 +6,16 @@ from itertools import accumulate
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
 from splitsem import extras
-from splitsem.errors import ConfigError, SplitPointError
+from splitsem.errors import SplitPointError
 from splitsem.network import HasPostprocess, without_wrappers
-from splitsem.split.capture import capture
 from splitsem.split.cut import Cut, Followed, InTuple, Spread, build_head, build_tail
 from splitsem.split.example import Example, home_of
+from splitsem.split.faithful import faithful_flow
 from splitsem.split.flow import Flow
-from splitsem.split.layout import Layout, Strides, StridesOfOne
+from splitsem.split.layout import Layout
 from splitsem.split.nested import context_of
 from splitsem.split.point import (
     Candidate,
@@ -30,7 +28,6 @@ from splitsem.split.point import (
     unit_cuts,
 )
 from splitsem.split.postprocess import Postprocess
-from splitsem.split.untouched import untouched
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +45,8 @@ class SplitGraph:
         model: takes and returns any structures of tensors. Of DataParallel and torch.compile, the model inside is cut;
             of a ``network.HasPostprocess``, its ``network``: the postprocess runs where the network ends.
         example: inputs by position: tensors with the batch in dimension 0, and structures of them; or one tuple of
-            sizes, which stands for one floating-point tensor of this shape, without the batch.
+            sizes, which stands for one floating-point tensor of this shape, without the batch; or one ``Example``, for
+            inputs that are called ``granularity`` or ``training``.
         granularity: ``"layer"`` offers a point for each layer (``point.layer_cuts``), or for each unit where the model
             names its units (``unit_names``); ``"op"`` offers a point after every operation.
         training: whether the halves compute as in train mode (see ``trainable``); the model itself stays in eval mode.
@@ -63,36 +61,32 @@ class SplitGraph:
         fingerprint: identifies the graph and its weights' names, shapes and types, not their values.
 
     Raises:
-        ConfigError: the model cannot run on the example, or cannot be captured.
+        ConfigError: the model cannot run on the example, cannot be captured, or its graph does not compute what the
+            model does, bit for bit: both run on a few batches made from the example.
     """
 
     def __init__(
         self,
         model: nn.Module,
+        /,
         *example: Any,
         granularity: Granularity = "layer",
         training: bool = False,
         **named: Any,
     ) -> None:
         if granularity not in get_args(Granularity):
-            raise ValueError(f"granularity must be 'layer' or 'op', got {granularity!r}")
+            raise ValueError(f"granularity must be 'layer' or 'op', got {_in_words(granularity)}")
+        if not isinstance(training, bool):
+            raise ValueError(f"training must be True or False, got {_in_words(training)}")
         model = without_wrappers(model)
-        inputs = Example.of(model, example, named)
+        given = example[0] if len(example) == 1 and isinstance(example[0], Example) else Example(example, named)
+        inputs = Example.of(model, given.args, {**given.named, **named})
         postprocess = model.postprocess if isinstance(model, HasPostprocess) and not training else None
         network = model.network if isinstance(model, HasPostprocess) else model
         model.eval()
-        captured = capture(network, inputs, training)
-        self._flow = Flow(captured, training)
-        if why := self._flow.refused[-1]:
-            raise ConfigError(f"{type(model).__name__} cannot be split: at its output, {why}")
-        one = inputs.with_batch(1) if captured.is_batch_free else inputs
+        self._flow, one, self._strides_of_one = faithful_flow(network, inputs, training)
+        captured = self._flow.captured
         self._example = one.in_order(captured.takes)
-        self._strides_of_one: dict[fx.Node, Strides] = {}
-        if not training:
-            trial = StridesOfOne(captured.module)
-            with torch.no_grad(), torch.random.fork_rng(devices=[]), untouched(network):
-                trial.run(*pytree.tree_leaves(self._example))
-            self._strides_of_one = trial.found
         self.is_batch_free, self.device = captured.is_batch_free, home_of(network)[0]
         self._postprocess = None if postprocess is None else Postprocess(postprocess, captured.sample)
         self.sample = captured.sample if self._postprocess is None else self._postprocess.sample
@@ -238,6 +232,13 @@ class SplitGraph:
     def _raw_bytes(self, node: fx.Node) -> int:
         spec = self._spec(node)
         return prod(spec.shape) * (4 if spec.dtype.is_floating_point else spec.dtype.itemsize)
+
+
+def _in_words(setting: object) -> str:
+    """A wrong setting, which may be meant as an input."""
+    if isinstance(setting, str | int | float | None):
+        return repr(setting)
+    return f"a {type(setting).__name__}; an input of this name goes into SplitGraph(model, Example(args, named))"
 
 
 def _is_batched(node: fx.Node, flow: Flow) -> bool:

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, fx
+from torch._ops import HigherOrderOperator
 
 from splitsem.split.capture import Batch
+from splitsem.split.nested import PLAIN, context_of, within
 
 Strides = tuple[tuple[int, ...], tuple[int, ...]]  # a shape, and the strides that it has
 
@@ -44,8 +46,8 @@ class Layout(NamedTuple):
         return z.permute(self.order).contiguous().permute([self.order.index(dim) for dim in range(len(self.order))])
 
 
-class StridesOfOne(fx.Interpreter):
-    """Runs a captured graph on one sample and keeps the shape and the strides of every tensor."""
+class Trial(fx.Interpreter):
+    """Runs a captured graph as its halves do, and keeps the shape and the strides of every tensor."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module, garbage_collect_values=True)
@@ -53,12 +55,15 @@ class StridesOfOne(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         """See fx.Interpreter."""
-        value = super().run_node(n) if "in_place" not in n.meta else self._run_in_place(n)
+        value = self._run_operation(n) if n.op == "call_function" else super().run_node(n)
         if isinstance(value, Tensor):
             self.found[n] = tuple(value.shape), value.stride()
         return value
 
-    def _run_in_place(self, n: fx.Node) -> Any:
-        """What the halves run, see ``capture.make_functional``."""
+    def _run_operation(self, n: fx.Node) -> Any:
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        return n.meta["in_place"](*args, **kwargs)
+        context, target = context_of(n), n.meta.get("in_place", n.target)  # see ``capture.make_functional``
+        if context == PLAIN or not isinstance(target, torch._ops.OpOverload | HigherOrderOperator):
+            return target(*args, **kwargs)
+        op = target.name() if isinstance(target, HigherOrderOperator) else target
+        return within(op, context.no_grad, context.autocast, *args, **kwargs)

@@ -19,7 +19,7 @@ def refused_run(exc: BaseException, model: nn.Module, sizes: str) -> str:
     return f"{type(model).__name__} cannot be split: it does not run on an input of {sizes}: {reason(exc)}"
 
 
-def why_fixed(exc: Exception) -> str:
+def why_free_fails(exc: Exception) -> str:
     """Why the batch size of a model is not free."""
     if _fixes_batch(exc):
         return "the network fixes its batch size (a number where x.shape[0] or -1 would do, or a loop over the samples)"
@@ -44,8 +44,9 @@ def refusal(exc: Exception, model: nn.Module, sizes: str) -> str:
         return f"{name} cannot be split: {what} is TorchScript; give the nn.Module that it was made from"
     if isinstance(exc, GuardOnDataDependentSymNode):
         return (
-            f"{name} cannot be split: it decides by values of its input{at}, so that it is no fixed graph; compute "
-            "both ways and choose by torch.where, or use torch.cond"
+            f"{name} cannot be split: it decides by values of tensors, its input's or its weights'{at}, so that it is "
+            "no fixed graph; compute both ways and choose by torch.where, or use torch.cond; what float() or item() "
+            "takes out of weights, keep as a tensor"
         )
     if _fixes_batch(exc):
         return (

@@ -33,7 +33,7 @@ class _Kept:
     """What objects held when they were seen; each object once."""
 
     def __init__(self) -> None:
-        self._tensors: list[tuple[Tensor, int, Tensor | None]] = []
+        self._tensors: list[tuple[Tensor, Tensor]] = []
         self._held: list[tuple[Any, Any]] = []
         self._seen: set[int] = set()
 
@@ -44,8 +44,8 @@ class _Kept:
         self._seen.add(id(value))
         if isinstance(value, Tensor):
             # a parameter that a trial writes to is not known; a buffer is small, so that a copy costs little
-            copy = None if isinstance(value, nn.Parameter) else value.detach().clone()
-            self._tensors.append((value, value._version, copy))
+            if not isinstance(value, nn.Parameter):
+                self._tensors.append((value, value.detach().clone()))
         elif isinstance(value, dict | list | set):
             self._held.append((value, value.copy()))
             for part in value.values() if isinstance(value, dict) else value:
@@ -65,8 +65,8 @@ class _Kept:
                 holder.clear()
                 holder.update(held)
         with torch.no_grad():
-            for tensor, version, copy in self._tensors:
-                if copy is not None and tensor._version != version:
+            for tensor, copy in self._tensors:
+                if not torch.equal(tensor, copy):  # batch normalisation writes statistics without a new version
                     tensor.copy_(copy)
 
 

@@ -26,6 +26,7 @@ from splitsem.models.capabilities import BringsWeights, Deployable, HyperWeighte
 from splitsem.pipeline import Answering
 from splitsem.placement import Placement
 from splitsem.scoring import plain
+from splitsem.split.example import Example
 from splitsem.split.graph import Granularity, SplitGraph
 from splitsem.split.point import SplitPoint
 from splitsem.tasks.answer import raw_coder
@@ -198,7 +199,7 @@ def training_graph(network: Network) -> SplitGraph:
 def split_graph(model: nn.Module, task: Task, granularity: Granularity, training: bool = False) -> SplitGraph:
     """The graph of a model on the task's samples; see ``SplitGraph``."""
     args, named = arguments(task.example())
-    return SplitGraph(model, *args, granularity=granularity, training=training, **named)
+    return SplitGraph(model, Example(tuple(args), named), granularity=granularity, training=training)
 
 
 def _settings(cfg: DictConfig) -> str:

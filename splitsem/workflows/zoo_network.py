@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from splitsem.errors import ConfigError
 from splitsem.network import reason
 from splitsem.placement import Placement
+from splitsem.split.example import Example
 from splitsem.split.graph import SplitGraph
 from splitsem.split.point import SplitPoint
 from splitsem.trees import by_path, mapped
@@ -62,7 +63,7 @@ def check(entry: Entry, placement: Placement, tell: Callable[[Row], None]) -> No
         trials = _trials(network, entry, placement)
         args, kwargs = mapped(placement.place_tensor, entry.example(1))
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
-        graph = SplitGraph(network, *args, **kwargs)
+        graph = SplitGraph(network, Example(tuple(args), kwargs))
         row["cut_s"] = round(time.perf_counter() - began_s, 2)
         row["cut_cpu_s"] = round(time.process_time() - began_cpu_s, 2)
         row |= described(graph)
