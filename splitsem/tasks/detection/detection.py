@@ -172,4 +172,5 @@ class Detection(Task):
 
         from splitsem.tasks.detection.mean_average_precision import MeanAveragePrecision
 
-        return MetricCollection({"map": MeanAveragePrecision()})
+        _, height, width = self.input_shape
+        return MetricCollection({"map": MeanAveragePrecision((height, width) if self.is_agreement else None)})

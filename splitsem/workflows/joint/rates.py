@@ -17,7 +17,7 @@ from splitsem.errors import ConfigError
 from splitsem.intervals import ci95
 from splitsem.links.link import Link
 from splitsem.pipeline import Answering, Features, Frames, Pipeline, features
-from splitsem.scoring import plain
+from splitsem.scoring import check_found, plain
 from splitsem.split.point import SplitPoint
 from splitsem.tasks.task import Task
 from splitsem.trees import mapped, num_samples, sliced
@@ -232,6 +232,7 @@ def measure_rates(
     with torch.inference_mode():
         for x, y in batches:
             reference.update(mapped(plain, network.run(x)), y)
+    check_found(network.task, reference.score, "validation")
     points = network.graph.points
     stays = [offer._replace(is_offered=True) for offer in offers if offer.label == REFERENCE]
     asked = [(point, stays if point.name == "output" else offers) for point in points]
