@@ -15,6 +15,7 @@ from splitsem.codecs.codec import Codec
 from splitsem.cost.end_to_end import Cost, StageTimes
 from splitsem.cost.machines import Machine
 from splitsem.intervals import half_width
+from splitsem.json_files import finite
 from splitsem.links.link import Link
 from splitsem.pipeline import Answering, Frames, Pipeline, in_memory
 from splitsem.scoring import Batches, Scored, check_found, score_samples
@@ -123,7 +124,7 @@ def evaluate(
         "wire_bytes": statistics.fmean(frames.wire_bytes),
         "input_bytes": task.input_bytes,
         "encoder_bytes": encoder.encoder_bytes,
-        "distortion_mse": frames.distortion_mse,
+        "distortion_mse": finite(frames.distortion_mse),
         "evaluation_s": evaluation_s,
         "answer": answer.coder.name,
         "answer_at": answer.at,

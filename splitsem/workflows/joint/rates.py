@@ -15,6 +15,7 @@ from tqdm import tqdm
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.intervals import ci95
+from splitsem.json_files import finite
 from splitsem.links.link import Link
 from splitsem.pipeline import Answering, Features, Frames, Pipeline, features
 from splitsem.scoring import check_found, plain
@@ -204,7 +205,7 @@ class _Row:
         values = {name: statistics.fmean(getattr(frames, name) or [0.0]) for name in _MEANS}
         values |= {name: statistics.median(getattr(frames, name) or [0.0]) for name in _MEDIANS}
         scored = (self.scores.score, damage_error(parts, parts_ref), damage_ci95(parts, parts_ref))
-        counted = (frames.distortion_mse, frames.num_lost)
+        counted = (finite(frames.distortion_mse), frames.num_lost)
         return known | values | dict(zip(_SCORED, (*scored, *counted), strict=True))
 
 
