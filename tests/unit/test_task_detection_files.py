@@ -99,6 +99,16 @@ def test_classes_of_a_pretrained_network_are_found_by_name(tmp_path):
     assert task.model_facts()["num_classes"] == 80
 
 
+def test_a_category_without_a_box_needs_no_class_of_the_network(tmp_path):
+    categories = [*CATEGORIES, {"id": 91, "name": "unicorn"}]
+    path = str(write_coco(tmp_path / "a", changed={"categories": categories}))
+    task = Detection(CocoFolder(str(tmp_path / "a"), path), classes="coco80", augment=False)
+    assert len(task.splits().train) > 0
+    task = Detection(CocoFolder(str(tmp_path / "a"), path), classes=["dog", "person"], augment=False)
+    with pytest.raises(ConfigError, match=r"task\.classes has no toothbrush, which the targets are of"):
+        task.splits()
+
+
 def test_a_box_outside_by_less_than_a_pixel_is_cut_and_by_more_is_refused_unless_it_shall_be_cut(tmp_path, caplog):
     path = write_coco(tmp_path / "a", [box(100, 1, 30, 10, 10.8, 10), box(100, 1, 1, 1, 0, 5)])
     with caplog.at_level(logging.WARNING):
@@ -121,6 +131,7 @@ def test_a_box_outside_by_less_than_a_pixel_is_cut_and_by_more_is_refused_unless
         (None, {"annotations": "none"}, r"is not a whole annotations file.*\$\.annotations"),
         (None, {"images": [{"id": 1}]}, r"is not a whole annotations file.*file_name"),
         (None, {"categories": [CATEGORIES[0]] * 2}, "two categories the same id"),
+        (None, {"categories": [*CATEGORIES, {"id": 5, "name": "dog"}]}, "two categories of the name 'dog'"),
     ],
 )
 def test_annotations_that_are_wrong_are_told_in_a_line(annotations, changed, said, tmp_path):

@@ -47,6 +47,7 @@ class VideoFrames:
     """
 
     class_names: tuple[str, ...] = COCO80
+    used_names: frozenset[str] = frozenset(COCO80)
     size: tuple[int, int] = (416, 416)
     is_agreement: ClassVar[bool] = True
 
