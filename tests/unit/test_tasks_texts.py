@@ -156,7 +156,8 @@ def test_passages_are_taken_from_all_parts_of_a_guide(tmp_path) -> None:
 
 
 def test_what_is_missing_of_the_guides_is_said_with_the_way_out(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("splitsem.tasks.languages.ROOTS", (tmp_path / "none",))
+    monkeypatch.setattr("splitsem.tasks.languages.INSTALLED", tmp_path / "none")
+    monkeypatch.setenv("SPLITSEM_DATA", str(tmp_path / "none"))
     with pytest.raises(ConfigError, match=r"run python -m splitsem\.data get languages"):
         Languages()
     write_guide(tmp_path, "da")
