@@ -84,4 +84,4 @@ class BoxList(AnswerCoder):
 
 def _has_area(corners: NDArray[np.uint16]) -> NDArray[np.bool_]:
     """Whether each box ``(n, 4)`` ends right of and below where it begins."""
-    return (corners[:, 2:] > corners[:, :2]).all(1)
+    return np.all(corners[:, 2:] > corners[:, :2], axis=1)
