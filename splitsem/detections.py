@@ -13,6 +13,7 @@ from torch import Tensor
 from splitsem import extras
 
 NUM_COLUMNS = 6
+_LEAST_SIDE = 0.5  # pixels
 
 
 class Boxes(NamedTuple):
@@ -45,6 +46,18 @@ def unpack(detections: Tensor) -> Iterator[Boxes]:
     for row in detections:
         used = row[row[:, 4] > 0]
         yield Boxes(used[:, :4], used[:, 4], used[:, 5].long())
+
+
+def within(detections: Tensor, size: Sequence[int]) -> Tensor:
+    """Detections ``(…, 6)`` cut at the edges of a picture of ``size`` (height, width).
+
+    Rows become zero that are not finite, or narrower or lower than half a pixel there, which no overlap can tell.
+    """
+    height, width = size
+    most = torch.tensor([width, height, width, height], dtype=detections.dtype, device=detections.device)
+    corners = torch.minimum(detections[..., :4].clamp_min(0), most)
+    has_area = (corners[..., 2:] - corners[..., :2] >= _LEAST_SIDE).all(-1) & detections.isfinite().all(-1)
+    return torch.where(has_area[..., None], torch.cat([corners, detections[..., 4:]], -1), 0.0)
 
 
 def pack_targets(targets: Sequence[Boxes], most: int) -> Tensor:

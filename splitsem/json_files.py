@@ -4,6 +4,7 @@ import contextlib
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -25,6 +26,19 @@ class JsonFile(msgspec.Struct, kw_only=True):
 
     schema: str
     unit: str = "s"
+
+
+def finite(document: Any) -> Any:
+    """The document with None in place of infinite numbers and NaN, which JSON has not.
+
+    >>> finite({"mse": float("inf"), "rows": [1.0, float("nan")]})
+    {'mse': None, 'rows': [1.0, None]}
+    """
+    if isinstance(document, dict):
+        return {key: finite(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [finite(value) for value in document]
+    return None if isinstance(document, float) and not isfinite(document) else document
 
 
 def write_text(text: str, path: str | Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from splitsem.errors import ConfigError
 from splitsem.intervals import resamples
 from splitsem.tasks.task import Task
 from splitsem.trees import mapped, num_samples, rows
@@ -26,6 +27,15 @@ def score(network: Callable[..., Any], task: Task, batches: Batches) -> dict[str
         for x, y in batches:
             metrics.update(mapped(plain, network(x)), y)
     return {name: float(value) for name, value in metrics.compute().items()}
+
+
+def check_found(task: Task, unsplit: float, samples: str) -> None:
+    """Raise ConfigError where a network without labels finds nothing in ``samples``: it does not agree with itself."""
+    if task.is_agreement and unsplit == 0:
+        raise ConfigError(
+            f"the unsplit network finds nothing in the {samples} samples, so that agreement with it says nothing: take "
+            "trained weights or other samples, or for boxes a lower task.source.score_threshold"
+        )
 
 
 @dataclass(frozen=True)

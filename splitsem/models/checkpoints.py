@@ -46,6 +46,7 @@ _DAMAGE = (
     *(ArithmeticError, AssertionError, MemoryError, OSError, SafetensorError),
     *(zipfile.BadZipFile, struct.error),
 )
+_BLOCKED_CLASS = re.compile(r"GLOBAL (\S+) whose module \S+ is blocked")
 _REFUSED_CLASS = re.compile(r"GLOBAL (\S+) was not an allowed global")
 
 
@@ -95,10 +96,19 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         content = _content(path)
     except _DAMAGE as exc:
-        said = str(exc).strip().partition("\n")[0].partition(" Please use `torch")[0][:300]
-        raise ConfigError(f"weights file {path} cannot be read: {said or type(exc).__name__}") from exc
+        raise ConfigError(f"weights file {path} cannot be read: {_said(exc)}") from exc
     found = _state_dict(content, path)
     return {_text(name): value for name, value in found.items() if isinstance(value, Tensor)}
+
+
+def _said(exc: BaseException) -> str:
+    """What torch's reader found, without its advice to run the file's code."""
+    if blocked := _BLOCKED_CLASS.search(str(exc)):
+        return f"it names {blocked[1]}, which runs code; take a file of weights alone: torch.save(net.state_dict(), …)"
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Weights only load failed"):
+        del lines[0]
+    return lines[0].partition(" Please use `torch")[0][:300] if lines else type(exc).__name__
 
 
 def _content(path: Path) -> Any:

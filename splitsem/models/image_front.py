@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from splitsem.detections import NUM_COLUMNS
 from splitsem.errors import ConfigError
 from splitsem.network import check_input, main_tensor, reason
 from splitsem.trees import call, leaves
@@ -131,7 +132,15 @@ def check_output(network: nn.Module, name: str, x: Any, output_shape: Sequence[i
         network.train(was_training)
     shape = tuple(output.shape[1:])
     if shape != tuple(output_shape):
-        raise ConfigError(f"{name} gives {shape} for one sample, but the task needs {tuple(output_shape)}")
+        needed = tuple(output_shape)
+        raise ConfigError(f"{name} gives {shape} for one sample, but the task needs {needed}{_made_by(needed)}")
+
+
+def _made_by(output_shape: tuple[int, ...]) -> str:
+    """Which networks give such an output, where the shape tells."""
+    if len(output_shape) == 2 and output_shape[1] == NUM_COLUMNS:
+        return ", which are boxes: take a detector, e.g. model=detector or model.name=ssdlite320_mobilenet_v3_large"
+    return ", a map of classes: take e.g. model=unet or model=segformer" if len(output_shape) == 3 else ""
 
 
 def _try(network: nn.Module, x: Any) -> object:

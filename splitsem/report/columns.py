@@ -89,7 +89,7 @@ METRICS = {
     "link_bandwidth_bps": Column("bandwidth", "Mbit/s", "Of a simulated link.", 1e-6),
     "link_rtt_s": Column("round trip", "ms", "Of a simulated link.", 1e3),
     "distortion_mse": Column(
-        "distortion", "", "Mean squared error between the feature sent and the feature received.", 1, "{:.3g}".format
+        "distortion", "", "Mean squared error between feature sent and received; none beyond 3e38.", 1, "{:.3g}".format
     ),
     "score_clean": Column("clean", "", "Score with the same codec over the link without its channel.", 1, format_score),
     "score_over_link": Column(

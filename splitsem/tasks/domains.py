@@ -75,6 +75,11 @@ class CorruptedImages(Dataset[Sample]):
 MIN_CLASSES = 2
 
 
+def suits(task: Task) -> bool:
+    """Whether domains can be made of a task: pictures that are classified, with labels."""
+    return isinstance(task, ClassificationTask) and task.is_image and not task.is_agreement
+
+
 class Domains(ClassificationTask):
     """Divides the samples of ``base`` among domains; the task's data are those of one domain, or of all.
 
@@ -105,8 +110,9 @@ class Domains(ClassificationTask):
         domain: int | None = 0,
         seed: int = 0,
     ) -> None:
-        if not isinstance(base, ClassificationTask):
-            raise ValueError(f"base must be an image classification task such as digits, got {type(base).__name__}")
+        if not suits(base):
+            name = type(base).__name__
+            raise ValueError(f"base must be an image classification task with labels, such as digits, got {name}")
         self.corruptions = tuple(corruption(settings) for settings in domains)
         if not self.corruptions:
             raise ValueError("domains must name at least one corruption, got none")

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from splitsem.data.shelf import SETTING, home
 from splitsem.errors import ConfigError
 from splitsem.tasks.texts import Texts, decoded
 
-ROOTS = (Path(".cache/data/languages"), Path("/usr/share/doc/installation-guide-amd64"))
+INSTALLED = Path("/usr/share/doc/installation-guide-amd64")
 PACKAGE = "Debian's installation-guide-amd64"
 _NAME = re.compile(r"install\.(\w+)\.txt(\.gz)?")
 _ENCODINGS = {"ru": "koi8_r"}  # all others are in UTF-8
@@ -87,12 +88,13 @@ def _by_language(root: Path) -> dict[str, Path]:
 
 
 def _found(root: str | None) -> Path:
-    roots = ROOTS if root is None else (Path(root),)
+    roots = (home() / "languages", INSTALLED) if root is None else (Path(root),)
     found = next((folder for folder in roots if _by_language(folder)), None)
     if found is None:
         raise ConfigError(
-            f"no guides (install.<language>.txt.gz) in {', '.join(map(str, roots))}: run python -m splitsem.data get "
-            f"languages, which takes them out of {PACKAGE}; or name their folder by task.root="
+            f"no guides (install.<language>.txt.gz) in {' or '.join(str(folder.absolute()) for folder in roots)}: run "
+            f"python -m splitsem.data get languages, which takes them out of {PACKAGE}; or name their folder by "
+            f"task.root=, or by {SETTING}= the one that holds the folder languages"
         )
     return found
 

@@ -1,6 +1,9 @@
 """Texts: any texts to classify, as bytes; from one folder a class, or from a CSV file."""
 
 import csv
+import io
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ from torch.utils.data import Dataset
 from splitsem.errors import ConfigError
 from splitsem.tasks.classification import ClassificationTask, hold_out
 from splitsem.tasks.task import Splits
+
+log = logging.getLogger(__name__)
 
 PADDING, START, FIRST_BYTE = 0, 1, 2
 VOCABULARY_SIZE = FIRST_BYTE + 256
@@ -32,7 +37,7 @@ class Texts(ClassificationTask):
         seed: which texts are held out for val and test.
 
     Raises:
-        ConfigError: the root is missing or holds one class only; later, fewer than three texts of a class.
+        ConfigError: the root is missing or holds one class only; later, fewer than three different texts of a class.
         ValueError: ``sequence_length`` is below 2.
     """
 
@@ -80,11 +85,18 @@ class Texts(ClassificationTask):
         return [decoded(path.read_bytes(), path) for path in sorted((self.root / name).glob("*.txt"))]
 
     def _load(self) -> Splits:
-        # Each text once, without the empty ones, so that none is in two splits.
-        classes = [list(dict.fromkeys(t.strip() for t in self._read(name) if t.strip())) for name in self.class_names]
+        # Each once, as far as a sample holds it, without the empty ones, so that none is in two splits.
+        kept = [self._different(name) for name in self.class_names]
+        num_classes = Counter(cut for each in kept for cut in each)
+        if ambiguous := sum(count > 1 for count in num_classes.values()):
+            log.warning("%s: %d texts stand in two or more classes and are left out", self.root, ambiguous)
+        classes = [[text for cut, text in each.items() if num_classes[cut] == 1] for each in kept]
         few = [f"{name} has {len(each)}" for name, each in zip(self.class_names, classes, strict=True) if len(each) < 3]
         if few:
-            raise ConfigError(f"{self.root} must hold at least 3 different texts of each class, but {few[0]}")
+            raise ConfigError(
+                f"{self.root} must hold at least 3 different texts of each class, but {few[0]} that differ in their "
+                f"first {self.sequence_length - 1} bytes and stand in no other class"
+            )
         texts = [text for each in classes for text in each]
         labels = torch.tensor([number for number, each in enumerate(classes) for _ in each])
         rest, test = hold_out(labels, fraction=0.2, seed=self.seed)
@@ -95,6 +107,14 @@ class Texts(ClassificationTask):
                 for part in (train, val, test)
             )
         )
+
+    def _different(self, name: str) -> dict[bytes, str]:
+        """The texts of a class by the bytes that a sample holds of them."""
+        found: dict[bytes, str] = {}
+        for text in map(str.strip, self._read(name)):
+            if text:
+                found.setdefault(text.encode()[: self.sequence_length - 1], text)
+        return found
 
 
 class TokenTexts(Dataset[tuple[dict[str, Tensor], int]]):
@@ -130,14 +150,24 @@ def _folders(root: Path) -> list[str]:
 
 
 def _of_csv(path: Path) -> dict[str, list[str]]:
+    text = decoded(path.read_bytes(), path)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 131,072 characters by default
+    rows: Any = csv.DictReader(io.StringIO(text, newline=""))  # lines end as CSV's do, not at U+2028
+    try:
+        return _by_label(rows, path)
+    except csv.Error as exc:
+        raise ConfigError(f"{path}, line {rows.line_num}: {exc}; write the file as CSV again") from exc
+
+
+def _by_label(rows: Any, path: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    rows: Any = csv.DictReader(decoded(path.read_bytes(), path).splitlines(keepends=True))
     if not {"text", "label"} <= set(rows.fieldnames or ()):
         raise ConfigError(f"{path} must have the columns text and label, got {', '.join(rows.fieldnames or ['none'])}")
     for row in rows:
-        if not row["label"] or row["text"] is None:
+        label = (row["label"] or "").strip()
+        if not label or row["text"] is None:
             raise ConfigError(f"{path}, line {rows.line_num}: text and label must be given")
-        found.setdefault(row["label"], []).append(row["text"])
+        found.setdefault(label, []).append(row["text"])
     return found
 
 

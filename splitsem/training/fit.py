@@ -1,5 +1,6 @@
 """Fit holds the settings of a training (epochs, batches, learning rate) and runs the training."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from splitsem.training.modules import KeepsLoss, MakeOptimizer
 
+log = logging.getLogger(__name__)
 _WITHOUT = "or give trained weights by trainer.weights=FILE"
 
 
@@ -132,7 +134,8 @@ class Fit:
 
     def total_steps(self, task: Task) -> int:
         """Steps of the whole training. Raises ConfigError when there are none."""
-        return self._steps(len(task.splits().train) // self.batch_size)  # type: ignore[arg-type]
+        num_samples = len(task.splits().train)  # type: ignore[arg-type]
+        return self._steps(num_samples // min(self.batch_size, num_samples))
 
     def _steps(self, num_batches: int) -> int:
         limit = self.limit_train_batches
@@ -196,11 +199,11 @@ class Fit:
         from splitsem.training.loop import run_loop
 
         splits = task.splits()
-        self._check_one_batch(len(splits.train))  # type: ignore[arg-type]
+        batch_size = self._whole_batch(len(splits.train))  # type: ignore[arg-type]
         generator = torch.Generator().manual_seed(seed)
         loader = partial(
             DataLoader,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
@@ -219,13 +222,15 @@ class Fit:
             callbacks=callbacks,
         )
 
-    def _check_one_batch(self, num_samples: int) -> None:
-        """Raise ConfigError where an epoch has no whole batch: the learning-rate schedule needs at least one step."""
-        if self.batch_size > num_samples:
-            raise ConfigError(
-                f"trainer.batch_size={self.batch_size} is more than the {num_samples} samples to train on: there is no "
-                f"whole batch; give at most {num_samples}"
-            )
-        num_batches, limit = num_samples // self.batch_size, self.limit_train_batches
+    def _whole_batch(self, num_samples: int) -> int:
+        """``batch_size``, or all samples where there are fewer: an epoch has whole batches only.
+
+        Raises ConfigError where an epoch has no batch: the learning-rate schedule needs at least one step.
+        """
+        batch_size = min(self.batch_size, num_samples)
+        if batch_size < self.batch_size:
+            log.info("trainer.batch_size=%d: taking the %d samples that there are", self.batch_size, num_samples)
+        num_batches, limit = num_samples // batch_size, self.limit_train_batches
         if not (limit if isinstance(limit, int) else int(num_batches * limit)):
             raise ConfigError(f"trainer.limit_train_batches={limit} of {num_batches} batches leaves none to train on")
+        return batch_size

@@ -4,13 +4,13 @@ What is costly (data, training, graph) is made once a process for equal settings
 pays only for its own evaluation.
 """
 
+import copy
 import json
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from splitsem.errors import ConfigError
 from splitsem.links.link import Link
 from splitsem.models.capabilities import BringsWeights, Deployable, HyperWeighted
+from splitsem.network import HasPostprocess
 from splitsem.pipeline import Answering
 from splitsem.placement import Placement
 from splitsem.scoring import plain
@@ -36,42 +37,7 @@ from splitsem.training.fingerprint import fingerprint
 from splitsem.trees import arguments, call, mapped
 from splitsem.workflows import own_model
 from splitsem.workflows.codec_options import build_codec, codec_option, is_for_one_cut
-
-T = TypeVar("T")
-
-# A sweep over domains and split points comes back to each domain's network at every point, in an order that the user
-# chose: with two places, as there once were, each job of three domains loaded its network again. Ten domains fit. What
-# bounds them is memory: a network keeps its task's data (55 MB for Fashion-MNIST) and its weights (0.2 MB to 490 MB of
-# RepVGG-B3), so that there are fewer of the large ones.
-MOST = 16
-MOST_BYTES = 1 << 30
-
-
-class Kept(Generic[T]):
-    """Things by key; the least recently used ones go first.
-
-    Args:
-        size: bytes of weights that a thing holds.
-        most: at most so many things.
-        most_bytes: and together at most so many bytes; the last one used stays, however large.
-    """
-
-    def __init__(self, size: Callable[[T], int], most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
-        self.size, self.most, self.most_bytes = size, most, most_bytes
-        self._things: OrderedDict[str, T] = OrderedDict()
-
-    def get(self, key: str, make: Callable[[], T]) -> T:
-        """The thing of this key, made if it is not there."""
-        if key not in self._things:
-            self._things[key] = make()
-        self._things.move_to_end(key)
-        while len(self._things) > 1 and (len(self._things) > self.most or self._num_bytes() > self.most_bytes):
-            self._things.popitem(last=False)
-        return self._things[key]
-
-    def _num_bytes(self) -> int:
-        return sum(map(self.size, self._things.values()))
-
+from splitsem.workflows.recently_used import Kept
 
 log = logging.getLogger(__name__)
 _DETERMINANTS = ("task", "model", "trainer", "device", "seed", "split.granularity", "cache_dir")
@@ -146,8 +112,11 @@ def untrained_graph(cfg: DictConfig) -> SplitGraph:
 
 
 def fresh_network(cfg: DictConfig, suits: Callable[[SplitGraph], object] | None = None) -> Network:
-    """The same network with weights of its own, for a workflow that trains it further."""
-    return _network(_settings(cfg), check=_check(cfg, suits))
+    """The same network with weights of its own, for a workflow that trains it further.
+
+    Where there are no labels, the targets are what the network finds as it is now, whatever it learns.
+    """
+    return _network(_settings(cfg), check=_check(cfg, suits), learns=True)
 
 
 def _check(cfg: DictConfig, suits: Callable[[SplitGraph], object] | None) -> Callable[[], object] | None:
@@ -157,9 +126,11 @@ def _check(cfg: DictConfig, suits: Callable[[SplitGraph], object] | None) -> Cal
 def initial_network(cfg: DictConfig) -> Network:
     """The network as training finds it: as its constructor leaves it, or with ``trainer.weights``; its own weights.
 
-    A Deployable one is in the form that it trains in. Raises ConfigError where α was to learn after the weights.
+    A Deployable one is in the form that it trains in. Raises ConfigError where α was to learn after the weights, or the
+    task has no labels.
     """
     _check_one_stage(cfg)
+    _check_labels(instantiate(cfg.task))
     settings = _plain_settings(cfg)
     settings["trainer"]["max_epochs"] = 0
     return _network(json.dumps(settings, sort_keys=True), is_deployed=False)
@@ -174,7 +145,7 @@ def whole(cfg: DictConfig) -> Whole:
 def initial_model(cfg: DictConfig) -> tuple[Task, nn.Module, Placement]:
     """Task, network and device as training finds them, without a graph; float32, the same from the same seed.
 
-    Raises ConfigError for another precision, or where α was to learn after the weights.
+    Raises ConfigError for another precision, where α was to learn after the weights, or the task has no labels.
     """
     _check_one_stage(cfg)
     placement: Placement = instantiate(cfg.device)
@@ -182,6 +153,7 @@ def initial_model(cfg: DictConfig) -> tuple[Task, nn.Module, Placement]:
         raise ConfigError(f"{cfg.workflow['_target_']} needs device.precision=float32, got {placement.precision}")
     placement.set_threads()
     task = instantiate(cfg.task)
+    _check_labels(task)
     torch.manual_seed(cfg.seed)
     model = build_model(cfg.model, task)
     if cfg.trainer.weights:
@@ -190,7 +162,15 @@ def initial_model(cfg: DictConfig) -> tuple[Task, nn.Module, Placement]:
 
 
 def training_graph(network: Network) -> SplitGraph:
-    """The same network captured in train mode, for a TrainableCut. Raises ConfigError unless it is in float32."""
+    """The same network captured in train mode, for a TrainableCut.
+
+    Raises ConfigError unless it is in float32, and ends in one tensor that nothing follows.
+    """
+    if isinstance(network.model, HasPostprocess):
+        raise ConfigError(
+            "split training is for networks that end in one tensor, and this one's results are made by what follows "
+            "it, such as a detector's: train it by workflow=train or federated, and give trainer.weights=FILE"
+        )
     if network.placement.precision != "float32":
         raise ConfigError(f"split training needs device.precision=float32, got {network.placement.precision}")
     return split_graph(network.model, network.task, "op", training=True)
@@ -238,7 +218,18 @@ def _check_one_stage(cfg: DictConfig) -> None:
         )
 
 
-def _network(settings: str, is_deployed: bool = True, check: Callable[[], object] | None = None) -> Network:
+def _check_labels(task: Task) -> None:
+    """Raise ConfigError where there are no labels to learn from."""
+    if task.is_agreement:
+        raise ConfigError(
+            f"this workflow with this model trains by labels, and {type(task).__name__} has none: its score is "
+            "agreement with the unsplit network; take a task with labels, or workflow=split or codec"
+        )
+
+
+def _network(
+    settings: str, is_deployed: bool = True, check: Callable[[], object] | None = None, learns: bool = False
+) -> Network:
     cfg = OmegaConf.create(json.loads(settings))
     task, model, device, trained, key = _trained(cfg, check)
     if is_deployed and isinstance(model, Deployable):
@@ -246,13 +237,16 @@ def _network(settings: str, is_deployed: bool = True, check: Callable[[], object
         model = model.deployed()
     device.place(model).eval()
     if task.is_agreement:
-        task.label_by(lambda x: mapped(plain, call(model, mapped(device.place_tensor, x))))
+        unsplit = copy.deepcopy(model) if learns else model
+        task.label_by(lambda x: mapped(plain, call(unsplit, mapped(device.place_tensor, x))))
     graph = split_graph(model, task, cfg["split.granularity"])
     return Network(task, model, graph, device, trained, f"{key}-{device.torch_device.type}-{device.precision}")
 
 
 def _whole(settings: str) -> Whole:
-    found = _trained(OmegaConf.create(json.loads(settings)))
+    cfg = OmegaConf.create(json.loads(settings))
+    _check_labels(instantiate(cfg.task))
+    found = _trained(cfg)
     found.model.eval()
     return found
 
@@ -292,6 +286,8 @@ def _train(
         facts["trainer"] = {"weights": kept_weights.digest(trained.path)}
         return trained, fingerprint(facts, (task, model), cache_dir=Path(cfg.cache_dir), is_data_needed=False)
     num_epochs = fit.max_epochs + (model.alpha_epochs if isinstance(model, HyperWeighted) else 0)
+    if num_epochs:
+        _check_labels(task)  # α has epochs of its own
     facts["seed"] = cfg.seed
     key = fingerprint(facts, (task, model, fit), cache_dir=Path(cfg.cache_dir), is_data_needed=num_epochs > 0)
     given = cfg.model.get("weights"), cfg.model.get("pretrained"), isinstance(model, BringsWeights)

@@ -15,9 +15,10 @@ from splitsem.codecs.codec import Codec
 from splitsem.cost.end_to_end import Cost, StageTimes
 from splitsem.cost.machines import Machine
 from splitsem.intervals import half_width
+from splitsem.json_files import finite
 from splitsem.links.link import Link
 from splitsem.pipeline import Answering, Frames, Pipeline, in_memory
-from splitsem.scoring import Batches, Scored, score_samples
+from splitsem.scoring import Batches, Scored, check_found, score_samples
 from splitsem.split.cut import Cut
 from splitsem.tasks.task import Task
 from splitsem.trees import call
@@ -50,7 +51,9 @@ def scores(run: Callable[[Tensor], Tensor], task: Task, batches: Callable[[str],
         task: what is scored.
         batches: of a split, by its name: ``val`` or ``test``.
     """
-    test, val = (score_samples(run, task, batches(split)) for split in ("test", "val"))
+    test = score_samples(run, task, batches("test"))
+    check_found(task, test.metrics["score"], "test")
+    val = score_samples(run, task, batches("val"))
     metrics: Metrics = {
         **test.metrics,
         "score_name": task.score_name,
@@ -83,6 +86,7 @@ def evaluate(
     task, point, cut = network.task, cut.point, cut.with_tail(decoder.tail)
     frames, answer = Frames(), assemble.answering(cfg, task, network.graph)
     link = measured or assemble.simulated_link(cfg)
+    unsplit = {split: score_unsplit(cfg, network, split) for split in ("test", "val")}
     pipeline = Pipeline(cut, encoder, decoder, link, answer)
     began = time.perf_counter()
     samples = batches(cfg, network, "test")
@@ -98,7 +102,6 @@ def evaluate(
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
     times = stage_times(cut, frames, edge, server, link.frame_s)
     cost = Cost.of(edge, times, statistics.fmean(frames.link_j))
-    unsplit = {split: score_unsplit(cfg, network, split) for split in ("test", "val")}
     sizes: Metrics = {"payload_bytes": statistics.fmean(frames.payload_bytes)}
     if sizes["payload_bytes"]:
         sizes["compression_ratio"] = point.raw_bytes / sizes["payload_bytes"]
@@ -121,7 +124,7 @@ def evaluate(
         "wire_bytes": statistics.fmean(frames.wire_bytes),
         "input_bytes": task.input_bytes,
         "encoder_bytes": encoder.encoder_bytes,
-        "distortion_mse": frames.distortion_mse,
+        "distortion_mse": finite(frames.distortion_mse),
         "evaluation_s": evaluation_s,
         "answer": answer.coder.name,
         "answer_at": answer.at,
@@ -191,10 +194,15 @@ def compared(scored: Scored, unsplit: Scored, suffix: str = "") -> Metrics:
 def score_unsplit(
     cfg: DictConfig, network: Network, split: str, run: Callable[[Tensor], Tensor] | None = None
 ) -> Scored:
-    """Scores of the whole network, uncut, on the same samples; computed once a process, or through a given ``run``."""
+    """Scores of the whole network, uncut, on the same samples; computed once a process, or through a given ``run``.
+
+    Raises ConfigError where a network without labels finds nothing in the test samples.
+    """
     key = (network.key, split, cfg.trainer.batch_size, cfg.workflow.num_samples)
     if run or key not in _unsplit:
         _unsplit[key] = score_samples(run or network.run, network.task, batches(cfg, network, split))
+    if split == "test":
+        check_found(network.task, _unsplit[key].metrics["score"], split)
     return _unsplit[key]
 
 

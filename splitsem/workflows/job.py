@@ -151,7 +151,7 @@ def _write(result: Result, folder: Path) -> None:
     """Leave the results; the metrics last and whole, for they say that a job is done."""
     write_draws(result.draws, folder / DRAWS)
     if result.history:
-        json_files.write_text(json.dumps(result.history) + "\n", folder / track.HISTORY)
+        json_files.write_text(json.dumps(json_files.finite(result.history)) + "\n", folder / track.HISTORY)
     for name, figure in result.figures.items():
         figure.savefig(folder / f"{name}.png")
-    json_files.write_text(json.dumps(result.metrics, indent=2) + "\n", folder / folders.METRICS)
+    json_files.write_text(json.dumps(json_files.finite(result.metrics), indent=2) + "\n", folder / folders.METRICS)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from splitsem.errors import ConfigError
 from splitsem.report.data_figures import domains, partition
 from splitsem.tasks.classification import ClassificationTask, domains_of
-from splitsem.tasks.domains import Domains
+from splitsem.tasks.domains import Domains, suits
 from splitsem.tasks.partitions import class_counts
 from splitsem.tasks.task import Task
 from splitsem.workflows.result import Result
@@ -24,7 +24,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     choices = HydraConfig.get().runtime.choices
     task = instantiate(cfg.task)
     if not isinstance(task, Domains):
-        raise ConfigError(f"task={choices['task']} has no domains; take task=domains task@task.base={choices['task']}")
+        remedy = f"task=domains task@task.base={choices['task']}" if suits(task) else "task=domains"
+        raise ConfigError(f"task={choices['task']} has no domains; take {remedy}, which has pictures with labels")
     held = task.counts
     pictures, captions = [], []
     for domain in range(len(held)):

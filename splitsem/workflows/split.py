@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.files import locked, write_whole
+from splitsem.json_files import finite
 from splitsem.report.units import worded
 from splitsem.workflows import assemble, assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
@@ -81,7 +82,7 @@ def references(cfg: DictConfig, network: Network) -> None:
                 found = evaluation.evaluate(cfg, network, cut, instantiate(codec), instantiate(codec), seeds)
                 write_draws(found.draws, path.with_suffix(".npz"))
                 metrics = found.metrics | labels(cfg) | {"codec": name, "reference": name, **varied}
-                write_whole(json.dumps(metrics, indent=2).encode(), path)
+                write_whole(json.dumps(finite(metrics), indent=2).encode(), path)
 
 
 def _baselines(references: DictConfig, is_image: bool) -> Iterator[_Baseline]:

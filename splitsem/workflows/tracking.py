@@ -142,7 +142,9 @@ class Mlflow:
 
         now = _ms(at_s or time.time())
         numbers = [Metric(k, v, now, 0) for k, v in metrics.items() if isinstance(v, int | float)]
-        numbers += [Metric(k, v, now, epoch) for epoch, row in enumerate(history) for k, v in row.items()]
+        numbers += [
+            Metric(k, v, now, epoch) for epoch, row in enumerate(history) for k, v in row.items() if v is not None
+        ]
         tags = [RunTag(k, redaction.text(str(v))) for k, v in metrics.items() if not isinstance(v, int | float)]
         settings = [Param(k, str(v)[:6000]) for k, v in redaction.settings(params).items()]
         with self._client() as client:

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from splitsem.errors import ConfigError
 from splitsem.models.repvgg import DeployedRepVgg, HyperRepVgg
 from splitsem.workflows import assemble
-from splitsem.workflows.assemble import Kept
+from splitsem.workflows.recently_used import Kept
 from tests.conftest import ROOT
 from tests.repvgg_samples import assert_same_function
 

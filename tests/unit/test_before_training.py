@@ -3,12 +3,27 @@
 import logging
 import socket
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
 from splitsem.errors import ConfigError, SplitPointError
+from splitsem.tasks.photos import Photos
 from splitsem.training.fit import Fit
-from splitsem.workflows import assemble, assemble_codec, export, learned_codec, offload, serve, split, sweep, train
+from splitsem.workflows import (
+    assemble,
+    assemble_codec,
+    export,
+    learned_codec,
+    offload,
+    serve,
+    split,
+    split_train,
+    sweep,
+    train,
+)
+from splitsem.workflows.federated import workflow as federated
 from tests.conftest import ROOT
 
 
@@ -48,6 +63,50 @@ def test_what_does_not_fit_the_network_is_told_before_it_is_trained(run, overrid
     with pytest.raises(error, match=said):
         run(composed(*overrides), tmp_path)
     assert "Training" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("run", "overrides"),
+    [
+        (federated.run, ["workflow=federated"]),
+        (federated.run_splitfed, ["workflow=splitfed"]),
+        (split_train.run, ["workflow=split_train"]),
+        (serve.run, ["workflow=serve", "workflow.training=true"]),
+        (train.run, ["workflow=train", "model=repvgg_tiny", "model.alpha_epochs=1"]),
+    ],
+)
+def test_training_by_labels_is_refused_before_it_begins_where_there_are_none(run, overrides, tmp_path, monkeypatch):
+    monkeypatch.setattr(Photos, "crops", None)  # no data are read
+    given = ["task=photos", "model=cnn", "task.image_size=32", *overrides]
+    with pytest.raises(ConfigError, match="trains by labels, and Photos has none"):
+        run(composed(*given), tmp_path)
+
+
+def test_targets_stay_those_of_the_network_before_it_learns(tmp_path):
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    given = [
+        "task=photos",
+        f"task.root={tmp_path}",
+        "task.image_size=16",
+        "model=cnn",
+        f"cache_dir={tmp_path / 'kept'}",
+    ]
+    network = assemble.fresh_network(composed(*given))
+    x = network.task.splits().test.samples[0]
+    before = network.run(x[None]).argmax(1).item()
+    for tensor in network.model.parameters():
+        tensor.data.neg_()  # what a training does
+    assert network.run(x[None]).argmax(1).item() != before
+    assert network.task.splits().test[0][1].item() == before
+
+
+def test_halves_of_a_detector_are_not_trained_apart(tmp_path):
+    pytest.importorskip("flwr")
+    given = ["task=detection", "model=detector", "workflow=splitfed", "split.point=stage2", "task.size=[64,64]"]
+    with pytest.raises(ConfigError, match="such as a detector's: train it by workflow=train or federated"):
+        federated.run_splitfed(composed(*given), tmp_path)
 
 
 def test_missing_data_are_told_before_a_training_is(tmp_path, caplog):

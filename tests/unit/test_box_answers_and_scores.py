@@ -149,6 +149,8 @@ def test_boxes_survive_their_bytes_up_to_the_step_and_give_an_output_of_the_same
     generator = torch.Generator().manual_seed(0)
     num = coder.most - 1
     output[0, :num, :4] = torch.rand(num, 4, generator=generator) * torch.tensor([width, height, width, height])
+    corners = output[0, :num, :4].reshape(num, 2, 2).sort(dim=1).values
+    output[0, :num, :4] = corners.reshape(num, 4)
     output[0, :num, 4] = torch.rand(num, generator=generator).sort(descending=True).values.clamp_min(1e-3)
     output[0, :num, 5] = torch.randint(coder.num_classes, (num,), generator=generator).float()
     answer = coder.encode(output)
@@ -182,7 +184,8 @@ def test_bytes_that_are_no_boxes_are_refused_and_all_others_are_their_own_answer
     [
         (bytes(10), "at most 100 boxes of 11 bytes each, got 10 bytes"),
         (bytes(11 * 101), "at most 100 boxes of 11 bytes each, got 1111 bytes"),
-        (bytes(11), "boxes within 416x416 pixels"),
+        (bytes(11), "boxes with an area, within 416x416 pixels"),
+        (bytes([0, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0]), "with an area"),
         (bytes(8) + b"\xff\xff\x50", "of 80 classes"),
     ],
 )
@@ -191,9 +194,10 @@ def test_a_wrong_answer_is_told(answer, said):
         CODERS["coco"].decode(answer)
 
 
-def test_what_is_no_box_is_written_as_one_of_the_picture():
+def test_what_is_not_finite_or_has_no_area_is_left_out_and_the_rest_becomes_a_box_of_the_picture():
     output = torch.zeros(1, 100, 6)
-    output[0, :2] = torch.tensor([[-9.0, float("nan"), 500, 40, 2.0, 99.0], [0, 0, 9, 9, float("nan"), 3]])
+    output[0, :2] = torch.tensor([[-9.0, -1.0, 500, 40, 2.0, 99.0], [0, 0, 9, 9, float("nan"), 3]])
+    output[0, 2:4] = torch.tensor([[5.0, 5, 5, 9, 0.9, 3], [1, 1, float("nan"), 9, 0.9, 3]])
     coder = CODERS["coco"]
     (row,) = coder.decode(coder.encode(output))
     assert row.tolist() == pytest.approx([0, 0, 416, 40, 1, 79], abs=0.01)

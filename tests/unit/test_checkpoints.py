@@ -4,6 +4,7 @@ import argparse
 import datetime
 import json
 import logging
+import os
 import pathlib
 import random
 import zipfile
@@ -192,7 +193,13 @@ def _bomb(path):
             archive.writestr(name, content)
 
 
+class _RunsCode:
+    def __reduce__(self):
+        return os.system, ("exit 1",)
+
+
 REFUSED = {
+    "code": (lambda path: torch.save({"a": _RunsCode()}, path), "it names posix.system, which runs code; take a file"),
     "a folder": (lambda path: path.mkdir(), "is a folder"),
     "empty": (lambda path: path.write_bytes(b""), "it is empty"),
     "text": (lambda path: path.write_text("<html>not found</html>"), "neither a .safetensors file nor"),

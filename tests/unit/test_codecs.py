@@ -59,6 +59,14 @@ def test_mse_clipping_has_the_least_squared_error_at_low_bit_widths() -> None:
         assert errors["mse"] == min(errors.values())
 
 
+def test_an_attention_mask_keeps_its_values_at_every_bit_width() -> None:
+    z = torch.zeros(1, 1, 16, 16)
+    z[..., 10:] = torch.finfo(torch.float32).min
+    for bit_width in (1, 4, 8):
+        codec = Quantise(bit_width, clipping="mse")
+        assert torch.equal(codec.decode(codec.encode((z,)))[0], z)
+
+
 def test_relu_features_use_the_whole_range_of_integers() -> None:
     z = torch.linspace(0, 3, 400)[None]
     z_hat = Quantise(4, clipping="minmax")((z,))[0]

@@ -200,6 +200,13 @@ def test_every_cut_is_exact(tmp_path):
         ("layers = -1, 3", "layers = -1, 6", "joins maps that do not fit"),
         ("filters=14", "filters=13", "needs 14 channels before it, got 13"),
         ("mask = 1,2", "mask = 1,3", "must name some of its 3 anchors"),
+        (
+            "anchors = 4,4, 8,10",
+            "anchors = 1, 4,4, 8,10",
+            "anchors must be pairs of .* above 0, got 7",
+        ),
+        ("filters=6", "filters=-6", "filters must be at least 1, got -6"),
+        ("filters=6", "filters=6\ngroups=5", "groups=5 must divide its 4 channels in and 6 out"),
         ("filters=6", "filters=six", "filters must be whole numbers, got 'six'"),
         ("filters=6\n", "", "needs filters"),
         ("[net]\n", "", "expected .section. or name=value"),

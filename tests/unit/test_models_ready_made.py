@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from splitsem.errors import ConfigError
-from splitsem.models.image_front import IMAGENET_MEAN, IMAGENET_STD, ImageFront
+from splitsem.models.image_front import IMAGENET_MEAN, IMAGENET_STD, ImageFront, check_output
 from splitsem.models.ready_made import timm_model, torchvision_model
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -210,3 +210,12 @@ def test_arguments_that_make_no_sense_are_refused(builder, arguments: dict, mess
 def test_timms_tagged_names_are_known() -> None:
     assert timm_model("resnet18.a1_in1k", (3, 32, 32), (4,)).num_classes == 4
     assert timm.is_model("resnet18.a1_in1k")
+
+
+@pytest.mark.parametrize(
+    ("output_shape", "said"),
+    [((100, 6), "which are boxes: take a detector, e.g. model=detector or"), ((4, 32, 32), "take e.g. model=unet or")],
+)
+def test_a_network_of_another_kind_than_the_task_needs_is_told_with_one_that_fits(output_shape, said) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_output(nn.Flatten(), "flatten", torch.zeros(1, 3, 32, 32), output_shape)

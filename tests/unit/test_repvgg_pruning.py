@@ -137,10 +137,13 @@ def test_alpha_epochs_need_an_alpha_that_is_trained():
         narrow(alpha_epochs=1, is_alpha_trained=False)
 
 
-def test_a_batch_larger_than_the_data_is_refused_in_one_line_with_what_is_possible():
+def test_a_batch_larger_than_the_data_is_all_of_them_and_no_batch_at_all_is_refused(caplog):
     network, task = HyperRepVgg((1, 8, 8), (10,), (1,), (4, 4)), Digits(seed=0)
     num = len(task.splits().train)
-    with pytest.raises(ConfigError, match=f"trainer.batch_size=4096 is more than the {num} samples.*at most {num}"):
-        Fit(1, 4096, 0.01, 0.0, 1.0).run(network, task, torch.device("cpu"), seed=0)
+    fit = Fit(1, 4096, 0.01, 0.0, 1.0)
+    with caplog.at_level("INFO"):
+        assert len(fit.run(network, task, torch.device("cpu"), seed=0)) == 1
+    assert f"trainer.batch_size=4096: taking the {num} samples that there are" in caplog.text
+    assert fit.total_steps(task) == 1
     with pytest.raises(ConfigError, match=r"limit_train_batches=0.01 of 16 batches leaves none"):
         Fit(1, num // 16, 0.01, 0.0, 1.0, limit_train_batches=0.01).run(network, task, torch.device("cpu"), seed=0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from splitsem.check import check_task
 from splitsem.detections import unpack_targets
@@ -16,6 +17,7 @@ from splitsem.tasks.detection.coco import CocoFolder, read_annotations
 from splitsem.tasks.detection.detection import Detection
 from splitsem.tasks.detection.letterbox import fitted, letterbox
 from splitsem.tasks.detection.video import VideoFrames, decoded_frames, found_as_targets
+from splitsem.workflows.evaluation import scores
 
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}, {"id": 90, "name": "toothbrush"}]
 
@@ -97,6 +99,16 @@ def test_classes_of_a_pretrained_network_are_found_by_name(tmp_path):
     assert task.model_facts()["num_classes"] == 80
 
 
+def test_a_category_without_a_box_needs_no_class_of_the_network(tmp_path):
+    categories = [*CATEGORIES, {"id": 91, "name": "unicorn"}]
+    path = str(write_coco(tmp_path / "a", changed={"categories": categories}))
+    task = Detection(CocoFolder(str(tmp_path / "a"), path), classes="coco80", augment=False)
+    assert len(task.splits().train) > 0
+    task = Detection(CocoFolder(str(tmp_path / "a"), path), classes=["dog", "person"], augment=False)
+    with pytest.raises(ConfigError, match=r"task\.classes has no toothbrush, which the targets are of"):
+        task.splits()
+
+
 def test_a_box_outside_by_less_than_a_pixel_is_cut_and_by_more_is_refused_unless_it_shall_be_cut(tmp_path, caplog):
     path = write_coco(tmp_path / "a", [box(100, 1, 30, 10, 10.8, 10), box(100, 1, 1, 1, 0, 5)])
     with caplog.at_level(logging.WARNING):
@@ -119,6 +131,7 @@ def test_a_box_outside_by_less_than_a_pixel_is_cut_and_by_more_is_refused_unless
         (None, {"annotations": "none"}, r"is not a whole annotations file.*\$\.annotations"),
         (None, {"images": [{"id": 1}]}, r"is not a whole annotations file.*file_name"),
         (None, {"categories": [CATEGORIES[0]] * 2}, "two categories the same id"),
+        (None, {"categories": [*CATEGORIES, {"id": 5, "name": "dog"}]}, "two categories of the name 'dog'"),
     ],
 )
 def test_annotations_that_are_wrong_are_told_in_a_line(annotations, changed, said, tmp_path):
@@ -212,7 +225,7 @@ def test_targets_of_a_video_are_what_the_network_is_sure_of(tmp_path):
     metrics = task.metrics()
     metrics.update(found[None], y[None])
     assert float(metrics.compute()["score"]) == 1.0
-    assert found_as_targets(torch.zeros(1, 2, 6), 0.0)[0, :, 5].tolist() == [-1, -1]
+    assert found_as_targets(torch.zeros(1, 2, 6), 0.0, (64, 64))[0, :, 5].tolist() == [-1, -1]
 
 
 def test_a_task_of_a_video_keeps_the_contract_of_a_task(tmp_path):
@@ -267,3 +280,31 @@ def test_what_is_no_video_or_too_short_a_one_is_told_in_a_line(tmp_path):
 def test_bad_arguments_of_a_video_are_refused(arguments, said):
     with pytest.raises(ValueError, match=said):
         VideoFrames("a.avi", **arguments)
+
+
+def test_a_network_agrees_with_itself_whatever_odd_boxes_it_finds(tmp_path):
+    task = Detection(VideoFrames(str(write_video(tmp_path / "a.avi")), gap=0), size=(64, 64), most=6)
+    inf, nan = float("inf"), float("nan")
+    odd = [[5, 5, 5, 5, 0.9, 7], [70, 2, 90, 9, 0.8, 7], [nan, 2, 9, 9, 0.7, 7], [1, 2, 9, inf, 0.6, 3]]
+    found = torch.tensor([[-30.0, 10, 50, 80, 0.95, 7], *odd, [8, 8, 20, 30, 0.2, 7]])
+    task.label_by(lambda x: found.repeat(len(x), 1, 1))
+    samples, coder = task.splits().test, task.answer_coder()
+    answer = coder.as_output(coder.decode(coder.encode(found[None])))
+    for output in (found[None], answer):
+        metrics = task.metrics()
+        metrics.update(output, samples[0][1][None])
+        assert float(metrics.compute()["score"]) == 1.0
+    assert samples[0][1][0].tolist() == [0, 10, 50, 64, 0, 7]
+    assert (samples[0][1][1:, 5] == -1).all()
+
+
+def test_a_network_that_finds_nothing_is_told_so_instead_of_an_agreement_of_zero(tmp_path):
+    task = Detection(VideoFrames(str(write_video(tmp_path / "a.avi")), gap=0), size=(64, 64), most=2)
+
+    def unsure(x):
+        return torch.tensor([1.0, 2, 30, 40, 0.2, 7]).repeat(len(x), 2, 1)
+
+    task.label_by(unsure)
+    batches = {split: list(DataLoader(getattr(task.splits(), split), batch_size=8)) for split in ("val", "test")}
+    with pytest.raises(ConfigError, match="finds nothing in the test samples, so that agreement with it says nothing"):
+        scores(unsure, task, batches.__getitem__)

@@ -15,10 +15,12 @@ from splitsem.report.data_figures import domains as draw_domains
 from splitsem.report.data_figures import partition as draw_partition
 from splitsem.tasks.classification import labels_of
 from splitsem.tasks.digits import Digits
-from splitsem.tasks.domains import Domains
+from splitsem.tasks.domains import Domains, suits
 from splitsem.tasks.imagefolder import ImageFolderTask
 from splitsem.tasks.netqos import NetQos
 from splitsem.tasks.partitions import ClassGroups, Dirichlet, Iid
+from splitsem.tasks.photos import Photos
+from splitsem.tasks.texts import Texts
 from tests.conftest import ROOT
 
 FOUR = [
@@ -138,6 +140,7 @@ BAD = [
     (lambda: Domains(BASE, [], Iid()), "domains must name at least one corruption"),
     (lambda: Domains(BASE, [{"corruption": "rain"}], Iid()), "corruption must be one of .*, got 'rain'"),
     (lambda: Domains(NetQos(), FOUR, Iid()), "base must be an image classification task.*got NetQos"),
+    (lambda: Domains(Photos(), FOUR, Iid()), "base must be an image classification task with labels.*got Photos"),
 ]
 
 
@@ -145,6 +148,13 @@ BAD = [
 def test_bad_settings_are_refused_in_one_line(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_domains_are_made_of_pictures_that_have_labels(tmp_path: Path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.txt").write_text(name)
+    assert [suits(task) for task in (Digits(), Photos(), Texts(str(tmp_path)))] == [True, False, False]
 
 
 def test_a_domain_with_one_class_or_without_test_samples_is_refused_before_training():

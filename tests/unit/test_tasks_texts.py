@@ -61,7 +61,10 @@ def test_an_example_has_the_structure_of_a_batch(tmp_path) -> None:
 
 
 def test_long_texts_are_cut_off(tmp_path) -> None:
-    task = Texts(str(write_csv(tmp_path / "t.csv", a=3, b=3)), sequence_length=4)
+    (tmp_path / "t.csv").write_text(
+        "text,label\n" + "".join(f"{n}-{name} says,{name}\n" for n in "012" for name in "ab")
+    )
+    task = Texts(str(tmp_path / "t.csv"), sequence_length=4)
     assert all(x["input_ids"].shape == (4,) and x["attention_mask"].all() for x, _ in task.splits().train)
     assert task.input_bytes == 3
 
@@ -92,6 +95,26 @@ def test_a_csv_file_that_cannot_be_used_is_said_in_one_line(tmp_path, content: b
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(ConfigError, match=said):
         Texts(str(tmp_path / "t.csv"))
+
+
+def test_texts_alike_as_far_as_they_are_cut_or_of_two_classes_are_in_one_split_or_none(tmp_path, caplog) -> None:
+    long, both = [f"{'x' * 9}{n}" for n in range(4)], ["both"]
+    rows = [(text, name) for name in "ab" for text in [*(f"{name}{n}" for n in range(4)), *both]]
+    rows += [(text, "a") for text in long]
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"{text},{name}\n" for text, name in rows))
+    splits = Texts(str(tmp_path / "t.csv"), sequence_length=8).splits()
+    texts = [text for each in splits for text in each.texts]
+    assert sorted(texts) == sorted([*(f"{name}{n}" for name in "ab" for n in range(4)), long[0]])
+    assert "1 texts stand in two or more classes and are left out" in caplog.text
+
+
+def test_a_csv_file_may_hold_long_texts_other_line_ends_and_spaces_around_labels(tmp_path) -> None:
+    long = "x" * 200_000
+    rows = [f"{long},a", "foo\u2028bar,a", "baz\x0cbar, a", *(f"b{n},b" for n in range(3))]
+    (tmp_path / "t.csv").write_text("text,label\n" + "\n".join(rows), encoding="utf-8")
+    task = Texts(str(tmp_path / "t.csv"))
+    assert task.class_names == ("a", "b")
+    assert {text for each in task.splits() for text in each.texts} >= {long, "foo\u2028bar", "baz\x0cbar"}
 
 
 def test_sequences_have_room_for_a_byte() -> None:
@@ -133,7 +156,8 @@ def test_passages_are_taken_from_all_parts_of_a_guide(tmp_path) -> None:
 
 
 def test_what_is_missing_of_the_guides_is_said_with_the_way_out(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("splitsem.tasks.languages.ROOTS", (tmp_path / "none",))
+    monkeypatch.setattr("splitsem.tasks.languages.INSTALLED", tmp_path / "none")
+    monkeypatch.setenv("SPLITSEM_DATA", str(tmp_path / "none"))
     with pytest.raises(ConfigError, match=r"run python -m splitsem\.data get languages"):
         Languages()
     write_guide(tmp_path, "da")

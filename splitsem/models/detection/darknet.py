@@ -261,6 +261,8 @@ def _convolution(section: Section, channels: int) -> nn.Sequential:
     padding = size // 2 if section.number("pad", 0) else section.number("padding", 0)
     is_normalised = bool(section.number("batch_normalize", 0))
     filters = section.number("filters")
+    if channels % groups or filters % groups:
+        raise section.fault(f"groups={groups} must divide its {channels} channels in and {filters} out")
     conv = nn.Conv2d(channels, filters, size, stride, padding, groups=groups, bias=not is_normalised)
     layers = nn.Sequential()
     layers.add_module("conv", conv)
@@ -281,7 +283,9 @@ def _activation(section: Section, default: str) -> nn.Module:
 
 def _scale(section: Section, number: int, channels: int, stride: int) -> Scale:
     flat = section.numbers("anchors")
-    pairs = list(zip(flat[::2], flat[1::2], strict=False))
+    if len(flat) % 2 or min(flat) < 1:
+        raise section.fault(f"anchors must be pairs of a width and a height above 0, got {len(flat)} numbers: {flat}")
+    pairs = list(zip(flat[::2], flat[1::2], strict=True))
     mask, num_classes = section.numbers("mask"), section.number("classes")
     if not all(0 <= index < len(pairs) for index in mask):
         raise section.fault(f"mask {mask} must name some of its {len(pairs)} anchors")

@@ -31,6 +31,7 @@ _NEEDED = {
     "shortcut": "from",
     "yolo": "mask anchors classes",
 }
+_LEAST = {"filters": 1, "size": 1, "stride": 1, "groups": 1, "classes": 1, "pad": 0, "padding": 0}
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,9 @@ def _check(section: Section) -> None:
         raise section.fault(f"sets {unknown[0]}, which is not known here; known: {_COMPUTED[kind]}")
     if missing := [name for name in _NEEDED[kind].split() if name not in section.options]:
         raise section.fault(f"needs {missing[0]}")
+    for name, least in _LEAST.items():
+        if name in section.options and section.number(name) < least:
+            raise section.fault(f"{name} must be at least {least}, got {section.options[name]}")
 
 
 def read_weights_file(path: str | Path, shapes: Sequence[tuple[str, tuple[int, ...]]]) -> dict[str, Tensor]:

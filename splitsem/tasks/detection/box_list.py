@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from splitsem.detections import NUM_COLUMNS
@@ -16,8 +17,8 @@ _FULL = 65_535
 class BoxList(AnswerCoder):
     """The boxes of a picture: corners in 65,535ths of its longer side, scores in 65,535ths, class numbers.
 
-    Corners outside the picture are moved to its edge. Scores in 255ths would save a byte, and tie boxes of different
-    pictures, which moves a mean average precision.
+    Corners outside the picture are moved to its edge; what is not finite, or has no area then, is left out. Scores in
+    255ths would save a byte, and tie boxes of different pictures, which moves a mean average precision.
 
     Args:
         size: height and width of the network's input in pixels.
@@ -43,14 +44,14 @@ class BoxList(AnswerCoder):
 
     def encode(self, output: Tensor) -> bytes:
         """See AnswerCoder; detections ``(1, most, 6)`` as in ``splitsem.detections``."""
-        rows = output.detach().float().cpu().reshape(-1, NUM_COLUMNS).nan_to_num().numpy().astype(np.float64)
-        rows = rows[rows[:, 4] > 0]
+        rows = output.detach().float().cpu().reshape(-1, NUM_COLUMNS).numpy().astype(np.float64)
+        rows = rows[(rows[:, 4] > 0) & np.isfinite(rows).all(1)]
         height, width = self.size
         made = np.empty(len(rows), self._dtype)
         made["corners"] = np.rint(rows[:, :4].clip(0, (width, height, width, height)) / self._step)
         made["score"] = np.rint(rows[:, 4].clip(0, 1) * _FULL).clip(1)
         made["class"] = rows[:, 5].clip(0, self.num_classes - 1)
-        return made.tobytes()
+        return made[_has_area(made["corners"])].tobytes()
 
     def decode(self, answer: bytes | memoryview) -> Tensor:
         """The boxes, ``(n, 6)`` float32, as rows of ``splitsem.detections``. Raises PayloadError."""
@@ -65,11 +66,12 @@ class BoxList(AnswerCoder):
         if len(rows) and not (
             (made[:, [0, 2]] <= width + self._step / 2).all()
             and (made[:, [1, 3]] <= height + self._step / 2).all()
+            and _has_area(rows["corners"]).all()
             and rows["score"].min() > 0
             and rows["class"].max() < self.num_classes
         ):
             raise PayloadError(
-                f"expected boxes within {height}x{width} pixels, of {self.num_classes} classes and scored"
+                f"expected boxes with an area, within {height}x{width} pixels, of {self.num_classes} classes and scored"
             )
         return torch.from_numpy(made.astype(np.float32))
 
@@ -78,3 +80,8 @@ class BoxList(AnswerCoder):
         output = torch.zeros(1, self.most, NUM_COLUMNS)
         output[0, : len(answer)] = answer
         return output
+
+
+def _has_area(corners: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Whether each box ``(n, 4)`` ends right of and below where it begins."""
+    return np.all(corners[:, 2:] > corners[:, :2], axis=1)

@@ -66,6 +66,11 @@ class Annotated(NamedTuple):
     rows: NDArray[np.float32]
     starts: NDArray[np.int64]
 
+    @property
+    def used_names(self) -> frozenset[str]:
+        """The classes that some box is of."""
+        return frozenset(self.class_names[int(number)] for number in np.unique(self.rows[:, 5]))
+
 
 class CocoFolder:
     """A source in COCO's layout; see ``splitsem.tasks.detection.detection.BoxSource``.
@@ -122,6 +127,12 @@ class CocoFolder:
         """The categories of train. Raises ConfigError."""
         return self._train.class_names
 
+    @property
+    def used_names(self) -> frozenset[str]:
+        """The categories that train, val or test have a box of. Raises ConfigError."""
+        others = (self._other(name) for name in self._files if name != "train")
+        return self._train.used_names.union(*(found.used_names for found in others))
+
     @cached_property
     def _train(self) -> Annotated:
         return read_annotations(Path(self._files["train"]), self._clip)
@@ -142,7 +153,8 @@ class CocoFolder:
         if empty := [name for name, part in parts.items() if not part]:
             raise ConfigError(
                 f"{self._files['train']} has {len(self._train.pictures)} pictures, none of which becomes {empty[0]}: "
-                f"give task.source.annotations a file for {empty[0]}, or change the fractions or the seed"
+                f"give task.source.annotations a file for {empty[0]}, or change task.source.val_fraction, "
+                "task.source.test_fraction or task.source.seed"
             )
         made = {}
         for name, part in parts.items():
@@ -156,12 +168,12 @@ class CocoFolder:
         """The annotations of val or test, with the class numbers of train."""
         found = read_annotations(Path(self._files[name]), self._clip)
         names = self._train.class_names
-        if unknown := [one for one in found.class_names if one not in names]:
+        if unknown := sorted(found.used_names - {*names}):
             raise ConfigError(
                 f"{self._files[name]} has the category {unknown[0]!r}, which {self._files['train']} has not: "
                 "their categories must have the same names"
             )
-        numbers = np.array([names.index(one) for one in found.class_names], np.float32)
+        numbers = np.array([names.index(one) if one in names else -1 for one in found.class_names], np.float32)
         rows = found.rows.copy()
         rows[:, 5] = numbers[rows[:, 5].astype(int)]
         return found._replace(class_names=names, rows=rows)
@@ -247,6 +259,9 @@ def _must_refer(file: _File, numbers: Mapping[int, int], places: Mapping[int, in
     """Raise ConfigError unless there are boxes, each of a picture and of a category that the file lists once."""
     if len(numbers) < len(file.categories) or len(places) < len(file.images):
         raise ConfigError(f"{path} gives two images or two categories the same id: each must have its own")
+    names = [one.name for one in file.categories]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"{path} has two categories of the name {twice[0]!r}: rename one, or make them one")
     if not file.annotations:
         raise ConfigError(f"{path} has no boxes: its annotations are empty; give the file of the labelled pictures")
     for one in file.annotations:

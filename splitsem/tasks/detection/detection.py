@@ -29,6 +29,7 @@ class BoxSource(Protocol):
 
     Attributes:
         class_names: the classes of the targets, in the order of their numbers.
+        used_names: those of them that a target may be of.
         size: height and width that suit the pictures, taken where the task names none.
         is_agreement: whether there are no labels: the splits are then ``OwnResults``.
     """
@@ -37,6 +38,9 @@ class BoxSource(Protocol):
 
     @property
     def class_names(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def used_names(self) -> frozenset[str]: ...  # noqa: D102
 
     @property
     def size(self) -> tuple[int, int]: ...  # noqa: D102
@@ -119,14 +123,14 @@ class Detection(Task):
         return self._splits
 
     def _numbers(self) -> list[int]:
-        """The network's number of each class of the source, −1 where it has none."""
+        """The network's number of each class of the source, −1 where it has none, and no target is of that class."""
         numbers = {name: number for number, name in enumerate(self.class_names)}
-        if missing := [name for name in self.source.class_names if name not in numbers]:
+        if missing := sorted(self.source.used_names - {*numbers}):
             raise ConfigError(
                 f"task.classes has no {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}, which the "
                 f"targets are of: name the network's classes as the annotations do, or leave task.classes=null"
             )
-        return [numbers[name] for name in self.source.class_names]
+        return [numbers.get(name, -1) for name in self.source.class_names]
 
     def label_by(self, network: Callable[[Any], Any]) -> None:
         """See Task."""
@@ -172,4 +176,5 @@ class Detection(Task):
 
         from splitsem.tasks.detection.mean_average_precision import MeanAveragePrecision
 
-        return MetricCollection({"map": MeanAveragePrecision()})
+        _, height, width = self.input_shape
+        return MetricCollection({"map": MeanAveragePrecision((height, width) if self.is_agreement else None)})

@@ -16,6 +16,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from splitsem.detections import within
+
 # In float32 as torchmetrics has them: a recall of exactly 1/10 does not reach its 0.1.
 IOU_THRESHOLDS = torch.linspace(0.5, 0.95, 10).double().numpy()
 _RECALLS = torch.linspace(0, 1, 101).double()
@@ -107,21 +109,27 @@ class MeanAveragePrecision(Metric):
     """``score``: mean over the classes and the IoU thresholds 0.50, 0.55, …, 0.95 of the average precision; ``map50``.
 
     Classes without a target do not count; without any target both are 0.
+
+    Args:
+        size: height and width of the pictures, at whose edges the detections are cut, as targets are that a network
+            found, see ``detections.within``; None takes detections as they are, as pycocotools does.
     """
 
     full_state_update = False
     higher_is_better = True
 
-    def __init__(self) -> None:
+    def __init__(self, size: tuple[int, int] | None = None) -> None:
         super().__init__()
+        self.size = size
         for name in Matches._fields:
             self.add_state(name, default=[], dist_reduce_fx="cat")
         self.add_state("num_pictures", default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, output: Tensor, y: Tensor) -> None:
         """Match a batch of detections ``(batch, most, 6)`` with its targets, see ``splitsem.detections``."""
+        found = output if self.size is None else within(output, self.size)
         first, pictures = int(self.num_pictures), ("pictures", "target_pictures")  # type: ignore[arg-type]
-        for name, part in zip(Matches._fields, match(output, y), strict=True):
+        for name, part in zip(Matches._fields, match(found, y), strict=True):
             getattr(self, name).append(part + first if name in pictures else part)
         self.num_pictures += len(y)  # type: ignore[operator]
 

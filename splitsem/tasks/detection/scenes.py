@@ -38,6 +38,7 @@ class DrawnScenes:
     """
 
     class_names: tuple[str, ...] = SHAPES
+    used_names: frozenset[str] = frozenset(SHAPES)
     size: tuple[int, int] = (128, 128)
     is_agreement: ClassVar[bool] = False
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from splitsem import extras
+from splitsem.detections import within
 from splitsem.errors import ConfigError
 from splitsem.tasks.agreement import OwnResults
 from splitsem.tasks.detection.class_names import COCO80
@@ -47,6 +48,7 @@ class VideoFrames:
     """
 
     class_names: tuple[str, ...] = COCO80
+    used_names: frozenset[str] = frozenset(COCO80)
     size: tuple[int, int] = (416, 416)
     is_agreement: ClassVar[bool] = True
 
@@ -105,7 +107,7 @@ class VideoFrames:
         for count in (num_train, num_val, num_test):
             parts.append(Frames(frames[at : at + count]))
             at += count + self._gap
-        target_of = partial(found_as_targets, score_threshold=self._score_threshold)
+        target_of = partial(found_as_targets, score_threshold=self._score_threshold, size=size)
         return Splits(*(OwnResults(part, target_of) for part in parts))
 
 
@@ -127,12 +129,16 @@ class Frames(Dataset[Tensor]):
         return self.pictures[index] / 255
 
 
-def found_as_targets(detections: Tensor, score_threshold: float) -> Tensor:
-    """Targets ``(batch, most, 6)`` of the detections ``(batch, most, 6)`` with a score above the threshold."""
-    is_sure = detections[..., 4:5] > score_threshold
-    targets = torch.where(is_sure, detections, 0.0)
+def found_as_targets(detections: Tensor, score_threshold: float, size: tuple[int, int]) -> Tensor:
+    """Targets ``(batch, most, 6)`` of the detections ``(batch, most, 6)`` with a score above the threshold.
+
+    They are cut as the answer is, so that a network's answer agrees with what it found, see ``detections.within``.
+    """
+    found = within(detections, size)
+    is_sure = found[..., 4:5] > score_threshold
+    targets = torch.where(is_sure, found, 0.0)
     targets[..., 4] = 0
-    targets[..., 5] = torch.where(is_sure[..., 0], detections[..., 5], -1)
+    targets[..., 5] = torch.where(is_sure[..., 0], found[..., 5], -1)
     return targets
 
 

@@ -15,9 +15,10 @@ from tqdm import tqdm
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.intervals import ci95
+from splitsem.json_files import finite
 from splitsem.links.link import Link
 from splitsem.pipeline import Answering, Features, Frames, Pipeline, features
-from splitsem.scoring import plain
+from splitsem.scoring import check_found, plain
 from splitsem.split.point import SplitPoint
 from splitsem.tasks.task import Task
 from splitsem.trees import mapped, num_samples, sliced
@@ -204,7 +205,7 @@ class _Row:
         values = {name: statistics.fmean(getattr(frames, name) or [0.0]) for name in _MEANS}
         values |= {name: statistics.median(getattr(frames, name) or [0.0]) for name in _MEDIANS}
         scored = (self.scores.score, damage_error(parts, parts_ref), damage_ci95(parts, parts_ref))
-        counted = (frames.distortion_mse, frames.num_lost)
+        counted = (finite(frames.distortion_mse), frames.num_lost)
         return known | values | dict(zip(_SCORED, (*scored, *counted), strict=True))
 
 
@@ -232,6 +233,7 @@ def measure_rates(
     with torch.inference_mode():
         for x, y in batches:
             reference.update(mapped(plain, network.run(x)), y)
+    check_found(network.task, reference.score, "validation")
     points = network.graph.points
     stays = [offer._replace(is_offered=True) for offer in offers if offer.label == REFERENCE]
     asked = [(point, stays if point.name == "output" else offers) for point in points]
