@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 from splitsem.codecs.quantise import Quantise
 from splitsem.data.shelf import FOLDER
 from splitsem.models.efficientnet_lite import efficientnet_lite0
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.photos import Photos
 
 RULES = {

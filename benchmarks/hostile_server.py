@@ -41,7 +41,7 @@ from splitsem.remote.grpc.streams import Limits
 from splitsem.remote.plan import Plan, weights_digest
 from splitsem.remote.retry import Retry
 from splitsem.remote.tail_engine import TailEngine
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import Values
 
 PHASE_S, FRAMES_HZ, REST_S = 10.0, 20.0, 15.0

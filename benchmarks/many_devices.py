@@ -29,7 +29,7 @@ from splitsem.remote.grpc.streams import Limits
 from splitsem.remote.plan import Plan, weights_digest
 from splitsem.remote.retry import Retry
 from splitsem.remote.tail_engine import TailEngine
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 
 NUM_DEVICES = 16
 RUN_S = 4.0

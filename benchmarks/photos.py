@@ -17,8 +17,8 @@ from splitsem.codecs.picture import Jpeg, Webp
 from splitsem.codecs.quantise import Quantise
 from splitsem.data.shelf import FOLDER
 from splitsem.models.efficientnet_lite import efficientnet_lite0
-from splitsem.split.cut import Cut
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.cut import Cut
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.photos import Photos
 
 POINTS = ("blocks.1", "blocks.2", "blocks.3", "blocks.4", "blocks.5", "blocks", "bn2", "global_pool")

@@ -16,8 +16,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torchvision import models
 
-from splitsem.split.graph import SplitGraph
-from splitsem.split.half import Half
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.half import Half
 
 MACHINES = Path(__file__).parent.parent / "conf" / "hardware" / "machine"
 TX2_MAX_N = {"peak_flops_per_s": 665.6e9, "memory_bytes_per_s": 44.8e9}  # the file has the clocks of Max-P

@@ -25,8 +25,8 @@ from splitsem.models.cnn import StagedCnn
 from splitsem.models.lstm import LstmForecaster
 from splitsem.models.unet import UNet
 from splitsem.placement import Placement
-from splitsem.split.graph import SplitGraph
-from splitsem.split.half import Half
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.half import Half
 
 BAR, ROUNDS, NUM_CUTS = 1.3, 5, 10
 Builder = Callable[[], nn.Module]

@@ -35,7 +35,7 @@ from splitsem.remote.grpc.streams import Limits
 from splitsem.remote.plan import Plan
 from splitsem.remote.retry import Retry
 from splitsem.remote.tail_engine import TailEngine
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem_device.fields import Payload, Pieces
 
 SIZES = (4 << 10, 256 << 10, 1_600_000, 12_800_000)

@@ -9,8 +9,8 @@ from torch import nn
 
 from splitsem.models.cnn import StagedCnn
 from splitsem.models.lstm import LstmForecaster
-from splitsem.split.graph import SplitGraph
-from splitsem.split.trainable import TrainableCut
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.trainable import TrainableCut
 
 BATCH = 4
 

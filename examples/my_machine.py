@@ -1,7 +1,7 @@
 """PYTHONPATH=examples python run.py --config-dir=examples/conf hardware/machine@hardware.edge=microcontroller"""
 
 from splitsem.cost.machines import Machine
-from splitsem.split.half import Half
+from splitsem.splitting.half import Half
 
 
 class Microcontroller(Machine):

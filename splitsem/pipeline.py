@@ -13,7 +13,7 @@ from splitsem.codecs.codec import Codec, Tensors
 from splitsem.codecs.expected import Expected
 from splitsem.errors import ConfigError, PayloadError
 from splitsem.links.link import Link, LinkReport
-from splitsem.split.cut import Cut
+from splitsem.splitting.cut import Cut
 from splitsem.tasks.answer import AnswerCoder, raw_coder
 from splitsem.trees import call, joined, mapped, num_samples, of_samples, rows
 

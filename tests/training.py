@@ -13,8 +13,8 @@ from splitsem.remote.head_trainer import HeadTrainer
 from splitsem.remote.plan import TrainingPlan, codec_label, task_name, weights_digest
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.training_engine import TrainingEngine, TrainingLimits
-from splitsem.split.graph import SplitGraph
-from splitsem.split.trainable import TrainableCut
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.trainable import TrainableCut
 from splitsem.tasks.digits import Digits
 from splitsem.training.fit import Fit
 

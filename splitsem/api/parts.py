@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from splitsem.codecs.codec import Codec
-    from splitsem.split.cut import Cut
-    from splitsem.split.graph import Granularity, SplitGraph
+    from splitsem.splitting.cut import Cut
+    from splitsem.splitting.graph import Granularity, SplitGraph
 
 
 def split(model: "nn.Module", /, *example: Any, granularity: "Granularity" = "layer", **named: Any) -> "SplitGraph":
@@ -18,14 +18,14 @@ def split(model: "nn.Module", /, *example: Any, granularity: "Granularity" = "la
     Args:
         model: any network; it is put in eval mode, and its weights stay shared.
         example: its inputs by position: tensors with the batch in dimension 0, and structures of them; or one
-            ``splitsem.split.example.Example``.
+            ``splitsem.splitting.example.Example``.
         granularity: ``"layer"`` offers a point for each layer, ``"op"`` one after every operation.
         named: its inputs by name.
 
     Raises:
         ConfigError: the model cannot run on the example, or cannot be captured.
     """
-    from splitsem.split.graph import SplitGraph
+    from splitsem.splitting.graph import SplitGraph
 
     return SplitGraph(model, *example, granularity=granularity, **named)
 

@@ -12,8 +12,8 @@ from torch import nn
 from splitsem.check.promises import Promises, expect
 from splitsem.cost.machines import Machine
 from splitsem.errors import ConfigError
-from splitsem.split.graph import SplitGraph
-from splitsem.split.half import Half
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.half import Half
 
 _TIMINGS = get_args(get_type_hints(Machine)["timing"])
 

@@ -12,8 +12,8 @@ from splitsem.check.promises import Promises, expect
 from splitsem.errors import ConfigError
 from splitsem.models.capabilities import Deployable
 from splitsem.network import HasPostprocess, check_input, return_one_tensor
-from splitsem.split.example import Example
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.example import Example
+from splitsem.splitting.graph import SplitGraph
 from splitsem.trees import arguments, call, is_same, joined, leaves, mapped, num_samples, rows
 
 _SLACK = 1e-4

@@ -20,7 +20,7 @@ from splitsem.cost.measure import Timing, measure
 from splitsem.errors import ConfigError
 from splitsem.json_files import JsonFile, parse, read_text, write_text
 from splitsem.placement import describe_machine
-from splitsem.split.half import Half
+from splitsem.splitting.half import Half
 
 SCHEMA = "splitsem.lut/1"
 Side = Literal["head", "tail"]

@@ -8,7 +8,7 @@ from splitsem.cost.coding_rate import coding_rate_here
 from splitsem.cost.lut import read_lut
 from splitsem.cost.measure import measure
 from splitsem.errors import ConfigError
-from splitsem.split.half import Half, OpCost
+from splitsem.splitting.half import Half, OpCost
 
 _RAMP = 4.0  # fitted on a CPU over networks of many sizes; see docs/decisions/machine-models.md
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from splitsem.json_files import Amount, Count
 from splitsem.placement import Placement
-from splitsem.split.half import Half
+from splitsem.splitting.half import Half
 
 _MIN_REPEATS = 3  # a median of fewer runs says nothing, whatever the budget
 

@@ -18,9 +18,9 @@ from torch.export import ExportedProgram
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.errors import ConfigError
 from splitsem.export.coders import Coder, coder
-from splitsem.split.capture import Batch
-from splitsem.split.cut import Cut
-from splitsem.split.half import is_view, op_cost
+from splitsem.splitting.capture import Batch
+from splitsem.splitting.cut import Cut
+from splitsem.splitting.half import is_view, op_cost
 from splitsem.trees import leaves
 from splitsem_device.framing import Framing
 

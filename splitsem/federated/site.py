@@ -24,7 +24,7 @@ from splitsem.federated.state import Layout, State
 from splitsem.remote.head_trainer import HeadTrainer
 from splitsem.remote.plan import TrainingPlan
 from splitsem.remote.training_tail import TrainingTail
-from splitsem.split.trainable import TrainableCut
+from splitsem.splitting.trainable import TrainableCut
 from splitsem.tasks.task import Task
 from splitsem.training.fit import Fit
 

@@ -67,7 +67,7 @@ _ITEM_BYTES = 4  # float32
 class UnitFacts:
     """One unit of a chain at its real input shape, batch 1.
 
-    Costs are counted as in ``splitsem.split.half``: a multiply-add of a convolution or a matrix product is two
+    Costs are counted as in ``splitsem.splitting.half``: a multiply-add of a convolution or a matrix product is two
     operations, any other operation is one for each element; bytes are all inputs, weights and outputs of every
     operation, in float32.
 

@@ -21,7 +21,7 @@ from splitsem.remote.retry import Retry
 from splitsem.remote.ssh_inventory import Start
 from splitsem.remote.tail_engine import TailEngine, contiguous
 from splitsem.scoring import plain
-from splitsem.split.cut import Cut
+from splitsem.splitting.cut import Cut
 from splitsem.tasks.answer import AnswerCoder
 from splitsem.trees import call, mapped
 from splitsem_device.fields import Payload

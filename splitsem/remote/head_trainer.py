@@ -12,7 +12,7 @@ from splitsem.errors import ConfigError, PayloadError
 from splitsem.remote.plan import TrainingPlan
 from splitsem.remote.tail_trainer import seeded
 from splitsem.remote.training_tail import TrainingTail
-from splitsem.split.trainable import TrainableCut
+from splitsem.splitting.trainable import TrainableCut
 from splitsem.training.optimiser import HalfOptimiser
 
 

@@ -13,7 +13,7 @@ from splitsem.errors import BusyError, PayloadError
 from splitsem.remote.ends import Profile
 from splitsem.remote.plan import MAX_FIELD_CHARS, probe_bytes
 from splitsem.remote.tail_engine import TailEngine
-from splitsem.split.half import Half
+from splitsem.splitting.half import Half
 
 _MAX_PAUSE_S = 0.05  # caches get no colder after this time
 _MAX_REPEATS, _WARM_UP = 50, 3

@@ -19,8 +19,8 @@ from splitsem.errors import ConfigError, SessionError
 from splitsem.remote.peer_text import shown
 from splitsem.remote.plan import MAX_PROBE_BYTES, Plan, builtin_decoders, codec_label, probe_bytes
 from splitsem.remote.server_metrics import ServerMetrics
-from splitsem.split.graph import SplitGraph
-from splitsem.split.point import SplitPoint
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.point import SplitPoint
 from splitsem.tasks.answer import AnswerCoder, raw_coder
 from splitsem.trees import mapped, rows, sliced
 from splitsem_device.fields import Payload, Pieces

@@ -15,7 +15,7 @@ from torch import Tensor
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.errors import ConfigError, PayloadError
 from splitsem.remote.training_messages import StepReply
-from splitsem.split.trainable import TrainableCut, TrainableHalf
+from splitsem.splitting.trainable import TrainableCut, TrainableHalf
 from splitsem.training.optimiser import HalfOptimiser, OptimiserSettings
 
 _generator = threading.Lock()  # torch's generator is one for the whole process

@@ -16,8 +16,8 @@ from splitsem.remote.plan import TrainingPlan, task_name
 from splitsem.remote.tail_engine import TailEngine, expected_at, read_payload
 from splitsem.remote.tail_trainer import TailTrainer
 from splitsem.remote.training_messages import Kind, Request, one_tensor
-from splitsem.split.graph import SplitGraph
-from splitsem.split.trainable import TrainableCut
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.trainable import TrainableCut
 from splitsem.tasks.task import Task
 
 State = dict[str, Tensor]

@@ -11,7 +11,7 @@ from rich.table import Table
 from splitsem.report.units import MISSING, format_number, format_ratio
 
 if TYPE_CHECKING:
-    from splitsem.split.point import SplitPoint, TensorSpec
+    from splitsem.splitting.point import SplitPoint, TensorSpec
 
 WIDTH = 100
 

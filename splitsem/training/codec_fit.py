@@ -13,8 +13,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 
 from splitsem.codecs.learned.learned import LearnedCodec, Stage
 from splitsem.errors import ConfigError
-from splitsem.split.graph import SplitGraph
-from splitsem.split.point import SplitPoint
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.point import SplitPoint
 from splitsem.tasks.task import Task
 from splitsem.training.codec_module import CodecModule, Teacher
 from splitsem.training.loop import run_loop

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from splitsem.codecs.learned.learned import LearnedCodec
 from splitsem.codecs.learned.symbol_codec import SymbolCodec
-from splitsem.split.cut import Cut
+from splitsem.splitting.cut import Cut
 from splitsem.tasks.task import Task
 from splitsem.training.codec_module import integrated_gradients
 from splitsem.training.output_loss import OutputLoss

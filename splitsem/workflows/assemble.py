@@ -27,9 +27,9 @@ from splitsem.network import HasPostprocess
 from splitsem.pipeline import Answering
 from splitsem.placement import Placement
 from splitsem.scoring import plain
-from splitsem.split.example import Example
-from splitsem.split.graph import Granularity, SplitGraph
-from splitsem.split.point import SplitPoint
+from splitsem.splitting.example import Example
+from splitsem.splitting.graph import Granularity, SplitGraph
+from splitsem.splitting.point import SplitPoint
 from splitsem.tasks.answer import raw_coder
 from splitsem.tasks.task import Task
 from splitsem.training import kept_weights

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
-from splitsem.split.graph import SplitGraph
-from splitsem.split.point import SplitPoint
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.point import SplitPoint
 from splitsem.tasks.task import Task
 from splitsem.training import kept_weights
 from splitsem.training.fingerprint import fingerprint

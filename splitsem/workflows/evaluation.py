@@ -19,7 +19,7 @@ from splitsem.json_files import finite
 from splitsem.links.link import Link
 from splitsem.pipeline import Answering, Frames, Pipeline, in_memory
 from splitsem.scoring import Batches, Scored, check_found, score_samples
-from splitsem.split.cut import Cut
+from splitsem.splitting.cut import Cut
 from splitsem.tasks.task import Task
 from splitsem.trees import call
 from splitsem.workflows import assemble, replay

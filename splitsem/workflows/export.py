@@ -18,7 +18,7 @@ from splitsem.export import coders, onnx_file
 from splitsem.export.onnx_file import footprint
 from splitsem.report.units import worded
 from splitsem.scoring import plain
-from splitsem.split.cut import Cut
+from splitsem.splitting.cut import Cut
 from splitsem.tasks.task import Task
 from splitsem.trees import call, mapped
 from splitsem.workflows import assemble, assemble_codec, evaluation, split

@@ -21,7 +21,7 @@ from splitsem.errors import ConfigError
 from splitsem.links.link import Link
 from splitsem.report.codec_figures import Axis, importance, score_channel
 from splitsem.report.units import worded
-from splitsem.split.cut import Cut
+from splitsem.splitting.cut import Cut
 from splitsem.training import kept_weights
 from splitsem.training.importance import code_importance
 from splitsem.workflows import assemble, assemble_codec, evaluation, split

@@ -22,7 +22,7 @@ from splitsem.remote.grpc.connection import host_port, is_loopback
 from splitsem.remote.journal import Journal
 from splitsem.remote.plan import Plan, weights_digest
 from splitsem.scoring import Scored, score_samples
-from splitsem.split.cut import Cut
+from splitsem.splitting.cut import Cut
 from splitsem.tasks.answer import AnswerCoder, raw_coder
 from splitsem.workflows import assemble, assemble_codec, evaluation, prediction, split, ssh_start
 from splitsem.workflows.assemble import Network

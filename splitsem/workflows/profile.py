@@ -15,8 +15,8 @@ from splitsem.codecs.tensorwise import Identity
 from splitsem.cost.lut import Lut, measure_lut, write_lut
 from splitsem.remote.ends import RemoteTransport
 from splitsem.remote.plan import Plan, codec_label, weights_digest
-from splitsem.split.graph import SplitGraph
-from splitsem.split.half import Half
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.half import Half
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.result import Result

@@ -47,6 +47,7 @@ CLASSES = {
 """What has another name, or left a module whose other names went elsewhere."""
 
 MODULES = {
+    "splitsem.split": "splitsem.splitting",
     "splitsem.codecs.half": "splitsem.codecs.tensorwise",
     "splitsem.codecs.identity": "splitsem.codecs.tensorwise",
     "splitsem.codecs.learned.stage": "splitsem.codecs.learned.learned",

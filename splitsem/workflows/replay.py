@@ -15,7 +15,7 @@ from splitsem.intervals import ci95
 from splitsem.links.link import Link
 from splitsem.pipeline import Answering, Frames, come_back, features, is_like, samples, stay
 from splitsem.scoring import plain
-from splitsem.split.cut import Cut
+from splitsem.splitting.cut import Cut
 from splitsem.tasks.task import Task
 from splitsem.trees import joined, mapped
 from splitsem.workflows.result import Metrics

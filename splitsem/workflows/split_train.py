@@ -18,7 +18,7 @@ from splitsem.remote.plan import TrainingPlan, codec_label, task_name, weights_d
 from splitsem.remote.training_tail import Traffic
 from splitsem.report.run_figures import training_curve
 from splitsem.scoring import score
-from splitsem.split.trainable import TrainableCut
+from splitsem.splitting.trainable import TrainableCut
 from splitsem.training import kept_weights
 from splitsem.training.fit import Fit
 from splitsem.workflows import assemble, assemble_codec, evaluation

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from splitsem.errors import ConfigError
 from splitsem.network import reason
 from splitsem.placement import Placement
-from splitsem.split.example import Example
-from splitsem.split.graph import SplitGraph
-from splitsem.split.point import SplitPoint
+from splitsem.splitting.example import Example
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.point import SplitPoint
 from splitsem.trees import by_path, mapped
 from splitsem.workflows.zoo_list import Entry, has_pictures, in_channels_last
 

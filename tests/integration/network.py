@@ -11,7 +11,7 @@ from splitsem.models.cnn import StagedCnn
 from splitsem.remote.ends import Answer
 from splitsem.remote.plan import Plan, weights_digest
 from splitsem.remote.tail_engine import contiguous
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import Values
 
 INPUT_SHAPE = (1, 8, 8)

@@ -9,7 +9,7 @@ from splitsem.remote.grpc.server import GrpcServer
 from splitsem.remote.grpc.streams import Limits
 from splitsem.remote.plan import weights_digest
 from splitsem.remote.tail_engine import TailEngine
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.workflows.serve import serve
 from tests.integration.network import INPUT_SHAPE, small_agilenn, small_network
 

@@ -8,7 +8,7 @@ from splitsem.codecs.tensorwise import Identity
 from splitsem.remote.ends import EdgeEnd
 from splitsem.remote.plan import weights_digest
 from splitsem.remote.tail_engine import TailEngine
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import AllTensors
 from splitsem.trees import call, is_same, leaves, mapped, rows
 from tests.conftest import ROOT

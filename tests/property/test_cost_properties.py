@@ -9,7 +9,7 @@ from torch import nn
 from splitsem.cost.end_to_end import Cost, StageTimes
 from splitsem.cost.machines import Local, Roofline
 from splitsem.links.simulated import SimulatedLink
-from splitsem.split.half import Half, OpCost
+from splitsem.splitting.half import Half, OpCost
 
 seconds = st.floats(1e-6, 1e3)
 counts = st.floats(0, 1e12)

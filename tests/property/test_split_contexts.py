@@ -5,7 +5,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 
 CONTEXTS = {
     "none": lambda: torch.set_grad_enabled(torch.is_grad_enabled()),

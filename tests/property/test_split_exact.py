@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 
 STEPS = ("conv", "norm", "relu_", "add", "add_", "mul_view", "permute", "fold", "cat", "chunk", "pool_scale")
 

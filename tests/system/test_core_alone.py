@@ -27,7 +27,7 @@ HERE = Path(sysconfig.get_paths()["purelib"])
 SCRIPT = """
 import importlib, pkgutil
 import torch
-for package in ("splitsem.split", "splitsem.codecs", "splitsem.links", "splitsem.remote"):
+for package in ("splitsem.splitting", "splitsem.codecs", "splitsem.links", "splitsem.remote"):
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
         if module.name != "splitsem.remote.split_module":  # which trains
             importlib.import_module(module.name)
@@ -42,7 +42,7 @@ from splitsem.remote.grpc.streams import Limits
 from splitsem.remote.plan import Plan, codec_label, weights_digest
 from splitsem.remote.retry import Retry
 from splitsem.remote.tail_engine import TailEngine, contiguous
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import Values
 
 model = StagedCnn((1, 8, 8), (10,), widths=[4, 8], inner_widths=None, stem_width=4).eval()

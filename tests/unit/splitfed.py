@@ -12,7 +12,7 @@ from splitsem.federated.server_app import Server
 from splitsem.federated.site import Site, SplitSite, TailGroup
 from splitsem.federated.state import Layout, State
 from splitsem.remote.training_tail import LocalTrainingTail
-from splitsem.split.trainable import TrainableCut
+from splitsem.splitting.trainable import TrainableCut
 from splitsem.tasks.digits import Digits
 from splitsem.training.fit import Fit
 from tests.training import Side

@@ -18,8 +18,8 @@ from splitsem.links.lossy import LossyLink
 from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Frames, Pipeline
 from splitsem.scoring import score
-from splitsem.split.cut import Cut
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.cut import Cut
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import Values
 from splitsem.tasks.digits import Digits
 from splitsem.training.codec_fit import fit_codec

@@ -10,7 +10,7 @@ from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.errors import ConfigError, PayloadError
 from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Answering, Frames, Pipeline, in_memory
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import AnswerCoder, ClassMap, TopClasses, Values
 from splitsem.tasks.digits import Digits
 from splitsem.tasks.disaster import Disaster

@@ -16,7 +16,7 @@ from splitsem.check import check_codec, check_link, check_machine, check_model, 
 from splitsem.cost.machines import Machine, Roofline
 from splitsem.links.link import LinkReport
 from splitsem.links.simulated import SimulatedLink
-from splitsem.split.half import Half
+from splitsem.splitting.half import Half
 from splitsem.tasks.classification import ClassificationTask, ImageTensors
 from splitsem.tasks.task import Splits
 from tests.unit.broken import Overrides, broken, lines

@@ -13,7 +13,7 @@ from splitsem.codecs.learned.semanticnn import SemanticNN
 from splitsem.errors import ConfigError
 from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Frames, Pipeline
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.classification import ClassificationTask
 from splitsem.tasks.task import Splits
 from splitsem.training.codec_fit import fit_codec

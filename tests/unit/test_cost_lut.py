@@ -13,7 +13,7 @@ from splitsem.cost.lut import Lut, measure_lut, read_lut, write_lut
 from splitsem.cost.machines import Local, Machine, Roofline
 from splitsem.cost.measure import Timing
 from splitsem.errors import ConfigError
-from splitsem.split.half import Half, OpCost
+from splitsem.splitting.half import Half, OpCost
 
 OPS = (OpCost("linear", 128, 512),)
 LUT = Lut(

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from splitsem.cost.machines import Local, Roofline
-from splitsem.split.half import Half, OpCost
+from splitsem.splitting.half import Half, OpCost
 
 
 def half(*ops: OpCost, module: nn.Module | None = None) -> Half:

@@ -14,7 +14,7 @@ from splitsem.errors import ConfigError
 from splitsem.models.detection.darknet import Darknet, DarknetPool, darknet_detector
 from splitsem.models.detection.darknet_files import read_cfg, read_weights_file
 from splitsem.network import HasPostprocess
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 
 CFG = """\
 [net]

@@ -24,8 +24,8 @@ from splitsem.codecs.topk import TopK
 from splitsem.errors import ConfigError
 from splitsem.export import coders, onnx_file
 from splitsem.export.onnx_file import footprint
-from splitsem.split.cut import Cut
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.cut import Cut
+from splitsem.splitting.graph import SplitGraph
 from splitsem_device import framing as framing_file
 from tests.conftest import ROOT
 

@@ -13,7 +13,7 @@ from splitsem.errors import ConfigError
 from splitsem.models.hugging_face import transformers_model
 from splitsem.models.image_front import IMAGENET_MEAN, IMAGENET_STD
 from splitsem.models.ready_made import torchvision_model
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.texts import VOCABULARY_SIZE
 from splitsem.training.fingerprint import fingerprint
 from splitsem.workflows import assemble

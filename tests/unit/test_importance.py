@@ -8,7 +8,7 @@ from torch import nn
 from splitsem.codecs.learned.bottleneck import Bottleneck
 from splitsem.codecs.learned.crbq import CrBq
 from splitsem.report.codec_figures import importance
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.digits import Digits
 from splitsem.training.importance import code_importance
 

@@ -13,7 +13,7 @@ from splitsem.codecs.learned.entropic_student import EntropicStudent
 from splitsem.codecs.learned.learned import LearnedCodec, Stage
 from splitsem.codecs.learned.semanticnn import SemanticNN
 from splitsem.errors import ConfigError
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.agreement import OwnResults
 from splitsem.tasks.task import Splits, Task
 from splitsem.training.codec_fit import fit_codec

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from splitsem.errors import ConfigError, SplitSemError
 from splitsem.models.ready_made import torchvision_model
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.trees import by_path, leaves
 from splitsem.workflows import own_model
 from tests.unit.shaped import Shaped

@@ -17,7 +17,7 @@ from splitsem.codecs.topk import TopK
 from splitsem.errors import ContractError, PayloadError
 from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Frames, Pipeline
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 
 
 def sparse_map(num_channels: int) -> Tensor:

@@ -9,8 +9,8 @@ from rich.console import Console
 from splitsem.report.results import prepare, splits
 from splitsem.report.tables import table
 from splitsem.report.terminal import points_table
-from splitsem.split.half import OpCost
-from splitsem.split.point import SplitPoint, TensorSpec
+from splitsem.splitting.half import OpCost
+from splitsem.splitting.point import SplitPoint, TensorSpec
 from tests.unit.sample_results import UNET, complete_results, sample_results
 
 

@@ -10,7 +10,7 @@ from splitsem.models.branches import Branch
 from splitsem.models.image_front import ImageFront
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.models.repvgg_block import ChannelAffine, DeployedBlock
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from tests.conftest import ROOT
 from tests.repvgg_samples import assert_same_function, narrow, pictures
 

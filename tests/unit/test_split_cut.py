@@ -10,8 +10,8 @@ import torchvision
 from torch import Tensor, nn
 
 from splitsem.errors import ConfigError
-from splitsem.split.cut import Cut
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.cut import Cut
+from splitsem.splitting.graph import SplitGraph
 from splitsem.trees import by_path, leaves
 
 

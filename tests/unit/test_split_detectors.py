@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from splitsem.models.detection.anchor_free import AnchorFreeDetector
 from splitsem.models.detection.detector import Detector
 from splitsem.models.ready_made import torchvision_model
-from splitsem.split.graph import Granularity, SplitGraph
+from splitsem.splitting.graph import Granularity, SplitGraph
 from splitsem.trees import leaves
 from tests.unit.detector_heads import AnchorsFromShapes, AnchorsInADict, JoinedScales, ListOfScales, LoudestFirst
 

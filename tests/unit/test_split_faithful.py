@@ -13,10 +13,10 @@ from splitsem.codecs.wire import _DTYPES
 from splitsem.errors import ConfigError
 from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Frames, Pipeline, in_memory
-from splitsem.split.example import Example
-from splitsem.split.faithful import faithful_flow
-from splitsem.split.flow import CROSSING
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.example import Example
+from splitsem.splitting.faithful import faithful_flow
+from splitsem.splitting.flow import CROSSING
+from splitsem.splitting.graph import SplitGraph
 from splitsem.trees import is_same
 
 Way = Callable[[Any, Tensor], Any]

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from splitsem.split.graph import SplitGraph
-from splitsem.split.half import OpCost
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.half import OpCost
 
 
 def _costs(model: nn.Module, shape: tuple[int, ...]) -> dict[str, OpCost]:

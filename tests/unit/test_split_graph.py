@@ -6,7 +6,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from torch import Tensor, nn
 
 from splitsem.errors import ConfigError, SplitPointError
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 
 
 class Normalised(nn.Module):

@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import register_flop_formula
 
 from splitsem.errors import ConfigError
-from splitsem.split.graph import SplitGraph
-from splitsem.split.trainable import TrainableCut
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.trainable import TrainableCut
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),  # torch.cond reads it

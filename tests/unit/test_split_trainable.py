@@ -8,8 +8,8 @@ from torch import nn
 
 from splitsem.errors import SplitPointError
 from splitsem.models.cnn import StagedCnn
-from splitsem.split.graph import SplitGraph
-from splitsem.split.trainable import TrainableCut
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.trainable import TrainableCut
 
 SHAPE = (1, 8, 8)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from splitsem.errors import ConfigError
-from splitsem.split.cut import Cut
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.cut import Cut
+from splitsem.splitting.graph import SplitGraph
 from splitsem.trees import arguments, by_path, call, is_same, joined, leaves, rows
 
 

@@ -14,7 +14,7 @@ from splitsem.remote.split_module import train_local_split
 from splitsem.remote.training_engine import CommonTail, TrainingLimits
 from splitsem.remote.training_messages import Kind, Request
 from splitsem.remote.training_tail import LocalTrainingTail
-from splitsem.split.trainable import TrainableCut
+from splitsem.splitting.trainable import TrainableCut
 from splitsem.tasks.classification import domains_of
 from splitsem.tasks.partitions import ByDomain
 from tests.training import Side

@@ -12,7 +12,7 @@ from splitsem.errors import ConfigError
 from splitsem.export import onnx_file
 from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Answering, Frames, Pipeline
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import AllTensors
 from splitsem.trees import call, leaves, rows
 from splitsem_device import framing as framing_file

@@ -13,7 +13,7 @@ from splitsem.check import check_task
 from splitsem.data import shelf
 from splitsem.errors import ConfigError
 from splitsem.models.mobilenetv2_embedder import UNIT_NAMES, mobilenetv2_embedder
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.lookalikes import Lookalikes, MeanCosine, SameLookalike
 
 

@@ -14,7 +14,7 @@ from splitsem.check import check_task
 from splitsem.data import shelf
 from splitsem.errors import ConfigError
 from splitsem.models.efficientnet_lite import FILE, efficientnet_lite0
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.photos import Photos, crops_of
 
 

@@ -20,7 +20,7 @@ from splitsem.remote.plan import Plan, builtin_decoders, codec_label, weights_di
 from splitsem.remote.profiler import Profiler
 from splitsem.remote.replies import ReplyBook
 from splitsem.remote.tail_engine import TailEngine
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import TopClasses, Values
 from splitsem_device.fields import Field, Pieces, join
 

@@ -23,7 +23,7 @@ from splitsem.pipeline import Pipeline
 from splitsem.placement import Placement
 from splitsem.search.deployed import DeployedCodec
 from splitsem.search.objective import quantile
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.digits import Digits
 from splitsem.tasks.task import Splits
 from splitsem.workflows.joint import workflow

@@ -13,7 +13,7 @@ from splitsem.errors import ConfigError
 from splitsem.placement import Placement
 from splitsem.report.terminal import WIDTH
 from splitsem.report.zoo_report import bottlenecks, family_table
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.workflows import zoo, zoo_list
 from splitsem.workflows.zoo_list import COMMITTED, Entry
 from splitsem.workflows.zoo_network import FIELDS, Row, Trial, check, compared, described

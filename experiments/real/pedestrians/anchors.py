@@ -29,8 +29,8 @@ from splitsem.codecs.topk import TopK
 from splitsem.data import path
 from splitsem.detections import unpack
 from splitsem.models.detection.darknet import darknet_detector
-from splitsem.split.cut import Cut
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.cut import Cut
+from splitsem.splitting.graph import SplitGraph
 
 SIZE = 416
 TARGETS_ABOVE = 0.25

@@ -22,7 +22,7 @@ from splitsem.codecs.learned.klt import Klt
 from splitsem.codecs.learned.learned import Stage
 from splitsem.data import path
 from splitsem.models.detection.darknet import darknet_detector
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.detection.detection import Detection
 from splitsem.tasks.detection.video import VideoFrames
 from splitsem.training.codec_fit import fit_codec

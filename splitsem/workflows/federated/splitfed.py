@@ -29,7 +29,7 @@ from splitsem.remote.training_engine import TrainingEngine, TrainingLimits
 from splitsem.remote.training_tail import LocalTrainingTail, TrainingTail, TrainingTransport
 from splitsem.report.federated_figures import score_by_round, score_by_uplink
 from splitsem.scoring import score
-from splitsem.split.trainable import TrainableCut
+from splitsem.splitting.trainable import TrainableCut
 from splitsem.training import kept_weights
 from splitsem.training.fit import Fit
 from splitsem.workflows import assemble, assemble_codec, evaluation

@@ -21,7 +21,7 @@ from splitsem.search.deployed import DeployedCodec
 from splitsem.search.exact import Exact
 from splitsem.search.objective import Objective, Stages, quantile
 from splitsem.search.rate_table import Rate, RateTable
-from splitsem.split.graph import SplitGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.trees import num_samples
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network, answering, simulated_link

@@ -19,7 +19,7 @@ from splitsem.json_files import finite
 from splitsem.links.link import Link
 from splitsem.pipeline import Answering, Features, Frames, Pipeline, features
 from splitsem.scoring import check_found, plain
-from splitsem.split.point import SplitPoint
+from splitsem.splitting.point import SplitPoint
 from splitsem.tasks.task import Task
 from splitsem.trees import mapped, num_samples, sliced
 from splitsem.workflows.assemble import Network

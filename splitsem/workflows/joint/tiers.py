@@ -24,8 +24,8 @@ from splitsem.files import read_or_make
 from splitsem.links.link import Link
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.placement import Placement, describe_machine
-from splitsem.split.graph import SplitGraph
-from splitsem.split.half import Half
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.half import Half
 from splitsem.tasks.task import Task
 from splitsem.training.fingerprint import fingerprint
 from splitsem.workflows.assemble import answering, simulated_link

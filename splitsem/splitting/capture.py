@@ -16,10 +16,10 @@ from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import flop_registry
 
 from splitsem.errors import ConfigError
-from splitsem.split.example import Example
-from splitsem.split.nested import contexts_as_marks, lay_open
-from splitsem.split.refusal import refusal, refused_run, why_free_fails, without_dumps
-from splitsem.split.untouched import untouched
+from splitsem.splitting.example import Example
+from splitsem.splitting.nested import contexts_as_marks, lay_open
+from splitsem.splitting.refusal import refusal, refused_run, why_free_fails, without_dumps
+from splitsem.splitting.untouched import untouched
 from splitsem.trees import leaves
 
 log = logging.getLogger(__name__)

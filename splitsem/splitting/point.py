@@ -10,9 +10,9 @@ import torch
 from torch import fx
 
 from splitsem.errors import ConfigError
-from splitsem.split.capture import op_name
-from splitsem.split.half import CONVOLUTIONS, PRODUCTS, RECURRENT, OpCost
-from splitsem.split.nested import BRANCHES, LOOPS
+from splitsem.splitting.capture import op_name
+from splitsem.splitting.half import CONVOLUTIONS, PRODUCTS, RECURRENT, OpCost
+from splitsem.splitting.nested import BRANCHES, LOOPS
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from splitsem.errors import ConfigError, SplitPointError
-from splitsem.split.cut import Cut
-from splitsem.split.graph import SplitGraph
-from splitsem.split.nested import ends_gradient, operation
+from splitsem.splitting.cut import Cut
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.nested import ends_gradient, operation
 
 _KEEPS_STATISTICS = {torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.default}
 

@@ -17,12 +17,12 @@ from torch.utils import _pytree as pytree
 
 from splitsem.errors import ConfigError
 from splitsem.network import reason
-from splitsem.split.capture import capture
-from splitsem.split.example import Example, home_of
-from splitsem.split.flow import Flow
-from splitsem.split.layout import Strides, Trial
-from splitsem.split.nested import contexts_as_marks
-from splitsem.split.untouched import untouched
+from splitsem.splitting.capture import capture
+from splitsem.splitting.example import Example, home_of
+from splitsem.splitting.flow import Flow
+from splitsem.splitting.layout import Strides, Trial
+from splitsem.splitting.nested import contexts_as_marks
+from splitsem.splitting.untouched import untouched
 from splitsem.trees import by_path, mapped
 
 log = logging.getLogger(__name__)

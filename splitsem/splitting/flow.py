@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from splitsem.split.capture import Batch, Captured, op_name, storage_roots, written
-from splitsem.split.half import OpCost, op_cost
-from splitsem.split.nested import attribute
+from splitsem.splitting.capture import Batch, Captured, op_name, storage_roots, written
+from splitsem.splitting.half import OpCost, op_cost
+from splitsem.splitting.nested import attribute
 
 CROSSING = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.int16, torch.int32,
                       torch.int64, torch.uint8, torch.bool})  # fmt: skip

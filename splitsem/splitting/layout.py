@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, fx
 from torch._ops import HigherOrderOperator
 
-from splitsem.split.capture import Batch
-from splitsem.split.nested import PLAIN, context_of, within
+from splitsem.splitting.capture import Batch
+from splitsem.splitting.nested import PLAIN, context_of, within
 
 Strides = tuple[tuple[int, ...], tuple[int, ...]]  # a shape, and the strides that it has
 

@@ -12,11 +12,11 @@ from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from torch.utils import _pytree as pytree
 
 from splitsem.errors import ConfigError
-from splitsem.split.flow import Flow
-from splitsem.split.half import Half
-from splitsem.split.layout import Layout
-from splitsem.split.nested import context_of, operation, put_within, settled
-from splitsem.split.point import SplitPoint
+from splitsem.splitting.flow import Flow
+from splitsem.splitting.half import Half
+from splitsem.splitting.layout import Layout
+from splitsem.splitting.nested import context_of, operation, put_within, settled
+from splitsem.splitting.point import SplitPoint
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,13 +11,13 @@ from torch import Tensor, fx, nn
 from splitsem import extras
 from splitsem.errors import SplitPointError
 from splitsem.network import HasPostprocess, without_wrappers
-from splitsem.split.cut import Cut, Followed, InTuple, Spread, build_head, build_tail
-from splitsem.split.example import Example, home_of
-from splitsem.split.faithful import faithful_flow
-from splitsem.split.flow import Flow
-from splitsem.split.layout import Layout
-from splitsem.split.nested import context_of
-from splitsem.split.point import (
+from splitsem.splitting.cut import Cut, Followed, InTuple, Spread, build_head, build_tail
+from splitsem.splitting.example import Example, home_of
+from splitsem.splitting.faithful import faithful_flow
+from splitsem.splitting.flow import Flow
+from splitsem.splitting.layout import Layout
+from splitsem.splitting.nested import context_of
+from splitsem.splitting.point import (
     Candidate,
     HasUnits,
     SplitPoint,
@@ -27,7 +27,7 @@ from splitsem.split.point import (
     node_names,
     unit_cuts,
 )
-from splitsem.split.postprocess import Postprocess
+from splitsem.splitting.postprocess import Postprocess
 
 if TYPE_CHECKING:
     import pandas as pd

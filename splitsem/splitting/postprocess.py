@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from splitsem.errors import ConfigError
-from splitsem.split.half import OpCost
-from splitsem.split.point import TensorSpec
+from splitsem.splitting.half import OpCost
+from splitsem.splitting.point import TensorSpec
 from splitsem.trees import leaves
 
 _UNCOUNTED = {"empty", "empty_like", "empty_strided", "detach", "lift_fresh", "_local_scalar_dense"}

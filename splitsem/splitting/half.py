@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, flop_registry, sdpa_flop_count
 
-from splitsem.split.capture import Batch, op_name
-from splitsem.split.nested import LOOPS, bodies
+from splitsem.splitting.capture import Batch, op_name
+from splitsem.splitting.nested import LOOPS, bodies
 
 
 @dataclass(frozen=True)
