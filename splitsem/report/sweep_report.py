@@ -40,10 +40,10 @@ _CAPTIONS = {
     "score_channel": "How the score falls as bits go wrong. Bands are 95 % intervals over the channel's seeds.",
 }
 _MARKS = (
-    "★ best · = not faster than its ★, its score perhaps higher · ▼ natural bottleneck · in italics: no split, all on "
+    "★ best · = not faster than its ★, perhaps better · ▼ natural bottleneck · in italics: no split, all on "
     "the edge or the picture itself is sent. A click on a header sorts."
 )
-_FRONT_NOTE = "Each ★ is followed by those that are not faster and whose scores are perhaps higher (=)."
+_FRONT_NOTE = "Each ★ is followed by those that are not faster and perhaps better (=)."
 _RATIOS = (
     "How many times larger the float32 features, the sample as it is (uint8 or its file), and a picture of the same "
     "score are than the payload. – : the picture was not sent at qualities around this score; "
