@@ -12,7 +12,7 @@ from splitsem.report.best import Best, best
 from splitsem.report.columns import METRICS, WORDS
 from splitsem.report.page import Card, Cell, Failures, Header, Page, PageTable, Picture, Section, render
 from splitsem.report.tables import MARKS
-from splitsem.report.units import format_number, format_ratio, format_score, worded
+from splitsem.report.units import MISSING, format_number, format_ratio, format_score, worded
 
 _FRONT = ("score", "score_ci95", "score_delta", "score_delta_ci95", "payload_bytes", "edge_s", "link_s", "server_s",
           "answer_s", "latency_s", "throughput_hz", "energy_j")  # fmt: skip
@@ -197,7 +197,8 @@ def _table(
         cells = [Cell(row["split_point"], str(row["split_index"])), *([Cell(row["series"])] if several else [])]
         cells.append(Cell(marks))
         for name in names:
-            text = METRICS[name].show(row[name]) if name in METRICS else f"{row[name]:.4g}"
+            plain = MISSING if pd.isna(row[name]) else f"{row[name]:.4g}"
+            text = METRICS[name].show(row[name]) if name in METRICS else plain
             cells.append(Cell(text, repr(float(row[name]))))
         kind = "reference" if row["is_reference"] else "pareto" if row["front"] == "best" else ""
         body.append((kind, cells))

@@ -63,6 +63,11 @@ def test_the_encoders_size_is_in_both_tables_where_a_codec_has_learned_weights(e
     assert sum("encoder" in head for head in heads) == (2 if encoder_bytes else 0)
 
 
+def test_what_a_row_has_not_is_a_dash():
+    results = sample_results(UNET[:3]).assign(num_samples=float("nan"))
+    assert "nan" not in Tags(page(results)).texts
+
+
 def test_page_is_well_formed_and_needs_nothing_from_elsewhere():
     results = sample_results()
     html = page(results, figures={"accuracy_throughput": accuracy_throughput(results)})
