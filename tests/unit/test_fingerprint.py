@@ -318,7 +318,7 @@ def test_the_training_of_digits_is_determined_by_these_modules_alone():
     model = StagedCnn((1, 8, 8), (10,))
     names = modules([Digits(), model, fit])
     assert [name.removeprefix("splitsem.") for name in names if "." in name] == [
-        *("codecs", "codecs.codec", "codecs.expected", "models", "models.capabilities"),
+        *("codecs", "codecs.codec", "codecs.expected", "extras", "models", "models.capabilities"),
         *("models.cnn", "placement", "tasks", "tasks.answer", "tasks.classification", "tasks.digits"),
         *("tasks.task", "training", "training.fit", "training.gradient_codec", "training.loop"),
         *("training.modules", "training.optimiser", "trees", "splitsem_device.fields"),

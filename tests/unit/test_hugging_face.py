@@ -297,7 +297,7 @@ def test_a_network_for_texts_trains_and_can_be_cut(tmp_path) -> None:
         cfg = compose(
             "config",
             [
-                *("task=texts", f"task.root={tmp_path / 'texts.csv'}", "task.sequence_length=8", "device=cpu"),
+                *("task=texts", f"task.root={tmp_path / 'texts.csv'}", "task.sequence_length=16", "device=cpu"),
                 *("model.config.hidden_size=16", "model.config.num_hidden_layers=1", "trainer.max_epochs=1"),
                 *("trainer.batch_size=7", f"cache_dir={tmp_path / 'cache'}"),
             ],

@@ -43,9 +43,11 @@ def test_an_energy_is_said_in_joules():
 @pytest.mark.parametrize(("delta", "said"), [(-0.01, "cannot be told apart"), (-0.03, "can be told apart")])
 def test_a_loss_within_its_interval_is_said_to_be_none(delta, said):
     metrics = {"accuracy": 0.9 + delta, "accuracy_ref": 0.9, "accuracy_delta": delta, "epsilon": 0.02, "feasible": True}
-    line = _judged(metrics | {"accuracy_ci95": 0.03, "accuracy_delta_ci95": 0.02, "num_samples": 96}, "unsplit")
+    line = _judged(
+        metrics | {"accuracy_ci95": 0.03, "accuracy_delta_ci95": 0.02, "num_samples": 96}, "unsplit", "accuracy"
+    )
     assert f"95 % over 96 samples: {said}" in line
-    assert "no interval" in _judged(metrics | {"accuracy_ci95": None}, "unsplit")
+    assert "no interval" in _judged(metrics | {"accuracy_ci95": None}, "unsplit", "accuracy")
 
 
 def test_accuracies_of_domains_have_their_intervals_and_the_legend_names_them():

@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_object
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
 from splitsem.errors import ConfigError
 from splitsem.json_files import write_text
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.report.units import format_hz, format_seconds
+from splitsem.tasks.task import Task
 from splitsem.workflows.joint import figures
 from splitsem.workflows.joint.base import Document, JointBase, as_text, t_eff_s
 from splitsem.workflows.joint.branches import JointBranches
@@ -189,7 +190,8 @@ def _chosen(joint: JointBase) -> list[str]:
 
 def _word(joint: JointBase) -> str:
     """What the score is called; of labels, it is the accuracy that the constraint is about."""
-    return "agreement" if joint.trained.task.is_agreement else "accuracy"
+    task: Task = instantiate(joint.cfg.task)  # that of joint.trained would be trained for
+    return "agreement" if task.is_agreement else "accuracy"
 
 
 def _judged(metrics: Metrics, reference: str, word: str) -> str:
