@@ -1,5 +1,6 @@
 """Metrics of agreement: how far results stay those of the unsplit network."""
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -31,9 +32,9 @@ class MeanOverSamples(Metric):
         state: Any = self
         return (state.total / state.count.clamp_min(1)).float()
 
+    @abstractmethod
     def shares(self, output: Any, y: Tensor) -> Tensor:
         """A number in [0, 1] for each sample, ``(batch,)``."""
-        raise NotImplementedError
 
 
 class SameClasses(MeanOverSamples):

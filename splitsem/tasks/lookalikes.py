@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from splitsem.errors import ConfigError
 from splitsem.tasks.agreement import OwnResults
+from splitsem.tasks.agreement_metrics import MeanOverSamples
 from splitsem.tasks.answer import AnswerCoder, Values
 from splitsem.tasks.photos import Photos
 from splitsem.tasks.task import Splits, Task
@@ -128,27 +129,12 @@ class SameLookalike(Metric):
         return (y @ self._directions.T).argmax(1)
 
 
-class MeanCosine(Metric):
+class MeanCosine(MeanOverSamples):
     """Mean cosine of the angle between descriptions and targets, negative ones as 0."""
 
-    full_state_update = False
-    higher_is_better = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, y_hat: Tensor, y: Tensor) -> None:
-        """Add a batch of descriptions ``(batch, values)`` and their targets."""
-        state: Any = self
-        state.total += F.cosine_similarity(y_hat, y).clamp(0, 1).sum()
-        state.count += len(y)
-
-    def compute(self) -> Tensor:
-        """The mean, a scalar."""
-        state: Any = self
-        return (state.total / state.count.clamp_min(1)).float()
+    def shares(self, output: Tensor, y: Tensor) -> Tensor:
+        """See MeanOverSamples; descriptions ``(batch, values)`` and their targets."""
+        return F.cosine_similarity(output, y).clamp(0, 1)
 
 
 def _as_they_are(output: Tensor) -> Tensor:
