@@ -94,6 +94,7 @@ class GrpcTail(RemoteTail):
         self.is_server_over: Callable[[], bool] = lambda: False
         self._channel: grpc.Channel | None = None
         self._metadata: list[tuple[str, str]] = []
+        self._call: tuple[grpc.Channel | None, grpc.UnaryUnaryMultiCallable | None] = (None, None)
         self._callers: list[_Caller] = []
         self._lock = threading.Lock()
         self._plan: Plan | None = None
@@ -131,7 +132,7 @@ class GrpcTail(RemoteTail):
         def once() -> Answer:
             session = self._session or self._open_once()
             frame = Frame(session, caller.name, caller.next_id, payload, num_answered=caller.next_id)
-            method = self._connected().unary_unary(PATH + "Call", Frame.to_bytes, Reply.from_bytes)
+            method = self._calling()
             self.counters.frames_sent += 1
             return to_answer(method(frame, timeout=self.retry.deadline_s, metadata=self._metadata))
 
@@ -294,6 +295,15 @@ class GrpcTail(RemoteTail):
         log.debug("%s: %s (%s); trying again in %.2f s", self.target, code.name, shown(details), wait_s)
         self.counters.retries += 1
         time.sleep(wait_s)
+
+    def _calling(self) -> grpc.UnaryUnaryMultiCallable:
+        """The method Call of this connection, which takes longer to make than to use."""
+        channel = self._connected()
+        made_for, method = self._call
+        if made_for is not channel:
+            method = channel.unary_unary(PATH + "Call", Frame.to_bytes, Reply.from_bytes)
+            self._call = channel, method
+        return method
 
     def _connected(self) -> grpc.Channel:
         with self._lock:
