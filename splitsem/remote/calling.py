@@ -28,7 +28,8 @@ class TensorCoding(ArrayCoding):
         """See Coding; notes what makes the results of arrays."""
         if "torch" not in sys.modules:  # nobody can have made a tensor
             return super().encode(args)
-        from splitsem.trees import as_arrays, as_tensors, leaves
+        from splitsem.remote.tensor_arrays import as_arrays, as_tensors
+        from splitsem.trees import leaves
 
         payload, _ = super().encode(as_arrays(args))
         return payload, as_tensors if leaves(args) else None

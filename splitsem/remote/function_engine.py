@@ -23,7 +23,7 @@ class FunctionEngine(Engine):
     Args:
         function: takes a call's arguments and returns a structure of arrays.
         max_payload_bytes: the longest payload, and the most that its arrays may take.
-        given: what the function gets in place of a structure of numpy arrays, e.g. ``trees.as_tensors``.
+        given: what the function gets in place of a structure of numpy arrays, e.g. ``tensor_arrays.as_tensors``.
         returned: undoes ``given`` on what the function returns.
     """
 

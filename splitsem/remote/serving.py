@@ -133,6 +133,6 @@ def _engine(served: Any, codecs: "Sequence[Codec]", tensors: str, limits: Limits
         return FunctionEngine(served, most)
     if tensors != "torch":
         raise ConfigError(f"tensors must be 'torch' or 'numpy', got {tensors!r}")
-    from splitsem.trees import as_arrays, as_tensors
+    from splitsem.remote.tensor_arrays import as_arrays, as_tensors
 
     return FunctionEngine(served, most, as_tensors, as_arrays)

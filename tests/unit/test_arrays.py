@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from splitsem.errors import ConfigError, PayloadError
-from splitsem.trees import as_arrays, as_tensors, is_same
+from splitsem.remote.tensor_arrays import as_arrays, as_tensors
+from splitsem.trees import is_same
 from splitsem_device import arrays
 from splitsem_device.fields import CRC_BYTES, Pieces, crc32, varint
 
