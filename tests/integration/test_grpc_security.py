@@ -1,7 +1,6 @@
 """TLS, mutual TLS, tokens, and the refusal to serve or send in the clear beyond this machine."""
 
 import shutil
-import subprocess
 
 import pytest
 import torch
@@ -9,18 +8,10 @@ import torch
 from splitsem.errors import ConfigError, LinkError
 from splitsem_device.grpc.connection import Security, host_port, is_loopback
 from splitsem_device.retry import Backoff
-from tests.conftest import ROOT
 from tests.integration.network import output_of
 
 ONCE = Backoff(retries=0, deadline_s=3.0)
 needs_openssl = pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("make")), reason="no openssl or make")
-
-
-@pytest.fixture(scope="module")
-def certs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls") / "certs"
-    subprocess.run(["make", "certs", f"CERTS={folder}"], cwd=ROOT, check=True, timeout=60, capture_output=True)
-    return folder
 
 
 def end(certs, name, *, ca):
