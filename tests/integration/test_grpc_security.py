@@ -1,6 +1,7 @@
 """TLS, mutual TLS, tokens, and the refusal to serve or send in the clear beyond this machine."""
 
 import shutil
+import subprocess
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from splitsem.errors import ConfigError, LinkError
 from splitsem_device.grpc.connection import Security, host_port, is_loopback
 from splitsem_device.retry import Backoff
+from tests.conftest import ROOT
 from tests.integration.network import output_of
 
 ONCE = Backoff(retries=0, deadline_s=3.0)
