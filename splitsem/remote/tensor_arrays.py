@@ -1,4 +1,4 @@
-"""Structures of tensors as structures of numpy arrays and back, without a copy: what ``splitsem_device.arrays`` carries."""
+"""Structures of tensors as structures of numpy arrays and back, without a copy, for ``splitsem_device.arrays``."""
 
 from typing import Any
 

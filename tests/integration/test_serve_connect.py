@@ -16,6 +16,7 @@ from splitsem.trees import is_same
 from splitsem_device import remotes
 from tests.conftest import ROOT
 from tests.integration.tcp_relay import TcpRelay
+from tests.integration.test_grpc_security import needs_openssl
 
 ONCE = splitsem.NoRetry(deadline_s=10.0)
 
@@ -202,6 +203,34 @@ def test_a_payload_beyond_the_servers_limit_is_refused():
             pytest.raises(PayloadError, match="expected arrays of at most 1048576 bytes"),
         ):
             remote.compute(torch.zeros(1 << 20))
+
+
+def test_a_token_is_asked_for(tmp_path):
+    tokens = tmp_path / "right", tmp_path / "wrong"
+    for path in tokens:
+        path.write_text(path.name)
+    right, wrong = (splitsem.Security(token_file=str(path)) for path in tokens)
+    with splitsem.serve(lambda z: z, security=right) as server:
+        with splitsem.connect(server.address, security=right, retry=ONCE) as remote:
+            assert remote.compute(1) == 1
+        for security in (wrong, None):
+            with pytest.raises(LinkError, match="wrong or missing token"):
+                splitsem.connect(server.address, security=security, retry=ONCE)
+
+
+@needs_openssl
+@pytest.mark.parametrize("is_mutual", [False, True])
+def test_tls_is_spoken_with_those_who_trust_it_and_with_certified_clients_only(certs, is_mutual):
+    ca, chain = str(certs / "ca.pem"), [str(certs / name) for name in ("server.pem", "server.key")]
+    mine = dict(zip(("cert", "key"), (str(certs / f"device.{end}") for end in ("pem", "key")), strict=True))
+    security = splitsem.Security(cert=chain[0], key=chain[1], ca=ca if is_mutual else None)
+    with splitsem.serve(lambda z: z, security=security) as server:
+        trusting = splitsem.Security(ca=ca, **(mine if is_mutual else {}))
+        with splitsem.connect(server.address, security=trusting, retry=ONCE) as remote:
+            assert remote.compute(1) == 1
+        for other in (None, splitsem.Security(ca=ca)) if is_mutual else (None,):
+            with pytest.raises(LinkError, match="TLS"):
+                splitsem.connect(server.address, security=other, retry=ONCE)
 
 
 def test_asyncio_waits_for_many_calls_and_streams_from_asynchronous_sources(doubling):
