@@ -11,7 +11,7 @@ CODE = re.compile(
 )
 INLINE = re.compile(r"(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`)", re.DOTALL)
 LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?([^)]*)\)")
-REASON = re.compile(r"^<!-- (?:not run here|shrunk|run by)[^\n]*? -->\n", re.MULTILINE)
+REASON = re.compile(r"^<!-- (?:not run here|run by|blocks run by)[^\n]*? -->\n", re.MULTILINE)
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".c": "c", ".ipynb": "json", "": "sh"}
 
 
@@ -63,7 +63,7 @@ def with_reasons(text: str) -> str:
 
     def said(match: re.Match[str]) -> str:
         what = match[0].strip()[5:-4]
-        return f'<p class="how-run">{html.escape(what)}</p>\n\n' if not what.startswith("run by") else ""
+        return f'<p class="how-run">{html.escape(what)}</p>\n\n' if "run by" not in what else ""
 
     return REASON.sub(said, text)
 
