@@ -61,7 +61,7 @@ def follow(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(
             [sys.executable, *words],
             cwd=tmp_path,
-            env=os.environ | ENVIRONMENT | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+            env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "device")))},
             capture_output=True,
             text=True,
             timeout=300,
