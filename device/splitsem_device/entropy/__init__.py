@@ -7,14 +7,14 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from splitsem_device.entropy import context
+from splitsem_device.entropy import maps
 from splitsem_device.entropy.bits import pack_bits, packed_size, unpack_bits
-from splitsem_device.entropy.kernels import Layout, Octets
+from splitsem_device.entropy.maps import Octets
 from splitsem_device.errors import PayloadError
 
 Symbols = Octets | NDArray[np.uint16]
 _Stage = Callable[[Octets, tuple[int, ...], int, int], tuple[int, bytes]]
-_PACKED, _ZSTD, _STATIC, _ADAPTIVE = range(4)  # first byte of a coded body
+_PACKED, _ZSTD, _MAP = 0, 1, 4  # first byte of a coded body; 2 and 3 were coders of earlier releases
 
 
 def check_entropy(name: str) -> str:
@@ -66,12 +66,9 @@ def decode(body: memoryview, shape: tuple[int, ...], bit_width: int, fill: int) 
         return unpack_bits(coded, num, bit_width)
     if mode == _ZSTD:
         return _decode_zstd(coded, num, bit_width)
-    if mode not in (_STATIC, _ADAPTIVE):
-        raise PayloadError(f"expected entropy mode 0…{_ADAPTIVE}, got {mode}")
-    if (mode == _ADAPTIVE) != (num <= context.ADAPTIVE_UP_TO):  # either coder is slow where it does not belong
-        raise PayloadError(f"expected the coder for {num} symbols, got entropy mode {mode}")
-    read = context.decode_static if mode == _STATIC else context.decode_adaptive
-    return read(coded, Layout.of(shape), bit_width, fill)
+    if mode != _MAP:
+        raise PayloadError(f"expected entropy mode {_PACKED}, {_ZSTD} or {_MAP}, got {mode}")
+    return maps.decode(coded, shape, bit_width, fill)
 
 
 def _encode_packed(symbols: Octets, shape: tuple[int, ...], bit_width: int, fill: int) -> tuple[int, bytes]:
@@ -100,19 +97,17 @@ def _decode_zstd(coded: memoryview, num: int, bit_width: int) -> Octets:
     return symbols
 
 
-def _encode_compiled(max_levels: int) -> _Stage:
-    def stage(symbols: Octets, shape: tuple[int, ...], bit_width: int, fill: int) -> tuple[int, bytes]:
-        layout = Layout.of(shape)
-        if symbols.size <= context.ADAPTIVE_UP_TO:
-            return _ADAPTIVE, context.encode_adaptive(symbols, layout, bit_width, fill, max_levels)
-        return _STATIC, context.encode_static(symbols, layout, bit_width, fill, max_levels)
+def _encode_order_0(symbols: Octets, shape: tuple[int, ...], bit_width: int, fill: int) -> tuple[int, bytes]:
+    return _MAP, maps.encode(symbols, shape, bit_width, fill, is_order_0=True)
 
-    return stage
+
+def _encode_context(symbols: Octets, shape: tuple[int, ...], bit_width: int, fill: int) -> tuple[int, bytes]:
+    return _MAP, maps.encode(symbols, shape, bit_width, fill)
 
 
 _STAGES: dict[str, _Stage] = {
     "none": _encode_packed,
     "zstd": _encode_zstd,
-    "rans": _encode_compiled(1),
-    "context": _encode_compiled(16),
+    "rans": _encode_order_0,
+    "context": _encode_context,
 }
