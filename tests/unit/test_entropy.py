@@ -2,12 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 
+from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.topk import TopK
 from splitsem.errors import PayloadError
 from splitsem_device import entropy
+from splitsem_device.entropy import choice
 from splitsem_device.entropy.bits import pack_bits, packed_size, unpack_bits
 
 ENTROPIES = ("none", "zstd", "rans", "context")
+Z = torch.randn(1, 16, 24, 24, generator=torch.Generator().manual_seed(0)).relu()
 
 
 def feature_symbols(bit_width: int, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -125,3 +130,35 @@ def test_what_the_neighbours_foretell_is_nearly_free() -> None:
     symbols = np.tile((rows + 2 * cols).astype(np.uint8) // 2, (8, 1, 1))  # a slope: MED is right but at its steps
     coded = {s: entropy.encode(symbols.reshape(-1), symbols.shape, 8, 0, s) for s in ("zstd", "rans", "context")}
     assert 2 * len(coded["context"]) < len(coded["rans"])
+
+
+def test_auto_codes_where_bytes_are_dear_and_packs_where_they_are_cheap() -> None:
+    symbols = feature_symbols(8, (1, 16, 24, 24))
+    flat, shape = symbols.reshape(-1), symbols.shape
+    packed, coded = (entropy.encode(flat, shape, 8, 0, stage) for stage in ("none", "context"))
+    assert entropy.encode(flat, shape, 8, 0, "auto", 1e3) == coded
+    assert entropy.encode(flat, shape, 8, 0, "auto", 1e15) == packed
+
+
+def test_auto_weighs_time_against_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_times_s", lambda bit_width: (1e-3, 0.0))  # as long as 1,000 bits at 1 Mbit/s
+    symbols = np.zeros(1000, np.uint8)
+    symbols[:500] = 1  # 1 bit each
+    assert choice.pays(symbols, 3, 1e6)  # saves 2,000
+    assert not choice.pays(symbols, 2, 1.1e6)  # saves 1,000
+    assert choice.pays(symbols, 2, 0.9e6)
+
+
+@pytest.mark.parametrize(
+    ("rate_bps", "said"), [(None, "auto needs the link's rate"), (0.0, "rate_bps must be positive"), (-1.0, "rate_bps")]
+)
+def test_auto_without_a_rate_is_refused(rate_bps: float | None, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Quantise(entropy="auto", rate_bps=rate_bps)
+
+
+def test_quantise_takes_auto_and_topk_does_not() -> None:
+    assert Quantise(entropy="auto", rate_bps=1e3).encode((Z,)) == Quantise(entropy="context").encode((Z,))
+    assert Quantise(entropy="auto", rate_bps=1e15).encode((Z,)) == Quantise(entropy="none").encode((Z,))
+    with pytest.raises(ValueError, match="entropy must be one of none, zstd, rans, context, got 'auto'"):
+        TopK(entropy="auto")
