@@ -3,7 +3,8 @@
    A symbol's context is `levels[2 * MED + left + up] + acts[|l - ul| + |u - ul| + |u - ur|]`, where MED is the median
    predictor of JPEG-LS (Weinberger et al. 2000) and neighbours outside the plane count as `fill`. Each context has a
    table of frequencies, made again whenever what it has seen has grown enough; where symbols are many, a table leaves out
-   what it has not seen, and an escape leads to the pool of all contexts. rANS with 16-bit words (Duda 2014, arXiv
+   what it has not seen, and an escape leads to the pool of all contexts. Where all around a symbol are alike, a flag says
+   first whether it is, too. rANS with 16-bit words (Duda 2014, arXiv
    1311.2540), its states beginning at 2^16. The rows are divided among up to four streams that are coded in turns, so
    that a processor works at four symbols at once. Integers only: all machines make the same bytes.
 
@@ -19,11 +20,13 @@
 #define INLINE static inline __attribute__((always_inline))
 
 enum { STREAMS = 4, BITS = 11, TOTAL = 1 << BITS, MOST_VALUES = 256, MANY_VALUES = 32, MOST_CONTEXTS = 256,
-       MOST_LEVELS = 64, MOST_ACTS = 16, AHEAD = 8 * STREAMS, NO_MEMORY = -2,
+       FLAT_VALUES = 16, MOST_LEVELS = 64, MOST_ACTS = 16, AHEAD = 12 * STREAMS, NO_MEMORY = -2,
        SMALL = 32769, SURVEYED = 16384,                                 /* symbols that levels are chosen on, about */
-       FIRST = 6, MOST_WAIT = 16000, FORGET_ABOVE = 30000, /* when a table is made again; when it halves what it has seen */
+       FIRST = 3, MOST_WAIT = 16000, FORGET_ABOVE = 30000, /* when a table is made again; when it halves what it has seen */
        SHARE_BITS = 19, MOST_SPREAD = 16 };
 static const uint32_t LOWEST = (uint32_t)1 << 16;
+/* a chance moves by 2^-shift, by less the more it was learned from */
+static const uint8_t FLAT_SHIFTS[] = {1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 6};
 
 typedef struct {
     uint32_t seen[MOST_VALUES], entries[MOST_VALUES]; /* entries: frequency << 16 | start */
@@ -32,12 +35,21 @@ typedef struct {
     uint8_t slots[TOTAL + 8];                         /* the symbol of each slot */
 } Table;
 
+/* How often a symbol is what all around it are. */
+typedef struct {
+    uint16_t same; /* in 65536ths */
+    uint16_t count;
+} Chance;
+
 typedef struct {
     int64_t planes, rows, cols;
-    int fill, values, num_contexts, num_streams, haste; /* haste: tables are made again at 1 + 1 / haste times their total */
+    int fill, values, num_contexts, num_streams;
+    int no_flats; /* no flags where all around a symbol are alike */
+    int haste;    /* a table is made again at 1 + 1 / haste times what it had seen */
     uint8_t levels[4 * MOST_VALUES], acts[3 * MOST_VALUES];
     Table *tables, *pool; /* `num_contexts` and, behind them, the pool */
     Table *use[MOST_CONTEXTS];
+    Chance flat[MOST_VALUES];
 } Coder;
 
 /* What is coded; apart from the Coder, so that a processor keeps it in registers. */
@@ -151,8 +163,8 @@ INLINE void advance(Line *line, int k, uint32_t entry, uint32_t slot) {
     line->pos -= (int32_t)grows;
 }
 
-/* Code a symbol of stream k; returns it. */
-INLINE int code_symbol(Coder *coder, Line *line, int k, int context, int symbol, int encoding) {
+/* Code a symbol of stream k by its context's table; returns it. */
+INLINE int code_by_table(Coder *coder, Line *line, int k, int context, int symbol, int encoding) {
     const Table *table = coder->use[context];
     uint32_t escape = (uint32_t)(TOTAL - table->limit) << 16 | (uint32_t)table->limit;
     if (encoding) {
@@ -178,18 +190,44 @@ INLINE int code_symbol(Coder *coder, Line *line, int k, int context, int symbol,
     return symbol;
 }
 
+/* Code whether a symbol is `around`, as all around it are; returns 0 or 1. */
+INLINE int code_same(Coder *coder, Line *line, int k, int around, int is_same, int encoding) {
+    Chance *chance = &coder->flat[around];
+    uint32_t freq = (uint32_t)upper(1, lower(TOTAL - 1, chance->same >> (16 - BITS)));
+    uint32_t same = freq << 16, other = (TOTAL - freq) << 16 | freq;
+    if (encoding) {
+        line->records[line->num_records++] = (uint32_t)k << 30 | (is_same ? same : other);
+    } else {
+        uint32_t slot = line->x[k] & (TOTAL - 1);
+        is_same = slot < freq;
+        advance(line, k, is_same ? same : other, slot);
+    }
+    int shift = FLAT_SHIFTS[chance->count];
+    chance->same = (uint16_t)(chance->same + (is_same ? (65535 - chance->same) >> shift : -(chance->same >> shift)));
+    chance->count += chance->count < 31;
+    return is_same;
+}
+
+/* Code a symbol of stream k; returns it. Where all around it are alike it says first whether it is, too. */
+INLINE int code_symbol(Coder *coder, Line *line, int k, int context, int around, int symbol, int encoding) {
+    if (around >= 0 && code_same(coder, line, k, around, symbol == around, encoding)) return around;
+    return code_by_table(coder, line, k, context, symbol, encoding);
+}
+
 /* Code one row of each of `num` streams, by turns. Returns 0 when the words ran out. */
 INLINE int code_rows(Coder *coder, Line *line, int num, const int *streams, uint8_t **rows, uint8_t **ups, int encoding) {
-    int left[STREAMS] = {coder->fill, coder->fill, coder->fill, coder->fill}, contexts[STREAMS];
+    int left[STREAMS] = {coder->fill, coder->fill, coder->fill, coder->fill}, contexts[STREAMS], arounds[STREAMS];
     for (int64_t c = 0; c < coder->cols; c++) {
 #pragma GCC unroll 4
         for (int k = 0; k < num; k++) {
             const uint8_t *up = ups[k] + c;
-            contexts[k] = coder->levels[foretold(left[k], up[0], up[1])] + coder->acts[activity(left[k], up[0], up[1], up[2])];
+            int act = activity(left[k], up[0], up[1], up[2]);
+            contexts[k] = coder->levels[foretold(left[k], up[0], up[1])] + coder->acts[act];
+            arounds[k] = act | coder->no_flats ? -1 : left[k];
         }
 #pragma GCC unroll 4
         for (int k = 0; k < num; k++) {
-            left[k] = code_symbol(coder, line, streams[k], contexts[k], encoding ? rows[k][c] : 0, encoding);
+            left[k] = code_symbol(coder, line, streams[k], contexts[k], arounds[k], encoding ? rows[k][c] : 0, encoding);
             if (!encoding) rows[k][c] = (uint8_t)left[k];
         }
         if (!encoding && line->pos > line->last) return 0;
@@ -238,6 +276,7 @@ static uint8_t *begin(Coder *coder, int is_decoding) {
         return NULL;
     }
     coder->pool = coder->tables + coder->num_contexts;
+    for (int s = 0; s < MOST_VALUES; s++) coder->flat[s] = (Chance){32768, 0};
     for (int c = 0; c <= coder->num_contexts; c++) coder->tables[c].left = FIRST;
     for (int c = 0; c < coder->num_contexts; c++) coder->use[c] = coder->pool;
     make_pool(coder, is_decoding);
@@ -280,8 +319,9 @@ static int survey(Coder *coder, const uint8_t *symbols, int64_t most_levels, int
         int fill = coder->fill, is_first = r % coder->rows == 0, l = fill, ul = fill, u = is_first || !cols ? fill : row[-cols];
         for (int64_t c = 0; c < cols; c++) {
             int ur = is_first || c + 1 == cols ? fill : row[c + 1 - cols];
-            foretells[foretold(l, ul, u)]++;
-            acts[activity(l, ul, u, ur)]++;
+            int act = activity(l, ul, u, ur), is_counted = act > 0 || row[c] != l || coder->values < FLAT_VALUES;
+            foretells[foretold(l, ul, u)] += (uint32_t)is_counted;
+            acts[act] += (uint32_t)is_counted; /* the others are coded apart */
             l = row[c], ul = u, u = ur;
         }
     }
@@ -341,6 +381,7 @@ static int64_t code_side(Coder *coder, Halves *halves, int num_levels, int num_a
     num_acts = num_levels ? code_levels(halves, coder->acts, 3 * values - 2, MOST_ACTS, num_acts, encoding) : 0;
     coder->num_contexts = num_levels * num_acts;
     if (!num_acts || coder->num_contexts > MOST_CONTEXTS || halves->is_over) return 0;
+    coder->no_flats = coder->num_contexts == 1 || values < FLAT_VALUES;
     if (coder->num_contexts == 1) coder->haste = 16; /* a single table costs little time */
     for (int k = 0; k < 3 * values - 2; k++) coder->acts[k] = (uint8_t)(coder->acts[k] * num_levels);
     return (halves->pos + 1) / 2;
@@ -374,7 +415,7 @@ int64_t encode_map(const uint8_t *symbols, int64_t planes, int64_t rows, int64_t
     Halves halves = {.out = data, .size = 2 * size};
     int64_t side = code_side(&coder, &halves, num_levels, num_acts, 1);
     if (!side) return -1;
-    Line line = {.records = malloc((size_t)(2 * planes * rows * cols) * sizeof(uint32_t))}; /* each may escape */
+    Line line = {.records = malloc((size_t)(3 * planes * rows * cols) * sizeof(uint32_t))}; /* a flag, an escape, a symbol */
     uint8_t *ups = line.records ? begin(&coder, 0) : NULL;
     if (!ups) {
         free(line.records);

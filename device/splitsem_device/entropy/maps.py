@@ -78,7 +78,7 @@ def decode(body: memoryview, shape: tuple[int, ...], bit_width: int, fill: int) 
 def _most_contexts(num: int, bit_width: int) -> tuple[int, int]:
     """How many levels of what is foretold, and of how much the neighbours differ."""
     most_acts = 4 if bit_width > 5 else 8
-    contexts = min(max(num // _SYMBOLS_PER_CONTEXT[bit_width - 1], 1), _MOST_LEVELS * most_acts)
+    contexts = min(2 + num // _SYMBOLS_PER_CONTEXT[bit_width - 1], _MOST_LEVELS * most_acts)
     acts = max(a for a in (1, 2, 4, 8) if a == 1 or (a <= most_acts and 4 * a <= contexts))
     return min(contexts // acts, _MOST_LEVELS), acts
 
