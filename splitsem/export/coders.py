@@ -20,6 +20,7 @@ from splitsem.codecs.quantise import Affine, Quantise
 from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.codecs.topk import TopK
 from splitsem.errors import ConfigError
+from splitsem_device.entropy import AUTO
 from splitsem_device.framing import AffineFraming, Framing, InputShape, PriorFraming, SymbolFraming
 
 AnyLearned = TypeVar("AnyLearned", bound=LearnedCodec)
@@ -81,7 +82,7 @@ class QuantiseCoder(Coder):
             codec.bit_width,
             [codec.is_channelwise(shape) for shape in shapes],
             codec.flags if isinstance(codec, FixedLength) else 0,
-            None if is_fixed else codec.entropy,
+            None if is_fixed else codec.entropy if codec.entropy != AUTO else "context",  # a device knows no rate
         )
 
 
