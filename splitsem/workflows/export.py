@@ -1,5 +1,6 @@
 """Workflow export: writes head and encoder as files for other runtimes, and scores these files."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.export import coders, onnx_file
 from splitsem.export.onnx_file import footprint
+from splitsem.json_files import write_text
 from splitsem.report.units import worded
 from splitsem.scoring import plain
 from splitsem.splitting.cut import Cut
@@ -47,7 +49,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     codec = assemble_codec.codec(cfg, network, point)
     program, packing = onnx_file.export(cut, codec)
     torch.export.save(program, folder / "device.pt2")
-    framing.write(packing, folder / "device.json")
+    write_text(json.dumps(framing.to_card(packing), indent=2) + "\n", folder / "device.json")
     needs = footprint(program)
     found = evaluation.evaluate(cfg, network, cut, codec, codec, cfg.workflow.channel_seeds)
     metrics = (
