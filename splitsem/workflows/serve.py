@@ -11,19 +11,19 @@ from omegaconf import DictConfig
 from prometheus_client import start_http_server
 
 from splitsem.errors import ConfigError
-from splitsem.remote.ends import RemoteTransport, TailServer
-from splitsem.remote.grpc.connection import check_free, host_port, is_loopback
-from splitsem.remote.plan import weights_digest
+from splitsem.remote.labels import weights_digest
 from splitsem.remote.server_metrics import ServerMetrics
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.training_engine import TrainingEngine
 from splitsem.remote.training_tail import TrainingTransport
+from splitsem.remote.transports import RemoteTransport, TailServer
 from splitsem.tasks.answer import AnswerCoder
 from splitsem.tasks.task import Task
 from splitsem.workflows import assemble, assemble_codec
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import is_for_one_cut
 from splitsem.workflows.result import Result
+from splitsem_device.grpc.connection import check_free, host_port, is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def serve(
         (folder / "address.txt").write_text(address + "\n")
         if announce is not None:
             announce(address)
-        log.info("Serving %d split points on %s (device %s)", len(engine.graph.points), address, engine.device)
+        log.info("Serving %d split points on %s (device %s)", len(engine.graph.points), address, engine.place)
         stopped.wait()
         log.info("Stopping: answering what was received, for %.0f s at most", grace_s)
         server.stop(grace_s)

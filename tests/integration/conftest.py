@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from splitsem.remote.grpc.client import GrpcTail
-from splitsem.remote.grpc.connection import HEARTBEAT_S, Security
-from splitsem.remote.plan import Plan
-from splitsem.remote.retry import Retry
+from splitsem_device.grpc.client import GrpcTail
+from splitsem_device.grpc.connection import HEARTBEAT_S, Security
+from splitsem_device.plan import Plan
+from splitsem_device.retry import Backoff, Retry
 from tests.integration import tail_server
 from tests.integration.hatchery import Hatched
 from tests.integration.network import small_frames, small_network, small_plan
 
-QUICK = Retry(retries=2, first_s=0.01, most_s=0.1, deadline_s=5.0)
+QUICK = Backoff(retries=2, first_s=0.01, most_s=0.1, deadline_s=5.0)
 
 
 @dataclasses.dataclass

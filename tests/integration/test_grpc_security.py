@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from splitsem.errors import ConfigError, LinkError
-from splitsem.remote.grpc.connection import Security, host_port, is_loopback
-from splitsem.remote.retry import Retry
+from splitsem_device.grpc.connection import Security, host_port, is_loopback
+from splitsem_device.retry import Backoff
 from tests.conftest import ROOT
 from tests.integration.network import output_of
 
-ONCE = Retry(retries=0, deadline_s=3.0)
+ONCE = Backoff(retries=0, deadline_s=3.0)
 needs_openssl = pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("make")), reason="no openssl or make")
 
 

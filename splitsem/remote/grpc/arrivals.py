@@ -20,8 +20,8 @@ from splitsem.errors import (
     SplitSemError,
 )
 from splitsem.remote.grpc.admission import address_of
-from splitsem.remote.grpc.frames import Frame
-from splitsem.remote.peer_text import shown, shown_lines
+from splitsem_device.grpc.frames import Frame
+from splitsem_device.peer_text import shown, shown_lines
 
 _INBOX_BYTES = 64 << 20
 

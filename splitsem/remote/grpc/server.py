@@ -1,4 +1,4 @@
-"""GrpcServer gives the frames of any number of clients to one TailEngine; see tail.proto."""
+"""GrpcServer gives the frames of any number of clients to one Engine; see tail.proto."""
 
 import contextlib
 import ctypes
@@ -15,19 +15,18 @@ import grpc
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
-from splitsem.cost.lut import lut_json
 from splitsem.errors import ConfigError, PayloadError
-from splitsem.remote.ends import TailServer
-from splitsem.remote.grpc import tail_pb2
+from splitsem.remote.engine import Engine
 from splitsem.remote.grpc.admission import MAX_WAITING, Doors, Places, WaitingRoom
 from splitsem.remote.grpc.arrivals import statuses
-from splitsem.remote.grpc.connection import HEARTBEAT_S, Security, heartbeat_options, host_port
-from splitsem.remote.grpc.frames import CHUNK_BYTES, Frame, Reply
 from splitsem.remote.grpc.streams import Limits, Streams
-from splitsem.remote.plan import Plan, TrainingPlan
-from splitsem.remote.profiler import Profiler
-from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.training_engine import TrainingEngine
+from splitsem.remote.training_plan import TrainingPlan
+from splitsem.remote.transports import TailServer
+from splitsem_device.grpc import tail_pb2
+from splitsem_device.grpc.connection import HEARTBEAT_S, Security, heartbeat_options, host_port
+from splitsem_device.grpc.frames import CHUNK_BYTES, Frame, Reply
+from splitsem_device.plan import Plan
 
 
 def training_handlers(engine: TrainingEngine | None, limits: Limits) -> dict[str, grpc.RpcMethodHandler]:
@@ -85,7 +84,7 @@ class GrpcServer(TailServer):
 
     def __init__(
         self,
-        engine: TailEngine,
+        engine: Engine,
         bind: str,
         security: Security,
         limits: Limits,
@@ -96,7 +95,6 @@ class GrpcServer(TailServer):
         self.heartbeat_s, self.training, self._more = heartbeat_s, training, more
         self.engine, self.bind, self.security, self.limits = engine, bind, security, limits
         self.streams = Streams(engine, limits)
-        self.profiler = Profiler(engine)
         self.room = WaitingRoom(MAX_WAITING, limits.first_s, engine.metrics)
         self._health = health.HealthServicer()
         self._stopped = threading.Event()
@@ -203,9 +201,9 @@ class GrpcServer(TailServer):
     def _info(self, _: Any, context: grpc.ServicerContext) -> tail_pb2.InfoReply:
         return tail_pb2.InfoReply(
             plan_json=self.engine.offer.to_json(),
-            points=[point.name for point in self.engine.graph.points],
+            points=self.engine.point_names,
             codecs=self.engine.codec_labels,
-            device=str(self.engine.device),
+            device=self.engine.place,
             version=_version(),
             max_window=self.limits.max_window,
         )
@@ -217,15 +215,15 @@ class GrpcServer(TailServer):
 
     def _profile(self, request: tail_pb2.ProfileRequest, context: grpc.ServicerContext) -> tail_pb2.ProfileReply:
         with statuses(context):
-            found = self.profiler.profile(
+            found = self.engine.profile(
                 list(request.points),
                 request.session,
                 request.payload,
                 request.budget_s,
                 request.pause_s,
-                is_wanted=context.is_active,
+                context.is_active,
             )
-        return tail_pb2.ProfileReply(lut_json=lut_json(found.lut), answer_s=found.answer_s)
+        return tail_pb2.ProfileReply(lut_json=found.lut_json, answer_s=found.answer_s)
 
     def _call(self, frame: Frame, context: grpc.ServicerContext) -> Reply:
         with statuses(context):

@@ -11,15 +11,14 @@ from typing import Any
 
 import grpc
 
-from splitsem.cost.lut import parse_lut
-from splitsem.errors import ConfigError, LinkError, PayloadError, SessionError, SplitPointError, SplitSemError
-from splitsem.remote.ends import Answer, Counters, Profile, RemoteTail
-from splitsem.remote.grpc import tail_pb2
-from splitsem.remote.grpc.connection import HEARTBEAT_S, Security, diagnose, heartbeat_options, host_port
-from splitsem.remote.grpc.frames import CHUNK_BYTES, Frame, Reply, chunks, joined
-from splitsem.remote.peer_text import shown, shown_lines
-from splitsem.remote.plan import Plan
-from splitsem.remote.retry import Patience, Retry
+from splitsem_device.answers import Answer, Counters, Profile, RemoteTail
+from splitsem_device.errors import ConfigError, LinkError, PayloadError, SessionError, SplitPointError, SplitSemError
+from splitsem_device.grpc import tail_pb2
+from splitsem_device.grpc.connection import HEARTBEAT_S, Security, diagnose, heartbeat_options, host_port
+from splitsem_device.grpc.frames import CHUNK_BYTES, Frame, Reply, chunks, joined
+from splitsem_device.peer_text import shown, shown_lines
+from splitsem_device.plan import Plan
+from splitsem_device.retry import Patience, Retry
 
 
 class Pending:
@@ -268,7 +267,7 @@ class GrpcTail(RemoteTail):
                 points=points, budget_s=budget_s, session=session, payload=payload, pause_s=pause_s
             )
             reply = self._unary("Profile", request, tail_pb2.ProfileReply, _PROFILE_S)
-            return Profile(parse_lut(reply.lut_json, f"the table of {self.target}"), reply.answer_s)
+            return Profile(reply.lut_json, reply.answer_s)
 
         return self._persist(once, self.retry.at_most(_PROFILE_RETRIES))
 

@@ -8,9 +8,8 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
-from splitsem.codecs.wire import varint
-from splitsem.errors import PayloadError
-from splitsem_device.fields import Payload, Pieces
+from splitsem_device.errors import PayloadError
+from splitsem_device.fields import Payload, Pieces, varint
 
 CHUNK_BYTES = 1 << 21  # copying a chunk overlaps with sending its predecessor; a chunk costs two wake-ups
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
