@@ -3,7 +3,7 @@
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -148,7 +148,7 @@ class RawCoder(Coder):
         return isinstance(self.codec, HalfPrecision) and t.is_floating_point() and t.element_size() != 2
 
 
-_CODERS: dict[type[Codec], type[Coder]] = {
+_CODERS: dict[Any, Any] = {
     SymbolCodec: SymbolCoder,
     Quantise: QuantiseCoder,
     CrBq: CrBqCoder,
@@ -180,7 +180,8 @@ def coder(codec: Codec) -> Coder:
     """The coder of a codec in eval mode. Raises ConfigError, see ``check``."""
     check(type(codec))
     made = next(made for known, made in _CODERS.items() if isinstance(codec, known))
-    return made(codec)  # type: ignore[call-arg] # the coder of this kind of codec
+    found: Coder = made(codec)
+    return found
 
 
 def _devices_half(codec: AnyLearned, kept: Sequence[nn.Module]) -> AnyLearned:

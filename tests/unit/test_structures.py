@@ -53,13 +53,13 @@ def test_a_head_with_two_inputs_becomes_a_file_with_their_names(two, tmp_path):
     program, framing = onnx_file.export(cut, codec)
     names = onnx_file.input_names(cut)
     onnx_file.write(program, tmp_path / "device.onnx", framing.outputs, names)
-    device = onnx_file.OnnxDevice(tmp_path / "device.onnx")
+    device = onnx_file.read(tmp_path / "device.onnx")
     assert device.inputs == names == ["image", "number"]
     assert framing_file.to_card(framing)["input_shape"] == {"image": [1, 8, 8], "number": []}
     num_away = 0
     many = {"image": torch.rand(100, 1, 8, 8), "number": torch.randint(10, (100,))}
     for one in rows(many):
-        z, outputs = call(cut.head, one), device.outputs(one)
+        z, outputs = call(cut.head, one), device(onnx_file.named(names, one))
         sent = codec.decode(framing.payload(*outputs))
         for k, (made, received) in enumerate(zip(z, sent, strict=True)):
             q, scale, zero = map(torch.tensor, outputs[3 * k : 3 * k + 3])

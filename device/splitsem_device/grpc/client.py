@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from splitsem_device import errors
 from splitsem_device.answers import Answer, Counters, Profile, RemoteTail
 from splitsem_device.errors import ConfigError, LinkError, PayloadError, SessionError, SplitPointError, SplitSemError
 from splitsem_device.grpc import tail_pb2
@@ -353,7 +354,7 @@ class GrpcTail(RemoteTail):
             if wait_s is None and code in _OURS:
                 raise _OURS[code](details) from exc
             if code is grpc.StatusCode.UNAUTHENTICATED:
-                raise LinkError(f"{self.target}: {details}") from exc
+                raise errors.TokenError(f"{self.target}: {details}") from exc
             is_news = wait_s is None or not self._has_connected  # else the way is known to be right
             why = diagnose(self.target, self.security, code, details) if is_news else f"{code.name}: {details}"
         is_hopeless = why.startswith("TLS:") and not self._has_connected
