@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import resource
 import signal
 import sys
 import time
@@ -19,6 +18,7 @@ from splitsem_device.onnx_half import OnnxHalf
 from splitsem_device.program import checking, head_profile
 from splitsem_device.program.feeds import feed
 from splitsem_device.program.running import FramesRun, WholeHere, in_words
+from splitsem_device.this_machine import peak_memory_bytes
 
 COMMANDS = ("run", "check", "profile")
 
@@ -105,7 +105,7 @@ def _report(options: argparse.Namespace, run: FramesRun, remote: Any, began: flo
         "counters": vars(remote.counters),
         "payload_bytes": run.num_payload_bytes / num,
         "first_payload_s": None if first is None else first - began,
-        "rss_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "rss_bytes": peak_memory_bytes(),
     }
 
 
