@@ -51,6 +51,19 @@ def write(program: ExportedProgram, path: Path, outputs: Sequence[str], inputs: 
         made = torch.onnx.export(program, dynamo=True, verbose=False, **names)
     assert made is not None
     made.save(path, external_data=False)
+    _strip(path)
+
+
+def _strip(path: Path) -> None:
+    """Take the exporter's notes out of a file: stack traces, with paths of this machine; half of a small file."""
+    import onnx
+
+    model = onnx.load(path)
+    graph = model.graph
+    for one in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del one.metadata_props[:]
+        one.doc_string = ""
+    onnx.save(model, path)
 
 
 def write_int8(source: Path, path: Path, samples: Iterable[Any], names: Sequence[str] = (INPUT,)) -> None:

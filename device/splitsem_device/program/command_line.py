@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -35,7 +34,6 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         given.insert(0, "run")
     options = _parser().parse_args(given)
     logging.basicConfig(level=logging.WARNING, format="splitsem-device: %(message)s")
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         return int(options.act(options, time.perf_counter() if began is None else began))
     except (SplitSemError, ValueError) as exc:
