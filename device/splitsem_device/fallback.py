@@ -33,6 +33,8 @@ class _Searching(RemoteTail):
         remote: the tail to use as long as its server can be reached.
     """
 
+    at_the_end = "Going on without the server for good"
+
     def __init__(self, remote: RemoteTail) -> None:
         self.remote = remote
         self.counters = remote.counters
@@ -103,7 +105,7 @@ class _Searching(RemoteTail):
                     return
             patience.renew()
         if not self._closed.is_set():
-            log.warning("Going on without the server for good")
+            log.warning("%s", self.at_the_end)
         self.remote.close()
         self._settled.set()
 
@@ -162,6 +164,8 @@ class Buffer(_Searching):
         remote: sends the payloads as long as its server can be reached.
         most: payloads that are kept without an answer.
     """
+
+    at_the_end = "Giving the server up"
 
     def __init__(self, remote: RemoteTail, most: int) -> None:
         if most < 1:

@@ -54,6 +54,9 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     program, packing = onnx_file.export(cut, codec)
     answering = assemble.answering(cfg, network.task, network.graph)
     parts = Parts(cut.with_tail(codec.tail), codec, packing, answering.coder if answering.at == "edge" else None)
+    if cfg.workflow.whole and (parts.answer is None or parts.answer.reader is None):
+        why = "answers stay on the server" if parts.answer is None else f"{parts.answer.name} has no reader"
+        raise ConfigError(f"workflow.whole=true is for answers that a device can make, and here {why}")
     needs = footprint(program)
     found = evaluation.evaluate(cfg, network, cut, codec, codec, cfg.workflow.channel_seeds)
     scratch = folder / "heads"

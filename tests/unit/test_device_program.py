@@ -179,7 +179,7 @@ def test_a_wrong_token_is_told_and_not_taken_for_a_lost_link(on_loss, folder, tm
     [
         (["--target", "127.0.0.1:1", "--patience", "0.1"], "127.0.0.1:1 refuses connections: is the server running"),
         (["--target", "nonsense"], "an address must be host:port"),
-        (["--target", "192.0.2.1:1"], "refusing to send to 192.0.2.1 without TLS"),
+        (["--target", "192.0.2.1:1"], "refusing to send to 192.0.2.1 without TLS: give --ca"),
         (["--target", "127.0.0.1:1", "--ca", "/no"], "cannot read /no"),
         (
             ["--target", "127.0.0.1:1", "--source", "nowhere"],

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from splitsem_device.bundle import Bundle
-from splitsem_device.errors import SplitSemError
+from splitsem_device.errors import ConfigError, SplitSemError
 from splitsem_device.onnx_half import OnnxHalf
 from splitsem_device.program import checking, head_profile
 from splitsem_device.program.feeds import feed
@@ -45,12 +45,14 @@ def _run(options: argparse.Namespace, began: float) -> int:
     from splitsem_device.answers import RemoteTail
     from splitsem_device.fallback import Buffer, LocalFallback
     from splitsem_device.grpc.client import GrpcTail
-    from splitsem_device.grpc.connection import Security
+    from splitsem_device.grpc.connection import Security, host_port, is_loopback
     from splitsem_device.retry import Backoff
 
     security = Security(options.ca, options.cert, options.key, options.token_file, options.insecure)
     retry = Backoff(patience_s=options.patience, retries=options.retries, deadline_s=options.deadline)
     remote: RemoteTail = GrpcTail(options.target, options.window, retry, security)
+    if not options.ca and not options.insecure and not is_loopback(host := host_port(options.target)[0]):
+        raise ConfigError(f"refusing to send to {host} without TLS: give --ca (and --cert, --key), or --insecure")
     security.check_edge(options.target)
     bundle = Bundle(options.bundle)
     head = _head(bundle, options)
