@@ -68,6 +68,31 @@ class Profile(NamedTuple):
     answer_s: float
 
 
+@dataclass(frozen=True)
+class Info:
+    """What a server says of itself.
+
+    Attributes:
+        version: of its splitsem.
+        device: where it computes, in words.
+        points: split points that a plan may name; none where it serves a function.
+        codecs: payloads that it reads.
+        max_window: the most frames that a stream may have unanswered.
+        plan: what a plan must equal, but for point, codec and answer.
+    """
+
+    version: str
+    device: str
+    points: tuple[str, ...]
+    codecs: tuple[str, ...]
+    max_window: int
+    plan: Plan
+
+    def __repr__(self) -> str:
+        offers = f"{len(self.points)} split points" if self.points else "a function"
+        return f"Info(splitsem {self.version}, {offers} on {self.device}, reads {', '.join(self.codecs)})"
+
+
 class RemoteTail(ABC):
     """The edge's end. Errors are ConfigError (no agreement), PayloadError (a bad frame) and LinkError (a dead link).
 

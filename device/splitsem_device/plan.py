@@ -13,7 +13,8 @@ PROTOCOL_VERSION = 2
 MAX_PROBE_BYTES = 64 << 20
 MAX_PLAN_BYTES = 16 << 10
 MAX_FIELD_CHARS = 1024
-_PROBE = "@probe/"
+FUNCTION_RAISED = "the function raised "  # begins what a server says of its function's exception
+_PROBE, _FUNCTION = "@probe/", "@function"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,16 @@ class Plan:
     def of_probes(cls, answer_bytes: int) -> Self:
         """The plan of probes from an edge without a network; nothing is computed, so the networks need not agree."""
         return cls("", "", f"{_PROBE}{answer_bytes}", "", "", "")
+
+    @classmethod
+    def of_function(cls, codec: str) -> Self:
+        """The plan of calls of a server's function; ``codec`` names what carries arguments and results."""
+        return cls("", "", _FUNCTION, "", "", codec, codec)
+
+    @property
+    def is_of_function(self) -> bool:
+        """Whether a function is called, and no network's tail."""
+        return self.point == _FUNCTION
 
     @property
     def is_of_probes(self) -> bool:

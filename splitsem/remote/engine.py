@@ -1,4 +1,4 @@
-"""An Engine is a server's work on frames, without I/O: it agrees on plans and answers payloads."""
+"""An Engine is a server's work on frames, without I/O; a TailServer is a transport's end that gives it frames."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -75,3 +75,23 @@ class Engine(ABC):
     ) -> Profile:
         """The engine's own times, see ``Profiler.profile``. Raises ConfigError where there is no network to measure."""
         raise ConfigError("this server does not measure itself: it serves no network")
+
+
+class TailServer(ABC):
+    """The server's end of a transport: receives frames and gives them to an ``Engine``."""
+
+    @abstractmethod
+    def start(self) -> str:
+        """Bind and serve in threads; returns the bound ``host:port``. Raises ConfigError when binding fails."""
+
+    @abstractmethod
+    def stop(self, grace_s: float) -> None:
+        """Take no new frames, answer the received frames, and end after ``grace_s`` seconds at the latest."""
+
+    @abstractmethod
+    def queue_depth(self) -> int:
+        """Frames that wait at this moment."""
+
+    @abstractmethod
+    def num_clients(self) -> int:
+        """Clients at this moment: streams with gRPC, sessions with UDP."""

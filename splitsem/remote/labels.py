@@ -2,11 +2,14 @@
 
 import hashlib
 
+import torch
 from torch import nn
 
 from splitsem.codecs import wire
 from splitsem.codecs.codec import Codec
 from splitsem.codecs.tensorwise import TensorwiseCodec
+from splitsem.splitting.cut import Cut
+from splitsem_device.plan import Plan
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -33,3 +36,15 @@ def builtin_decoders() -> tuple[TensorwiseCodec, ...]:
     from splitsem.codecs.topk import TopK
 
     return Identity(), HalfPrecision(), Quantise(), TopK(), Jpeg(), Webp(), Png(), Pixels(), FixedLength()
+
+
+def precision_of(model: nn.Module) -> str:
+    """The dtype of a network: that of its first floating-point parameter, float32 where there is none."""
+    dtypes = (tensor.dtype for tensor in model.parameters() if tensor.is_floating_point())
+    return str(next(dtypes, torch.float32)).removeprefix("torch.")
+
+
+def plan_of(cut: Cut, codec: str, answer: str) -> Plan:
+    """The plan of a cut, with the names of a codec and of a coder of answers."""
+    facts = cut.fingerprint, weights_digest(cut.model), cut.point.name, cut.granularity, precision_of(cut.model)
+    return Plan(*facts, codec, answer)

@@ -17,7 +17,7 @@ from splitsem.codecs.expected import Expected
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError, SessionError
 from splitsem.remote.engine import Engine
-from splitsem.remote.labels import builtin_decoders, codec_label
+from splitsem.remote.labels import builtin_decoders, codec_label, precision_of, weights_digest
 from splitsem.remote.profiler import Profiler
 from splitsem.remote.server_metrics import ServerMetrics
 from splitsem.splitting.graph import SplitGraph
@@ -323,6 +323,8 @@ class TailEngine(Engine):
         }
         if plan.is_without_network:
             remedies = {name: remedy for name, remedy in remedies.items() if name.endswith("_version")}
+        if plan.is_of_function:
+            return ["this server offers a network, the client calls a function: connect(address, cut=graph.cut(…))"]
         lines = [
             f"{name}: the server has {getattr(self.offer, name)}, the edge {shown(getattr(plan, name))}; {remedy}"
             for name, remedy in remedies.items()
@@ -343,6 +345,12 @@ class TailEngine(Engine):
     def _is_answer(self, plan: Plan) -> bool:
         """Whether the payloads are answers: the whole network runs on the edge, and the server needs what it found."""
         return plan.point == "output" and plan.codec in self.coders
+
+
+def engine_of(graph: SplitGraph, codecs: Sequence[Codec] = (), micro_batch: int = 1) -> TailEngine:
+    """The engine of a graph, whose network says the rest."""
+    weights, precision = weights_digest(graph.model), precision_of(graph.model)
+    return TailEngine(graph, weights, graph.granularity, precision, codecs, micro_batch=micro_batch)
 
 
 def read_payload(decoder: Codec, payload: Payload, expected: Expected) -> Tensors:

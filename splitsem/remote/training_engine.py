@@ -228,6 +228,10 @@ class TrainingEngine:
         self._lock = threading.Lock()
         engine.metrics.watch_trainers(self.num_sessions)
 
+    def read_plan(self, text: str) -> TrainingPlan:
+        """A client's plan from its JSON. Raises ConfigError."""
+        return TrainingPlan.from_json(text)
+
     def open(self, plan: TrainingPlan, client: str) -> str:
         """Agree on a plan and make a tail to train; returns the session's key.
 

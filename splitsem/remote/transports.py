@@ -6,29 +6,10 @@ It carries bytes between them and does no more.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from splitsem.remote.engine import TailServer
 from splitsem.remote.ssh_inventory import Start
 from splitsem.remote.tail_engine import TailEngine
 from splitsem_device.answers import RemoteTail
-
-
-class TailServer(ABC):
-    """The server's end of a transport: receives frames and gives them to an ``Engine``."""
-
-    @abstractmethod
-    def start(self) -> str:
-        """Bind and serve in threads; returns the bound ``host:port``. Raises ConfigError when binding fails."""
-
-    @abstractmethod
-    def stop(self, grace_s: float) -> None:
-        """Take no new frames, answer the received frames, and end after ``grace_s`` seconds at the latest."""
-
-    @abstractmethod
-    def queue_depth(self) -> int:
-        """Frames that wait at this moment."""
-
-    @abstractmethod
-    def num_clients(self) -> int:
-        """Clients at this moment: streams with gRPC, sessions with UDP."""
 
 
 class RemoteTransport(ABC):

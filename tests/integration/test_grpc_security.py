@@ -16,13 +16,6 @@ ONCE = Backoff(retries=0, deadline_s=3.0)
 needs_openssl = pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("make")), reason="no openssl or make")
 
 
-@pytest.fixture(scope="module")
-def certs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls") / "certs"
-    subprocess.run(["make", "certs", f"CERTS={folder}"], cwd=ROOT, check=True, timeout=60, capture_output=True)
-    return folder
-
-
 def end(certs, name, *, ca):
     pair = {"cert": str(certs / f"{name}.pem"), "key": str(certs / f"{name}.key")}
     return pair | ({"ca": str(certs / "ca.pem")} if ca else {})

@@ -14,6 +14,7 @@ from splitsem.errors import (
     BusyError,
     ConfigError,
     ContractError,
+    FunctionError,
     PayloadError,
     SessionError,
     SplitPointError,
@@ -93,6 +94,7 @@ class Inbox:
 
 _STATUSES = {
     SplitPointError: grpc.StatusCode.NOT_FOUND,
+    FunctionError: grpc.StatusCode.UNKNOWN,
     SessionError: grpc.StatusCode.ABORTED,
     BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     PayloadError: grpc.StatusCode.INVALID_ARGUMENT,

@@ -73,7 +73,7 @@ class _End(GrpcTail):
         def once() -> Answer:
             method = self._connected().unary_unary(PATH + "Train", Frame.to_bytes, Reply.from_bytes)
             self.counters.frames_sent += 1
-            return to_answer(method(frame, timeout=self.retry.deadline_s, metadata=self.security.metadata()))
+            return to_answer(method(frame, timeout=self.retry.deadline_s, metadata=self._metadata))
 
         answer: Answer = self._persist(once)
         self.counters.frames_answered += 1

@@ -85,7 +85,7 @@ class ControlTail(GrpcTail):
         request = msgspec.json.encode(Ask(plan.to_json(), fragment_bytes))
 
         def once() -> tuple[Welcome, Any]:
-            call = self._connected().unary_stream(f"/{SERVICE}/Start")(request, metadata=self.security.metadata())
+            call = self._connected().unary_stream(f"/{SERVICE}/Start")(request, metadata=self._metadata)
             return self._welcome(next(call, b"")), call
 
         found: tuple[Welcome, Any] = self._persist(once)

@@ -13,10 +13,10 @@ import grpc
 import msgspec
 
 from splitsem.errors import BusyError, ConfigError, PayloadError, SessionError, SplitPointError, SplitSemError
+from splitsem.remote.engine import TailServer
 from splitsem.remote.grpc.server import GrpcServer
 from splitsem.remote.grpc.streams import Limits
 from splitsem.remote.tail_engine import TailEngine
-from splitsem.remote.transports import TailServer
 from splitsem.remote.udp import control
 from splitsem.remote.udp.control import Ask, Welcome
 from splitsem.remote.udp.filling import filled
