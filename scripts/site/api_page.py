@@ -59,13 +59,14 @@ def api_page() -> str:
 
 def messages() -> Iterator[tuple[str, str, str]]:
     """Each message that a user can meet: the exception's name, the text with ``…`` for what varies, the file."""
+    known = exceptions()
     for root in SOURCES:
         for path in sorted(root.rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
                 if not isinstance(node, ast.Raise) or not isinstance(node.exc, ast.Call):
                     continue
                 name = ast.unparse(node.exc.func).rpartition(".")[2]
-                if not node.exc.args or name not in ERRORS:
+                if not node.exc.args or name not in known:
                     continue
                 text = _text(node.exc.args[0])
                 if re.search(r"[a-z]{3} ", text):
@@ -86,7 +87,19 @@ ERRORS = {
     "FunctionError": "A function that a server offers raised an exception. Mend it; the call is not repeated.",
     "ContractError": "A part of your own breaks its contract. There is a line for each broken promise.",
 }
-"""What each exception means, and what to do."""
+"""What to do about each exception; one that is not here says what it means in its docstring."""
+TREE = (ROOT / "splitsem" / "errors.py", ROOT / "device" / "splitsem_device" / "errors.py")
+
+
+def exceptions() -> dict[str, str]:
+    """The exceptions, each with what it means and what to do."""
+    found = {
+        node.name: " ".join((ast.get_docstring(node) or "").split())
+        for path in TREE
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and node.name != "SplitSemError"
+    }
+    return ERRORS | {name: said for name, said in found.items() if name not in ERRORS}
 
 
 def _text(node: ast.expr) -> str:
@@ -113,10 +126,10 @@ def errors_page() -> str:
         "",
         "| exception | what it means, and what to do |",
         "|---|---|",
-        *(f"| `{name}` | {remedy} |" for name, remedy in ERRORS.items()),
+        *(f"| `{name}` | {remedy} |" for name, remedy in exceptions().items()),
         "",
     ]
-    for name in ERRORS:
+    for name in exceptions():
         if name in found:
             lines += [f"## `{name}`", "", "| message | raised in |", "|---|---|"]
             lines += [f"| {cell(_plain(text))} | `{path}` |" for text, path in sorted(found[name])] + [""]

@@ -142,7 +142,9 @@ class Quantise(TensorwiseCodec):
         clipping: ``minmax`` represents every value; ``percentile`` clips outliers; ``mse`` takes the range of least
             squared error; ``auto`` is ``mse`` below 6 bits and ``minmax`` from there on.
         percentile: share of the values, in percent, that ``percentile`` clips neither above nor below.
-        entropy: ``none`` (bits packed), ``zstd``, ``rans`` or ``context``.
+        entropy: ``none`` (bits packed), ``zstd``, ``rans`` or ``context``; ``auto`` takes for each payload ``context``
+            where the bytes that it saves would take longer on the link than it does, else ``none``.
+        rate_bps: the link's rate, for ``auto``.
     """
 
     codec_id = wire.CodecId.QUANTISE
@@ -154,6 +156,7 @@ class Quantise(TensorwiseCodec):
         clipping: Literal["auto", "minmax", "percentile", "mse"] = "auto",
         percentile: float = 99.9,
         entropy: str = "context",
+        rate_bps: float | None = None,
     ) -> None:
         super().__init__()
         if granularity not in get_args(Granularity):
@@ -170,7 +173,8 @@ class Quantise(TensorwiseCodec):
         else:
             self.clipping = clipping
         self.percentile = percentile
-        self.entropy = check_entropy(entropy)
+        self.entropy = check_entropy(entropy, rate_bps, may_choose=True)
+        self.rate_bps = rate_bps
 
     def approximate(self, z: Tensor) -> Tensor:
         """See TensorwiseCodec."""
@@ -185,7 +189,7 @@ class Quantise(TensorwiseCodec):
         shape = tuple(z.shape)
         symbols, affine = self.symbols(z)
         fill = int(affine.zero_point[0, 0])
-        coded = entropy.encode(symbols, shape, self.bit_width, fill, self.entropy)
+        coded = entropy.encode(symbols, shape, self.bit_width, fill, self.entropy, self.rate_bps)
         return write_affine(affine, self.bit_width, self.is_channelwise(shape)) + coded
 
     def decode_tensor(self, part: wire.Part) -> Tensor:

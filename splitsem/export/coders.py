@@ -3,7 +3,7 @@
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,11 @@ from splitsem.codecs.learned.learned import LearnedCodec
 from splitsem.codecs.learned.symbol_codec import SymbolCodec
 from splitsem.codecs.picture import PictureCodec
 from splitsem.codecs.quantise import Affine, Quantise
-from splitsem.codecs.tensorwise import HalfPrecision, Identity
+from splitsem.codecs.tensorwise import HalfPrecision, Identity, saturate_to_half
 from splitsem.codecs.topk import TopK
 from splitsem.errors import ConfigError
-from splitsem_device.framing import AffineFraming, Framing, InputShape, PriorFraming, SymbolFraming
+from splitsem_device.entropy import AUTO
+from splitsem_device.framing import AffineFraming, Framing, InputShape, PriorFraming, RawFraming, SymbolFraming
 
 AnyLearned = TypeVar("AnyLearned", bound=LearnedCodec)
 
@@ -64,14 +65,16 @@ class QuantiseCoder(Coder):
 
     def forward(self, z: Tensors) -> Tensors:
         """See Coder."""
-        return tuple(out for t in z for out in _affine_outputs(*self.codec.integers(t), self.codec.bit_width))
+        bit_width = self.codec.bit_width
+        return tuple(
+            out
+            for t in z
+            for out in (_affine_outputs(*self.codec.integers(t), bit_width) if t.is_floating_point() else (t,))
+        )
 
     def framing(self, input_shape: InputShape, z: Tensors) -> Framing:
         """See Coder."""
         codec, shapes = self.codec, [tuple(t.shape) for t in z]
-        if not all(t.is_floating_point() for t in z):
-            kinds = ", ".join(str(t.dtype).removeprefix("torch.") for t in z)
-            raise ConfigError(f"only cuts where floating-point tensors cross can be exported, got {kinds}")
         is_fixed = isinstance(codec, FixedLength)
         return AffineFraming(
             input_shape,
@@ -81,7 +84,8 @@ class QuantiseCoder(Coder):
             codec.bit_width,
             [codec.is_channelwise(shape) for shape in shapes],
             codec.flags if isinstance(codec, FixedLength) else 0,
-            None if is_fixed else codec.entropy,
+            None if is_fixed else codec.entropy if codec.entropy != AUTO else "context",  # a device knows no rate
+            ["" if t.is_floating_point() else _numpy_name(t.dtype) for t in z],
         )
 
 
@@ -101,7 +105,9 @@ class CrBqCoder(Coder):
         shape = (1, self.codec.num_values)
         head = wire.tensor_head(z[0].dtype, shape).hex()
         codec = self.codec
-        return AffineFraming(input_shape, codec.codec_id, [head], [list(shape)], codec.bit_width, [False], 0, None)
+        return AffineFraming(
+            input_shape, codec.codec_id, [head], [list(shape)], codec.bit_width, [False], 0, None, [""]
+        )
 
 
 class PriorCoder(Coder):
@@ -122,10 +128,36 @@ class PriorCoder(Coder):
         return PriorFraming(input_shape, self.codec.codec_id, head, self.tables)
 
 
-_CODERS = {SymbolCodec: SymbolCoder, Quantise: QuantiseCoder, CrBq: CrBqCoder, EntropicStudent: PriorCoder}
+class RawCoder(Coder):
+    """The coder of ``identity`` and ``fp16``: the crossing tensors themselves, those of floating point in 16 bits."""
+
+    def __init__(self, codec: Identity | HalfPrecision) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, z: Tensors) -> Tensors:
+        """See Coder."""
+        return tuple(saturate_to_half(t) if self._is_halved(t) else t for t in z)
+
+    def framing(self, input_shape: InputShape, z: Tensors) -> Framing:
+        """See Coder."""
+        heads = [wire.tensor_head(t.dtype, tuple(t.shape)).hex() for t in z]
+        dtypes = [_numpy_name(torch.float16 if self._is_halved(t) else t.dtype) for t in z]
+        return RawFraming(input_shape, self.codec.codec_id, heads, dtypes)
+
+    def _is_halved(self, t: Tensor) -> bool:
+        return isinstance(self.codec, HalfPrecision) and t.is_floating_point() and t.element_size() != 2
+
+
+_CODERS: dict[Any, Any] = {
+    SymbolCodec: SymbolCoder,
+    Quantise: QuantiseCoder,
+    CrBq: CrBqCoder,
+    EntropicStudent: PriorCoder,
+    Identity: RawCoder,
+    HalfPrecision: RawCoder,
+}
 _REASONS: tuple[tuple[type, str], ...] = (
-    (Identity, "it has no encoder: what it sends are the features"),
-    (HalfPrecision, "it has no encoder: what it sends are the features in 16 bits"),
     (TopK, "how many values it sends depends on the sample, and a device's file has outputs of fixed shapes"),
     (PictureCodec, "its encoder is an image library, not a network"),
 )
@@ -141,15 +173,16 @@ def check(kind: type[Codec]) -> None:
             reason = "its device makes an output of its own beside the payload, which the file would lack"
         raise ConfigError(
             f"{kind.__name__} cannot be exported: {reason}; choose codec=semanticnn, deepcod, adjscc, "
-            "bottleneck, crbq, entropic_student, fixed or quant"
+            "bottleneck, crbq, entropic_student, fixed, quant, fp16 or identity"
         )
 
 
 def coder(codec: Codec) -> Coder:
     """The coder of a codec in eval mode. Raises ConfigError, see ``check``."""
     check(type(codec))
-    made: type[Coder] = next(made for known, made in _CODERS.items() if isinstance(codec, known))
-    return made(codec)
+    made = next(made for known, made in _CODERS.items() if isinstance(codec, known))
+    found: Coder = made(codec)
+    return found
 
 
 def _devices_half(codec: AnyLearned, kept: Sequence[nn.Module]) -> AnyLearned:
@@ -163,3 +196,10 @@ def _devices_half(codec: AnyLearned, kept: Sequence[nn.Module]) -> AnyLearned:
 
 def _affine_outputs(integers: Tensor, affine: Affine, bit_width: int) -> Tensors:
     return integers.to(torch.uint8 if bit_width <= 8 else torch.int32), affine.scale, affine.zero_point
+
+
+def _numpy_name(dtype: torch.dtype) -> str:
+    """Numpy's name of a dtype that a crossing tensor may have. Raises ConfigError for bfloat16, which numpy lacks."""
+    if dtype is torch.bfloat16:
+        raise ConfigError("a device without torch has no bfloat16: give device.precision=float32")
+    return str(dtype).removeprefix("torch.")

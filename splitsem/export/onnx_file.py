@@ -20,12 +20,15 @@ from splitsem.errors import ConfigError
 from splitsem.export.coders import Coder, coder
 from splitsem.splitting.capture import Batch
 from splitsem.splitting.cut import Cut
+from splitsem.splitting.graph import SplitGraph
 from splitsem.splitting.half import is_view, op_cost
 from splitsem.trees import leaves
 from splitsem_device.framing import Framing
+from splitsem_device.onnx_half import OnnxHalf
 
 INPUT = "x"
 _QUANTISED = ["Conv", "MatMul", "Gemm"]  # norms and the choice of quantiser levels stay in float32
+_HALF_MOST = 65_504  # of float16
 
 
 def input_names(cut: Cut) -> list[str]:
@@ -48,19 +51,33 @@ def write(program: ExportedProgram, path: Path, outputs: Sequence[str], inputs: 
         made = torch.onnx.export(program, dynamo=True, verbose=False, **names)
     assert made is not None
     made.save(path, external_data=False)
+    _strip(path)
 
 
-def write_int8(source: Path, path: Path, samples: Iterable[Any]) -> None:
+def _strip(path: Path) -> None:
+    """Take the exporter's notes out of a file: stack traces, with paths of this machine; half of a small file."""
+    import onnx
+
+    model = onnx.load(path)
+    graph = model.graph
+    for one in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del one.metadata_props[:]
+        one.doc_string = ""
+    onnx.save(model, path)
+
+
+def write_int8(source: Path, path: Path, samples: Iterable[Any], names: Sequence[str] = (INPUT,)) -> None:
     """Write a variant of ``source`` whose convolutions and products run on int8, weights by output channel.
 
     Args:
         source: path of a file of ``write``.
         path: of the variant.
         samples: inputs of one sample as a data set gives them, which give the ranges of the activations.
+        names: of the network's inputs.
     """
     from onnxruntime import quantization
 
-    names = OnnxDevice(source).inputs
+    inputs = read(source).inputs  # an input that no operation reads is not in the file
 
     class Reader(quantization.CalibrationDataReader):
         """The samples, one by one."""
@@ -70,7 +87,7 @@ def write_int8(source: Path, path: Path, samples: Iterable[Any]) -> None:
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
             x = next(self._inputs, None)
-            return None if x is None else _feed(names, x)
+            return None if x is None else {name: value for name, value in named(names, x).items() if name in inputs}
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
         ready = Path(folder) / "ready.onnx"
@@ -91,34 +108,46 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-class OnnxDevice:
-    """Runs an ONNX file of the edge's half on the CPU, in one thread.
-
-    Args:
-        path: of a file of ``write`` or ``write_int8``.
-
-    Attributes:
-        inputs: the names of its inputs.
-    """
-
-    def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self.inputs = [one.name for one in self._session.get_inputs()]
-
-    def outputs(self, x: Any) -> list[NDArray[Any]]:
-        """The file's outputs for one sample as a data set gives it, e.g. symbols ``(1, N)``; input of a framing."""
-        return self._session.run(None, _feed(self.inputs, x))
+def read(path: Path) -> OnnxHalf:
+    """The file as it runs on the CPU, in one thread; takes what ``named`` gives."""
+    return OnnxHalf(path.read_bytes(), path.name)
 
 
-def _feed(names: Sequence[str], x: Any) -> dict[str, NDArray[Any]]:
-    """The inputs that a file has left, by name: an input that no operation reads may not be in it."""
+def named(names: Sequence[str], x: Any) -> dict[str, NDArray[Any]]:
+    """One sample as a data set gives it as arrays by the names of the network's inputs, see ``input_names``."""
     if isinstance(x, Mapping) and len(x) > 1:
         return {name: x[name].numpy() for name in names}
     return {name: tensor.numpy() for name, tensor in zip(names, leaves(x), strict=True)}
+
+
+def write_float16(source: Path, path: Path) -> None:
+    """Write a variant of ``source`` whose convolutions and products have their weights in 16 bits: half the file.
+
+    The weights become float32 as the file is loaded, and everything is computed in float32: processors of small boards
+    rarely have kernels of 16 bits, and rounding them changes the features least this way.
+
+    Raises:
+        ConfigError: a weight is beyond float16's range.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(source)
+    graph = model.graph
+    weights = {name for node in graph.node if node.op_type in _QUANTISED for name in node.input[1:2]}
+    casts = []
+    for one in graph.initializer:
+        if one.name in weights and one.data_type == onnx.TensorProto.FLOAT:
+            values = numpy_helper.to_array(one)
+            if not bool((abs(values) < _HALF_MOST).all()):
+                raise ConfigError(f"{one.name} has weights beyond ±{_HALF_MOST}: leave float16 out of workflow.formats")
+            name = one.name
+            one.CopyFrom(numpy_helper.from_array(values.astype("float16"), f"{name}/half"))
+            casts.append(onnx.helper.make_node("Cast", [one.name], [name], f"{name}/cast", to=onnx.TensorProto.FLOAT))
+    made = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(made)
+    onnx.save(model, path)
 
 
 class EdgeNet(nn.Module):
@@ -155,6 +184,39 @@ def export(cut: Cut, codec: Codec) -> tuple[ExportedProgram, Framing]:
         framing = made.framing(shapes[INPUT] if list(shapes) == [INPUT] else shapes, cut.head(*cut.example))
         program = torch.export.export(EdgeNet(cut, made).eval(), cut.example, strict=False)
     return program, framing
+
+
+class WholeNet(nn.Module):
+    """Maps one sample to the tensors of the network's output, in order.
+
+    Args:
+        cut: at the point ``output``.
+    """
+
+    def __init__(self, cut: Cut) -> None:
+        super().__init__()
+        self.head, self.tail = cut.head, cut.tail
+
+    def forward(self, *inputs: Tensor) -> Tensors:
+        """The output's tensors."""
+        return tuple(leaves(self.tail(*self.head(*inputs))))
+
+
+def check_whole(graph: SplitGraph) -> None:
+    """Raise ConfigError where what follows the network is not captured, such as a detector's choice of boxes."""
+    if graph.cut("output").postprocess is not None:
+        raise ConfigError(
+            "workflow.whole=true writes networks that end in their output, and what follows this one, such as the "
+            "choice of boxes, is no graph: leave workflow.whole=false"
+        )
+
+
+def export_whole(graph: SplitGraph) -> ExportedProgram:
+    """The whole network for one sample at a time. Raises ConfigError, see ``check_whole``."""
+    check_whole(graph)
+    cut = graph.cut("output")
+    with torch.no_grad():
+        return torch.export.export(WholeNet(cut).eval(), cut.example, strict=False)
 
 
 class Footprint(NamedTuple):

@@ -3,21 +3,16 @@
 The two ends agree on the coder beforehand and a transport checks what it carries, so an answer has no header.
 """
 
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from math import prod
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from splitsem.errors import PayloadError
 from splitsem.trees import by_path, filled, leaves, mapped, rows
-
-_ZLIB_LEVEL = 6
-_ZLIB_BYTES = 64
+from splitsem_device import answer_reader
+from splitsem_device.answer_reader import index_dtype
 
 
 class AnswerCoder(ABC):
@@ -28,9 +23,11 @@ class AnswerCoder(ABC):
     Attributes:
         drawn_as: what the answer looks like in a gallery. An output is drawn as values unless it is logits
             ``(classes,)`` or ``(classes, height, width)``, or boxes as in ``splitsem.detections``.
+        reader: reads the answers where there is no torch; None: such a device leaves them as bytes.
     """
 
     drawn_as: ClassVar[Literal["classes", "class map", "boxes", "values"]] = "values"
+    reader: answer_reader.Reader | None = None
 
     @property
     @abstractmethod
@@ -59,11 +56,13 @@ class TopClasses(AnswerCoder):
     """
 
     drawn_as = "classes"
+    reader: answer_reader.Classes
 
     def __init__(self, num_classes: int, most: int = 1) -> None:
         if not 1 <= most <= num_classes:
             raise ValueError(f"most must be 1…{num_classes}, got {most}")
         self.num_classes, self.most = num_classes, most
+        self.reader = answer_reader.Classes(num_classes, most)
 
     @property
     def name(self) -> str:
@@ -72,11 +71,11 @@ class TopClasses(AnswerCoder):
 
     def encode(self, output: Tensor) -> bytes:
         """See AnswerCoder."""
-        return output.reshape(-1).topk(self.most).indices.cpu().numpy().astype(_index_dtype(self.num_classes)).tobytes()
+        return output.reshape(-1).topk(self.most).indices.cpu().numpy().astype(index_dtype(self.num_classes)).tobytes()
 
     def decode(self, answer: bytes | memoryview) -> Tensor:
         """The classes, ``(most,)`` int64. Raises PayloadError."""
-        return _indices(answer, self.most, self.num_classes)
+        return torch.from_numpy(self.reader.read(answer))
 
     def as_output(self, answer: Tensor) -> Tensor:
         """See AnswerCoder: ``most`` for the likeliest class, …, 1 for the last one sent, 0 for all others."""
@@ -93,11 +92,13 @@ class ClassMap(AnswerCoder):
     """
 
     drawn_as = "class map"
+    reader: answer_reader.ClassMap
 
     def __init__(self, output_shape: Sequence[int]) -> None:
         self.output_shape = tuple(output_shape)
         if len(self.output_shape) < 2:
             raise ValueError(f"output_shape must be (classes, height, …), got {self.output_shape}")
+        self.reader = answer_reader.ClassMap(list(self.output_shape))
 
     @property
     def name(self) -> str:
@@ -106,25 +107,11 @@ class ClassMap(AnswerCoder):
 
     def encode(self, output: Tensor) -> bytes:
         """See AnswerCoder."""
-        classes = likeliest(output)[0].cpu().numpy().astype(_index_dtype(self.output_shape[0]))
-        return zlib.compress(classes.tobytes(), _ZLIB_LEVEL)
+        return self.reader.of_classes(likeliest(output)[0].cpu().numpy())
 
     def decode(self, answer: bytes | memoryview) -> Tensor:
         """The classes, ``(height, …)`` int64. Raises PayloadError."""
-        num = prod(self.output_shape[1:])
-        expected = num * _index_dtype(self.output_shape[0]).itemsize
-        if len(answer) > (most := expected + expected // 64 + _ZLIB_BYTES):  # zlib adds 5 bytes for each 16 KB, and 6
-            raise PayloadError(
-                f"expected a class map of {expected} bytes in at most {most} compressed ones, got {len(answer)}"
-            )
-        unpacker = zlib.decompressobj()
-        try:
-            content = unpacker.decompress(answer, expected + 1)  # no more than is needed, whatever arrives
-        except zlib.error as exc:
-            raise PayloadError(f"expected a class map, got damaged bytes ({exc})") from exc
-        if not unpacker.eof or unpacker.unused_data:
-            raise PayloadError(f"expected a class map of {expected} bytes, got another size")
-        return _indices(content, num, self.output_shape[0]).reshape(self.output_shape[1:])
+        return torch.from_numpy(self.reader.read(answer))
 
     def as_output(self, answer: Tensor) -> Tensor:
         """See AnswerCoder: 1 for the class of each place, 0 for all others."""
@@ -139,8 +126,11 @@ class Values(AnswerCoder):
         output_shape: shape of the output for one sample.
     """
 
+    reader: answer_reader.Values
+
     def __init__(self, output_shape: Sequence[int]) -> None:
         self.output_shape = tuple(output_shape)
+        self.reader = answer_reader.Values(list(self.output_shape))
 
     @property
     def name(self) -> str:
@@ -153,10 +143,7 @@ class Values(AnswerCoder):
 
     def decode(self, answer: bytes | memoryview) -> Tensor:
         """The values, ``output_shape`` float32. Raises PayloadError."""
-        expected = 4 * prod(self.output_shape)
-        if len(answer) != expected:
-            raise PayloadError(f"expected {expected} bytes of values, got {len(answer)}")
-        return torch.from_numpy(np.frombuffer(answer, "<f4").copy()).reshape(self.output_shape)
+        return torch.from_numpy(self.reader.read(answer))
 
     def as_output(self, answer: Tensor) -> Tensor:
         """See AnswerCoder."""
@@ -170,8 +157,14 @@ class AllTensors(AnswerCoder):
         output: the network's output for one sample.
     """
 
+    reader: answer_reader.Tensors
+
     def __init__(self, output: Any) -> None:
         self.like = mapped(lambda tensor: torch.empty_like(tensor, device="meta"), output)
+        tensors = by_path(self.like)
+        self.reader = answer_reader.Tensors(
+            {path: list(t.shape) for path, t in tensors.items()}, {path: _numpy_name(t) for path, t in tensors.items()}
+        )
 
     @property
     def name(self) -> str:
@@ -189,15 +182,8 @@ class AllTensors(AnswerCoder):
 
     def decode(self, answer: bytes | memoryview) -> Any:
         """The structure, of batch 1. Raises PayloadError."""
-        expected = sum(tensor.nbytes for tensor in leaves(self.like))
-        if len(answer) != expected:
-            raise PayloadError(f"expected {expected} bytes of tensors, got {len(answer)}")
-        content, at, tensors = torch.from_numpy(np.frombuffer(answer, np.uint8).copy()), 0, []
-        for like in leaves(self.like):
-            part = content[at : at + like.nbytes]
-            at += like.nbytes
-            tensors.append(torch.empty(0, dtype=like.dtype) if not like.nbytes else part.clone().view(like.dtype))
-            tensors[-1] = tensors[-1].reshape(like.shape)
+        read = self.reader.read(answer)
+        tensors = [torch.from_numpy(read[path]).view(like.dtype) for path, like in by_path(self.like).items()]
         return filled(self.like, tensors)
 
     def as_output(self, answer: Any) -> Any:
@@ -218,15 +204,6 @@ def likeliest(output: Tensor) -> Tensor:
     return output.max(dim=1).indices
 
 
-def _index_dtype(num_classes: int) -> np.dtype[np.unsignedinteger]:
-    return np.dtype("u1") if num_classes <= 256 else np.dtype("<u2") if num_classes <= 65_536 else np.dtype("<u4")
-
-
-def _indices(content: bytes | memoryview, num: int, num_classes: int) -> Tensor:
-    dtype = _index_dtype(num_classes)
-    if len(content) != num * dtype.itemsize:
-        raise PayloadError(f"expected {num} classes in {num * dtype.itemsize} bytes, got {len(content)} bytes")
-    indices = np.frombuffer(content, dtype).astype(np.int64)
-    if num and indices.max() >= num_classes:
-        raise PayloadError(f"expected classes 0…{num_classes - 1}, got {indices.max()}")
-    return torch.from_numpy(indices)
+def _numpy_name(tensor: Tensor) -> str:
+    """Numpy's name of the dtype; numpy has no bfloat16, whose bits are read as whole numbers."""
+    return "uint16" if tensor.dtype is torch.bfloat16 else str(tensor.dtype).removeprefix("torch.")

@@ -13,6 +13,7 @@ from splitsem.errors import ConfigError
 from splitsem.tasks.classification import ClassificationTask, hold_out
 from splitsem.tasks.pictures import SUFFIXES, checked_white, find_pictures, is_hidden, read_picture
 from splitsem.tasks.task import Splits
+from splitsem_device.picture_input import PictureInput
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,11 @@ class ImageFolderTask(ClassificationTask):
         """The folders ``train``, ``val`` and, where there is one, ``test``."""
         train, val, test = (self.root / name for name in ("train", "val", "test"))
         return (train, val, test) if test.is_dir() else (train, val)
+
+    def picture_input(self) -> PictureInput | None:
+        """See Task."""
+        found = super().picture_input()
+        return None if found is None else found._replace(resize_ratio=RESIZE_RATIO)
 
     def _load(self) -> Splits:
         train_folder, val_folder, test_folder = (self.root / name for name in ("train", "val", "test"))

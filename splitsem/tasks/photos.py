@@ -18,6 +18,7 @@ from splitsem.tasks.answer import likeliest
 from splitsem.tasks.classification import ClassificationTask
 from splitsem.tasks.pictures import checked_white, find_pictures, read_picture
 from splitsem.tasks.task import Splits
+from splitsem_device.picture_input import PictureInput
 
 NAME = "photographs"
 _FEWEST = 3  # one photograph for each of train, val and test
@@ -83,6 +84,11 @@ class Photos(ClassificationTask):
     def data_paths(self) -> Sequence[Path]:
         """The folder of the photographs."""
         return (self.root or data.path(NAME),)
+
+    def picture_input(self) -> PictureInput | None:
+        """See Task."""
+        found = super().picture_input()
+        return None if found is None else found._replace(resample="bicubic")
 
     def label_by(self, network: Callable[[Any], Any]) -> None:
         """Take the likeliest class that this network finds as the target of each sample."""

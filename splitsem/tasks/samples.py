@@ -18,6 +18,7 @@ from splitsem.tasks.answer import AnswerCoder
 from splitsem.tasks.pictures import checked_white, find_pictures, read_picture
 from splitsem.tasks.task import Splits, Task
 from splitsem.trees import by_path, leaves, mapped
+from splitsem_device.picture_input import PictureInput
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -87,6 +88,11 @@ class Samples(Task):
     def data_paths(self) -> Sequence[Path]:
         """The folder or the file; nothing tells when what a Python object gives has changed."""
         return () if self.path is None else (self.path,)
+
+    def picture_input(self) -> PictureInput | None:
+        """See Task."""
+        found = super().picture_input()
+        return None if found is None else found._replace(fit="stretch", resample="bicubic")
 
     def splits(self) -> Splits:
         """Three parts of the samples, drawn by ``seed``; the targets are the unsplit network's results."""

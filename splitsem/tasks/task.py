@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from splitsem.errors import ConfigError
 from splitsem.tasks.answer import AnswerCoder
+from splitsem_device.picture_input import PictureInput
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection  # 120 MB that a server does without
@@ -96,6 +97,17 @@ class Task(ABC):
             f"{type(self).__name__} does not say what its answer is: give it a method answer_coder (see "
             "splitsem.tasks.answer), or let all of the network's output travel: answer=raw"
         )
+
+    def picture_input(self) -> PictureInput | None:
+        """How a picture of any size becomes the input, for a device that has pictures; None: the input is none.
+
+        Here, the middle of the picture; a task that makes its own samples of files otherwise says so.
+        """
+        if not self.is_image or len(self.input_shape) != 3:
+            return None
+        channels, height, width = self.input_shape
+        zeros, ones = [0.0] * channels, [1.0] * channels  # networks normalise for themselves, see ``ImageFront``
+        return PictureInput([height, width], channels, mean=zeros, std=ones)
 
     def text_of(self, x: Any) -> str:
         """The input in words, of a batch of one, for figures; empty where it is no text."""

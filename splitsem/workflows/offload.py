@@ -17,7 +17,6 @@ from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.pipeline import Answering
 from splitsem.remote.edge_end import EdgeEnd
-from splitsem.remote.fallback import LocalFallback
 from splitsem.remote.journal import Journal
 from splitsem.remote.labels import weights_digest
 from splitsem.remote.transports import RemoteTransport
@@ -31,6 +30,7 @@ from splitsem.workflows.optional_figures import breakdown, gallery_of
 from splitsem.workflows.result import Metrics, Result
 from splitsem.workflows.serve import answer_coders, engine_for, remote_transport
 from splitsem_device.answers import Counters, RemoteTail
+from splitsem_device.fallback import LocalFallback
 from splitsem_device.grpc.connection import host_port, is_loopback
 from splitsem_device.plan import Plan
 

@@ -16,6 +16,7 @@ _MODELS = dict.fromkeys(_TASKS, "model=cnn") | {"disaster": "model=unet", "netqo
 
 OPTIONS: dict[str, dict[str, str]] = {
     "transport": {"measured": "transport=recorded"},
+    "workflow": {"export": "workflow=bundle"},
     "codec": {
         "crbq1": "codec=crbq codec.code_channels=1",
         "crbq6": "codec=crbq codec.code_channels=6",
@@ -54,10 +55,12 @@ CLASSES = {
 """What has another name, or left a module whose other names went elsewhere."""
 
 MODULES = {
+    "splitsem.workflows.export": "splitsem.workflows.device_bundle",
     "splitsem.remote.grpc.client": "splitsem_device.grpc.client",
     "splitsem.remote.grpc.connection": "splitsem_device.grpc.connection",
     "splitsem.remote.grpc.frames": "splitsem_device.grpc.frames",
     "splitsem.remote.ends": "splitsem.remote.transports",
+    "splitsem.remote.fallback": "splitsem_device.fallback",
     "splitsem.remote.peer_text": "splitsem_device.peer_text",
     "splitsem.remote.plan": "splitsem_device.plan",
     "splitsem.remote.retry": "splitsem_device.retry",
@@ -98,7 +101,7 @@ MODULES = {
     "splitsem.transport.channels.gilbert_elliott": "splitsem.links.channel",
     "splitsem.transport.channels.modulation": "splitsem.links.modulation",
     "splitsem.transport.channels.rayleigh": "splitsem.links.fading",
-    "splitsem.transport.fallback": "splitsem.remote.fallback",
+    "splitsem.transport.fallback": "splitsem_device.fallback",
     "splitsem.transport.fec.code": "splitsem.links.fec",
     "splitsem.transport.fec.convolutional": "splitsem.links.fec",
     "splitsem.transport.fec.repetition": "splitsem.links.fec",

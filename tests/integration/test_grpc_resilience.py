@@ -12,10 +12,10 @@ import torch
 
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import LinkError
-from splitsem.remote.fallback import LocalFallback
 from splitsem.remote.grpc.server import SERVICE
 from splitsem.remote.journal import Journal
 from splitsem.remote.tail_engine import TailEngine
+from splitsem_device.fallback import LocalFallback
 from splitsem_device.grpc import tail_pb2
 from splitsem_device.grpc.frames import Frame, Reply
 from splitsem_device.retry import Backoff

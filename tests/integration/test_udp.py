@@ -23,7 +23,6 @@ from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError, LinkError, PayloadError
 from splitsem.remote.edge_end import EdgeEnd
-from splitsem.remote.fallback import LocalFallback
 from splitsem.remote.grpc.streams import Limits
 from splitsem.remote.labels import codec_label, weights_digest
 from splitsem.remote.tail_engine import TailEngine
@@ -31,6 +30,7 @@ from splitsem.remote.udp import packets
 from splitsem.remote.udp import server as udp_server
 from splitsem.remote.udp.settings import Grant
 from splitsem.remote.udp.transport import UdpTransport
+from splitsem_device.fallback import LocalFallback
 from splitsem_device.grpc.connection import Security
 from splitsem_device.plan import Plan
 from tests.conftest import ROOT

@@ -1,5 +1,6 @@
 """What a stranger sends costs little, whatever it claims: header first, bounded time, bounded memory, PayloadError."""
 
+import contextlib
 import io
 import random
 import struct
@@ -32,7 +33,7 @@ from splitsem.codecs.topk import TopK
 from splitsem.errors import ContractError, PayloadError
 from splitsem.tasks.answer import ClassMap
 from splitsem_device import entropy
-from splitsem_device.entropy import context, kernels
+from splitsem_device.entropy import maps
 from splitsem_device.fields import Field, join, join_tolerant, seal, varint
 
 TARGETS = targets()
@@ -127,31 +128,36 @@ def test_what_is_expected_holds_for_the_codec_that_reads_and_in_its_thread_only(
 # entropy coders
 
 
-def static_body(num_classes: int, num_flat: int = 0) -> bytes:
-    return bytes((3, 1 | num_classes - 1 << 2 | num_flat << 4)) + (4).to_bytes(3, "little") + b"\xff" * 4 + bytes(32)
+@pytest.mark.parametrize("bit_width", [1, 4, 8])
+def test_damaged_codes_of_maps_are_symbols_or_a_payload_error(bit_width: int) -> None:
+    rng = random.Random(bit_width)
+    for shape in ((700,), (1, 9, 14, 14), (1, 24, 28, 28)):
+        values = np.random.default_rng(0).poisson(2, shape).clip(0, (1 << bit_width) - 1).astype(np.uint8)
+        body = maps.encode(values.reshape(-1), shape, bit_width, 0)
+        for _ in range(60):
+            forged = bytearray(body)
+            for _ in range(rng.randint(1, 3)):
+                forged[rng.randrange(rng.choice((12, len(forged))))] = rng.randrange(256)
+            for given in (forged, forged[: rng.randrange(len(forged))], forged + bytes(rng.randint(1, 3))):
+                with contextlib.suppress(PayloadError):
+                    assert maps.decode(memoryview(given), shape, bit_width, 0).max() < 1 << bit_width
 
 
-@pytest.mark.parametrize(("shape", "mode"), [((8, 6, 6), 2), ((1, 300, 300), 3)])
-def test_an_entropy_coder_is_refused_where_the_encoder_uses_the_other(shape: tuple[int, ...], mode: int) -> None:
-    with pytest.raises(PayloadError, match="expected the coder for"):
-        entropy.decode(memoryview(bytes((mode, *bytes(400)))), shape, 8, 0)
+def test_a_code_of_a_map_is_taken_whole_only() -> None:
+    symbols = np.random.default_rng(0).poisson(2, 9000).astype(np.uint8)
+    body = maps.encode(symbols, (9000,), 4, 0)
+    for given in (body[:-2], body[:-1], body + b"\0", body + b"\0\0", b"", body[:5]):
+        with pytest.raises(PayloadError, match="expected a whole code of 9000 symbols"):
+            maps.decode(memoryview(given), (9000,), 4, 0)
 
 
-def test_more_tables_than_so_many_symbols_can_pay_for_are_refused() -> None:
-    layout = context.Layout.of((16, 50, 50))
-    for body in (static_body(1)[1:], static_body(4)[1:]):  # contexts that the bits 1111… ask for
-        began = time.thread_time()
-        with pytest.raises(PayloadError, match=r"expected (at most|a whole rANS stream)"):
-            context.decode_static(memoryview(body), layout, 8, 0)
-        assert time.thread_time() - began < 0.02
-
-
-def test_the_adaptive_coder_takes_no_more_levels_than_it_writes() -> None:
-    for first in range(0, 256, 5):
-        data = np.full(40, first, np.uint8)
-        found = kernels.decode_side(data, 1, 1, kernels.MAX_LEVELS, 256, kernels.MAX_LOG)
-        assert (kernels.decode_symbols(data, kernels.Layout(1, 8, 8), 8, 0) is None) == (found is None)
-        assert found is None or found[0].lut.max() < kernels.MAX_LEVELS
+def test_levels_that_no_encoder_makes_are_refused() -> None:
+    head = maps.encode(np.zeros(9000, np.uint8), (9000,), 4, 0)
+    assert head[0] == 0  # one level of either kind: a half byte each
+    for halves in ("f050", "7f000", "0f010", "7000000070000000", "1f0ff"):  # 81 levels; steps outside; 17; 64 contexts
+        forged = bytes.fromhex(halves + "0" * (len(halves) % 2)) + head[1:]
+        with pytest.raises(PayloadError, match="expected a whole code"):
+            maps.decode(memoryview(forged), (9000,), 4, 0)
 
 
 def test_more_gaps_than_an_encoder_writes_are_refused() -> None:

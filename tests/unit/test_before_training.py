@@ -14,7 +14,7 @@ from splitsem.training.fit import Fit
 from splitsem.workflows import (
     assemble,
     assemble_codec,
-    export,
+    device_bundle,
     learned_codec,
     offload,
     serve,
@@ -55,7 +55,10 @@ def untrainable(monkeypatch, tmp_path):
         (serve.run, ["workflow=serve", "transport.security.token_file=/no"], ConfigError, "cannot read /no"),
         (serve.run, ["workflow=serve", "transport=udp", "transport.bind=1.2.3.4:0"], ConfigError, "refusing to serve"),
         (offload.run, ["workflow=offload", "transport.security.ca=/no"], ConfigError, "cannot read /no"),
-        (export.run, ["workflow=export", "split.point=nowhere"], SplitPointError, "no split point 'nowhere'"),
+        (device_bundle.run, ["workflow=bundle", "split.point=nowhere"], SplitPointError, "no split point 'nowhere'"),
+        (device_bundle.run, ["workflow=bundle", "split.point=output"], ConfigError, "nothing is left for a server"),
+        (device_bundle.run, ["workflow=bundle", "codec=topk"], ConfigError, "TopK cannot be exported: how many values"),
+        (device_bundle.run, ["workflow=bundle", "workflow.formats=[int8]"], ConfigError, "needs float32, which"),
     ],
 )
 def test_what_does_not_fit_the_network_is_told_before_it_is_trained(run, overrides, error, said, tmp_path, caplog):

@@ -165,7 +165,10 @@ def test_quantisers_refuse_values_that_are_not_finite(codec: Codec, bad: float) 
     [
         (lambda: Quantise(17), "bit_width must be 1…16, got 17"),
         (lambda: Quantise(0), "bit_width must be 1…16, got 0"),
-        (lambda: Quantise(8, entropy="huffman"), "entropy must be one of none, zstd, rans, context, got 'huffman'"),
+        (
+            lambda: Quantise(8, entropy="huffman"),
+            "entropy must be one of none, zstd, rans, context, auto, got 'huffman'",
+        ),
         (lambda: Quantise(8, granularity="row"), "granularity must be one of tensor, channel, got 'row'"),
         (lambda: Quantise(8, clipping="no"), "clipping must be one of auto, minmax, percentile, mse, got 'no'"),
         (lambda: Quantise(8, percentile=20), "percentile must be above 50"),

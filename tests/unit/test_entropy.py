@@ -2,12 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 
+from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.topk import TopK
 from splitsem.errors import PayloadError
 from splitsem_device import entropy
+from splitsem_device.entropy import choice
 from splitsem_device.entropy.bits import pack_bits, packed_size, unpack_bits
 
 ENTROPIES = ("none", "zstd", "rans", "context")
+Z = torch.randn(1, 16, 24, 24, generator=torch.Generator().manual_seed(0)).relu()
 
 
 def feature_symbols(bit_width: int, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -51,17 +56,19 @@ def test_symbols_come_back_and_never_cost_more_than_packing(stage: str, bit_widt
         assert np.array_equal(entropy.decode(memoryview(body), shape, bit_width, 1), symbols)
 
 
-@pytest.mark.parametrize("bit_width", [4, 8])
-def test_rans_is_within_half_a_percent_of_the_order_0_bound(bit_width: int) -> None:
+@pytest.mark.parametrize(("bit_width", "loss"), [(4, 0.005), (8, 0.015)])
+def test_rans_is_near_the_order_0_bound(bit_width: int, loss: float) -> None:
     symbols = feature_symbols(bit_width, (1, 16, 80, 80))
     assert symbols.size >= 100_000
     body = entropy.encode(symbols.reshape(-1), symbols.shape, bit_width, 0, "rans")
-    assert len(body) + 24 <= 1.005 * order_0_bytes(symbols)  # 24 bytes of header
+    assert len(body) + 24 <= (1 + loss) * order_0_bytes(symbols)  # 24 bytes of header
 
 
-@pytest.mark.parametrize(("bit_width", "gain"), [(8, 0.06), (4, 0.10)])
-@pytest.mark.parametrize("shape", [(1, 16, 80, 80), (1, 16, 24, 24)])
-def test_contexts_beat_the_order_0_bound(bit_width: int, gain: float, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("bit_width", "shape", "gain"),
+    [(8, (1, 16, 80, 80), 0.07), (8, (1, 16, 24, 24), 0.03), (4, (1, 16, 80, 80), 0.2), (4, (1, 16, 24, 24), 0.14)],
+)
+def test_contexts_beat_the_order_0_bound(bit_width: int, shape: tuple[int, ...], gain: float) -> None:
     symbols = feature_symbols(bit_width, shape)
     body = entropy.encode(symbols.reshape(-1), shape, bit_width, 0, "context")
     assert len(body) + 24 <= (1 - gain) * order_0_bytes(symbols)
@@ -97,6 +104,61 @@ def test_a_zstd_frame_of_another_size_is_refused_before_it_is_unpacked() -> None
         entropy.decode(memoryview(body), (10,), 8, 0)
 
 
-def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(PayloadError, match="entropy mode"):
-        entropy.decode(memoryview(b"\x09abc"), (3,), 8, 0)
+@pytest.mark.parametrize("mode", [2, 3, 5, 255])
+def test_an_unknown_mode_is_refused_those_of_earlier_coders_too(mode: int) -> None:
+    with pytest.raises(PayloadError, match=f"expected entropy mode 0, 1 or 4, got {mode}"):
+        entropy.decode(memoryview(bytes((mode, *b"abc"))), (3,), 8, 0)
+
+
+@pytest.mark.parametrize("bit_width", [1, 2, 4, 5, 8])
+@pytest.mark.parametrize(
+    "shape", [(1499,), (1500,), (2, 3000), (5, 1, 1200), (1, 7, 40, 30), (3, 5, 1, 9), (9, 700, 1), (1, 2, 3, 2100)]
+)
+def test_maps_come_back_whatever_their_shape_and_values(bit_width: int, shape: tuple[int, ...]) -> None:
+    rng, most, num = np.random.default_rng(2), (1 << bit_width) - 1, int(np.prod(shape))
+    smooth = np.cumsum(rng.normal(size=num)) % 40 / 40 * most
+    rare = np.where(rng.random(num) < 0.01, rng.integers(0, most + 1, num), most // 2)
+    for values in (smooth, rare, np.zeros(num), rng.poisson(most / 8, num).clip(0, most)):
+        symbols = values.astype(np.uint8)
+        for fill in {0, most // 2, most}:
+            body = entropy.encode(symbols, shape, bit_width, fill, "context")
+            assert np.array_equal(entropy.decode(memoryview(body), shape, bit_width, fill), symbols)
+
+
+def test_what_the_neighbours_foretell_is_nearly_free() -> None:
+    rows, cols = np.mgrid[:120, :120]
+    symbols = np.tile((rows + 2 * cols).astype(np.uint8) // 2, (8, 1, 1))  # a slope: MED is right but at its steps
+    coded = {s: entropy.encode(symbols.reshape(-1), symbols.shape, 8, 0, s) for s in ("zstd", "rans", "context")}
+    assert 2 * len(coded["context"]) < len(coded["rans"])
+
+
+def test_auto_codes_where_bytes_are_dear_and_packs_where_they_are_cheap() -> None:
+    symbols = feature_symbols(8, (1, 16, 24, 24))
+    flat, shape = symbols.reshape(-1), symbols.shape
+    packed, coded = (entropy.encode(flat, shape, 8, 0, stage) for stage in ("none", "context"))
+    assert entropy.encode(flat, shape, 8, 0, "auto", 1e3) == coded
+    assert entropy.encode(flat, shape, 8, 0, "auto", 1e15) == packed
+
+
+def test_auto_weighs_time_against_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_times_s", lambda bit_width: (1e-3, 0.0))  # as long as 1,000 bits at 1 Mbit/s
+    symbols = np.zeros(1000, np.uint8)
+    symbols[:500] = 1  # 1 bit each
+    assert choice.pays(symbols, 3, 1e6)  # saves 2,000
+    assert not choice.pays(symbols, 2, 1.1e6)  # saves 1,000
+    assert choice.pays(symbols, 2, 0.9e6)
+
+
+@pytest.mark.parametrize(
+    ("rate_bps", "said"), [(None, "auto needs the link's rate"), (0.0, "rate_bps must be positive"), (-1.0, "rate_bps")]
+)
+def test_auto_without_a_rate_is_refused(rate_bps: float | None, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Quantise(entropy="auto", rate_bps=rate_bps)
+
+
+def test_quantise_takes_auto_and_topk_does_not() -> None:
+    assert Quantise(entropy="auto", rate_bps=1e3).encode((Z,)) == Quantise(entropy="context").encode((Z,))
+    assert Quantise(entropy="auto", rate_bps=1e15).encode((Z,)) == Quantise(entropy="none").encode((Z,))
+    with pytest.raises(ValueError, match="entropy must be one of none, zstd, rans, context, got 'auto'"):
+        TopK(entropy="auto")

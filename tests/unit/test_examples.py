@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from splitsem.check.__main__ import main
 from splitsem.errors import ConfigError
 from splitsem.workflows import assemble, split
+from splitsem_device.bundle import Bundle
+from splitsem_device.program import checking
 from tests.conftest import ROOT, SHRUNK
 
 FOLDER = ROOT / "examples"
@@ -111,13 +113,16 @@ def test_structures_pass_through_the_other_workflows(name, run):
     assert 0 <= result.metrics["accuracy" if name == "joint" else "score"] <= 1
 
 
-def test_a_head_with_two_inputs_is_exported_and_scored(run):
+def test_a_head_with_two_inputs_is_bundled_and_scored(run):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    words = (*TWO, "workflow=export", "split.point=mix", "codec=quant8", "workflow.calibration_samples=4")
+    words = (*TWO, "workflow=bundle", "split.point=mix", "codec=quant8", "workflow.calibration_samples=4")
     result = run(lambda cfg: get_method(cfg.workflow["_target_"])(cfg, Path()), *words)
     assert result.metrics["val_score_onnx"] == result.metrics["val_score_int8"]
-    assert Path("device.onnx").stat().st_size == result.metrics["onnx_bytes"]
+    bundle = Bundle("bundle.zip")
+    assert len(bundle.head("float32")) == result.metrics["onnx_bytes"]
+    assert [one.name for one in bundle.facts.inputs] == ["image", "number"]
+    assert all(one.is_good and one.is_exact for one in checking.findings(bundle, ["float32", "int8"]))
     assert result.headline.startswith("mix, quant8: score ")
 
 

@@ -1,5 +1,6 @@
 """The exported device half: same bytes as the codec's, from another process without this package; its footprint."""
 
+import json
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ from splitsem.codecs.learned.learned import LearnedCodec
 from splitsem.codecs.learned.semanticnn import SemanticNN
 from splitsem.codecs.picture import Webp
 from splitsem.codecs.quantise import Quantise
-from splitsem.codecs.tensorwise import Identity
+from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.codecs.topk import TopK
 from splitsem.errors import ConfigError
 from splitsem.export import coders, onnx_file
@@ -71,7 +72,7 @@ def test_the_files_give_the_same_bytes_in_a_process_that_knows_nothing_of_this_p
     program, framing = onnx_file.export(cut, codec)
     torch.export.save(program, tmp_path / "device.pt2")
     onnx_file.write(program, tmp_path / "device.onnx", framing.outputs)
-    framing_file.write(framing, tmp_path / "device.json")
+    (tmp_path / "device.json").write_text(json.dumps(framing_file.to_card(framing)))
     samples = torch.rand(6, 1, 3, 16, 16)
     np.save(tmp_path / "samples.npy", samples.numpy())
     command = [sys.executable, "-I", "-c", DEVICE, str(tmp_path)]
@@ -101,7 +102,7 @@ def two_branches() -> Cut:
 
 # What a device needs that packs with this package; no torch for an ONNX file.
 PACKING = """
-import sys
+import json, sys
 from pathlib import Path
 import numpy as np
 import onnxruntime
@@ -111,14 +112,14 @@ from splitsem_device import framing
 samples = np.load(folder / "samples.npy")
 for path in sorted(folder.glob("*.onnx")):
     session = onnxruntime.InferenceSession(path)
-    packing = framing.read(path.with_suffix(".json"))
+    packing = framing.of_card(json.loads(path.with_suffix(".json").read_text()))
     for x in samples:
         print("onnx", path.stem, packing.payload(*session.run(packing.outputs, {"x": x})).hex())
 assert "torch" not in sys.modules
 import torch
 for path in sorted(folder.glob("*.pt2")):
     network = torch.export.load(path).module()
-    packing = framing.read(path.with_suffix(".json"))
+    packing = framing.of_card(json.loads(path.with_suffix(".json").read_text()))
     for x in samples:
         with torch.no_grad():
             print("pt2", path.stem, packing.payload(*(out.numpy() for out in network(torch.from_numpy(x)))).hex())
@@ -153,7 +154,7 @@ def test_codecs_with_ranges_or_tables_give_the_same_bytes_from_the_torch_file_an
             continue  # nearly the same operations again: seconds saved
         torch.export.save(program, tmp_path / f"{name}.pt2")
         onnx_file.write(program, tmp_path / f"{name}.onnx", framing.outputs)
-        framing_file.write(framing, tmp_path / f"{name}.json")
+        (tmp_path / f"{name}.json").write_text(json.dumps(framing_file.to_card(framing)))
         expected[name], codecs[name] = payloads, codec
     command = [sys.executable, "-I", "-c", PACKING, str(tmp_path), str(ROOT / "device")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -168,6 +169,43 @@ def test_codecs_with_ranges_or_tables_give_the_same_bytes_from_the_torch_file_an
     for (name, payload), sent in zip(by_onnx, in_order, strict=True):
         ours, theirs = (codecs[name].decode(p)[0] for p in (sent, payload))
         assert float((ours - theirs).abs().mean() / ours.std()) < 1e-3
+
+
+class WithMask(nn.Module):
+    """A mask of bools and a tensor cross between its first layer and its last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask, made = x[:, :1] > 0.5, self.one(x)
+        made = made.relu()
+        return torch.where(mask, made, -made).sum(1)
+
+
+@pytest.mark.parametrize("codec", [Identity(), HalfPrecision(), Quantise(8), FixedLength(6)], ids=lambda c: c.name)
+def test_several_tensors_and_those_of_no_floating_point_travel_as_by_the_codec(codec):
+    torch.manual_seed(0)
+    graph = SplitGraph(WithMask(), (4,), granularity="op")
+    cut = graph.cut(
+        next(p for p in graph.points if {str(t.dtype) for t in p.tensors} == {"torch.bool", "torch.float32"})
+    )
+    program, framing = onnx_file.export(cut, codec.eval())
+    again = framing_file.of_card(json.loads(json.dumps(framing_file.to_card(framing))))
+    assert again == framing
+    for x in torch.rand(5, 1, 4):
+        with torch.no_grad():
+            outputs = [out.numpy() for out in program.module()(x)]
+        assert len(outputs) == len(framing.outputs)
+        assert again.payload(*outputs) == codec.encode(cut.head(x))
+
+
+def test_a_framing_of_another_kind_is_refused():
+    card = framing_file.to_card(framing_file.RawFraming([4], 1, ["01"], ["float32"]))
+    for change in ({"kind": "other"}, {"more": 1}):
+        with pytest.raises(ValueError, match="a framing is one of symbols, affine, prior, raw"):
+            framing_file.of_card(card | change)
 
 
 def test_every_tensor_of_a_cut_with_several_has_its_own_range():
@@ -199,14 +237,15 @@ def test_int8_sends_almost_the_same_symbols_from_a_smaller_file(tmp_path):
     samples = torch.rand(16, 1, 3, 16, 16)
     onnx_file.write_int8(tmp_path / "device.onnx", tmp_path / "int8.onnx", samples)
     assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * (tmp_path / "device.onnx").stat().st_size
-    plain, small = (onnx_file.OnnxDevice(tmp_path / name) for name in ("device.onnx", "int8.onnx"))
-    distance = np.stack([np.abs(plain.outputs(x)[0].astype(int) - small.outputs(x)[0].astype(int)) for x in samples])
+    plain, small = (onnx_file.read(tmp_path / name) for name in ("device.onnx", "int8.onnx"))
+    both = [[half({"x": x.numpy()})[0].astype(int) for half in (plain, small)] for x in samples]
+    distance = np.stack([np.abs(ours - theirs) for ours, theirs in both])
     assert 0 < distance.mean() < 0.5
 
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [(Identity, "it has no encoder"), (TopK, "how many values"), (Webp, "its encoder is an image library")],
+    [(TopK, "how many values"), (Webp, "its encoder is an image library")],
 )
 def test_what_has_no_encoder_that_is_a_network_is_refused_with_the_reason(kind, reason):
     with pytest.raises(ConfigError, match=rf"{kind.__name__} cannot be exported: {reason}.*; choose codec=semanticnn"):

@@ -1,14 +1,11 @@
 """Two inputs, one of whole numbers, and two outputs by name: through bytes, links, training and files."""
 
-import json
-
 import pytest
 import torch
 from torch import nn
 
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import Identity
-from splitsem.errors import ConfigError
 from splitsem.export import onnx_file
 from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Answering, Frames, Pipeline
@@ -56,14 +53,13 @@ def test_a_head_with_two_inputs_becomes_a_file_with_their_names(two, tmp_path):
     program, framing = onnx_file.export(cut, codec)
     names = onnx_file.input_names(cut)
     onnx_file.write(program, tmp_path / "device.onnx", framing.outputs, names)
-    framing_file.write(framing, tmp_path / "device.json")
-    device = onnx_file.OnnxDevice(tmp_path / "device.onnx")
+    device = onnx_file.read(tmp_path / "device.onnx")
     assert device.inputs == names == ["image", "number"]
-    assert json.loads((tmp_path / "device.json").read_text())["input_shape"] == {"image": [1, 8, 8], "number": []}
+    assert framing_file.to_card(framing)["input_shape"] == {"image": [1, 8, 8], "number": []}
     num_away = 0
     many = {"image": torch.rand(100, 1, 8, 8), "number": torch.randint(10, (100,))}
     for one in rows(many):
-        z, outputs = call(cut.head, one), device.outputs(one)
+        z, outputs = call(cut.head, one), device(onnx_file.named(names, one))
         sent = codec.decode(framing.payload(*outputs))
         for k, (made, received) in enumerate(zip(z, sent, strict=True)):
             q, scale, zero = map(torch.tensor, outputs[3 * k : 3 * k + 3])
@@ -79,9 +75,14 @@ def test_a_head_with_two_inputs_becomes_a_file_with_their_names(two, tmp_path):
     assert num_away > 0.99 * 100 * 64
 
 
-def test_a_cut_where_whole_numbers_cross_is_not_exported_and_says_so(two):
-    with pytest.raises(ConfigError, match="only cuts where floating-point tensors cross can be exported, got int64"):
-        onnx_file.export(two[1].cut("look"), Quantise(bit_width=8).eval())
+def test_a_cut_where_whole_numbers_cross_sends_them_as_they_are(two):
+    cut, codec = two[1].cut("look"), Quantise(bit_width=8).eval()
+    program, framing = onnx_file.export(cut, codec)
+    assert "int64" in framing.dtypes
+    (one, *_) = rows(two[2])
+    with torch.no_grad():
+        outputs = [out.numpy() for out in program.module()(*one.values())]
+    assert framing.payload(*outputs) == codec.encode(call(cut.head, one))
 
 
 class Likeliest(nn.Module):

@@ -7,24 +7,38 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from splitsem_device.entropy import context
+from splitsem_device.entropy import choice, maps
 from splitsem_device.entropy.bits import pack_bits, packed_size, unpack_bits
-from splitsem_device.entropy.kernels import Layout, Octets
+from splitsem_device.entropy.maps import Octets
 from splitsem_device.errors import PayloadError
 
+AUTO = "auto"
 Symbols = Octets | NDArray[np.uint16]
 _Stage = Callable[[Octets, tuple[int, ...], int, int], tuple[int, bytes]]
-_PACKED, _ZSTD, _STATIC, _ADAPTIVE = range(4)  # first byte of a coded body
+_PACKED, _ZSTD, _MAP = 0, 1, 4  # first byte of a coded body; 2 and 3 were coders of earlier releases
 
 
-def check_entropy(name: str) -> str:
-    """Return ``name`` when it is an entropy stage, else raise ValueError."""
-    if name not in _STAGES:
-        raise ValueError(f"entropy must be one of {', '.join(_STAGES)}, got {name!r}")
+def check_entropy(name: str, rate_bps: float | None = None, *, may_choose: bool = False) -> str:
+    """Return ``name`` when it is an entropy stage, else raise ValueError.
+
+    Args:
+        name: of a stage, or ``auto``.
+        rate_bps: the link's rate, needed by ``auto``.
+        may_choose: ``auto`` is one of the stages.
+    """
+    known = (*_STAGES, AUTO) if may_choose else tuple(_STAGES)
+    if name not in known:
+        raise ValueError(f"entropy must be one of {', '.join(known)}, got {name!r}")
+    if name == AUTO and rate_bps is None:
+        raise ValueError("entropy=auto needs the link's rate: give rate_bps, e.g. 20e6, or another entropy stage")
+    if name == AUTO and not 0 < (rate_bps or 0) < math.inf:
+        raise ValueError(f"rate_bps must be positive and finite, got {rate_bps}")
     return name
 
 
-def encode(symbols: Symbols, shape: tuple[int, ...], bit_width: int, fill: int, entropy: str) -> bytes:
+def encode(
+    symbols: Symbols, shape: tuple[int, ...], bit_width: int, fill: int, entropy: str, rate_bps: float | None = None
+) -> bytes:
     """Code symbols below ``2^bit_width``; never more than one byte larger than packing their bits.
 
     Args:
@@ -32,14 +46,18 @@ def encode(symbols: Symbols, shape: tuple[int, ...], bit_width: int, fill: int, 
         shape: the tensor's shape, from which the context coder knows each symbol's neighbours.
         bit_width: 1…16. Above 8 only the upper 8 bits are modelled; the lower ones are packed.
         fill: the symbol of the value zero, known to both ends.
-        entropy: ``none``, ``zstd``, ``rans`` or ``context``.
+        entropy: ``none``, ``zstd``, ``rans`` or ``context``; ``auto`` is ``context`` where that pays, else ``none``.
+        rate_bps: bits a second of the link, for ``auto``.
     """
     if bit_width > 8:
         low_bits = bit_width - 8
         low = pack_bits((symbols & ((1 << low_bits) - 1)).astype(np.uint8), low_bits)
         high = (symbols >> low_bits).astype(np.uint8)
-        return low + encode(high, shape, 8, fill >> low_bits, entropy)
+        return low + encode(high, shape, 8, fill >> low_bits, entropy, rate_bps)
     octets = np.ascontiguousarray(symbols, np.uint8)
+    if entropy == AUTO:
+        check_entropy(entropy, rate_bps, may_choose=True)
+        entropy = "context" if octets.size and choice.pays(octets, bit_width, rate_bps or 0) else "none"
     mode, body = _STAGES[entropy](octets, shape, bit_width, fill)
     if mode == _PACKED or not body or len(body) >= packed_size(symbols.size, bit_width):
         mode, body = _PACKED, pack_bits(octets, bit_width)
@@ -66,12 +84,9 @@ def decode(body: memoryview, shape: tuple[int, ...], bit_width: int, fill: int) 
         return unpack_bits(coded, num, bit_width)
     if mode == _ZSTD:
         return _decode_zstd(coded, num, bit_width)
-    if mode not in (_STATIC, _ADAPTIVE):
-        raise PayloadError(f"expected entropy mode 0…{_ADAPTIVE}, got {mode}")
-    if (mode == _ADAPTIVE) != (num <= context.ADAPTIVE_UP_TO):  # either coder is slow where it does not belong
-        raise PayloadError(f"expected the coder for {num} symbols, got entropy mode {mode}")
-    read = context.decode_static if mode == _STATIC else context.decode_adaptive
-    return read(coded, Layout.of(shape), bit_width, fill)
+    if mode != _MAP:
+        raise PayloadError(f"expected entropy mode {_PACKED}, {_ZSTD} or {_MAP}, got {mode}")
+    return maps.decode(coded, shape, bit_width, fill)
 
 
 def _encode_packed(symbols: Octets, shape: tuple[int, ...], bit_width: int, fill: int) -> tuple[int, bytes]:
@@ -100,19 +115,17 @@ def _decode_zstd(coded: memoryview, num: int, bit_width: int) -> Octets:
     return symbols
 
 
-def _encode_compiled(max_levels: int) -> _Stage:
-    def stage(symbols: Octets, shape: tuple[int, ...], bit_width: int, fill: int) -> tuple[int, bytes]:
-        layout = Layout.of(shape)
-        if symbols.size <= context.ADAPTIVE_UP_TO:
-            return _ADAPTIVE, context.encode_adaptive(symbols, layout, bit_width, fill, max_levels)
-        return _STATIC, context.encode_static(symbols, layout, bit_width, fill, max_levels)
+def _encode_order_0(symbols: Octets, shape: tuple[int, ...], bit_width: int, fill: int) -> tuple[int, bytes]:
+    return _MAP, maps.encode(symbols, shape, bit_width, fill, is_order_0=True)
 
-    return stage
+
+def _encode_context(symbols: Octets, shape: tuple[int, ...], bit_width: int, fill: int) -> tuple[int, bytes]:
+    return _MAP, maps.encode(symbols, shape, bit_width, fill)
 
 
 _STAGES: dict[str, _Stage] = {
     "none": _encode_packed,
     "zstd": _encode_zstd,
-    "rans": _encode_compiled(1),
-    "context": _encode_compiled(16),
+    "rans": _encode_order_0,
+    "context": _encode_context,
 }

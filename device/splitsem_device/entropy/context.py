@@ -1,7 +1,7 @@
-"""Coders of whole tensors, with the choice of their contexts and tables; and a coder of integers by given tables.
+"""Coder of integers by given tables.
 
-The coder of integers (``encode``, ``decode``) is rANS with a 24-bit state, by bytes (Duda 2014, arXiv 1311.2540): exact
-on every machine. A table's frequencies sum to ``2^SCALE_BITS``; its last entry is the escape to 16 raw bits.
+rANS with a 24-bit state, by bytes (Duda 2014, arXiv 1311.2540): exact on every machine. A table's frequencies sum to
+``2^SCALE_BITS``; its last entry is the escape to 16 raw bits.
 """
 
 from collections.abc import Sequence
@@ -9,134 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from splitsem_device.entropy import kernels
-from splitsem_device.entropy.kernels import MAX_LOG, NUM_STATES, Contexts, Counts, Grid, Layout, Octets
 from splitsem_device.errors import PayloadError
-from splitsem_device.fields import Reader
-
-ADAPTIVE_UP_TO = 32_768  # symbols; above, tables cost less than the adaptive coder's time
-NUM_CLASSES = 4
-_MOST_FLAT_BITS = 2
-_FLAT_LOSS_BITS = 0.004  # bits a symbol that may be lost by not modelling low bits: it buys smaller tables
-_SYMBOLS_PER_FINE_ENTRY = 128  # tables in quarters of an octave from here on, in halves below
-_ENTRY_BITS = 6.0  # what a table entry costs on the wire and in fit, about
-_SYMBOLS_PER_ENTRY = 12  # more tables than this many symbols can fill do not pay, and take time to judge
-
-
-def encode_static(symbols: Octets, layout: Layout, bit_width: int, fill: int, max_levels: int) -> bytes:
-    """Static rANS; ``max_levels`` 1 is order 0. Empty when packing the bits would be smaller."""
-    num_flat = _num_flat_bits(symbols, bit_width) if max_levels > 1 else 0
-    planes_of_bits = [np.packbits(symbols >> np.uint8(k) & np.uint8(1)).tobytes() for k in range(num_flat)]
-    grid = Grid(symbols >> np.uint8(num_flat), layout, bit_width - num_flat, fill >> num_flat)
-    contexts, hist = _choose_contexts(grid, max_levels)
-    is_fine = symbols.size >= _SYMBOLS_PER_FINE_ENTRY * hist.size
-    step, bits = 2 if is_fine else 4, 14 if len(hist) == 1 else 12
-    logs = kernels.choose_logs(hist, step)
-    side = kernels.encode_side(contexts, logs, MAX_LOG // step)
-    most_words = (symbols.size * bit_width) // 16 + 2 * NUM_STATES  # more than packing is of no use
-    words = kernels.encode_static(grid, contexts, kernels.frequencies(logs, step, bits), bits, most_words)
-    if not (side and words):
-        return b""
-    flags = is_fine | (bits == 14) << 1 | contexts.num_classes - 1 << 2 | num_flat << 4
-    return b"".join((bytes((flags,)), len(side).to_bytes(3, "little"), side, *planes_of_bits, words))
-
-
-def decode_static(body: memoryview, layout: Layout, bit_width: int, fill: int) -> Octets:
-    """Undo ``encode_static``."""
-    num = layout.num_symbols
-    reader = Reader(body)
-    flags = reader.byte("rANS flags")
-    step, bits = 2 if flags & 1 else 4, 14 if flags & 2 else 12
-    num_classes, num_flat = (flags >> 2 & 3) + 1, flags >> 4
-    if num_flat > min(_MOST_FLAT_BITS, bit_width - 1):
-        raise PayloadError(f"expected rANS flags for {bit_width}-bit symbols, got {flags:#x}")
-    side = np.frombuffer(reader.take(int.from_bytes(reader.take(3, "size"), "little"), "tables"), np.uint8)
-    planes_of_bits = [np.frombuffer(reader.take((num + 7) // 8, "low bits"), np.uint8) for _ in range(num_flat)]
-    coded = reader.rest()
-    if len(coded) % 2:
-        raise PayloadError(f"expected whole rANS words, got {len(coded)} bytes")
-    num_values, fill = 1 << bit_width - num_flat, fill >> num_flat
-    most = _most_tables(num, num_values)
-    if num_classes > most:
-        raise PayloadError(f"expected at most {most} tables for {num} symbols, got {num_classes} and more")
-    found = kernels.decode_side(side, layout.planes, num_classes, most, num_values, MAX_LOG // step)
-    if found is None:
-        raise PayloadError(f"expected at most {most} tables for {num} symbols and each plane's class, got others")
-    contexts, logs = found
-    symbols = kernels.decode_static(coded, layout, fill, contexts, kernels.frequencies(logs, step, bits), bits)
-    if symbols is None:
-        raise PayloadError(f"expected a whole rANS stream of {num} symbols, got a damaged one")
-    symbols <<= np.uint8(num_flat)
-    for k, plane in enumerate(planes_of_bits):
-        symbols |= np.unpackbits(plane, count=num) << np.uint8(k)
-    return symbols
-
-
-def encode_adaptive(symbols: Octets, layout: Layout, bit_width: int, fill: int, max_levels: int) -> bytes:
-    """The adaptive coder, for small tensors. Empty when packing the bits would be smaller."""
-    grid = Grid(symbols, layout, bit_width, fill)
-    lut = np.zeros(2 * grid.num_values - 1, np.uint8)
-    if max_levels > 1:
-        lut, _ = kernels.choose_levels(grid, 1, min(max_levels, 2 + symbols.size // 512))
-    return kernels.encode_symbols(grid, lut)
-
-
-def decode_adaptive(body: memoryview, layout: Layout, bit_width: int, fill: int) -> Octets:
-    """Undo ``encode_adaptive``."""
-    symbols = kernels.decode_symbols(np.frombuffer(body, np.uint8), layout, bit_width, fill)
-    if symbols is None:
-        raise PayloadError("expected the contexts of an adaptive coder, got a damaged body")
-    return symbols
-
-
-def _num_flat_bits(symbols: Octets, bit_width: int) -> int:
-    """How many low bits are too evenly spread for tables to gain anything on them: 0…2, judged on every 8th symbol."""
-    sample = symbols[::8]
-    counts = np.bincount(sample, minlength=1 << bit_width)
-
-    def bits_per_symbol(counts: Counts) -> float:
-        used = counts[counts > 0] / sample.size
-        return float(-(used * np.log2(used)).sum() + (used.size - 1) * 0.72 / sample.size)  # Miller–Madow
-
-    whole = bits_per_symbol(counts)
-    for num_flat in range(min(_MOST_FLAT_BITS, bit_width - 4), 0, -1):
-        if num_flat + bits_per_symbol(counts.reshape(-1, 1 << num_flat).sum(axis=1)) - whole < _FLAT_LOSS_BITS:
-            return num_flat
-    return 0
-
-
-def _most_tables(num: int, num_values: int) -> int:
-    """The most tables that so many symbols of so many values are coded with."""
-    return max(num // (_SYMBOLS_PER_ENTRY * num_values), 1)
-
-
-def _choose_contexts(grid: Grid, max_levels: int) -> tuple[Contexts, Counts]:
-    """The levels and classes whose tables and symbols together cost least, and each table's histogram."""
-    layout, num_values = grid.layout, grid.num_values
-    lut = np.zeros(2 * num_values - 1, np.uint8)
-    classes = np.zeros(layout.planes, np.uint8)
-    most = _most_tables(grid.symbols.size, num_values)
-    num_classes = NUM_CLASSES if max_levels > 1 and layout.planes >= 2 * NUM_CLASSES and most >= NUM_CLASSES else 1
-    if max_levels > 1:
-        stride = 2 if layout.rows >= 8 else 1  # half of the rows tell enough about where to put the levels
-        lut, activity = kernels.choose_levels(grid, stride, min(max_levels, most // num_classes))
-        rank = np.argsort(np.argsort(activity, kind="stable"), kind="stable")
-        classes = (rank * num_classes // layout.planes).astype(np.uint8)
-    num_levels = int(lut[-1]) + 1
-    contexts = Contexts(lut, num_levels, classes, num_classes)
-    hist = kernels.context_histogram(grid, contexts)
-    if len(hist) == 1:
-        return contexts, hist
-    hist = hist.reshape(num_classes, num_levels, num_values)
-    costs = kernels.merge_costs(hist, _ENTRY_BITS)
-    costs[0] += 2 * layout.planes  # the classes themselves
-    merged, halvings = np.unravel_index(np.argmin(costs), costs.shape)
-    if merged or num_classes == 1:
-        hist, classes, num_classes = hist.sum(axis=0, keepdims=True), np.zeros_like(classes), 1
-    hist = np.add.reduceat(hist, np.arange(0, num_levels, 1 << halvings), axis=1)
-    lut = lut >> np.uint8(halvings)
-    return Contexts(lut, int(lut[-1]) + 1, classes, num_classes), hist.reshape(-1, num_values)
-
 
 SCALE_BITS = 14
 _ESCAPE_OFFSET = 1 << 15
@@ -174,7 +47,8 @@ def encode(symbols: Sequence[int], rows: Sequence[int], tables: Tables) -> bytes
             state = _push(_push(state, out, low, 1, 8), out, high, 1, 8)
         state = _push(state, out, int(starts[row, entry]), int(tables[row, entry]), SCALE_BITS)
     head = state.to_bytes(_STATE_BYTES, "big")
-    return (head + bytes(reversed(out))).rstrip(b"\0")
+    coded = head + bytes(reversed(out))
+    return coded[: max(len(coded.rstrip(b"\0")), len(coded) - _STATE_BYTES)]  # no more zeros than _refill takes
 
 
 def encode_rows(integers_KP: NDArray[np.generic], tables: Tables) -> bytes:

@@ -21,6 +21,7 @@ from splitsem_device.errors import (
     SessionError,
     SplitPointError,
     SplitSemError,
+    TokenError,
 )
 from splitsem_device.fields import Payload
 from splitsem_device.grpc import tail_pb2
@@ -284,7 +285,7 @@ class GrpcTail(RemoteTail):
             if wait_s is None and code in _OURS:
                 raise _OURS[code](details) from exc
             if code is grpc.StatusCode.UNAUTHENTICATED:
-                raise LinkError(f"{self.target}: {details}") from exc
+                raise TokenError(f"{self.target}: {details}") from exc
             is_news = wait_s is None or not self._has_connected  # else the way is known to be right
             why = diagnose(self.target, self.security, code, details) if is_news else f"{code.name}: {details}"
         is_hopeless = why.startswith("TLS:") and not self._has_connected

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from splitsem.detections import NUM_COLUMNS
-from splitsem.errors import PayloadError
 from splitsem.tasks.answer import AnswerCoder
+from splitsem_device.answer_reader import BoxRows
 
 _FULL = 65_535
 
@@ -27,15 +25,14 @@ class BoxList(AnswerCoder):
     """
 
     drawn_as = "boxes"
+    reader: BoxRows
 
     def __init__(self, size: Sequence[int], num_classes: int, most: int) -> None:
         height, width = size
         if min(height, width, most) < 1 or not 1 <= num_classes <= _FULL + 1:
             raise ValueError(f"size, num_classes and most must be at least 1, got {size}, {num_classes}, {most}")
         self.size, self.num_classes, self.most = (height, width), num_classes, most
-        class_dtype = "u1" if num_classes <= 256 else "<u2"
-        self._dtype = np.dtype([("corners", "<u2", 4), ("score", "<u2"), ("class", class_dtype)])
-        self._step = max(height, width) / _FULL
+        self.reader = BoxRows([height, width], num_classes, most)
 
     @property
     def name(self) -> str:
@@ -44,44 +41,14 @@ class BoxList(AnswerCoder):
 
     def encode(self, output: Tensor) -> bytes:
         """See AnswerCoder; detections ``(1, most, 6)`` as in ``splitsem.detections``."""
-        rows = output.detach().float().cpu().reshape(-1, NUM_COLUMNS).numpy().astype(np.float64)
-        rows = rows[(rows[:, 4] > 0) & np.isfinite(rows).all(1)]
-        height, width = self.size
-        made = np.empty(len(rows), self._dtype)
-        made["corners"] = np.rint(rows[:, :4].clip(0, (width, height, width, height)) / self._step)
-        made["score"] = np.rint(rows[:, 4].clip(0, 1) * _FULL).clip(1)
-        made["class"] = rows[:, 5].clip(0, self.num_classes - 1)
-        return made[_has_area(made["corners"])].tobytes()
+        return self.reader.of_output(output.detach().float().cpu().numpy())
 
     def decode(self, answer: bytes | memoryview) -> Tensor:
         """The boxes, ``(n, 6)`` float32, as rows of ``splitsem.detections``. Raises PayloadError."""
-        size = self._dtype.itemsize
-        if len(answer) % size or len(answer) > self.most * size:
-            raise PayloadError(f"expected at most {self.most} boxes of {size} bytes each, got {len(answer)} bytes")
-        rows = np.frombuffer(answer, self._dtype)
-        made = np.concatenate(
-            [rows["corners"] * self._step, rows["score"][:, None] / _FULL, rows["class"][:, None]], axis=1
-        )
-        height, width = self.size
-        if len(rows) and not (
-            (made[:, [0, 2]] <= width + self._step / 2).all()
-            and (made[:, [1, 3]] <= height + self._step / 2).all()
-            and _has_area(rows["corners"]).all()
-            and rows["score"].min() > 0
-            and rows["class"].max() < self.num_classes
-        ):
-            raise PayloadError(
-                f"expected boxes with an area, within {height}x{width} pixels, of {self.num_classes} classes and scored"
-            )
-        return torch.from_numpy(made.astype(np.float32))
+        return torch.from_numpy(self.reader.read(answer))
 
     def as_output(self, answer: Tensor) -> Tensor:
         """See AnswerCoder: the boxes in the first rows, zeros in all others."""
         output = torch.zeros(1, self.most, NUM_COLUMNS)
         output[0, : len(answer)] = answer
         return output
-
-
-def _has_area(corners: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    """Whether each box ``(n, 4)`` ends right of and below where it begins."""
-    return np.all(corners[:, 2:] > corners[:, :2], axis=1)

@@ -15,6 +15,7 @@ from splitsem.tasks.detection.boxed_pictures import Mirrored, Renumbered
 from splitsem.tasks.detection.class_names import NAMED_CLASSES
 from splitsem.tasks.detection.loss import NUM_FIXED, check_maps, detection_loss
 from splitsem.tasks.task import Splits, Task
+from splitsem_device.picture_input import PictureInput
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -107,6 +108,11 @@ class Detection(Task):
             "output_shape": self.output_shape,
             "num_classes": len(self.class_names),
         }
+
+    def picture_input(self) -> PictureInput | None:
+        """See Task."""
+        found = super().picture_input()
+        return None if found is None else found._replace(fit="pad")
 
     def splits(self) -> Splits:
         """The data, loaded on the first call and kept. Raises ConfigError when it is not there."""

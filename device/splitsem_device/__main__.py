@@ -1,0 +1,19 @@
+"""``python -m splitsem_device``, and the console script ``splitsem-device``."""
+
+import signal
+import sys
+import time
+
+BEGAN = time.perf_counter()
+
+
+def main() -> int:
+    """Run the program, see ``program.command_line.main``."""
+    from splitsem_device.program import command_line
+
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # a service is stopped in order
+    return command_line.main(began=BEGAN)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
