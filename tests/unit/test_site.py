@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scripts.site import api_page, markdown, option_files, options_page
+from scripts.site import api_page, markdown, metrics_page, option_files, options_page
 from splitsem import errors
 from tests.conftest import ROOT
 from tests.unit.test_architecture import ARCHITECTURE, boxes
@@ -52,6 +52,15 @@ def test_what_is_given_in_a_unit_says_which():
     assert (units["rtt_s"], units["bandwidth_bps"], units["active_w"]) == ("s", "bit/s", "W")
     lacking = {name for name, unit in units.items() if re.search(r"_(s|bytes|bps|hz|j|w|db)$", name) and not unit}
     assert lacking == set()
+
+
+def test_the_metrics_of_every_table_and_of_workflows_are_explained():
+    page = metrics_page.metrics_page()
+    assert "| `latency_s` | s | " in page
+    assert "| `edge_s + link_s + server_s + answer_s` |" in page
+    assert metrics_page.known("measured_tail_p95_s")
+    assert not metrics_page.known("latency")
+    assert set(metrics_page.FORMULAS) <= set(metrics_page.METRICS)
 
 
 @pytest.mark.parametrize("name", api_page.offered())
