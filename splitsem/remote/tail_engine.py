@@ -19,7 +19,7 @@ from splitsem.errors import ConfigError, SessionError
 from splitsem.remote.peer_text import shown
 from splitsem.remote.plan import MAX_PROBE_BYTES, Plan, builtin_decoders, codec_label, probe_bytes
 from splitsem.remote.server_metrics import ServerMetrics
-from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.point import SplitPoint
 from splitsem.tasks.answer import AnswerCoder, raw_coder
 from splitsem.trees import mapped, rows, sliced
@@ -141,7 +141,7 @@ class TailEngine:
 
     def __init__(
         self,
-        graph: SplitGraph,
+        graph: CutGraph,
         weights: str,
         granularity: str = "layer",
         precision: str = "float32",
