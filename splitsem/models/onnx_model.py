@@ -1,7 +1,6 @@
 """OnnxModel: any ONNX file as a network: it runs whole in onnxruntime, and is cut at its own tensors."""
 
 import hashlib
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -25,7 +24,6 @@ from splitsem.onnx_program import (
 )
 from splitsem.trees import is_same, joined, num_samples, rows
 
-_PACKAGE = "package://"
 _MOST_BYTES = 2**31 - 1  # of a message of protobuf
 
 
@@ -36,7 +34,7 @@ class OnnxModel(nn.Module):
     sample by sample, as it does in the halves of a cut.
 
     Args:
-        path: the file; ``package://NAME/FILE`` is a file inside an installed package, which is not imported.
+        path: the file.
         outputs: names of the tensors that it returns, also of such as are no outputs of the file; None: its outputs.
         constants: inputs that have one value, by name: ``{"sr": 16000}``.
         state: inputs that are kept from call to call, and the outputs that become their next values:
@@ -65,7 +63,9 @@ class OnnxModel(nn.Module):
         super().__init__()
         if optimisation not in get_args(Optimisation):
             raise ValueError(f"optimisation must be one of {', '.join(get_args(Optimisation))}, got {optimisation!r}")
-        extras.check("export", "model=onnx")
+        with extras.needed("export", "model=onnx"):
+            import onnx  # noqa: F401
+            import onnxruntime  # noqa: F401
         self.path, self.optimisation, self.state = path, optimisation, dict(state or {})
         self._proto = read(path)
         self.sha256: Tensor
@@ -217,7 +217,7 @@ def read(path: str) -> Any:
     import onnx
     from google.protobuf.message import DecodeError
 
-    file = _file(path)
+    file = Path(path).expanduser()
     if not file.is_file():
         raise ConfigError(f"model.path={path}: there is no such file")
     try:
@@ -245,17 +245,6 @@ def _external(proto: Any) -> Iterator[str]:
     """Names of the files that hold weights of the graph."""
     for weight in proto.graph.initializer:
         yield from (entry.value for entry in weight.external_data if entry.key == "location")
-
-
-def _file(path: str) -> Path:
-    """Where the file is."""
-    if not path.startswith(_PACKAGE):
-        return Path(path).expanduser()
-    package, _, rest = path.removeprefix(_PACKAGE).partition("/")
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"model.path={path}: there is no package {package!r} here: pip install it")
-    return Path(next(iter(spec.submodule_search_locations))) / rest
 
 
 def _form(value: Any, path: str) -> tuple[np.dtype[Any], tuple[int | None, ...] | None]:

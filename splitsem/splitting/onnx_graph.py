@@ -53,6 +53,7 @@ class OnnxGraph(CutGraph):
         results = [as_tensor(self._found[name]) for name in program.outputs]
         self.sample = structured(program.outputs, results)
         self._readers = _spans(self._nodes, program)
+        self._sized = _sized_by_values(self._nodes, program)
         self._live = [self._crossing(k) for k in range(len(self._nodes) + 1)]
         seen: Counter[str] = Counter(["input", "output"])
         self._names = ["input", *(unique(_name(node), seen) for node in self._nodes[:-1]), "output"]
@@ -85,12 +86,11 @@ class OnnxGraph(CutGraph):
         for old, new in self._program.state.items():
             if self._readers[old][2] <= k < self._readers[new][0]:
                 return f"the head reads the state {old}, and its next value is made behind it"
-        sized = _sized_by_values(self._nodes[:k], self._program)
         for name in self._live[k]:
             array = self._found[name]
             if not isinstance(array, np.ndarray) or as_dtype(array.dtype) is None:
                 return f"{name} is no tensor of numbers"
-            if name in sized:
+            if name in self._sized:
                 return f"the size of {name} depends on values"
         return "" if self._live[k] else "nothing crosses"
 

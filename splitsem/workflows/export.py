@@ -19,6 +19,7 @@ from splitsem.export.onnx_file import footprint
 from splitsem.report.units import worded
 from splitsem.scoring import plain
 from splitsem.splitting.cut import Cut
+from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.task import Task
 from splitsem.trees import call, mapped
 from splitsem.workflows import assemble, assemble_codec, evaluation, split
@@ -40,6 +41,11 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     assemble.check_settings(cfg)
     assemble.simulated_link(cfg)
     network = assemble.network(cfg, assemble_codec.suits(cfg))
+    if not isinstance(network.graph, SplitGraph):
+        raise ConfigError(
+            "workflow=export writes networks of torch; the halves of an ONNX file are ONNX graphs already: "
+            "onnx.save(splitsem.split(…).cut(…).head.proto, FILE), see docs/onnx.md"
+        )
     if network.placement.torch_device.type != "cpu" or network.placement.precision != "float32":
         raise ConfigError("workflow=export writes float32 files for a CPU: add device=cpu device.precision=float32")
     point = assemble.chosen_point(cfg, network.graph)

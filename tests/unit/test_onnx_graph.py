@@ -276,13 +276,3 @@ def test_constants_and_state_must_be_inputs(tmp_path):
         )
     with pytest.raises(ValueError, match="optimisation must be one of none, basic, extended, got 'all'"):
         OnnxModel(path, optimisation="all")
-
-
-def test_a_file_inside_a_package_is_found_without_importing_it(tmp_path, monkeypatch):
-    (tmp_path / "speaks").mkdir()
-    (tmp_path / "speaks" / "__init__.py").write_text("raise ImportError")
-    onnx_files.residual(tmp_path / "speaks" / "net.onnx")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert OnnxModel("package://speaks/net.onnx")(PICTURE).shape == (1, 5)
-    with pytest.raises(ConfigError, match="there is no package 'listens' here: pip install it"):
-        OnnxModel("package://listens/net.onnx")
