@@ -7,6 +7,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from splitsem.check import check_model
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError, SplitPointError
 
@@ -110,3 +111,8 @@ def test_a_server_answers_from_onnxruntime(tmp_path):
     other = OnnxModel(onnx_files.residual(tmp_path / "other.onnx"))  # the same graph with other weights
     with pytest.raises(ConfigError, match="weights: the server has"):
         engine.open(dataclasses.replace(plan, weights=weights_digest(other)))
+
+
+def test_it_keeps_the_contract_of_a_model(tmp_path):
+    path = onnx_files.residual(tmp_path / "net.onnx")
+    assert len(check_model(lambda: OnnxModel(path), (3, 12, 10), (5,))) >= 8
