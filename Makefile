@@ -72,7 +72,7 @@ device-wheels: setup ## what a small board installs, for x86_64, aarch64 (Raspbe
 	    --config-settings target=$$target ./device || exit 1; done
 
 proto: setup ## generate the code of tail.proto
-	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. splitsem/remote/grpc/tail.proto
+	$(BIN)/python -m grpc_tools.protoc -Idevice --python_out=device --pyi_out=device splitsem_device/grpc/tail.proto
 
 test: setup ## the tests, in parallel
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow' $(ARGS)

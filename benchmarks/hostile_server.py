@@ -32,17 +32,18 @@ from splitsem.codecs import wire
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import SplitSemError
 from splitsem.models.cnn import StagedCnn
-from splitsem.remote.grpc import tail_pb2
-from splitsem.remote.grpc.client import GrpcTail
-from splitsem.remote.grpc.connection import Security
-from splitsem.remote.grpc.frames import Frame
 from splitsem.remote.grpc.server import SERVICE, GrpcServer
 from splitsem.remote.grpc.streams import Limits
-from splitsem.remote.plan import Plan, weights_digest
-from splitsem.remote.retry import Retry
+from splitsem.remote.labels import weights_digest
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import Values
+from splitsem_device.grpc import tail_pb2
+from splitsem_device.grpc.client import GrpcTail
+from splitsem_device.grpc.connection import Security
+from splitsem_device.grpc.frames import Frame
+from splitsem_device.plan import Plan
+from splitsem_device.retry import Backoff
 
 PHASE_S, FRAMES_HZ, REST_S = 10.0, 20.0, 15.0
 MAX_FACTOR, MAX_GROWN_BYTES = 3.0, 50e6
@@ -81,7 +82,7 @@ def honest(pipe: Connection, address: str, until_s: float) -> None:
     with torch.inference_mode():
         payloads = [Identity().encode(graph.cut("stage1").head(sample)) for sample in x.split(1)]
         expected = [bytes(Values((10,)).encode(model(sample))) for sample in x.split(1)]
-    tail = GrpcTail(address, 32, Retry(), Security())
+    tail = GrpcTail(address, 32, Backoff(), Security())
     tail.open(plan_of(model, graph))
     made: deque[float] = deque()
 

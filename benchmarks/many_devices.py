@@ -22,14 +22,15 @@ from torch import nn
 
 from splitsem.codecs.tensorwise import Identity
 from splitsem.models.cnn import StagedCnn
-from splitsem.remote.grpc.client import GrpcTail
-from splitsem.remote.grpc.connection import Security
 from splitsem.remote.grpc.server import GrpcServer
 from splitsem.remote.grpc.streams import Limits
-from splitsem.remote.plan import Plan, weights_digest
-from splitsem.remote.retry import Retry
+from splitsem.remote.labels import weights_digest
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.splitting.graph import SplitGraph
+from splitsem_device.grpc.client import GrpcTail
+from splitsem_device.grpc.connection import Security
+from splitsem_device.plan import Plan
+from splitsem_device.retry import Backoff
 
 NUM_DEVICES = 16
 RUN_S = 4.0
@@ -72,7 +73,7 @@ def frames_each(address: str, plan: Plan, payload: bytes) -> list[int]:
     start = threading.Barrier(NUM_DEVICES)
 
     def device(index: int) -> None:
-        tail = GrpcTail(address, 4, Retry(), Security())
+        tail = GrpcTail(address, 4, Backoff(), Security())
         tail.open(plan)
         start.wait()
         until = time.perf_counter() + RUN_S

@@ -36,8 +36,8 @@ def device(address: str, overrides: list[str], names: list[str]) -> dict[str, di
     """For each split, the times of stages alone and the frames a second of all stages; medians of some rounds."""
     from hydra.utils import instantiate
 
-    from splitsem.remote.ends import EdgeEnd
-    from splitsem.remote.plan import weights_digest
+    from splitsem.remote.edge_end import EdgeEnd
+    from splitsem.remote.labels import weights_digest
     from splitsem.workflows import assemble
     from splitsem.workflows.serve import engine_for, remote_transport
 

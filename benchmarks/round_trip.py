@@ -27,16 +27,16 @@ import torch
 
 from splitsem.codecs.tensorwise import Identity
 from splitsem.models.cnn import StagedCnn
-from splitsem.remote.grpc import tail_pb2
-from splitsem.remote.grpc.client import GrpcTail
-from splitsem.remote.grpc.connection import Security
 from splitsem.remote.grpc.server import GrpcServer
 from splitsem.remote.grpc.streams import Limits
-from splitsem.remote.plan import Plan
-from splitsem.remote.retry import Retry
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.splitting.graph import SplitGraph
 from splitsem_device.fields import Payload, Pieces
+from splitsem_device.grpc import tail_pb2
+from splitsem_device.grpc.client import GrpcTail
+from splitsem_device.grpc.connection import Security
+from splitsem_device.plan import Plan
+from splitsem_device.retry import Backoff
 
 SIZES = (4 << 10, 256 << 10, 1_600_000, 12_800_000)
 ROUNDS = 12
@@ -121,7 +121,7 @@ def ways(bare_at: str, ours_at: str, num_bytes: int) -> dict[str, Callable[[], o
     naive = channel.unary_unary("/bench/Naive", tail_pb2.Frame.SerializeToString, tail_pb2.Reply.FromString)
     tails = []
     for point in ("input", "output"):
-        tail = GrpcTail(ours_at, 8, Retry(), Security())
+        tail = GrpcTail(ours_at, 8, Backoff(), Security())
         tail.open(Plan(engine().offer.fingerprint, "none", point, "layer", "float32", "Identity"))
         tails.append(tail)
     bare = bare_stream(channel, raw)

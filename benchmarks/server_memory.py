@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from splitsem.codecs.tensorwise import Identity
-from splitsem.remote.grpc.client import GrpcTail
-from splitsem.remote.grpc.connection import Security
-from splitsem.remote.plan import Plan
-from splitsem.remote.retry import Retry
+from splitsem_device.grpc.client import GrpcTail
+from splitsem_device.grpc.connection import Security
+from splitsem_device.plan import Plan
+from splitsem_device.retry import Backoff
 
 ROOT = Path(__file__).parent.parent
 BAR_BYTES = 600e6
@@ -65,7 +65,7 @@ def main() -> None:
             print(f"{'MB':>16}{'RSS':>10}{'PSS':>10}{'private':>10}")
             row("idle", process.pid)
             idle_bytes = memory_bytes(process.pid)["rss"]
-            tail = GrpcTail(address, 8, Retry(), Security())
+            tail = GrpcTail(address, 8, Backoff(), Security())
             offer = Plan.from_json(tail.info().plan_json)
             tail.open(Plan(offer.fingerprint, offer.weights, "input", offer.granularity, offer.precision, "Identity"))
             payload = Identity().encode((torch.rand(1, 1, 8, 8),))

@@ -26,13 +26,14 @@ from harness.line import SERVER_ADDRESS, environment
 from harness.lossy_line import Shape, lossy_line
 
 from splitsem.codecs.tensorwise import Identity
-from splitsem.remote.ends import RemoteTail, RemoteTransport
-from splitsem.remote.fallback import Retry
-from splitsem.remote.grpc.connection import Security
 from splitsem.remote.grpc.streams import Limits
 from splitsem.remote.grpc.transport import Grpc
-from splitsem.remote.plan import Plan
+from splitsem.remote.transports import RemoteTransport
 from splitsem.remote.udp.transport import UdpTransport
+from splitsem_device.answers import RemoteTail
+from splitsem_device.grpc.connection import Security
+from splitsem_device.plan import Plan
+from splitsem_device.retry import Backoff
 
 SIZES = (4096, 65_536, 262_144, 1_600_000)
 WINDOWS = {4096: 32, 65_536: 32, 262_144: 8, 1_600_000: 2}
@@ -55,7 +56,7 @@ class Echo:
 
 def transport(kind: type[RemoteTransport], security: Security, target: str = "", **more: Any) -> RemoteTransport:
     """Either transport with its default settings, but for ``more``."""
-    return kind(target, f"{SERVER_ADDRESS}:0", 32, Retry(), security, Limits(), **more)  # type: ignore[call-arg]
+    return kind(target, f"{SERVER_ADDRESS}:0", 32, Backoff(), security, Limits(), **more)  # type: ignore[call-arg]
 
 
 def serve(certs: str) -> None:

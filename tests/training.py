@@ -10,9 +10,10 @@ from torch import nn
 from splitsem.codecs.tensorwise import Identity
 from splitsem.models.cnn import StagedCnn
 from splitsem.remote.head_trainer import HeadTrainer
-from splitsem.remote.plan import TrainingPlan, codec_label, task_name, weights_digest
+from splitsem.remote.labels import codec_label, weights_digest
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.training_engine import TrainingEngine, TrainingLimits
+from splitsem.remote.training_plan import TrainingPlan, task_name
 from splitsem.splitting.graph import SplitGraph
 from splitsem.splitting.trainable import TrainableCut
 from splitsem.tasks.digits import Digits

@@ -22,7 +22,7 @@ from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.federated.state import Layout, State
 from splitsem.remote.head_trainer import HeadTrainer
-from splitsem.remote.plan import TrainingPlan
+from splitsem.remote.training_plan import TrainingPlan
 from splitsem.remote.training_tail import TrainingTail
 from splitsem.splitting.trainable import TrainableCut
 from splitsem.tasks.task import Task

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from splitsem.errors import LinkError, SplitSemError
-from splitsem.remote.ends import Answer, Profile, RemoteTail
-from splitsem.remote.plan import Plan
-from splitsem.remote.retry import Patience, Retry
 from splitsem.remote.tail_engine import TailEngine
+from splitsem_device.answers import Answer, Profile, RemoteTail
+from splitsem_device.plan import Plan
+from splitsem_device.retry import Patience, Retry
 
 log = logging.getLogger(__name__)
 

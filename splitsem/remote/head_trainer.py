@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.codecs.expected import Expected
 from splitsem.errors import ConfigError, PayloadError
-from splitsem.remote.plan import TrainingPlan
 from splitsem.remote.tail_trainer import seeded
+from splitsem.remote.training_plan import TrainingPlan
 from splitsem.remote.training_tail import TrainingTail
 from splitsem.splitting.trainable import TrainableCut
 from splitsem.training.optimiser import HalfOptimiser

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from splitsem.errors import ConfigError
-from splitsem.remote.ends import Answer, RemoteTail
-from splitsem.remote.plan import Plan
+from splitsem_device.answers import Answer, RemoteTail
+from splitsem_device.plan import Plan
 
 SCHEMA = "splitsem.answers/1"
 _HEADER = struct.Struct("<QIIdd")  # bytes of the answer, CRC32 of frame and of answer, server_s, queue_s

@@ -9,9 +9,9 @@ from math import isfinite
 import numpy as np
 
 from splitsem.errors import LinkError
-from splitsem.remote.ends import RemoteTail
-from splitsem.remote.plan import MAX_PROBE_BYTES, Plan
 from splitsem.remote.udp.transport import UdpTransport
+from splitsem_device.answers import RemoteTail
+from splitsem_device.plan import MAX_PROBE_BYTES, Plan
 
 _FIRST_BYTES = 64 << 10
 _GROWTH = 4

@@ -7,17 +7,36 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any, Protocol
 
-from splitsem.cost.lut import Lut, measure_lut
+from splitsem.cost.lut import Lut, lut_json, measure_lut
 from splitsem.errors import BusyError, PayloadError
-from splitsem.remote.ends import Profile
-from splitsem.remote.plan import MAX_FIELD_CHARS, probe_bytes
-from splitsem.remote.tail_engine import TailEngine
+from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.half import Half
+from splitsem.splitting.point import SplitPoint
+from splitsem_device.answers import Profile
+from splitsem_device.fields import Payload
+from splitsem_device.plan import MAX_FIELD_CHARS, probe_bytes
 
 _MAX_PAUSE_S = 0.05  # caches get no colder after this time
 _MAX_REPEATS, _WARM_UP = 50, 3
 _MAX_ANSWERS = 256  # answering times kept
+
+
+class Measured(Protocol):
+    """What is measured: a ``TailEngine``."""
+
+    graph: CutGraph
+    num_answered: int
+
+    def point(self, name: str) -> SplitPoint:
+        """The network's point of this name. Raises SplitPointError."""
+
+    def session(self, key: str) -> Any:
+        """The open session of this key. Raises SessionError."""
+
+    def compute(self, chosen: Any, payload: Payload, over: Callable[..., object]) -> object:
+        """Answer a payload without counting it."""
 
 
 class Profiler:
@@ -31,7 +50,7 @@ class Profiler:
         most_s: longest measuring of one request, spread over the tails that the request names.
     """
 
-    def __init__(self, engine: TailEngine, most_s: float = 60.0) -> None:
+    def __init__(self, engine: Measured, most_s: float = 60.0) -> None:
         if not most_s > 0:
             raise ValueError(f"most_s must be positive, got {most_s}")
         self.engine, self.most_s = engine, most_s
@@ -43,7 +62,7 @@ class Profiler:
         self,
         points: Sequence[str] = (),
         session: str = "",
-        payload: bytes | memoryview = b"",
+        payload: Payload = b"",
         budget_s: float = 0.3,
         pause_s: float = 0.002,
         is_wanted: Callable[[], bool] = lambda: True,
@@ -69,7 +88,7 @@ class Profiler:
             budget_s = min(budget_s, self.most_s / (len(names) + bool(payload)))
             pause_s = min(pause_s, _MAX_PAUSE_S)
             lut = self._tails(names, budget_s, pause_s, is_wanted)
-            return Profile(lut, self._answer_s(session, payload, budget_s, pause_s) if payload else 0.0)
+            return Profile(lut_json(lut), self._answer_s(session, payload, budget_s, pause_s) if payload else 0.0)
         finally:
             self._measuring.release()
 
@@ -92,7 +111,7 @@ class Profiler:
         assert self._lut is not None
         return replace(self._lut, times={name: self._lut.times[name] for name in names})
 
-    def _answer_s(self, session: str, payload: bytes | memoryview, budget_s: float, pause_s: float) -> float:
+    def _answer_s(self, session: str, payload: Payload, budget_s: float, pause_s: float) -> float:
         """Median seconds of answering a payload of this size in this session after about such a pause."""
         key = (session, len(payload), math.frexp(pause_s)[1])
         if key not in self._answers:

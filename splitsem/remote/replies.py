@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from splitsem.remote.ends import Answer
+from splitsem_device.answers import Answer
 
 MOST_BYTES = 256 << 20
 

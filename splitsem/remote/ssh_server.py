@@ -26,8 +26,8 @@ from typing import IO, Any
 
 from splitsem.errors import ConfigError, LinkError, SplitSemError
 from splitsem.json_files import decode
-from splitsem.remote.peer_text import shown
 from splitsem.remote.ssh_inventory import NO_FOLDER, NO_PYTHON, Host, serve_command, tunnel_command
+from splitsem_device.peer_text import shown
 
 PROTOCOL_VERSION = 1
 HEARTBEAT_S = 10.0

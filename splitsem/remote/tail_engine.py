@@ -16,14 +16,18 @@ from splitsem.codecs.codec import Codec, Tensors
 from splitsem.codecs.expected import Expected
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError, SessionError
-from splitsem.remote.peer_text import shown
-from splitsem.remote.plan import MAX_PROBE_BYTES, Plan, builtin_decoders, codec_label, probe_bytes
+from splitsem.remote.engine import Engine
+from splitsem.remote.labels import builtin_decoders, codec_label, precision_of, weights_digest
+from splitsem.remote.profiler import Profiler
 from splitsem.remote.server_metrics import ServerMetrics
 from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.point import SplitPoint
 from splitsem.tasks.answer import AnswerCoder, raw_coder
 from splitsem.trees import mapped, rows, sliced
+from splitsem_device.answers import Profile
 from splitsem_device.fields import Payload, Pieces
+from splitsem_device.peer_text import shown
+from splitsem_device.plan import MAX_PROBE_BYTES, Plan, probe_bytes
 
 
 @dataclass(eq=False)
@@ -119,8 +123,8 @@ class _Session(NamedTuple):
 _RAW_FACTOR, _HEADER_BYTES = 2, 64 << 10  # a payload may be so much larger than the raw tensors, and has headers
 
 
-class TailEngine:
-    """The server's side: agrees on plans, keeps the tails they need, and answers payloads. Safe to call from threads.
+class TailEngine(Engine):
+    """The server's side of a network: agrees on plans, keeps the tails they need, and answers payloads.
 
     Args:
         graph: the network that the server holds.
@@ -158,7 +162,7 @@ class TailEngine:
             )
         self.graph = graph
         self.offer = Plan(graph.fingerprint, weights, "", granularity, precision, "")
-        self.device = graph.device
+        self.place = str(graph.device)
         self.max_sessions, self.max_batch, self.micro_batch = max_sessions, max_batch, micro_batch
         self._by_label = {codec_label(codec): codec for codec in (*builtin_decoders(), *codecs)}
         self.codec_labels = tuple(self._by_label)
@@ -171,13 +175,15 @@ class TailEngine:
         self._opening = threading.Lock()  # making a tail takes a while, in which frames are answered
         self.num_answered = 0
         self.metrics = ServerMetrics()
+        self._profiler = Profiler(self)
+
+    @property
+    def point_names(self) -> list[str]:
+        """See Engine."""
+        return [point.name for point in self.graph.points]
 
     def open(self, plan: Plan) -> str:
-        """Agree on a plan, make its tail ready, and return the key of the session that answers its frames.
-
-        Equal plans share a session. Raises ConfigError with one line for each disagreement, or when the codec's tail is
-        of another cut; SplitPointError when the network has no such point.
-        """
+        """See Engine; the plan's tail is then ready. ConfigError, too, where the codec's tail is of another cut."""
         lines = self.disagreements(plan)
         if lines:
             self.metrics.opened(False, self._num_tails())
@@ -223,11 +229,14 @@ class TailEngine:
                 self._has_answered.discard(leaving)
             self._sessions[key] = session
 
+    def plan(self, session: str) -> Plan:
+        """See Engine."""
+        return self.session(session).plan
+
     def most_payload_bytes(self, session: str | None = None) -> int:
-        """The most bytes that a payload of this session can need; None: of any session.
+        """See Engine.
 
         ``2 · raw bytes of the crossing tensors · samples`` and 64 KiB for headers; probes have ``MAX_PROBE_BYTES``.
-        Raises SessionError.
         """
         if session is None:
             largest = max(self.graph.points, key=lambda point: point.raw_bytes)
@@ -245,10 +254,7 @@ class TailEngine:
         """What the plan's coder makes of the tail's output for one payload, and the seconds that all of it took.
 
         The answer is empty where the result stays here. A payload of several samples gets their answers, one after the
-        other. ``queue_s`` is how long the payload waited before the call, for the metrics.
-
-        Raises SessionError when the session is not open here, PayloadError when the payload is damaged or does not
-        fit the session's split point.
+        other. See Engine.
         """
         if (num_zeros := probe_bytes(session)) is not None:
             return _zeros()[:num_zeros], 0.0
@@ -259,6 +265,18 @@ class TailEngine:
             if session in self._sessions:
                 self._has_answered.add(session)
         return answer, request.server_s
+
+    def profile(
+        self,
+        points: Sequence[str],
+        session: str,
+        payload: Payload,
+        budget_s: float,
+        pause_s: float,
+        is_wanted: Callable[[], bool],
+    ) -> Profile:
+        """See Engine."""
+        return self._profiler.profile(points, session, payload, budget_s, pause_s, is_wanted)
 
     def compute(self, chosen: _Session, payload: Payload, over: Callable[..., object]) -> bytes:
         """As ``answer``, but neither counts nor times; calls ``over`` with the name of each finished stage."""
@@ -305,6 +323,8 @@ class TailEngine:
         }
         if plan.is_without_network:
             remedies = {name: remedy for name, remedy in remedies.items() if name.endswith("_version")}
+        if plan.is_of_function:
+            return ["this server offers a network, the client calls a function: connect(address, cut=graph.cut(…))"]
         lines = [
             f"{name}: the server has {getattr(self.offer, name)}, the edge {shown(getattr(plan, name))}; {remedy}"
             for name, remedy in remedies.items()
@@ -325,6 +345,12 @@ class TailEngine:
     def _is_answer(self, plan: Plan) -> bool:
         """Whether the payloads are answers: the whole network runs on the edge, and the server needs what it found."""
         return plan.point == "output" and plan.codec in self.coders
+
+
+def engine_of(graph: CutGraph, codecs: Sequence[Codec] = (), micro_batch: int = 1) -> TailEngine:
+    """The engine of a graph, whose network says the rest."""
+    weights, precision = weights_digest(graph.model), precision_of(graph.model)
+    return TailEngine(graph, weights, graph.granularity, precision, codecs, micro_batch=micro_batch)
 
 
 def read_payload(decoder: Codec, payload: Payload, expected: Expected) -> Tensors:

@@ -12,10 +12,10 @@ from torch import Tensor
 from splitsem.codecs.expected import kinds
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import BusyError, ConfigError, PayloadError, SessionError
-from splitsem.remote.plan import TrainingPlan, task_name
 from splitsem.remote.tail_engine import TailEngine, expected_at, read_payload
 from splitsem.remote.tail_trainer import TailTrainer
 from splitsem.remote.training_messages import Kind, Request, one_tensor
+from splitsem.remote.training_plan import TrainingPlan, task_name
 from splitsem.splitting.graph import SplitGraph
 from splitsem.splitting.trainable import TrainableCut
 from splitsem.tasks.task import Task
@@ -228,6 +228,10 @@ class TrainingEngine:
         self._lock = threading.Lock()
         engine.metrics.watch_trainers(self.num_sessions)
 
+    def read_plan(self, text: str) -> TrainingPlan:
+        """A client's plan from its JSON. Raises ConfigError."""
+        return TrainingPlan.from_json(text)
+
     def open(self, plan: TrainingPlan, client: str) -> str:
         """Agree on a plan and make a tail to train; returns the session's key.
 
@@ -305,7 +309,7 @@ class TrainingEngine:
                 f"{self.limits.max_trainer_bytes}: take a later split point or raise max_trainer_bytes there"
             )
         trainer = TailTrainer(
-            cut, self.task.loss, plan.optimiser(), plan.make_gradient_codec(), plan.seed, self.engine.device
+            cut, self.task.loss, plan.optimiser(), plan.make_gradient_codec(), plan.seed, self.engine.graph.device
         )
         session = _Session(plan, trainer, cut, opened_s=self._clock(), used_s=self._clock(), common=common)
         self._load_common(session)

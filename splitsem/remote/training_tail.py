@@ -13,11 +13,13 @@ from torch import Tensor
 
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError, PayloadError, SplitSemError
-from splitsem.remote.ends import Answer, RemoteTransport, TailServer
-from splitsem.remote.plan import TrainingPlan
+from splitsem.remote.engine import TailServer
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.training_engine import TrainingEngine
 from splitsem.remote.training_messages import Kind, Request, StepReply, one_tensor
+from splitsem.remote.training_plan import TrainingPlan
+from splitsem.remote.transports import RemoteTransport
+from splitsem_device.answers import Answer
 
 log = logging.getLogger(__name__)
 _NAMES_BYTES = 1 << 20  # of the weights' names and shapes, at most

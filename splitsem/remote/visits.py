@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from splitsem.remote.peer_text import shown
-from splitsem.remote.plan import Plan
+from splitsem_device.peer_text import shown
+from splitsem_device.plan import Plan
 
 log = logging.getLogger(__name__)
 LINGER_S = 5.0

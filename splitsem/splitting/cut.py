@@ -36,6 +36,8 @@ class Cut:
         example: inputs for one sample (batch 1), in the order of the head's arguments.
         fingerprint: identifies the model; see ``CutGraph.fingerprint``.
         device: where the halves are.
+        model: the uncut model.
+        granularity: of the graph that was cut.
         layouts: the memory order of each crossing tensor in the model; none at the end of a postprocess.
     """
 
@@ -46,6 +48,8 @@ class Cut:
     example: tuple[Any, ...]
     fingerprint: str
     device: torch.device
+    model: nn.Module
+    granularity: str
     layouts: tuple[Layout, ...] = ()
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
+from torch import nn
 
 from splitsem import extras
 from splitsem.errors import SplitPointError
@@ -30,6 +31,8 @@ class CutGraph(ABC):
         is_batch_free: whether the halves take any batch size; else that of the example only.
         device: where the halves are.
         fingerprint: identifies the graph and its weights' names, shapes and types, not their values.
+        model: the uncut network.
+        granularity: which points are offered.
     """
 
     points: tuple[SplitPoint, ...]
@@ -39,6 +42,8 @@ class CutGraph(ABC):
     is_batch_free: bool
     device: torch.device
     fingerprint: str
+    model: nn.Module
+    granularity: str
 
     @abstractmethod
     def cut(self, point: SplitPoint | str | int) -> Cut:

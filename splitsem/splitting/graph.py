@@ -72,6 +72,7 @@ class SplitGraph(CutGraph):
         postprocess = model.postprocess if isinstance(model, HasPostprocess) and not training else None
         network = model.network if isinstance(model, HasPostprocess) else model
         model.eval()
+        self.model, self.granularity = model, granularity
         self._flow, one, self._strides_of_one = faithful_flow(network, inputs, training)
         captured = self._flow.captured
         self._example = one.in_order(captured.takes)
@@ -92,7 +93,7 @@ class SplitGraph(CutGraph):
         """The model's head and tail at a point. Each call builds new halves; the weights stay shared."""
         chosen = self.point(point.name if isinstance(point, SplitPoint) else point)
         k, postprocess = self._cuts[chosen.index].k, None if self._postprocess is None else self._postprocess.module
-        facts = self._example, self.fingerprint, self.device
+        facts = self._example, self.fingerprint, self.device, self.model, self.granularity
         if k == len(self._flow.data):  # behind the postprocess
             assert postprocess is not None
             whole = Followed(

@@ -44,6 +44,8 @@ class OnnxGraph(CutGraph):
     def __init__(self, model: HasProgram, /, *example: Any, granularity: Granularity = "layer", **named: Any) -> None:
         if granularity not in get_args(Granularity):
             raise ValueError(f"granularity must be 'layer' or 'op', got {granularity!r}")
+        assert isinstance(model, nn.Module)
+        self.model, self.granularity = model, granularity
         self._program = program = model.program(*example, **named)
         self.is_batch_free, self.device = False, torch.device("cpu")
         self.fingerprint = program.fingerprint()
@@ -72,7 +74,8 @@ class OnnxGraph(CutGraph):
         head = program.part(slice(0, k), program.inputs, self._live[k])
         tail = Returning(program.part(slice(k, None), self._live[k], program.outputs))
         example = tuple(program.example[name] for name in program.inputs)
-        return Cut(chosen, head, tail, None, example, self.fingerprint, self.device)
+        facts = self.fingerprint, self.device, self.model, self.granularity
+        return Cut(chosen, head, tail, None, example, *facts)
 
     def _crossing(self, k: int) -> tuple[str, ...]:
         """Names of what the first ``k`` nodes leave to the others, and of results that they make."""

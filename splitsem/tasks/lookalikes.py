@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from torchmetrics import Metric
 
 from splitsem.errors import ConfigError
 from splitsem.tasks.agreement import OwnResults
-from splitsem.tasks.agreement_metrics import MeanOverSamples
 from splitsem.tasks.answer import AnswerCoder, Values
 from splitsem.tasks.photos import Photos
 from splitsem.tasks.task import Splits, Task
@@ -93,48 +91,11 @@ class Lookalikes(Task):
         """``score`` = share of the samples with the same lookalike; ``cosine`` = mean cosine, negative ones as 0."""
         from torchmetrics import MetricCollection
 
+        from splitsem.tasks.agreement_metrics import MeanCosine, SameLookalike
+
         if self._known is None:
             raise ConfigError("this task has no labels, and no network was given whose results are the targets")
         return MetricCollection({"score": SameLookalike(self._known), "cosine": MeanCosine()})
-
-
-class SameLookalike(Metric):
-    """Share of the samples whose most similar known description is that of their targets.
-
-    Args:
-        known: ``(n, values)``.
-    """
-
-    full_state_update = False
-    higher_is_better = True
-
-    def __init__(self, known: Tensor) -> None:
-        super().__init__()
-        self._directions = F.normalize(known)
-        self.add_state("same", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, y_hat: Tensor, y: Tensor) -> None:
-        """Add a batch of descriptions ``(batch, values)`` and their targets."""
-        state: Any = self
-        state.same += (self._lookalike(y_hat) == self._lookalike(y)).sum()
-        state.count += len(y)
-
-    def compute(self) -> Tensor:
-        """The share, a scalar."""
-        state: Any = self
-        return (state.same / state.count.clamp_min(1)).float()
-
-    def _lookalike(self, y: Tensor) -> Tensor:
-        return (y @ self._directions.T).argmax(1)
-
-
-class MeanCosine(MeanOverSamples):
-    """Mean cosine of the angle between descriptions and targets, negative ones as 0."""
-
-    def shares(self, output: Tensor, y: Tensor) -> Tensor:
-        """See MeanOverSamples; descriptions ``(batch, values)`` and their targets."""
-        return F.cosine_similarity(output, y).clamp(0, 1)
 
 
 def _as_they_are(output: Tensor) -> Tensor:

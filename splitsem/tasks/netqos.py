@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import ConcatDataset, Dataset
-from torchmetrics import Metric
 
 from splitsem.errors import ConfigError
 from splitsem.tasks.answer import AnswerCoder, Values
@@ -129,6 +128,8 @@ class NetQos(Task):
         ``mae_seasonal_naive_bps`` comes with them, as a fact of the test split.
         """
         from torchmetrics import MetricCollection
+
+        from splitsem.tasks.forecast_metrics import ForecastSkill
 
         _, scale, seasonal_bps = self._load()
         return MetricCollection({"forecast": ForecastSkill(scale.change_bps, seasonal_bps)})
@@ -265,56 +266,3 @@ def _found(path: str, pattern: str) -> list[Path]:
         return [place]
     found = place.iterdir() if place.is_dir() else ()
     return sorted(p for p in found if fnmatch(p.name.lower(), pattern) and p.name[0] != "." and p.is_file())
-
-
-class ForecastSkill(Metric):
-    """Skill 1 − MAE / MAE_persistence, clipped to [0, 1], with the errors behind it in bit/s.
-
-    Takes changes relative to the last observation, so persistence is the zero forecast.
-
-    Args:
-        change_bps: bit/s of one unit of change.
-        mae_seasonal_naive_bps: error of the seasonal naive forecast on the test split, passed through; None where no
-            value of the test split has one a season ago.
-    """
-
-    full_state_update = False
-    higher_is_better = True
-
-    def __init__(self, change_bps: float, mae_seasonal_naive_bps: float | None) -> None:
-        super().__init__()
-        self._change_bps, self._seasonal_bps = change_bps, mae_seasonal_naive_bps
-        for name in ("absolute", "squared", "persistence", "count"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, y_hat: Tensor, y: Tensor) -> None:
-        """Add a batch of forecast and true changes, (batch, horizon) each."""
-        if y_hat.shape != y.shape:
-            raise ValueError(f"y_hat must have y's shape {tuple(y.shape)}, got {tuple(y_hat.shape)}")
-        state: Any = self
-        error = y_hat.double() - y.double()
-        state.absolute += error.abs().sum()
-        state.squared += error.square().sum()
-        state.persistence += y.double().abs().sum()
-        state.count += y.numel()
-
-    def compute(self) -> dict[str, Tensor]:
-        """The score and the errors; a series that never changes scores 1 where it is forecast exactly, else 0."""
-        state: Any = self
-        count = state.count.clamp_min(1)
-        skill = torch.where(
-            state.persistence > 0,
-            1 - state.absolute / state.persistence.clamp_min(torch.finfo(torch.float64).tiny),
-            (state.absolute == 0).double(),
-        )
-        errors = {
-            "score": skill.clamp(0, 1).float(),
-            "mae_bps": (state.absolute / count * self._change_bps).float(),
-            "rmse_bps": ((state.squared / count).sqrt() * self._change_bps).float(),
-            "mae_persistence_bps": (state.persistence / count * self._change_bps).float(),
-        }
-        if self._seasonal_bps is not None:
-            errors["mae_seasonal_naive_bps"] = torch.tensor(
-                self._seasonal_bps, dtype=torch.float32, device=count.device
-            )
-        return errors

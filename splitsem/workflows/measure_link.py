@@ -10,13 +10,13 @@ from omegaconf import DictConfig
 
 from splitsem.errors import ConfigError
 from splitsem.links.recorded import LinkMetrics, write_link_metrics
-from splitsem.remote.ends import RemoteTransport
 from splitsem.remote.link_probe import ProbeSettings, measure_down, measure_frame, measure_loss, measure_rtt, measure_up
-from splitsem.remote.plan import Plan
+from splitsem.remote.transports import RemoteTransport
 from splitsem.remote.udp.transport import UdpTransport
 from splitsem.workflows.result import Result
 from splitsem.workflows.serve import remote_transport
 from splitsem.workflows.tracking import versions
+from splitsem_device.plan import Plan
 
 log = logging.getLogger(__name__)
 _PROBING = (

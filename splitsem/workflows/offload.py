@@ -16,11 +16,11 @@ from torch import Tensor
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.pipeline import Answering
-from splitsem.remote.ends import Counters, EdgeEnd, RemoteTail, RemoteTransport
+from splitsem.remote.edge_end import EdgeEnd
 from splitsem.remote.fallback import LocalFallback
-from splitsem.remote.grpc.connection import host_port, is_loopback
 from splitsem.remote.journal import Journal
-from splitsem.remote.plan import Plan, weights_digest
+from splitsem.remote.labels import weights_digest
+from splitsem.remote.transports import RemoteTransport
 from splitsem.scoring import Scored, score_samples
 from splitsem.splitting.cut import Cut
 from splitsem.tasks.answer import AnswerCoder, raw_coder
@@ -30,6 +30,9 @@ from splitsem.workflows.evaluation import Evaluation
 from splitsem.workflows.optional_figures import breakdown, gallery_of
 from splitsem.workflows.result import Metrics, Result
 from splitsem.workflows.serve import answer_coders, engine_for, remote_transport
+from splitsem_device.answers import Counters, RemoteTail
+from splitsem_device.grpc.connection import host_port, is_loopback
+from splitsem_device.plan import Plan
 
 if TYPE_CHECKING:
     from splitsem.workflows.gallery import Gallery

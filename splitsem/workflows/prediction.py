@@ -20,11 +20,12 @@ from torch import Tensor
 from splitsem.cost.end_to_end import Cost, StageTimes
 from splitsem.errors import ConfigError, LinkError
 from splitsem.links.probed import ProbedLink
-from splitsem.remote.ends import EdgeEnd, RemoteTail
-from splitsem.remote.plan import Plan
+from splitsem.remote.edge_end import EdgeEnd
 from splitsem.workflows import assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.evaluation import Evaluation
+from splitsem_device.answers import RemoteTail
+from splitsem_device.plan import Plan
 
 log = logging.getLogger(__name__)
 NO_LINK = ProbedLink([(0, 0.0)])

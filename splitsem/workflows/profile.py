@@ -12,14 +12,15 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from splitsem.codecs.tensorwise import Identity
-from splitsem.cost.lut import Lut, measure_lut, write_lut
-from splitsem.remote.ends import RemoteTransport
-from splitsem.remote.plan import Plan, codec_label, weights_digest
+from splitsem.cost.lut import Lut, measure_lut, parse_lut, write_lut
+from splitsem.remote.labels import codec_label, weights_digest
+from splitsem.remote.transports import RemoteTransport
 from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.half import Half
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.result import Result
+from splitsem_device.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ def _ask_server(cfg: DictConfig, network: Network, transport: RemoteTransport) -
     log.info("The server at %s measures its tails", cfg.transport.target)
     try:
         remote.open(plan)
-        return remote.profile(budget_s=cfg.workflow.budget_s, pause_s=cfg.workflow.pause_s).lut
+        found = remote.profile(budget_s=cfg.workflow.budget_s, pause_s=cfg.workflow.pause_s)
+        return parse_lut(found.lut_json, f"the table of {cfg.transport.target}")
     finally:
         remote.close()
 

@@ -1,8 +1,6 @@
 """Workflow serve: the server of a split network; answers workflow=offload, or trains with workflow=split_train."""
 
 import logging
-import signal
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,19 +9,21 @@ from omegaconf import DictConfig
 from prometheus_client import start_http_server
 
 from splitsem.errors import ConfigError
-from splitsem.remote.ends import RemoteTransport, TailServer
-from splitsem.remote.grpc.connection import check_free, host_port, is_loopback
-from splitsem.remote.plan import weights_digest
+from splitsem.remote.engine import TailServer
+from splitsem.remote.labels import weights_digest
 from splitsem.remote.server_metrics import ServerMetrics
+from splitsem.remote.serving import Server, signalled
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.training_engine import TrainingEngine
 from splitsem.remote.training_tail import TrainingTransport
+from splitsem.remote.transports import RemoteTransport
 from splitsem.tasks.answer import AnswerCoder
 from splitsem.tasks.task import Task
 from splitsem.workflows import assemble, assemble_codec
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import is_for_one_cut
 from splitsem.workflows.result import Result
+from splitsem_device.grpc.connection import check_free, host_port, is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,6 @@ def run(cfg: DictConfig, folder: Path, announce: Callable[[str], None] | None = 
         coders = answer_coders(cfg, instantiate(cfg.task))  # before training, so that a missing one is told first
         engine = engine_for(cfg, assemble.network(cfg), cfg.workflow.micro_batch, coders)
         server = transport.server_end(engine)
-    engine.metrics.watch(server)
     if cfg.workflow.metrics_bind is not None:
         address = show_metrics(engine.metrics, cfg.workflow.metrics_bind, cfg.workflow.metrics_insecure)
         (folder / "metrics_address.txt").write_text(address + "\n")
@@ -59,7 +58,7 @@ def run(cfg: DictConfig, folder: Path, announce: Callable[[str], None] | None = 
 
 
 def serve(
-    server: TailServer,
+    end: TailServer,
     engine: TailEngine,
     folder: Path,
     grace_s: float,
@@ -69,20 +68,13 @@ def serve(
 
     The bound address is also in ``folder/address.txt``, for whoever started this with port 0.
     """
-    stopped = threading.Event()
-    handlers = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        address = server.start()
-        (folder / "address.txt").write_text(address + "\n")
+    with signalled() as stopped, Server(engine, end, grace_s) as server:
+        (folder / "address.txt").write_text(server.address + "\n")
         if announce is not None:
-            announce(address)
-        log.info("Serving %d split points on %s (device %s)", len(engine.graph.points), address, engine.device)
+            announce(server.address)
+        log.info("Serving %d split points on %s (device %s)", len(engine.point_names), server.address, engine.place)
         stopped.wait()
         log.info("Stopping: answering what was received, for %.0f s at most", grace_s)
-        server.stop(grace_s)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     return engine.num_answered
 
 

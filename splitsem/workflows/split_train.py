@@ -14,7 +14,8 @@ from splitsem.errors import ConfigError
 from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Frames, Pipeline
 from splitsem.remote.head_trainer import HeadTrainer
-from splitsem.remote.plan import TrainingPlan, codec_label, task_name, weights_digest
+from splitsem.remote.labels import codec_label, weights_digest
+from splitsem.remote.training_plan import TrainingPlan, task_name
 from splitsem.remote.training_tail import Traffic
 from splitsem.report.run_figures import training_curve
 from splitsem.scoring import score

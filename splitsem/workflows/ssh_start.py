@@ -13,14 +13,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.errors import ConfigError, LinkError
-from splitsem.remote.ends import RemoteTransport
-from splitsem.remote.grpc.connection import host_port, is_loopback
-from splitsem.remote.plan import builtin_decoders
+from splitsem.remote.labels import builtin_decoders
 from splitsem.remote.ssh_inventory import Host
 from splitsem.remote.ssh_server import SshServer
+from splitsem.remote.transports import RemoteTransport
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import is_for_one_cut
 from splitsem.workflows.result import Metrics
+from splitsem_device.grpc.connection import host_port, is_loopback
 
 log = logging.getLogger(__name__)
 _SECTIONS = ("task", "answer", "model", "trainer", "device", "seed")

@@ -1,6 +1,7 @@
 """Fixtures: a real gRPC server in another process, and device ends that talk to it."""
 
 import dataclasses
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,15 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from splitsem.remote.grpc.client import GrpcTail
-from splitsem.remote.grpc.connection import HEARTBEAT_S, Security
-from splitsem.remote.plan import Plan
-from splitsem.remote.retry import Retry
+from splitsem_device.grpc.client import GrpcTail
+from splitsem_device.grpc.connection import HEARTBEAT_S, Security
+from splitsem_device.plan import Plan
+from splitsem_device.retry import Backoff, Retry
+from tests.conftest import ROOT
 from tests.integration import tail_server
 from tests.integration.hatchery import Hatched
 from tests.integration.network import small_frames, small_network, small_plan
 
-QUICK = Retry(retries=2, first_s=0.01, most_s=0.1, deadline_s=5.0)
+QUICK = Backoff(retries=2, first_s=0.01, most_s=0.1, deadline_s=5.0)
 
 
 @dataclasses.dataclass
@@ -91,3 +93,10 @@ def connect() -> Iterator[Callable[..., GrpcTail]]:
     yield make
     for tail in made:
         tail.close()
+
+
+@pytest.fixture(scope="session")
+def certs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls") / "certs"
+    subprocess.run(["make", "certs", f"CERTS={folder}"], cwd=ROOT, check=True, timeout=60, capture_output=True)
+    return folder

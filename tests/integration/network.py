@@ -8,11 +8,12 @@ from splitsem.codecs.learned.agilenn import AgileNN
 from splitsem.codecs.learned.learned import Stage
 from splitsem.codecs.tensorwise import Identity
 from splitsem.models.cnn import StagedCnn
-from splitsem.remote.ends import Answer
-from splitsem.remote.plan import Plan, weights_digest
+from splitsem.remote.labels import weights_digest
 from splitsem.remote.tail_engine import contiguous
 from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import Values
+from splitsem_device.answers import Answer
+from splitsem_device.plan import Plan
 
 INPUT_SHAPE = (1, 8, 8)
 RAW = Values((10,))

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
-from splitsem.remote.grpc.connection import HEARTBEAT_S, Security
 from splitsem.remote.grpc.server import GrpcServer
 from splitsem.remote.grpc.streams import Limits
-from splitsem.remote.plan import weights_digest
+from splitsem.remote.labels import weights_digest
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.splitting.graph import SplitGraph
 from splitsem.workflows.serve import serve
+from splitsem_device.grpc.connection import HEARTBEAT_S, Security
 from tests.integration.network import INPUT_SHAPE, small_agilenn, small_network
 
 

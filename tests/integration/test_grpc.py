@@ -13,16 +13,22 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import Identity
+from splitsem.cost.lut import parse_lut
 from splitsem.errors import ConfigError, LinkError, PayloadError, SplitPointError
 from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Frames, Pipeline
-from splitsem.remote.ends import Answer, EdgeEnd
-from splitsem.remote.grpc import tail_pb2
-from splitsem.remote.grpc.frames import Frame, Reply
+from splitsem.remote.edge_end import EdgeEnd
 from splitsem.remote.grpc.server import SERVICE
-from splitsem.remote.plan import codec_label
+from splitsem.remote.labels import codec_label
+from splitsem_device.answers import Answer
+from splitsem_device.grpc import tail_pb2
+from splitsem_device.grpc.frames import Frame, Reply
 from tests.conftest import ROOT
 from tests.integration.network import INPUT_SHAPE, RAW, output_of, small_agilenn
+
+
+def lut_of(profile):
+    return parse_lut(profile.lut_json, "the server's table")
 
 
 def outputs_of(answers):
@@ -291,10 +297,10 @@ def test_the_server_measures_its_own_tails(server, connect, plan, frames, networ
     tail.open(plan)
     found = tail.profile(["stage1"], frames[0][0], budget_s=0.01)
     assert found.answer_s > 0
-    assert found.lut.fingerprint == network[1].fingerprint
-    assert {point: list(sides) for point, sides in found.lut.times.items()} == {"stage1": ["tail"]}
-    assert list(tail.profile(budget_s=0.01).lut.times) == [point.name for point in network[1].points]
-    assert tail.profile(["stage1"], budget_s=0.01).lut.times == found.lut.times  # kept, not measured again
+    assert lut_of(found).fingerprint == network[1].fingerprint
+    assert {point: list(sides) for point, sides in lut_of(found).times.items()} == {"stage1": ["tail"]}
+    assert list(lut_of(tail.profile(budget_s=0.01)).times) == [point.name for point in network[1].points]
+    assert lut_of(tail.profile(["stage1"], budget_s=0.01)).times == lut_of(found).times  # kept, not measured again
 
 
 def test_a_profile_of_an_unknown_point_or_a_damaged_payload_has_one_line(server, connect, plan):

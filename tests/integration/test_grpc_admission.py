@@ -14,15 +14,15 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from splitsem.errors import ConfigError, LinkError, PayloadError
-from splitsem.remote.grpc import tail_pb2
-from splitsem.remote.grpc.client import GrpcTail
-from splitsem.remote.grpc.connection import Security
-from splitsem.remote.grpc.frames import Frame, Reply
 from splitsem.remote.grpc.server import SERVICE
-from splitsem.remote.retry import Retry
+from splitsem_device.grpc import tail_pb2
+from splitsem_device.grpc.client import GrpcTail
+from splitsem_device.grpc.connection import Security
+from splitsem_device.grpc.frames import Frame, Reply
+from splitsem_device.retry import Backoff
 from tests.integration.network import output_of
 
-ONCE = Retry(retries=0, deadline_s=10.0)
+ONCE = Backoff(retries=0, deadline_s=10.0)
 METHODS = [f"/{SERVICE}/Stream", f"/{SERVICE}/Open", f"/{SERVICE}/Info", "/grpc.health.v1.Health/Check"]
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 

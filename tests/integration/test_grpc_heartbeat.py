@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from splitsem.errors import LinkError
-from splitsem.remote.grpc.connection import heartbeat_options
-from splitsem.remote.retry import Retry
+from splitsem_device.grpc.connection import heartbeat_options
+from splitsem_device.retry import Backoff
 from tests.conftest import ROOT
 from tests.integration.conftest import start_server
 from tests.integration.network import output_of
 
 HEARTBEAT_S = 1.0
 NOTICED_S = 2 * HEARTBEAT_S + 1.0  # a second for a busy machine
-PATIENT = Retry(retries=400, first_s=0.05, most_s=0.2, deadline_s=60.0)
+PATIENT = Backoff(retries=400, first_s=0.05, most_s=0.2, deadline_s=60.0)
 SILENT_CLIENT = """
 import itertools, sys, threading, grpc
-from splitsem.remote.grpc.frames import Frame
+from splitsem_device.grpc.frames import Frame
 channel = grpc.insecure_channel(sys.argv[1])
 while True:  # until it is refused no more: another client may be in
     frames = itertools.chain([Frame("@probe/0", "silent", 0, b"").to_bytes()], iter(threading.Event().wait, None))
@@ -90,7 +90,7 @@ def test_a_client_that_fell_silent_makes_room_for_another(beating, connect, plan
 
 def gets_in(connect, server, plan, frames):
     """Whether another client still gets in."""
-    tail = connect(server.address, retry=Retry(retries=0))
+    tail = connect(server.address, retry=Backoff(retries=0))
     tail.open(plan)
     try:
         return len(list(tail.stream(frames[0][:1]))) == 1

@@ -7,9 +7,9 @@ import psutil
 import pytest
 import torch
 
-from splitsem.remote.grpc import tail_pb2
-from splitsem.remote.grpc.frames import Frame
 from splitsem.remote.grpc.server import SERVICE
+from splitsem_device.grpc import tail_pb2
+from splitsem_device.grpc.frames import Frame
 from tests.integration.network import output_of
 
 EXPECTED = {

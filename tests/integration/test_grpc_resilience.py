@@ -13,17 +13,17 @@ import torch
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import LinkError
 from splitsem.remote.fallback import LocalFallback
-from splitsem.remote.grpc import tail_pb2
-from splitsem.remote.grpc.frames import Frame, Reply
 from splitsem.remote.grpc.server import SERVICE
 from splitsem.remote.journal import Journal
-from splitsem.remote.retry import Retry
 from splitsem.remote.tail_engine import TailEngine
+from splitsem_device.grpc import tail_pb2
+from splitsem_device.grpc.frames import Frame, Reply
+from splitsem_device.retry import Backoff
 from tests.integration import tail_device
 from tests.integration.hatchery import Hatched
 from tests.integration.network import output_of
 
-PATIENT = Retry(retries=400, first_s=0.05, most_s=0.2, deadline_s=20.0)
+PATIENT = Backoff(retries=400, first_s=0.05, most_s=0.2, deadline_s=20.0)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_every_frame_is_answered_once_and_right_while_the_server_is_killed_again
 ):
     payloads, expected = frames
     server = start_server(bind=free_address)
-    tail = connect(free_address, retry=Retry())  # the defaults
+    tail = connect(free_address, retry=Backoff())  # the defaults
     tail.open(plan)
     outputs = []
     for answer in tail.stream(payloads):
@@ -62,7 +62,7 @@ def test_every_frame_is_answered_once_and_right_while_the_server_is_killed_again
 
 def test_a_stopping_server_answers_what_it_has_and_ends_well(start_server, connect, plan, frames):
     server = start_server()
-    tail = connect(server.address, retry=Retry(retries=0))
+    tail = connect(server.address, retry=Backoff(retries=0))
     tail.open(plan)
     outputs = []
 
@@ -123,7 +123,7 @@ def test_the_device_goes_on_alone_while_the_server_is_away_and_with_it_when_it_i
     start_server, connect, plan, frames, engine, free_address
 ):
     server = start_server(bind=free_address)
-    remote = connect(free_address, retry=Retry(first_s=0.01, most_s=0.05))
+    remote = connect(free_address, retry=Backoff(first_s=0.01, most_s=0.05))
     tail = LocalFallback(remote, engine)
     tail.open(plan)
     outputs, alone = [], []
@@ -173,7 +173,7 @@ def test_a_server_that_was_never_there_leaves_all_to_the_device(connect, plan, f
 
 @pytest.mark.parametrize("retries", [0, 3])
 def test_n_retries_are_n_retries(connect, plan, free_address, retries):
-    tail = connect(free_address, retry=Retry(retries=retries, first_s=0.001, most_s=0.01))
+    tail = connect(free_address, retry=Backoff(retries=retries, first_s=0.001, most_s=0.01))
     with pytest.raises(LinkError, match=rf"refuses connections.*\(after {retries + 1} tries\)"):
         tail.open(plan)
     assert tail.counters.retries == retries
@@ -187,7 +187,7 @@ def test_a_name_that_does_not_resolve_is_said(connect, plan):
 def test_a_peer_that_never_speaks_runs_into_the_deadline(connect, plan):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        tail = connect(address, retry=Retry(retries=0, deadline_s=0.5))
+        tail = connect(address, retry=Backoff(retries=0, deadline_s=0.5))
         with pytest.raises(LinkError, match="tries"):
             tail.open(plan)
 

@@ -7,20 +7,13 @@ import pytest
 import torch
 
 from splitsem.errors import ConfigError, LinkError
-from splitsem.remote.grpc.connection import Security, host_port, is_loopback
-from splitsem.remote.retry import Retry
+from splitsem_device.grpc.connection import Security, host_port, is_loopback
+from splitsem_device.retry import Backoff
 from tests.conftest import ROOT
 from tests.integration.network import output_of
 
-ONCE = Retry(retries=0, deadline_s=3.0)
+ONCE = Backoff(retries=0, deadline_s=3.0)
 needs_openssl = pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("make")), reason="no openssl or make")
-
-
-@pytest.fixture(scope="module")
-def certs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls") / "certs"
-    subprocess.run(["make", "certs", f"CERTS={folder}"], cwd=ROOT, check=True, timeout=60, capture_output=True)
-    return folder
 
 
 def end(certs, name, *, ca):

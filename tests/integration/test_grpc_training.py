@@ -8,20 +8,20 @@ import torch
 
 from splitsem.codecs.quantise import Quantise
 from splitsem.errors import ConfigError, LinkError, SessionError, SplitPointError
-from splitsem.remote.grpc.connection import Security
 from splitsem.remote.grpc.server import GrpcServer
 from splitsem.remote.grpc.streams import Limits
 from splitsem.remote.grpc.transport import GrpcTrainingTail
-from splitsem.remote.retry import Retry
 from splitsem.remote.split_module import train_split
 from splitsem.remote.training_tail import LocalTrainingTail
 from splitsem.tasks.digits import Digits
+from splitsem_device.grpc.connection import Security
+from splitsem_device.retry import Backoff
 from tests.integration.conftest import start_server as starting
 from tests.integration.tcp_relay import TcpRelay
 from tests.training import FIT, Side, batches
 
 CPU = torch.device("cpu")
-PATIENT = Retry(retries=20, first_s=0.01, most_s=0.1, deadline_s=20.0)
+PATIENT = Backoff(retries=20, first_s=0.01, most_s=0.1, deadline_s=20.0)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_a_server_that_was_restarted_has_lost_the_tail_and_says_so(serve_here, d
 
 def test_a_server_that_is_gone_is_a_link_error(serve_here, device, reach, data):
     server, address = serve_here()
-    trainer = device.trainer(reach(address, Retry(retries=2, first_s=0.01)))
+    trainer = device.trainer(reach(address, Backoff(retries=2, first_s=0.01)))
     server.stop(0)
     with pytest.raises(LinkError, match=r"refuses connections.*\(after 3 tries\)"):
         trainer.step(*data[0])

@@ -15,14 +15,14 @@ from benchmarks.harness.line import SERVER_ADDRESS, NoNamespacesError, rate_limi
 from splitsem.errors import ConfigError, LinkError
 from splitsem.federated.rate_controller import Observation, RateController
 from splitsem.links.recorded import RecordedLink, read_link_metrics, write_link_metrics
-from splitsem.remote.grpc.connection import Security
 from splitsem.remote.grpc.streams import Limits
 from splitsem.remote.grpc.transport import Grpc
 from splitsem.remote.link_probe import ProbeSettings
-from splitsem.remote.plan import Plan
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.workflows import measure_link
 from splitsem.workflows.measure_link import measure
+from splitsem_device.grpc.connection import Security
+from splitsem_device.plan import Plan
 from tests.conftest import ENVIRONMENT, ROOT
 from tests.integration.conftest import QUICK
 from tests.integration.network import small_network

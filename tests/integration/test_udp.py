@@ -1,6 +1,7 @@
 """The datagram transport from end to end: real sockets, a real control channel, a really bad network."""
 
 import contextlib
+import json
 import multiprocessing
 import os
 import random
@@ -21,16 +22,17 @@ from splitsem.codecs.fixed_length import FixedLength
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError, LinkError, PayloadError
-from splitsem.remote.ends import EdgeEnd
+from splitsem.remote.edge_end import EdgeEnd
 from splitsem.remote.fallback import LocalFallback
-from splitsem.remote.grpc.connection import Security
 from splitsem.remote.grpc.streams import Limits
-from splitsem.remote.plan import Plan, codec_label, weights_digest
+from splitsem.remote.labels import codec_label, weights_digest
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.udp import packets
 from splitsem.remote.udp import server as udp_server
 from splitsem.remote.udp.settings import Grant
 from splitsem.remote.udp.transport import UdpTransport
+from splitsem_device.grpc.connection import Security
+from splitsem_device.plan import Plan
 from tests.conftest import ROOT
 from tests.integration import udp_ends
 from tests.integration.conftest import QUICK
@@ -410,7 +412,7 @@ def test_the_server_measures_its_own_tails(running, plan, frames):
     with connected(running[1], plan) as tail:
         found = tail.profile([plan.point], frames[0][0], budget_s=0.01)
         assert found.answer_s > 0
-        assert list(found.lut.times) == [plan.point]
+        assert list(json.loads(found.lut_json)["points"]) == [plan.point]
 
 
 def test_the_paced_rate_is_kept(running, plan):

@@ -5,8 +5,8 @@ import torch
 
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import Identity
-from splitsem.remote.ends import EdgeEnd
-from splitsem.remote.plan import weights_digest
+from splitsem.remote.edge_end import EdgeEnd
+from splitsem.remote.labels import weights_digest
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import AllTensors

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from splitsem.remote.grpc.connection import Security
 from splitsem.remote.grpc.streams import Limits
-from splitsem.remote.plan import Plan, weights_digest
+from splitsem.remote.labels import weights_digest
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.udp.client import UdpTail
 from splitsem.remote.udp.server import UdpServer
 from splitsem.remote.udp.transport import UdpTransport
+from splitsem_device.grpc.connection import Security
+from splitsem_device.plan import Plan
 from tests.integration.conftest import QUICK
 from tests.integration.network import small_network
 from tests.integration.udp_relay import Relay

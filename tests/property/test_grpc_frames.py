@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitsem.errors import PayloadError
-from splitsem.remote.grpc import tail_pb2
-from splitsem.remote.grpc.frames import CHUNK_BYTES, Frame, Reply, chunks, joined
+from splitsem_device.grpc import tail_pb2
+from splitsem_device.grpc.frames import CHUNK_BYTES, Frame, Reply, chunks, joined
 from tests.conftest import ROOT
 
 ids = st.integers(0, 2**64 - 1)
@@ -69,8 +69,9 @@ def test_a_truncated_or_foreign_message_is_refused(message):
 
 
 def test_the_generated_code_is_that_of_the_committed_proto(tmp_path):
-    proto = "splitsem/remote/grpc/tail.proto"
-    command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}"]
-    subprocess.run([*command, proto], cwd=ROOT, check=True, timeout=60)
+    proto = "splitsem_device/grpc/tail.proto"
+    out = [f"--python_out={tmp_path}", f"--pyi_out={tmp_path}"]
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-Idevice", *out, proto]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=60)
     for name in ("tail_pb2.py", "tail_pb2.pyi"):
-        assert (tmp_path / proto).with_name(name).read_text() == (ROOT / proto).with_name(name).read_text()
+        assert (tmp_path / proto).with_name(name).read_text() == (ROOT / "device" / proto).with_name(name).read_text()

@@ -35,12 +35,13 @@ for package in ("splitsem.splitting", "splitsem.codecs", "splitsem.links", "spli
 from splitsem.codecs.quantise import Quantise
 from splitsem.links.fading import Rayleigh
 from splitsem.models.cnn import StagedCnn
-from splitsem.remote.grpc.client import GrpcTail
-from splitsem.remote.grpc.connection import Security
+from splitsem_device.grpc.client import GrpcTail
+from splitsem_device.grpc.connection import Security
 from splitsem.remote.grpc.server import GrpcServer
 from splitsem.remote.grpc.streams import Limits
-from splitsem.remote.plan import Plan, codec_label, weights_digest
-from splitsem.remote.retry import Retry
+from splitsem_device.plan import Plan
+from splitsem.remote.labels import codec_label, weights_digest
+from splitsem_device.retry import Backoff
 from splitsem.remote.tail_engine import TailEngine, contiguous
 from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import Values
@@ -52,7 +53,7 @@ with torch.inference_mode():
     payload = codec.encode(cut.head(x))
     expected = cut.tail(*codec.decode(payload))
 server = GrpcServer(TailEngine(graph, weights_digest(model)), "127.0.0.1:0", Security(), Limits())
-tail = GrpcTail(server.start(), 4, Retry(), Security())
+tail = GrpcTail(server.start(), 4, Backoff(), Security())
 label = codec_label(codec)
 tail.open(Plan(graph.fingerprint, weights_digest(model), "stage1", "layer", "float32", label, answers.name))
 (answer,) = tail.stream([payload])

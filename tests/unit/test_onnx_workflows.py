@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime", reason="the extra export is not installed")
 
 from splitsem.api import jobs
 from splitsem.models.onnx_model import OnnxModel
-from splitsem.remote.plan import weights_digest
+from splitsem.remote.labels import weights_digest
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.splitting.onnx_graph import OnnxGraph
 from splitsem.tasks.answer import Values

@@ -6,12 +6,12 @@ import random
 import pytest
 
 from splitsem.errors import ConfigError
-from splitsem.remote.ends import Answer
 from splitsem.remote.journal import Journal
-from splitsem.remote.peer_text import shown, shown_lines
-from splitsem.remote.plan import MAX_PLAN_BYTES, Plan
 from splitsem.remote.replies import Replies, ReplyBook
-from splitsem.remote.retry import Patience, Retry
+from splitsem_device.answers import Answer
+from splitsem_device.peer_text import shown, shown_lines
+from splitsem_device.plan import MAX_PLAN_BYTES, Plan
+from splitsem_device.retry import Backoff, Patience
 
 PLAN = Plan("f", "w", "stage1", "layer", "float32", "Identity", "values(10,)")
 
@@ -29,25 +29,25 @@ def waits(retry, try_s=0.0, seed=0):
 
 @pytest.mark.parametrize("try_s", [0.0, 3.0, 30.0])
 def test_the_default_patience_lasts_two_minutes_however_long_a_try_takes(try_s):
-    found, ended_s = waits(Retry(), try_s)
+    found, ended_s = waits(Backoff(), try_s)
     assert 120 <= ended_s <= 120 + try_s + 1e-6
     assert max(found) <= 5.0
 
 
 def test_waits_double_up_to_their_bound_and_are_drawn_anew():
-    found, _ = waits(Retry(first_s=0.1, most_s=5.0), try_s=0.001)
+    found, _ = waits(Backoff(first_s=0.1, most_s=5.0), try_s=0.001)
     assert all(wait_s <= min(5.0, 0.1 * 2**k) for k, wait_s in enumerate(found))
-    assert found == waits(Retry(first_s=0.1, most_s=5.0), try_s=0.001)[0] != waits(Retry(), try_s=0.001, seed=1)[0]
+    assert found == waits(Backoff(first_s=0.1, most_s=5.0), try_s=0.001)[0] != waits(Backoff(), try_s=0.001, seed=1)[0]
 
 
 @pytest.mark.parametrize("retries", [0, 1, 6])
 def test_n_retries_are_n_retries_within_the_patience(retries):
-    assert len(waits(Retry(retries=retries))[0]) == retries
-    assert len(waits(Retry(retries=1000, patience_s=3.0), try_s=1.0)[0]) < 5
+    assert len(waits(Backoff(retries=retries))[0]) == retries
+    assert len(waits(Backoff(retries=1000, patience_s=3.0), try_s=1.0)[0]) < 5
 
 
 def test_an_answer_renews_the_patience():
-    patience = Patience(Retry(retries=1), lambda: 0.0)
+    patience = Patience(Backoff(retries=1), lambda: 0.0)
     assert patience.fail() is not None
     patience.renew()
     assert patience.fail() is not None
@@ -57,7 +57,7 @@ def test_an_answer_renews_the_patience():
 @pytest.mark.parametrize("change", [{"patience_s": -1.0}, {"patience_s": float("nan")}, {"retries": -1}])
 def test_impatience_that_makes_no_sense_is_refused(change):
     with pytest.raises(ValueError, match="must"):
-        Retry(**change)
+        Backoff(**change)
 
 
 def answer_of(num_bytes, request_id=0):

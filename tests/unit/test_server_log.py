@@ -2,8 +2,8 @@
 
 import logging
 
-from splitsem.remote.plan import Plan
 from splitsem.remote.visits import LINGER_S, Visits
+from splitsem_device.plan import Plan
 
 PLAN = Plan("f", "w", "stage1", "layer", "float32", "Identity", "values(10,)")
 

@@ -13,8 +13,9 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from splitsem.models.unet import UNet
 from splitsem.tasks.aerial import scene
-from splitsem.tasks.disaster import Disaster, SegmentationIoU, Turned, dice_loss
+from splitsem.tasks.disaster import Disaster, Turned, dice_loss
 from splitsem.tasks.rescuenet import CLASS_NAMES, IGNORED, PALETTE
+from splitsem.tasks.segmentation_metrics import SegmentationIoU
 
 CONF = Path(__file__).parents[2] / "conf"
 

@@ -14,7 +14,8 @@ from splitsem.data import shelf
 from splitsem.errors import ConfigError
 from splitsem.models.mobilenetv2_embedder import UNIT_NAMES, mobilenetv2_embedder
 from splitsem.splitting.graph import SplitGraph
-from splitsem.tasks.lookalikes import Lookalikes, MeanCosine, SameLookalike
+from splitsem.tasks.agreement_metrics import MeanCosine, SameLookalike
+from splitsem.tasks.lookalikes import Lookalikes
 
 
 def network() -> nn.Module:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import BusyError, ConfigError, PayloadError, SessionError, SplitPointError
-from splitsem.remote.plan import TrainingPlan
 from splitsem.remote.training_engine import TrainingLimits
 from splitsem.remote.training_messages import Kind, Request, StepReply
+from splitsem.remote.training_plan import TrainingPlan
 from splitsem.remote.training_tail import LocalTrainingTail
 from splitsem.tasks.digits import Digits
 from splitsem.training.optimiser import HalfOptimiser, adamw_one_cycle

@@ -15,8 +15,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from splitsem.errors import BusyError, PayloadError
-from splitsem.remote.peer_text import shown
 from splitsem.remote.server_metrics import ServerMetrics
+from splitsem_device.peer_text import shown
 
 MAX_WAITING = 64
 _LARGE_BYTES = 1 << 20

@@ -14,14 +14,15 @@ from splitsem.errors import (
     BusyError,
     ConfigError,
     ContractError,
+    FunctionError,
     PayloadError,
     SessionError,
     SplitPointError,
     SplitSemError,
 )
 from splitsem.remote.grpc.admission import address_of
-from splitsem.remote.grpc.frames import Frame
-from splitsem.remote.peer_text import shown, shown_lines
+from splitsem_device.grpc.frames import Frame
+from splitsem_device.peer_text import shown, shown_lines
 
 _INBOX_BYTES = 64 << 20
 
@@ -93,6 +94,7 @@ class Inbox:
 
 _STATUSES = {
     SplitPointError: grpc.StatusCode.NOT_FOUND,
+    FunctionError: grpc.StatusCode.UNKNOWN,
     SessionError: grpc.StatusCode.ABORTED,
     BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     PayloadError: grpc.StatusCode.INVALID_ARGUMENT,

@@ -1,46 +1,43 @@
-"""GrpcServer gives the frames of any number of clients to one TailEngine; see tail.proto."""
+"""GrpcServer gives the frames of any number of clients to one Engine; see tail.proto."""
 
-import contextlib
-import ctypes
 import logging
-import os
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
-from splitsem.cost.lut import lut_json
 from splitsem.errors import ConfigError, PayloadError
-from splitsem.remote.ends import TailServer
-from splitsem.remote.grpc import tail_pb2
+from splitsem.remote.engine import Engine, TailServer
 from splitsem.remote.grpc.admission import MAX_WAITING, Doors, Places, WaitingRoom
 from splitsem.remote.grpc.arrivals import statuses
-from splitsem.remote.grpc.connection import HEARTBEAT_S, Security, heartbeat_options, host_port
-from splitsem.remote.grpc.frames import CHUNK_BYTES, Frame, Reply
 from splitsem.remote.grpc.streams import Limits, Streams
-from splitsem.remote.plan import Plan, TrainingPlan
-from splitsem.remote.profiler import Profiler
-from splitsem.remote.tail_engine import TailEngine
-from splitsem.remote.training_engine import TrainingEngine
+from splitsem_device.allocator import give_memory_back, keep_buffers, share_arenas
+from splitsem_device.grpc import tail_pb2
+from splitsem_device.grpc.connection import HEARTBEAT_S, Security, heartbeat_options, host_port
+from splitsem_device.grpc.frames import CHUNK_BYTES, Frame, Reply
+from splitsem_device.plan import Plan
+
+if TYPE_CHECKING:  # a server that does not train needs no torch
+    from splitsem.remote.training_engine import TrainingEngine
 
 
-def training_handlers(engine: TrainingEngine | None, limits: Limits) -> dict[str, grpc.RpcMethodHandler]:
+def training_handlers(engine: "TrainingEngine | None", limits: Limits) -> dict[str, grpc.RpcMethodHandler]:
     """Handlers of OpenTraining and Train; without an engine, each handler answers that this server does not train."""
 
-    def trains() -> TrainingEngine:
+    def trains() -> "TrainingEngine":
         if engine is None:
             raise ConfigError("this server does not train: start it with workflow.training=true")
         return engine
 
     def open_(request: tail_pb2.OpenTrainingRequest, context: grpc.ServicerContext) -> tail_pb2.OpenTrainingReply:
         with statuses(context):
-            session = trains().open(TrainingPlan.from_json(request.plan_json), request.client)
+            session = trains().open(trains().read_plan(request.plan_json), request.client)
         return tail_pb2.OpenTrainingReply(session=session)
 
     def train(frame: Frame, context: grpc.ServicerContext) -> Reply:
@@ -66,7 +63,6 @@ _SPARE_THREADS = 16  # for calls on their way in or out, and for health and Info
 _HANDSHAKE_S = 10.0  # TLS and the first bytes of HTTP/2
 _MAX_CONNECTIONS = 4096
 _MAX_CALLS_A_CONNECTION = 256
-_M_ARENA_MAX = -8  # of malloc.h
 _TICK_S, _SUMMARY_S = 1.0, 60.0
 
 
@@ -85,18 +81,17 @@ class GrpcServer(TailServer):
 
     def __init__(
         self,
-        engine: TailEngine,
+        engine: Engine,
         bind: str,
         security: Security,
         limits: Limits,
         heartbeat_s: float = HEARTBEAT_S,
-        training: TrainingEngine | None = None,
+        training: "TrainingEngine | None" = None,
         more: Sequence[grpc.GenericRpcHandler] = (),
     ) -> None:
         self.heartbeat_s, self.training, self._more = heartbeat_s, training, more
         self.engine, self.bind, self.security, self.limits = engine, bind, security, limits
         self.streams = Streams(engine, limits)
-        self.profiler = Profiler(engine)
         self.room = WaitingRoom(MAX_WAITING, limits.first_s, engine.metrics)
         self._health = health.HealthServicer()
         self._stopped = threading.Event()
@@ -111,7 +106,8 @@ class GrpcServer(TailServer):
         num_threads = MAX_WAITING + self.limits.max_clients + num_calls + _SPARE_THREADS
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="tail")
         _allow_open_files(_MAX_CONNECTIONS + 256)
-        _share_arenas()
+        share_arenas()
+        keep_buffers()
         self._server = grpc.server(
             self._pool,
             interceptors=[*self.security.interceptors(), Doors(self.room, calls, self.streams.has_garbage)],
@@ -194,7 +190,7 @@ class GrpcServer(TailServer):
             self.streams.visits.settle()
             if self.streams.has_garbage.is_set():
                 self.streams.has_garbage.clear()
-                _give_memory_back()
+                give_memory_back()
             new = {reason: n - summed[reason] for reason, n in metrics.num_refused.items() if n > summed[reason]}
             if new and now_s - told_s > _SUMMARY_S:
                 log.warning("Cut or turned away: %s", ", ".join(f"{n} {reason}" for reason, n in new.items()))
@@ -203,9 +199,9 @@ class GrpcServer(TailServer):
     def _info(self, _: Any, context: grpc.ServicerContext) -> tail_pb2.InfoReply:
         return tail_pb2.InfoReply(
             plan_json=self.engine.offer.to_json(),
-            points=[point.name for point in self.engine.graph.points],
+            points=self.engine.point_names,
             codecs=self.engine.codec_labels,
-            device=str(self.engine.device),
+            device=self.engine.place,
             version=_version(),
             max_window=self.limits.max_window,
         )
@@ -217,15 +213,15 @@ class GrpcServer(TailServer):
 
     def _profile(self, request: tail_pb2.ProfileRequest, context: grpc.ServicerContext) -> tail_pb2.ProfileReply:
         with statuses(context):
-            found = self.profiler.profile(
+            found = self.engine.profile(
                 list(request.points),
                 request.session,
                 request.payload,
                 request.budget_s,
                 request.pause_s,
-                is_wanted=context.is_active,
+                context.is_active,
             )
-        return tail_pb2.ProfileReply(lut_json=lut_json(found.lut), answer_s=found.answer_s)
+        return tail_pb2.ProfileReply(lut_json=found.lut_json, answer_s=found.answer_s)
 
     def _call(self, frame: Frame, context: grpc.ServicerContext) -> Reply:
         with statuses(context):
@@ -249,18 +245,6 @@ def _allow_open_files(num: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < num:
         wanted = num if hard == resource.RLIM_INFINITY else min(num, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-
-
-def _give_memory_back() -> None:
-    """Have glibc return what large payloads leave in its arenas; other C libraries do without."""
-    with contextlib.suppress(AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _share_arenas() -> None:
-    """Have threads share glibc's arenas, one a core: of eight a core each would keep holes of large payloads."""
-    with contextlib.suppress(AttributeError, TypeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, max(2, os.cpu_count() or 2))
 
 
 def _version() -> str:

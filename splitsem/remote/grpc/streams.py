@@ -1,4 +1,4 @@
-"""Streams passes the frames of all connected clients through one TailEngine, within limits."""
+"""Streams passes the frames of all connected clients through one Engine, within limits."""
 
 import logging
 import math
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import grpc
 
 from splitsem.errors import BusyError, PayloadError
-from splitsem.remote.ends import Answer
+from splitsem.remote.engine import Engine
 from splitsem.remote.grpc.admission import Places
 from splitsem.remote.grpc.arrivals import Inbox, Stream
-from splitsem.remote.grpc.frames import Frame, Reply, chunks, joined
-from splitsem.remote.plan import probe_bytes
 from splitsem.remote.replies import ReplyBook
-from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.visits import Visits
+from splitsem_device.answers import Answer
+from splitsem_device.grpc.frames import Frame, Reply, chunks, joined
+from splitsem_device.plan import probe_bytes
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Limits:
         max_per_address: the most of these from one address (IPv6: from 64 bits of it). None: three quarters, so that
             devices behind one address translator are served and never lock out everybody else.
         max_window: frames of one stream that wait on the server; TCP holds back further frames.
-        max_payload_bytes: size of one payload; None: what the plan can need, ``TailEngine.most_payload_bytes``.
+        max_payload_bytes: size of one payload; None: what the plan can need, ``Engine.most_payload_bytes``.
         max_buffer_bytes: payloads of all clients, whole and in part, that wait at one time; beyond, the stream that
             holds most is cut.
         first_s: seconds in which a call must send its first message.
@@ -71,7 +71,7 @@ class Streams:
         limits: what is granted.
     """
 
-    def __init__(self, engine: TailEngine, limits: Limits) -> None:
+    def __init__(self, engine: Engine, limits: Limits) -> None:
         self.engine, self.limits = engine, limits
         self.replies = ReplyBook(4 * limits.max_clients, limits.max_window)
         self.places = Places(limits.max_clients, limits.per_address, "clients", engine.metrics)
@@ -197,7 +197,7 @@ class Streams:
         if stream.session != frame.session:
             self._settle_visit(stream)
             if probe_bytes(frame.session) is None:
-                plan = self.engine.session(frame.session).plan
+                plan = self.engine.plan(frame.session)
                 stream.session = frame.session
                 self.visits.came(stream.address, stream.context.peer(), frame.session, plan)
 

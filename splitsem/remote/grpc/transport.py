@@ -3,20 +3,20 @@
 import grpc
 
 from splitsem.errors import ConfigError, SessionError
-from splitsem.remote.ends import Answer
-from splitsem.remote.grpc import tail_pb2
-from splitsem.remote.grpc.client import MAX_ANSWER_BYTES, PATH, GrpcTail, to_answer
-from splitsem.remote.grpc.connection import HEARTBEAT_S, Security, heartbeat_options, host_port
-from splitsem.remote.grpc.frames import Frame, Reply
 from splitsem.remote.grpc.server import GrpcServer
 from splitsem.remote.grpc.streams import Limits
-from splitsem.remote.peer_text import shown
-from splitsem.remote.plan import TrainingPlan
-from splitsem.remote.retry import Patience, Retry
 from splitsem.remote.ssh_inventory import Start
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.training_engine import TrainingEngine
+from splitsem.remote.training_plan import TrainingPlan
 from splitsem.remote.training_tail import TrainingTail, TrainingTransport
+from splitsem_device.answers import Answer
+from splitsem_device.grpc import tail_pb2
+from splitsem_device.grpc.client import MAX_ANSWER_BYTES, PATH, GrpcTail, to_answer
+from splitsem_device.grpc.connection import HEARTBEAT_S, Security, heartbeat_options, host_port
+from splitsem_device.grpc.frames import Frame, Reply
+from splitsem_device.peer_text import shown
+from splitsem_device.retry import Patience, Retry
 
 
 class GrpcTrainingTail(TrainingTail):
@@ -73,7 +73,7 @@ class _End(GrpcTail):
         def once() -> Answer:
             method = self._connected().unary_unary(PATH + "Train", Frame.to_bytes, Reply.from_bytes)
             self.counters.frames_sent += 1
-            return to_answer(method(frame, timeout=self.retry.deadline_s, metadata=self.security.metadata()))
+            return to_answer(method(frame, timeout=self.retry.deadline_s, metadata=self._metadata))
 
         answer: Answer = self._persist(once)
         self.counters.frames_answered += 1

@@ -13,10 +13,6 @@ from typing import Any, NamedTuple
 import grpc
 
 from splitsem.errors import LinkError, SplitSemError
-from splitsem.remote.ends import Answer, Profile, RemoteTail
-from splitsem.remote.grpc.connection import host_port
-from splitsem.remote.plan import Plan
-from splitsem.remote.retry import Retry
 from splitsem.remote.udp.control import ControlTail, Welcome
 from splitsem.remote.udp.filling import header_bytes
 from splitsem.remote.udp.pace import Pace
@@ -34,6 +30,10 @@ from splitsem.remote.udp.packets import (
 )
 from splitsem.remote.udp.settings import Settings, datagram_socket
 from splitsem.remote.udp.unanswered import Frame, Frames, Stream
+from splitsem_device.answers import Answer, Profile, RemoteTail
+from splitsem_device.grpc.connection import host_port
+from splitsem_device.plan import Plan
+from splitsem_device.retry import Retry
 
 _BATCH = 64
 _LONGEST_WAIT_S = 0.1

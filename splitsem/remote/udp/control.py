@@ -14,9 +14,9 @@ import msgspec
 from splitsem.errors import ConfigError, LinkError, PayloadError
 from splitsem.json_files import decode
 from splitsem.remote.grpc.arrivals import statuses
-from splitsem.remote.grpc.client import GrpcTail
-from splitsem.remote.plan import Plan
 from splitsem.remote.udp.packets import KEY_BYTES
+from splitsem_device.grpc.client import GrpcTail
+from splitsem_device.plan import Plan
 
 SERVICE = "splitsem.v1.Datagrams"
 _MOST_REQUEST_BYTES = 1 << 14
@@ -85,7 +85,7 @@ class ControlTail(GrpcTail):
         request = msgspec.json.encode(Ask(plan.to_json(), fragment_bytes))
 
         def once() -> tuple[Welcome, Any]:
-            call = self._connected().unary_stream(f"/{SERVICE}/Start")(request, metadata=self.security.metadata())
+            call = self._connected().unary_stream(f"/{SERVICE}/Start")(request, metadata=self._metadata)
             return self._welcome(next(call, b"")), call
 
         found: tuple[Welcome, Any] = self._persist(once)

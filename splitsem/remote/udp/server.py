@@ -13,11 +13,9 @@ import grpc
 import msgspec
 
 from splitsem.errors import BusyError, ConfigError, PayloadError, SessionError, SplitPointError, SplitSemError
-from splitsem.remote.ends import TailServer
-from splitsem.remote.grpc.connection import HEARTBEAT_S, Security, host_port
+from splitsem.remote.engine import TailServer
 from splitsem.remote.grpc.server import GrpcServer
 from splitsem.remote.grpc.streams import Limits
-from splitsem.remote.plan import Plan
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.udp import control
 from splitsem.remote.udp.control import Ask, Welcome
@@ -25,6 +23,8 @@ from splitsem.remote.udp.filling import filled
 from splitsem.remote.udp.packets import KEY_BYTES, Became, Outcome, SpentKeyError, session_of
 from splitsem.remote.udp.session import Address, Job, Session
 from splitsem.remote.udp.settings import Grant, check_fragment_bytes, datagram_socket
+from splitsem_device.grpc.connection import HEARTBEAT_S, Security, host_port
+from splitsem_device.plan import Plan
 
 log = logging.getLogger(__name__)
 _BATCH = 64

@@ -1,16 +1,16 @@
 """UdpTransport is the option ``transport=udp`` of the configuration, and makes both ends of the link."""
 
-from splitsem.remote.ends import RemoteTransport
-from splitsem.remote.grpc.client import MAX_ANSWER_BYTES
-from splitsem.remote.grpc.connection import HEARTBEAT_S, Security, host_port
 from splitsem.remote.grpc.streams import Limits
-from splitsem.remote.retry import Retry
 from splitsem.remote.ssh_inventory import Start
 from splitsem.remote.tail_engine import TailEngine
+from splitsem.remote.transports import RemoteTransport
 from splitsem.remote.udp.client import UdpTail
 from splitsem.remote.udp.control import ControlTail
 from splitsem.remote.udp.server import UdpServer
 from splitsem.remote.udp.settings import Grant, Settings
+from splitsem_device.grpc.client import MAX_ANSWER_BYTES
+from splitsem_device.grpc.connection import HEARTBEAT_S, Security, host_port
+from splitsem_device.retry import Retry
 
 
 class UdpTransport(RemoteTransport):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from math import inf
 
 from splitsem.errors import ConfigError, PayloadError, SplitSemError
-from splitsem.remote.ends import Answer, Counters
 from splitsem.remote.udp.packets import Became, Fragment, Outcome
+from splitsem_device.answers import Answer, Counters
 
 _MAX_ASK_S = 1.0
 _MAX_OVERDUE = 4096

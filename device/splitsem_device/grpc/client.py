@@ -4,137 +4,32 @@ import logging
 import threading
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import grpc
 
-from splitsem.cost.lut import parse_lut
-from splitsem.errors import ConfigError, LinkError, PayloadError, SessionError, SplitPointError, SplitSemError
-from splitsem.remote.ends import Answer, Counters, Profile, RemoteTail
-from splitsem.remote.grpc import tail_pb2
-from splitsem.remote.grpc.connection import HEARTBEAT_S, Security, diagnose, heartbeat_options, host_port
-from splitsem.remote.grpc.frames import CHUNK_BYTES, Frame, Reply, chunks, joined
-from splitsem.remote.peer_text import shown, shown_lines
-from splitsem.remote.plan import Plan
-from splitsem.remote.retry import Patience, Retry
-
-
-class Pending:
-    """Numbers payloads from 0 and keeps each until its answer; draws at most ``window`` unanswered payloads.
-
-    gRPC's sending thread draws the payloads, so that making a payload overlaps with waiting for answers.
-    """
-
-    def __init__(self, payloads: Iterable[bytes], window: int) -> None:
-        self.window = window
-        self.num_answered = 0
-        self._payloads = iter(payloads)
-        self._drawing = threading.Lock()  # a broken connection's sender may still draw when the next connection begins
-        self._frames: OrderedDict[int, bytes] = OrderedDict()
-        self._changed = threading.Condition()
-        self._num_made = 0
-        self._exhausted = False
-        self._connection = 0
-        self._progress = time.monotonic()
-        self._source_error: BaseException | None = None
-
-    def unanswered(self) -> Iterator[tuple[int, bytes]]:
-        """Every frame from the oldest unanswered frame on, drawn when there is room; ends when a later call begins."""
-        with self._changed:
-            self._connection += 1
-            mine = self._connection
-            self._progress = time.monotonic()
-            self._changed.notify_all()
-            number = self.num_answered
-        while self._ready(number, mine):
-            payload = self._frames.get(number)
-            if payload is not None:  # else answered meanwhile
-                yield number, payload
-            number += 1
-
-    def answered(self, number: int) -> None:
-        """Note the answer to the oldest unanswered frame. Raises LinkError when the answer is another frame's."""
-        with self._changed:
-            if number != self.num_answered or number not in self._frames:
-                raise LinkError(f"expected the answer to frame {self.num_answered}, got that to frame {number}")
-            del self._frames[number]
-            self.num_answered += 1
-            self._progress = time.monotonic()
-            self._changed.notify_all()
-
-    def is_done(self) -> bool:
-        """Whether there are no more payloads and every payload is answered."""
-        with self._changed:
-            return self._exhausted and not self._frames
-
-    def is_idle(self) -> bool:
-        """Whether no frame waits for an answer."""
-        with self._changed:
-            return not self._frames
-
-    def stop(self) -> None:
-        """Draw no more payloads."""
-        with self._changed:
-            self._connection += 1
-            self._exhausted = True
-            self._changed.notify_all()
-
-    def raise_source_error(self) -> None:
-        """Raise the exception of the payloads' iterator, if there was one."""
-        if self._source_error is not None:
-            raise self._source_error
-
-    def watch(self, deadline_s: float, expire: Callable[[], object]) -> threading.Event:
-        """Call ``expire`` when a frame waits for longer than ``deadline_s``; set the returned event to stop."""
-        ended = threading.Event()
-
-        def run() -> None:
-            while not ended.wait(deadline_s / 4):
-                with self._changed:
-                    late = bool(self._frames) and time.monotonic() - self._progress > deadline_s
-                if late:
-                    expire()
-                    return
-
-        threading.Thread(target=run, daemon=True, name="deadline").start()
-        return ended
-
-    def _ready(self, number: int, connection: int) -> bool:
-        """Wait until frame ``number`` is drawn, or draw it when there is room; False when there is no such frame."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    self._connection != connection
-                    or self._exhausted
-                    or number < self._num_made
-                    or len(self._frames) < self.window
-                )
-            )
-            if self._connection != connection or number < self._num_made or self._exhausted:
-                return self._connection == connection and number < self._num_made
-        with self._drawing:
-            if number >= self._num_made and not self._exhausted:
-                self._draw()
-        return self._connection == connection and number < self._num_made
-
-    def _draw(self) -> None:
-        try:
-            payload = next(self._payloads, None)
-        except BaseException as exc:  # noqa: BLE001 (raised again where the answers are read)
-            self._source_error, payload = exc, None
-        with self._changed:
-            if payload is None:
-                self._exhausted = True
-            else:
-                if not self._frames:
-                    self._progress = time.monotonic()
-                self._frames[self._num_made] = payload
-                self._num_made += 1
-            self._changed.notify_all()
-
+from splitsem_device.allocator import keep_buffers
+from splitsem_device.answers import Answer, Counters, Info, Profile, RemoteTail
+from splitsem_device.errors import (
+    ConfigError,
+    FunctionError,
+    LinkError,
+    PayloadError,
+    SessionError,
+    SplitPointError,
+    SplitSemError,
+)
+from splitsem_device.fields import Payload
+from splitsem_device.grpc import tail_pb2
+from splitsem_device.grpc.connection import HEARTBEAT_S, Security, diagnose, heartbeat_options, host_port
+from splitsem_device.grpc.frames import CHUNK_BYTES, Frame, Reply, chunks, joined
+from splitsem_device.grpc.pending import Pending
+from splitsem_device.peer_text import shown, shown_lines
+from splitsem_device.plan import FUNCTION_RAISED, Plan
+from splitsem_device.retry import Patience, Retry
 
 log = logging.getLogger(__name__)
 PATH = "/splitsem.v1.Tail/"
@@ -155,8 +50,16 @@ _OURS: dict[grpc.StatusCode, type[SplitSemError]] = {
 }
 
 
+@dataclass
+class _Caller:
+    """One name of this end towards the server, whose calls come one after the other."""
+
+    name: str
+    next_id: int = 0
+
+
 class GrpcTail(RemoteTail):
-    """Sends frames to a GrpcServer.
+    """Sends frames to a GrpcServer. ``call`` may be used from several threads at a time, the rest from one.
 
     Args:
         target: the server's ``host:port``.
@@ -190,32 +93,53 @@ class GrpcTail(RemoteTail):
         self._has_connected = False
         self.is_server_over: Callable[[], bool] = lambda: False
         self._channel: grpc.Channel | None = None
+        self._metadata: list[tuple[str, str]] = []
+        self._call: tuple[grpc.Channel | None, grpc.UnaryUnaryMultiCallable | None] = (None, None)
+        self._callers: list[_Caller] = []
+        self._lock = threading.Lock()
         self._plan: Plan | None = None
         self._session = ""
         self._max_window = window
 
-    def info(self) -> tail_pb2.InfoReply:
+    def info(self) -> Info:
         """What the server holds."""
-        return self._persist(lambda: self._unary("Info", tail_pb2.InfoRequest(), tail_pb2.InfoReply))
+        reply = self._persist(lambda: self._unary("Info", tail_pb2.InfoRequest(), tail_pb2.InfoReply))
+        plan = Plan.from_json(reply.plan_json)
+        return Info(reply.version, reply.device, tuple(reply.points), tuple(reply.codecs), reply.max_window, plan)
+
+    def is_healthy(self) -> bool:
+        """Whether the server says that it serves; False where it cannot be reached. Nothing is tried again."""
+        try:
+            method = self._connected().unary_unary("/grpc.health.v1.Health/Check")
+            return bool(method(_HEALTH_OF_TAIL, timeout=self.retry.deadline_s) == _SERVING)
+        except grpc.RpcError:
+            self.close()
+            return False
 
     def open(self, plan: Plan) -> None:
         """See RemoteTail."""
         self._plan = plan
         self._persist(self._open_once)
 
-    def call(self, payload: bytes) -> Answer:
-        """The answer to one payload, without a stream."""
-        client = uuid.uuid4().hex
+    def call(self, payload: Payload) -> Answer:
+        """The answer to one payload, without a stream; a resent payload is not computed again.
+
+        Raises FunctionError where the server's function raised, and what ``open`` raises.
+        """
+        with self._lock:
+            caller = self._callers.pop() if self._callers else _Caller(uuid.uuid4().hex)
 
         def once() -> Answer:
-            if not self._session:
-                self._open_once()
-            frame = Frame(self._session, client, 0, payload)
-            method = self._connected().unary_unary(PATH + "Call", Frame.to_bytes, Reply.from_bytes)
+            session = self._session or self._open_once()
+            frame = Frame(session, caller.name, caller.next_id, payload, num_answered=caller.next_id)
+            method = self._calling()
             self.counters.frames_sent += 1
-            return to_answer(method(frame, timeout=self.retry.deadline_s, metadata=self.security.metadata()))
+            return to_answer(method(frame, timeout=self.retry.deadline_s, metadata=self._metadata))
 
-        answer = self._persist(once)
+        answer: Answer = self._persist(once)
+        caller.next_id += 1
+        with self._lock:
+            self._callers.append(caller)
         self.counters.frames_answered += 1
         return answer
 
@@ -250,7 +174,7 @@ class GrpcTail(RemoteTail):
         def once() -> float:
             method = self._connected().unary_unary(PATH + "Echo", None, tail_pb2.EchoReply.FromString)
             began = time.perf_counter()
-            method(message, timeout=self.retry.deadline_s, metadata=self.security.metadata())
+            method(message, timeout=self.retry.deadline_s, metadata=self._metadata)
             return time.perf_counter() - began
 
         return self._persist(once)
@@ -268,7 +192,7 @@ class GrpcTail(RemoteTail):
                 points=points, budget_s=budget_s, session=session, payload=payload, pause_s=pause_s
             )
             reply = self._unary("Profile", request, tail_pb2.ProfileReply, _PROFILE_S)
-            return Profile(parse_lut(reply.lut_json, f"the table of {self.target}"), reply.answer_s)
+            return Profile(reply.lut_json, reply.answer_s)
 
         return self._persist(once, self.retry.at_most(_PROFILE_RETRIES))
 
@@ -279,10 +203,10 @@ class GrpcTail(RemoteTail):
 
     def close(self) -> None:
         """See RemoteTail."""
-        self._session = ""
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+        with self._lock:
+            self._session, channel, self._channel = "", self._channel, None
+        if channel is not None:
+            channel.close()
 
     def _stream_once(self, pending: Pending, client: str) -> Iterator[Answer]:
         """The answers, until the last one or until the connection breaks (grpc.RpcError).
@@ -293,9 +217,7 @@ class GrpcTail(RemoteTail):
         first = next(unanswered, None)
         if first is None:
             return
-        if not self._session:
-            self._open_once()
-        session = self._session
+        session = self._session or self._open_once()
 
         def frames() -> Iterator[Frame]:
             for request_id, payload in chain([first], unanswered):
@@ -303,7 +225,7 @@ class GrpcTail(RemoteTail):
                 yield from chunks(Frame(session, client, request_id, payload, num_answered=pending.num_answered))
 
         method = self._connected().stream_stream(PATH + "Stream", Frame.to_bytes, Reply.from_bytes)
-        call = method(frames(), metadata=self.security.metadata())
+        call = method(frames(), metadata=self._metadata)
         watch = pending.watch(self.retry.deadline_s, call.cancel)
         try:
             for reply in joined(call, lambda _: self.max_answer_bytes):
@@ -317,15 +239,16 @@ class GrpcTail(RemoteTail):
         if not pending.is_done():
             raise _ServerEnded
 
-    def _open_once(self) -> None:
+    def _open_once(self) -> str:
         assert self._plan is not None
         request = tail_pb2.OpenRequest(plan_json=self._plan.to_json())
         reply = self._unary("Open", request, tail_pb2.OpenReply)
         self._session, self._max_window = reply.session, max(1, reply.max_window)
+        return self._session
 
     def _unary(self, name: str, request: Any, reply: Any, more_s: float = 0.0) -> Any:
         method = self._connected().unary_unary(PATH + name, type(request).SerializeToString, reply.FromString)
-        return method(request, timeout=self.retry.deadline_s + more_s, metadata=self.security.metadata())
+        return method(request, timeout=self.retry.deadline_s + more_s, metadata=self._metadata)
 
     def _persist(self, once: Any, retry: Retry | None = None) -> Any:
         """Call ``once`` until it succeeds, fails for good, or patience ends."""
@@ -335,6 +258,9 @@ class GrpcTail(RemoteTail):
                 found = once()
             except grpc.RpcError as exc:
                 self._prepare_retry(exc, patience)
+            except ValueError as exc:  # another thread's call failed just now, and closed the channel
+                if "closed channel" not in str(exc):
+                    raise
             else:
                 self._has_connected = True
                 return found
@@ -342,6 +268,10 @@ class GrpcTail(RemoteTail):
     def _prepare_retry(self, exc: grpc.RpcError, patience: Patience) -> None:
         """Drop the connection and wait before a retry, or raise the error that the user should see."""
         code, details = exc.code(), shown_lines(exc.details() or "")
+        if code is grpc.StatusCode.UNKNOWN and details.startswith(FUNCTION_RAISED):
+            raise FunctionError(details) from exc
+        if code in _OURS and code not in _WORTH_A_RETRY:  # the connection is good, and other calls may use it
+            raise _OURS[code](details) from exc
         self.close()
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
             raise PayloadError(
@@ -366,14 +296,30 @@ class GrpcTail(RemoteTail):
         self.counters.retries += 1
         time.sleep(wait_s)
 
+    def _calling(self) -> grpc.UnaryUnaryMultiCallable:
+        """The method Call of this connection, which takes longer to make than to use."""
+        channel = self._connected()
+        made_for, method = self._call
+        if made_for is not channel:
+            method = channel.unary_unary(PATH + "Call", Frame.to_bytes, Reply.from_bytes)
+            self._call = channel, method
+        return method
+
     def _connected(self) -> grpc.Channel:
-        if self._channel is None:
-            credentials = self.security.channel_credentials(host_port(self.target)[0])
-            if credentials is None:
-                self._channel = grpc.insecure_channel(self.target, self._options)
-            else:
-                self._channel = grpc.secure_channel(self.target, credentials, self._options)
-        return self._channel
+        with self._lock:
+            if self._channel is None:
+                credentials = self.security.channel_credentials(host_port(self.target)[0])
+                self._metadata = self.security.metadata()
+                keep_buffers()
+                if credentials is None:
+                    self._channel = grpc.insecure_channel(self.target, self._options)
+                else:
+                    self._channel = grpc.secure_channel(self.target, credentials, self._options)
+            return self._channel
+
+
+_HEALTH_OF_TAIL = b"\x0a\x10splitsem.v1.Tail"  # HealthCheckRequest(service="splitsem.v1.Tail")
+_SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING)
 
 
 class _ServerEnded(grpc.RpcError):

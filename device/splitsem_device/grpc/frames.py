@@ -8,9 +8,8 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
-from splitsem.codecs.wire import varint
-from splitsem.errors import PayloadError
-from splitsem_device.fields import Payload, Pieces
+from splitsem_device.errors import PayloadError
+from splitsem_device.fields import Payload, Pieces, varint
 
 CHUNK_BYTES = 1 << 21  # copying a chunk overlaps with sending its predecessor; a chunk costs two wake-ups
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -37,7 +36,7 @@ class Frame(NamedTuple):
                 *_bytes_field(1, session),
                 *_bytes_field(2, client),
                 *_varint_field(3, self.request_id),
-                *_bytes_field(4, _whole(self.payload)),
+                *_payload_field(4, self.payload),
                 *_varint_field(5, self.more),
                 *_varint_field(6, self.num_answered),
             )
@@ -67,7 +66,7 @@ class Reply(NamedTuple):
                 *_varint_field(1, self.request_id),
                 *_double_field(2, self.server_s),
                 *_double_field(3, self.queue_s),
-                *_bytes_field(4, _whole(self.payload)),
+                *_payload_field(4, self.payload),
                 *_varint_field(5, self.more),
             )
         )
@@ -141,6 +140,12 @@ def _double_field(number: int, value: float) -> tuple[bytes, ...]:
 
 def _bytes_field(number: int, value: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
     return (varint(number << 3 | _BYTES), varint(len(value)), value) if len(value) else ()
+
+
+def _payload_field(number: int, value: Payload) -> tuple[bytes | memoryview, ...]:
+    if not isinstance(value, Pieces):
+        return _bytes_field(number, value)
+    return (varint(number << 3 | _BYTES), varint(len(value)), *value.views(0, len(value)))
 
 
 def _known(message: bytes, types: dict[int, int]) -> dict[int, _Value]:

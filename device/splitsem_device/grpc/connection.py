@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from splitsem.errors import ConfigError
+from splitsem_device.errors import ConfigError
 
 _HEALTH = "/grpc.health.v1.Health/"
 

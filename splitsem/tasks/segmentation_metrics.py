@@ -1,0 +1,49 @@
+"""Metrics of segmentation: intersection over union of a whole data set."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from splitsem.tasks.answer import likeliest
+
+
+class SegmentationIoU(MulticlassConfusionMatrix):
+    """Intersection over union, TP / (TP + FP + FN), of each class over a whole data set, and their mean as ``score``.
+
+    A class without a pixel in the targets has no IoU and does not count in the mean. torchmetrics' Jaccard index counts
+    such a class as 0 where it is predicted, is NaN without any label, and adds pixels in float32, which is not exact
+    beyond 2²⁴ pixels. torchmetrics' mean IoU cannot ignore a label.
+
+    Args:
+        class_names: names in the order of the labels.
+        ignore_index: label of pixels that do not count.
+    """
+
+    def __init__(self, class_names: Sequence[str], ignore_index: int) -> None:
+        super().__init__(num_classes=len(class_names), ignore_index=ignore_index, validate_args=False)  # twice as fast
+        self._class_names = tuple(class_names)
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Count a batch of outputs ``(batch, classes, …)``, or classes ``(batch, …)``, and labels ``(batch, …)``."""
+        super().update(likeliest(preds) if preds.dim() > target.dim() else preds, target)
+
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+        """``{"score": mean, "iou_<class>": …}``; without a single labelled pixel the score is 0."""
+        matrix: Any = self.confmat
+        iou, present = _iou(matrix)
+        classes = {f"iou_{name}": iou[i] for i, name in enumerate(self._class_names) if present[i]}
+        return {"score": self.score_of(confmat=matrix), **classes}
+
+    def score_of(self, confmat: Tensor) -> Tensor:
+        """The scores ``(…)`` of confusion matrices ``(…, classes, classes)``."""
+        iou, present = _iou(confmat)
+        return (iou * present).sum(-1) / present.sum(-1).clamp_min(1)
+
+
+def _iou(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """TP / (TP + FP + FN) of each class, and whether the class is in the targets, both ``(…, classes)``."""
+    hit = matrix.diagonal(dim1=-2, dim2=-1).float()
+    target, predicted = matrix.sum(dim=-1), matrix.sum(dim=-2)
+    return hit / (target + predicted - hit).clamp_min(1), target > 0
