@@ -34,7 +34,7 @@ class Cut:
         network_tail: takes the crossing tensors, returns what the captured network returns.
         postprocess: what follows on the server and is not captured, see ``network.HasPostprocess``; None: nothing.
         example: inputs for one sample (batch 1), in the order of the head's arguments.
-        fingerprint: identifies the model; see ``SplitGraph.fingerprint``.
+        fingerprint: identifies the model; see ``CutGraph.fingerprint``.
         device: where the halves are.
         model: the uncut model.
         granularity: of the graph that was cut.

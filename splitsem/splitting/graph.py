@@ -1,17 +1,15 @@
 """SplitGraph: any model as a graph of operations that can be cut in two."""
 
-import difflib
 import hashlib
 from itertools import accumulate
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, get_args
 
 from torch import Tensor, fx, nn
 
-from splitsem import extras
-from splitsem.errors import SplitPointError
 from splitsem.network import HasPostprocess, without_wrappers
 from splitsem.splitting.cut import Cut, Followed, InTuple, Spread, build_head, build_tail
+from splitsem.splitting.cut_graph import CutGraph, Granularity, hook_bytes
 from splitsem.splitting.example import Example, home_of
 from splitsem.splitting.faithful import faithful_flow
 from splitsem.splitting.flow import Flow
@@ -22,6 +20,7 @@ from splitsem.splitting.point import (
     HasUnits,
     SplitPoint,
     TensorSpec,
+    is_heavy,
     layer_cuts,
     modules_ending,
     node_names,
@@ -29,13 +28,8 @@ from splitsem.splitting.point import (
 )
 from splitsem.splitting.postprocess import Postprocess
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-Granularity = Literal["layer", "op"]
-
-
-class SplitGraph:
+class SplitGraph(CutGraph):
     """The split points of a model, and its head and tail at each of them.
 
     The model is put in eval mode and stays there, and is otherwise left as it was; move it to its placement first. Its
@@ -52,13 +46,7 @@ class SplitGraph:
         training: whether the halves compute as in train mode (see ``trainable``); the model itself stays in eval mode.
         named: inputs by name.
 
-    Attributes:
-        points: the offered points; the first is ``input`` (all on the server), the last ``output`` (all on the edge).
-        operations: the names of all operations in order, offered or not.
-        refused: operations after which no cut is possible, with the reason.
-        sample: the model's output for one sample, from a trial; tells its structure.
-        is_batch_free: whether the halves take any batch size; else that of the example only.
-        fingerprint: identifies the graph and its weights' names, shapes and types, not their values.
+    Attributes: see ``CutGraph``.
 
     Raises:
         ConfigError: the model cannot run on the example, cannot be captured, or its graph does not compute what the
@@ -100,36 +88,6 @@ class SplitGraph:
         self.fingerprint = _fingerprint(self._flow, postprocess)
         self._cuts = self._chosen(granularity, network.unit_names if isinstance(network, HasUnits) else None)
         self.points = self._points()
-
-    def __repr__(self) -> str:
-        ends = f"{self.points[0].name} … {self.points[-1].name}"
-        bottlenecks = sum(point.is_bottleneck for point in self.points)
-        return f"SplitGraph({len(self.points)} points, {ends}; {bottlenecks} bottlenecks; {self.fingerprint})"
-
-    def table(self) -> "pd.DataFrame":
-        """The offered points, a row each, by name: see ``SplitPoint.row``. Raises ConfigError without pandas."""
-        with extras.needed("plots", "a table of split points"):
-            import pandas as pd
-
-        return pd.DataFrame([point.row() for point in self.points]).set_index("split_point")
-
-    def point(self, point: str | int) -> SplitPoint:
-        """The point of this name, or of this index (negative ones count from the end).
-
-        Raises:
-            SplitPointError: there is no such point; the message lists the valid ones.
-        """
-        if isinstance(point, int) and -len(self.points) <= point < len(self.points):
-            return self.points[point]
-        names = [p.name for p in self.points]
-        if point in names:
-            return self.points[names.index(str(point))]
-        if isinstance(point, int):
-            raise SplitPointError(f"no split point {point}; valid: 0…{len(names) - 1} ({', '.join(names)})")
-        close = difflib.get_close_matches(point, names, n=1)
-        why = f" ({self.refused[point]})" if point in self.refused else ""
-        hint = f"; did you mean {close[0]!r}?" if close else "."
-        raise SplitPointError(f"no split point {point!r}{why}{hint} Valid: {', '.join(names)}")
 
     def cut(self, point: SplitPoint | str | int) -> Cut:
         """The model's head and tail at a point. Each call builds new halves; the weights stay shared."""
@@ -174,7 +132,7 @@ class SplitGraph:
         if granularity == "layer" and units is not None:
             candidates = unit_cuts(self._names[flow.first :], candidates, units)
         elif granularity == "layer":
-            candidates = layer_cuts(flow.data, candidates, flops[-1])
+            candidates = layer_cuts(list(map(is_heavy, flow.data)), candidates, flops[-1])
         end = self._postprocess
         if end is not None:
             candidates.append(Candidate(len(flow.data), end.raw_bytes, flops[-1] + end.cost.flops, True, True))
@@ -213,18 +171,10 @@ class SplitGraph:
         return tuple(map(self._spec, self._flow.live[k]))
 
     def _hook_bytes(self) -> list[int]:
-        """For each cut, what a splitter by hooks sends: also every skip tensor that was alive at an earlier cut.
-
-        Hooks see what modules return, not which of it is read again.
-        """
-        live = [set(self._flow.live[cut.k]) if cut.k < len(self._flow.data) else set() for cut in self._cuts]
-        skips: set[fx.Node] = set()
-        sizes = []
-        for cut, now, later in zip(self._cuts, live, [*live[1:], set()], strict=True):
-            dead = skips - now
-            sizes.append(cut.raw_bytes + (sum(map(self._raw_bytes, dead)) if cut is not self._cuts[-1] else 0))
-            skips |= {node for node in now & later if node.op != "placeholder"}
-        return sizes
+        """What a splitter by hooks sends, see ``hook_bytes``; it has no hook behind a postprocess."""
+        live = [self._flow.live[cut.k] if cut.k < len(self._flow.data) else () for cut in self._cuts]
+        given = {node for nodes in live for node in nodes if node.op == "placeholder"}
+        return hook_bytes([cut.raw_bytes for cut in self._cuts], live, given, self._raw_bytes)
 
     def _spec(self, node: fx.Node) -> TensorSpec:
         value: Tensor = node.meta["val"]

@@ -15,7 +15,7 @@ from splitsem.codecs.tensorwise import Identity
 from splitsem.cost.lut import Lut, measure_lut, parse_lut, write_lut
 from splitsem.remote.labels import codec_label, weights_digest
 from splitsem.remote.transports import RemoteTransport
-from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.half import Half
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
@@ -60,7 +60,7 @@ def _ask_server(cfg: DictConfig, network: Network, transport: RemoteTransport) -
         remote.close()
 
 
-def _halves(graph: SplitGraph) -> Iterator[Half]:
+def _halves(graph: CutGraph) -> Iterator[Half]:
     return (half for point in graph.points for half in graph.cut(point).halves())
 
 
