@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from splitsem import json_files, redaction
 from splitsem.errors import LinkError
+from splitsem.report import figure_choice
 from splitsem.workflows import digests, folders, mistakes, settings, stopping, track
 from splitsem.workflows.folders import Record
 from splitsem.workflows.result import DRAWS, Metrics, Result, write_draws
@@ -72,8 +73,9 @@ def _run(cfg: DictConfig, hydra_cfg: HydraConf, folder: Path, record: Record, is
     tracker = _Tracker(cfg, hydra_cfg, folder, record)
     tracker.begin(is_new)
     try:
-        result: Result = _locate(cfg.workflow["_target_"])(cfg, folder)
-        _write(result, folder)
+        with figure_choice.using(**cfg.plots):
+            result: Result = _locate(cfg.workflow["_target_"])(cfg, folder)
+            _write(result, folder)
         log.info("%s", result.headline)
         if hydra_cfg.mode != RunMode.MULTIRUN:
             log.info("Results: %s", folder)
@@ -152,6 +154,9 @@ def _write(result: Result, folder: Path) -> None:
     write_draws(result.draws, folder / DRAWS)
     if result.history:
         json_files.write_text(json.dumps(json_files.finite(result.history)) + "\n", folder / track.HISTORY)
-    for name, figure in result.figures.items():
-        figure.savefig(folder / f"{name}.png")
+    if result.figures:
+        from splitsem.report import style
+
+        for name, figure in result.figures.items():
+            style.save(figure, folder / name)
     json_files.write_text(json.dumps(json_files.finite(result.metrics), indent=2) + "\n", folder / folders.METRICS)

@@ -17,8 +17,10 @@ import pandas as pd
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 from rich.console import Console
+from rich.table import Table
 
 from splitsem import redaction
+from splitsem.report import table_files
 from splitsem.report.terminal import terminal
 from splitsem.workflows import folders
 from splitsem.workflows.tracking import versions
@@ -62,6 +64,11 @@ class Sweep(NamedTuple):
         """Say where the results are: all there is to say of jobs that have nothing to compare."""
         path = self.folder / "results.csv"
         self.console.print(f"{len(self.results)} jobs: {path}", highlight=False, soft_wrap=True)
+
+    def print_table(self, table: Table, name: str = "table") -> None:
+        """Print a table, and leave it as LaTeX and as Markdown."""
+        self.console.print(table)
+        table_files.write(table, self.folder / name)
 
     def write_page(self, text: str) -> None:
         """Leave ``report.html`` and say where it is."""

@@ -5,6 +5,7 @@ from rich import box
 from rich.table import Table
 
 from splitsem.report.joint_report import domain_gains, joint_report
+from splitsem.report.style import save
 from splitsem.report.units import format_hz, format_score, format_seconds
 from splitsem.workflows.summary import Sweep
 
@@ -71,8 +72,8 @@ def summarise(sweep: Sweep) -> None:
     shown = _as_measured(table)
     if shown is not table:
         subtitle += " · measured on the wire"
-    domain_gains(shown, subtitle, weaker, stronger).savefig(sweep.folder / "domains.png")
-    sweep.console.print(_terminal(shown, subtitle, weaker, stronger))
+    save(domain_gains(shown, subtitle, weaker, stronger), sweep.folder / "domains")
+    sweep.print_table(_terminal(shown, subtitle, weaker, stronger))
     kept = int(table["feasible"].sum())
     sweep.console.print(
         f"• The accuracy constraint holds on the test split in {kept} of {len(table)}; throughput "
