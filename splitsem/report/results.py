@@ -229,6 +229,8 @@ def _add_series(frame: pd.DataFrame) -> pd.DataFrame:
         num_distinct = len(own[[*fields, field]].astype(str).drop_duplicates())
         if num_distinct > num_seen:
             fields, num_seen = [*fields, field], num_distinct
+    if "sweep" in own and own[[*fields, "split_point", *filter(is_override, own)]].astype(str).duplicated().any():
+        fields.append("sweep")  # the same settings in two sweeps that were joined
     known = own["codec"].dropna().unique()
     plain = frame["codec"].fillna(known[0] if len(known) == 1 else "unknown codec")
     family = [field for field in fields if field not in knobs]

@@ -33,6 +33,7 @@ RULES: dict[str, Any] = {
     "cache_dir": str,
     "resume": bool,
     "folder": str,
+    "folders": list[str],
     "plots.style": StyleName,
     "plots.formats": list[Format],
     "split.point": str | int | None,

@@ -1,7 +1,6 @@
 """The end of a sweep over cuts, codecs and links: its figures, its report and the best choices in sentences."""
 
 import io
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +44,7 @@ def summarise(sweep: Sweep) -> None:
     figures = {draw.__name__: draw(results) for draw in (accuracy_throughput, latency_breakdown, rate_accuracy)}
     if (over_channel := _over_channel(results)) is not None:
         figures["score_channel"] = score_channel(
-            over_channel, "snr_db" if "snr_db" in over_channel else "ber", " ".join(sys.argv[1:])
+            over_channel, "snr_db" if "snr_db" in over_channel else "ber", sweep.origin.title
         )
     figures |= codec_figures(folder, results)
     sure = sensitivity(results) if sweep.setting("workflow.sensitivity") else []
