@@ -1,5 +1,6 @@
 """The best configuration for throughput, latency and energy, in one honest sentence each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,6 +100,17 @@ def best(results: pd.DataFrame) -> list[Best]:
     """
     frame = rs.prepare(results)
     return [_answer(goal, frame) for goal in GOALS]
+
+
+def as_metrics(answers: Sequence[Best]) -> dict[str, float | str]:
+    """The answers for a list of sweeps: of each goal that a configuration meets, its value, its score and its name."""
+    found: dict[str, float | str] = {}
+    for answer in answers:
+        if answer.row is not None and answer.qualifies:
+            found[f"best_{answer.goal.column}"] = float(answer.row[answer.goal.column])
+            found[f"best_{answer.goal.column}_score"] = float(answer.row["score"])
+            found[f"winner_{answer.goal.column}"] = f"{answer.row['split_point']} · {answer.row['series']}"
+    return found
 
 
 def candidates(goal: Goal, frame: pd.DataFrame) -> pd.DataFrame:

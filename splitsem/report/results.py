@@ -11,7 +11,7 @@ import pandas as pd
 from splitsem.intervals import ci95
 from splitsem.report.columns import METRICS
 from splitsem.report.fronts import Draws, Front, front, gaps
-from splitsem.report.units import worded
+from splitsem.report.units import setting_in_words, worded
 
 # Columns that say where and how a job ran; a column that varies makes several series of a sweep.
 LABELS = ("codec", "transport", "edge", "server", "model", "task", "device")
@@ -229,7 +229,8 @@ def _add_series(frame: pd.DataFrame) -> pd.DataFrame:
         num_distinct = len(own[[*fields, field]].astype(str).drop_duplicates())
         if num_distinct > num_seen:
             fields, num_seen = [*fields, field], num_distinct
-    if "sweep" in own and own[[*fields, "split_point", *filter(is_override, own)]].astype(str).duplicated().any():
+    settings = [name for name in map(str, own) if is_override(name)]
+    if "sweep" in own and own[[*fields, "split_point", *settings]].astype(str).duplicated().any():
         fields.append("sweep")  # the same settings in two sweeps that were joined
     known = own["codec"].dropna().unique()
     plain = frame["codec"].fillna(known[0] if len(known) == 1 else "unknown codec")
@@ -264,16 +265,7 @@ def codec_families(codecs: pd.Series) -> dict[str, str]:
 
 
 def _label(row: pd.Series, fields: list[str], stems: dict[str, str]) -> str:
-    return " · ".join(stems.get(str(row[f]), _field(f, row[f])) for f in fields if pd.notna(row[f]))
-
-
-def _field(name: str, value: object) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    if name in LABELS:
-        return text
-    if name.endswith("bit_width"):
-        return f"{text} bit"
-    return f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {text}"
+    return " · ".join(stems.get(str(row[f]), setting_in_words(f, row[f])) for f in fields if pd.notna(row[f]))
 
 
 def _is_seed(column: str) -> bool:

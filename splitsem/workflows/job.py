@@ -66,7 +66,7 @@ def _run_once(cfg: DictConfig, hydra_cfg: HydraConf, folder: Path) -> Metrics:
 
 
 def _run(cfg: DictConfig, hydra_cfg: HydraConf, folder: Path, record: Record, is_new: bool) -> Metrics:
-    for left_over in (folders.METRICS, DRAWS, track.HISTORY, folders.ERROR):  # of an earlier try
+    for left_over in (folders.METRICS, DRAWS, track.HISTORY, track.TRAINING, folders.ERROR):  # of an earlier try
         (folder / left_over).unlink(missing_ok=True)
     record.provenance = record.provenance or provenance()
     record.write(folder)
@@ -109,8 +109,8 @@ class _Tracker:
 
     def __init__(self, cfg: DictConfig, hydra_cfg: HydraConf, folder: Path, record: Record) -> None:
         self.cfg, self.folder, self.record = cfg, folder, record
-        self.name = hydra_cfg.job.override_dirname or hydra_cfg.runtime.choices["task"]
         self.sweep = Path(hydra_cfg.sweep.dir) if hydra_cfg.mode == RunMode.MULTIRUN else None
+        self.name = track.name_of(hydra_cfg, self.sweep)
         is_tracked = OmegaConf.select(cfg, "workflow.is_tracked", default=True)
         self.store: Mlflow | None = (instantiate(cfg.tracking) or None) if is_tracked else None
         self.has_begun = False
@@ -152,8 +152,9 @@ class _Tracker:
 def _write(result: Result, folder: Path) -> None:
     """Leave the results; the metrics last and whole, for they say that a job is done."""
     write_draws(result.draws, folder / DRAWS)
-    if result.history:
-        json_files.write_text(json.dumps(json_files.finite(result.history)) + "\n", folder / track.HISTORY)
+    for rows, name in ((result.history, track.HISTORY), (list(result.training), track.TRAINING)):
+        if rows:
+            json_files.write_text(json.dumps(json_files.finite(rows)) + "\n", folder / name)
     if result.figures:
         from splitsem.report import style
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from splitsem.report import results as rs
 from splitsem.report import style
-from splitsem.report.best import best
+from splitsem.report.best import as_metrics, best
 from splitsem.report.breakdown import latency_breakdown
 from splitsem.report.codec_figures import is_three_way, score_channel, three_way, three_way_figure
 from splitsem.report.sensitivity import sensitivity
@@ -55,7 +55,8 @@ def summarise(sweep: Sweep) -> None:
     sweep.print_table(results_table(results))
     if is_three_way(results):
         sweep.print_table(codec_table(three_way(results), rs.describe(rs.with_series(results))), "codecs")
-    for answer in best(results):
+    sweep.write_best(as_metrics(answers := best(results)))
+    for answer in answers:
         sweep.console.print(f"• {answer.sentence}", highlight=False)
     if sure:
         sweep.console.print("How sure:")

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from splitsem import redaction
+from splitsem import json_files, redaction
 from splitsem.report import table_files
 from splitsem.report.terminal import terminal
 from splitsem.workflows import folders
@@ -69,6 +69,10 @@ class Sweep(NamedTuple):
         """Print a table, and leave it as LaTeX and as Markdown."""
         self.console.print(table)
         table_files.write(table, self.folder / name)
+
+    def write_best(self, best: Mapping[str, float | str]) -> None:
+        """Leave what the sweep found best, for the list of runs: numbers, and names of winners."""
+        json_files.write_text(json.dumps(json_files.finite(dict(best)), indent=2) + "\n", self.folder / folders.BEST)
 
     def write_page(self, text: str) -> None:
         """Leave ``report.html`` and say where it is."""

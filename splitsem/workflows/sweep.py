@@ -198,7 +198,7 @@ class _Sweep:
         if self.tracker is None:
             return
         try:
-            name = " ".join(self.config.hydra.overrides.task) or "sweep"
+            name = track.sweep_name(self.config.hydra.overrides.task)
             track.begin(self.tracker, self.folder, self.record, name, is_new=self.is_new)
         except (LinkError, OSError) as exc:
             log.warning("%s. The sweep goes on, and tries again at its end", exc)

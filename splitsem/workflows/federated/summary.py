@@ -29,6 +29,9 @@ def summarise(sweep: Sweep) -> None:
     save(score_by_update(means), folder / "score_by_update")
     if len(history := _history(folder, done)):
         save(score_over_rounds(history), folder / "score_over_rounds")
+    first = means.sort_values("score", ascending=False).iloc[0]
+    best = {"best_score": float(first["score"]), "best_score_uplink_bytes": float(first["uplink_bytes"])}
+    sweep.write_best(best | {"winner_score": str(first["label"])})
     _print(means.sort_values("score", ascending=False), sweep)
     labels = done["label"].tolist()
     jobs = dict(zip(labels, done["job"], strict=True))

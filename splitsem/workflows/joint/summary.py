@@ -75,6 +75,7 @@ def summarise(sweep: Sweep) -> None:
     save(domain_gains(shown, subtitle, weaker, stronger), sweep.folder / "domains")
     sweep.print_table(_terminal(shown, subtitle, weaker, stronger))
     kept = int(table["feasible"].sum())
+    sweep.write_best(_best(shown))
     sweep.console.print(
         f"• The accuracy constraint holds on the test split in {kept} of {len(table)}; throughput "
         f"{_span(shown['gain_over_baseline'])} over {weaker}, {_span(shown['gain_over_stronger'])} over {stronger}, "
@@ -127,6 +128,17 @@ def _baselines(table: pd.DataFrame) -> tuple[str, str]:
     if with_branches.any():
         return "the usual baseline", "the stronger one"
     return "float32 features", "one machine alone"
+
+
+def _best(shown: pd.DataFrame) -> dict[str, float | str]:
+    """Of the optima that keep ε, the fastest; and how many keep it."""
+    kept = shown[shown["feasible"].astype(bool)].sort_values("throughput_hz", ascending=False)
+    found: dict[str, float | str] = {"num_epsilon_kept": len(kept)}
+    if len(kept):
+        first = kept.iloc[0]
+        found |= {"best_throughput_hz": float(first["throughput_hz"]), "winner_throughput_hz": str(first["label"])}
+        found["best_throughput_hz_accuracy"] = float(first["accuracy"])
+    return found
 
 
 def _plain(value: object) -> str:
