@@ -28,7 +28,9 @@ def state(run_id: str, metrics: Sequence[Mapping[str, Any]], varied: Sequence[st
     order = next((name for name in ("throughput_hz", *shown) if name in known), None)
     ended = f" and metrics.`{scores[0]}` > -1e9" if scores else ""  # not the trainings that stand beside the jobs
     charts = [_chart("SCATTER", f"{x}", xaxis=_metric(x), yaxis=_metric(scores[0])) for x in costs[:3] if scores]
-    charts.append(_chart("PARALLEL", "all", selectedParams=list(varied)[:3], selectedMetrics=shown[:4], showAllRuns=True))
+    charts.append(
+        _chart("PARALLEL", "all", selectedParams=list(varied)[:3], selectedMetrics=shown[:4], showAllRuns=True)
+    )
     return json.dumps(
         {
             "searchFilter": f"tags.mlflow.parentRunId = '{run_id}'{ended}",
