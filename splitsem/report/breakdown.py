@@ -35,6 +35,9 @@ def latency_breakdown(results: pd.DataFrame) -> Figure:
     whole = np.isfinite(times.to_numpy()).all(axis=1)
     shown = frame.assign(latency_s=times.sum(axis=1))[frame["is_ok"].to_numpy() & whole]
     split, reference = rs.splits(shown), _one_a_family(rs.references(shown))
+    if split["series"].nunique() > 1:  # what sends nothing is of no series: it stands in each panel
+        silent = rs.sends_nothing(split)
+        split, reference = split[~silent], pd.concat([reference, split[silent]])
     names = list(split["series"].unique())
     best_only = len(names) > _MAX_FACETS
     if best_only:
@@ -81,7 +84,16 @@ def _one_a_family(reference: pd.DataFrame) -> pd.DataFrame:
     return reference.loc[ranked.drop_duplicates(keys).index.sort_values()]
 
 
+def _beside(reference: pd.DataFrame, panel: pd.DataFrame) -> pd.DataFrame:
+    """What did not differ from the panel's rows in link, machines or model."""
+    return rs.references_for(reference.assign(is_reference=True), panel).assign(
+        is_reference=lambda f: f["reference"].notna()
+    )
+
+
 def _reference_name(row: pd.Series) -> str:
+    if not row["is_reference"]:
+        return rs.REFERENCES["all_on_edge"] if row["split_point"] == "output" else str(row["split_point"])
     return f"{row['series']} at input" if row["split_point"] == "input" else str(row["series"])
 
 
@@ -91,7 +103,7 @@ def _draw_panels(
     """Draw one panel a series; returns whether each got its own time axis, because one series dwarfs the others."""
     bars = []
     for panel in panels.values():
-        own = rs.references_for(reference, panel) if len(panel) else reference  # an empty panel has only references
+        own = _beside(reference, panel) if len(panel) else reference  # an empty panel has only references
         bars.append(pd.concat([own, panel]) if len(own) else panel)
     longest_s = [float(b["latency_s"].max()) for b in bars]
     own_scale = max(longest_s) > _MAX_SPREAD * min(longest_s)
@@ -114,7 +126,9 @@ def _row_names(split: pd.DataFrame, reference: pd.DataFrame) -> list[str]:
 
 def _draw_bars(ax: Axes, bars: pd.DataFrame, rows: list[str], limit_s: float, *, name_series: bool) -> None:
     place = {name: i for i, name in enumerate(rows)}
-    names = [_reference_name(bar) if bar["is_reference"] else bar["split_point"] for _, bar in bars.iterrows()]
+    is_named = [bar["is_reference"] or bar["split_point"] not in place for _, bar in bars.iterrows()]
+    rows_of_bars = zip(is_named, bars.iterrows(), strict=True)
+    names = [_reference_name(bar) if named else bar["split_point"] for named, (_, bar) in rows_of_bars]
     y = np.array([place[name] for name in names], dtype=float)
     # Several jobs can share a place (a swept setting that is no series of its own): draw the fastest.
     bars = bars.assign(y=y).sort_values("latency_s", kind="stable").drop_duplicates("y").sort_values("y")

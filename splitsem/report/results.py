@@ -42,13 +42,14 @@ def prepare(results: pd.DataFrame) -> pd.DataFrame:
         results: one row a job, as in results.csv; with the column ``DRAWS``, the front is told by paired intervals.
 
     Returns:
-        One row a configuration, in network order, failed jobs last. Beside the columns of results.csv:
+        One row a configuration, in network order, failed jobs last. What sends nothing has one row, whatever codecs
+        were swept: none of them is used, and the reference of its name is left out. Beside the columns of results.csv:
         ``series`` (label of what varies besides the split point), ``family`` (that label without the codec's
         bit width or keep ratio), ``is_ok``, ``is_reference``, ``is_bottleneck``, ``num_runs``, ``interval_over``
         (``samples``, ``seeds``), and what ``fronts.front`` finds on the scores by which configurations are chosen,
         see ``choice``: ``front`` and ``tie_group``.
     """
-    frame = _average_seeds(with_series(results))
+    frame = _without_repeats(_average_seeds(with_series(results)))
     frame["is_bottleneck"] = _bottlenecks(frame)
     frame["front"], frame["tie_group"] = "", float("nan")
     split = splits(frame)
@@ -295,6 +296,31 @@ def _average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
             row[DRAWS] = Draws(group[choice(frame)].to_numpy(), labels)
         rows.append(row)
     return pd.concat([pd.DataFrame(rows, columns=frame.columns).astype(frame.dtypes), failed], ignore_index=True)
+
+
+def sends_nothing(frame: pd.DataFrame) -> pd.Series:
+    """Which configurations run all on the edge, so that their codec has no work."""
+    return frame["is_ok"] & ~frame["is_reference"] & frame["payload_bytes"].eq(0)
+
+
+def named(row: pd.Series, *, several: bool = True) -> str:
+    """A configuration in short: ``enc2 · quant8``; by the point alone where the codec is no part of it."""
+    return (
+        f"{row['split_point']} · {row['series']}" if several and row["payload_bytes"] != 0 else str(row["split_point"])
+    )
+
+
+def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
+    """Drop all rows but one of those that differ in the codec only, and send nothing; and the reference that is it."""
+    places = ["transport", "edge", "server", "model", "task", "device"]
+    settings = [c for c in map(str, frame) if is_override(c) and not c.startswith("codec") and c not in places]
+    silent = sends_nothing(frame)
+    again = silent & frame[silent].duplicated(["split_point", *places, *settings]).reindex(
+        frame.index, fill_value=False
+    )
+    own = set(frame.loc[silent & frame["split_point"].eq("output"), places[:4]].itertuples(index=False, name=None))
+    is_there = np.array([place in own for place in frame[places[:4]].itertuples(index=False, name=None)], dtype=bool)
+    return frame[~again & ~(frame["reference"].eq("all_on_edge") & is_there)].reset_index(drop=True)
 
 
 def _bottlenecks(frame: pd.DataFrame) -> pd.Series:

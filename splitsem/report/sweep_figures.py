@@ -132,7 +132,7 @@ def _natural(text: str) -> list[str | int]:
 
 
 def _name(row: pd.Series, several: bool) -> str:
-    return f"{row['split_point']} · {row['series']}" if several else str(row["split_point"])
+    return rs.named(row, several=several)
 
 
 def _scale_scores(ax: Axes, shown: pd.DataFrame, front: pd.DataFrame, unsplit: list[float]) -> None:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from splitsem.report import figure_choice, style, table_files
+from splitsem.report import results as rs
 from splitsem.report.breakdown import latency_breakdown
 from splitsem.report.joint_report import domain_gains
 from splitsem.report.sweep_figures import accuracy_throughput, rate_accuracy
@@ -30,7 +31,7 @@ def test_each_format_is_left_with_its_fonts_and_the_numbers_beside_it(tmp_path):
     assert "<text" not in (tmp_path / "rate.svg").read_text()  # outlines: no font is needed
     numbers = pd.read_csv(tmp_path / "rate.csv")
     assert {"split_point", "series", "payload_bytes", "score", "score_ci95"} <= set(numbers)
-    assert len(numbers[numbers["reference"].isna()]) == len(RESULTS[RESULTS["reference"].isna()])
+    assert len(numbers[numbers["reference"].isna()]) == len(rs.splits(rs.prepare(RESULTS)))
 
 
 def test_by_default_a_figure_is_a_png_and_its_numbers(tmp_path):
@@ -138,7 +139,7 @@ def test_latex_and_markdown_have_every_number_of_the_table():
     shown = table(RESULTS)
     tex, md = table_files.latex(shown), table_files.markdown(shown)
     for text in (tex, md):
-        for score in RESULTS["score"]:
+        for score in rs.prepare(RESULTS)["score"]:
             assert f"{score:.4f}" in text
     assert tex.count(r"\toprule") == tex.count(r"\midrule") == tex.count(r"\bottomrule") == 1
     assert tex[tex.index(r"\begin") :].isascii()  # what LaTeX knows without packages

@@ -172,7 +172,7 @@ def test_what_sends_nothing_stands_at_the_edge_of_the_rates():
     assert (results["payload_bytes"] == 0).any()
     (ax,) = rate_accuracy(results).axes
     (line,) = [line for line in ax.get_lines() if line.get_gid() == "silent"]
-    assert set(line.get_ydata()) == set(results.loc[results["payload_bytes"] == 0, "score"])
+    assert set(line.get_ydata()) == set(rs.prepare(results).loc[lambda rows: rows["payload_bytes"] == 0, "score"])
     assert any("output sends nothing" in text.get_text() for text in ax.get_legend().get_texts())
 
 
