@@ -17,6 +17,7 @@ from msgspec import Meta
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from splitsem.errors import ConfigError
+from splitsem.report.figure_choice import Format, StyleName
 from splitsem.workflows.mistakes import likeness, short, told
 from splitsem.workflows.own_model import find
 
@@ -32,6 +33,9 @@ RULES: dict[str, Any] = {
     "cache_dir": str,
     "resume": bool,
     "folder": str,
+    "folders": list[str],
+    "plots.style": StyleName,
+    "plots.formats": list[Format],
     "split.point": str | int | None,
     "split.index": Whole | None,
     "split.granularity": Literal["layer", "op"],
