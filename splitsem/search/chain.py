@@ -6,11 +6,12 @@ have the same state it hands the payload on unread. At ``output`` no codec is at
 answer, and what it takes stands at codec 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import pairwise
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,7 +166,7 @@ class _Table(NamedTuple):
     steps: list[Floats]
     is_max: bool
 
-    def joined(self, one: Floats, other: Floats) -> Floats:
+    def joined(self, one: Any, other: Any) -> Any:
         return np.maximum(one, other) if self.is_max else one + other
 
     def rests(self) -> list[Floats]:
@@ -241,7 +242,7 @@ class _Search:
             if wanted
         ]
 
-    def value(self, got: dict[str, Floats]) -> Floats:
+    def value(self, got: Mapping[str, Any]) -> Floats:
         """The objective's value of criteria that may be inf."""
         found = np.zeros(np.shape(got["latency"]))
         for weight, name in ((self.objective.latency, "latency"), (self.objective.cycle, "cycle"), (1.0, "extra")):
@@ -305,8 +306,7 @@ class _Search:
     def plan(self, path: Sequence[int]) -> ChainPlan:
         """The plan of these states."""
         problem = self.problem
-        places = [0, *path, 0]
-        pairs = list(zip(places[:-1], places[1:], strict=True))
+        pairs = list(pairwise([0, *path, 0]))
         got = {name: 0.0 for name in self.names}
         for m, (one, other) in enumerate(pairs):
             for name, table in self.tables.items():
