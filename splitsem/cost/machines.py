@@ -19,14 +19,14 @@ class Machine(ABC):
     Attributes:
         active_w: electrical power while computing, in watts.
         idle_w: electrical power while waiting, in watts.
-        timing: source of the machine's times: ``"roofline"``, ``"lut"`` or ``"measured"``.
+        timing: source of the machine's times: ``"roofline"``, ``"lut"``, ``"measured"`` or ``"predicted"``.
         coding_bytes_per_s: see ``cost.coding_rate``; None where it is not known, or is this process's own.
     """
 
     coding_bytes_per_s: float | None = None
     active_w: float
     idle_w: float
-    timing: Literal["roofline", "lut", "measured"]
+    timing: Literal["roofline", "lut", "measured", "predicted"]
 
     @abstractmethod
     def time_s(self, half: Half) -> float:
@@ -75,7 +75,7 @@ class Roofline(Machine):
         lut: path of a measured latency table (see splitsem.cost.lut); when given, times come from it alone.
     """
 
-    timing: Literal["roofline", "lut", "measured"]
+    timing: Literal["roofline", "lut", "measured", "predicted"]
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class Local(Machine):
         lut: path of a measured latency table; when given, nothing is measured and times come from it alone.
     """
 
-    timing: Literal["roofline", "lut", "measured"]
+    timing: Literal["roofline", "lut", "measured", "predicted"]
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ class Part:
         readers: places of the parts that read what it makes; it is sent once for all of them.
         stays: whether what it makes cannot cross, so that all its readers are on its side.
         is_result: whether the network returns what it makes.
+        weight_bytes: of the weights that no part before it needs.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Part:
     readers: frozenset[int]
     stays: bool
     is_result: bool
+    weight_bytes: int = 0
 
 
 def needs_of(flow: Flow) -> list[frozenset[int]]:

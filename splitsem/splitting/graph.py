@@ -140,6 +140,15 @@ class SplitGraph:
         layouts = tuple(Layout.of(node, self._flow.batch, self._strides_of_one) for node in self._flow.live[k])
         return Cut(chosen, build_head(self._flow, k), build_tail(self._flow, k), postprocess, *facts, layouts)
 
+    @property
+    def example(self) -> tuple[Any, ...]:
+        """Inputs for one sample (or for the fixed batch), in the order of ``network``'s arguments."""
+        return self._example
+
+    def network(self) -> fx.GraphModule:
+        """All that is captured, as one network that returns what would cross behind it."""
+        return build_head(self._flow, len(self._flow.data) - 1)
+
     def parts(self) -> tuple[Part, ...]:
         """All operations as a partial order, for cuts that are no point of this order; see ``cut_anywhere``.
 
@@ -148,7 +157,7 @@ class SplitGraph:
         flow, end = self._flow, self._postprocess
         results = [node for node in flow.results if isinstance(node, fx.Node)]
         places = frozenset(flow.at[node] for node in results if node in flow.at)
-        needs = needs_of(flow)
+        needs, held = needs_of(flow), [*flow.weight_bytes()[1]]
         parts = []
         for k, node in enumerate(flow.data):
             why = flow.uncodable(node)
@@ -158,9 +167,10 @@ class SplitGraph:
                 readers |= {len(flow.data)}
             costs = flow.ops[flow.op_ends[k - 1] if k else 0 : flow.op_ends[k]]
             sent = 0 if why else self._raw_bytes(node)
-            parts.append(Part(self._names[k], needs[k], costs, sent, readers, bool(why), is_result))
+            own = held[k - 1] - held[k] if k > flow.first else 0
+            parts.append(Part(self._names[k], needs[k], costs, sent, readers, bool(why), is_result, own))
         if end is not None:
-            parts.append(Part("output", places, (end.cost,), end.raw_bytes, frozenset(), False, True))
+            parts.append(Part("output", places, (end.cost,), end.raw_bytes, frozenset(), False, True, end.weight_bytes))
         return tuple(parts)
 
     def cut_anywhere(self, head: Collection[str]) -> Cut:
