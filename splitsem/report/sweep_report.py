@@ -22,6 +22,7 @@ _TIMINGS = {
     "roofline": "estimated (roofline)",
     "lut": "estimated from layers that were measured before (LUT)",
     "measured": "measured in this run",
+    "predicted": "predicted from operations that were measured there (machine file)",
     "simulated": "simulated",
 }
 _CAPTIONS = {

@@ -71,7 +71,7 @@ def machines(frame: pd.DataFrame) -> str:
         names, timing = frame[label].dropna().unique(), f"{side}_timing"
         origins = [str(origin) for origin in frame[timing].dropna().unique()] if timing in frame else []
         if len(names) and origins:
-            marks = ", ".join(f"{o}, estimated" if o in ("roofline", "lut") else o for o in origins)
+            marks = ", ".join(f"{o}, estimated" if o in ("roofline", "lut", "predicted") else o for o in origins)
             parts.append(f"{side} {names[0] if len(names) == 1 else f'{len(names)} of them'} ({marks})")
     return " · ".join(parts)
 

@@ -144,7 +144,7 @@ def _program(half: nn.Module) -> str | None:
     return half.code if isinstance(half, fx.GraphModule) else None
 
 
-def build_head(flow: Flow, k: int) -> nn.Module:
+def build_head(flow: Flow, k: int) -> fx.GraphModule:
     """The network up to ``flow.data[k]``; returns the crossing tensors as a tuple."""
     side = _Side(flow)
     takes = flow.captured.takes
@@ -220,7 +220,7 @@ class _Side:
             inputs = {n: self._given(n, node) for n in node.all_input_nodes}
             in_place = self._in_place(node, inputs)
             copy = self.graph.node_copy(node, inputs.__getitem__)
-            copy.meta, copy.target = {}, in_place or copy.target
+            copy.meta, copy.target = {"of": node.name}, in_place or copy.target
             context = context_of(node)
             put_within(copy, context if self.flow.training else replace(context, no_grad=False))
         self.made[node] = copy

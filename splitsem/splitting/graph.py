@@ -1,13 +1,18 @@
 """SplitGraph: any model as a graph of operations that can be cut in two."""
 
 import hashlib
+from collections.abc import Collection
+from copy import copy
+from dataclasses import replace
 from itertools import accumulate
 from math import prod
 from typing import Any, get_args
 
 from torch import Tensor, fx, nn
 
+from splitsem.errors import SplitPointError
 from splitsem.network import HasPostprocess, without_wrappers
+from splitsem.splitting.anywhere import Part, needs_of, reordered
 from splitsem.splitting.cut import Cut, Followed, InTuple, Spread, build_head, build_tail
 from splitsem.splitting.cut_graph import CutGraph, Granularity, hook_bytes
 from splitsem.splitting.example import Example, home_of
@@ -73,21 +78,13 @@ class SplitGraph(CutGraph):
         network = model.network if isinstance(model, HasPostprocess) else model
         model.eval()
         self.model, self.granularity = model, granularity
-        self._flow, one, self._strides_of_one = faithful_flow(network, inputs, training)
-        captured = self._flow.captured
+        flow, one, self._strides_of_one = faithful_flow(network, inputs, training)
+        captured = flow.captured
         self._example = one.in_order(captured.takes)
         self.is_batch_free, self.device = captured.is_batch_free, home_of(network)[0]
         self._postprocess = None if postprocess is None else Postprocess(postprocess, captured.sample)
         self.sample = captured.sample if self._postprocess is None else self._postprocess.sample
-        self._names = node_names(self._flow.data)
-        self._names[self._flow.first] = "input"
-        if postprocess is None:
-            self._names[-1] = "output"
-        self.operations = tuple(self._names[self._flow.first + 1 :])
-        self.refused = {name: why for name, why in zip(self._names, self._flow.refused, strict=True) if why}
-        self.fingerprint = _fingerprint(self._flow, postprocess)
-        self._cuts = self._chosen(granularity, network.unit_names if isinstance(network, HasUnits) else None)
-        self.points = self._points()
+        self._arrange(flow, granularity, network.unit_names if isinstance(network, HasUnits) else None)
 
     def cut(self, point: SplitPoint | str | int) -> Cut:
         """The model's head and tail at a point. Each call builds new halves; the weights stay shared."""
@@ -103,6 +100,65 @@ class SplitGraph(CutGraph):
         layouts = tuple(Layout.of(node, self._flow.batch, self._strides_of_one) for node in self._flow.live[k])
         return Cut(chosen, build_head(self._flow, k), build_tail(self._flow, k), postprocess, *facts, layouts)
 
+    @property
+    def example(self) -> tuple[Any, ...]:
+        """Inputs for one sample (or for the fixed batch), in the order of ``network``'s arguments."""
+        return self._example
+
+    def network(self) -> fx.GraphModule:
+        """All that is captured, as one network that returns what would cross behind it."""
+        return build_head(self._flow, len(self._flow.data) - 1)
+
+    def parts(self) -> tuple[Part, ...]:
+        """All operations as a partial order, for cuts that are no point of this order; see ``cut_anywhere``.
+
+        A postprocess, which is not captured, is the last part and reads all results.
+        """
+        flow, end = self._flow, self._postprocess
+        results = [node for node in flow.results if isinstance(node, fx.Node)]
+        places = frozenset(flow.at[node] for node in results if node in flow.at)
+        needs, held = needs_of(flow), [*flow.weight_bytes()[1]]
+        parts = []
+        for k, node in enumerate(flow.data):
+            why = flow.uncodable(node)
+            readers = frozenset(flow.at[user] for user in node.users if user in flow.at)
+            is_result = k in places and end is None
+            if k in places and end is not None:
+                readers |= {len(flow.data)}
+            costs = flow.ops[flow.op_ends[k - 1] if k else 0 : flow.op_ends[k]]
+            sent = 0 if why else self._raw_bytes(node)
+            own = held[k - 1] - held[k] if k > flow.first else 0
+            parts.append(Part(self._names[k], needs[k], costs, sent, readers, bool(why), is_result, own))
+        if end is not None:
+            parts.append(Part("output", places, (end.cost,), end.raw_bytes, frozenset(), False, True, end.weight_bytes))
+        return tuple(parts)
+
+    def cut_anywhere(self, head: Collection[str]) -> Cut:
+        """Head and tail where the head is these operations (of ``parts``), whether they are first in the order or not.
+
+        The cut's point is named ``head of n operations``; several tensors may cross. Both ends of a real link take
+        points of the graph's own order only.
+
+        Raises:
+            SplitPointError: an operation is not known or needs another one that is not in the head, or what crosses
+                there cannot be sent.
+        """
+        unknown = [name for name in head if name not in self._names]
+        if unknown:
+            raise SplitPointError(f"the network has no operation {unknown[0]!r}; SplitGraph.operations lists all")
+        places = {k for k, name in enumerate(self._names) if name in head} | set(range(self._flow.first + 1))
+        flow, copies = reordered(self._flow, places)
+        k, other = len(places) - 1, copy(self)
+        if flow.refused[k]:
+            raise SplitPointError(f"this head cannot be cut off: {flow.refused[k]}")
+        other._strides_of_one = {
+            copies[node]: strides for node, strides in self._strides_of_one.items() if node in copies
+        }
+        other._arrange(flow, "op", None)
+        at = next(index for index, cut in enumerate(other._cuts) if cut.k == k)
+        cut = other.cut(at)
+        return replace(cut, point=replace(cut.point, name=f"head of {len(places) - flow.first - 1} operations"))
+
     def tail_with_layers(self, point: SplitPoint | str | int) -> nn.Module:
         """The network's tail at a point, returning ``(output, *layers)``.
 
@@ -113,6 +169,19 @@ class SplitGraph(CutGraph):
         single = [self._flow.live[k][0] for k in later if len(self._flow.live[k]) == 1]
         layers = [node for node in single if node.meta["val"].is_floating_point()]
         return build_tail(self._flow, self._cuts[chosen.index].k, layers)
+
+    def _arrange(self, flow: Flow, granularity: Granularity, units: tuple[str, ...] | None) -> None:
+        """Set what depends on the order of computation."""
+        self._flow, end = flow, self._postprocess
+        self._names = node_names(flow.data)
+        self._names[flow.first] = "input"
+        if end is None:
+            self._names[-1] = "output"
+        self.operations = tuple(self._names[flow.first + 1 :])
+        self.refused = {name: why for name, why in zip(self._names, flow.refused, strict=True) if why}
+        self.fingerprint = _fingerprint(flow, None if end is None else end.module)
+        self._cuts = self._chosen(granularity, units)
+        self.points = self._points()
 
     def _chosen(self, granularity: Granularity, units: tuple[str, ...] | None) -> list[Candidate]:
         flow = self._flow
