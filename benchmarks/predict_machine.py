@@ -7,7 +7,8 @@ Every network is profiled operation by operation (random weights: they have no b
 all networks, so that a slow minute does not fall on one. Times are this thread's CPU seconds, since other programs may
 share the cores: the 10th percentile within a turn, the least of the turns, for operations, halves and whole networks
 alike. Of each family that is judged, the predictor sees the networks of all *other* families and the probes of
-``cost.probes``, and none of its own. Form and constants of the predictor were chosen on TUNED; figures are of JUDGED:
+``cost.probes``, and none of its own. Constants of the predictor were chosen on TUNED (docs/decisions/machine-models.md
+says when JUDGED was seen); figures are of JUDGED:
 the whole network, and heads and tails at three cuts. Bar: median error at most 12 %, 90th percentile at most 20 %, over
 the JUDGED networks.
 """
