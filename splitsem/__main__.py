@@ -2,7 +2,7 @@
 
 import sys
 
-from splitsem.workflows.startup import flags_last, spin_briefly
+from splitsem.workflows.startup import flags_last, folders_named, spin_briefly
 
 spin_briefly()  # before anything loads torch
 
@@ -16,7 +16,7 @@ def main() -> None:
     """Compose the configuration that the command line asks for, and run it."""
     command.prepare()
     sys.excepthook = mistakes.report
-    sys.argv[1:] = flags_last(sys.argv[1:])
+    sys.argv[1:] = flags_last(folders_named(sys.argv[1:]))
     renamed.check_arguments(sys.argv[1:])
     composed = hydra.main(version_base=command.VERSION_BASE, config_path=str(files.CONF), config_name=command.CONFIG)
     with sweep.closing():

@@ -21,6 +21,11 @@ CONF = Path(__file__).parent / "conf"  # the configuration: a folder of the pack
 T = TypeVar("T")
 
 
+def inventory_folder() -> Path:
+    """Where ``workflow=profile hardware.save=NAME`` keeps machines: ``$SPLITSEM_INVENTORY``, else ``inventory``."""
+    return Path(os.environ.get("SPLITSEM_INVENTORY", "inventory")).expanduser().absolute()
+
+
 def write_whole(content: bytes, path: str | Path) -> None:
     """Write a file whole or not at all; make missing folders. Raises OSError, or ConfigError like ``make_folder``."""
     path = Path(path)

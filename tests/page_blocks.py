@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")})
-SHOWN = ("text", "mermaid", "json", "csv")
+SHOWN = ("text", "mermaid", "json", "csv", "tex")
 """What a block of output, a figure or a file is called: nothing to run."""
 RUN = ("sh", "python", "yaml")
 _BLOCK = re.compile(
@@ -68,8 +68,14 @@ def blocks(path: Path, root: Path = ROOT) -> list[Block]:
 
 def commands(body: str) -> Iterator[list[str]]:
     """The words of each command of a block; a backslash joins lines, ``#`` begins a comment."""
+    known: dict[str, str] = {}  # what the block exported
     for line in body.replace("\\\n", " ").splitlines():
-        if words := shlex.split(line, comments=True):
+        for name, value in known.items():
+            line = line.replace(f"${name}", value)
+        words = [word for word in shlex.split(line, comments=True) if word != "&"]
+        if words[:1] == ["export"]:
+            known |= dict([words[1].split("=", 1)])
+        if words:
             yield words
 
 

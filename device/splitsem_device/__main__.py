@@ -9,8 +9,10 @@ BEGAN = time.perf_counter()
 
 def main() -> int:
     """Run the program, see ``program.command_line.main``."""
+    from splitsem_device.allocator import keep_little
     from splitsem_device.program import command_line
 
+    keep_little()
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # a service is stopped in order
     return command_line.main(began=BEGAN)
 

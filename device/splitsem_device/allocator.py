@@ -11,6 +11,7 @@ import os
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 _KEPT_BYTES = 64 << 20  # of freed memory, at most
+_GIVEN_BACK_BYTES = 128 << 10  # glibc's own at the start of a process
 _HEAP_BYTES = 32 << 20  # the most that glibc takes; larger buffers come from the system
 
 
@@ -20,6 +21,13 @@ def keep_buffers() -> None:
     if not any(name.startswith("MALLOC_") for name in os.environ):
         _tell(_M_MMAP_THRESHOLD, _HEAP_BYTES)
         _tell(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def keep_little() -> None:
+    """Have this process give freed memory back, and ``keep_buffers`` do nothing: for boards with little memory."""
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(_GIVEN_BACK_BYTES))
+    _tell(_M_TRIM_THRESHOLD, _GIVEN_BACK_BYTES)
+    _tell(_M_MMAP_THRESHOLD, _GIVEN_BACK_BYTES)  # else glibc raises it to the largest buffer that was freed
 
 
 def share_arenas() -> None:

@@ -22,7 +22,7 @@ class Plan:
     """What both ends must agree on before the first frame.
 
     Attributes:
-        fingerprint: of the graph, see ``SplitGraph.fingerprint``.
+        fingerprint: of the graph, see ``CutGraph.fingerprint``.
         weights: digest of the weights' values, see ``weights_digest``.
         point: name of the split point.
         granularity: which points are offered: ``layer`` or ``op``.

@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
     from splitsem.codecs.codec import Codec
     from splitsem.splitting.cut import Cut
-    from splitsem.splitting.graph import Granularity, SplitGraph
+    from splitsem.splitting.cut_graph import CutGraph, Granularity
 
 
-def split(model: "nn.Module", /, *example: Any, granularity: "Granularity" = "layer", **named: Any) -> "SplitGraph":
-    """The places where a network can be cut; see ``SplitGraph``, which this makes.
+def split(model: "nn.Module", /, *example: Any, granularity: "Granularity" = "layer", **named: Any) -> "CutGraph":
+    """The places where a network can be cut; see ``SplitGraph``, and ``OnnxGraph`` for an ONNX file.
 
     Args:
-        model: any network; it is put in eval mode, and its weights stay shared.
+        model: any network; it is put in eval mode, and its weights stay shared; ``OnnxModel("det.onnx")`` for a file.
         example: its inputs by position: tensors with the batch in dimension 0, and structures of them; or one
             ``splitsem.splitting.example.Example``.
         granularity: ``"layer"`` offers a point for each layer, ``"op"`` one after every operation.
@@ -25,9 +25,9 @@ def split(model: "nn.Module", /, *example: Any, granularity: "Granularity" = "la
     Raises:
         ConfigError: the model cannot run on the example, or cannot be captured.
     """
-    from splitsem.splitting.graph import SplitGraph
+    from splitsem.splitting.onnx_graph import graph_of
 
-    return SplitGraph(model, *example, granularity=granularity, **named)
+    return graph_of(model, *example, granularity=granularity, **named)
 
 
 def codec(name: str, *, cut: "Cut | None" = None, **settings: Any) -> "Codec":

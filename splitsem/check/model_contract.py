@@ -12,8 +12,9 @@ from splitsem.check.promises import Promises, expect
 from splitsem.errors import ConfigError
 from splitsem.models.capabilities import Deployable
 from splitsem.network import HasPostprocess, check_input, return_one_tensor
+from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.example import Example
-from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.onnx_graph import graph_of
 from splitsem.trees import arguments, call, is_same, joined, leaves, mapped, num_samples, rows
 
 _SLACK = 1e-4
@@ -94,12 +95,12 @@ def _check_parts(promises: Promises, model: nn.Module, inputs: dict[str, Any]) -
 
 
 def _check_cuts(promises: Promises, model: nn.Module, inputs: dict[str, Any]) -> None:
-    graphs: list[tuple[nn.Module, SplitGraph]] = []
+    graphs: list[tuple[nn.Module, CutGraph]] = []
 
     def capture() -> None:
         whole = model.deployed().eval() if isinstance(model, Deployable) else model
         args, named = arguments(inputs["a batch of 1"])
-        graphs.append((whole, SplitGraph(whole, Example(tuple(args), named))))
+        graphs.append((whole, graph_of(whole, Example(tuple(args), named))))
 
     if promises.hold_once("it can be captured as a graph of operations, and cut", capture):
         ((whole, graph),) = graphs
@@ -188,7 +189,7 @@ def _loads(model: nn.Module, other: nn.Module, inputs: dict[str, Any]) -> None:
     expect(same, "a second model that loaded it gives another output: register parameters, buffers and modules")
 
 
-def _is_exact(model: nn.Module, graph: SplitGraph, case: tuple[str, Any]) -> None:
+def _is_exact(model: nn.Module, graph: CutGraph, case: tuple[str, Any]) -> None:
     point, x = case
     cut = graph.cut(point)
     y, y_split = call(model, _copied(x)), cut.tail(*call(cut.head, _copied(x)))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 import torch
@@ -167,4 +167,7 @@ def assumed(machine: Mapping[str, str], factor: float) -> dict[str, str]:
 
 def longer(time: Timing, factor: float) -> Timing:
     """A time on a machine that takes ``factor`` times as long."""
-    return Timing(*(value_s * factor for value_s in (time.median_s, time.p10_s, time.p90_s)))
+    seconds: dict[str, Any] = msgspec.structs.asdict(time)
+    return msgspec.structs.replace(
+        time, **{name: value_s * factor for name, value_s in seconds.items() if value_s is not None}
+    )

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from math import isfinite, sqrt
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from splitsem.cost.coding_rate import coding_rate_here
 from splitsem.cost.lut import read_lut
@@ -19,14 +19,14 @@ class Machine(ABC):
     Attributes:
         active_w: electrical power while computing, in watts.
         idle_w: electrical power while waiting, in watts.
-        timing: source of the machine's times: ``"roofline"``, ``"lut"`` or ``"measured"``.
+        timing: source of the machine's times: ``"roofline"``, ``"lut"``, ``"measured"`` or ``"predicted"``.
         coding_bytes_per_s: see ``cost.coding_rate``; None where it is not known, or is this process's own.
     """
 
     coding_bytes_per_s: float | None = None
     active_w: float
     idle_w: float
-    timing: Literal["roofline", "lut", "measured"]
+    timing: Literal["roofline", "lut", "measured", "predicted"]
 
     @abstractmethod
     def time_s(self, half: Half) -> float:
@@ -43,6 +43,14 @@ class Machine(ABC):
                 "a modelled machine needs coding_bytes_per_s in its file: run python -m splitsem.cost.coding_rate there"
             )
         return coding_rate_here() / self.coding_bytes_per_s
+
+
+@runtime_checkable
+class ByOperation(Protocol):
+    """A machine whose time for a half is the sum of its operations' times."""
+
+    def op_s(self, op: OpCost) -> float:
+        """Seconds of one operation for one sample."""
 
 
 class Roofline(Machine):
@@ -67,7 +75,7 @@ class Roofline(Machine):
         lut: path of a measured latency table (see splitsem.cost.lut); when given, times come from it alone.
     """
 
-    timing: Literal["roofline", "lut", "measured"]
+    timing: Literal["roofline", "lut", "measured", "predicted"]
 
     def __init__(
         self,
@@ -117,9 +125,10 @@ class Roofline(Machine):
             return 0.0
         if self._lut is not None:
             return self._lut.time_s(half)
-        return sum(self._op_s(op) for op in half.ops)
+        return sum(self.op_s(op) for op in half.ops)
 
-    def _op_s(self, op: OpCost) -> float:
+    def op_s(self, op: OpCost) -> float:
+        """Seconds of one operation for one sample."""
         if op.flops == 0 and op.bytes == 0:
             return 0.0
         compute_s = op.flops / (self.efficiency * self.peak_flops_per_s)
@@ -149,7 +158,7 @@ class Local(Machine):
         lut: path of a measured latency table; when given, nothing is measured and times come from it alone.
     """
 
-    timing: Literal["roofline", "lut", "measured"]
+    timing: Literal["roofline", "lut", "measured", "predicted"]
 
     def __init__(
         self,

@@ -18,8 +18,10 @@ from splitsem.splitting.half import Half
 _MIN_REPEATS = 3  # a median of fewer runs says nothing, whatever the budget
 
 
-class Timing(msgspec.Struct, frozen=True):
+class Timing(msgspec.Struct, frozen=True, omit_defaults=True):
     """Median and spread of a measured time, in seconds; in a file ``{"median": …, "p10": …, "p90": …}``.
+
+    ``p95_s`` and the ends of the median's 95 % interval are None where a file does not have them.
 
     >>> Timing.of([3.0, 1.0, 2.0]).median_s
     2.0
@@ -28,6 +30,9 @@ class Timing(msgspec.Struct, frozen=True):
     median_s: float = msgspec.field(name="median")
     p10_s: float = msgspec.field(name="p10")
     p90_s: float = msgspec.field(name="p90")
+    p95_s: float | None = msgspec.field(name="p95", default=None)
+    low_s: float | None = msgspec.field(name="low", default=None)
+    high_s: float | None = msgspec.field(name="high", default=None)
 
     def __post_init__(self) -> None:
         if not 0 <= self.p10_s <= self.median_s <= self.p90_s < float("inf"):
@@ -37,9 +42,17 @@ class Timing(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, times_s: list[float]) -> "Timing":
-        """Median, 10th and 90th percentile of the given times."""
-        p10_s, median_s, p90_s = np.percentile(times_s, [10, 50, 90])
-        return cls(median_s=float(median_s), p10_s=float(p10_s), p90_s=float(p90_s))
+        """Median, 10th, 90th and 95th percentile of the given times; the interval is by order statistics.
+
+        >>> Timing.of([4.0, 1.0, 2.0, 3.0, 5.0])
+        Timing(median_s=3.0, p10_s=1.4, p90_s=4.6, p95_s=4.8, low_s=1.0, high_s=5.0)
+        """
+        ranked = np.sort(np.asarray(times_s, dtype=float))
+        reach = 0.98 * len(ranked) ** 0.5  # 1.96 standard deviations of the rank of the median
+        low, high = int(np.floor(len(ranked) / 2 - reach)), int(np.ceil(len(ranked) / 2 + reach))
+        ends = ranked[max(low, 0)], ranked[min(high, len(ranked) - 1)]
+        p10_s, median_s, p90_s, p95_s = np.percentile(ranked, [10, 50, 90, 95])
+        return cls(*map(float, (median_s, p10_s, p90_s, p95_s, *ends)))
 
 
 NOTHING = Timing(0.0, 0.0, 0.0)

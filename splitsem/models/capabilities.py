@@ -42,6 +42,17 @@ class BringsWeights(Protocol):
 
 
 @runtime_checkable
+class Frozen(Protocol):
+    """A model that cannot learn, whatever the task.
+
+    Attributes:
+        why_frozen: the reason, a main clause.
+    """
+
+    why_frozen: str
+
+
+@runtime_checkable
 class HyperWeighted(Protocol):
     """A model with hyper-weights α that may learn alone, after the weights.
 

@@ -44,7 +44,7 @@ class CutCoding:
     """A head's tensors through a codec; results are the network's output.
 
     Args:
-        cut: where the network is cut, of ``SplitGraph.cut``.
+        cut: where the network is cut, of ``CutGraph.cut``.
         codec: makes the payloads; None: the tensors as they are.
     """
 

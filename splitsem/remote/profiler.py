@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from splitsem.cost.lut import Lut, lut_json, measure_lut
 from splitsem.errors import BusyError, PayloadError
-from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.half import Half
 from splitsem.splitting.point import SplitPoint
 from splitsem_device.answers import Profile
@@ -26,7 +26,7 @@ _MAX_ANSWERS = 256  # answering times kept
 class Measured(Protocol):
     """What is measured: a ``TailEngine``."""
 
-    graph: SplitGraph
+    graph: CutGraph
     num_answered: int
 
     def point(self, name: str) -> SplitPoint:

@@ -18,7 +18,7 @@ from splitsem_device.grpc.connection import Security
 
 if TYPE_CHECKING:  # a server of a function of numpy arrays needs no torch
     from splitsem.codecs.codec import Codec
-    from splitsem.splitting.graph import SplitGraph
+    from splitsem.splitting.cut_graph import CutGraph
 
 
 @contextlib.contextmanager
@@ -82,7 +82,7 @@ class Server:
 
 
 def serve(
-    served: "SplitGraph | Callable[..., Any]",
+    served: "CutGraph | Callable[..., Any]",
     *,
     bind: str = "127.0.0.1:0",
     codecs: "Sequence[Codec]" = (),
@@ -120,9 +120,9 @@ def serve(
 
 def _engine(served: Any, codecs: "Sequence[Codec]", tensors: str, limits: Limits, micro_batch: int) -> Engine:
     if "torch" in sys.modules:  # else nobody can have made a graph
-        from splitsem.splitting.graph import SplitGraph
+        from splitsem.splitting.cut_graph import CutGraph
 
-        if isinstance(served, SplitGraph):
+        if isinstance(served, CutGraph):
             from splitsem.remote.tail_engine import engine_of
 
             return engine_of(served, codecs, micro_batch)

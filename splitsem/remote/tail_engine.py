@@ -20,7 +20,7 @@ from splitsem.remote.engine import Engine
 from splitsem.remote.labels import builtin_decoders, codec_label, precision_of, weights_digest
 from splitsem.remote.profiler import Profiler
 from splitsem.remote.server_metrics import ServerMetrics
-from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.point import SplitPoint
 from splitsem.tasks.answer import AnswerCoder, raw_coder
 from splitsem.trees import mapped, rows, sliced
@@ -145,7 +145,7 @@ class TailEngine(Engine):
 
     def __init__(
         self,
-        graph: SplitGraph,
+        graph: CutGraph,
         weights: str,
         granularity: str = "layer",
         precision: str = "float32",
@@ -347,7 +347,7 @@ class TailEngine(Engine):
         return plan.point == "output" and plan.codec in self.coders
 
 
-def engine_of(graph: SplitGraph, codecs: Sequence[Codec] = (), micro_batch: int = 1) -> TailEngine:
+def engine_of(graph: CutGraph, codecs: Sequence[Codec] = (), micro_batch: int = 1) -> TailEngine:
     """The engine of a graph, whose network says the rest."""
     weights, precision = weights_digest(graph.model), precision_of(graph.model)
     return TailEngine(graph, weights, graph.granularity, precision, codecs, micro_batch=micro_batch)

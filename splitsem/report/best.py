@@ -1,5 +1,6 @@
 """The best configuration for throughput, latency and energy, in one honest sentence each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +102,17 @@ def best(results: pd.DataFrame) -> list[Best]:
     return [_answer(goal, frame) for goal in GOALS]
 
 
+def as_metrics(answers: Sequence[Best]) -> dict[str, float | str]:
+    """The answers for a list of sweeps: of each goal that a configuration meets, its value, its score and its name."""
+    found: dict[str, float | str] = {}
+    for answer in answers:
+        if answer.row is not None and answer.qualifies:
+            found[f"best_{answer.goal.column}"] = float(answer.row[answer.goal.column])
+            found[f"best_{answer.goal.column}_score"] = float(answer.row["score"])
+            found[f"winner_{answer.goal.column}"] = rs.named(answer.row)
+    return found
+
+
 def candidates(goal: Goal, frame: pd.DataFrame) -> pd.DataFrame:
     """The configurations of a prepared frame that keep the score and have a figure for the goal, best first."""
     split = rs.splits(frame)
@@ -110,7 +122,7 @@ def candidates(goal: Goal, frame: pd.DataFrame) -> pd.DataFrame:
 
 def name(row: pd.Series) -> str:
     """A configuration in words."""
-    codec = f" with {row['series']}" if row["series"] else ""
+    codec = f" with {row['series']}" if row["series"] and row["payload_bytes"] != 0 else ""
     ends = {"input": "everything on the server (cut at input)", "output": "everything on the edge (cut at output)"}
     return ends.get(row["split_point"], f"the cut at {row['split_point']}") + codec
 
@@ -155,7 +167,7 @@ def _comparisons(goal: Goal, row: pd.Series, frame: pd.DataFrame, said: pd.Serie
     The baseline ``said``, which was told already, is left out.
     """
     own = rs.splits(frame)
-    own = own[own["series"].eq(row["series"])]
+    own = own[own["series"].eq(row["series"]) | rs.sends_nothing(own)]
     baselines = rs.references_for(frame, row.to_frame().T)
     on_edge, sent = (baselines[baselines["split_point"].eq("output") == at_output] for at_output in (True, False))
     lossy = sent["family"].isin(_LOSSY)

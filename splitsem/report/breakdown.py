@@ -5,7 +5,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from splitsem.report import results as rs
 from splitsem.report import style
@@ -13,8 +12,9 @@ from splitsem.report.units import format_seconds
 
 _MAX_FACETS, _MAX_COLUMNS = 6, 3
 _MAX_SPREAD = 3.0  # most ratio of the panels' longest bars on one time axis
-_XLABEL, _YLABEL = "Latency of one sample (s, ms, µs)", "Split point, in network order"
+_XLABEL, _YLABEL = "Latency of one sample", "Split point, in network order"
 _FEW_ROWS = 6
+_TOLD = ["split_point", "series", "reference"]
 _ROW_IN = 0.21  # height of one bar with its gap
 
 
@@ -35,6 +35,9 @@ def latency_breakdown(results: pd.DataFrame) -> Figure:
     whole = np.isfinite(times.to_numpy()).all(axis=1)
     shown = frame.assign(latency_s=times.sum(axis=1))[frame["is_ok"].to_numpy() & whole]
     split, reference = rs.splits(shown), _one_a_family(rs.references(shown))
+    if split["series"].nunique() > 1:  # what sends nothing is of no series: it stands in each panel
+        silent = rs.sends_nothing(split)
+        split, reference = split[~silent], pd.concat([reference, split[silent]])
     names = list(split["series"].unique())
     best_only = len(names) > _MAX_FACETS
     if best_only:
@@ -50,7 +53,10 @@ def latency_breakdown(results: pd.DataFrame) -> Figure:
         max((0.8 + _ROW_IN * len(rows)) * num_rows + 0.3, 2.2),
         "Where the time goes" + (", fastest setting per split point" if best_only else ""),
         rs.describe(frame),
+        num_side_by_side=num_columns,
+        kept="height",
     )
+    figure.data = shown[[*_TOLD, *style.STAGES, "latency_s"]]
     grid = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False)
     if not rows:
         style.style_axes(grid[0, 0], _XLABEL, _YLABEL, grid="x")
@@ -61,7 +67,7 @@ def latency_breakdown(results: pd.DataFrame) -> Figure:
     grid[0, 0].set_yticks(range(len(rows)), rows)
     grid[0, 0].set_ylim(len(rows) - 0.4, -0.6)
     own_scale = _draw_panels(list(grid.flat), panels, reference, rows, name_series=best_only)
-    stages = [Patch(color=color, label=label) for label, color in style.STAGES.values()]
+    stages = [Patch(label=label, **style.stage_look(stage)) for stage, (label, _) in style.STAGES.items()]
     style.legend_outside(grid[0, -1], stages)
     figure.supxlabel(_XLABEL + (": each panel has its own scale" if own_scale else ""), size=9.5, color=style.INK)
     y_label = _YLABEL if len(rows) * num_rows > _FEW_ROWS else _YLABEL.partition(",")[0]  # else it meets the header
@@ -78,7 +84,16 @@ def _one_a_family(reference: pd.DataFrame) -> pd.DataFrame:
     return reference.loc[ranked.drop_duplicates(keys).index.sort_values()]
 
 
+def _beside(reference: pd.DataFrame, panel: pd.DataFrame) -> pd.DataFrame:
+    """What did not differ from the panel's rows in link, machines or model."""
+    return rs.references_for(reference.assign(is_reference=True), panel).assign(
+        is_reference=lambda f: f["reference"].notna()
+    )
+
+
 def _reference_name(row: pd.Series) -> str:
+    if not row["is_reference"]:
+        return rs.REFERENCES["all_on_edge"] if row["split_point"] == "output" else str(row["split_point"])
     return f"{row['series']} at input" if row["split_point"] == "input" else str(row["series"])
 
 
@@ -88,7 +103,7 @@ def _draw_panels(
     """Draw one panel a series; returns whether each got its own time axis, because one series dwarfs the others."""
     bars = []
     for panel in panels.values():
-        own = rs.references_for(reference, panel) if len(panel) else reference  # an empty panel has only references
+        own = _beside(reference, panel) if len(panel) else reference  # an empty panel has only references
         bars.append(pd.concat([own, panel]) if len(own) else panel)
     longest_s = [float(b["latency_s"].max()) for b in bars]
     own_scale = max(longest_s) > _MAX_SPREAD * min(longest_s)
@@ -98,8 +113,7 @@ def _draw_panels(
         limit_s = room * (panel_s if own_scale else max(longest_s)) or 1.0
         ax.set_xlim(0, limit_s)
         _draw_bars(ax, panel, rows, limit_s, name_series=name_series)
-        ax.xaxis.set_major_locator(MaxNLocator(5 if len(panels) == 1 else 3))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value)))
+        style.unit_ticks(ax.xaxis, "s", 5 if len(panels) == 1 else 3)
         if len(panels) > 1:
             ax.set_title(name, size=9.5, weight="bold", color=style.INK, loc="left")
     return own_scale
@@ -112,13 +126,15 @@ def _row_names(split: pd.DataFrame, reference: pd.DataFrame) -> list[str]:
 
 def _draw_bars(ax: Axes, bars: pd.DataFrame, rows: list[str], limit_s: float, *, name_series: bool) -> None:
     place = {name: i for i, name in enumerate(rows)}
-    names = [_reference_name(bar) if bar["is_reference"] else bar["split_point"] for _, bar in bars.iterrows()]
+    is_named = [bar["is_reference"] or bar["split_point"] not in place for _, bar in bars.iterrows()]
+    rows_of_bars = zip(is_named, bars.iterrows(), strict=True)
+    names = [_reference_name(bar) if named else bar["split_point"] for named, (_, bar) in rows_of_bars]
     y = np.array([place[name] for name in names], dtype=float)
     # Several jobs can share a place (a swept setting that is no series of its own): draw the fastest.
     bars = bars.assign(y=y).sort_values("latency_s", kind="stable").drop_duplicates("y").sort_values("y")
     left = np.zeros(len(bars))
-    for stage, (label, color) in style.STAGES.items():
-        ax.barh(bars["y"], bars[stage], left=left, height=0.72, color=color, label=label, linewidth=0)
+    for stage, (label, _) in style.STAGES.items():
+        ax.barh(bars["y"], bars[stage], left=left, height=0.72, label=label, **style.stage_look(stage))
         left = left + bars[stage].to_numpy()
     own = left[~bars["is_reference"].to_numpy()]
     fastest = own.min() if len(own) else None

@@ -75,7 +75,7 @@ def score_channel(results: pd.DataFrame, x: Axis = "snr_db", subtitle: str = "")
     if shown.empty:
         style.empty(ax, worded("no row has both a score and this measure of the channel", word))
         return figure
-    points = curves(shown, x)
+    figure.data = points = curves(shown, x)
     named = looks(_learned(shown))
     colors = {codec: look.color for codec, look in named.items()}
     look: dict[str, Any] = {"markersize": 5.5, "markeredgewidth": 0, "linewidth": 1.5}
@@ -206,7 +206,10 @@ def three_way_figure(results: pd.DataFrame) -> Figure:
     table = three_way(results)
     num, word = int(table["num_trainings"].max()), rs.score_name(table)
     subtitle = rs.describe(rs.with_series(results))
-    figure = style.new_figure(11.0, 4.4, worded("Encoder on the device × payload × score", word), subtitle)
+    figure = style.new_figure(
+        11.0, 4.4, worded("Encoder on the device × payload × score", word), subtitle, num_side_by_side=2
+    )
+    figure.data = table
     left, right = figure.subplots(1, 2, sharey=True)
     style.style_axes(left, "Payload per sample (bytes, header included)", worded(_CLEAN_SCORE, word))
     style.style_axes(right, "Encoder's weights on the device, beyond the head's (bytes)", "")

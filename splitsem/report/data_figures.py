@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -37,7 +38,9 @@ def partition(
     title = f"Who has what: {int(counts.sum()):,} samples, {num_clients} {holder}s, {num_classes} {kinds}"
     scale = f"tallest bar: {tallest:,} samples"
     size_in = (max(num_clients * column_in + 1.9, 5.4), num_classes * row_in + 1.6)
-    figure = style.new_figure(*size_in, title, " · ".join(filter(None, (subtitle, scale))))
+    figure = style.new_figure(*size_in, title, " · ".join(filter(None, (subtitle, scale))), kept="height")
+    names = [str(name) for name in class_names]
+    figure.data = pd.DataFrame(counts, columns=names).rename_axis(holder).reset_index()
     top, main = figure.subplots(2, 1, sharex=True, height_ratios=[0.8, max(num_classes * row_in, 0.8)])
 
     style.style_axes(top, "", "Samples", grid="y")

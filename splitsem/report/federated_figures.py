@@ -26,7 +26,8 @@ def score_by_round(rows: Sequence[Mapping[str, float]], metrics: Mapping[str, An
         rows: one a round, as in the run's history.
         metrics: metrics of the run, as in metrics.json.
     """
-    figure = style.new_figure(7.2, 2.6, _title(metrics), _about(metrics))
+    figure = style.new_figure(7.2, 2.6, _title(metrics), _about(metrics), num_side_by_side=2)
+    figure.data = pd.DataFrame(list(rows))
     rounds = [row["round/number"] for row in rows]
     quantities = {"round/train_loss": "Training loss of the clients", "round/val_score": "Validation score"}
     for ax, (name, label), color in zip(figure.subplots(1, 2), quantities.items(), style.COLOURS, strict=False):
@@ -43,6 +44,7 @@ def score_by_uplink(rows: Sequence[Mapping[str, float]], metrics: Mapping[str, A
     style.style_axes(ax, "Sent by all clients together", "Validation score")
     sent = list(accumulate(row["round/total_uplink_bytes"] for row in rows))
     scores = [row["round/val_score"] for row in rows]
+    figure.data = pd.DataFrame({"sent_bytes": sent, "val_score": scores})
     ax.plot(sent, scores, color=style.COLOURS[0], marker="o", markersize=3.5, linewidth=1.4)
     style.unit_axis(ax, "B", sent)
     style.score_axis(ax, scores)
@@ -125,6 +127,7 @@ def score_by_update(means: pd.DataFrame) -> Figure:
     has_bars = bool((means["num_runs"] > 1).any())
     about = "mean of the runs and its 95 % interval" if has_bars else "a point a run"
     figure = style.new_figure(7.2, 3.6, "Score against bytes of an update", f"{about} · dotted: the network as it is")
+    figure.data = means
     ax = figure.add_subplot()
     style.style_axes(ax, "Sent by a client in a round", "Score on the test split")
     handles = []
@@ -146,11 +149,14 @@ def score_over_rounds(history: pd.DataFrame) -> Figure:
         history: a row for each round of each run: ``label``, ``run``, ``round/number``, ``round/val_score`` and
             ``round/uplink_bytes``.
     """
-    figure = style.new_figure(9.6, 3.6, "How the score rises", "thick: mean of each setting's runs · thin: each run")
+    figure = style.new_figure(
+        9.6, 3.6, "How the score rises", "thick: mean of each setting's runs · thin: each run", num_side_by_side=2
+    )
     axes = figure.subplots(1, 2, sharey=True)
     style.style_axes(axes[0], "Round", "Validation score")
     style.style_axes(axes[1], "Sent by a client so far", "")
     history = history.assign(sent_bytes=history.groupby("run")["round/uplink_bytes"].cumsum())
+    figure.data = history[["label", "run", "round/number", "sent_bytes", "round/val_score"]]
     shown = []
     for number, (_, runs) in enumerate(history.groupby("label", sort=False)):
         means = runs.groupby("round/number").mean(numeric_only=True).reset_index()
@@ -164,13 +170,17 @@ def score_over_rounds(history: pd.DataFrame) -> Figure:
     style.unit_axis(axes[1], "B", history["sent_bytes"].tolist())
     style.score_axis(axes[0], shown)
     labels = history["label"].unique()
-    looks = [Line2D([], [], color=_look(number)["color"], label=str(label)) for number, label in enumerate(labels)]
+    looks = [Line2D([], [], **_line(number), label=str(label)) for number, label in enumerate(labels)]
     style.legend_outside(axes[1], looks)
     return figure
 
 
 def _curve(ax: Axes, x: pd.Series, y: pd.Series, number: int, **look: Any) -> None:
-    ax.plot(x, y, color=_look(number)["color"], **look)
+    ax.plot(x, y, **_line(number), **look)
+
+
+def _line(number: int) -> dict[str, Any]:
+    return {"color": _look(number)["color"], "linestyle": style.DASHES[number % len(style.DASHES)]}
 
 
 def _look(number: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from splitsem.report import style
+from splitsem.report.figure_choice import chosen
 
 T = TypeVar("T")
 UNSPLIT, SPLIT = style.COLOURS[0], style.COLOURS[1]
@@ -227,9 +228,11 @@ class _Sheet:
         self, num: int, columns: int, cell_in: tuple[float, float], title: str, subtitle: str, below_in: float = 0.0
     ) -> None:
         columns = min(columns, num)
+        if widths_in := chosen().style.widths_in:
+            columns = max(1, min(columns, int((widths_in[1] - 2 * _MARGIN_IN) / cell_in[0])))
         width_in = max(columns * cell_in[0] + 2 * _MARGIN_IN, 6.4)
         high_in = ceil(num / columns) * cell_in[1] + below_in
-        self.figure = style.new_figure(width_in, high_in, fit(title, width_in - 0.3, 13.5), subtitle)
+        self.figure = style.new_figure(width_in, high_in, fit(title, width_in - 0.3, 13.5), subtitle, kept="size")
         self.figure.set_layout_engine("none")
         width_in, height_in = self.figure.get_size_inches()
         self.ax = self.figure.add_axes((0, 0, 1, 1))

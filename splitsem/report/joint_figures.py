@@ -13,8 +13,9 @@ from matplotlib.patches import Patch
 
 from splitsem.models.branches import GAMMAS, Branch
 from splitsem.report import style
+from splitsem.report.label_places import place_labels
 from splitsem.report.results import codec_families
-from splitsem.report.style import place_labels
+from splitsem.report.style import Chart
 from splitsem.report.units import format_number
 
 _BASELINES = {"all_parallel": ("all branches beside each other", "s"), "all_fused": ("all branches folded", "D")}
@@ -39,6 +40,9 @@ def joint_front(
         subtitle: task, model, link, split of the data.
     """
     figure, ax = constrained_axes(accuracy_ref, epsilon, subtitle)
+    figure.data = pd.concat(
+        [f.assign(kind=k) for k, f in (("front", front), ("scored", scored), ("baseline", baselines))]
+    )
     near = front[front["accuracy_val"] > _floor(scored, baselines, accuracy_ref, epsilon)]
     faint, blue, orange = style.FAINT, style.COLOURS[0], style.COLOURS[1]
     for gid, rows, marker, color, size in (("front", near, ".", faint, 4), ("scored", scored, "o", blue, 5.5)):
@@ -61,7 +65,7 @@ def joint_front(
     return figure
 
 
-def constrained_axes(accuracy_ref: float, epsilon: float, subtitle: str) -> tuple[Figure, Axes]:
+def constrained_axes(accuracy_ref: float, epsilon: float, subtitle: str) -> tuple[Chart, Axes]:
     """An empty figure of accuracy against throughput; what lies more than ε below A_ref is grey."""
     figure = style.new_figure(8.4, 4.4, "Accuracy against throughput of the joint optimum", subtitle)
     ax = figure.add_subplot()
@@ -117,6 +121,7 @@ def cut_front(
         subtitle: task, model, link, machines.
     """
     figure, ax = constrained_axes(accuracy_ref, epsilon, subtitle)
+    figure.data = pd.concat([rates.assign(kind="rate"), baselines.assign(kind="baseline")])
     low = accuracy_ref - max(_SHOWN * epsilon, 0.1)
     shown = rates[(rates["accuracy_val"] >= low) | rates["is_best"]]
     names = shown["codec"].str.split(" ").str[0]  # drops settings: "topk keep_ratio=0.1" becomes "topk"
@@ -166,6 +171,7 @@ def gamma_map(units: pd.DataFrame, subtitle: str = "", title: str = "How each bl
         title: title of the figure.
     """
     figure = style.new_figure(max(5.5, 0.42 * len(units) + 2.6), 2.9, title, subtitle)
+    figure.data = units
     ax = figure.add_subplot()
     for column, unit in enumerate(units.itertuples()):
         colour = _TIERS[str(unit.tier)]

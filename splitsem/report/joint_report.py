@@ -127,8 +127,9 @@ def joint_report(
         A complete HTML page; every value in it is escaped.
     """
     done = results[(results["status"] == "ok") & results["accuracy"].notna()]
-    kept = done["feasible"].astype(bool)
-    table = jobs_table(done, labels, COLUMNS, kept.tolist(), "Coloured: ε is kept on the test split.")
+    kept, word = done["feasible"].astype(bool), score_word(done)
+    columns = {name: _in_word(column, word) for name, column in COLUMNS.items()}
+    table = jobs_table(done, labels, columns, kept.tolist(), "Coloured: ε is kept on the test split.")
     facts = [(name, str(value)) for name, value in details.items()]
     for name in _FACTS:
         values = dict.fromkeys(map(str, done[name].dropna())) if name in done else {}
@@ -140,23 +141,39 @@ def joint_report(
             subtitle=" · ".join(str(done[n].iloc[0]) for n in _FACTS[:4] if n in done and done[n].nunique() == 1),
             summary=f"{len(done)} joint optim{'um' if len(done) == 1 else 'a'}",
             command=command,
-            cards=_cards(done, kept) if len(done) else [],
-            pictures=jobs_pictures(pictures, _CAPTIONS),
+            cards=_cards(done, kept, word) if len(done) else [],
+            pictures=jobs_pictures(pictures, {name: _said(text, word) for name, text in _CAPTIONS.items()}),
             sections=[Section("Joint optima", [table], instead="No job chose anything.")],
             failures=jobs_failed(results),
             facts=facts,
-            words=_WORDS,
-            glossary=glossary(COLUMNS, done),
+            words={term: _said(meaning, word) for term, meaning in _WORDS.items()},
+            glossary=glossary(columns, done),
         )
     )
 
 
-def _cards(done: pd.DataFrame, kept: pd.Series) -> list[Card]:
+def score_word(results: pd.DataFrame) -> str:
+    """What the jobs scored: ``agreement`` with the whole network where there were no labels, else ``accuracy``."""
+    words = set(results["score_word"].dropna()) if "score_word" in results else set()
+    return str(words.pop()) if len(words) == 1 else "accuracy"
+
+
+def _said(text: str, word: str) -> str:
+    return text.replace("accuracy", word).replace("Accuracy", word.capitalize())
+
+
+def _in_word(column: Column | str, word: str) -> Column | str:
+    if isinstance(column, str):
+        return column
+    return column._replace(title=_said(column.title, word), meaning=_said(column.meaning, word))
+
+
+def _cards(done: pd.DataFrame, kept: pd.Series, word: str) -> list[Card]:
     epsilon = ", ".join(f"{value:g}" for value in done["epsilon"].unique())
     missed = f"missed by at most ξ = {done['slack'].max():.4f}" if not kept.all() else "no slack is needed"
     cards = [
         Card(
-            "The accuracy constraint holds on the test split",
+            f"The {word} constraint holds on the test split",
             f"{kept.sum()} of {len(done)}",
             f"ε = {epsilon}",
             f"{missed[:1].upper()}{missed[1:]}. The validation split chose, the test split judges.",
@@ -196,6 +213,7 @@ def domain_gains(
     subtitle: str = "",
     weaker: str = "all branches in parallel",
     stronger: str = "all fused",
+    word: str = "accuracy",
 ) -> Figure:
     """Above, accuracy on the test split against A_ref; below, throughput against both baselines.
 
@@ -206,6 +224,7 @@ def domain_gains(
         subtitle: model, link, solver.
         weaker: what ``gain_over_baseline`` is over, in words.
         stronger: what ``gain_over_stronger`` is over, in words.
+        word: what was scored, see ``score_word``.
     """
     figure = style.new_figure(max(6.5, 0.62 * len(domains) + 3.4), 4.8, "Joint optima by domain", subtitle)
     if domains.empty:
@@ -213,7 +232,7 @@ def domain_gains(
         return figure
     above, below = figure.subplots(2, 1, sharex=True)
     x = np.arange(len(domains))
-    _accuracies(above, x, domains)
+    _accuracies(above, x, domains, word)
     _gains(below, x, domains, (weaker, stronger))
     below.set_xticks(x, labels=[str(label) for label in domains["label"]])
     if domains["label"].astype(str).str.len().max() > 6:
@@ -223,8 +242,8 @@ def domain_gains(
     return figure
 
 
-def _accuracies(ax: Axes, x: np.ndarray, domains: pd.DataFrame) -> None:
-    style.style_axes(ax, "", "Test accuracy", grid="y")
+def _accuracies(ax: Axes, x: np.ndarray, domains: pd.DataFrame, word: str) -> None:
+    style.style_axes(ax, "", f"Test {word}", grid="y")
     reference, limit = domains["accuracy_ref"], domains["accuracy_ref"] - domains["epsilon"]
     whole = ax.hlines(reference, x - 0.32, x + 0.32, color=style.INK, linewidth=1.6, label="whole network, A_ref")
     least = ax.hlines(

@@ -1,7 +1,6 @@
 """An HTML page of results: one self-contained file that needs no network, no script and no other file."""
 
 import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 
 from splitsem.report import results as rs
 from splitsem.report.columns import Column
-from splitsem.report.style import DPI
+from splitsem.report.style import content as file_of
 from splitsem.report.units import MISSING
 
 
@@ -71,9 +70,7 @@ class Picture(NamedTuple):
     def of(cls, name: str, caption: str, content: Figure | bytes) -> "Picture":
         """The picture of a figure, or of the bytes of a PNG file."""
         if isinstance(content, Figure):
-            buffer = io.BytesIO()
-            content.savefig(buffer, format="png", dpi=1.25 * DPI)
-            content = buffer.getvalue()
+            content = file_of(content, sharper=1.25)
         return cls(name, caption, base64.b64encode(content).decode("ascii"))
 
 

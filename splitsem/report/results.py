@@ -11,7 +11,7 @@ import pandas as pd
 from splitsem.intervals import ci95
 from splitsem.report.columns import METRICS
 from splitsem.report.fronts import Draws, Front, front, gaps
-from splitsem.report.units import worded
+from splitsem.report.units import setting_in_words, worded
 
 # Columns that say where and how a job ran; a column that varies makes several series of a sweep.
 LABELS = ("codec", "transport", "edge", "server", "model", "task", "device")
@@ -42,13 +42,14 @@ def prepare(results: pd.DataFrame) -> pd.DataFrame:
         results: one row a job, as in results.csv; with the column ``DRAWS``, the front is told by paired intervals.
 
     Returns:
-        One row a configuration, in network order, failed jobs last. Beside the columns of results.csv:
+        One row a configuration, in network order, failed jobs last. What sends nothing has one row, whatever codecs
+        were swept: none of them is used, and the reference of its name is left out. Beside the columns of results.csv:
         ``series`` (label of what varies besides the split point), ``family`` (that label without the codec's
         bit width or keep ratio), ``is_ok``, ``is_reference``, ``is_bottleneck``, ``num_runs``, ``interval_over``
         (``samples``, ``seeds``), and what ``fronts.front`` finds on the scores by which configurations are chosen,
         see ``choice``: ``front`` and ``tie_group``.
     """
-    frame = _average_seeds(with_series(results))
+    frame = _without_repeats(_average_seeds(with_series(results)))
     frame["is_bottleneck"] = _bottlenecks(frame)
     frame["front"], frame["tie_group"] = "", float("nan")
     split = splits(frame)
@@ -229,6 +230,9 @@ def _add_series(frame: pd.DataFrame) -> pd.DataFrame:
         num_distinct = len(own[[*fields, field]].astype(str).drop_duplicates())
         if num_distinct > num_seen:
             fields, num_seen = [*fields, field], num_distinct
+    settings = [name for name in map(str, own) if is_override(name)]
+    if "sweep" in own and own[[*fields, "split_point", *settings]].astype(str).duplicated().any():
+        fields.append("sweep")  # the same settings in two sweeps that were joined
     known = own["codec"].dropna().unique()
     plain = frame["codec"].fillna(known[0] if len(known) == 1 else "unknown codec")
     family = [field for field in fields if field not in knobs]
@@ -262,16 +266,7 @@ def codec_families(codecs: pd.Series) -> dict[str, str]:
 
 
 def _label(row: pd.Series, fields: list[str], stems: dict[str, str]) -> str:
-    return " · ".join(stems.get(str(row[f]), _field(f, row[f])) for f in fields if pd.notna(row[f]))
-
-
-def _field(name: str, value: object) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    if name in LABELS:
-        return text
-    if name.endswith("bit_width"):
-        return f"{text} bit"
-    return f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {text}"
+    return " · ".join(stems.get(str(row[f]), setting_in_words(f, row[f])) for f in fields if pd.notna(row[f]))
 
 
 def _is_seed(column: str) -> bool:
@@ -301,6 +296,31 @@ def _average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
             row[DRAWS] = Draws(group[choice(frame)].to_numpy(), labels)
         rows.append(row)
     return pd.concat([pd.DataFrame(rows, columns=frame.columns).astype(frame.dtypes), failed], ignore_index=True)
+
+
+def sends_nothing(frame: pd.DataFrame) -> pd.Series:
+    """Which configurations run all on the edge, so that their codec has no work."""
+    return frame["is_ok"] & ~frame["is_reference"] & frame["payload_bytes"].eq(0)
+
+
+def named(row: pd.Series, *, several: bool = True) -> str:
+    """A configuration in short: ``enc2 · quant8``; by the point alone where the codec is no part of it."""
+    return (
+        f"{row['split_point']} · {row['series']}" if several and row["payload_bytes"] != 0 else str(row["split_point"])
+    )
+
+
+def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
+    """Drop all rows but one of those that differ in the codec only, and send nothing; and the reference that is it."""
+    places = ["transport", "edge", "server", "model", "task", "device"]
+    settings = [c for c in map(str, frame) if is_override(c) and not c.startswith("codec") and c not in places]
+    silent = sends_nothing(frame)
+    again = silent & frame[silent].duplicated(["split_point", *places, *settings]).reindex(
+        frame.index, fill_value=False
+    )
+    own = set(frame.loc[silent & frame["split_point"].eq("output"), places[:4]].itertuples(index=False, name=None))
+    is_there = np.array([place in own for place in frame[places[:4]].itertuples(index=False, name=None)], dtype=bool)
+    return frame[~again & ~(frame["reference"].eq("all_on_edge") & is_there)].reset_index(drop=True)
 
 
 def _bottlenecks(frame: pd.DataFrame) -> pd.Series:

@@ -45,6 +45,7 @@ def roofline(
     style.style_axes(ax, "Arithmetic intensity (FLOP per byte, weights included)", "Achieved arithmetic (FLOP/s)")
     drawn = table[(table["flop_per_byte"] > 0) & (table["flops_per_s"] > 0)]
     drawn = drawn[np.isfinite(drawn["flop_per_byte"]) & np.isfinite(drawn["flops_per_s"])]
+    figure.data = drawn
     if drawn.empty:
         style.empty(ax, "no unit has arithmetic and a time")
         return figure

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from splitsem.report import results as rs
 from splitsem.report import style
@@ -21,6 +21,9 @@ _SIZES = {
 }
 
 
+_COLUMNS = ["name", "value", "unit"]
+
+
 def run_breakdown(metrics: Mapping[str, Any]) -> Figure:
     """Latency (its stages) and bytes (raw float32, input, payload, answer) of one job.
 
@@ -31,7 +34,9 @@ def run_breakdown(metrics: Mapping[str, Any]) -> Figure:
     row = frame.iloc[0]
     half = "" if pd.isna(row["score_ci95"]) else f" ± {row['score_ci95']:.4f}"
     title = f"Cut at {row['split_point']}: {rs.score_name(frame)} {format_score(row['score'])}{half}"
-    figure = style.new_figure(7.2, 2.6, title, rs.about(frame))
+    figure = style.new_figure(7.2, 2.6, title, rs.about(frame), num_side_by_side=2, kept="height")
+    known = {"s": rs.stage_times(frame).iloc[0], "B": row[list(_SIZES)]}
+    figure.data = pd.DataFrame([(n, v, unit) for unit, of in known.items() for n, v in of.items()], columns=_COLUMNS)
     time_ax, size_ax = figure.subplots(1, 2, width_ratios=[1.25, 1])
     _draw_time(time_ax, row)
     _draw_sizes(size_ax, row)
@@ -39,19 +44,18 @@ def run_breakdown(metrics: Mapping[str, Any]) -> Figure:
 
 
 def _draw_time(ax: Axes, row: pd.Series) -> None:
-    style.style_axes(ax, "Time for one sample (s, ms, µs)", "", grid="x")
+    style.style_axes(ax, "Time for one sample", "", grid="x")
     times = rs.stage_times(row.to_frame().T.infer_objects()).iloc[0].to_numpy(dtype=float)
     lengths = np.nan_to_num(times, posinf=0.0)
     left = 0.0
-    for y, ((_, color), time_s, length) in enumerate(zip(style.STAGES.values(), times, lengths, strict=True)):
-        ax.barh(y, length, left=left, height=0.68, color=color, linewidth=0)
+    for y, (stage, time_s, length) in enumerate(zip(style.STAGES, times, lengths, strict=True)):
+        ax.barh(y, length, left=left, height=0.68, **style.stage_look(stage))
         ax.text(left + length, y, f"  {format_seconds(time_s)}", va="center", size=8.5, color=style.INK)
         left += length
     ax.set_yticks(range(len(times)), [label for label, _ in style.STAGES.values()])
     ax.set_ylim(len(times) - 0.4, -0.6)
     ax.set_xlim(0, (left or 1.0) * 1.25)
-    ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value)))
+    style.unit_ticks(ax.xaxis, "s", 4)
     ax.set_title(f"{format_seconds(row['latency_s'])} latency", size=9.5, weight="bold", color=style.INK, loc="left")
 
 
@@ -66,8 +70,7 @@ def _draw_sizes(ax: Axes, row: pd.Series) -> None:
     ax.set_yticks(range(len(sizes)), list(_SIZES.values()))
     ax.set_ylim(len(sizes) - 0.4, -0.6)
     ax.set_xlim(0, (lengths.max() or 1.0) * 1.32)
-    ax.xaxis.set_major_locator(MaxNLocator(3))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_bytes(value)))
+    style.unit_ticks(ax.xaxis, "B", 3)
     smaller = (
         f"{format_ratio(row['compression_ratio'])} smaller than float32" if row["payload_bytes"] else "sends nothing"
     )
@@ -87,7 +90,9 @@ def training_curve(history: Sequence[Mapping[str, float]], metrics: Mapping[str,
         f"{format_bytes(metrics['uplink_bytes'])} up, {format_bytes(metrics['downlink_bytes'])} down, "
         f"{format_seconds(metrics['step_s'])}"
     )
-    figure = style.new_figure(7.2, 2.6, title, about)
+    figure = style.new_figure(7.2, 2.6, title, about, num_side_by_side=2)
+    figure.data = pd.DataFrame(list(history)).rename_axis("epoch").reset_index()
+    figure.data["epoch"] += 1
     epochs = range(1, len(history) + 1)
     quantities = {"train_loss": "Training loss", "val_score": "Validation score"}
     for ax, (name, label), color in zip(figure.subplots(1, 2), quantities.items(), style.COLOURS, strict=False):

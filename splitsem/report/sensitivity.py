@@ -191,7 +191,7 @@ def _powers(rows: pd.DataFrame) -> tuple[float, float]:
 
 
 def _answer(goal: Goal, rows: pd.DataFrame, costs: "_Costs", *, several: bool) -> Sensitivity:
-    names = [f"{row['split_point']} · {row['series']}" if several else row["split_point"] for _, row in rows.iterrows()]
+    names = [rs.named(row, several=several) for _, row in rows.iterrows()]
 
     def limit(turned: Sequence[NDArray[np.float64]]) -> tuple[float, str]:
         """The largest factor at which nothing overtakes in any of the directions, exponents ``(6,)`` of it."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -26,8 +27,14 @@ def sensitivity_figure(answers: Sequence[Sensitivity], described: str) -> Figure
     num_rows = len(KNOBS) + 1
     about = f"{described} · a rival takes over where it is better by more than 2 %; pale: none does"
     figure = style.new_figure(
-        8.4, 0.4 + (0.65 + 0.23 * num_rows) * max(len(answers), 1), "How sure the winners are", about
+        8.4,
+        0.4 + (0.65 + 0.23 * num_rows) * max(len(answers), 1),
+        "How sure the winners are",
+        about,
+        num_side_by_side=2,  # a bar, and the names at either end of it
+        kept="height",
     )
+    figure.data = pd.DataFrame([row for answer in answers for row in _told(answer)])
     axes = figure.subplots(max(len(answers), 1), 1, sharex=True, squeeze=False)[:, 0]
     for ax, answer in zip(axes, answers, strict=False):
         style.style_axes(ax, "", "", grid="x")
@@ -38,6 +45,17 @@ def sensitivity_figure(answers: Sequence[Sensitivity], described: str) -> Figure
         return figure
     axes[-1].set_xlabel("Factor of what was assumed, each alone", size=9.5, color=style.INK, labelpad=6)
     return figure
+
+
+def _told(answer: Sensitivity) -> list[dict[str, object]]:
+    """The numbers of one panel, a row a bar."""
+    goal = {"goal": answer.goal.title, "winner": answer.name}
+    rows: list[dict[str, object]] = [
+        goal | {"knob": knob.title, "from": r.low, "to": r.high, "below": r.below, "above": r.above}
+        for knob, r in zip(KNOBS, answer.reaches, strict=True)
+    ]
+    corner = {"from": 1 / answer.corner, "to": answer.corner, "above": answer.corner_rival}
+    return [*rows, goal | {"knob": "all at a time"} | corner]
 
 
 def _draw(ax: Axes, answer: Sensitivity) -> None:

@@ -1,34 +1,44 @@
-"""One look for all figures: colours that colour-blind readers can tell apart, header, axes, legend, point labels.
+"""One look for all figures: colours that colour-blind readers can tell apart, header, axes, legend, and the files.
 
-Figures are made without pyplot and without rcParams, so they can be drawn in any thread or worker process.
+What a figure is for and its formats are chosen in ``figure_choice``. Figures are made without pyplot and without
+rcParams, so they can be drawn in any thread or worker process.
 """
 
+import io
 import textwrap
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axis import Axis
+from matplotlib.collections import Collection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
-from matplotlib.text import Annotation
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
-from numpy.typing import NDArray
+from matplotlib.text import Text
+from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from splitsem.report.figure_choice import chosen
 from splitsem.report.units import format_bytes, format_hz, format_seconds
 
-DPI = 150
 STAR = "#f2c200"
 INK, MUTED, FAINT, GRID, PAPER = "#1b1f24", "#59636e", "#9aa4af", "#e6e9ed", "#ffffff"
 # Okabe & Ito 2008 without the yellow, which is too light on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d")
 MARKERS = ("o", "s", "^", "v", "P", "X", "h")
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1.5, 1.2)),
+    (0, (5, 1.5, 1, 1.5)),
+    (0, (8, 2, 2, 2)),
+    (0, (3, 3)),
+    (0, (1, 2.5)),
+)
 # A hue for each place, the lighter one for what is not its main work.
 STAGES = {
     "head_s": ("head", "#0072b2"),
@@ -39,6 +49,7 @@ STAGES = {
     "tail_s": ("tail", "#009e73"),
     "answer": ("answer", "#b5559b"),
 }
+_HATCHES = {"encode_s": "....", "link_busy_s": "/////", "decode_s": "....", "answer": "xxxx"}
 REFERENCES = {
     "JPEG": ("D", "#8b1e3f"),
     "WebP": ("d", "#5b3a8c"),
@@ -48,27 +59,111 @@ REFERENCES = {
     "all on the edge": (">", "#1b1f24"),
     "sample as it is": ("P", "#7a4b00"),
 }
-FORMATS = {"s": format_seconds, "B": format_bytes, "Hz": format_hz}
+FORMATS: dict[str, Callable[..., str]] = {"s": format_seconds, "B": format_bytes, "Hz": format_hz}
 _HEADER_IN = 0.62  # height of title and subtitle, in inches
+_TWO_COLUMNS_IN = 9.0  # a figure that is wider than this takes two columns
 
 
-def new_figure(width_in: float, height_in: float, title: str, subtitle: str) -> Figure:
-    """An empty figure with a left-aligned header; the axes get the room below the header."""
+class Chart(Figure):
+    """A figure with the numbers that it shows.
+
+    Attributes:
+        data: a row a mark; None where a file beside the figure holds them, or it shows pictures.
+        entries: what the legend above its axes lists, in styles that have one.
+        is_fitted: it has the sizes of its style.
+    """
+
+    data: pd.DataFrame | None = None
+    entries: tuple[Any, ...] = ()
+    is_fitted: bool = False
+
+
+def new_figure(
+    width_in: float,
+    height_in: float,
+    title: str,
+    subtitle: str,
+    *,
+    num_side_by_side: int = 1,
+    kept: Literal["", "height", "size"] = "",
+) -> Chart:
+    """An empty figure in the chosen style; a left-aligned header, where it has one, stands above the axes.
+
+    Args:
+        width_in: on a screen; a paper's figure has the width of one column or of two.
+        height_in: of what is below the header, on a screen.
+        title: for the header.
+        subtitle: for the header.
+        num_side_by_side: panels beside each other, which need two columns.
+        kept: what a narrower style does not shrink: the height, where it is that of rows of text or bars.
+    """
+    style, shrunk = chosen().style, 1.0
+    if style.widths_in and kept != "size":
+        wide = width_in > _TWO_COLUMNS_IN or num_side_by_side > 1
+        shrunk, width_in = style.widths_in[wide] / width_in, style.widths_in[wide]
+    height_in *= 1.0 if kept else min(1.0, 1.5 * shrunk)
     lines = textwrap.wrap(subtitle, int(width_in * 15)) or [""]
-    header_in = _HEADER_IN + 0.15 * (len(lines) - 1)
+    header_in = _HEADER_IN + 0.15 * (len(lines) - 1) if style.has_header else 0.0
     height_in += header_in
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor=PAPER, layout="constrained")
+    figure = Chart(figsize=(width_in, height_in), dpi=style.dpi, facecolor=PAPER, layout="constrained")
     engine = figure.get_layout_engine()
-    engine.set(w_pad=0.08, h_pad=0.06, wspace=0.03, rect=(0, 0, 1, 1 - header_in / height_in))  # type: ignore[union-attr, call-arg]
-    left = 0.12 / width_in
-    figure.text(left, 1 - 0.12 / height_in, title, size=12, weight="bold", color=INK, va="top")
-    figure.text(left, 1 - 0.36 / height_in, "\n".join(lines), size=8.5, color=MUTED, va="top", linespacing=1.3)
+    pad = 0.08 if style.has_header else 0.03
+    engine.set(w_pad=pad, h_pad=pad, wspace=0.03, rect=(0, 0, 1, 1 - header_in / height_in))  # type: ignore[union-attr, call-arg]
+    if style.has_header:
+        left = 0.12 / width_in
+        figure.text(left, 1 - 0.12 / height_in, title, size=12, weight="bold", color=INK, va="top")
+        figure.text(left, 1 - 0.36 / height_in, "\n".join(lines), size=8.5, color=MUTED, va="top", linespacing=1.3)
     return figure
+
+
+def fit(figure: Figure) -> None:
+    """Give text, markers and lines the sizes of the chosen style; call it when all is drawn."""
+    style = chosen().style
+    for text in figure.findobj(Text):
+        text.set_size(min(text.get_size(), style.most_pt))  # type: ignore[attr-defined]
+    if style.marks == 1.0 or not isinstance(figure, Chart) or figure.is_fitted:
+        return
+    figure.is_fitted = True
+    for artist in figure.findobj(lambda one: isinstance(one, Line2D | Collection)):
+        artist.set_linewidth(style.marks * np.asarray(artist.get_linewidth()))  # type: ignore[attr-defined]
+        if isinstance(artist, Line2D):
+            artist.set_markersize(style.marks * artist.get_markersize())
+        elif isinstance(artist, PathCollection):
+            artist.set_sizes(style.marks**2 * artist.get_sizes())
+
+
+class UnitTicks(Formatter):
+    """Ticks with SI prefixes, in as many digits as tell one from the next: 385 Hz, 387.5 Hz, 390 Hz."""
+
+    def __init__(self, unit: str) -> None:
+        self.form = FORMATS[unit]
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        """The text of a value by itself."""
+        return self.form(value)
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """The texts of all ticks of an axis."""
+        places = np.unique(np.asarray(values, dtype=float))
+        step = np.diff(places).min() if len(places) > 1 else np.inf
+        for digits in range(3, 9):
+            if all(abs(float(f"{place:.{digits - 1}e}") - place) <= 0.01 * step for place in places):
+                break
+        return [self.form(value, digits) for value in values]
+
+
+def unit_ticks(axis: Axis, unit: str, most: int | None = None) -> None:
+    """Write an axis's ticks with their ``unit``: s, B or Hz; at ``most`` so many."""
+    if most:
+        axis.set_major_locator(MaxNLocator(most))
+    axis.set_major_formatter(UnitTicks(unit))
 
 
 def style_axes(ax: Axes, xlabel: str, ylabel: str, grid: str = "both") -> None:
     """Give the axes a light grid behind the data, no box, and small quiet ticks."""
     ax.set_xlabel(xlabel, size=9.5, color=INK, labelpad=6)
+    if height_of(ax) < 3.5:  # the label is longer than the axis
+        ylabel = ylabel.replace(" (", "\n(")
     ax.set_ylabel(ylabel, size=9.5, color=INK, labelpad=6)
     ax.set_axisbelow(True)
     ax.grid(visible=True, axis=grid, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
@@ -82,18 +177,19 @@ def unit_axis(ax: Axes, unit: str, values: Sequence[float], log: bool | None = N
     """Scale the x axis in ``unit`` with SI prefixes; logarithmic when the values span more than a factor of ten."""
     positive = [float(v) for v in values if 0 < v < float("inf")]
     spread = max(positive) / min(positive) if positive else 1.0
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: FORMATS[unit](value)))
+    num = 6 if width_of(ax) > 5.0 else 4
     if not positive or not (spread > 10 if log is None else log):
-        ax.xaxis.set_major_locator(MaxNLocator(6))
+        unit_ticks(ax.xaxis, unit, num)
         return
     ax.set_xscale("log")
     pad = max(spread**0.06, 1.25)
     ax.set_xlim(min(positive) / pad, max(positive) * pad)
-    subs = (1.0,) if spread > 3e3 else (1.0, 3.0) if spread > 150 else (1.0, 2.0, 5.0)
+    tight = 1.0 if num == 6 else 0.1  # a narrow axis has room for a tick a decade
+    subs = (1.0,) if spread > 3e3 * tight else (1.0, 3.0) if spread > 150 * tight else (1.0, 2.0, 5.0)
     ax.xaxis.set_major_locator(LogLocator(subs=subs, numticks=20))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: FORMATS[unit](value)))  # set_xscale drops the formatter
+    unit_ticks(ax.xaxis, unit)  # set_xscale drops the formatter
 
 
 def score_axis(ax: Axes, values: Sequence[float], needed: Sequence[float] = ()) -> None:
@@ -114,8 +210,27 @@ def score_axis(ax: Axes, values: Sequence[float], needed: Sequence[float] = ()) 
     ax.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
 
 
+def width_of(ax: Axes) -> float:
+    """The width of the figure in inches."""
+    figure = ax.get_figure(root=True)
+    return float(figure.get_size_inches()[0]) if figure else 0.0
+
+
+def height_of(ax: Axes) -> float:
+    """The height of the figure in inches."""
+    figure = ax.get_figure(root=True)
+    return float(figure.get_size_inches()[1]) if figure else 0.0
+
+
+def note(ax: Axes, text: str) -> None:
+    """A remark above the axes, in as many lines as it needs."""
+    ax.set_title(textwrap.fill(text, int(width_of(ax) * 13)), size=8.5, color=MUTED, loc="left")
+
+
 def legend_outside(ax: Axes, handles: Sequence[Any], title: str | None = None) -> Legend:
-    """The legend to the right of the axes, never over the data."""
+    """The legend to the right of the axes, or above them by the chosen style; never over the data."""
+    if chosen().style.has_legend_above:
+        return _legend_above(ax, handles, title)
     legend = ax.legend(
         handles=list(handles),
         loc="upper left",
@@ -133,6 +248,36 @@ def legend_outside(ax: Axes, handles: Sequence[Any], title: str | None = None) -
     return legend
 
 
+def _legend_above(ax: Axes, handles: Sequence[Any], title: str | None) -> Legend:
+    """One legend for the figure, in as many columns as fit; the figure grows by its height."""
+    figure = ax.get_figure(root=True)
+    assert isinstance(figure, Chart)
+    known = {handle.get_label() for handle in figure.entries}
+    figure.entries = (*figure.entries, *(handle for handle in handles if handle.get_label() not in known))
+    width_in, height_in = figure.get_size_inches()
+    look: dict[str, Any] = {"fontsize": 7.5, "title_fontproperties": {"size": 7.5}, "labelcolor": INK, "frameon": False}
+    look |= {"labelspacing": 0.3, "handletextpad": 0.5, "handlelength": 1.7, "columnspacing": 1.0, "borderpad": 0.1}
+    for old in figure.legends:
+        height_in -= old.get_window_extent().height / figure.dpi
+    for columns in range(min(len(figure.entries), 8), 0, -1):
+        for old in list(figure.legends):
+            old.remove()
+        legend = figure.legend(
+            handles=list(figure.entries),
+            labels=[str(handle.get_label()).replace("\n", " ") for handle in figure.entries],
+            title=title.replace("\n", " ") if title else None,
+            loc="outside upper center",
+            ncols=columns,
+            alignment="left",
+            **look,
+        )
+        size = legend.get_window_extent()
+        if size.width <= width_in * figure.dpi:
+            break
+    figure.set_size_inches(width_in, height_in + size.height / figure.dpi)
+    return legend
+
+
 def palette(count: int) -> list[Any]:
     """``count`` colours: qualitative colours while they suffice, else an ordered colour-blind safe ramp."""
     if count <= len(COLOURS):
@@ -141,9 +286,40 @@ def palette(count: int) -> list[Any]:
     return [ramp(0.92 * i / (count - 1)) for i in range(count)]
 
 
+def stage_look(stage: str) -> dict[str, Any]:
+    """Colour and, where the style has it, hatching of a stage's bars."""
+    hatch = _HATCHES.get(stage, "") if chosen().style.has_hatches else ""
+    return {"facecolor": STAGES[stage][1], "edgecolor": PAPER if hatch else "none", "hatch": hatch, "linewidth": 0}
+
+
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure as a PNG."""
-    figure.savefig(path, format="png", dpi=DPI)
+    """Write the figure in the chosen formats, and its numbers as CSV beside it.
+
+    Args:
+        figure: from ``new_figure``.
+        path: of the files, without a suffix.
+    """
+    for kind in chosen().formats:
+        path.with_name(f"{path.name}.{kind}").write_bytes(content(figure, kind))
+    if isinstance(figure, Chart) and figure.data is not None:
+        figure.data.to_csv(path.with_name(f"{path.name}.csv"), index=False)
+
+
+def content(figure: Figure, kind: str = "png", sharper: float = 1.0) -> bytes:
+    """The file of a figure; the same figure gives the same bytes.
+
+    Args:
+        figure: from ``new_figure``.
+        kind: png, pdf or svg. Fonts are embedded: as TrueType in a PDF (publishers refuse Type 3), as outlines in SVG.
+        sharper: times the resolution of the style.
+    """
+    fit(figure)
+    buffer, dates = io.BytesIO(), {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    with mpl.rc_context(
+        {"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "splitsem", "hatch.linewidth": 0.6}
+    ):
+        figure.savefig(buffer, format=kind, dpi=sharper * chosen().style.dpi, metadata=dates.get(kind))
+    return buffer.getvalue()
 
 
 def empty(ax: Axes, message: str = "no job of this sweep succeeded") -> None:
@@ -151,118 +327,3 @@ def empty(ax: Axes, message: str = "no job of this sweep succeeded") -> None:
     ax.text(0.5, 0.5, message, transform=ax.transAxes, ha="center", va="center", size=11, color=MUTED)
     ax.set_xticks([])
     ax.set_yticks([])
-
-
-_RADII_PT = (7.0, 13.0, 22.0, 34.0, 48.0)
-_ANGLES = np.deg2rad([90, 45, 135, 0, 180, -45, -135, -90, 67, 113, 22, 158, -22, -158, -67, -113])
-
-
-def place_labels(
-    ax: Axes,
-    points: Sequence[tuple[float, float]],
-    texts: Sequence[str],
-    avoid: Sequence[tuple[float, float]] = (),
-    *,
-    lines: Sequence[Line2D] = (),
-    size: float = 8.0,
-    color: str = INK,
-) -> list[Annotation]:
-    """Write each text near its point, at the free place that costs least; a thin line joins a far text to its point.
-
-    Call it last: limits, scales and everything that takes room (legend, tick labels) must be final.
-
-    Args:
-        ax: the axes; its limits stay as they are.
-        points: where the labels belong, in data coordinates.
-        texts: one label a point.
-        avoid: further markers that should stay visible, in data coordinates.
-        lines: lines that a label should rather not sit on.
-        size: font size in points.
-        color: colour of the text.
-
-    Returns:
-        The annotations, in the order of ``points``.
-    """
-    if not points:
-        return []
-    figure = ax.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    FigureCanvasAgg(figure)
-    figure.draw_without_rendering()  # runs the layout, so that pixels mean something
-    px_per_pt = figure.dpi / 72
-    anchors = ax.transData.transform(np.asarray(points, dtype=float))
-    obstacles = ax.transData.transform(np.asarray([*points, *avoid], dtype=float))
-    strokes = _sample(lines, 2 * px_per_pt)
-    area = ax.get_window_extent()
-    frame = np.array([area.x0, area.y0, area.x1, area.y1])
-    taken = np.empty((0, 4))
-    annotations: list[Annotation | None] = [None] * len(points)
-    for i in np.argsort(-anchors[:, 1], kind="stable"):  # from the top down, because labels prefer to go up
-        annotation = ax.annotate(
-            texts[i],
-            points[i],
-            (0, 0),
-            textcoords="offset points",
-            size=size,
-            color=color,
-            ha="center",
-            va="center",
-            annotation_clip=False,
-            zorder=6,
-            path_effects=[withStroke(linewidth=2.2, foreground=PAPER)],
-            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3},
-        )
-        annotation.set_in_layout(False)
-        extent = annotation.get_window_extent()
-        half = np.array([extent.width, extent.height]) / 2 + 0.8 * px_per_pt
-        offsets, radii = _candidates(half, px_per_pt)
-        boxes = np.hstack([anchors[i] + offsets - half, anchors[i] + offsets + half])
-        cost = _cost(boxes, radii, taken, frame, px_per_pt)
-        cost += 12 * _num_inside(obstacles, boxes, 3.0 * px_per_pt)
-        cost += 5.0 * (_num_inside(strokes, boxes, 0.0) > 0)
-        best = int(cost.argmin())
-        annotation.set_position(tuple(offsets[best] / px_per_pt))
-        if radii[best] <= _RADII_PT[1] and annotation.arrow_patch is not None:
-            annotation.arrow_patch.set_visible(False)
-        taken = np.vstack([taken, boxes[best]])
-        annotations[i] = annotation
-    return [a for a in annotations if a is not None]
-
-
-def _candidates(half: NDArray, px_per_pt: float) -> tuple[NDArray, NDArray]:
-    """Offsets of a label's centre from its point in pixels, and the distance (in points) of its nearest edge."""
-    direction = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
-    offsets, radii = [], []
-    for radius in _RADII_PT:
-        gap = direction * radius * px_per_pt
-        offsets.append(gap + direction.round(1) * half)
-        radii.append(np.full(len(direction), radius))
-    return np.vstack(offsets), np.concatenate(radii)
-
-
-def _cost(boxes: NDArray, radii: NDArray, taken: NDArray, frame: NDArray, px_per_pt: float) -> NDArray:
-    """Each candidate's cost, from overlap with labels, room outside the axes, and distance from the point."""
-    overlap_w = np.minimum(boxes[:, None, 2], taken[None, :, 2]) - np.maximum(boxes[:, None, 0], taken[None, :, 0])
-    overlap_h = np.minimum(boxes[:, None, 3], taken[None, :, 3]) - np.maximum(boxes[:, None, 1], taken[None, :, 1])
-    overlaps = (overlap_w.clip(0) * overlap_h.clip(0)).sum(axis=1) / px_per_pt**2
-    outside = (frame[:2] - boxes[:, :2]).clip(0).sum(axis=1) + (boxes[:, 2:] - frame[2:]).clip(0).sum(axis=1)
-    return overlaps * 10 + outside / px_per_pt * 20 + radii * 0.6
-
-
-def _num_inside(pixels: NDArray, boxes: NDArray, margin: float) -> NDArray:
-    """How many of the pixels lie in each box, widened by ``margin``."""
-    above = pixels[None, :, :] > boxes[:, None, :2] - margin
-    below = pixels[None, :, :] < boxes[:, None, 2:] + margin
-    return (above & below).all(axis=2).sum(axis=1)
-
-
-def _sample(lines: Sequence[Line2D], step_px: float) -> NDArray:
-    """Pixels along the lines, one every ``step_px``."""
-    pixels = [np.empty((0, 2))]
-    for line in lines:
-        path = line.get_transform().transform_path(line.get_path())
-        corners = np.asarray(path.vertices, dtype=float)
-        for start, end in pairwise(corners):
-            count = int(min(np.hypot(*(end - start)) / step_px, 2000)) + 2
-            pixels.append(np.linspace(start, end, count))
-    return np.vstack(pixels)

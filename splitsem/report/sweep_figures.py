@@ -9,10 +9,12 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from splitsem.report import results as rs
 from splitsem.report import style
-from splitsem.report.style import place_labels
+from splitsem.report.label_places import place_labels
+from splitsem.report.style import Chart
 from splitsem.report.units import format_bytes, worded
 
 _RATE = "Throughput (samples per second, Hz)"
@@ -130,7 +132,7 @@ def _natural(text: str) -> list[str | int]:
 
 
 def _name(row: pd.Series, several: bool) -> str:
-    return f"{row['split_point']} · {row['series']}" if several else str(row["split_point"])
+    return rs.named(row, several=several)
 
 
 def _scale_scores(ax: Axes, shown: pd.DataFrame, front: pd.DataFrame, unsplit: list[float]) -> None:
@@ -147,7 +149,12 @@ def _scale_scores(ax: Axes, shown: pd.DataFrame, front: pd.DataFrame, unsplit: l
     if num_below:
         low = shown["score"].min()
         text = worded(f"▾ {num_below} more, with scores from {low:.2f} on, below", rs.score_name(shown))
-        ax.text(0.01, 0.02, text, transform=ax.transAxes, size=8, color=style.MUTED, zorder=6, gid="below")
+        look: dict[str, Any] = {
+            "size": 8,
+            "color": style.MUTED,
+            "path_effects": [withStroke(linewidth=2.2, foreground=style.PAPER)],
+        }
+        ax.text(0.01, 0.05, text, transform=ax.transAxes, zorder=6, gid="below", **look)
 
 
 def accuracy_throughput(results: pd.DataFrame) -> Figure:
@@ -176,6 +183,7 @@ def accuracy_throughput(results: pd.DataFrame) -> Figure:
     for below in more:
         style.style_axes(below, _RATE, worded("Score − unsplit (points of 0.01)", rs.score_name(frame)))
         _draw_differences(below, split)
+    figure.data = _told(shown, "throughput_hz")
     front = split[split["front"] != ""]
     handles = draw_points(ax, split, "throughput_hz") + draw_front(ax, front, "throughput_hz", falling=True)
     unsplit, unsplit_scores = draw_unsplit(ax, shown)
@@ -187,17 +195,29 @@ def accuracy_throughput(results: pd.DataFrame) -> Figure:
     return figure
 
 
+def _told(shown: pd.DataFrame, x: str) -> pd.DataFrame:
+    """The numbers of a figure's marks."""
+    own = ["score", "score_ci95", "score_delta", "score_delta_ci95", "score_unsplit"]
+    return shown[["split_point", "series", "reference", "front", x, *own]]
+
+
 def _draw_differences(ax: Axes, split: pd.DataFrame) -> None:
     """What the scores' own intervals hide: differences to the unsplit network on the same samples."""
     names = sorted(split["series"].unique(), key=_natural)
-    for name, color in zip(names, style.palette(len(names)), strict=True):
+    for i, (name, color) in enumerate(zip(names, style.palette(len(names)), strict=True)):
         rows = split[split["series"] == name]
-        look: dict[str, Any] = {"fmt": "o", "color": color, "markersize": 4.5, "elinewidth": 1.1, "alpha": 0.85}
+        look: dict[str, Any] = {
+            "fmt": style.MARKERS[i % len(style.MARKERS)],
+            "color": color,
+            "markersize": 4.5,
+            "elinewidth": 1.1,
+            "alpha": 0.85,
+        }
         ci95 = 100 * rows["score_delta_ci95"].fillna(0.0)
         ax.errorbar(rows["throughput_hz"], 100 * rows["score_delta"], ci95, gid="difference", **look)
     ax.axhline(0.0, color=style.MUTED, linestyle=(0, (5, 3)), linewidth=1.1, zorder=1)
     text = "bars: paired 95 % interval; where it holds 0, the cut cannot be told from the unsplit network"
-    ax.set_title(text, size=8.5, color=style.MUTED, loc="left")
+    style.note(ax, text)
 
 
 def _legend_title(shown: pd.DataFrame) -> str:
@@ -205,7 +225,7 @@ def _legend_title(shown: pd.DataFrame) -> str:
     return interval if interval.startswith("no ") else f"bars: {interval}"
 
 
-def rate_accuracy(results: pd.DataFrame) -> Figure:
+def rate_accuracy(results: pd.DataFrame) -> Chart:
     """Score over payload bytes per sample; up and to the left is better.
 
     Where a codec's bit width or keep ratio was swept, a line joins its settings at the same split point.
@@ -236,6 +256,7 @@ def rate_accuracy(results: pd.DataFrame) -> Figure:
     handles = _draw_curves(ax, split)
     found = rs.front_of(split, 1 / split["payload_bytes"], 0.0 * split["payload_bytes"])  # sizes are exact
     split = split.assign(front=found.kind, tie_group=found.group)
+    figure.data = _told(pd.concat([split, rs.references(sized), rs.splits(silent)]), "payload_bytes")
     front = split[split["front"] != ""]
     handles += draw_front(ax, front, "payload_bytes", falling=False)
     unsplit, unsplit_scores = draw_unsplit(ax, shown)
@@ -272,14 +293,15 @@ def _draw_curves(ax: Axes, split: pd.DataFrame) -> list[Line2D]:
         for _, _, rows in curves:
             ax.plot(rows["payload_bytes"], rows["score"], color=style.FAINT, linewidth=0.8, alpha=0.7, zorder=1.5)
         return draw_points(ax, split, "payload_bytes")
-    colors = dict(zip(points, style.COLOURS, strict=False))
+    colors, dashes = (dict(zip(points, looks, strict=False)) for looks in (style.COLOURS, style.DASHES))
     markers = {family: style.MARKERS[i % len(style.MARKERS)] for i, family in enumerate(families)}
     for (family, point), rows in split.sort_values("payload_bytes").groupby(["family", "split_point"], sort=False):
         look: dict[str, Any] = {"color": colors[str(point)], "marker": markers[family], "markeredgewidth": 0}
+        look["linestyle"] = dashes[str(point)]
         ax.plot(rows["payload_bytes"], rows["score"], linewidth=1.4, markersize=5.5, alpha=0.85, zorder=2.5, **look)
         bars: dict[str, Any] = {"fmt": "none", "ecolor": colors[str(point)], "elinewidth": 0.9, "alpha": 0.45}
         ax.errorbar(rows["payload_bytes"], rows["score"], rows["score_ci95"], zorder=2.2, **bars)
-    handles = [Line2D([], [], color=color, linewidth=3, label=point) for point, color in colors.items()]
+    handles = [Line2D([], [], color=colors[p], linestyle=dashes[p], linewidth=1.8, label=p) for p in colors]
     if len(families) > 1:
         gray: dict[str, Any] = {"color": style.MUTED, "linestyle": "none", "markersize": 6}
         handles += [Line2D([], [], marker=marker, label=family, **gray) for family, marker in markers.items()]

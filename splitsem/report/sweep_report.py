@@ -22,6 +22,7 @@ _TIMINGS = {
     "roofline": "estimated (roofline)",
     "lut": "estimated from layers that were measured before (LUT)",
     "measured": "measured in this run",
+    "predicted": "predicted from operations that were measured there (machine file)",
     "simulated": "simulated",
 }
 _CAPTIONS = {
@@ -149,7 +150,7 @@ def _card(answer: Best, word: str) -> Card:
             False,
         )
     value = answer.goal.show(answer.row[answer.goal.column])
-    return Card(answer.goal.title, value, f"{answer.row['split_point']} · {answer.row['series']}", answer.detail)
+    return Card(answer.goal.title, value, rs.named(answer.row), answer.detail)
 
 
 def _facts(results: pd.DataFrame, frame: pd.DataFrame, details: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -194,7 +195,7 @@ def _table(
     body = []
     for _, row in rows.iterrows():
         marks = MARKS[row["front"]] + ("▼" if row["is_bottleneck"] else "")
-        cells = [Cell(row["split_point"], str(row["split_index"])), *([Cell(row["series"])] if several else [])]
+        cells = [Cell(row["split_point"], str(row["split_index"])), *([Cell(_setting(row))] if several else [])]
         cells.append(Cell(marks))
         for name in names:
             plain = MISSING if pd.isna(row[name]) else f"{row[name]:.4g}"
@@ -203,6 +204,10 @@ def _table(
         kind = "reference" if row["is_reference"] else "pareto" if row["front"] == "best" else ""
         body.append((kind, cells))
     return PageTable(headers, body, note, is_sortable)
+
+
+def _setting(row: pd.Series) -> str:
+    return MISSING if row["payload_bytes"] == 0 and not row["is_reference"] else str(row["series"])
 
 
 def _rates(frame: pd.DataFrame) -> PageTable:

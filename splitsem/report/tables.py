@@ -53,7 +53,8 @@ def table(results: pd.DataFrame) -> Table:
         marks = f"{MARKS[row['front']]:1}" + ("▼" if row["is_bottleneck"] and not row["is_reference"] else "")
         point = f"{row['split_point']} ({row['series']})" if row["is_reference"] and not several else row["split_point"]
         cells = [format_number(row[name]) if name in in_seconds else _cell(row, name) for name in shown]
-        label = [row["series"]] if several else []
+        is_silent = row["payload_bytes"] == 0 and not row["is_reference"]
+        label = [MISSING if is_silent else row["series"]] if several else []
         look = "dim" if row["is_reference"] else "bold" if row["front"] == "best" else ""
         grid.add_row(plain(point), *map(plain, label), *cells, marks, style=look)
     grid.caption = _caption(frame)
@@ -70,7 +71,7 @@ def machines(frame: pd.DataFrame) -> str:
         names, timing = frame[label].dropna().unique(), f"{side}_timing"
         origins = [str(origin) for origin in frame[timing].dropna().unique()] if timing in frame else []
         if len(names) and origins:
-            marks = ", ".join(f"{o}, estimated" if o in ("roofline", "lut") else o for o in origins)
+            marks = ", ".join(f"{o}, estimated" if o in ("roofline", "lut", "predicted") else o for o in origins)
             parts.append(f"{side} {names[0] if len(names) == 1 else f'{len(names)} of them'} ({marks})")
     return " · ".join(parts)
 

@@ -153,3 +153,17 @@ def format_delta(value: float) -> str:
     if abs(value) < 5e-5:
         return "0.0000"
     return MISSING if math.isnan(value) else f"{value:+.4f}".replace("-", "−")
+
+
+def setting_in_words(name: str, value: object) -> str:
+    """A setting among others in a label: the option of a group by itself, any other value with its name.
+
+    >>> [setting_in_words(*pair) for pair in (("codec", "quant8"), ("codec.bit_width", 4), ("trainer.max_epochs", 3.0))]
+    ['quant8', '4 bit', 'max epochs 3']
+    """
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    if name == "split.point" or not ("." in name.partition("@")[0] or name in ("seed", "sweep")):
+        return text
+    if name.endswith("bit_width"):
+        return f"{text} bit"
+    return f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {text}"

@@ -71,7 +71,7 @@ def bottlenecks(frame: pd.DataFrame) -> Figure:
         "each dot a network, at its smallest cut between the ends (raw tensors, both as float32 or as their whole "
         "numbers); colour: the share of the network's operations that precede its first bottleneck"
     )
-    figure = style.new_figure(11.0, per_column * _ROW_IN + 1.4, title, about)
+    figure = style.new_figure(11.0, per_column * _ROW_IN + 1.4, title, about, kept="height")
     if cut.empty:
         style.empty(figure.subplots(), "no network could be cut")
         return figure

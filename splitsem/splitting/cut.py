@@ -34,7 +34,7 @@ class Cut:
         network_tail: takes the crossing tensors, returns what the captured network returns.
         postprocess: what follows on the server and is not captured, see ``network.HasPostprocess``; None: nothing.
         example: inputs for one sample (batch 1), in the order of the head's arguments.
-        fingerprint: identifies the model; see ``SplitGraph.fingerprint``.
+        fingerprint: identifies the model; see ``CutGraph.fingerprint``.
         device: where the halves are.
         model: the uncut model.
         granularity: of the graph that was cut.
@@ -144,7 +144,7 @@ def _program(half: nn.Module) -> str | None:
     return half.code if isinstance(half, fx.GraphModule) else None
 
 
-def build_head(flow: Flow, k: int) -> nn.Module:
+def build_head(flow: Flow, k: int) -> fx.GraphModule:
     """The network up to ``flow.data[k]``; returns the crossing tensors as a tuple."""
     side = _Side(flow)
     takes = flow.captured.takes
@@ -220,7 +220,7 @@ class _Side:
             inputs = {n: self._given(n, node) for n in node.all_input_nodes}
             in_place = self._in_place(node, inputs)
             copy = self.graph.node_copy(node, inputs.__getitem__)
-            copy.meta, copy.target = {}, in_place or copy.target
+            copy.meta, copy.target = {"of": node.name}, in_place or copy.target
             context = context_of(node)
             put_within(copy, context if self.flow.training else replace(context, no_grad=False))
         self.made[node] = copy

@@ -138,18 +138,8 @@ class Flow:
 
     def _refusal(self, k: int) -> str | None:
         for node in self.live[k]:
-            value = node.meta.get("val")
-            if isinstance(value, list | tuple):
-                return "a tuple crosses"
-            if not isinstance(value, Tensor):
-                return "a number that depends on the data crosses"
-            if (shape := self.batch.shape(value)) is None:
-                return "a tensor whose size depends on the data crosses"
-            if value.dtype not in CROSSING or value.layout is not torch.strided:
-                kind = value.dtype if value.dtype not in CROSSING else value.layout
-                return f"a tensor of {kind} crosses, which no codec takes; make it real numbers, integers or bool"
-            if 0 in shape:
-                return f"an empty tensor of {shape} crosses, which no codec takes"
+            if why := self.uncodable(node):
+                return why
         if k < self._needs_batch_until and self.batch_source(self.live[k]) is None:
             return "the tail needs the batch size and no crossing tensor tells it"
         roots = [self._roots[node] for node in self.live[k]]
@@ -170,6 +160,29 @@ class Flow:
     def written_after(self, node: fx.Node, k: int) -> bool:
         """Whether the tail of cut ``k`` writes into the memory of ``node``."""
         return any(at > k and root is self._roots[node] for at, root in self._writes)
+
+    def written_places(self) -> list[list[int]]:
+        """For each memory that is written to, the places in ``data`` that make, write or read it, in order."""
+        found = []
+        for root in dict.fromkeys(root for _, root in self._writes):
+            sharing = [node for node in self.data if self._roots[node] is root]
+            readers = {user for node in sharing for user in node.users if user in self.at}
+            found.append(sorted({self.at[node] for node in (*sharing, *readers)}))
+        return found
+
+    def uncodable(self, node: fx.Node) -> str | None:
+        """Why no codec takes what this node makes; None where one does."""
+        value = node.meta.get("val")
+        if isinstance(value, list | tuple):
+            return "a tuple crosses"
+        if not isinstance(value, Tensor):
+            return "a number that depends on the data crosses"
+        if (shape := self.batch.shape(value)) is None:
+            return "a tensor whose size depends on the data crosses"
+        if value.dtype not in CROSSING or value.layout is not torch.strided:
+            kind = value.dtype if value.dtype not in CROSSING else value.layout
+            return f"a tensor of {kind} crosses, which no codec takes; make it real numbers, integers or bool"
+        return f"an empty tensor of {shape} crosses, which no codec takes" if 0 in shape else None
 
     def _costs(self) -> tuple[tuple[OpCost, ...], list[int]]:
         """All costs in order; a free node counts where it is needed first."""

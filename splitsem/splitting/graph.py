@@ -1,17 +1,20 @@
 """SplitGraph: any model as a graph of operations that can be cut in two."""
 
-import difflib
 import hashlib
+from collections.abc import Collection
+from copy import copy
+from dataclasses import replace
 from itertools import accumulate
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, get_args
 
 from torch import Tensor, fx, nn
 
-from splitsem import extras
 from splitsem.errors import SplitPointError
 from splitsem.network import HasPostprocess, without_wrappers
+from splitsem.splitting.anywhere import Part, needs_of, reordered
 from splitsem.splitting.cut import Cut, Followed, InTuple, Spread, build_head, build_tail
+from splitsem.splitting.cut_graph import CutGraph, Granularity, hook_bytes
 from splitsem.splitting.example import Example, home_of
 from splitsem.splitting.faithful import faithful_flow
 from splitsem.splitting.flow import Flow
@@ -22,6 +25,7 @@ from splitsem.splitting.point import (
     HasUnits,
     SplitPoint,
     TensorSpec,
+    is_heavy,
     layer_cuts,
     modules_ending,
     node_names,
@@ -29,13 +33,8 @@ from splitsem.splitting.point import (
 )
 from splitsem.splitting.postprocess import Postprocess
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-Granularity = Literal["layer", "op"]
-
-
-class SplitGraph:
+class SplitGraph(CutGraph):
     """The split points of a model, and its head and tail at each of them.
 
     The model is put in eval mode and stays there, and is otherwise left as it was; move it to its placement first. Its
@@ -52,13 +51,7 @@ class SplitGraph:
         training: whether the halves compute as in train mode (see ``trainable``); the model itself stays in eval mode.
         named: inputs by name.
 
-    Attributes:
-        points: the offered points; the first is ``input`` (all on the server), the last ``output`` (all on the edge).
-        operations: the names of all operations in order, offered or not.
-        refused: operations after which no cut is possible, with the reason.
-        sample: the model's output for one sample, from a trial; tells its structure.
-        is_batch_free: whether the halves take any batch size; else that of the example only.
-        fingerprint: identifies the graph and its weights' names, shapes and types, not their values.
+    Attributes: see ``CutGraph``.
 
     Raises:
         ConfigError: the model cannot run on the example, cannot be captured, or its graph does not compute what the
@@ -85,51 +78,13 @@ class SplitGraph:
         network = model.network if isinstance(model, HasPostprocess) else model
         model.eval()
         self.model, self.granularity = model, granularity
-        self._flow, one, self._strides_of_one = faithful_flow(network, inputs, training)
-        captured = self._flow.captured
+        flow, one, self._strides_of_one = faithful_flow(network, inputs, training)
+        captured = flow.captured
         self._example = one.in_order(captured.takes)
         self.is_batch_free, self.device = captured.is_batch_free, home_of(network)[0]
         self._postprocess = None if postprocess is None else Postprocess(postprocess, captured.sample)
         self.sample = captured.sample if self._postprocess is None else self._postprocess.sample
-        self._names = node_names(self._flow.data)
-        self._names[self._flow.first] = "input"
-        if postprocess is None:
-            self._names[-1] = "output"
-        self.operations = tuple(self._names[self._flow.first + 1 :])
-        self.refused = {name: why for name, why in zip(self._names, self._flow.refused, strict=True) if why}
-        self.fingerprint = _fingerprint(self._flow, postprocess)
-        self._cuts = self._chosen(granularity, network.unit_names if isinstance(network, HasUnits) else None)
-        self.points = self._points()
-
-    def __repr__(self) -> str:
-        ends = f"{self.points[0].name} … {self.points[-1].name}"
-        bottlenecks = sum(point.is_bottleneck for point in self.points)
-        return f"SplitGraph({len(self.points)} points, {ends}; {bottlenecks} bottlenecks; {self.fingerprint})"
-
-    def table(self) -> "pd.DataFrame":
-        """The offered points, a row each, by name: see ``SplitPoint.row``. Raises ConfigError without pandas."""
-        with extras.needed("plots", "a table of split points"):
-            import pandas as pd
-
-        return pd.DataFrame([point.row() for point in self.points]).set_index("split_point")
-
-    def point(self, point: str | int) -> SplitPoint:
-        """The point of this name, or of this index (negative ones count from the end).
-
-        Raises:
-            SplitPointError: there is no such point; the message lists the valid ones.
-        """
-        if isinstance(point, int) and -len(self.points) <= point < len(self.points):
-            return self.points[point]
-        names = [p.name for p in self.points]
-        if point in names:
-            return self.points[names.index(str(point))]
-        if isinstance(point, int):
-            raise SplitPointError(f"no split point {point}; valid: 0…{len(names) - 1} ({', '.join(names)})")
-        close = difflib.get_close_matches(point, names, n=1)
-        why = f" ({self.refused[point]})" if point in self.refused else ""
-        hint = f"; did you mean {close[0]!r}?" if close else "."
-        raise SplitPointError(f"no split point {point!r}{why}{hint} Valid: {', '.join(names)}")
+        self._arrange(flow, granularity, network.unit_names if isinstance(network, HasUnits) else None)
 
     def cut(self, point: SplitPoint | str | int) -> Cut:
         """The model's head and tail at a point. Each call builds new halves; the weights stay shared."""
@@ -145,6 +100,65 @@ class SplitGraph:
         layouts = tuple(Layout.of(node, self._flow.batch, self._strides_of_one) for node in self._flow.live[k])
         return Cut(chosen, build_head(self._flow, k), build_tail(self._flow, k), postprocess, *facts, layouts)
 
+    @property
+    def example(self) -> tuple[Any, ...]:
+        """Inputs for one sample (or for the fixed batch), in the order of ``network``'s arguments."""
+        return self._example
+
+    def network(self) -> fx.GraphModule:
+        """All that is captured, as one network that returns what would cross behind it."""
+        return build_head(self._flow, len(self._flow.data) - 1)
+
+    def parts(self) -> tuple[Part, ...]:
+        """All operations as a partial order, for cuts that are no point of this order; see ``cut_anywhere``.
+
+        A postprocess, which is not captured, is the last part and reads all results.
+        """
+        flow, end = self._flow, self._postprocess
+        results = [node for node in flow.results if isinstance(node, fx.Node)]
+        places = frozenset(flow.at[node] for node in results if node in flow.at)
+        needs, held = needs_of(flow), [*flow.weight_bytes()[1]]
+        parts = []
+        for k, node in enumerate(flow.data):
+            why = flow.uncodable(node)
+            readers = frozenset(flow.at[user] for user in node.users if user in flow.at)
+            is_result = k in places and end is None
+            if k in places and end is not None:
+                readers |= {len(flow.data)}
+            costs = flow.ops[flow.op_ends[k - 1] if k else 0 : flow.op_ends[k]]
+            sent = 0 if why else self._raw_bytes(node)
+            own = held[k - 1] - held[k] if k > flow.first else 0
+            parts.append(Part(self._names[k], needs[k], costs, sent, readers, bool(why), is_result, own))
+        if end is not None:
+            parts.append(Part("output", places, (end.cost,), end.raw_bytes, frozenset(), False, True, end.weight_bytes))
+        return tuple(parts)
+
+    def cut_anywhere(self, head: Collection[str]) -> Cut:
+        """Head and tail where the head is these operations (of ``parts``), whether they are first in the order or not.
+
+        The cut's point is named ``head of n operations``; several tensors may cross. Both ends of a real link take
+        points of the graph's own order only.
+
+        Raises:
+            SplitPointError: an operation is not known or needs another one that is not in the head, or what crosses
+                there cannot be sent.
+        """
+        unknown = [name for name in head if name not in self._names]
+        if unknown:
+            raise SplitPointError(f"the network has no operation {unknown[0]!r}; SplitGraph.operations lists all")
+        places = {k for k, name in enumerate(self._names) if name in head} | set(range(self._flow.first + 1))
+        flow, copies = reordered(self._flow, places)
+        k, other = len(places) - 1, copy(self)
+        if flow.refused[k]:
+            raise SplitPointError(f"this head cannot be cut off: {flow.refused[k]}")
+        other._strides_of_one = {
+            copies[node]: strides for node, strides in self._strides_of_one.items() if node in copies
+        }
+        other._arrange(flow, "op", None)
+        at = next(index for index, cut in enumerate(other._cuts) if cut.k == k)
+        cut = other.cut(at)
+        return replace(cut, point=replace(cut.point, name=f"head of {len(places) - flow.first - 1} operations"))
+
     def tail_with_layers(self, point: SplitPoint | str | int) -> nn.Module:
         """The network's tail at a point, returning ``(output, *layers)``.
 
@@ -155,6 +169,19 @@ class SplitGraph:
         single = [self._flow.live[k][0] for k in later if len(self._flow.live[k]) == 1]
         layers = [node for node in single if node.meta["val"].is_floating_point()]
         return build_tail(self._flow, self._cuts[chosen.index].k, layers)
+
+    def _arrange(self, flow: Flow, granularity: Granularity, units: tuple[str, ...] | None) -> None:
+        """Set what depends on the order of computation."""
+        self._flow, end = flow, self._postprocess
+        self._names = node_names(flow.data)
+        self._names[flow.first] = "input"
+        if end is None:
+            self._names[-1] = "output"
+        self.operations = tuple(self._names[flow.first + 1 :])
+        self.refused = {name: why for name, why in zip(self._names, flow.refused, strict=True) if why}
+        self.fingerprint = _fingerprint(flow, None if end is None else end.module)
+        self._cuts = self._chosen(granularity, units)
+        self.points = self._points()
 
     def _chosen(self, granularity: Granularity, units: tuple[str, ...] | None) -> list[Candidate]:
         flow = self._flow
@@ -174,7 +201,7 @@ class SplitGraph:
         if granularity == "layer" and units is not None:
             candidates = unit_cuts(self._names[flow.first :], candidates, units)
         elif granularity == "layer":
-            candidates = layer_cuts(flow.data, candidates, flops[-1])
+            candidates = layer_cuts(list(map(is_heavy, flow.data)), candidates, flops[-1])
         end = self._postprocess
         if end is not None:
             candidates.append(Candidate(len(flow.data), end.raw_bytes, flops[-1] + end.cost.flops, True, True))
@@ -213,18 +240,10 @@ class SplitGraph:
         return tuple(map(self._spec, self._flow.live[k]))
 
     def _hook_bytes(self) -> list[int]:
-        """For each cut, what a splitter by hooks sends: also every skip tensor that was alive at an earlier cut.
-
-        Hooks see what modules return, not which of it is read again.
-        """
-        live = [set(self._flow.live[cut.k]) if cut.k < len(self._flow.data) else set() for cut in self._cuts]
-        skips: set[fx.Node] = set()
-        sizes = []
-        for cut, now, later in zip(self._cuts, live, [*live[1:], set()], strict=True):
-            dead = skips - now
-            sizes.append(cut.raw_bytes + (sum(map(self._raw_bytes, dead)) if cut is not self._cuts[-1] else 0))
-            skips |= {node for node in now & later if node.op != "placeholder"}
-        return sizes
+        """What a splitter by hooks sends, see ``hook_bytes``; it has no hook behind a postprocess."""
+        live = [self._flow.live[cut.k] if cut.k < len(self._flow.data) else () for cut in self._cuts]
+        given = {node for nodes in live for node in nodes if node.op == "placeholder"}
+        return hook_bytes([cut.raw_bytes for cut in self._cuts], live, given, self._raw_bytes)
 
     def _spec(self, node: fx.Node) -> TensorSpec:
         value: Tensor = node.meta["val"]

@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -12,6 +12,24 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, flop_regi
 
 from splitsem.splitting.capture import Batch, op_name
 from splitsem.splitting.nested import LOOPS, bodies
+
+
+class OpShape(NamedTuple):
+    """An operation as a product of matrices: ``groups`` products of (rows × depth) by (depth × columns).
+
+    A convolution has a row for each output pixel, a column for each output channel of a group and a depth of input
+    channels of a group × window; attention has rows of queries, columns of keys. Whatever multiplies no matrices has
+    a row for each element of its largest tensor, and is 1 in all else but a pool's window.
+    """
+
+    rows: int = 1
+    columns: int = 1
+    depth: int = 1
+    groups: int = 1
+    window: int = 1
+
+
+ONE = OpShape()
 
 
 @dataclass(frozen=True)
@@ -24,6 +42,8 @@ class OpCost:
         bytes: bytes read and written: inputs, outputs and weights, a recurrent layer's own weights once a step.
         steps: launches that must follow each other: steps × layers × directions of a recurrent layer, else 1.
         kernel_bytes: the share of ``bytes`` that is a convolution's weights.
+        kind: torch's name of the operation; empty where it is not known.
+        shape: see ``OpShape``.
     """
 
     name: str
@@ -31,6 +51,8 @@ class OpCost:
     bytes: float
     steps: int = 1
     kernel_bytes: float = 0.0
+    kind: str = ""
+    shape: OpShape = ONE
 
 
 @dataclass(frozen=True)
@@ -88,11 +110,37 @@ def op_cost(node: fx.Node, batch: Batch) -> OpCost:
     name = op_name(node)
     read = made if name in _LOOKUPS else sum(_bytes(v, batch) for v in inputs)
     flops = float(_flops(node, inputs, outputs, batch))
+    shape = _op_shape(node, inputs, outputs, batch)
     if name in RECURRENT:
         cells, state_bytes, length = _recurrence(node, inputs[0], batch)
-        return OpCost(node.name, flops, float(made + read + (length - 1) * state_bytes), steps=length * cells)
+        moved = float(made + read + (length - 1) * state_bytes)
+        return OpCost(node.name, flops, moved, steps=length * cells, kind=name, shape=shape)
     kernel_bytes = float(_bytes(inputs[1], batch)) if name in CONVOLUTIONS else 0.0
-    return OpCost(node.name, flops, float(made + read), kernel_bytes=kernel_bytes)
+    return OpCost(node.name, flops, float(made + read), kernel_bytes=kernel_bytes, kind=name, shape=shape)
+
+
+def _op_shape(node: fx.Node, inputs: list[Tensor], outputs: list[Tensor], batch: Batch) -> OpShape:
+    """See ``OpShape``; of what is made, and of the first two tensors that are read."""
+    name, made = op_name(node), _shape(outputs[0], batch)
+    shapes = [_shape(v, batch) for v in inputs]
+    if name in CONVOLUTIONS:
+        weight = shapes[1]
+        window, depth = prod(weight[2:]), prod(weight[1:])
+        channels = made[-len(weight) + 1] if len(made) >= len(weight) - 1 else 1
+        groups = max(1, shapes[0][-len(weight) + 1] // max(1, weight[1])) if "transpose" not in name else 1
+        return OpShape(prod(made) // max(1, channels), max(1, channels // groups), depth, groups, window)
+    if name == "scaled_dot_product_attention" and len(shapes) > 1:
+        q, k = shapes[:2]
+        return OpShape(q[-2], k[-2], q[-1], prod(q[:-2]))
+    if name in PRODUCTS and len(shapes) > 1 and shapes[0]:
+        columns = made[-1] if made else 1
+        groups = 1 if name == "linear" else prod(made[:-2])
+        return OpShape(max(1, prod(made) // max(1, columns * groups)), columns, shapes[0][-1], max(1, groups))
+    window = 1
+    if name in POOLS and len(node.args) > 1:
+        size: Any = node.args[1]
+        window = prod(size) if isinstance(size, list | tuple) else int(size) ** int(name[-2])
+    return OpShape(max([prod(made), *(prod(s) for s in shapes)]), window=window)
 
 
 def _nested_cost(node: fx.Node, graphs: list[fx.Graph], batch: Batch) -> OpCost:
@@ -103,7 +151,7 @@ def _nested_cost(node: fx.Node, graphs: list[fx.Graph], batch: Batch) -> OpCost:
     if op_name(node) in LOOPS:
         over: Any = node.args[1 if op_name(node) == "map_impl" else 2]
         times = batch.size(over[0].meta["val"].shape[0]) or 1
-    return OpCost(
+    return OpCost(  # of no kind: it is many
         node.name,
         times * sum(op.flops for op in ops),
         times * sum(op.bytes for op in ops),

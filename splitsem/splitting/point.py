@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -116,12 +117,20 @@ def node_names(nodes: Sequence[fx.Node]) -> list[str]:
     names = []
     for node, ending in zip(nodes, modules_ending(nodes), strict=True):
         name = ending[0] if ending else _inside(node)
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
-        if _RESERVED.fullmatch(name):
-            name = f"model.{name}"
-        seen[name] += 1
-        names.append(name if seen[name] == 1 else f"{name}@{seen[name]}")
+        names.append(unique(readable(name), seen))
     return names
+
+
+def readable(name: str) -> str:
+    """A name that Hydra reads as text, and that hides neither ``input`` nor ``output``."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    return f"model.{name}" if _RESERVED.fullmatch(name) else name
+
+
+def unique(name: str, seen: Counter[str]) -> str:
+    """The name, which counts as seen from now on; a repetition with its number."""
+    seen[name] += 1
+    return name if seen[name] == 1 else f"{name}@{seen[name]}"
 
 
 def _inside(node: fx.Node) -> str:
@@ -164,7 +173,7 @@ def is_heavy(node: fx.Node) -> bool:
     return name in _HEAVY or name.startswith(_HEAVY_PREFIXES)
 
 
-def layer_cuts(nodes: Sequence[fx.Node], candidates: Sequence[Candidate], total_flops: float) -> list[Candidate]:
+def layer_cuts(heavy: Sequence[bool], candidates: Sequence[Candidate], total_flops: float) -> list[Candidate]:
     """One cut a layer: a heavy operation and the cheap ones that follow it, cut where the fewest bytes cross.
 
     Among places with equally few bytes, a place where the batch stays the first dimension wins, then the last place at
@@ -175,15 +184,11 @@ def layer_cuts(nodes: Sequence[fx.Node], candidates: Sequence[Candidate], total_
     the last heavy one to ``output``, unless fewer bytes cross in between.
 
     Args:
-        nodes: all data nodes of the graph, in order.
+        heavy: whether each data node of the graph, in order, starts a layer, see ``is_heavy``.
         candidates: the possible cuts in order, ``input`` first and ``output`` last.
         total_flops: the whole model's operations.
     """
-    layer_of = []
-    layer = 0
-    for node in nodes:
-        layer += is_heavy(node)
-        layer_of.append(layer)
+    layer_of = list(accumulate(heavy))
     first, *middle, last = candidates
     best: dict[int, Candidate] = {0: first}
     for candidate in middle:

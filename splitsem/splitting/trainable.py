@@ -7,6 +7,7 @@ from torch import Tensor, fx, nn
 
 from splitsem.errors import ConfigError, SplitPointError
 from splitsem.splitting.cut import Cut
+from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.graph import SplitGraph
 from splitsem.splitting.nested import ends_gradient, operation
 
@@ -82,7 +83,7 @@ class TrainableCut:
         ConfigError: the network takes or returns a structure; one tensor of each is what the two ends exchange.
     """
 
-    def __init__(self, graph: SplitGraph, training: SplitGraph, point: str) -> None:
+    def __init__(self, graph: CutGraph, training: SplitGraph, point: str) -> None:
         self.evaluation: Cut = graph.cut(point)
         ends = (*self.evaluation.example, graph.sample)
         if len(ends) != 2 or not all(isinstance(end, Tensor) for end in ends):

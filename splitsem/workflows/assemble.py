@@ -22,13 +22,15 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from splitsem.errors import ConfigError
 from splitsem.links.link import Link
-from splitsem.models.capabilities import BringsWeights, Deployable, HyperWeighted
+from splitsem.models.capabilities import BringsWeights, Deployable, Frozen, HyperWeighted
 from splitsem.network import HasPostprocess
 from splitsem.pipeline import Answering
 from splitsem.placement import Placement
 from splitsem.scoring import plain
+from splitsem.splitting.cut_graph import CutGraph, Granularity
 from splitsem.splitting.example import Example
-from splitsem.splitting.graph import Granularity, SplitGraph
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.onnx_graph import graph_of
 from splitsem.splitting.point import SplitPoint
 from splitsem.tasks.answer import raw_coder
 from splitsem.tasks.task import Task
@@ -75,7 +77,7 @@ class Network(NamedTuple):
 
     task: Task
     model: nn.Module
-    graph: SplitGraph
+    graph: CutGraph
     placement: Placement
     trained: kept_weights.Trained
     key: str
@@ -89,7 +91,7 @@ _networks: Kept[Network] = Kept(lambda found: kept_weights.num_bytes(found.model
 _wholes: Kept[Whole] = Kept(lambda found: kept_weights.num_bytes(found.model))
 
 
-def network(cfg: DictConfig, suits: Callable[[SplitGraph], object] | None = None) -> Network:
+def network(cfg: DictConfig, suits: Callable[[CutGraph], object] | None = None) -> Network:
     """The trained network that ``cfg`` asks for, kept for the next call with equal settings.
 
     Before a training, ``suits`` gets the graph of the untrained network; it raises where other settings do not fit it.
@@ -102,16 +104,16 @@ def network(cfg: DictConfig, suits: Callable[[SplitGraph], object] | None = None
     return _networks.get(settings, make)
 
 
-def untrained_graph(cfg: DictConfig) -> SplitGraph:
+def untrained_graph(cfg: DictConfig) -> CutGraph:
     """The graph of the network in the form that it runs in, with untrained weights: points and costs ignore them."""
     task, placement = instantiate(cfg.task), instantiate(cfg.device)
     with torch.random.fork_rng(devices=[]):  # the training that follows is as without this
-        model = build_model(cfg.model, task)
+        model = own_model.make(cfg.model, task)
     model = model.deployed() if isinstance(model, Deployable) else model
     return split_graph(placement.place(model).eval(), task, cfg.split.granularity)
 
 
-def fresh_network(cfg: DictConfig, suits: Callable[[SplitGraph], object] | None = None) -> Network:
+def fresh_network(cfg: DictConfig, suits: Callable[[CutGraph], object] | None = None) -> Network:
     """The same network with weights of its own, for a workflow that trains it further.
 
     Where there are no labels, the targets are what the network finds as it is now, whatever it learns.
@@ -119,7 +121,7 @@ def fresh_network(cfg: DictConfig, suits: Callable[[SplitGraph], object] | None 
     return _network(_settings(cfg), check=_check(cfg, suits), learns=True)
 
 
-def _check(cfg: DictConfig, suits: Callable[[SplitGraph], object] | None) -> Callable[[], object] | None:
+def _check(cfg: DictConfig, suits: Callable[[CutGraph], object] | None) -> Callable[[], object] | None:
     return None if suits is None else lambda: suits(untrained_graph(cfg))
 
 
@@ -155,7 +157,8 @@ def initial_model(cfg: DictConfig) -> tuple[Task, nn.Module, Placement]:
     task = instantiate(cfg.task)
     _check_labels(task)
     torch.manual_seed(cfg.seed)
-    model = build_model(cfg.model, task)
+    model = own_model.make(cfg.model, task)
+    own_model.check_learns(model)
     if cfg.trainer.weights:
         kept_weights.load_any(model, Path(cfg.trainer.weights))
     return task, placement.place(model).eval(), placement
@@ -173,13 +176,17 @@ def training_graph(network: Network) -> SplitGraph:
         )
     if network.placement.precision != "float32":
         raise ConfigError(f"split training needs device.precision=float32, got {network.placement.precision}")
-    return split_graph(network.model, network.task, "op", training=True)
+    return SplitGraph(network.model, _example(network.task), granularity="op", training=True)
 
 
-def split_graph(model: nn.Module, task: Task, granularity: Granularity, training: bool = False) -> SplitGraph:
-    """The graph of a model on the task's samples; see ``SplitGraph``."""
+def split_graph(model: nn.Module, task: Task, granularity: Granularity) -> CutGraph:
+    """The graph of a model on the task's samples."""
+    return graph_of(model, _example(task), granularity=granularity)
+
+
+def _example(task: Task) -> Example:
     args, named = arguments(task.example())
-    return SplitGraph(model, Example(tuple(args), named), granularity=granularity, training=training)
+    return Example(tuple(args), named)
 
 
 def _settings(cfg: DictConfig) -> str:
@@ -232,6 +239,8 @@ def _network(
 ) -> Network:
     cfg = OmegaConf.create(json.loads(settings))
     task, model, device, trained, key = _trained(cfg, check)
+    if learns or not is_deployed:
+        own_model.check_learns(model)
     if is_deployed and isinstance(model, Deployable):
         key = f"{key}-{fingerprint(_deployment(cfg, model))}"
         model = model.deployed()
@@ -256,7 +265,7 @@ def _trained(cfg: DictConfig, check: Callable[[], object] | None = None) -> Whol
     placement: Placement = instantiate(cfg.device)
     placement.set_threads()
     torch.manual_seed(cfg.seed)
-    model = build_model(cfg.model, task)
+    model = own_model.make(cfg.model, task)
     trained, key = _train(cfg, task, model, placement, check)
     return Whole(task, model, placement, trained, key)
 
@@ -267,16 +276,11 @@ def _deployment(cfg: DictConfig, model: Deployable) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name in model.deploy_settings}
 
 
-def build_model(cfg: DictConfig, task: Task) -> nn.Module:
-    """The untrained model for the task; see ``own_model.make``."""
-    return own_model.make(cfg, task)
-
-
 def _train(
     cfg: DictConfig, task: Task, model: nn.Module, placement: Placement, check: Callable[[], object] | None
 ) -> tuple[kept_weights.Trained, str]:
     fit = instantiate(trainer_settings(cfg))
-    if task.is_agreement:  # there are no labels to train by
+    if task.is_agreement or isinstance(model, Frozen):
         fit = replace(fit, max_epochs=0)
     facts: dict[str, Any] = {n: OmegaConf.to_container(cfg[n], resolve=True) for n in ("task", "model", "trainer")}
     if isinstance(model, Deployable):
@@ -351,7 +355,7 @@ def simulated_link(cfg: DictConfig) -> Link:
     return link
 
 
-def answering(cfg: DictConfig, task: Task, graph: SplitGraph | None = None) -> Answering:
+def answering(cfg: DictConfig, task: Task, graph: CutGraph | None = None) -> Answering:
     """What becomes of the network's output; ``graph`` tells the form of a raw one, which a server names likewise.
 
     Raises ConfigError where the task does not say what its answer is.
@@ -363,7 +367,7 @@ def answering(cfg: DictConfig, task: Task, graph: SplitGraph | None = None) -> A
     return Answering(raw_coder(task.trial_outputs(1, 0)[1] if graph is None else graph.sample), cfg.answer.at)
 
 
-def chosen_point(cfg: DictConfig, graph: SplitGraph, is_told: bool = True) -> SplitPoint:
+def chosen_point(cfg: DictConfig, graph: CutGraph, is_told: bool = True) -> SplitPoint:
     """The point that ``split.point`` or ``split.index`` names; with neither, the first bottleneck, else ``input``.
 
     What was taken where none is named, is told in the log.

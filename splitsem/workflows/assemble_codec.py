@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
+from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.graph import SplitGraph
 from splitsem.splitting.point import SplitPoint
 from splitsem.tasks.task import Task
@@ -19,6 +20,7 @@ from splitsem.training.fingerprint import fingerprint
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network, spare_folder
 from splitsem.workflows.codec_options import build_codec, is_for_one_cut, is_learned
+from splitsem.workflows.own_model import check_learns
 
 if TYPE_CHECKING:
     from splitsem.codecs.learned.learned import LearnedCodec
@@ -26,13 +28,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def suits(cfg: DictConfig) -> Callable[[SplitGraph], None]:
+def suits(cfg: DictConfig) -> Callable[[CutGraph], None]:
     """Asks a graph, also of an untrained network, for the point and whether the codec can be built for it.
 
     What is returned raises SplitPointError and ConfigError.
     """
 
-    def ask(graph: SplitGraph) -> None:
+    def ask(graph: CutGraph) -> None:
         point = assemble.chosen_point(cfg, graph, is_told=False)
         if is_learned(cfg):
             check_point(graph, point, cfg.codec["_target_"])
@@ -71,6 +73,7 @@ def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple
 
     if not is_learned(cfg):
         raise ConfigError(f"{cfg.codec['_target_']} has nothing to learn: choose a learned one, e.g. codec=semanticnn")
+    check_learns(network.model)
     check_point(network.graph, point, cfg.codec["_target_"])
     torch.manual_seed(cfg.seed)
     made = build_codec(cfg, point.tensors[0].shape[1:], network.task)
@@ -96,6 +99,7 @@ def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple
         log.info("Training %s for the cut at %s (kept for later runs in %s)", type(made).__name__, point.name, folder)
         from splitsem.training.codec_fit import fit_codec  # seconds, which a run with trained weights does not pay
 
+        assert isinstance(network.graph, SplitGraph)  # the only one that learns
         return fit_codec(made, network.graph, point, network.task, cfg.seed)
 
     trained = kept_weights.fit_or_load(made, key, folder, train, spare_folder())
@@ -104,7 +108,7 @@ def trained_codec(cfg: DictConfig, network: Network, point: SplitPoint) -> tuple
     return made.eval(), trained
 
 
-def check_point(graph: SplitGraph, point: SplitPoint, name: str) -> None:
+def check_point(graph: CutGraph, point: SplitPoint, name: str) -> None:
     """Raise ConfigError unless one image-like tensor crosses at the point; says at which points it does."""
     if _suits(point):
         return

@@ -20,6 +20,7 @@ from splitsem.export.onnx_file import footprint
 from splitsem.remote.labels import codec_label, weights_digest
 from splitsem.report.units import worded
 from splitsem.scoring import plain
+from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.task import Task
 from splitsem.trees import call, mapped
@@ -45,7 +46,9 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     coders.check(get_object(cfg.codec["_target_"]))
     assemble.check_settings(cfg)
     assemble.simulated_link(cfg)
-    network = assemble.network(cfg, _suits(cfg))
+    suits = _suits(cfg)
+    network = assemble.network(cfg, suits)
+    suits(network.graph)  # where nothing was trained, nobody has asked
     if network.placement.torch_device.type != "cpu" or network.placement.precision != "float32":
         raise ConfigError("workflow=bundle writes float32 files for a CPU: add device=cpu device.precision=float32")
     point = assemble.chosen_point(cfg, network.graph)
@@ -68,6 +71,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         torch.export.save(program, scratch / "device.pt2")
         metrics["pt2_bytes"] = (scratch / "device.pt2").stat().st_size
     if cfg.workflow.whole:
+        assert isinstance(network.graph, SplitGraph)
         whole = onnx_file.export_whole(network.graph)
         outputs = [f"output_{k}" for k in range(len(whole.graph_signature.user_outputs))]
         onnx_file.write(whole, scratch / "whole.onnx", outputs, onnx_file.input_names(cut))
@@ -78,13 +82,18 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     return Result(metrics, breakdown(metrics), [], headline, found.draws)
 
 
-def _suits(cfg: DictConfig) -> Callable[[SplitGraph], None]:
+def _suits(cfg: DictConfig) -> Callable[[CutGraph], None]:
     """Asks a graph, before a training, whether the point leaves something for the server; and see assemble_codec."""
     if "float32" not in cfg.workflow.formats:
         raise ConfigError("workflow.formats needs float32, which the others are made of and judged by")
     asked = assemble_codec.suits(cfg)
 
-    def ask(graph: SplitGraph) -> None:
+    def ask(graph: CutGraph) -> None:
+        if not isinstance(graph, SplitGraph):
+            raise ConfigError(
+                "workflow=bundle writes networks of torch; the halves of an ONNX file are ONNX graphs already: "
+                "onnx.save(splitsem.split(…).cut(…).head.proto, FILE), see docs/onnx.md"
+            )
         asked(graph)
         if assemble.chosen_point(cfg, graph, is_told=False).name == "output":
             raise ConfigError(

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from splitsem.workflows.tracking import versions
 
-NO_RESULT = ("tracking", "resume")
+NO_RESULT = ("tracking", "resume", "plots")
 """Settings that change no result."""
 _STDLIB = tuple(
     str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")

@@ -17,11 +17,11 @@ from splitsem.cost.machines import Machine
 from splitsem.intervals import half_width
 from splitsem.json_files import finite
 from splitsem.links.link import Link
-from splitsem.pipeline import Answering, Frames, Pipeline, in_memory
+from splitsem.pipeline import Answering, Frames, Pipeline, features, in_memory
 from splitsem.scoring import Batches, Scored, check_found, score_samples
 from splitsem.splitting.cut import Cut
 from splitsem.tasks.task import Task
-from splitsem.trees import call
+from splitsem.trees import joined
 from splitsem.workflows import assemble, replay
 from splitsem.workflows.assemble import Network, Whole
 from splitsem.workflows.replay import Recording
@@ -172,7 +172,7 @@ def _validated(
     """The scores on the validation split: over a clean link in memory, which it cannot tell from the bytes."""
     val = batches(cfg, network, "val")
     if not is_lossy and cut.point.name == "output":  # no codec works there, and an answer keeps the score
-        return score_samples(lambda x: cut.tail(*call(cut.head, x)), network.task, val)
+        return score_samples(lambda x: joined([cut.tail(*made.z) for made in features(cut, x)]), network.task, val)
     if not is_lossy:
         return score_samples(lambda x: in_memory(cut, encoder, x), network.task, val)
     pipeline, frames = Pipeline(cut, encoder, decoder, assemble.simulated_link(cfg), answer), Frames()

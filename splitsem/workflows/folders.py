@@ -24,6 +24,7 @@ RECORD = "run.json"
 LOCK = ".lock"
 METRICS = "metrics.json"
 ERROR = "error.txt"
+BEST = "best.json"  # of a sweep
 _TRACES = (RECORD, ".hydra", "multirun.yaml", METRICS)
 _WITHOUT_RESULTS = {RECORD, LOCK, ERROR, "multirun.yaml", "results.csv", "config.yaml", "hydra.yaml", "overrides.yaml"}
 _INTERPOLATION = re.compile(r"\$\{[^{}]*\}")

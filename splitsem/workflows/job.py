@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from splitsem import json_files, redaction
 from splitsem.errors import LinkError
+from splitsem.report import figure_choice
 from splitsem.workflows import digests, folders, mistakes, settings, stopping, track
 from splitsem.workflows.folders import Record
 from splitsem.workflows.result import DRAWS, Metrics, Result, write_draws
@@ -65,15 +66,16 @@ def _run_once(cfg: DictConfig, hydra_cfg: HydraConf, folder: Path) -> Metrics:
 
 
 def _run(cfg: DictConfig, hydra_cfg: HydraConf, folder: Path, record: Record, is_new: bool) -> Metrics:
-    for left_over in (folders.METRICS, DRAWS, track.HISTORY, folders.ERROR):  # of an earlier try
+    for left_over in (folders.METRICS, DRAWS, track.HISTORY, track.TRAINING, folders.ERROR):  # of an earlier try
         (folder / left_over).unlink(missing_ok=True)
     record.provenance = record.provenance or provenance()
     record.write(folder)
     tracker = _Tracker(cfg, hydra_cfg, folder, record)
     tracker.begin(is_new)
     try:
-        result: Result = _locate(cfg.workflow["_target_"])(cfg, folder)
-        _write(result, folder)
+        with figure_choice.using(**cfg.plots):
+            result: Result = _locate(cfg.workflow["_target_"])(cfg, folder)
+            _write(result, folder)
         log.info("%s", result.headline)
         if hydra_cfg.mode != RunMode.MULTIRUN:
             log.info("Results: %s", folder)
@@ -107,8 +109,8 @@ class _Tracker:
 
     def __init__(self, cfg: DictConfig, hydra_cfg: HydraConf, folder: Path, record: Record) -> None:
         self.cfg, self.folder, self.record = cfg, folder, record
-        self.name = hydra_cfg.job.override_dirname or hydra_cfg.runtime.choices["task"]
         self.sweep = Path(hydra_cfg.sweep.dir) if hydra_cfg.mode == RunMode.MULTIRUN else None
+        self.name = track.name_of(hydra_cfg, self.sweep)
         is_tracked = OmegaConf.select(cfg, "workflow.is_tracked", default=True)
         self.store: Mlflow | None = (instantiate(cfg.tracking) or None) if is_tracked else None
         self.has_begun = False
@@ -150,8 +152,12 @@ class _Tracker:
 def _write(result: Result, folder: Path) -> None:
     """Leave the results; the metrics last and whole, for they say that a job is done."""
     write_draws(result.draws, folder / DRAWS)
-    if result.history:
-        json_files.write_text(json.dumps(json_files.finite(result.history)) + "\n", folder / track.HISTORY)
-    for name, figure in result.figures.items():
-        figure.savefig(folder / f"{name}.png")
+    for rows, name in ((result.history, track.HISTORY), (list(result.training), track.TRAINING)):
+        if rows:
+            json_files.write_text(json.dumps(json_files.finite(rows)) + "\n", folder / name)
+    if result.figures:
+        from splitsem.report import style
+
+        for name, figure in result.figures.items():
+            style.save(figure, folder / name)
     json_files.write_text(json.dumps(json_files.finite(result.metrics), indent=2) + "\n", folder / folders.METRICS)

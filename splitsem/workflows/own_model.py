@@ -16,6 +16,7 @@ from torch import nn
 
 from splitsem import extras
 from splitsem.errors import ConfigError, SplitSemError
+from splitsem.models.capabilities import Frozen
 from splitsem.models.checkpoints import load_weights, read_weights
 from splitsem.models.image_front import check_output
 from splitsem.network import HasPostprocess, bare, reason, return_one_tensor
@@ -57,6 +58,15 @@ def make(cfg: DictConfig, task: Task) -> nn.Module:
     if task.output_shape and not isinstance(model, HasPostprocess):
         return_one_tensor(model, name, joined([task.example()] * 2))
     return model
+
+
+def check_learns(model: nn.Module) -> None:
+    """Raise ConfigError where a model cannot learn."""
+    if isinstance(model, Frozen):
+        raise ConfigError(
+            f"this workflow or codec learns through the network, and {model.why_frozen}: take workflow=split with a "
+            "codec that is not learned, e.g. codec=quant8, or the network that the file was made from"
+        )
 
 
 def find(target: str, where: str = "model") -> Callable[..., Any]:

@@ -1,49 +1,191 @@
-"""Workflow profile: measure this machine on every half of a network and write the LUT that `hardware.*.lut=` takes.
+"""Workflow profile: measure this machine on layers and halves of a network, for tables, LUTs and machine files.
 
 Over a real transport, the workflow also asks the server (workflow=serve) for the server's table of the network.
 """
 
+import json
 import logging
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from splitsem import extras
 from splitsem.codecs.tensorwise import Identity
+from splitsem.cost.coding_rate import coding_rate_here
+from splitsem.cost.layers import LayerTimes, measure_layers
 from splitsem.cost.lut import Lut, measure_lut, parse_lut, write_lut
+from splitsem.cost.machine_file import (
+    MachineFile,
+    MeasuredNetwork,
+    check_version,
+    read_machine_file,
+    write_machine_file,
+)
+from splitsem.cost.measure import measure_rates
+from splitsem.cost.probes import probe_networks
+from splitsem.cost.sensors import Watch, Watched, find_sensors
+from splitsem.errors import ConfigError
+from splitsem.files import inventory_folder
+from splitsem.json_files import write_text
+from splitsem.placement import describe_machine
 from splitsem.remote.labels import codec_label, weights_digest
 from splitsem.remote.transports import RemoteTransport
+from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.graph import SplitGraph
 from splitsem.splitting.half import Half
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
-from splitsem.workflows.result import Result
+from splitsem.workflows.result import Metrics, Result
 from splitsem_device.plan import Plan
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NUM_PROBES = 50
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
-    """Time head and tail at every offered point on this machine; the LUTs land in the run's folder."""
+    """Time layers, heads and tails on this machine; tables, figures and the LUTs land in the run's folder."""
+    path = _check_name(cfg)
     network = assemble.network(cfg)
     graph = network.graph
+    if path is not None and not isinstance(graph, SplitGraph):
+        raise ConfigError(
+            "hardware.save keeps the times of layers, which an ONNX file does not show: take another model="
+        )
     transport = instantiate(cfg.transport)
     server = _ask_server(cfg, network, transport) if isinstance(transport, RemoteTransport) else None
     bar = tqdm(_halves(graph), desc="Measuring heads and tails", total=2 * len(graph.points), unit="half")
     lut = measure_lut(bar, budget_s=cfg.workflow.budget_s, pause_s=cfg.workflow.pause_s)
-    path = _write(lut, folder / ("lut.json" if server is None else "edge_lut.json"))
-    metrics = {"num_points": len(graph.points), "whole_s": lut.times["output"]["head"].median_s}
-    headline = f"LUT of {len(graph.points)} points: {path}; use it as hardware.edge.lut={path}"
+    lut_path = _write(lut, folder / ("lut.json" if server is None else "edge_lut.json"))
+    metrics: Metrics = {"num_points": len(graph.points), "whole_s": lut.times["output"]["head"].median_s}
+    headline = f"LUT of {len(graph.points)} points: {lut_path}; use it as hardware.edge.lut={lut_path}"
     if server is not None:
         metrics["server_whole_s"] = server.times["input"]["tail"].median_s
         headline = (
             f"LUTs of {len(graph.points)} points, of this machine and of {server.machine['processor']} "
-            f"at {cfg.transport.target}; use them as\n  python run.py hardware=local hardware.edge.lut={path} "
+            f"at {cfg.transport.target}; use them as\n  python run.py hardware=local hardware.edge.lut={lut_path} "
             f"hardware.server.lut={_write(server, folder / 'server_lut.json')}"
         )
-    return Result(metrics, {}, [], headline)
+    if not isinstance(graph, SplitGraph):
+        return Result(metrics, {}, [], f"{headline}\nlayers are measured of networks of torch")
+    layers, watched, more = _measure_layers(cfg, graph)
+    metrics |= {
+        "num_layers": len(layers.costs),
+        "sum_ratio": layers.sum_ratio,
+        "active_w": watched.watts,
+        "energy_source": watched.source,
+        "energy_from": watched.said,
+        "cpu_share": watched.cpu_share,
+        "rss_bytes": watched.rss_bytes,
+        "gpu_bytes": watched.gpu_bytes,
+    }
+    lines = [headline, f"energy is {watched.source}: {watched.said}", *more]
+    figures: dict[str, Figure] = {}
+    if extras.has("plots"):
+        from splitsem.workflows import layer_tables
+
+        tables = {
+            "layers": layer_tables.layer_table(graph, layers, watched),
+            "points": layer_tables.point_table(graph, lut, watched),
+        }
+        lines.append(f"tables: {', '.join(layer_tables.write_tables(tables, folder))}")
+        rates = measure_rates(network.placement, cfg.workflow.rates_s)
+        words = f"{_label(cfg)} · {lut.machine['processor']} · {lut.machine['num_threads']} threads"
+        figures = layer_tables.draw(tables["layers"], rates, words)
+    else:
+        log.info("No tables of layers: they need pandas: pip install 'splitsem[plots]'")
+    if path is not None:
+        lines.append(_save(cfg, path, MeasuredNetwork.of(_family(cfg), graph.fingerprint, layers, lut), watched))
+    return Result(metrics, figures, [], "\n".join(lines))
+
+
+def _measure_layers(cfg: DictConfig, graph: SplitGraph) -> tuple[LayerTimes, Watched, list[str]]:
+    """The layers, the power and load meanwhile, and a line for each sensor that could not be read."""
+    sensors, refused = find_sensors(gpu=graph.device.type == "cuda")
+    if graph.device.type != "cuda":
+        sensors = [sensor for sensor in sensors if not sensor.name.startswith("NVML")]
+    with Watch(sensors, cfg.hardware.edge.active_w, "hardware.edge.active_w") as watch:
+        layers = measure_layers(graph, budget_s=cfg.workflow.layers_s)
+    return layers, watch.seen, refused
+
+
+def _check_name(cfg: DictConfig) -> Path | None:
+    """The file of the machine to be saved. Raises ConfigError for a name that splitsem's own machines have."""
+    name = cfg.hardware.save
+    if name is None:
+        return None
+    own = Path(__file__).parents[1] / "conf" / "hardware" / "machine" / f"{name}.yaml"
+    if own.exists():
+        raise ConfigError(f"hardware.save={name} is a machine of splitsem: give yours another name")
+    path = inventory_folder() / f"{name}.json"
+    if path.exists():
+        check_version(read_machine_file(path), torch.__version__)
+    return path
+
+
+def _save(cfg: DictConfig, path: Path, network: MeasuredNetwork, watched: Watched) -> str:
+    """Add the network to the machine's file and write its option; what to do with it, in a line."""
+    name = cfg.hardware.save
+    if path.exists():
+        machine = read_machine_file(path)
+    else:
+        words = describe_machine() | {"num_threads": str(torch.get_num_threads())}
+        machine = MachineFile(words, torch.__version__)
+        if cfg.workflow.probe_s:
+            machine = replace(machine, networks=_probes(cfg.workflow.probe_s))
+    machine = machine.with_network(_label(cfg), network)
+    write_machine_file(machine, path)
+    idle_w = min(cfg.hardware.edge.idle_w, watched.watts)
+    option = (
+        f"# {machine.machine['processor']}, saved by workflow=profile hardware.save={name}.\n"
+        f"# active_w: {watched.source}, {watched.said}. idle_w: assumed.\n"
+        f"# coding_bytes_per_s: measured, one thread.\n"
+        "_target_: splitsem.cost.profiled.Profiled\n"
+        f"file: {json.dumps(str(path))}\nactive_w: {watched.watts:.4g}\nidle_w: {idle_w:.4g}\n"
+        f"coding_bytes_per_s: {coding_rate_here():.4g}\n"
+    )
+    write_text(option, path.parent / "hardware" / "machine" / f"{name}.yaml")
+    known = machine.errors.get("all")
+    error = (
+        f"predicted times of other networks: median error {known.median:.0%}, 90 % within {known.p90:.0%}"
+        if known
+        else "no error of predicted times is known before networks of two families are in it"
+    )
+    num = len(machine.networks)
+    return f"machine {name}, {num} networks: hardware/machine@hardware.edge={name}; {error} ({path})"
+
+
+def _probes(budget_s: float) -> dict[str, MeasuredNetwork]:
+    """The networks that every machine file starts from."""
+    found = {}
+    for name, module, shape in tqdm(probe_networks(num=NUM_PROBES), "Measuring probes", NUM_PROBES, unit="network"):
+        graph = SplitGraph(module, shape)
+        layers = measure_layers(graph, budget_s=budget_s)
+        found[name] = MeasuredNetwork.of(f"probe {name.partition('(')[2].strip(')')}", graph.fingerprint, layers)
+    return found
+
+
+def _label(cfg: DictConfig) -> str:
+    """The network's name in tables and files."""
+    choice = HydraConfig.get().runtime.choices
+    name = cfg.model.get("name") if "name" in cfg.model else None
+    return f"{name or choice['model']} of {choice['task']}"
+
+
+def _family(cfg: DictConfig) -> str:
+    """The letters that a network's name begins with: resnet of resnet18."""
+    name = _label(cfg).partition(" ")[0].lower()
+    return re.split(r"[^a-z]", name, maxsplit=1)[0] or name
 
 
 def _ask_server(cfg: DictConfig, network: Network, transport: RemoteTransport) -> Lut:
@@ -60,7 +202,7 @@ def _ask_server(cfg: DictConfig, network: Network, transport: RemoteTransport) -
         remote.close()
 
 
-def _halves(graph: SplitGraph) -> Iterator[Half]:
+def _halves(graph: CutGraph) -> Iterator[Half]:
     return (half for point in graph.points for half in graph.cut(point).halves())
 
 

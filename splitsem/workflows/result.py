@@ -1,6 +1,6 @@
 """Result: what a workflow returns to the job that runs it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,8 +30,9 @@ class Result(NamedTuple):
     Attributes:
         metrics: flat, SI units in the names; numbers, and text for labels.
         figures: by file name without suffix.
-        history: metrics of each epoch, if this run trained.
+        history: metrics of each epoch, if this run is a training.
         headline: one line for the terminal.
+        training: metrics of each epoch of a network that had to be trained first, for this run and those that follow.
         draws: scores on bootstrap draws of the samples, by split, see ``scoring.Scored``; for the sweep's intervals.
     """
 
@@ -40,3 +41,4 @@ class Result(NamedTuple):
     history: list[dict[str, float]]
     headline: str
     draws: Mapping[str, "NDArray[np.float32]"] = {}
+    training: Sequence[Mapping[str, float]] = ()

@@ -17,6 +17,7 @@ from msgspec import Meta
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from splitsem.errors import ConfigError
+from splitsem.report.figure_choice import Format, StyleName
 from splitsem.workflows.mistakes import likeness, short, told
 from splitsem.workflows.own_model import find
 
@@ -32,11 +33,15 @@ RULES: dict[str, Any] = {
     "cache_dir": str,
     "resume": bool,
     "folder": str,
+    "folders": list[str],
+    "plots.style": StyleName,
+    "plots.formats": list[Format],
     "split.point": str | int | None,
     "split.index": Whole | None,
     "split.granularity": Literal["layer", "op"],
     "answer.raw": bool,
     "answer.at": Literal["edge", "server"],
+    "hardware.save": Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+$")] | None,
     "workflow._target_": str,
     "workflow.summary": str | None,
     "workflow.objective": list[str],
@@ -86,6 +91,8 @@ RULES: dict[str, Any] = {
     "workflow.codecs": list[str | dict[str, Any]],
     "workflow.times": Literal["measured", "hardware"],
     "workflow.half_s": Above,
+    "workflow.layers_s": Above,
+    "workflow.probe_s": Amount,
     "workflow.num_best": Count,
     "workflow.max_rounds": Count,
     "workflow.server_prefix": list[str],

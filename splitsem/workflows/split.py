@@ -33,7 +33,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     found = evaluation.evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds, scorer=scorer)
     metrics = found.metrics | labels(cfg)
     references(cfg, network)
-    history = [] if network.trained.from_cache else network.trained.history
+    training = [] if network.trained.from_cache else network.trained.history
     clean = f"clean link {metrics['score_clean']:.4f}, " if "score_clean" in metrics else ""
     half = f" ± {metrics['score_ci95']:.4f}" if "score_ci95" in metrics else ""
     scored = f"score {metrics['score']:.4f}{half} ({clean}unsplit {metrics['score_unsplit']:.4f})"
@@ -43,7 +43,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         f"{metrics['throughput_hz']:.1f} samples/s"
     )
     figures = breakdown(metrics) | (gallery.figures(metrics) if gallery else {})
-    return Result(metrics, figures, history, headline, found.draws)
+    return Result(metrics, figures, [], headline, found.draws, training)
 
 
 def labels(cfg: DictConfig) -> Metrics:

@@ -1,7 +1,6 @@
 """The end of a sweep over cuts, codecs and links: its figures, its report and the best choices in sentences."""
 
 import io
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +8,11 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
 from splitsem.report import results as rs
-from splitsem.report.best import best
+from splitsem.report import style
+from splitsem.report.best import as_metrics, best
 from splitsem.report.breakdown import latency_breakdown
 from splitsem.report.codec_figures import is_three_way, score_channel, three_way, three_way_figure
 from splitsem.report.sensitivity import sensitivity
@@ -45,17 +44,19 @@ def summarise(sweep: Sweep) -> None:
     figures = {draw.__name__: draw(results) for draw in (accuracy_throughput, latency_breakdown, rate_accuracy)}
     if (over_channel := _over_channel(results)) is not None:
         figures["score_channel"] = score_channel(
-            over_channel, "snr_db" if "snr_db" in over_channel else "ber", " ".join(sys.argv[1:])
+            over_channel, "snr_db" if "snr_db" in over_channel else "ber", sweep.origin.title
         )
     figures |= codec_figures(folder, results)
     sure = sensitivity(results) if sweep.setting("workflow.sensitivity") else []
     if sure:
         figures["sensitivity"] = sensitivity_figure(sure, rs.describe(rs.prepare(results)))
     for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png")
-    sweep.console.print(results_table(results))
-    print_codecs(sweep.console, results)
-    for answer in best(results):
+        style.save(figure, folder / name)
+    sweep.print_table(results_table(results))
+    if is_three_way(results):
+        sweep.print_table(codec_table(three_way(results), rs.describe(rs.with_series(results))), "codecs")
+    sweep.write_best(as_metrics(answers := best(results)))
+    for answer in answers:
         sweep.console.print(f"• {answer.sentence}", highlight=False)
     if sure:
         sweep.console.print("How sure:")
@@ -114,7 +115,7 @@ def summarise_trainings(sweep: Sweep) -> None:
         table.add_column(name, justify="left" if name in columns else "right")
     for row in done.to_dict("records"):
         table.add_row(f"{row['job']:.0f}", *(str(row[name]) for name in columns), f"{row['score']:.4f}")
-    sweep.console.print(table)
+    sweep.print_table(table)
     sweep.print_list()
 
 
@@ -153,7 +154,7 @@ def _over_channel(results: pd.DataFrame) -> pd.DataFrame | None:
 
 
 def codec_figures(folder: Path, results: pd.DataFrame) -> dict[str, "Figure"]:
-    """Write ``three_way.csv`` and ``link_scores.csv`` where the sweep has them; returns their figures by name.
+    """Write ``link_scores.csv`` where the sweep has them; returns the figures that compare codecs, by name.
 
     Args:
         folder: the sweep's.
@@ -161,7 +162,6 @@ def codec_figures(folder: Path, results: pd.DataFrame) -> dict[str, "Figure"]:
     """
     figures = {}
     if is_three_way(results):
-        three_way(results).to_csv(folder / "three_way.csv", index=False)
         figures["three_way"] = three_way_figure(results)
     rows = link_scores(folder, results)
     if len(rows):
@@ -174,12 +174,6 @@ def codec_figures(folder: Path, results: pd.DataFrame) -> dict[str, "Figure"]:
             figures["score_snr"] = score_channel(shown, "snr_db", subtitle)
         figures["score_ber"] = score_channel(shown, "ber", subtitle)
     return figures
-
-
-def print_codecs(console: Console, results: pd.DataFrame) -> None:
-    """The three-way table on the terminal, where the sweep compared codecs with weights."""
-    if is_three_way(results):
-        console.print(codec_table(three_way(results), rs.describe(rs.with_series(results))))
 
 
 def link_scores(folder: Path, results: pd.DataFrame) -> pd.DataFrame:

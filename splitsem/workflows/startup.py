@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 
 from splitsem import redaction
 
+_TAKE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p")
 FIELDS = ("peer", "session", "client")
 
 
@@ -52,6 +53,25 @@ def flags_last(arguments: list[str]) -> list[str]:
     """
     settings = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
     return settings + [a for a in arguments if a not in settings]
+
+
+def folders_named(arguments: list[str]) -> list[str]:
+    """The command line's arguments, where those of ``workflow=report`` that are folders' names become a setting.
+
+    >>> folders_named(["workflow=report", "multirun/a", "--config-dir", "mine", "b c"])
+    ['workflow=report', '--config-dir', 'mine', "folders=['multirun/a','b c']"]
+    """
+    if "workflow=report" not in arguments:
+        return arguments
+    before = ["", *arguments]
+    bare = [
+        a
+        for a, b in zip(arguments, before, strict=False)
+        if a[:1] not in ("-", "~") and "=" not in a and b not in _TAKE
+    ]
+    quoted = (name.replace("\\", "\\\\").replace("'", "\\'") for name in bare)
+    named = [f"folders=[{','.join(chr(39) + name + chr(39) for name in quoted)}]"] if bare else []
+    return [a for a in arguments if a not in bare] + named
 
 
 def raise_plainly() -> None:

@@ -17,8 +17,10 @@ import pandas as pd
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 from rich.console import Console
+from rich.table import Table
 
-from splitsem import redaction
+from splitsem import json_files, redaction
+from splitsem.report import table_files
 from splitsem.report.terminal import terminal
 from splitsem.workflows import folders
 from splitsem.workflows.tracking import versions
@@ -63,6 +65,15 @@ class Sweep(NamedTuple):
         path = self.folder / "results.csv"
         self.console.print(f"{len(self.results)} jobs: {path}", highlight=False, soft_wrap=True)
 
+    def print_table(self, table: Table, name: str = "table") -> None:
+        """Print a table, and leave it as LaTeX and as Markdown."""
+        self.console.print(table)
+        table_files.write(table, self.folder / name)
+
+    def write_best(self, best: Mapping[str, float | str]) -> None:
+        """Leave what the sweep found best, for the list of runs: numbers, and names of winners."""
+        json_files.write_text(json.dumps(json_files.finite(dict(best)), indent=2) + "\n", self.folder / folders.BEST)
+
     def write_page(self, text: str) -> None:
         """Leave ``report.html`` and say where it is."""
         page = self.folder / "report.html"
@@ -89,12 +100,13 @@ class Sweep(NamedTuple):
         return {key: path.read_bytes() for key, path in files.items() if path.exists()}
 
 
-def summarise(folder: Path, seconds: float) -> pd.DataFrame:
+def summarise(folder: Path, seconds: float | None = None, details: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Write ``results.csv``, have the jobs' workflow summarise them, and return the results.
 
     Args:
         folder: the sweep's.
-        seconds: how long the sweep took.
+        seconds: how long the sweep took; None where no job ran.
+        details: what else the page says of how its results came to be.
     """
     results = gather(folder)
     console = terminal()
@@ -102,7 +114,7 @@ def summarise(folder: Path, seconds: float) -> pd.DataFrame:
         console.print(f"No job was started: {folder}", highlight=False, soft_wrap=True)
         return results
     results.to_csv(folder / "results.csv", index=False)
-    sweep = Sweep(folder, results, _origin(results, seconds), console)
+    sweep = Sweep(folder, results, _origin(results, seconds, details or {}), console)
     if (name := sweep.setting("workflow.summary")) is None:
         sweep.print_list()
     else:
@@ -111,10 +123,15 @@ def summarise(folder: Path, seconds: float) -> pd.DataFrame:
 
 
 def gather(folder: Path) -> pd.DataFrame:
-    """A row a job (its overrides and metrics, or its error), then a row for each reference."""
+    """A row a job (its overrides and metrics, or its error), then a row for each reference.
+
+    Where jobs are links to those of kept sweeps, ``sweep`` says whose.
+    """
     rows = []
     for job in folders.jobs(folder):
         row: dict[str, object] = {"job": int(job.name), **_overrides(job)}
+        if job.is_symlink():
+            row["sweep"] = sweep_of(job.resolve().parent)
         if (metrics := folders.metrics(job)) is not None:
             row |= {"status": "ok"} | metrics
         elif (job / folders.ERROR).exists():
@@ -127,10 +144,17 @@ def gather(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _origin(results: pd.DataFrame, seconds: float) -> Origin:
+def sweep_of(folder: Path) -> str:
+    """What a joined table calls a sweep: the last two parts of its folder, ``2026-11-29/11-18-37-split``."""
+    return "/".join(folder.resolve().parts[-2:])
+
+
+def _origin(results: pd.DataFrame, seconds: float | None, more: Mapping[str, str]) -> Origin:
+    took = f"{seconds:.0f} s for {len(results)} rows" if seconds is not None else "drawn again, no job ran"
     details = {
+        **more,
         "finished": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
-        "duration": f"{seconds:.0f} s for {len(results)} rows",
+        "duration": took,
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "machine": platform.platform(),
     }

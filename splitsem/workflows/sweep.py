@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from splitsem import extras, redaction
 from splitsem.errors import ConfigError, LinkError, SplitSemError
 from splitsem.files import write_whole
+from splitsem.report import figure_choice
 from splitsem.workflows import digests, folders, renamed, stopping, track
 from splitsem.workflows.folders import Claim, Record, State
 from splitsem.workflows.mistakes import told
@@ -197,7 +198,7 @@ class _Sweep:
         if self.tracker is None:
             return
         try:
-            name = " ".join(self.config.hydra.overrides.task) or "sweep"
+            name = track.sweep_name(self.config.hydra.overrides.task)
             track.begin(self.tracker, self.folder, self.record, name, is_new=self.is_new)
         except (LinkError, OSError) as exc:
             log.warning("%s. The sweep goes on, and tries again at its end", exc)
@@ -218,7 +219,8 @@ class _Sweep:
         statuses: set[str] = set()
         self.record.state = "stopped"
         try:
-            results = summarise(self.folder, time.time() - self.began)
+            with figure_choice.using(**self.config.plots):
+                results = summarise(self.folder, time.time() - self.began)
             statuses |= set(results["status"]) if len(results) else set()
             if not stop and "unfinished" not in statuses:
                 self.record.state = "ok" if statuses == {"ok"} else "failed"

@@ -1,10 +1,12 @@
 """Track: what a run's or a sweep's folder holds, copied to MLflow, at its end or later (``workflow=track``)."""
 
+import hashlib
 import json
 import logging
 import re
 import shlex
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,15 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from splitsem.errors import ConfigError, LinkError
-from splitsem.workflows import digests, folders
+from splitsem.report.units import setting_in_words
+from splitsem.workflows import comparison, digests, folders
 from splitsem.workflows.folders import Record
 from splitsem.workflows.result import Result
-from splitsem.workflows.tracking import Mlflow, Status
+from splitsem.workflows.tracking import CHOSEN, Mlflow, Status
 
 log = logging.getLogger(__name__)
 HISTORY = "history.json"
+TRAINING = "training.json"
 UNTRACKED = "untracked.txt"
 """In a sweep's folder: why MLflow failed. While it lies there, no job tries again."""
 _STATUS: dict[folders.State, Status] = {"running": "RUNNING", "ok": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
@@ -82,16 +86,92 @@ def begin(
 def end(tracker: Mlflow, folder: Path, record: Record, params: dict[str, Any], *, is_sweep: bool = False) -> None:
     """Copy what the folder holds to its run, and close it by the record's state. Raises LinkError."""
     assert record.run_id
-    written = next((p for p in (folder / folders.METRICS, folder / folders.ERROR) if p.exists()), None)
+    names = (folders.BEST,) if is_sweep else (folders.METRICS, folders.ERROR)
+    written = next((folder / name for name in names if (folder / name).exists()), None)
     at_s = written.stat().st_mtime if written else time.time()
-    history = json.loads((folder / HISTORY).read_text()) if (folder / HISTORY).exists() else []
-    paths = [path for path in sorted(folder.iterdir()) if path.name not in _NOT_COPIED]
+    paths = [path for path in sorted(folder.iterdir()) if path.name not in _NOT_COPIED and not _is_again(path)]
     if is_sweep:
         paths = [path for path in paths if path.is_file()]  # each job has a run of its own
-    tracker.log(record.run_id, params, folders.metrics(folder) or {}, history, paths, at_s)
+        metrics = _read(folder / folders.BEST) or {}
+        metrics |= {_NOTE: _note(tracker, folder, record)}
+    else:
+        metrics = folders.metrics(folder) or {}
+        given = {k: v for k, _, v in (one.lstrip("+~").partition("=") for one in _overrides(folder)) if "." not in k}
+        params, metrics = given | params | chosen(metrics), {k: v for k, v in metrics.items() if k not in CHOSEN}
+        if training := _read(folder / TRAINING):
+            _log_training(tracker, record, params, training, at_s)
+    tracker.log(record.run_id, params, metrics, _read(folder / HISTORY) or [], paths, at_s)
     tracker.set_status(record.run_id, _STATUS[record.state], at_s)
     record.tracked = record.state in ("ok", "failed")
     record.write(folder)
+
+
+def _read(path: Path) -> Any:
+    """What a JSON file holds; None where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _is_again(path: Path) -> bool:
+    """Whether a file is a figure that lies there as PNG too."""
+    return path.suffix in (".pdf", ".svg") and path.with_suffix(".png").exists()
+
+
+def _log_training(
+    tracker: Mlflow, record: Record, params: dict[str, Any], history: list[dict[str, float]], at_s: float
+) -> None:
+    """A run of its own, beside that of the job which happened to need the network first."""
+    assert record.experiment_id
+    assert record.run_id
+    told = json.dumps([history, *(str(params.get(name)) for name in ("task", "model", "seed"))])
+    key = f"training-{hashlib.sha256(told.encode()).hexdigest()[:20]}"  # jobs of one process share it, and tell it each
+    if tracker.find(record.experiment_id, key):
+        return
+    own = {name: value for name, value in params.items() if name.split(".")[0] in ("task", "model", "trainer", "seed")}
+    name = " · ".join(["training", *(str(own[group]) for group in ("task", "model") if group in own)])
+    parent = tracker.parent(record.run_id) or record.run_id
+    run_id = tracker.start(
+        record.experiment_id, name, key=key, began_s=record.began_s, tags=record.provenance, parent=parent
+    )
+    tracker.log(run_id, own, {}, history, [], at_s)
+    tracker.set_status(run_id, "FINISHED", at_s)
+
+
+def _note(tracker: Mlflow, folder: Path, record: Record) -> str:
+    """What MLflow's page of a sweep says: where its jobs can be compared, and the sweep's table."""
+    table = folder / "table.md"
+    assert record.experiment_id
+    assert record.run_id
+    link = f"[Compare the jobs of this sweep]({tracker.page(record.experiment_id, record.run_id)})"
+    return f"{link}\n\n{table.read_text(encoding='utf-8') if table.exists() else ''}".strip()
+
+
+_NOTE = "mlflow.note.content"
+
+
+def chosen(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The options and the split point that a run had, by the names of its metrics."""
+    return {name: metrics[name] for name in CHOSEN if metrics.get(name) is not None}
+
+
+def _compared(jobs: list[Path]) -> tuple[dict[str, Any], list[str], list[dict[str, Any]]]:
+    """The parameters that all jobs share, the names of those that were swept or chosen otherwise, and all metrics."""
+    metrics = [one for job in jobs if (one := folders.metrics(job))]
+    found = [params(_load(job / ".hydra" / "config.yaml")) | chosen(folders.metrics(job) or {}) for job in jobs]
+    first = found[0] if found else {}
+    common = {k: v for k, v in first.items() if all(k in one and one[k] == v for one in found[1:])}
+    swept = {one.partition("=")[0].lstrip("+~") for job in jobs for one in _overrides(job)}
+    names = (*CHOSEN, *sorted(swept - {*CHOSEN, "split.point"}))
+    return common, [name for name in names if _varies(name, found)], metrics
+
+
+def _varies(name: str, found: list[dict[str, Any]]) -> bool:
+    return len({str(one.get(name)) for one in found}) > 1
+
+
+def _overrides(job: Path) -> list[str]:
+    """The settings that the job was given."""
+    path = job / ".hydra" / "overrides.yaml"
+    return [str(one) for one in OmegaConf.load(path)] if path.exists() else []
 
 
 def copy_run(tracker: Mlflow, folder: Path, parent: Record | None = None) -> bool:
@@ -100,7 +180,9 @@ def copy_run(tracker: Mlflow, folder: Path, parent: Record | None = None) -> boo
     if record.tracked and record.run_id and tracker.has(record.run_id):
         return False
     record.state = folders.ended(folder, record.state in ("running", "stopped"))
-    begin(tracker, folder, record, _name(folder / ".hydra" / "hydra.yaml"), parent)
+    kept = _load(folder / ".hydra" / "hydra.yaml").hydra if (folder / ".hydra" / "hydra.yaml").exists() else None
+    name = name_of(kept, folder.parent if parent else None) if kept else "run"
+    begin(tracker, folder, record, name, parent)
     end(tracker, folder, record, params(_load(folder / ".hydra" / "config.yaml")))
     return True
 
@@ -114,7 +196,8 @@ def copy_sweep(tracker: Mlflow, folder: Path) -> tuple[int, int]:
     record = folders.read(folder) or _made(folder)
     is_there = record.tracked and record.run_id is not None and tracker.has(record.run_id)
     if not is_there:
-        begin(tracker, folder, record, _name(folder / "multirun.yaml"), None)
+        name = sweep_name(_asked(folder))
+        begin(tracker, folder, record, name, None)
     num_logged = int(not is_there)
     for job in (jobs := folders.jobs(folder)):
         if lock := folders.hold(job):  # else a process that outlived its sweep works on it
@@ -125,7 +208,12 @@ def copy_sweep(tracker: Mlflow, folder: Path) -> tuple[int, int]:
     if num_logged:
         state = "stopped" if record.state == "running" else record.state
         record.state = state
-        end(tracker, folder, record, {"num_jobs": len(jobs)} if state != "stopped" else {}, is_sweep=True)
+        assert record.experiment_id
+        assert record.run_id
+        common, varied, metrics = _compared(jobs)
+        tracker.save_view(record.experiment_id, record.run_id, comparison.state(record.run_id, metrics, varied))
+        end(tracker, folder, record, common | {"num_jobs": len(jobs)} if state != "stopped" else {}, is_sweep=True)
+        log.info("To compare the jobs: %s", tracker.page(record.experiment_id, record.run_id))
     (folder / UNTRACKED).unlink(missing_ok=True)
     return len(jobs) + 1, num_logged
 
@@ -180,14 +268,39 @@ def _made(folder: Path) -> Record:
     return Record(settings="", state=state, began_s=folder.stat().st_mtime)
 
 
-def _name(path: Path) -> str:
-    """What MLflow calls a run, from the settings that Hydra kept."""
-    if not path.exists():
-        return "sweep"
-    hydra_cfg = _load(path).hydra
-    if path.name == "multirun.yaml":
-        return " ".join(hydra_cfg.overrides.task) or "sweep"
-    return str(hydra_cfg.job.override_dirname or hydra_cfg.runtime.choices.task)
+def name_of(hydra_cfg: Any, sweep: Path | None) -> str:
+    """What MLflow calls a run: in a sweep what tells it from the others, ``enc2 · quant8``; else what was set.
+
+    Args:
+        hydra_cfg: Hydra's configuration of the job.
+        sweep: the folder of the sweep.
+    """
+    given, asked = [str(one) for one in hydra_cfg.overrides.task], set(_asked(sweep)) if sweep else set()
+    own = [one for one in given if one not in asked] or given
+    pairs = [(key.lstrip("+~"), value.strip("'\"")) for key, _, value in (one.partition("=") for one in own)]
+    pairs.sort(key=lambda pair: _FIRST.index(pair[0]) if pair[0] in _FIRST else len(_FIRST))
+    return " · ".join(setting_in_words(*pair) for pair in pairs) or str(hydra_cfg.runtime.choices["task"])
+
+
+_FIRST = ("split.point", "codec", "codec.bit_width")
+
+
+def _asked(sweep: Path) -> list[str]:
+    """The settings of a sweep's command; none where Hydra kept none."""
+    path = sweep / "multirun.yaml"
+    return [str(one) for one in _load(path).hydra.overrides.task] if path.exists() else []
+
+
+def sweep_name(asked: Sequence[str]) -> str:
+    """What MLflow calls a sweep: what was asked for, without where results go.
+
+    >>> sweep_name(["task=digits", "codec=quant2,quant8", "tracking.uri=http://host"])
+    'task=digits codec=quant2,quant8'
+    """
+    return " ".join(one for one in asked if not one.lstrip("+~").startswith(_NOT_NAMED)) or "sweep"
+
+
+_NOT_NAMED = (*digests.NO_RESULT, "cache_dir=", "hydra.")
 
 
 def _load(path: Path) -> DictConfig:

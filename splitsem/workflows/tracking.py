@@ -15,12 +15,16 @@ import filelock
 
 from splitsem import extras, redaction
 from splitsem.errors import LinkError
+from splitsem.workflows import comparison
 
 log = logging.getLogger(__name__)
 _VERSIONS = ("splitsem", "torch", "lightning", "hydra-core", "mlflow", "numpy")
 _PATIENCE_S = 120  # for other processes that write to the same file
 _CONNECT_S = 10
 _KEY = "splitsem.run"
+_UI = "http://127.0.0.1:5000"
+CHOSEN = ("task", "model", "codec", "transport", "edge", "server", "split_point", "optimise", "strategy", "partition")
+"""Labels among a run's metrics that say what it ran: MLflow's parameters, by which it groups and compares."""
 _QUIET = ("alembic", "mlflow", "urllib3.connectionpool")  # tell of tables made; what fails is said in one line here
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -92,6 +96,21 @@ class Mlflow:
             found = client.search_runs([experiment_id], f"tags.`{_KEY}` = '{key}'", max_results=1)
             return found[0].info.run_id if found else None
 
+    def parent(self, run_id: str) -> str | None:
+        """The id of the run that a run is shown below."""
+        with self._client() as client:
+            return client.get_run(run_id).data.tags.get("mlflow.parentRunId")
+
+    def page(self, experiment_id: str, run_id: str) -> str:
+        """The address of the charts of a sweep's jobs; of an embedded store, where ``make ui`` shows it."""
+        at = redaction.text(self.uri).rstrip("/") if self.uri.startswith("http") else _UI
+        return f"{at}/#/experiments/{experiment_id}/runs?viewStateShareKey={run_id}&compareRunsMode=CHART"
+
+    def save_view(self, experiment_id: str, run_id: str, state: str) -> None:
+        """Keep what ``page`` shows, see ``comparison.state``."""
+        with self._client() as client:
+            client.set_experiment_tag(experiment_id, comparison.TAG + run_id, state)
+
     def has(self, run_id: str) -> bool:
         """Whether this store knows the run, and nobody has removed it."""
         from mlflow.exceptions import MlflowException
@@ -120,6 +139,7 @@ class Mlflow:
                 page = client.search_runs([experiment.experiment_id], "status = 'FINISHED'", page_token=token)
                 for run in page:
                     labels = {name: text for name, text in run.data.tags.items() if "." not in name}
+                    labels |= {name: run.data.params[name] for name in CHOSEN if name in run.data.params}
                     found.append({"run_id": run.info.run_id, "name": run.info.run_name, **run.data.metrics, **labels})
                 if (token := page.token or None) is None:
                     break
@@ -147,11 +167,10 @@ class Mlflow:
         ]
         tags = [RunTag(k, redaction.text(str(v))) for k, v in metrics.items() if not isinstance(v, int | float)]
         settings = [Param(k, str(v)[:6000]) for k, v in redaction.settings(params).items()]
-        with self._client() as client:
-            for start in range(0, max(len(numbers), len(settings), 1), 100):
-                client.log_batch(
-                    run_id, numbers[start : start + 100], settings[start : start + 100], tags if start == 0 else []
-                )
+        with self._client() as client:  # MLflow takes 1000 entries a batch, at most 100 of them settings
+            for i in range(max(-(-len(numbers) // 800), -(-len(settings) // 100), 1)):
+                batch = numbers[800 * i : 800 * (i + 1)], settings[100 * i : 100 * (i + 1)], tags if i == 0 else []
+                client.log_batch(run_id, *batch)
         with self._client(writes=False) as client:
             for path in paths:
                 if path.is_dir():

@@ -15,6 +15,7 @@ from splitsem.training.fingerprint import fingerprint
 from splitsem.training.gradient_codec import compression_metrics
 from splitsem.workflows import assemble, assemble_codec, evaluation, split
 from splitsem.workflows.codec_options import check_not_learned
+from splitsem.workflows.own_model import check_learns
 from splitsem.workflows.result import Result
 
 
@@ -28,6 +29,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 def _plain(cfg: DictConfig, folder: Path) -> Result:
     """Train and score the network as the task does."""
     network = assemble.network(cfg)
+    check_learns(network.model)
     metrics = evaluation.scores(network.run, network.task, partial(evaluation.batches, cfg, network))
     metrics["train_s"] = network.trained.train_s
     metrics |= compression_metrics(network.trained.history)

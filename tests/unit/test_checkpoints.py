@@ -22,7 +22,7 @@ from splitsem.errors import ConfigError
 from splitsem.models.checkpoints import fitted, load_weights, read_weights
 from splitsem.tasks.digits import Digits
 from splitsem.training import kept_weights
-from splitsem.workflows.assemble import build_model
+from splitsem.workflows import own_model
 
 
 def network(seed: int = 0, classes: int = 5) -> nn.Sequential:
@@ -254,5 +254,5 @@ def test_any_model_starts_from_a_checkpoint(tmp_path):
     original = Net((10,))
     torch.save({"state_dict": named("net.", original.state_dict())}, tmp_path / "w.ckpt")
     cfg = OmegaConf.create({"_target_": f"{__name__}.Net", "weights": str(tmp_path / "w.ckpt")})
-    model = build_model(cfg, instantiate({"_target_": f"{Digits.__module__}.Digits"}))
+    model = own_model.make(cfg, instantiate({"_target_": f"{Digits.__module__}.Digits"}))
     assert torch.equal(model.body[1].weight, original.body[1].weight)

@@ -102,3 +102,9 @@ def test_a_sweeps_end_writes_the_page_with_the_figures_that_its_jobs_left(tmp_pa
     html = (tmp_path / "report.html").read_text()
     assert html.count('<img src="data:image/png') == 2
     assert 'id="gamma_map_1"' in html
+
+
+def test_the_joint_page_says_agreement_where_there_were_no_labels():
+    texts = " ".join(Tags(joint_page(joint_results().assign(score_word="agreement"))).texts)
+    assert "The agreement constraint holds on the test split" in texts
+    assert "accuracy" not in texts.lower()

@@ -34,6 +34,8 @@ def overrides(words: list[str]) -> list[str]:
         if skip or word in FLAGS or word.startswith("--"):
             skip = not skip and word in WITH_VALUE
             continue
+        if "=" not in word and not word.startswith("~"):  # a folder, of workflow=report
+            continue
         (override,) = OverridesParser.create().parse_overrides([word])
         if override.is_sweep_override():
             word = f"{override.get_key_element()}={next(override.sweep_string_iterator())}"

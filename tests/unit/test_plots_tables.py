@@ -2,11 +2,13 @@
 
 import re
 
+import pandas as pd
 import pytest
 import torch
 from rich.console import Console
 
-from splitsem.report.results import prepare, splits
+from splitsem.report.best import best
+from splitsem.report.results import named, prepare, splits
 from splitsem.report.tables import table
 from splitsem.report.terminal import points_table
 from splitsem.splitting.half import OpCost
@@ -29,8 +31,27 @@ def test_table_fits_a_hundred_columns_and_cuts_no_number(codecs):
     assert max(map(len, lines)) <= 100
     assert "…" not in "".join(lines)
     numbers = "\n".join(lines)
-    for score in results["score"]:
+    for score in prepare(results)["score"]:
         assert f"{score:.4f}" in numbers
+
+
+def test_what_sends_nothing_is_one_row_without_a_codec():
+    results = complete_results(UNET, ("identity", "quant8", "quant2"))
+    rows = prepare(results)
+    silent = rows[rows["payload_bytes"] == 0]
+    assert silent["split_point"].tolist() == ["output"]
+    assert named(silent.iloc[0]) == "output"
+    assert len(rows) == len(results) - 3  # two codecs more, and the reference "all on the edge"
+    (line,) = [line for line in printed(table(results), width=200) if line.startswith(" output") or "all on" in line]
+    assert "quant" not in line
+    assert "identity" not in line
+    assert not any("all on the edge with" in one.sentence or "output) with" in one.sentence for one in best(results))
+
+
+def test_what_sends_nothing_over_two_links_is_a_row_each():
+    results = pd.concat([complete_results(), complete_results().assign(transport="wifi")])
+    rows = prepare(results)
+    assert sorted(rows.loc[rows["payload_bytes"] == 0, "transport"]) == ["lte", "wifi"]
 
 
 @pytest.mark.parametrize(("encoder_bytes", "is_shown"), [(61_234, True), (0, False)])

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from splitsem.splitting.graph import SplitGraph
-from splitsem.splitting.half import OpCost
+from splitsem.splitting.half import OpCost, OpShape
 
 
 def _costs(model: nn.Module, shape: tuple[int, ...]) -> dict[str, OpCost]:
@@ -72,8 +72,8 @@ def test_views_cost_nothing_and_copies_only_bytes() -> None:
 
     costs = _costs(Moves(), (2, 3))
     assert set(costs) == {"cat", "mul"}
-    assert costs["cat"] == OpCost("cat", 0.0, 4.0 * (6 + 12))
-    assert costs["mul"] == OpCost("mul", 12.0, 4.0 * 24)
+    assert costs["cat"] == OpCost("cat", 0.0, 4.0 * (6 + 12), kind="cat", shape=OpShape(12))
+    assert costs["mul"] == OpCost("mul", 12.0, 4.0 * 24, kind="mul", shape=OpShape(12))
 
 
 def test_a_lookup_reads_only_what_it_returns() -> None:

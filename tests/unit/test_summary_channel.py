@@ -35,4 +35,7 @@ def test_a_sweep_of_plain_trainings_lists_what_differs_and_the_scores(tmp_path):
     assert text.split()[:3] == ["job", "seed", "score"]
     assert "0.9000" in text
     assert "digits" not in text
-    assert not list(tmp_path.iterdir())  # no figure of points that there are not
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "table.md",
+        "table.tex",
+    }  # no figure of points that there are not

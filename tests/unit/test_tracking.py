@@ -132,10 +132,10 @@ def test_a_run_that_was_logged_without_a_store_is_logged_later_all_the_same_and_
     assert now.data.params == later.data.params
     assert now.data.params["seed"] == "1"
     assert not any(name.startswith(("tracking", "resume")) for name in now.data.params)
-    assert now.info.run_name == later.info.run_name == "seed=1"
+    assert now.info.run_name == later.info.run_name == "seed 1"
     assert now.data.tags["label"] == later.data.tags["label"] == "a"
     assert later.data.tags["version.torch"] == now.data.tags["version.torch"]
-    assert [(row["name"], row["score"], row["label"]) for row in store.rows()] == [("seed=1", 0.1, "a")] * 2
+    assert [(row["name"], row["score"], row["label"]) for row in store.rows()] == [("seed 1", 0.1, "a")] * 2
 
 
 def test_rows_of_what_is_not_there_are_none_and_make_no_store(store, tmp_path):

@@ -97,7 +97,6 @@ def test_all_steps_leave_their_files_figures_and_metrics(done):
     files = "cut_times.csv edge_lut.json server_lut.json rate_accuracy.csv initial_throughput_config.json front.csv"
     assert {path.name for path in folder.iterdir()} >= {*files.split(), "digits_joint.json"}
     assert result.figures.keys() == {"rate_accuracy", "accuracy_throughput"}
-    assert (folder / "accuracy_throughput.pdf").read_bytes().startswith(b"%PDF")
     promised = (
         "accuracy accuracy_ref epsilon slack feasible lambda split_point codec throughput_hz baseline_throughput_hz "
         "edge_only_throughput_hz server_only_throughput_hz predicted_t_eff_s solver_s payload_bytes gain_over_baseline"

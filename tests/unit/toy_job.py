@@ -53,7 +53,7 @@ def run_toy(
 ) -> list[float]:
     """Run a job as Hydra does: a single run in ``folder``, or the job ``num`` of a sweep there."""
     output = folder if num is None else folder / str(num)
-    own = {"seed": seed, "tracking": tracking or {}, "resume": True}
+    own = {"seed": seed, "tracking": tracking or {}, "resume": True, "plots": {"style": "screen", "formats": ["png"]}}
     own["workflow"] = {"_target_": f"{__name__}.{workflow.__name__}", "summary": None, "objective": ["score"]}
     hydra = {
         "mode": RunMode.RUN if num is None else RunMode.MULTIRUN,

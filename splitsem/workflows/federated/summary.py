@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from splitsem.report.federated_figures import federated_report, over_seeds, score_by_update, score_over_rounds
+from splitsem.report.style import save
 from splitsem.report.units import format_bytes, format_seconds
 from splitsem.workflows.summary import Sweep
 
@@ -26,17 +26,20 @@ def summarise(sweep: Sweep) -> None:
     done["label"] = _labels(done)
     means = over_seeds(done)
     means.to_csv(folder / "means.csv", index=False)
-    score_by_update(means).savefig(folder / "score_by_update.png")
+    save(score_by_update(means), folder / "score_by_update")
     if len(history := _history(folder, done)):
-        score_over_rounds(history).savefig(folder / "score_over_rounds.png")
-    _print(means.sort_values("score", ascending=False), console)
+        save(score_over_rounds(history), folder / "score_over_rounds")
+    first = means.sort_values("score", ascending=False).iloc[0]
+    best = {"best_score": float(first["score"]), "best_score_uplink_bytes": float(first["uplink_bytes"])}
+    sweep.write_best(best | {"winner_score": str(first["label"])})
+    _print(means.sort_values("score", ascending=False), sweep)
     labels = done["label"].tolist()
     jobs = dict(zip(labels, done["job"], strict=True))
     pictures = sweep.pictures(("score_by_update", "score_over_rounds"), jobs, ("score_by_round",))
     sweep.write_page(federated_report(sweep.results, labels, pictures, *sweep.origin))
 
 
-def _print(means: pd.DataFrame, console: Console) -> None:
+def _print(means: pd.DataFrame, sweep: Sweep) -> None:
     table = Table(box=None, header_style="bold")
     for heading in ("run", "seeds", "score", "below identity", "up", "ratio", "down", "round", "codec", "left out"):
         table.add_column(heading, justify="left" if heading == "run" else "right")
@@ -55,8 +58,8 @@ def _print(means: pd.DataFrame, console: Console) -> None:
             "" if math.isnan(row["codec_share"]) else f"{100 * row['codec_share']:.1f} %",
             str(row["failed_clients"]),
         )
-    console.print(table)
-    console.print(
+    sweep.print_table(table)
+    sweep.console.print(
         "±: 95 % interval of the mean over seeds · below identity: in points, seed by seed · "
         "up, down: a client and round · ratio: to the same without a codec · codec: its share of the round",
         highlight=False,

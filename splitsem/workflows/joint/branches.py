@@ -17,7 +17,7 @@ from splitsem.models.repvgg_units import most_important
 from splitsem.scoring import score_samples
 from splitsem.search.deployed import DeployedSplit
 from splitsem.search.problem import Mask, Problem, fused_gammas, measured_problem, offered_by
-from splitsem.workflows import assemble
+from splitsem.workflows import assemble, own_model
 from splitsem.workflows.assemble import Whole
 from splitsem.workflows.joint import real, real_frames, search, tiers
 from splitsem.workflows.joint.base import Baseline, Document, JointBase, solution_of
@@ -100,7 +100,7 @@ class JointBranches(JointBase):
     @cached_property
     def untrained(self) -> HyperRepVgg:
         """The network as its constructor leaves it."""
-        model = assemble.build_model(self.cfg.model, instantiate(self.cfg.task))
+        model = own_model.make(self.cfg.model, instantiate(self.cfg.task))
         assert isinstance(model, HyperRepVgg)
         return model.eval()
 

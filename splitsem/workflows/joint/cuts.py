@@ -21,7 +21,7 @@ from splitsem.search.deployed import DeployedCodec
 from splitsem.search.exact import Exact
 from splitsem.search.objective import Objective, Stages, quantile
 from splitsem.search.rate_table import Rate, RateTable
-from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.cut_graph import CutGraph
 from splitsem.trees import num_samples
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network, answering, simulated_link
@@ -86,7 +86,7 @@ class JointCuts(JointBase):
         return assemble.network(self.cfg)
 
     @cached_property
-    def graph(self) -> SplitGraph:
+    def graph(self) -> CutGraph:
         """The graph of the trained network if this run trains, else of an untrained one: times ignore weights."""
         if "trained" in vars(self):
             return self.trained.graph

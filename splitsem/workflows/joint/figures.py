@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def draw(joint: JointBase, steps: Sequence[str]) -> dict[str, "Figure"]:
-    """The figures of ``steps``, by file name; figures of the choice are left as PDF in the run's folder too."""
+    """The figures of ``steps``, by file name."""
     if isinstance(joint, JointBranches):
         return _draw_branches(joint, steps)
     assert isinstance(joint, JointCuts)
@@ -37,8 +37,6 @@ def _draw_branches(joint: JointBranches, steps: Sequence[str]) -> dict[str, "Fig
         table = choice_frame(joint.hardware.edge, best["gammas"], best["lambda"])
         figures["gamma_map"] = gamma_map(table, joint.described_fully)
         figures["accuracy_throughput"] = _branch_front(joint)
-        for name in ("gamma_map", "accuracy_throughput"):
-            figures[name].savefig(joint.folder / f"{name}.pdf")
     return figures
 
 
@@ -80,10 +78,10 @@ def _branch_front(joint: JointBranches) -> "Figure":
 def _draw_cuts(joint: JointCuts, steps: Sequence[str]) -> dict[str, "Figure"]:
     figures: dict[str, Figure] = {}
     if "rates" in steps:
-        figures["rate_accuracy"] = rate_accuracy(_jobs(joint))
+        figures["rate_accuracy"] = rate = rate_accuracy(_jobs(joint))
+        rate.data = None  # the step of this name leaves the table that it is drawn from
     if "joint" in steps:
         figures["accuracy_throughput"] = _cut_front(joint)
-        figures["accuracy_throughput"].savefig(joint.folder / "accuracy_throughput.pdf")
     return figures
 
 

@@ -24,7 +24,7 @@ from splitsem.files import read_or_make
 from splitsem.links.link import Link
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.placement import Placement, describe_machine
-from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.half import Half
 from splitsem.tasks.task import Task
 from splitsem.training.fingerprint import fingerprint
@@ -175,7 +175,7 @@ class Tier:
     lut: Lut | None
 
 
-def tiers_of_both(cfg: DictConfig, model: str, graph: SplitGraph, placement: Placement) -> tuple[Tier, Tier]:
+def tiers_of_both(cfg: DictConfig, model: str, graph: CutGraph, placement: Placement) -> tuple[Tier, Tier]:
     """The edge with the times of heads, and the server with the times of tails.
 
     By default the server is this machine and the edge this machine × ``workflow.edge_slowdown``. A LUT file
@@ -212,7 +212,7 @@ def check_settings(settings: DictConfig) -> None:
         raise ConfigError(f"workflow.edge_slowdown: {exc}") from exc
 
 
-def this_machine(cfg: DictConfig, model: str, graph: SplitGraph, halves: Sequence[Half], placement: Placement) -> Lut:
+def this_machine(cfg: DictConfig, model: str, graph: CutGraph, halves: Sequence[Half], placement: Placement) -> Lut:
     """This machine's table, measured or from the cache; several processes measure the table once."""
     facts = {
         "fingerprint": graph.fingerprint,

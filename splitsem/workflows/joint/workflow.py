@@ -52,6 +52,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     history = joint.trained.trained.history if "train" in steps else []
     choices = HydraConfig.get().runtime.choices
     labels = {group: choices[group] for group in ("task", "model", "transport", "optimise")}
+    labels["score_word"] = _word(joint)
     return Result(metrics | labels, drawn, history, _headline(metrics, joint, folder))
 
 

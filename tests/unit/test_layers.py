@@ -1,0 +1,179 @@
+"""Layers of a network: timed inside the whole network, as tables and figures, and as a machine that is used again."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from splitsem.cost.layers import LayerTimes, measure_layers
+from splitsem.cost.lut import measure_lut
+from splitsem.cost.machine_file import (
+    Errors,
+    MachineFile,
+    MeasuredNetwork,
+    Predictor,
+    check_version,
+    left_out,
+    read_machine_file,
+    write_machine_file,
+)
+from splitsem.cost.measure import MachineRates, Timing
+from splitsem.cost.op_regression import OpRegression, group_of
+from splitsem.cost.probes import probe_networks
+from splitsem.cost.profiled import Profiled
+from splitsem.cost.sensors import Watched
+from splitsem.errors import ConfigError
+from splitsem.models.cnn import StagedCnn
+from splitsem.splitting.graph import SplitGraph
+from splitsem.splitting.half import OpCost, OpShape
+
+pytest.importorskip("scipy")
+pytest.importorskip("pandas")
+SEEN = Watched(1.0, 4.0, "estimated", "time × 4 W", 1.0, 1, 0)
+
+
+@pytest.fixture(scope="module")
+def graph() -> SplitGraph:
+    return SplitGraph(StagedCnn((1, 8, 8), (10,)).eval(), (1, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def layers(graph: SplitGraph) -> LayerTimes:
+    return measure_layers(graph, rounds=8, budget_s=0.5)
+
+
+def model_s(op: OpCost) -> float:
+    """A machine that takes 1 µs for each operation, 1 ns for a FLOP and 2 ns for a byte."""
+    return op.steps * 1e-6 + 1e-9 * op.flops + 2e-9 * op.bytes
+
+
+def as_measured(graph: SplitGraph, family: str) -> MeasuredNetwork:
+    costs = tuple(cost for part in graph.parts() for cost in part.costs)
+    times = tuple(Timing.of([model_s(cost)] * 3) for cost in costs)
+    whole = Timing.of([1.1 * sum(map(model_s, costs))] * 3)
+    return MeasuredNetwork.of(family, graph.fingerprint, LayerTimes(costs, times, whole, 3))
+
+
+@pytest.fixture(scope="module")
+def known(graph: SplitGraph) -> MachineFile:
+    networks = {"cnn": as_measured(graph, "cnn")}
+    for name, network, shape in probe_networks(num=3):
+        networks[name] = as_measured(SplitGraph(network, shape), name)
+    return MachineFile({"processor": "one that is computed"}, torch.__version__, networks, left_out(networks))
+
+
+def test_every_operation_has_a_time_and_their_sum_is_near_the_whole(graph: SplitGraph, layers: LayerTimes) -> None:
+    assert [cost.name for cost in layers.costs] == [op.name for op in graph.points[-1].head_ops]
+    assert all(0 < time.low_s <= time.median_s <= time.high_s <= time.p95_s * 2 for time in layers.times)
+    assert 0.3 < layers.sum_ratio < 10
+    assert layers.num_rounds >= 5
+
+
+def test_layers_and_points_have_what_they_cost(graph: SplitGraph, layers: LayerTimes, tmp_path: Path) -> None:
+    from splitsem.workflows.layer_tables import draw, layer_table, point_table, write_tables
+
+    table = layer_table(graph, layers, SEEN)
+    assert table["weight_bytes"].sum() == graph.points[-1].head_param_bytes
+    assert table["flops"].sum() == sum(op.flops for op in graph.points[-1].head_ops)
+    assert table["energy_j"].sum() == pytest.approx(4.0 * table["median_s"].sum())
+    assert set(table["energy_source"]) == {"estimated"}
+    assert (table["live_bytes"] > 0).all()
+    lut = measure_lut((half for point in graph.points for half in graph.cut(point).halves()), budget_s=0.001)
+    points = point_table(graph, lut, SEEN).set_index("split_point")
+    assert points.loc["input", "head_median_s"] == 0 == points.loc["output", "tail_peak_bytes"]
+    assert points.loc["output", "head_peak_bytes"] >= graph.points[-1].head_param_bytes
+    assert points.loc["input", "tail_parameters"] == points.loc["output", "head_parameters"]
+    assert set(write_tables({"layers": table}, tmp_path)) >= {"layers.csv"}
+    figures = draw(table, MachineRates(1e11, 1e10), "a machine")
+    assert len(figures["layers"].axes[0].patches) == min(len(table), 60)
+    assert figures["roofline"].axes
+
+
+@pytest.mark.parametrize(
+    ("op", "group"),
+    [
+        (OpCost("", 1.0, 1.0, kind="conv2d", shape=OpShape(64, 32, 16)), "pointwise"),
+        (OpCost("", 1.0, 1.0, kind="conv2d", shape=OpShape(64, 32, 144, 1, 9)), "convolution"),
+        (OpCost("", 1.0, 1.0, kind="conv2d", shape=OpShape(64, 1, 9, 32, 9)), "depthwise"),
+        (OpCost("", 1.0, 1.0, kind="conv2d", shape=OpShape(64, 8, 72, 4, 9)), "grouped"),
+        (OpCost("", 1.0, 1.0, kind="gelu"), "gelu"),
+    ],
+)
+def test_operations_are_grouped_by_what_runs(op: OpCost, group: str) -> None:
+    assert group_of(op) == group
+
+
+def test_operations_say_what_they_multiply() -> None:
+    network = nn.Sequential(nn.Conv2d(6, 12, 3, groups=3), nn.Flatten(), nn.Linear(12 * 6 * 6, 5))
+    graph = SplitGraph(network.eval(), (6, 8, 8))
+    convolution, linear = (cost for part in graph.parts() for cost in part.costs)
+    assert (convolution.kind, convolution.shape) == ("conv2d", OpShape(36, 4, 18, 3, 9))
+    assert (linear.kind, linear.shape) == ("linear", OpShape(1, 5, 432))
+    for op in (convolution, linear):
+        rows, columns, depth, groups, _ = op.shape
+        assert op.flops == 2 * rows * columns * depth * groups
+
+
+def test_a_regression_finds_the_machine_that_made_the_times(known: MachineFile) -> None:
+    assert known.errors["all"].median < 0.02
+    assert set(known.errors) == {"all", *known.networks}
+    predictor = Predictor([*known.networks.values()])
+    assert predictor.factor == pytest.approx(1.1, abs=0.02)
+    unseen = SplitGraph(StagedCnn((3, 32, 32), (10,)).eval(), (3, 32, 32))
+    (head, _), ops = unseen.cut("output").halves(), unseen.points[-1].head_ops
+    assert predictor.time_s(head.ops) == pytest.approx(1.1 * sum(map(model_s, ops)), rel=0.25)
+    assert predictor.time_s([]) == 0.0
+
+
+def test_without_operations_there_is_no_regression() -> None:
+    with pytest.raises(ValueError, match="8 operations or more"):
+        OpRegression([OpCost("a", 1.0, 1.0)], [1.0])
+
+
+def test_errors_are_of_families_left_out(known: MachineFile) -> None:
+    assert Errors.of([1.1, 0.8, 1.0]) == Errors(3, 0.1, 0.18)
+    assert left_out({"cnn": known.networks["cnn"]}) == {}
+
+
+def test_a_machine_file_survives_and_predicts_with_its_error(known: MachineFile, tmp_path: Path) -> None:
+    path = tmp_path / "machine.json"
+    write_machine_file(known, path)
+    assert read_machine_file(path).networks == dict(known.networks)
+    machine = Profiled(str(path), 5.0, 1.0, 1e7)
+    half = SplitGraph(StagedCnn((3, 32, 32), (10,)).eval(), (3, 32, 32)).cut("stage2").halves()[0]
+    low, high = machine.interval_s(half)
+    assert low < machine.time_s(half) < high
+    assert machine.error(half) == known.errors["all"].p90
+    assert high / machine.time_s(half) == pytest.approx(1 + known.errors["all"].p90)
+
+
+def test_a_network_in_the_file_has_its_measured_times(graph: SplitGraph, layers: LayerTimes, tmp_path: Path) -> None:
+    lut = measure_lut((half for point in graph.points for half in graph.cut(point).halves()), budget_s=0.001)
+    own = MeasuredNetwork.of("cnn", graph.fingerprint, layers, lut)
+    write_machine_file(MachineFile({}, torch.__version__, {"cnn": own}), tmp_path / "machine.json")
+    machine, half = Profiled(str(tmp_path / "machine.json"), 5.0, 1.0, 1e7), graph.cut("stage2").halves()[1]
+    assert machine.time_s(half) == lut.times["stage2"]["tail"].median_s
+    assert machine.error(half) == 0.0
+    other = SplitGraph(StagedCnn((3, 32, 32), (10,)).eval(), (3, 32, 32)).cut("stage2").halves()[0]
+    assert machine.error(other) is None
+    with pytest.raises(ConfigError, match="networks of one family only"):
+        machine.interval_s(other)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"schema": "splitsem.lut/1"}', "its schema is 'splitsem.lut/1'"),
+        ('{"schema": "splitsem.machine/1", "torch": "2", "machine": {}, "networks": {}}', "it has no network"),
+    ],
+)
+def test_another_file_is_refused_in_a_line(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "machine.json").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        read_machine_file(tmp_path / "machine.json")
+
+
+def test_a_file_of_another_version_is_not_added_to(known: MachineFile) -> None:
+    with pytest.raises(ConfigError, match=r"measured with torch .*, this is 1\.0: measure its networks anew"):
+        check_version(known, "1.0")
