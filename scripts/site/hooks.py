@@ -105,6 +105,12 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """The theme's script for pages without a server comes from the web; ours lies in the site."""
+    place = page.file.src_uri.count("/") * "../" + "assets/frame-worker.js"
+    return output.replace("https://unpkg.com/iframe-worker/shim", place)
+
+
 def on_page_markdown(text: str, page: Any, config: Any, files: Files) -> str:
     """Links as the site has them; a layered figure for Mermaid's; the reason beside a block that no test runs."""
     source = page.file.abs_src_path

@@ -113,6 +113,18 @@ def test_an_unnamed_page_comes_to_its_section(monkeypatch):
     ]
 
 
+def test_a_page_asks_nothing_of_the_web(monkeypatch):
+    pytest.importorskip("mkdocs")
+    from types import SimpleNamespace
+
+    from scripts.site import hooks
+
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="how-to/a.md"))
+    shown = hooks.on_post_page('<script src="https://unpkg.com/iframe-worker/shim">', page, None)
+    assert shown == '<script src="../assets/frame-worker.js">'
+    assert (ROOT / "docs" / "assets" / "frame-worker.js").is_file()
+
+
 def test_comments_beside_above_below_and_in_the_first_lines_are_found(tmp_path: Path):
     file = tmp_path / "option.yaml"
     file.write_text(
