@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export FLWR_TELEMETRY_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo joint sweep profile ui doctor loopback certs device-wheels proto test test-slow bench federated federated-deploy lint format data clean
+.PHONY: help setup docs demo joint sweep profile ui doctor loopback certs device-wheels proto test test-slow bench federated federated-deploy lint format data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -82,6 +82,10 @@ test-slow: setup ## the tests that take longer
 
 bench: setup ## the numbers in docs/measured.md, measured here
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+docs: setup ## the documentation as a site that opens without the web: outputs/site/index.html
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(CURDIR):$(CURDIR)/device $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "outputs/site/index.html"
 
 lint: setup ## ruff, mypy and the layers of the packages
 	$(BIN)/ruff check .

@@ -87,7 +87,7 @@ class Outcome(NamedTuple):
 
 
 class OwnCodec(Codec):
-    """The codec of CONTRIBUTING.md, in short: raw values under zlib."""
+    """The codec of docs/how-to/add-a-codec.md, in short: raw values under zlib."""
 
     def forward(self, z: Tensors) -> Tensors:
         """See Codec."""

@@ -1,6 +1,7 @@
 """Fixtures: a server that runs workflow=serve through the real entry point."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -10,9 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from scripts.site.metrics_page import known
 from tests.conftest import ENVIRONMENT, ROOT
 
 Served = tuple[str, subprocess.Popen[str]]
+
+
+@pytest.fixture(autouse=True)
+def _metrics_are_explained(tmp_path: Path) -> Iterator[None]:
+    """Each metric of each run that a test of this folder makes stands on the reference's page."""
+    yield
+    names = {name for path in tmp_path.rglob("metrics.json") for name in json.loads(path.read_text() or "{}")}
+    unknown = sorted(name for name in names if not known(name))
+    assert unknown == [], "scripts/site/metrics_page.py: say in WORKFLOWS what these metrics mean"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The codec of CONTRIBUTING.md, three methods and a YAML file, in every workflow; and codecs that break a promise."""
+"""The codec of docs/how-to/add-a-codec.md in every workflow; and codecs that break a promise."""
 
 import json
 import signal

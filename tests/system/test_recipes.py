@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md run as they stand: their files are written, their commands are called."""
+"""The recipes docs/how-to/add-a-….md run as they stand: their files are written, their commands are called."""
 
 import os
 import re
@@ -13,8 +13,9 @@ import pytest
 
 from tests.conftest import ENVIRONMENT, ROOT
 
-PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 KINDS = ("codec", "task", "link", "machine", "model")
+PAGES = {kind: (ROOT / "docs" / "how-to" / f"add-a-{kind}.md").read_text() for kind in KINDS}
+CHECK = (ROOT / "docs" / "how-to" / "check-a-part.md").read_text()
 # Added to each `python run.py` of a recipe: no MLflow, and no more work than shows that it runs.
 SHRUNK = (
     "device=cpu",
@@ -26,7 +27,7 @@ SHRUNK = (
 
 
 class Recipe(NamedTuple):
-    """What a reader copies from one section.
+    """What a reader copies from one page.
 
     Attributes:
         files: their text by their path, which is the first line of each block.
@@ -37,10 +38,9 @@ class Recipe(NamedTuple):
     commands: list[str]
 
 
-def recipe(page: str, kind: str) -> Recipe:
-    """The blocks of the section ``Add a <kind>``."""
-    section = re.split(r"^##", page.split(f"### Add a {kind}\n")[1], flags=re.MULTILINE)[0]
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+def recipe(kind: str) -> Recipe:
+    """The blocks of the page on a kind."""
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", PAGES[kind], re.MULTILINE | re.DOTALL)
     sources = [body for language, body in blocks if language in ("python", "yaml")]
     commands = [line for language, body in blocks if language == "sh" for line in body.splitlines()]
     return Recipe({body.splitlines()[0].removeprefix("# "): body for body in sources}, commands)
@@ -51,7 +51,7 @@ def follow(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Write a recipe's files, some text replaced, into the test's folder, and call a command there."""
 
     def call(kind: str, command: str, old: str = "", new: str = "") -> subprocess.CompletedProcess[str]:
-        for path, text in recipe(PAGE, kind).files.items():
+        for path, text in recipe(kind).files.items():
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_text(text.replace(old, new) if old else text)
         python, *words = shlex.split(command)
@@ -61,7 +61,7 @@ def follow(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(
             [sys.executable, *words],
             cwd=tmp_path,
-            env=os.environ | ENVIRONMENT | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+            env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "device")))},
             capture_output=True,
             text=True,
             timeout=300,
@@ -70,10 +70,9 @@ def follow(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return call
 
 
-def test_every_section_has_a_recipe_of_a_class_an_option_a_check_and_a_run():
-    assert tuple(re.findall(r"^### Add a (\w+)$", PAGE, re.MULTILINE)) == KINDS
+def test_every_page_has_a_recipe_of_a_class_an_option_a_check_and_a_run():
     for kind in KINDS:
-        files, commands = recipe(PAGE, kind)
+        files, commands = recipe(kind)
         assert [path.rpartition(".")[2] for path in files][:2] == ["py", "yaml"], kind
         assert all(re.fullmatch(r"my_(package|conf)/[\w/]+\.\w+", path) for path in files), kind
         assert [" ".join(command.split()[:3]) for command in commands] == [
@@ -84,7 +83,7 @@ def test_every_section_has_a_recipe_of_a_class_an_option_a_check_and_a_run():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_part_of_each_recipe_keeps_its_contract(kind, follow):
-    command = recipe(PAGE, kind).commands[0]
+    command = recipe(kind).commands[0]
     done = follow(kind, command)
     name = command.rpartition(".")[2]
     assert re.fullmatch(rf"ok: {name} keeps the contract of a {kind} \(\d+ promises\)\n", done.stdout), done.stderr
@@ -93,7 +92,7 @@ def test_the_part_of_each_recipe_keeps_its_contract(kind, follow):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_recipe_runs_as_it_stands(kind, follow):
-    done = follow(kind, recipe(PAGE, kind).commands[1])
+    done = follow(kind, recipe(kind).commands[1])
     assert done.returncode == 0, done.stderr
     assert "score" in done.stdout
 
@@ -106,8 +105,8 @@ def test_the_check_also_takes_the_option_of_a_recipe(follow):
 
 
 def test_the_page_shows_what_the_check_prints(follow):
-    good, bad = re.findall(r"^```text\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    command = recipe(PAGE, "codec").commands[0]
+    good, bad = re.findall(r"^```text\n(.*?)^```$", CHECK, re.MULTILINE | re.DOTALL)
+    command = recipe("codec").commands[0]
     assert follow("codec", command).stdout == good
     flat = follow("codec", command, "return tuple(tensor for", "return tuple(tensor.reshape(-1) for")
     assert (flat.returncode, flat.stdout) == (1, bad)

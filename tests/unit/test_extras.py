@@ -29,6 +29,7 @@ def test_the_table_is_pyprojects():
     assert declared.pop("all") == {"splitsem"}
     assert DECLARED["all"] == [f"splitsem[{','.join(extras.IN_ALL)}]"]
     assert declared.pop("dev") >= {"splitsem"}  # whoever develops has all
+    assert declared.pop("docs")  # no code of splitsem asks for what builds its site
     assert declared.pop("simulation") == {"flwr"}  # whose extra brings Ray
     assert {extra: set(names) for extra, names in extras.PACKAGES.items() if extra != "simulation"} == declared
 

@@ -1,0 +1,1 @@
+"""What the documentation site shows that no page says by hand: options, the API, messages, the index of decisions."""
