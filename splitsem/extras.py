@@ -14,7 +14,7 @@ from splitsem.errors import ConfigError
 # pyproject.toml together.
 PACKAGES: dict[str, tuple[str, ...]] = {
     "training": ("lightning", "scikit-learn", "scipy"),
-    "plots": ("jinja2", "matplotlib", "pandas", "scipy", "seaborn"),
+    "plots": ("jinja2", "matplotlib", "openpyxl", "pandas", "pyarrow", "scipy", "seaborn"),
     "tracking": ("mlflow",),
     "vision": ("timm", "torchvision"),
     "sweeps": ("hydra-joblib-launcher", "hydra-optuna-sweeper"),
