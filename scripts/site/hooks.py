@@ -18,6 +18,7 @@ from scripts.site import api_page, markdown, metrics_page, options_page
 
 DOCS = ROOT / "docs"
 SECTIONS = {"": "How-to", "how-to": "How-to", "tutorials": "Tutorials", "reference": "Reference"}
+SHIM = "https://unpkg.com/iframe-worker/shim"
 ASSETS = (".png", ".svg", ".csv", ".pdf", ".json", ".html", ".jpg")
 
 
@@ -108,7 +109,12 @@ def on_files(files: Files, config: Any) -> Files:
 def on_post_page(output: str, page: Any, config: Any) -> str:
     """The theme's script for pages without a server comes from the web; ours lies in the site."""
     place = page.file.src_uri.count("/") * "../" + "assets/frame-worker.js"
-    return output.replace("https://unpkg.com/iframe-worker/shim", place)
+    return output.replace(SHIM, place)
+
+
+def on_post_template(output: str, template_name: str, config: Any) -> str:
+    """The same of the page for addresses that are not there."""
+    return output.replace(SHIM, "assets/frame-worker.js")
 
 
 def on_page_markdown(text: str, page: Any, config: Any, files: Files) -> str:
