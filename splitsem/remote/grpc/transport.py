@@ -106,6 +106,8 @@ class Grpc(TrainingTransport):
         inventory: see ``start``.
     """
 
+    can_switch = True
+
     def __init__(
         self,
         target: str,

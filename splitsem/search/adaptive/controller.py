@@ -1,0 +1,237 @@
+"""Adaptive chooses the setting of each frame from tables and from what earlier frames saw; it does nothing else.
+
+It has no clock, no thread and no random number: the same observations give the same choices, on a real line and in a
+simulation.
+"""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+import numpy as np
+
+from splitsem.cost.frame_costs import Seen
+from splitsem.cost.setting_table import Conditions, Predicted, SettingTable, Values
+from splitsem.errors import ConfigError
+from splitsem.search.adaptive.estimates import Level, LinkEstimate
+
+_REFRESH_S = 30.0
+_LEAST_PATIENCE, _MOST_PATIENCE = 0.2, 2.0
+Policy = Literal["latency", "throughput", "energy"]
+
+
+@dataclass
+class _Probing:
+    """When the next probe goes out, while the edge works alone."""
+
+    next_s: float = -inf
+    wait_s: float = 0.0
+    is_of_last: bool = False
+
+
+class Adaptive:
+    """The best setting for what the link and both ends seem to be now, by one of three policies.
+
+    At each frame all settings are priced from the table (``SettingTable.predicted``), and the best one is taken if it
+    gains more than ``hysteresis`` of what the last setting costs, and more within ``horizon`` frames than a switch
+    costs. A frame without an answer in time means that the link is dead: the edge works alone until a late answer or a
+    probe comes back.
+
+    Args:
+        table: the settings.
+        policy: ``latency``: the least. ``throughput``: the most results per second. ``energy``: the least of the edge.
+        least_score: the score below which no setting is taken; None: any score will do.
+        most_latency_s: the latency above which no setting is taken, if one is below it; None: any latency.
+        window: frames under way at a time.
+        hysteresis: share of the present cost that a switch must gain.
+        switch_cost_s: seconds that a switch costs.
+        horizon: frames in which a switch must gain what it costs.
+        smoothing: weight of the newest frame in the averages of loads.
+        wander: see ``LinkEstimate``.
+        patience: a frame is given up once it is late by this share of its expected seconds away and of those that
+            finishing it here takes; less after frames that were given up rightly, more after others.
+        probe_s: seconds between probes while the edge works alone; longer while they change nothing.
+
+    Raises:
+        ConfigError: no setting reaches ``least_score``, or the edge alone does not; the nearest is named.
+    """
+
+    def __init__(
+        self,
+        table: SettingTable,
+        policy: Policy = "latency",
+        least_score: float | None = None,
+        most_latency_s: float | None = None,
+        window: int = 1,
+        hysteresis: float = 0.03,
+        switch_cost_s: float = 0.0,
+        horizon: int = 10,
+        smoothing: float = 0.15,
+        wander: float = 0.15,
+        patience: float = 0.5,
+        probe_s: float = 0.25,
+    ) -> None:
+        self.table, self.policy, self.window = table, policy, window
+        self.most_latency_s = most_latency_s
+        self.hysteresis, self.switch_cost_s, self.horizon = hysteresis, switch_cost_s, horizon
+        self.patience, self.probe_s = patience, probe_s
+        self.is_allowed = allowed(table, least_score)
+        self.link = LinkEstimate(wander=wander)
+        self.edge, self.server = Level(smoothing=smoothing), Level(smoothing=smoothing)
+        self.queue_s, self.loss = 0.0, 0.0
+        self.smoothing = smoothing
+        self.setting = table.home
+        self.num_changes = 0
+        self.is_away = False
+        self._arrived_s = -inf
+        self._sizes = _two_sizes(table)
+        self._unknown = set(self._sizes)
+        self._last_remote = self._sizes[-1]
+        self._refresh_s = -inf
+        self._probing = _Probing(wait_s=probe_s)
+
+    @property
+    def conditions(self) -> Conditions:
+        """What link and ends seem to be."""
+        link = self.link
+        queue_s = self.queue_s if self.window == 1 else 0.0  # else frames wait for their own predecessors
+        return Conditions(link.bandwidth_bps, link.rtt_s, self.loss, self.edge.value, self.server.value, queue_s)
+
+    def choose(self, now_s: float) -> int:
+        """See Decides."""
+        if self.is_away or self._unknown:
+            self.setting = self.table.home
+            return self.setting
+        cost = self._cost(self._predicted())
+        best, old = int(np.argmin(cost)), self.setting
+        if best != old and self._pays(float(cost[old]), float(cost[best])):
+            self.setting = best
+            self._last_remote = self._last_remote if best == self.table.home else best
+            self._probing = _Probing(now_s + self.probe_s, self.probe_s)
+        return self.setting
+
+    def deadline_s(self, setting: int) -> float:
+        """See Decides."""
+        away_s = float(self.table.predicted(self.conditions, self.window).away_s[setting])
+        return away_s + self.patience * (away_s + self.table.rest_here_s(setting))
+
+    def seen(self, frame: Seen) -> None:
+        """See Decides."""
+        table = self.table
+        if frame.edge_s > 0 and table.edge_s[frame.setting] > 0.05 * table.edge_s[table.home]:
+            self.num_changes += self.edge.add(frame.edge_s / float(table.edge_s[frame.setting]))
+        if not table.is_remote[frame.setting]:
+            return
+        if frame.answered_s is None:
+            if not frame.is_probe:
+                self.loss += self.smoothing * (1 - self.loss)
+                self._probing = _Probing(frame.sent_s, self.probe_s)
+            self.is_away = True
+            return
+        if frame.is_late:
+            self._learn_patience(frame, frame.answered_s)
+        self._answered(frame, frame.answered_s)
+
+    def probe(self, now_s: float) -> int | None:
+        """See Decides.
+
+        While the edge works alone, probes are by turns of the setting that was left and of the one that would be next;
+        first, and then now and then, one of another size tells the round trip from the bandwidth.
+        """
+        if now_s >= self._refresh_s or self.setting == self.table.home:
+            return self._next_probe(now_s)
+        return None
+
+    def _next_probe(self, now_s: float) -> int | None:
+        at_home = self.setting == self.table.home
+        if at_home and now_s < self._probing.next_s:
+            return None
+        self._probing.next_s = now_s + self._probing.wait_s
+        if now_s >= self._refresh_s:
+            self._refresh_s = now_s + (_REFRESH_S if not self._unknown else 0.0)
+            wanted = self._unknown or {size for size in self._sizes if size != self.setting}
+            return min(wanted, key=lambda each: float(self.table.wire_bytes[each]))
+        if not self.is_away:
+            self._probing.wait_s = min(1.5 * self._probing.wait_s, 2 * self.probe_s)
+        self._probing.is_of_last = not self._probing.is_of_last
+        if self._probing.is_of_last:
+            return self._last_remote
+        cost = np.where(self.table.is_remote, self._cost(self._predicted()), inf)
+        return int(np.argmin(cost)) if np.isfinite(cost).any() else None
+
+    def _answered(self, frame: Seen, answered_s: float) -> None:
+        arrived_s = answered_s - frame.server_s - frame.queue_s
+        is_alone = frame.sent_s >= self._arrived_s - self.link.rtt_s
+        seconds = arrived_s - (frame.sent_s if is_alone else self._arrived_s)
+        self._arrived_s = max(arrived_s, self._arrived_s)
+        num_bytes = frame.payload_bytes + frame.answer_bytes
+        is_news = frame.is_late or frame.is_probe  # a probe is alone for long, so that no second one can confirm it
+        self.num_changes += self.link.add(num_bytes, max(seconds, 0.0), answered_s, is_alone, is_news)
+        if frame.server_s > 0 and self.table.server_s[frame.setting] > 0:
+            self.num_changes += self.server.add(frame.server_s / float(self.table.server_s[frame.setting]), is_news)
+        self.queue_s += 2 * self.smoothing * (frame.queue_s - self.queue_s)
+        self.loss -= self.smoothing * self.loss if not frame.is_late else 0.0
+        self.is_away = False
+        self._unknown.discard(frame.setting)
+
+    def _learn_patience(self, frame: Seen, answered_s: float) -> None:
+        """Wait longer where the answer came before the edge was done, else less long."""
+        done_s = frame.sent_s + self.deadline_s(frame.setting) + self.table.rest_here_s(frame.setting)
+        self.patience *= 1.5 if answered_s < done_s else 0.8
+        self.patience = min(max(self.patience, _LEAST_PATIENCE), _MOST_PATIENCE)
+
+    def _predicted(self) -> Predicted:
+        now = self.conditions
+        found = self.table.predicted(now, self.window)
+        if not now.loss:
+            return found
+        rest_s = np.maximum(0.0, self.table.edge_s[self.table.home] - self.table.edge_s)
+        given_up_s = self.patience * (found.away_s + rest_s) + rest_s
+        return found._replace(latency_s=found.latency_s + now.loss * self.table.is_remote * given_up_s)
+
+    def _cost(self, found: Predicted) -> Values:
+        """What the policy minimises, infinite where a setting is not allowed."""
+        cost: Values = {"latency": found.latency_s, "throughput": found.period_s, "energy": found.energy_j}[self.policy]
+        is_allowed = self.is_allowed
+        if self.most_latency_s is not None:
+            in_time = is_allowed & (found.latency_s <= self.most_latency_s)
+            if not in_time.any():
+                return np.where(is_allowed, found.latency_s, inf)
+            is_allowed = in_time
+        return np.where(is_allowed, cost, inf)
+
+    def _pays(self, old: float, new: float) -> bool:
+        """Whether a switch gains enough, in the unit of the policy."""
+        if old == inf:
+            return True
+        price = self.switch_cost_s * (self.table.active_w if self.policy == "energy" else 1.0)
+        return old - new > self.hysteresis * old and (old - new) * self.horizon > price
+
+
+def _two_sizes(table: SettingTable) -> list[int]:
+    """The setting that sends least, and one that sends eight times as much, or else the most."""
+    order = [int(each) for each in np.argsort(table.wire_bytes) if table.is_remote[each]]
+    if not order:
+        raise ConfigError("there is no setting but all on the edge: name cuts and codecs to choose from")
+    large = next((each for each in order if table.wire_bytes[each] >= 8 * table.wire_bytes[order[0]]), order[-1])
+    return [order[0], large] if large != order[0] else order[:1]
+
+
+def allowed(table: SettingTable, least_score: float | None) -> np.ndarray:
+    """Which settings reach the score. Raises ConfigError where none does, or the edge alone does not."""
+    if least_score is None:
+        return np.ones(len(table), dtype=bool)
+    reaches: np.ndarray = table.score >= least_score
+    best = int(np.argmax(table.score))
+    if not reaches.any():
+        raise ConfigError(
+            f"controller.least_score={least_score:g} is reached by no setting; nearest is {table.names[best]} with "
+            f"{table.score[best]:.4f} on the validation split"
+        )
+    if not reaches[table.home]:
+        raise ConfigError(
+            f"controller.least_score={least_score:g} is not reached by {table.names[table.home]} "
+            f"({table.score[table.home]:.4f} on the validation split), which answers while the link is dead: give that "
+            "score at most"
+        )
+    return reaches
