@@ -49,6 +49,23 @@ class Predicted(NamedTuple):
     away_s: Values
 
 
+class Powers(NamedTuple):
+    """What the edge's energy is made of; an estimate where the machine's powers are one.
+
+    Attributes:
+        active_w: while it works.
+        idle_w: while it waits.
+        j_per_bit: for each bit sent or received, in joules.
+    """
+
+    active_w: float = 0.0
+    idle_w: float = 0.0
+    j_per_bit: float = 0.0
+
+
+NO_POWERS = Powers()
+
+
 class SettingTable:
     """The settings that a controller chooses from; each array has a value a setting.
 
@@ -61,9 +78,7 @@ class SettingTable:
         server_s: work of the server.
         answer_bytes: of the answer.
         score: on the validation split, more is better.
-        active_w: power of the edge while it works.
-        idle_w: power of the edge while it waits.
-        j_per_bit: joules of the edge for each bit sent or received.
+        powers: of the edge.
 
     Raises:
         ValueError: arrays of different lengths, negative or infinite values, or not one ``home``.
@@ -77,9 +92,7 @@ class SettingTable:
         server_s: ArrayLike,
         answer_bytes: ArrayLike,
         score: ArrayLike,
-        active_w: float = 0.0,
-        idle_w: float = 0.0,
-        j_per_bit: float = 0.0,
+        powers: Powers = NO_POWERS,
     ) -> None:
         self.names = tuple(names)
         columns = {"edge_s": edge_s, "payload_bytes": payload_bytes, "server_s": server_s, "answer_bytes": answer_bytes}
@@ -92,13 +105,19 @@ class SettingTable:
                 raise ValueError(f"{name} must be finite and not negative, got {values}")
         self.edge_s, self.payload_bytes = made["edge_s"], made["payload_bytes"]
         self.server_s, self.answer_bytes = made["server_s"], made["answer_bytes"]
-        self.active_w, self.idle_w, self.j_per_bit = active_w, idle_w, j_per_bit
+        self.powers = powers
         homes = np.flatnonzero(self.payload_bytes == 0)
         if len(homes) != 1:
             raise ValueError(f"exactly one setting must send nothing (all on the edge), got {len(homes)}")
         self.home = int(homes[0])
         self.is_remote = self.payload_bytes > 0
         self.wire_bytes = self.payload_bytes + self.answer_bytes
+
+    def only(self, settings: Sequence[int]) -> "SettingTable":
+        """The table of these settings, in this order; ``home`` must be among them."""
+        at = list(settings)
+        columns = self.edge_s, self.payload_bytes, self.server_s, self.answer_bytes, self.score
+        return SettingTable([self.names[each] for each in at], *(values[at] for values in columns), self.powers)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -121,5 +140,6 @@ class SettingTable:
         latency = np.where(self.is_remote, np.maximum(alone, window * slowest), edge)
         period = np.where(self.is_remote, latency / window, edge)
         waits = np.maximum(period - edge, 0.0)
-        energy = edge * self.active_w + 8 * self.wire_bytes * self.j_per_bit + waits * self.idle_w
+        powers = self.powers
+        energy = edge * powers.active_w + 8 * self.wire_bytes * powers.j_per_bit + waits * powers.idle_w
         return Predicted(latency, period, energy, np.where(self.is_remote, latency - edge, 0.0))

@@ -1,6 +1,6 @@
 """A table of settings as of a network of 100 ms on the edge; for the tests of what adapts."""
 
-from splitsem.cost.setting_table import SettingTable
+from splitsem.cost.setting_table import Powers, SettingTable
 
 CUTS = {"input": (0.004, 150e3, 0.010), "stage1": (0.035, 60e3, 0.008), "stage3": (0.060, 12e3, 0.003)}
 CODECS = {"quant8": (1.0, 0.90), "quant2": (0.2, 0.80)}
@@ -15,4 +15,4 @@ def table_of_three_cuts(**powers: float) -> SettingTable:
     ]
     rows.append(("output", 0.1, 0.0, 0.0, 0.0, 0.90))
     names, *columns = zip(*rows, strict=True)
-    return SettingTable(names, *columns, **powers)
+    return SettingTable(names, *columns, Powers(**powers))

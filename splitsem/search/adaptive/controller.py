@@ -54,6 +54,7 @@ class Adaptive:
 
     Raises:
         ConfigError: no setting reaches ``least_score``, or the edge alone does not; the nearest is named.
+        ValueError: a number that cannot be.
     """
 
     def __init__(
@@ -71,6 +72,18 @@ class Adaptive:
         patience: float = 0.5,
         probe_s: float = 0.25,
     ) -> None:
+        for name, value in {"window": window, "horizon": horizon}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name, amount in {"wander": wander, "patience": patience, "probe_s": probe_s}.items():
+            if not amount > 0:
+                raise ValueError(f"{name} must be above 0, got {amount}")
+        if not (0 <= hysteresis < 1 and switch_cost_s >= 0):
+            raise ValueError(
+                f"hysteresis must be 0…1 and switch_cost_s not negative, got {hysteresis} and {switch_cost_s}"
+            )
+        if most_latency_s is not None and not most_latency_s > 0:
+            raise ValueError(f"most_latency_s must be above 0, or null, got {most_latency_s}")
         self.table, self.policy, self.window = table, policy, window
         self.most_latency_s = most_latency_s
         self.hysteresis, self.switch_cost_s, self.horizon = hysteresis, switch_cost_s, horizon
@@ -204,7 +217,7 @@ class Adaptive:
         """Whether a switch gains enough, in the unit of the policy."""
         if old == inf:
             return True
-        price = self.switch_cost_s * (self.table.active_w if self.policy == "energy" else 1.0)
+        price = self.switch_cost_s * (self.table.powers.active_w if self.policy == "energy" else 1.0)
         return old - new > self.hysteresis * old and (old - new) * self.horizon > price
 
 

@@ -9,7 +9,7 @@ _WIDTH = 1.96  # of a 95 % interval
 _FIRST = 4  # frames that are believed whatever they say
 _STEADY = 0.1  # as much as the rate, the round trip wanders
 _LEAST_WANDER_S = 1e-3
-_LEAST_S_PER_BYTE, _LEAST_RTT_S = 8 / 1e11, 1e-6
+_LEAST_S_PER_BYTE, _LEAST_RTT_S = 8 / 1e10, 1e-6
 
 
 @dataclass
@@ -51,16 +51,15 @@ class Level:
     Args:
         value: before anything is seen.
         smoothing: weight of the newest value, above 0 and at most 1.
-        spread: standard deviation of the logarithm before it is known, and half of the least that it is taken for.
+        spread: standard deviation of the logarithm before it is known, and four times the least that it is taken for.
     """
 
-    def __init__(self, value: float = 1.0, smoothing: float = 0.15, spread: float = 0.1) -> None:
+    def __init__(self, value: float = 1.0, smoothing: float = 0.15, spread: float = 0.2) -> None:
         if not 0 < smoothing <= 1:
             raise ValueError(f"smoothing must be above 0 and at most 1, got {smoothing}")
-        self._mean, self.smoothing, self._least = log(value), smoothing, spread / 2
+        self._mean, self.smoothing, self._least = log(value), smoothing, spread / 4
         self._variance = spread**2
         self._cusum = Cusum()
-        self._is_first = True
 
     @property
     def value(self) -> float:
@@ -76,9 +75,6 @@ class Level:
     def add(self, value: float, is_news: bool = False) -> bool:
         """Take in a value above 0, which is no accident if ``is_news``; whether the level has changed for good."""
         off = log(value) - self._mean
-        if self._is_first:
-            self._mean, self._is_first = log(value), False
-            return False
         deviation = sqrt(self._variance)
         if self._cusum.add(off / deviation) or (is_news and abs(off) > 3 * deviation):
             self._mean = log(value)
