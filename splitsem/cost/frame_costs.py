@@ -2,6 +2,9 @@
 
 from typing import NamedTuple, Protocol
 
+FIRST_PROBES = 4
+"""The most probes that a line sends before the first frame, one after the other, if the controller asks for them."""
+
 
 class Seen(NamedTuple):
     """What became of one frame.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from splitsem.cost.frame_costs import Decides, Seen
+from splitsem.cost.frame_costs import FIRST_PROBES, Decides, Seen
 from splitsem.errors import LinkError, SessionError, SplitSemError
 from splitsem.remote.edge_end import EdgeEnd
 from splitsem.remote.tail_engine import TailEngine
@@ -154,8 +154,15 @@ class SwitchingLine:
         self._is_useless = False
 
     def connect(self) -> None:
-        """Reach the server and agree on all plans. Raises what ``GrpcTail.open`` raises."""
+        """Reach the server, agree on all plans, and send first probes. Raises what ``GrpcTail.open`` raises."""
         self._stream = self._opened()
+        for _ in range(FIRST_PROBES):
+            setting = self.controller.probe(time.perf_counter())
+            offer = None if setting is None else self._offers[setting]
+            if setting is None or offer is None:
+                break
+            self._probe(setting, offer, self._stream.remote.retry.deadline_s, needs_stream=False)
+            self._listen(0.0)
 
     def frames(self, samples: Iterable[Any], period_s: float = 0.0) -> Iterator[Outcome]:
         """What becomes of the samples, in order.

@@ -80,7 +80,7 @@ def run(cfg: DictConfig, folder: Path, transport: RemoteTransport, host: str | N
     with ssh_start.server_for(cfg, transport, host, network) as started:
         remote = transport.edge_end()
         try:
-            remote.open(_any_plan(network, engine))  # before what takes a while, so that a wrong server is told first
+            remote.open(any_plan(network, engine))  # before what takes a while, so that a wrong server is told first
             settings = setting_tables.measured(cfg, network, coder, engine, remote)
         finally:
             remote.close()
@@ -91,7 +91,7 @@ def run(cfg: DictConfig, folder: Path, transport: RemoteTransport, host: str | N
     return result._replace(metrics=result.metrics | started)
 
 
-def _any_plan(network: Network, engine: TailEngine) -> Plan:
+def any_plan(network: Network, engine: TailEngine) -> Plan:
     """A plan that the server takes if it has the same network."""
     return replace(engine.offer, point=network.graph.points[0].name, codec=codec_label(Identity()))
 
@@ -102,7 +102,7 @@ def _frames(cfg: DictConfig, network: Network, line: SwitchingLine, controller: 
     num_samples = sum(1 for _ in _samples(cfg, network))
     num_frames = cfg.workflow.num_adaptive or num_samples
     outcomes = line.frames(islice(samples, num_frames), cfg.workflow.period_s)
-    results = _kept(outcomes, controller, rows)
+    results = kept(outcomes, controller, rows)
     scored = score_samples(lambda _: next(results), network.task, islice(_samples(cfg, network), num_frames))
     for _ in results:  # frames beyond the first pass are timed only
         pass
@@ -129,7 +129,7 @@ def _frames(cfg: DictConfig, network: Network, line: SwitchingLine, controller: 
     return Result(metrics, figures, [], headline, draws)
 
 
-def _kept(outcomes: Iterator[Outcome], controller: Adaptive, rows: list[_Frame]) -> Iterator[Any]:
+def kept(outcomes: Iterator[Outcome], controller: Adaptive, rows: list[_Frame]) -> Iterator[Any]:
     """The results; a row of each frame goes to ``rows``."""
     names = controller.table.names
     for outcome in outcomes:

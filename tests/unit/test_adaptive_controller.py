@@ -25,7 +25,7 @@ def fed(controller: Adaptive, num: int, bandwidth_bps: float, now_s: float = 0.0
     """Run frames and probes over a link of this rate; gives the time afterwards."""
     table, link_s = controller.table, link_at(bandwidth_bps)
     for _ in range(num):
-        setting, probed = controller.choose(now_s), controller.probe(now_s)
+        setting, probed, longest_s = controller.choose(now_s), controller.probe(now_s), 0.2
         for each, is_probe in ((probed, True), (setting, False)):
             if each is None:
                 continue
@@ -34,7 +34,8 @@ def fed(controller: Adaptive, num: int, bandwidth_bps: float, now_s: float = 0.0
             sent_s = now_s + float(table.edge_s[each])
             sizes = int(table.payload_bytes[each]), int(table.answer_bytes[each])
             controller.seen(Seen(each, sent_s, sent_s + took_s, *sizes, server_s, is_probe=is_probe))
-        now_s += 0.2
+            longest_s = max(longest_s, sent_s + took_s - now_s)
+        now_s += longest_s
     return now_s
 
 
@@ -58,26 +59,36 @@ def test_a_change_shows_both_ways():
     assert [test.add(z) for z in (-5.0, -5.0, 0.2, 5.0, 5.0)] == [False, True, False, False, True]
 
 
-def test_frames_of_several_sizes_tell_round_trip_from_bandwidth():
+def test_short_frames_tell_of_the_round_trip_and_the_rest_of_the_bandwidth():
     link, took_s = LinkEstimate(bandwidth_bps=1e6, rtt_s=0.1), link_at(20e6, 0.01)
     for number in range(200):
+        if number % 20 == 0:
+            link.add_short(500.0, took_s(500.0))
         link.add(size := (2e3, 20e3, 100e3)[number % 3], took_s(size), 0.1 * number)
     assert link.bandwidth_bps == pytest.approx(20e6, rel=0.1)
     assert link.rtt_s == pytest.approx(0.01, rel=0.3)
     low, high = link.bandwidth_interval
     assert low < 20e6 < high < 2 * low
-    assert link.rtt_interval[0] < 0.01 < link.rtt_interval[1]
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0])
 def test_a_step_of_ten_is_learned_in_two_frames(factor):
-    link, before_s, after_s = LinkEstimate(), link_at(8e6), link_at(factor * 8e6)
+    link, before_s, after_s = LinkEstimate(rtt_s=0.01), link_at(8e6), link_at(factor * 8e6)
     for number in range(100):
         link.add(size := (20e3, 40e3)[number % 2], before_s(size), 0.2 * number)
     assert link.bandwidth_bps == pytest.approx(8e6, rel=0.1)
     changes = [link.add(30e3, after_s(30e3), 20 + 0.2 * number) for number in range(2)]
     assert any(changes)
     assert link.bandwidth_bps == pytest.approx(factor * 8e6, rel=0.3)
+
+
+def test_frames_of_few_bytes_say_little_of_the_bandwidth():
+    link = LinkEstimate(bandwidth_bps=20e6, rtt_s=0.01)
+    for number in range(50):
+        link.add(500.0, 0.0115, 0.1 * number)
+    assert link.bandwidth_bps > 2e6
+    low, high = link.bandwidth_interval
+    assert high > 1.5 * low
 
 
 def test_behind_other_frames_a_frame_tells_of_the_rate_alone():

@@ -16,17 +16,20 @@ from splitsem.errors import ConfigError
 from splitsem.search.adaptive.estimates import Level, LinkEstimate
 
 _REFRESH_S = 30.0
-_LEAST_PATIENCE, _MOST_PATIENCE = 0.2, 2.0
+_LEAST_SHARE = 10  # a probe's seconds on the link beside frames, times this, pass until the next one
+_LEAST_PATIENCE, _MOST_PATIENCE = 0.1, 2.0
 Policy = Literal["latency", "throughput", "energy"]
 
 
 @dataclass
 class _Probing:
-    """When the next probe goes out, while the edge works alone."""
+    """When the next probe goes out, and of which setting; longer waits while probes change nothing."""
 
+    left: int
     next_s: float = -inf
     wait_s: float = 0.0
-    is_of_last: bool = False
+    is_of_left: bool = False
+    refresh_s: float = -inf
 
 
 class Adaptive:
@@ -99,9 +102,7 @@ class Adaptive:
         self._arrived_s = -inf
         self._sizes = _two_sizes(table)
         self._unknown = set(self._sizes)
-        self._last_remote = self._sizes[-1]
-        self._refresh_s = -inf
-        self._probing = _Probing(wait_s=probe_s)
+        self._probing = _Probing(self._sizes[-1], wait_s=probe_s)
 
     @property
     def conditions(self) -> Conditions:
@@ -118,9 +119,7 @@ class Adaptive:
         cost = self._cost(self._predicted())
         best, old = int(np.argmin(cost)), self.setting
         if best != old and self._pays(float(cost[old]), float(cost[best])):
-            self.setting = best
-            self._last_remote = self._last_remote if best == self.table.home else best
-            self._probing = _Probing(now_s + self.probe_s, self.probe_s)
+            self._leave(old, best, now_s)
         return self.setting
 
     def deadline_s(self, setting: int) -> float:
@@ -138,7 +137,11 @@ class Adaptive:
         if frame.answered_s is None:
             if not frame.is_probe:
                 self.loss += self.smoothing * (1 - self.loss)
-                self._probing = _Probing(frame.sent_s, self.probe_s)
+                self._probing.next_s, self._probing.wait_s, self._probing.left = (
+                    frame.sent_s,
+                    self.probe_s,
+                    frame.setting,
+                )
             self.is_away = True
             return
         if frame.is_late:
@@ -148,29 +151,42 @@ class Adaptive:
     def probe(self, now_s: float) -> int | None:
         """See Decides.
 
-        While the edge works alone, probes are by turns of the setting that was left and of the one that would be next;
-        first, and then now and then, one of another size tells the round trip from the bandwidth.
+        First, and now and then, a probe of another size tells the round trip from the bandwidth. While the edge works
+        alone, probes are by turns of the setting that was left and of the one that would be next; while frames
+        too short to tell of the bandwidth go on, of the one that was left, as if in error, and less and less often.
         """
-        if now_s >= self._refresh_s or self.setting == self.table.home:
-            return self._next_probe(now_s)
-        return None
-
-    def _next_probe(self, now_s: float) -> int | None:
-        at_home = self.setting == self.table.home
-        if at_home and now_s < self._probing.next_s:
+        probing, at_home = self._probing, self.setting == self.table.home
+        if self._unknown:
+            return min(self._unknown, key=lambda each: float(self.table.wire_bytes[each]))
+        if now_s < probing.next_s:
             return None
-        self._probing.next_s = now_s + self._probing.wait_s
-        if now_s >= self._refresh_s:
-            self._refresh_s = now_s + (_REFRESH_S if not self._unknown else 0.0)
-            wanted = self._unknown or {size for size in self._sizes if size != self.setting}
-            return min(wanted, key=lambda each: float(self.table.wire_bytes[each]))
-        if not self.is_away:
-            self._probing.wait_s = min(1.5 * self._probing.wait_s, 2 * self.probe_s)
-        self._probing.is_of_last = not self._probing.is_of_last
-        if self._probing.is_of_last:
-            return self._last_remote
-        cost = np.where(self.table.is_remote, self._cost(self._predicted()), inf)
-        return int(np.argmin(cost)) if np.isfinite(cost).any() else None
+        if now_s >= probing.refresh_s:
+            probing.refresh_s = now_s + _REFRESH_S
+            return next((size for size in self._sizes if size != self.setting), None)
+        probing.is_of_left = not probing.is_of_left or not at_home
+        chosen = probing.left
+        if not probing.is_of_left:
+            cost = np.where(self.table.is_remote, self._cost(self._predicted()), inf)
+            chosen = int(np.argmin(cost))
+        elif chosen == self.setting or not (at_home or self._is_in_the_dark()):
+            return None
+        most_s = (1 if self.is_away else 2 if at_home else 32) * self.probe_s
+        probing.wait_s = min(1.5 * probing.wait_s, most_s)
+        busy_s = 8 * float(self.table.wire_bytes[chosen]) / self.link.bandwidth_bps
+        probing.next_s = now_s + max(probing.wait_s, 0.0 if at_home else _LEAST_SHARE * busy_s)
+        return chosen if self.is_allowed[chosen] else None
+
+    def _is_in_the_dark(self) -> bool:
+        """Whether the frames are so short that they tell little of the bandwidth."""
+        return 8 * float(self.table.wire_bytes[self.setting]) / self.link.bandwidth_bps < self.link.rtt_s / 2
+
+    def _leave(self, old: int, new: int, now_s: float) -> None:
+        """Take another setting, and look after the old one."""
+        self.setting = new
+        if old != self.table.home:
+            is_smaller = self.table.wire_bytes[new] < self.table.wire_bytes[old]
+            self._probing.left = old if is_smaller else new
+        self._probing.next_s, self._probing.wait_s = now_s + self.probe_s, self.probe_s
 
     def _answered(self, frame: Seen, answered_s: float) -> None:
         arrived_s = answered_s - frame.server_s - frame.queue_s
@@ -179,7 +195,10 @@ class Adaptive:
         self._arrived_s = max(arrived_s, self._arrived_s)
         num_bytes = frame.payload_bytes + frame.answer_bytes
         is_news = frame.is_late or frame.is_probe  # a probe is alone for long, so that no second one can confirm it
-        self.num_changes += self.link.add(num_bytes, max(seconds, 0.0), answered_s, is_alone, is_news)
+        if is_alone and frame.setting == self._sizes[0]:
+            self.link.add_short(num_bytes, seconds)
+        if is_alone or self.window > 1:  # else behind a frame that was given up, or a probe
+            self.num_changes += self.link.add(num_bytes, max(seconds, 0.0), answered_s, is_alone, is_news)
         if frame.server_s > 0 and self.table.server_s[frame.setting] > 0:
             self.num_changes += self.server.add(frame.server_s / float(self.table.server_s[frame.setting]), is_news)
         self.queue_s += 2 * self.smoothing * (frame.queue_s - self.queue_s)
@@ -190,7 +209,7 @@ class Adaptive:
     def _learn_patience(self, frame: Seen, answered_s: float) -> None:
         """Wait longer where the answer came before the edge was done, else less long."""
         done_s = frame.sent_s + self.deadline_s(frame.setting) + self.table.rest_here_s(frame.setting)
-        self.patience *= 1.5 if answered_s < done_s else 0.8
+        self.patience *= 1.5 if answered_s < done_s else 0.7
         self.patience = min(max(self.patience, _LEAST_PATIENCE), _MOST_PATIENCE)
 
     def _predicted(self) -> Predicted:

@@ -3,13 +3,10 @@
 from dataclasses import dataclass
 from math import exp, inf, log, sqrt
 
-import numpy as np
-
 _WIDTH = 1.96  # of a 95 % interval
-_FIRST = 4  # frames that are believed whatever they say
-_STEADY = 0.1  # as much as the rate, the round trip wanders
-_LEAST_WANDER_S = 1e-3
-_LEAST_S_PER_BYTE, _LEAST_RTT_S = 8 / 1e10, 1e-6
+_FIRST_SPREAD = 1.5  # of the bandwidth's logarithm
+_LEAST_S, _LEAST_RTT_S = 1e-4, 1e-6  # what a clock and a scheduler tell apart
+_MOST_BPS = 1e10
 
 
 @dataclass
@@ -86,51 +83,51 @@ class Level:
 
 
 class LinkEstimate:
-    """Round trip and bandwidth from the bytes and the seconds of frames: ``seconds = rtt_s + bytes · s_per_byte``.
+    """Bandwidth and round trip from frames: ``seconds = rtt_s + 8 · bytes / bandwidth_bps``.
 
-    A Kalman filter of these two, whose values wander: an exponential average that knows which of them a frame tells of.
-    Frames of one size move both; frames of several sizes tell them apart. Where seconds go on differing from what was
-    expected (``Cusum``), or a frame came far too late (``is_news``), the rate has changed, and is learned anew.
+    One frame cannot tell one from the other. The round trip is learned from frames so short that they hardly tell
+    anything else, and taken as known for the rest. The logarithm of the bandwidth is an exponential average (a Kalman
+    filter of a value that wanders): the more of a frame's seconds are its bytes', the more it weighs. Where seconds go
+    on differing from what was expected (``Cusum``), or one frame does that is no accident, the rate has changed, and
+    the newest frame is believed.
 
     Args:
         bandwidth_bps: before anything is seen.
         rtt_s: before anything is seen.
-        wander: relative standard deviation that the rate gains in a second.
+        wander: standard deviation that the logarithm of the bandwidth gains in a second.
         noise: relative standard deviation of a frame's seconds.
     """
 
     def __init__(
-        self, bandwidth_bps: float = 20e6, rtt_s: float = 0.02, wander: float = 0.15, noise: float = 0.1
+        self, bandwidth_bps: float = 20e6, rtt_s: float = 0.02, wander: float = 0.15, noise: float = 0.06
     ) -> None:
-        self.wander, self.noise = wander, noise
-        self._state = np.array([rtt_s, 8 / bandwidth_bps])
-        self._first = self._state
-        self._cov = np.diag((2 * self._state) ** 2)
+        self.wander, self.noise, self.rtt_s = wander, noise, rtt_s
+        self._mean, self._variance = log(bandwidth_bps), _FIRST_SPREAD**2
         self._cusum = Cusum()
         self._then_s = -inf
-        self._num_seen = 0
-
-    @property
-    def rtt_s(self) -> float:
-        """Seconds of an empty frame and its answer, without the ends' work."""
-        return float(self._state[0])
+        self._num_short = 0
 
     @property
     def bandwidth_bps(self) -> float:
         """Bits per second."""
-        return float(8 / self._state[1])
+        return exp(self._mean)
 
     @property
     def bandwidth_interval(self) -> tuple[float, float]:
         """A 95 % interval of the bandwidth, as the filter sees it."""
-        s_per_byte, half = float(self._state[1]), _WIDTH * sqrt(self._cov[1, 1])
-        return 8 / (s_per_byte + half), 8 / max(s_per_byte - half, _LEAST_S_PER_BYTE)
+        half = _WIDTH * sqrt(self._variance)
+        return exp(self._mean - half), exp(self._mean + half)
 
-    @property
-    def rtt_interval(self) -> tuple[float, float]:
-        """A 95 % interval of the round trip, as the filter sees it."""
-        half = _WIDTH * sqrt(self._cov[0, 0])
-        return max(0.0, self.rtt_s - half), self.rtt_s + half
+    def add_short(self, num_bytes: float, seconds: float) -> None:
+        """Take in a frame so short that it tells of the round trip, as far as it is; the first count most."""
+        bytes_s = 8 * num_bytes / self.bandwidth_bps
+        is_strange = seconds > 1.5 * (self.rtt_s + bytes_s)  # more likely another rate
+        if self._num_short and (bytes_s > 0.5 * seconds or is_strange):
+            return
+        self._num_short += 1
+        rtt_s = max(seconds - bytes_s, 0.5 * seconds, _LEAST_RTT_S)
+        weight = max(1 / self._num_short, 0.3 if rtt_s < self.rtt_s else 0.1)  # what is delayed tells little
+        self.rtt_s += weight * (rtt_s - self.rtt_s)
 
     def add(self, num_bytes: float, seconds: float, now_s: float, is_alone: bool = True, is_news: bool = False) -> bool:
         """Take in a frame; whether the rate has changed for good.
@@ -138,34 +135,26 @@ class LinkEstimate:
         Args:
             num_bytes: of the payload and the answer.
             seconds: that they took; behind other frames (not ``is_alone``), those since the frame before arrived.
-            now_s: the time, to know how far the values have wandered.
+            now_s: the time, to know how far the rate has wandered.
             is_alone: whether the link was empty as the frame was sent, so that its seconds hold the round trip.
             is_news: whether the frame is known to be no accident.
         """
-        self._wander(now_s)
-        row = np.array([float(is_alone), num_bytes])
-        expected = float(row @ self._state)
-        noise = (self.noise * expected) ** 2 + 1e-8  # 0.1 ms
-        off = seconds - expected
-        deviation = sqrt(float(row @ self._cov @ row) + noise)
-        self._num_seen += 1
-        is_settled = self._num_seen > _FIRST
-        is_changed = is_settled and (self._cusum.add(off / deviation) or (is_news and abs(off) > 3 * deviation))
-        if is_changed:
-            self._cov[1, 1] += (4 * max(self._state[1], abs(off) / max(num_bytes, 1.0))) ** 2
-        elif is_settled:
-            off = min(3 * deviation, max(-3 * deviation, off))
-        gain = self._cov @ row / (float(row @ self._cov @ row) + noise)
-        self._state = np.maximum(self._state + gain * off, (_LEAST_RTT_S, _LEAST_S_PER_BYTE))
-        self._cov = self._cov - np.outer(gain, row @ self._cov)
-        return is_changed
-
-    def _wander(self, now_s: float) -> None:
-        """Let the values become less certain as time passes; never less than at first."""
-        passed_s = min(max(0.0, now_s - self._then_s), 100.0) if self._then_s > -inf else 0.0
+        passed_s = max(0.0, now_s - self._then_s) if self._then_s > -inf else 0.0
         self._then_s = max(now_s, self._then_s)
-        gained = np.array([_STEADY * self.wander, self.wander]) * np.maximum(self._state, (_LEAST_WANDER_S, 0.0))
-        self._cov = self._cov + np.diag(gained**2) * passed_s
-        limit = 2 * np.maximum(self._state, self._first)
-        scale = np.minimum(1.0, limit / np.sqrt(np.diag(self._cov)))
-        self._cov = self._cov * np.outer(scale, scale)
+        self._variance = min(self._variance + self.wander**2 * passed_s, _FIRST_SPREAD**2)
+        trip_s, bytes_s = float(is_alone) * self.rtt_s, 8 * num_bytes / self.bandwidth_bps
+        took_s = max(seconds - trip_s, 0.05 * bytes_s, _LEAST_S)
+        off = log(bytes_s / took_s)  # of the logarithm of the bandwidth
+        spread = (self.noise * (trip_s + took_s) + _LEAST_S) / took_s  # what this frame can tell
+        usual = (self.noise * (trip_s + bytes_s) + _LEAST_S) / max(bytes_s, took_s)  # what is no change
+        deviation = sqrt(self._variance + usual**2)
+        is_changed = self._cusum.add(off / deviation) or (is_news and abs(off) > 2 * deviation)
+        is_changed = is_changed and (is_alone or off < 0)  # frames that waited together arrive together
+        if is_changed:
+            self._variance += off**2
+        else:
+            off = min(3 * deviation, max(-3 * deviation, off))
+        gain = self._variance / (self._variance + spread**2)
+        self._mean = min(self._mean + gain * off, log(_MOST_BPS))
+        self._variance *= 1 - gain
+        return is_changed

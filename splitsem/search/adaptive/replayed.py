@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from splitsem.cost.frame_costs import Decides, Seen
+from splitsem.cost.frame_costs import FIRST_PROBES, Decides, Seen
 from splitsem.cost.setting_table import SettingTable
 from splitsem.search.adaptive.variations import Variation
 
@@ -86,6 +86,9 @@ def replay(table: SettingTable, variation: Variation, controller: Decides, perio
     line = _Line(table, variation, seed, len(taken_s))
     found = Replayed(taken_s, *(np.empty(len(taken_s), dtype) for dtype in (float, int, bool, float, float, float)))
     coming: list[tuple[float, int, Seen]] = []  # answers that nobody waits for
+    for number in range(FIRST_PROBES):  # as the line does, before the first frame
+        if (probed := controller.probe(0.0)) is not None:
+            controller.seen(_probe(table, line, number, probed, 0.0, is_kept=False))
     free_s = 0.0
     for number in range(len(taken_s)):
         began_s = max(free_s, float(taken_s[number]))
@@ -122,8 +125,8 @@ def replay(table: SettingTable, variation: Variation, controller: Decides, perio
     return found
 
 
-def _probe(table: SettingTable, line: _Line, number: int, setting: int, now_s: float) -> Seen:
-    answered_s, server_s, queue_s = line.send(number, setting, now_s)
+def _probe(table: SettingTable, line: _Line, number: int, setting: int, now_s: float, is_kept: bool = True) -> Seen:
+    answered_s, server_s, queue_s = line.send(number, setting, now_s, is_kept)
     sizes = int(table.payload_bytes[setting]), int(table.answer_bytes[setting])
     return Seen(setting, now_s, answered_s, *sizes, server_s, queue_s, is_probe=True)
 

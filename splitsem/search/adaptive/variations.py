@@ -67,7 +67,7 @@ def slow_swing(seed: int, seconds: float = 120.0, mean_bps: float = 8e6, rtt_s: 
     return Variation(_jitter(seed, mean_bps * 10 ** np.sin(phase)), np.ones(len(time_s)), rtt_s)
 
 
-def steps_of_ten(seed: int, seconds: float = 120.0, mean_bps: float = 8e6, rtt_s: float = 0.01) -> Variation:
+def steps_of_ten(seed: int, seconds: float = 120.0, mean_bps: float = 3e6, rtt_s: float = 0.01) -> Variation:
     """A rate that falls to a tenth and rises tenfold, after 4…12 seconds each."""
     draw = np.random.default_rng([seed, 2])
     rate, high, at = np.empty(_steps(seconds)), bool(draw.integers(2)), 0
