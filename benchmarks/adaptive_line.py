@@ -69,7 +69,7 @@ def edge(address: str, cache: str, seconds: float, frames_csv: str) -> dict[str,
     network = assemble.network(cfg)
     coder = assemble.answering(cfg, network.task, network.graph).coder
     engine = engine_for(cfg, network, coders=answer_coders(cfg, network.task))
-    transport = remote_transport(cfg)
+    transport = offload_adaptive.check(cfg, remote_transport(cfg))
     remote = transport.edge_end()
     remote.open(offload_adaptive.any_plan(network, engine))
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):  # where codecs' options are looked up

@@ -116,8 +116,9 @@ class SettingTable:
     def only(self, settings: Sequence[int]) -> "SettingTable":
         """The table of these settings, in this order; ``home`` must be among them."""
         at = list(settings)
-        columns = self.edge_s, self.payload_bytes, self.server_s, self.answer_bytes, self.score
-        return SettingTable([self.names[each] for each in at], *(values[at] for values in columns), self.powers)
+        names = [self.names[each] for each in at]
+        times = self.edge_s[at], self.payload_bytes[at], self.server_s[at]
+        return SettingTable(names, *times, self.answer_bytes[at], self.score[at], self.powers)
 
     def __len__(self) -> int:
         return len(self.names)

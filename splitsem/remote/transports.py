@@ -19,14 +19,12 @@ class RemoteTransport(ABC):
         target: ``host:port`` that the edge connects to.
         start: how the server comes to run before the edge connects.
         is_tunnelled: whether ssh can carry the frames.
-        can_switch: whether one stream carries frames of several plans.
         is_server_over: tells when no server will come back, since the edge started it and it has ended.
     """
 
     target: str
     start: Start = Start()
     is_tunnelled: bool = True
-    can_switch: bool = False
     is_server_over: Callable[[], bool] = staticmethod(lambda: False)
 
     @abstractmethod

@@ -61,12 +61,10 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     transport = remote_transport(cfg)
     if transport.start.how is None:
         transport.check_edge()
-    is_adaptive = cfg.controller is not None
-    if is_adaptive:
-        offload_adaptive.check(cfg, transport)
+    switching = None if cfg.controller is None else offload_adaptive.check(cfg, transport)
     host = ssh_start.chosen_host(cfg, transport)  # before training, so that a wrong name is told first
-    if is_adaptive:
-        return offload_adaptive.run(cfg, folder, transport, host)
+    if switching is not None:
+        return offload_adaptive.run(cfg, folder, switching, host)
     network = assemble.network(cfg, assemble_codec.suits(cfg))
     answering = assemble.answering(cfg, network.task, network.graph)
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))

@@ -17,7 +17,9 @@ from splitsem import extras
 from splitsem.codecs.tensorwise import Identity
 from splitsem.cost.setting_table import SettingTable
 from splitsem.errors import ConfigError
+from splitsem.remote.grpc.transport import Grpc
 from splitsem.remote.labels import codec_label
+from splitsem.remote.ssh_inventory import Host
 from splitsem.remote.switching import Outcome, SwitchingLine
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.transports import RemoteTransport
@@ -49,9 +51,9 @@ class _Frame(NamedTuple):
     server_factor: float
 
 
-def check(cfg: DictConfig, transport: RemoteTransport) -> None:
-    """Raise ConfigError where a run cannot adapt, before a network is trained."""
-    if not transport.can_switch:
+def check(cfg: DictConfig, transport: RemoteTransport) -> Grpc:
+    """The transport. Raises ConfigError where a run cannot adapt, before a network is trained."""
+    if not isinstance(transport, Grpc):
         raise ConfigError(
             "controller=adaptive needs a transport whose stream carries frames of several plans: transport=grpc; "
             "transport=udp has one plan"
@@ -70,9 +72,10 @@ def check(cfg: DictConfig, transport: RemoteTransport) -> None:
                 f"controller=adaptive chooses cut and codec itself, from workflow.points and workflow.codecs: leave "
                 f"out {entry}"
             )
+    return transport
 
 
-def run(cfg: DictConfig, folder: Path, transport: RemoteTransport, host: str | None) -> Result:
+def run(cfg: DictConfig, folder: Path, transport: Grpc, host: Host | None) -> Result:
     """Make the tables, then let each frame have the setting that suits."""
     network = assemble.network(cfg)
     coder = assemble.answering(cfg, network.task, network.graph).coder

@@ -106,8 +106,6 @@ class Grpc(TrainingTransport):
         inventory: see ``start``.
     """
 
-    can_switch = True
-
     def __init__(
         self,
         target: str,

@@ -4,7 +4,7 @@ It has no clock, no thread and no random number: the same observations give the 
 simulation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal
 
@@ -16,7 +16,8 @@ from splitsem.errors import ConfigError
 from splitsem.search.adaptive.estimates import Level, LinkEstimate
 
 _REFRESH_S = 30.0
-_LEAST_SHARE = 10  # a probe's seconds on the link beside frames, times this, pass until the next one
+_LEAST_SHARE = 40  # a probe's seconds on the link beside frames, times this, pass until the next one
+_HOPE = 4.0
 _LEAST_PATIENCE, _MOST_PATIENCE = 0.1, 2.0
 Policy = Literal["latency", "throughput", "energy"]
 
@@ -153,7 +154,7 @@ class Adaptive:
 
         First, and now and then, a probe of another size tells the round trip from the bandwidth. While the edge works
         alone, probes are by turns of the setting that was left and of the one that would be next; while frames
-        too short to tell of the bandwidth go on, of the one that was left, as if in error, and less and less often.
+        too short to tell of the bandwidth go on, of the one that a faster link would have, less and less often.
         """
         probing, at_home = self._probing, self.setting == self.table.home
         if self._unknown:
@@ -168,7 +169,9 @@ class Adaptive:
         if not probing.is_of_left:
             cost = np.where(self.table.is_remote, self._cost(self._predicted()), inf)
             chosen = int(np.argmin(cost))
-        elif chosen == self.setting or not (at_home or self._is_in_the_dark()):
+        elif not at_home:
+            chosen = self._if_faster() if self._is_in_the_dark() else self.setting
+        if chosen == self.setting:
             return None
         most_s = (1 if self.is_away else 2 if at_home else 32) * self.probe_s
         probing.wait_s = min(1.5 * probing.wait_s, most_s)
@@ -176,9 +179,16 @@ class Adaptive:
         probing.next_s = now_s + max(probing.wait_s, 0.0 if at_home else _LEAST_SHARE * busy_s)
         return chosen if self.is_allowed[chosen] else None
 
+    def _if_faster(self) -> int:
+        """The setting that would be best over a link of several times the rate."""
+        hoped = replace(self.conditions, bandwidth_bps=_HOPE * self.link.bandwidth_bps)
+        cost = self._cost(self.table.predicted(hoped, self.window))
+        return int(np.argmin(np.where(self.table.is_remote, cost, inf)))
+
     def _is_in_the_dark(self) -> bool:
         """Whether the frames are so short that they tell little of the bandwidth."""
-        return 8 * float(self.table.wire_bytes[self.setting]) / self.link.bandwidth_bps < self.link.rtt_s / 2
+        bytes_s = 8 * float(self.table.wire_bytes[self.setting]) / self.link.bandwidth_bps
+        return bytes_s < self.link.rtt_s / 2 + float(self.table.edge_s[self.setting]) / 10
 
     def _leave(self, old: int, new: int, now_s: float) -> None:
         """Take another setting, and look after the old one."""

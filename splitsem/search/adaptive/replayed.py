@@ -92,8 +92,7 @@ def replay(table: SettingTable, variation: Variation, controller: Decides, perio
     free_s = 0.0
     for number in range(len(taken_s)):
         began_s = max(free_s, float(taken_s[number]))
-        while coming and coming[0][0] <= began_s:
-            controller.seen(heapq.heappop(coming)[2])
+        _tell(controller, coming, began_s)
         setting = controller.choose(began_s)
         found.setting[number] = setting
         link = getattr(controller, "link", None)
@@ -115,10 +114,12 @@ def replay(table: SettingTable, variation: Variation, controller: Decides, perio
             seen = Seen(setting, sent_s, answered_s, *sizes, server_s, queue_s, edge_s)
             if answered_s - sent_s <= deadline_s:
                 free_s = answered_s
+                _tell(controller, coming, free_s)
                 controller.seen(seen)
             else:
                 found.is_lost[number] = True
                 free_s = sent_s + deadline_s + table.rest_here_s(setting)
+                _tell(controller, coming, sent_s + deadline_s)
                 controller.seen(seen._replace(answered_s=None))
                 _keep(coming, number, seen._replace(is_late=True, edge_s=0.0))
         found.latency_s[number] = free_s - taken_s[number]
@@ -129,6 +130,12 @@ def _probe(table: SettingTable, line: _Line, number: int, setting: int, now_s: f
     answered_s, server_s, queue_s = line.send(number, setting, now_s, is_kept)
     sizes = int(table.payload_bytes[setting]), int(table.answer_bytes[setting])
     return Seen(setting, now_s, answered_s, *sizes, server_s, queue_s, is_probe=True)
+
+
+def _tell(controller: Decides, coming: list[tuple[float, int, Seen]], now_s: float) -> None:
+    """What has come until now, in the order in which it came."""
+    while coming and coming[0][0] <= now_s:
+        controller.seen(heapq.heappop(coming)[2])
 
 
 def _keep(coming: list[tuple[float, int, Seen]], number: int, seen: Seen) -> None:
