@@ -29,6 +29,13 @@ class Answer:
     is_lost: bool = False
 
 
+class Planned(NamedTuple):
+    """A payload of one of several plans, for a transport that carries them in one stream."""
+
+    plan: Plan
+    payload: bytes
+
+
 @dataclass
 class Counters:
     """What a remote tail has seen so far; named as in ``metrics.json``.

@@ -23,7 +23,7 @@ from splitsem.remote.transports import RemoteTransport
 from splitsem.scoring import Scored, score_samples
 from splitsem.splitting.cut import Cut
 from splitsem.tasks.answer import AnswerCoder, raw_coder
-from splitsem.workflows import assemble, assemble_codec, evaluation, prediction, split, ssh_start
+from splitsem.workflows import assemble, assemble_codec, evaluation, offload_adaptive, prediction, split, ssh_start
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.evaluation import Evaluation
 from splitsem.workflows.optional_figures import breakdown, gallery_of
@@ -61,7 +61,10 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     transport = remote_transport(cfg)
     if transport.start.how is None:
         transport.check_edge()
+    switching = None if cfg.controller is None else offload_adaptive.check(cfg, transport)
     host = ssh_start.chosen_host(cfg, transport)  # before training, so that a wrong name is told first
+    if switching is not None:
+        return offload_adaptive.run(cfg, folder, switching, host)
     network = assemble.network(cfg, assemble_codec.suits(cfg))
     answering = assemble.answering(cfg, network.task, network.graph)
     cut = network.graph.cut(assemble.chosen_point(cfg, network.graph))

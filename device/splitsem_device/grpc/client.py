@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from splitsem_device.allocator import keep_buffers
-from splitsem_device.answers import Answer, Counters, Info, Profile, RemoteTail
+from splitsem_device.answers import Answer, Counters, Info, Planned, Profile, RemoteTail
 from splitsem_device.errors import (
     ConfigError,
     FunctionError,
@@ -72,6 +72,7 @@ class GrpcTail(RemoteTail):
 
     Attributes:
         is_server_over: see RemoteTransport.
+        is_terse: whether failures are told as they are; looking for their cause takes a while.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class GrpcTail(RemoteTail):
         most = ("grpc.max_receive_message_length", min(max(max_answer_bytes, CHUNK_BYTES) + 1024, (1 << 31) - 1))
         self._options = [*_OPTIONS, most, *heartbeat_options(heartbeat_s)]
         self._has_connected = False
+        self.is_terse = False
         self.is_server_over: Callable[[], bool] = lambda: False
         self._channel: grpc.Channel | None = None
         self._metadata: list[tuple[str, str]] = []
@@ -99,7 +101,9 @@ class GrpcTail(RemoteTail):
         self._callers: list[_Caller] = []
         self._lock = threading.Lock()
         self._plan: Plan | None = None
+        self._others: tuple[Plan, ...] = ()
         self._session = ""
+        self._sessions: dict[Plan, str] = {}  # of the other plans
         self._max_window = window
 
     def info(self) -> Info:
@@ -119,7 +123,12 @@ class GrpcTail(RemoteTail):
 
     def open(self, plan: Plan) -> None:
         """See RemoteTail."""
-        self._plan = plan
+        self.open_all([plan])
+
+    def open_all(self, plans: Sequence[Plan]) -> None:
+        """As ``open``, for frames of several plans in one stream (``Planned``); bare payloads are of the first plan."""
+        self._plan, *others = plans
+        self._others, self._sessions = tuple(others), {}
         self._persist(self._open_once)
 
     def call(self, payload: Payload) -> Answer:
@@ -144,8 +153,11 @@ class GrpcTail(RemoteTail):
         self.counters.frames_answered += 1
         return answer
 
-    def stream(self, payloads: Iterable[bytes], window: int | None = None) -> Iterator[Answer]:
-        """See RemoteTail."""
+    def stream(self, payloads: Iterable[bytes | Planned], window: int | None = None) -> Iterator[Answer]:
+        """See RemoteTail; a ``Planned`` payload is of its own plan, which ``open_all`` has named.
+
+        Each frame names its plan, so that both ends change plans at the same frame, whatever is under way.
+        """
         if self._plan is None:
             raise ConfigError("open a plan before streaming")
         pending = Pending(payloads, min(window or self.window, self._max_window))
@@ -205,7 +217,7 @@ class GrpcTail(RemoteTail):
     def close(self) -> None:
         """See RemoteTail."""
         with self._lock:
-            self._session, channel, self._channel = "", self._channel, None
+            self._session, self._sessions, channel, self._channel = "", {}, self._channel, None
         if channel is not None:
             channel.close()
 
@@ -218,12 +230,15 @@ class GrpcTail(RemoteTail):
         first = next(unanswered, None)
         if first is None:
             return
-        session = self._session or self._open_once()
+        own = self._plan
+        own_session = self._session or self._open_once()
+        sessions = self._sessions | {own: own_session}
 
         def frames() -> Iterator[Frame]:
-            for request_id, payload in chain([first], unanswered):
+            for request_id, given in chain([first], unanswered):
+                plan, payload = given if isinstance(given, Planned) else (own, given)
                 self.counters.frames_sent += 1
-                yield from chunks(Frame(session, client, request_id, payload, num_answered=pending.num_answered))
+                yield from chunks(Frame(sessions[plan], client, request_id, payload, num_answered=pending.num_answered))
 
         method = self._connected().stream_stream(PATH + "Stream", Frame.to_bytes, Reply.from_bytes)
         call = method(frames(), metadata=self._metadata)
@@ -242,10 +257,15 @@ class GrpcTail(RemoteTail):
 
     def _open_once(self) -> str:
         assert self._plan is not None
-        request = tail_pb2.OpenRequest(plan_json=self._plan.to_json())
-        reply = self._unary("Open", request, tail_pb2.OpenReply)
-        self._session, self._max_window = reply.session, max(1, reply.max_window)
+        for plan in self._others:
+            self._sessions[plan] = self._open_plan(plan)
+        self._session = self._open_plan(self._plan)  # last, since it tells that all are open
         return self._session
+
+    def _open_plan(self, plan: Plan) -> str:
+        reply = self._unary("Open", tail_pb2.OpenRequest(plan_json=plan.to_json()), tail_pb2.OpenReply)
+        self._max_window = max(1, reply.max_window)
+        return str(reply.session)
 
     def _unary(self, name: str, request: Any, reply: Any, more_s: float = 0.0) -> Any:
         method = self._connected().unary_unary(PATH + name, type(request).SerializeToString, reply.FromString)
@@ -286,7 +306,7 @@ class GrpcTail(RemoteTail):
                 raise _OURS[code](details) from exc
             if code is grpc.StatusCode.UNAUTHENTICATED:
                 raise TokenError(f"{self.target}: {details}") from exc
-            is_news = wait_s is None or not self._has_connected  # else the way is known to be right
+            is_news = (wait_s is None or not self._has_connected) and not self.is_terse  # else the way is right
             why = diagnose(self.target, self.security, code, details) if is_news else f"{code.name}: {details}"
         is_hopeless = why.startswith("TLS:") and not self._has_connected
         if wait_s is None or is_hopeless:

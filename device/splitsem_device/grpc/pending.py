@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
+from splitsem_device.answers import Planned
 from splitsem_device.errors import LinkError
 
 
@@ -14,12 +15,12 @@ class Pending:
     gRPC's sending thread draws the payloads, so that making a payload overlaps with waiting for answers.
     """
 
-    def __init__(self, payloads: Iterable[bytes], window: int) -> None:
+    def __init__(self, payloads: Iterable[bytes | Planned], window: int) -> None:
         self.window = window
         self.num_answered = 0
         self._payloads = iter(payloads)
         self._drawing = threading.Lock()  # a broken connection's sender may still draw when the next connection begins
-        self._frames: OrderedDict[int, bytes] = OrderedDict()
+        self._frames: OrderedDict[int, bytes | Planned] = OrderedDict()
         self._changed = threading.Condition()
         self._num_made = 0
         self._exhausted = False
@@ -27,7 +28,7 @@ class Pending:
         self._progress = time.monotonic()
         self._source_error: BaseException | None = None
 
-    def unanswered(self) -> Iterator[tuple[int, bytes]]:
+    def unanswered(self) -> Iterator[tuple[int, bytes | Planned]]:
         """Every frame from the oldest unanswered frame on, drawn when there is room; ends when a later call begins."""
         with self._changed:
             self._connection += 1

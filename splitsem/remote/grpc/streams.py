@@ -195,15 +195,15 @@ class Streams:
 
     def _welcome(self, frame: Frame, stream: "Stream") -> None:
         if stream.session != frame.session:
-            self._settle_visit(stream)
+            self._settle_visit(stream, "it went on with another plan")
             if probe_bytes(frame.session) is None:
                 plan = self.engine.plan(frame.session)
                 stream.session = frame.session
                 self.visits.came(stream.address, stream.context.peer(), frame.session, plan)
 
-    def _settle_visit(self, stream: "Stream") -> None:
+    def _settle_visit(self, stream: "Stream", why: str) -> None:
         if stream.session:
-            self.visits.went(stream.address, stream.session, stream.num_frames, stream.why)
+            self.visits.went(stream.address, stream.session, stream.num_frames, why)
         stream.session, stream.num_frames = "", 0
 
     def _farewell(self, stream: "Stream") -> None:
@@ -213,7 +213,7 @@ class Streams:
         self._give_back(stream)
         with self._lock:
             self._streams.discard(stream)
-        self._settle_visit(stream)
+        self._settle_visit(stream, stream.why)
 
     def answer(self, frame: Frame, queue_s: float) -> Reply:
         """The reply to one frame that waited ``queue_s``, from memory if answered before. Raises PayloadError."""

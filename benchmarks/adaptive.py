@@ -1,0 +1,146 @@
+"""How the adaptive controller does over five kinds of traces, against what is known afterwards and in advance.
+
+    python benchmarks/adaptive.py                        # the table of docs/adaptive.md, some minutes
+    python benchmarks/adaptive.py --figure adaptive      # one run of each kind as PNG files, with the baselines
+    python benchmarks/adaptive.py --first-seed 1000 --controller hysteresis=0.01        # to tune, on other seeds
+    python benchmarks/adaptive.py --trace FILE           # over a Mahimahi trace of one's own
+
+The controller is the object that runs on a real line. Tables: cuts of torchvision's networks (random weights) by
+quant8 and quant4, the times of a Raspberry Pi 4 and a laptop's CPU by the roofline model (coding left out), real
+payloads of noise with the spectrum of pictures. A camera takes a frame each 1.5 times what the whole network takes on
+the edge; latency counts from there. Everything is computed, and the same seeds give the same table.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torchvision
+from harness.ends import composed
+from hydra.utils import instantiate
+
+from splitsem.codecs.quantise import Quantise
+from splitsem.cost.setting_table import SettingTable
+from splitsem.intervals import ci95
+from splitsem.report.adaptive_figures import adaptation
+from splitsem.search.adaptive.controller import Adaptive
+from splitsem.search.adaptive.one_step import OneStep
+from splitsem.search.adaptive.replayed import Replayed, best_fixed, oracle, replay
+from splitsem.search.adaptive.variations import KINDS, STEP_S, Variation, of_mahimahi
+from splitsem.splitting.graph import SplitGraph
+from splitsem.workflows.setting_tables import useful
+
+NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
+    "resnet18": lambda: torchvision.models.resnet18(),
+    "mobilenet_v2": lambda: torchvision.models.mobilenet_v2(),
+}
+BIT_WIDTHS = (8, 4)
+RUNS = ("adaptive", "best fixed", "one-step", "oracle")
+
+
+def table_of(network: str) -> SettingTable:
+    """Each layer's cut by each bit width, without the settings that another one beats in everything."""
+    cfg = composed(["hardware=pi4_desktop", "hardware/machine@hardware.server=laptop_cpu"])
+    edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
+    torch.manual_seed(0)
+    graph = SplitGraph(NETWORKS[network]().eval(), (3, 224, 224))
+    picture = _picture()
+    rows: list[tuple[Any, ...]] = []
+    for point in graph.points:
+        cut = graph.cut(point)
+        head, tail = cut.halves()
+        if point.name == "output":
+            rows.append(("all on the edge", edge.time_s(head), 0.0, 0.0, 0.0, 1.0))
+            continue
+        with torch.inference_mode():
+            z = cut.head(picture)
+        for bit_width in BIT_WIDTHS:
+            num_bytes = len(Quantise(bit_width).payload(z))
+            name = f"{point.name} quant{bit_width}"
+            rows.append((name, edge.time_s(head), num_bytes, server.time_s(tail), 2.0, 1.0))
+    names, *columns = zip(*rows, strict=True)
+    table = SettingTable(names, *columns)
+    return table.only(useful(table, None))
+
+
+def _picture() -> torch.Tensor:
+    """Noise with the spectrum of natural pictures, amplitudes falling as 1/f."""
+    noise = torch.fft.fft2(torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1)))
+    across = torch.fft.fftfreq(224)
+    picture = torch.fft.ifft2(noise / (across[:, None] ** 2 + across**2).sqrt().clamp(min=1 / 224)).real
+    return (0.5 + 0.2 * (picture - picture.mean()) / picture.std()).clamp(0, 1)
+
+
+def runs(table: SettingTable, variation: Variation, seed: int, settings: dict[str, Any]) -> Iterator[Replayed]:
+    """The frames of each of ``RUNS``."""
+    period_s = 1.5 * float(table.edge_s[table.home])
+    yield replay(table, variation, Adaptive(table, **settings), period_s, seed)
+    yield best_fixed(table, variation, period_s, seed)[1]
+    yield replay(table, variation, OneStep(table, variation.rtt_s), period_s, seed)
+    yield oracle(table, variation, period_s, seed)
+
+
+def show(network: str, table: SettingTable, kinds: dict[str, Callable[[int], Variation]], args: Any) -> None:
+    """Print the rows of a network."""
+    about = f"{len(table)} settings, all on the edge {1e3 * table.edge_s[table.home]:.0f} ms"
+    print(f"\n{network}: {about}, {args.seeds} seeds from {args.first_seed}")
+    print(
+        f"{'trace':14}"
+        + "".join(f"{name:>12}" for name in RUNS)
+        + "   adaptive − fixed   − one-step     − oracle  switches"
+    )
+    for kind, make in kinds.items():
+        found = [list(runs(table, make(seed), seed, args.settings)) for seed in args.range]
+        means = np.array([[run.mean_s for run in each] for each in found])
+        row = f"{kind:14}" + "".join(f"{1e3 * mean:9.1f} ms" for mean in means.mean(axis=0))
+        for other in (1, 2, 3):
+            ratios = [100 * (each[0] / each[other] - 1) for each in means]
+            half = ci95(ratios) if len(ratios) > 1 else None
+            row += f"{statistics.fmean(ratios):+9.1f} %" + (f" ± {half:3.1f}" if half is not None else "")
+        print(row + f"{statistics.fmean(each[0].num_switches for each in found):10.0f}")
+
+
+def draw(network: str, table: SettingTable, kind: str, variation: Variation, path: Path, args: Any) -> None:
+    """One run as a figure, with those that it is compared with."""
+    mine, *others = runs(table, variation, args.first_seed, args.settings)
+    sent = table.payload_bytes[mine.setting]
+    frames = pd.DataFrame({
+        "taken_s": mine.taken_s, "setting": [table.names[each] for each in mine.setting], "latency_s": mine.latency_s,
+        "payload_bytes": sent, "is_lost": mine.is_lost, "bandwidth_bps": mine.believed_bps,
+        "bandwidth_low_bps": mine.believed_low_bps, "bandwidth_high_bps": mine.believed_high_bps,
+    })  # fmt: skip
+    rate = np.arange(len(variation.rate_bps)) * STEP_S, variation.rate_bps
+    compared = {name: run.latency_s for name, run in zip(RUNS[1:], others, strict=True)}
+    figure = adaptation(frames, f"{network}, {kind}, simulated", rate, compared)
+    figure.savefig(path)
+    print(path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--controller", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the controller")
+    parser.add_argument("--trace", help="a Mahimahi trace, with a round trip of 10 ms")
+    parser.add_argument("--figure", type=Path, metavar="FOLDER", help="draw a run of each kind instead")
+    args = parser.parse_args()
+    args.settings = {name: float(value) for name, value in (each.split("=") for each in args.controller)}
+    args.range = range(args.first_seed, args.first_seed + args.seeds)
+    kinds: dict[str, Callable[[int], Variation]] = dict(KINDS)
+    if args.trace:
+        kinds = {Path(args.trace).stem: lambda _: of_mahimahi(args.trace, 0.01)}
+    for network in args.networks:
+        table = table_of(network)
+        if args.figure is None:
+            show(network, table, kinds, args)
+            continue
+        args.figure.mkdir(parents=True, exist_ok=True)
+        for kind, make in kinds.items():
+            path = args.figure / f"{network}-{kind.replace(' ', '-')}.png"
+            draw(network, table, kind, make(args.first_seed), path, args)
