@@ -245,7 +245,7 @@ MACHINES: dict[str, tuple[Overrides, str]] = {
     ),
     "timing": (
         {"timing": property(lambda self: "guess", lambda self, _: None)},
-        "timing is one of roofline, lut, measured: got 'guess'",
+        "timing is one of roofline, lut, measured, predicted: got 'guess'",
     ),
     "empty": (
         {"time_s": lambda self, half: 1 + flops(half)},
