@@ -115,6 +115,7 @@ WORKFLOWS: dict[str, dict[str, str]] = {
         "predicted_damage": "Loss of score that the table predicts.",
         "optimality_gap": "How far a solver ends above the exact optimum.",
         "solver_s table_s ablation_s": "Seconds of choosing, and of measuring what is chosen from.",
+        "link_base_delay_s": "The line through what the link takes for each cut's tensors.",
         "num_scored num_rates num_left_out": "Candidates scored, rows of the table, rows left out.",
         "local_head_s local_tail_s": "Seconds of the chosen halves on this machine.",
         "test_payload_bytes": "Mean bytes of the choice's payloads on the test split.",

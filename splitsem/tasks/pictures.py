@@ -34,7 +34,7 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 258, 262, 0x0112,
 _LONGEST_RATIO = 100  # of the sides: resizing by the shorter side would make a strip of a few kilobytes fill the memory
 # What Pillow's readers raise on damaged files, seen by flipping and cutting; DecompressionBombError is an Exception.
 _FAULTS = (
-    *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError),
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, ImportError),
     *(MemoryError, RuntimeError, AssertionError, struct.error, zlib.error, Image.DecompressionBombError),
 )
 
@@ -140,7 +140,7 @@ def _opened(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[ImageFil
 
 
 def _reason(path: Path, formats: tuple[str, ...], exc: BaseException) -> str:
-    if isinstance(exc, UnidentifiedImageError):
+    if isinstance(exc, UnidentifiedImageError | ImportError):  # ultralytics' Image.open asks for a package there
         what = "the file is empty" if path.stat().st_size == 0 else f"it is no whole {', '.join(formats)} file"
     else:
         what = getattr(exc, "strerror", None) or " ".join(str(exc).split()) or type(exc).__name__

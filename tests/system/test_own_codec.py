@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SHRUNK
-from tests.system.test_recipes import PAGE, recipe
+from tests.system.test_recipes import recipe
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 OWN = ("--config-dir=my_conf", "task=digits", "device=cpu", "tracking=none", *SHRUNK[:2])
@@ -19,7 +19,7 @@ OWN = ("--config-dir=my_conf", "task=digits", "device=cpu", "tracking=none", *SH
 def own(tmp_path: Path, trained_cache: Path, run_py: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a workflow with the recipe's codec, part of its text replaced; it leaves its metrics in ``one``."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    files = recipe(PAGE, "codec").files
+    files = recipe("codec").files
 
     def write(old: str = "", new: str = "") -> None:
         for path, text in files.items():
@@ -39,7 +39,7 @@ def metrics(folder: Path) -> dict[str, float]:
 
 
 def test_the_recipe_is_as_short_as_it_says():
-    python, yaml = recipe(PAGE, "codec").files.values()
+    python, yaml = recipe("codec").files.values()
     assert len(python.splitlines()) <= 35
     assert len(python[python.index("class ") :].splitlines()) <= 25
     assert len(yaml.splitlines()) <= 3

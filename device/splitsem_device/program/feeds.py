@@ -103,7 +103,8 @@ class PictureFolder(Feed):
             try:
                 with Image.open(path) as opened:
                     made = self.picture.make(ImageOps.exif_transpose(opened))
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as exc:
+            except (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError) as exc:
+                # ImportError: where ultralytics is loaded, a damaged file makes its Image.open ask for a package
                 raise ConfigError(f"cannot read the picture {path}: {shown(exc)}") from exc
             yield {self.name: made}
 
