@@ -116,6 +116,16 @@ WORKFLOWS: dict[str, dict[str, str]] = {
         "optimality_gap": "How far a solver ends above the exact optimum.",
         "solver_s table_s ablation_s": "Seconds of choosing, and of measuring what is chosen from.",
         "link_base_delay_s": "The line through what the link takes for each cut's tensors.",
+        "t_eff_prediction_error latency_prediction_error cycle_prediction_error relative_t_eff_prediction_error "
+        "<of>_t_eff_prediction_error <of>_latency_prediction_error <of>_cycle_prediction_error": "How far the "
+        "prediction is from what `workflow.real=true` measured, as a share of it; relative: of choice to baseline.",
+        "measured_<of>_latency_s measured_<of>_throughput_hz measured_<of>_t_eff_s measured_lambda "
+        "measured_<of>_lambda": "Measured over the real link; lambda is the fastest of the cuts that were run.",
+        "wire_accuracy wire_<of>_accuracy": "The score of the answers that came over the real link.",
+        "frames_num_jobs frames_delay_s frames_s_per_byte frames_edge_base_s frames_edge_factor frames_server_base_s "
+        "frames_server_factor frames_latency_error frames_cycle_error": "What real frames add to the table: the jobs "
+        "that it is fitted on, delay and seconds of a byte, base and factor of each end, and the error of the fit.",
+        "paced_edge_s paced_server_s <of>_paced_edge_s <of>_paced_server_s": "Work of each end at the pace of frames.",
         "num_scored num_rates num_left_out": "Candidates scored, rows of the table, rows left out.",
         "local_head_s local_tail_s": "Seconds of the chosen halves on this machine.",
         "test_payload_bytes": "Mean bytes of the choice's payloads on the test split.",
