@@ -12,10 +12,11 @@ from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from torch.utils import _pytree as pytree
 
 from splitsem.errors import ConfigError
+from splitsem.splitting.captured import Traced, traced
+from splitsem.splitting.contexts import context_of, operation, put_within, settled
 from splitsem.splitting.flow import Flow
 from splitsem.splitting.half import Half
 from splitsem.splitting.layout import Layout
-from splitsem.splitting.nested import context_of, operation, put_within, settled
 from splitsem.splitting.point import SplitPoint
 
 
@@ -206,14 +207,15 @@ class _Side:
     def check_shapes(self) -> None:
         """Refuse other batch sizes than that of the graph, where it is right for this one only."""
         for node, taken in list(self.made.items()):
-            if not self.flow.captured.is_batch_free and isinstance(node.meta["val"], Tensor):
-                self.made[node] = self.graph.call_function(of_shape, (taken, tuple(map(int, node.meta["val"].shape))))
+            value = traced(node)
+            if not self.flow.captured.is_batch_free and isinstance(value, Traced):
+                self.made[node] = self.graph.call_function(of_shape, (taken, value.shape))
 
     def make(self, node: fx.Node) -> Any:
         """The copy of ``node`` in this half, made on first use."""
         if node in self.made:
             return self.made[node]
-        line = self.flow.batch.affine(node.meta["val"]) if self.flow.made_from(node) is None else None
+        line = self.flow.line_of(node)
         if line is not None:
             copy = self._size(*line)
         else:

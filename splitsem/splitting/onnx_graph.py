@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -137,14 +138,16 @@ class OnnxGraph(CutGraph):
         return self._found[name].size * (4 if spec.dtype.is_floating_point else spec.dtype.itemsize)
 
 
-def graph_of(model: nn.Module, /, *example: Any, granularity: Granularity = "layer", **named: Any) -> CutGraph:
+def graph_of(
+    model: nn.Module, /, *example: Any, granularity: Granularity = "layer", keep: Path | None = None, **named: Any
+) -> CutGraph:
     """The graph of any network: of an ONNX file its own, of torch's the captured one; see both for the arguments.
 
     Raises:
         ConfigError: the model does not run on the example or cannot be cut.
     """
     if not isinstance(model, HasProgram):
-        return SplitGraph(model, *example, granularity=granularity, **named)
+        return SplitGraph(model, *example, granularity=granularity, keep=keep, **named)
     if len(example) == 1 and isinstance(example[0], Example):
         example, named = example[0].args, {**example[0].named, **named}
     return OnnxGraph(model, *example, granularity=granularity, **named)
