@@ -78,6 +78,8 @@ RULES: dict[str, Any] = {
     "workflow.budget_s": Above,
     "workflow.grace_s": Amount,
     "workflow.micro_batch": Count,
+    "workflow.forward": str | None,
+    "workflow.onward": list[tuple[str, str]],
     "workflow.training": bool,
     "workflow.metrics_bind": str | None,
     "workflow.metrics_insecure": bool,

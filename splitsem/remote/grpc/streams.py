@@ -4,16 +4,17 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import grpc
 
 from splitsem.errors import BusyError, PayloadError
-from splitsem.remote.engine import Engine
+from splitsem.remote.engine import Answered, Engine
 from splitsem.remote.grpc.admission import Places
 from splitsem.remote.grpc.arrivals import Inbox, Stream
-from splitsem.remote.replies import ReplyBook
+from splitsem.remote.replies import Begun, ReplyBook, then
 from splitsem.remote.visits import Visits
 from splitsem_device.answers import Answer
 from splitsem_device.grpc.frames import Frame, Reply, chunks, joined
@@ -102,6 +103,8 @@ class Streams:
         """The replies to the frames of one client, in order."""
         stream = Stream(Inbox(self.limits.max_window), context)
         stream.frames = joined(self._arriving(requests, stream), self._most_bytes)
+        if self.engine.is_forwarding:
+            stream.frames = map(self._begun, stream.frames)
         with self._lock:
             self._streams.add(stream)
             if self.is_stopping:
@@ -215,15 +218,26 @@ class Streams:
             self._streams.discard(stream)
         self._settle_visit(stream, stream.why)
 
+    def _begun(self, frame: Frame) -> Frame:
+        """The frame, begun by the thread that receives it, so that the next server is at work while this one is."""
+        self.replies.begin(*self._asked(frame, 0.0))
+        return frame
+
     def answer(self, frame: Frame, queue_s: float) -> Reply:
         """The reply to one frame that waited ``queue_s``, from memory if answered before. Raises PayloadError."""
+        answer = self.replies.answer(*self._asked(frame, queue_s))
+        return Reply(answer.request_id, answer.server_s, answer.queue_s, answer.payload)
+
+    def _asked(self, frame: Frame, queue_s: float) -> tuple[str, int, Callable[[], Begun], int]:
+        """What a ReplyBook is asked for this frame. Raises PayloadError for a strange client."""
         if not 0 < len(frame.client) <= _MAX_NAME:
             raise PayloadError(f"expected a client name of 1…{_MAX_NAME} characters, got {len(frame.client)}")
 
-        def compute() -> Answer:
-            payload, server_s = self.engine.answer(frame.session, frame.payload, queue_s)
-            return Answer(frame.request_id, payload, server_s, queue_s)
+        def told(answered: Answered) -> Answer:
+            return Answer(frame.request_id, *answered, queue_s)
 
-        key = f"{frame.session} {frame.client}"
-        answer = self.replies.answer(key, frame.request_id, compute, frame.num_answered)
-        return Reply(answer.request_id, answer.server_s, answer.queue_s, answer.payload)
+        def compute() -> Begun:
+            begun = self.engine.begin(frame.session, frame.payload, queue_s)
+            return then(begun, told) if isinstance(begun, Future) else told(begun)
+
+        return f"{frame.session} {frame.client}", frame.request_id, compute, frame.num_answered
