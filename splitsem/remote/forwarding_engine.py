@@ -240,5 +240,6 @@ def engine_of(
 ) -> TailEngine:
     """The engine of a graph, whose network says the rest; ``onward`` is what only a ForwardingEngine takes."""
     kind = ForwardingEngine if onward else TailEngine
-    facts = {"granularity": graph.granularity, "precision": precision_of(graph.model), "codecs": codecs}
-    return kind(graph, weights_digest(graph.model), **facts, micro_batch=micro_batch, **(onward or {}))
+    settings: dict[str, Any] = {"codecs": codecs, "micro_batch": micro_batch, **(onward or {})}
+    settings |= {"granularity": graph.granularity, "precision": precision_of(graph.model)}
+    return kind(graph, weights_digest(graph.model), **settings)

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from splitsem_device.answers import Answer
 
-Given, Made = TypeVar("Given"), TypeVar("Made")
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 Begun = Answer | Future[Answer]
 """An answer, or what becomes one when another server has done its part."""
 
