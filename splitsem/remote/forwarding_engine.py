@@ -109,7 +109,8 @@ class Lane:
             faults = PayloadError, ConfigError, SplitPointError  # of who asked; what else goes wrong may be tried again
             kind = next((kind for kind in faults if isinstance(exc, kind)), LinkError)
             name = self._end.target
-            lines = (line if line.startswith(name) else f"{name}: {line}" for line in str(exc).split("\n"))
+            told = str(exc).removesuffix(" (after 1 tries)").split("\n")  # all that there are here
+            lines = (line if line.startswith(name) else f"{name}: {line}" for line in told)
             raise kind("\n".join(f"next machine {line}" for line in lines)) from exc
 
 

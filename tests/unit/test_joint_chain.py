@@ -1,6 +1,7 @@
 """workflow=joint with hardware.chain: an exact choice by real bytes, scored through all hops, and what is refused."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from splitsem.search.chain_pipeline import ChainHop, ChainPipeline
 from splitsem.search.objective import cycle, latency
 from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import Values
-from splitsem.workflows import settings
+from splitsem.workflows import offload, serve, settings
 from splitsem.workflows.joint import workflow
 from splitsem.workflows.result import Result
 from tests.conftest import ROOT
@@ -102,6 +103,37 @@ def test_another_workflow_and_a_network_with_branches_are_refused(tmp_path):
         cfg = compose("config", ["workflow=joint", "task=digits", CHAIN])
         with pytest.raises(ConfigError, match=r"hardware\.chain is for networks without branches: give model="):
             workflow.run(cfg, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["workflow.fallback=local"], "workflow.onward names a chain of machines: not with workflow.fallback=local"),
+        (["controller=adaptive"], "not with controller=adaptive"),
+        (["answer.at=server"], "not with answer.at=server"),
+        (["transport.start=ssh"], "not with transport.start=ssh"),
+    ],
+)
+def test_what_does_not_go_with_a_chain_is_refused_before_anything_is_trained(settings, says):
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        cfg = compose("config", ["workflow=offload", "workflow.onward=[[stage2,identity]]", *settings])
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        offload.check_chain(cfg)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["workflow.forward=nowhere"], "workflow.forward=nowhere: an address must be host:port"),
+        (["workflow.forward=a:1", "workflow.training=true"], "workflow.training=true trains between two machines"),
+        (["workflow.forward=a:1", "transport=udp"], "workflow.forward=a:1 needs transport=grpc"),
+    ],
+)
+def test_a_next_machine_that_cannot_be_is_refused_in_a_line(settings, says):
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        cfg = compose("config", ["workflow=serve", *settings])
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        serve.next_machine(cfg)
 
 
 @pytest.mark.parametrize("seed", range(20))
