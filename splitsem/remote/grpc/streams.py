@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from splitsem.errors import BusyError, PayloadError
+from splitsem.errors import BusyError, PayloadError, SplitSemError
 from splitsem.remote.engine import Answered, Engine
 from splitsem.remote.grpc.admission import Places
 from splitsem.remote.grpc.arrivals import Inbox, Stream
@@ -103,16 +103,15 @@ class Streams:
         """The replies to the frames of one client, in order."""
         stream = Stream(Inbox(self.limits.max_window), context)
         stream.frames = joined(self._arriving(requests, stream), self._most_bytes)
-        if self.engine.is_forwarding:
-            stream.frames = map(self._begun, stream.frames)
         with self._lock:
             self._streams.add(stream)
             if self.is_stopping:
                 stream.end()
+        ahead = self._ahead(stream) if self.engine.is_forwarding else None
         try:
             while True:
                 with stream.statuses():
-                    waiting = stream.get()
+                    waiting = stream.get() if ahead is None else ahead.get()
                     if waiting is None:
                         break
                     frame, _ = waiting
@@ -127,6 +126,8 @@ class Streams:
                 stream.why = "the server is stopping"
                 context.abort(grpc.StatusCode.UNAVAILABLE, stream.why)
         finally:
+            if ahead is not None:
+                ahead.drop()
             self._farewell(stream)
 
     def cut(self, stream: "Stream", reason: str, why: str) -> None:
@@ -218,10 +219,24 @@ class Streams:
             self._streams.discard(stream)
         self._settle_visit(stream, stream.why)
 
-    def _begun(self, frame: Frame) -> Frame:
-        """The frame, begun by the thread that receives it, so that the next server is at work while this one is."""
-        self.replies.begin(*self._asked(frame, 0.0))
-        return frame
+    def _ahead(self, stream: "Stream") -> Inbox:
+        """The frames of a stream, each begun by another thread, so that the next server works while this one does."""
+        begun = Inbox(self.limits.max_window)
+
+        def begin() -> None:
+            error = None
+            try:
+                while (waiting := stream.get()) is not None:
+                    self.replies.begin(*self._asked(*waiting))
+                    if not begun.put(waiting[0]):
+                        break
+            except SplitSemError as exc:
+                error = exc
+            finally:
+                begun.end(error)
+
+        threading.Thread(target=begin, daemon=True, name="begin").start()
+        return begun
 
     def answer(self, frame: Frame, queue_s: float) -> Reply:
         """The reply to one frame that waited ``queue_s``, from memory if answered before. Raises PayloadError."""
