@@ -16,6 +16,7 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
+import grpc
 import torch
 
 from splitsem.codecs.codec import Codec
@@ -29,8 +30,11 @@ from splitsem.splitting.point import SplitPoint
 from splitsem_device.answers import Answer
 from splitsem_device.fields import Payload
 from splitsem_device.grpc.client import GrpcTail
-from splitsem_device.peer_text import shown
+from splitsem_device.grpc.connection import diagnose
+from splitsem_device.peer_text import shown, shown_lines
 from splitsem_device.plan import Plan, probe_bytes
+
+_NEXT = "next machine "
 
 
 class Lane:
@@ -52,14 +56,15 @@ class Lane:
         # a frame is given up here before the machine before this one gives it up, so that the culprit is named
         share = (len(plan.onward) + 1) / (len(plan.onward) + 2)
         end.retry = replace(end.retry.at_most(0), deadline_s=share * end.retry.deadline_s)
-        self._end, self.is_broken = end, False
-        self._error: SplitSemError = LinkError(f"next machine {end.target}: the connection was closed")
+        end.is_terse = True  # ``_why`` looks into what takes no time
+        self._end, self._is_open, self.is_broken = end, False, False
+        self._error: SplitSemError = LinkError(f"{_NEXT}{end.target}: the connection was closed")
         self._payloads: SimpleQueue[bytes | None] = SimpleQueue()
         self._waiting: deque[Future[Answer]] = deque()
         self._lock = threading.Lock()
         with self._named():
             end.open(plan)
-        end.is_terse = True  # what breaks from now on is looked into when the next lane is opened
+        self._is_open = True
         threading.Thread(target=self._run, daemon=True, name="onward").start()
 
     def send(self, payload: bytes) -> Future[Answer]:
@@ -75,6 +80,8 @@ class Lane:
 
     def close(self) -> None:
         """Take no more frames, and end when those that were sent are answered."""
+        with self._lock:
+            self.is_broken = True
         self._payloads.put(None)
 
     def _run(self) -> None:
@@ -93,7 +100,7 @@ class Lane:
             self.is_broken, failed, error = True, list(self._waiting), self._error
         again = error
         if not isinstance(error, LinkError):
-            again = LinkError(f"next machine {self._end.target}: another frame broke the stream")
+            again = LinkError(f"{_NEXT}{self._end.target}: another frame broke the stream")
         self._error = again
         for number, future in enumerate(failed):
             future.set_exception(again if number else error)
@@ -109,9 +116,20 @@ class Lane:
             faults = PayloadError, ConfigError, SplitPointError  # of who asked; what else goes wrong may be tried again
             kind = next((kind for kind in faults if isinstance(exc, kind)), LinkError)
             name = self._end.target
-            told = str(exc).removesuffix(" (after 1 tries)").split("\n")  # all that there are here
-            lines = (line if line.startswith(name) else f"{name}: {line}" for line in told)
-            raise kind("\n".join(f"next machine {line}" for line in lines)) from exc
+            lines = (line if line.startswith(name) else f"{name}: {line}" for line in self._why(exc).split("\n"))
+            raise kind("\n".join(f"{_NEXT}{line}" for line in lines)) from exc
+
+    def _why(self, exc: SplitSemError) -> str:
+        """What went wrong, in words that are there before the machine before this one loses its patience."""
+        end, cause = self._end, exc.__cause__
+        if isinstance(exc, LinkError) and isinstance(cause, grpc.RpcError):
+            code, details = cause.code(), shown_lines(cause.details() or "")
+            if code in (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED):
+                return f"{end.target} did not answer in time"
+            is_opening = not self._is_open  # what breaks later is looked into when the next lane is opened
+            if is_opening and code is grpc.StatusCode.UNAVAILABLE and _NEXT not in details:
+                return diagnose(end.target, end.security, code, details)
+        return str(exc).removesuffix(" (after 1 tries)")  # all that there are here
 
 
 class ForwardingEngine(TailEngine):

@@ -45,6 +45,7 @@ def run(cfg: DictConfig, folder: Path, announce: Callable[[str], None] | None = 
     transport.check_server()
     if cfg.workflow.forward is not None:
         next_machine(cfg).check_edge()
+        log.info("In a chain: what crosses at further cuts goes on to %s", cfg.workflow.forward)
     if cfg.workflow.metrics_bind is not None:
         check_free(cfg.workflow.metrics_bind)
     if cfg.workflow.training:

@@ -1,5 +1,6 @@
 """Three servers in a chain: each computes its part and has the next one do the rest; exact, pipelined, and resumed."""
 
+import signal
 import socket
 import time
 from dataclasses import replace
@@ -13,6 +14,7 @@ from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError, LinkError, SplitPointError
 from splitsem_device.plan import Hop, Plan
 from tests.integration.network import INPUT_SHAPE, RAW, output_of, small_network, small_plan
+from tests.integration.tcp_relay import TcpRelay
 
 ENCODERS = {"identity": Identity(), "quant2": Quantise(2)}
 PATIENT = splitsem.Backoff(first_s=0.02, most_s=0.1, deadline_s=10.0)
@@ -154,6 +156,47 @@ def test_a_machine_that_dies_is_named_and_once_it_is_back_every_frame_is_answere
         last.open(further)
         with pytest.raises(LinkError, match=f"next machine {address} refuses connections"):
             list(last.stream(payloads[:5]))
+
+
+def test_answers_lost_on_the_way_back_to_the_middle_are_asked_for_again(graph, chain, connect):
+    relay = TcpRelay(chain[2].address)
+    with splitsem.serve(graph, forward=relay.address, encoders=ENCODERS) as middle:
+        cut = graph.cut("stem")
+        with torch.inference_mode():
+            payloads = [Identity().encode(cut.head(x)) for x in X] * 5
+            expected = [graph.model(x) for x in X] * 5
+        tail = connect(middle.address, retry=PATIENT)
+        tail.open(replace(small_plan(graph.model, graph, "stem"), onward=(Hop("stage1", "identity"),)))
+        outputs = []
+        for answer in tail.stream(payloads):
+            assert answer.request_id == len(outputs)
+            outputs.append(output_of(answer))
+            if len(outputs) % 80 == 0:
+                relay.cut_at_next_reply(40)
+        assert all(map(torch.equal, outputs, expected))
+        assert len(outputs) == len(payloads)
+        assert relay.num_cuts >= 2
+    relay.close()
+
+
+def test_a_machine_that_hangs_is_named_and_goes_on_when_it_wakes(graph, connect, start_server):
+    server = start_server()
+    with splitsem.serve(graph, forward=server.address, encoders=ENCODERS) as middle:
+        retry = splitsem.Backoff(deadline_s=1.6, first_s=0.05, most_s=0.1, patience_s=6.0)
+        middle.engine.next_end = lambda: connect(server.address, retry=retry)
+        cut = graph.cut("stem")
+        payload, plan = Identity().encode(cut.head(X[0])), small_plan(graph.model, graph, "stem")
+        tail = connect(middle.address, retry=retry)
+        tail.open(replace(plan, onward=(Hop("stage1", "identity"),)))
+        assert len(list(tail.stream([payload] * 3))) == 3
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(LinkError, match=f"next machine {server.address}") as caught:
+                list(tail.stream([payload] * 3))
+            assert "did not answer in time" in str(caught.value)
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        assert len(list(tail.stream([payload] * 3))) == 3
 
 
 class Slow(torch.nn.Module):

@@ -86,6 +86,11 @@ def test_the_best_score_within_a_budget_or_what_is_too_tight(cache, tmp_path):
         ((CHAIN, "hardware.links=[wifi,nowhere]"), "hardware.links: nowhere is no option of transport"),
         ((CHAIN, "transport=bsc"), "a chain needs simulated links that lose nothing, .* got bsc"),
         ((CHAIN, "hardware.links=[wifi,grpc]"), "a chain needs simulated links that lose nothing, .* got grpc"),
+        (
+            (CHAIN, "workflow.steps=[rates,plots]"),
+            "all steps but plots: workflow.steps lacks deploy, joint, train",
+        ),
+        ((CHAIN, "workflow.edge_lut=a.json"), "hardware.chain names its machines: keep a table by workflow=profile"),
         ((CHAIN, "answer.at=server"), "hardware.chain has its answers on the first machine: answer.at=edge"),
     ],
 )

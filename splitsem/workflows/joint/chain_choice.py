@@ -122,6 +122,13 @@ def run(cfg: DictConfig, folder: Path) -> Result:
 
 def _check(cfg: DictConfig) -> None:
     """Raise ConfigError for what does not go with a chain."""
+    if left_out := sorted({"train", "rates", "joint", "deploy"} - set(cfg.workflow.steps)):
+        raise ConfigError(f"hardware.chain takes all steps but plots: workflow.steps lacks {', '.join(left_out)}")
+    if cfg.workflow.edge_lut is not None or cfg.workflow.server_lut is not None:
+        raise ConfigError(
+            "hardware.chain names its machines: keep a table by workflow=profile hardware.save=NAME and name that, in "
+            "place of workflow.edge_lut and server_lut"
+        )
     if cfg.answer.at != "edge":
         raise ConfigError("hardware.chain has its answers on the first machine: answer.at=edge")
     if cfg.workflow.mode != "pseudo":
@@ -174,9 +181,12 @@ def _choose(cfg: DictConfig, joint: JointCuts, table: PricedChain, scorer: _Scor
         damage=settings.epsilon if settings.least == "value" else inf,
     )
     solver_s, accuracy_ref = 0.0, joint.rates["accuracy_ref_val"]
+    if settings.least == "damage":  # the least value among those of the least loss
+        least = solve_chain(table.problem, objective, budget, "damage")
+        budget = replace(budget, damage=max(0.0, least.damage))
     while True:
         began = time.perf_counter()
-        plan = solve_chain(table.problem, objective, budget, settings.least)
+        plan = solve_chain(table.problem, objective, budget)
         solver_s += time.perf_counter() - began
         lost = accuracy_ref - scorer.val(plan) + table.margin_of(plan)
         if settings.least == "damage" or lost <= settings.epsilon + ROUNDING or plan.damage <= _LESS:
