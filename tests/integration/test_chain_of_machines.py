@@ -132,8 +132,8 @@ def test_a_machine_that_dies_is_named_and_once_it_is_back_every_frame_is_answere
     with splitsem.serve(graph, forward=address, encoders=ENCODERS) as middle:
         cut = graph.cut("stem")
         with torch.inference_mode():
-            payloads = [Identity().encode(cut.head(x)) for x in X] * 20
-            expected = [graph.model(x) for x in X] * 20
+            payloads = [Identity().encode(cut.head(x)) for x in X] * 10
+            expected = [graph.model(x) for x in X] * 10
         plan = small_plan(graph.model, graph, "stem")
         tail = connect(middle.address, retry=PATIENT)
         further = replace(plan, onward=(Hop("stage1", "identity"),))
@@ -142,13 +142,13 @@ def test_a_machine_that_dies_is_named_and_once_it_is_back_every_frame_is_answere
         for answer in tail.stream(payloads):
             assert answer.request_id == len(outputs)
             outputs.append(output_of(answer))
-            if len(outputs) in (100, 700):
+            if len(outputs) == 100:
                 server.process.kill()
                 server.process.wait()
                 server = start_server(bind=address)
         assert all(map(torch.equal, outputs, expected))
         assert len(outputs) == tail.counters.frames_answered == len(payloads)
-        assert tail.counters.reconnects >= 2
+        assert tail.counters.reconnects >= 1
 
         server.process.kill()
         server.process.wait()
@@ -182,7 +182,7 @@ def test_answers_lost_on_the_way_back_to_the_middle_are_asked_for_again(graph, c
 def test_a_machine_that_hangs_is_named_and_goes_on_when_it_wakes(graph, connect, start_server):
     server = start_server()
     with splitsem.serve(graph, forward=server.address, encoders=ENCODERS) as middle:
-        retry = splitsem.Backoff(deadline_s=1.6, first_s=0.05, most_s=0.1, patience_s=6.0)
+        retry = splitsem.Backoff(deadline_s=1.0, first_s=0.05, most_s=0.1, patience_s=2.5)
         middle.engine.next_end = lambda: connect(server.address, retry=retry)
         cut = graph.cut("stem")
         payload, plan = Identity().encode(cut.head(X[0])), small_plan(graph.model, graph, "stem")
