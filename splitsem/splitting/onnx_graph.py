@@ -78,6 +78,11 @@ class OnnxGraph(CutGraph):
         facts = self.fingerprint, self.device, self.model, self.granularity
         return Cut(chosen, head, tail, None, example, *facts)
 
+    def between(self, start: SplitPoint | str | int, end: SplitPoint | str | int) -> nn.Module:
+        """See CutGraph."""
+        first, last = (self._cuts[point.index].k for point in self.in_order(start, end))
+        return self._program.part(slice(first, last), self._live[first], self._live[last])
+
     def _crossing(self, k: int) -> tuple[str, ...]:
         """Names of what the first ``k`` nodes leave to the others, and of results that they make."""
         state, made = self._program.state, self._readers
