@@ -143,8 +143,14 @@ def in_memory(cut: Cut, codec: Codec, x: Any) -> Any:
 
     Each sample goes through ``codec.forward`` by itself, which by the contract of a codec is what its bytes give.
     """
+    return finish_in_memory(cut, codec, features(cut, x))
+
+
+@torch.inference_mode()
+def finish_in_memory(cut: Cut, codec: Codec, groups: Sequence[Features]) -> Any:
+    """Do what ``in_memory`` does after the head, for features that several codecs may share."""
     outputs = []
-    for made in features(cut, x):
+    for made in groups:
         alone = list(samples(made.z, made.num_samples, cut.point.is_batched))
         z_hat = zip(*(codec(z) for z in alone), strict=True)
         output = of_samples(cut.with_tail(codec.tail).tail(*cut.received(_together(z_hat))), made.num_samples)

@@ -49,6 +49,14 @@ class CutGraph(ABC):
     def cut(self, point: SplitPoint | str | int) -> Cut:
         """The network's head and tail at a point. Each call makes new halves."""
 
+    def between(self, first: SplitPoint, then: SplitPoint) -> nn.Module | None:
+        """The network from one point to a later one: from what crosses at the first to what crosses at the second.
+
+        ``between(*head_of_first(*inputs))`` is ``head_of_second(*inputs)``, bit for bit, and leaves what it takes as it
+        is. None where only heads are exact, as here: onnxruntime fuses the operations of each part in its own way.
+        """
+        return None
+
     def __repr__(self) -> str:
         ends = f"{self.points[0].name} … {self.points[-1].name}"
         bottlenecks = sum(point.is_bottleneck for point in self.points)

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from splitsem.errors import SplitPointError
 from splitsem.network import HasPostprocess, without_wrappers
 from splitsem.splitting.anywhere import Part, needs_of, reordered
-from splitsem.splitting.cut import Cut, Followed, InTuple, Spread, build_head, build_tail
+from splitsem.splitting.cut import Cut, Followed, InTuple, Spread, build_between, build_head, build_tail
 from splitsem.splitting.cut_graph import CutGraph, Granularity, hook_bytes
 from splitsem.splitting.example import Example, home_of
 from splitsem.splitting.faithful import faithful_flow
@@ -99,6 +99,13 @@ class SplitGraph(CutGraph):
             return Cut(chosen, Followed(whole, InTuple()), nn.Identity(), None, *facts)
         layouts = tuple(Layout.of(node, self._flow.batch, self._strides_of_one) for node in self._flow.live[k])
         return Cut(chosen, build_head(self._flow, k), build_tail(self._flow, k), postprocess, *facts, layouts)
+
+    def between(self, first: SplitPoint, then: SplitPoint) -> nn.Module:
+        """See CutGraph."""
+        k, end = (self._cuts[point.index].k for point in (first, then))
+        if end < len(self._flow.data):
+            return build_between(self._flow, k, end)
+        return Followed(self.cut(first).tail, InTuple())
 
     @property
     def example(self) -> tuple[Any, ...]:

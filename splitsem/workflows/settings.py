@@ -48,6 +48,7 @@ RULES: dict[str, Any] = {
     "workflow.num_samples": Count | None,
     "workflow.channel_seeds": Count,
     "workflow.sensitivity": bool,
+    "workflow.features_mb": Whole,
     "workflow.gallery": Whole,
     "workflow.over": dict[str, Any] | None,
     "workflow.margin": Amount | None,
