@@ -83,10 +83,15 @@ class Cut:
             )
         return replace(self, network_tail=tail)
 
-    def halves(self) -> tuple[Half, Half]:
-        """Both sides as a machine sees them, with inputs of real shapes for one sample."""
-        with torch.no_grad():
-            z = self.head(*self.example)
+    def halves(self, z: tuple[Tensor, ...] | None = None) -> tuple[Half, Half]:
+        """Both sides as a machine sees them, with inputs of real shapes for one sample.
+
+        Args:
+            z: what the head makes of ``example``, where it is there already.
+        """
+        if z is None:
+            with torch.no_grad():
+                z = self.head(*self.example)
         return (
             Half("head", self.point.name, self.head, self.example, self.point.head_ops, self.fingerprint),
             Half("tail", self.point.name, self.tail, z, self.point.tail_ops, self.fingerprint),

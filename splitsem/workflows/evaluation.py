@@ -23,6 +23,7 @@ from splitsem.links.link import Link
 from splitsem.pipeline import Features, Frames, Pipeline, features, finish_in_memory
 from splitsem.scoring import Batches, Scored, check_found, score_samples
 from splitsem.splitting.cut import Cut
+from splitsem.splitting.half import Half
 from splitsem.tasks.task import Task
 from splitsem.trees import joined
 from splitsem.workflows import assemble, replay
@@ -106,7 +107,9 @@ def evaluate(
         first = test.metrics, frames
         repeated = replay.repeat(cfg.transport, recording, decoder, task, first, channel_seeds)
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
-    times = stage_times(cut, frames, edge, server, link.frame_s)
+    example = heads("example")(cut.example)
+    halves = cut.halves(example[0].z if len(example) == 1 else None)
+    times = stage_times(halves, frames, edge, server, link.frame_s)
     cost = Cost.of(edge, times, statistics.fmean(frames.link_j))
     sizes: Metrics = {"payload_bytes": statistics.fmean(frames.payload_bytes)}
     if sizes["payload_bytes"]:
@@ -148,13 +151,15 @@ def evaluate(
     return Evaluation(metrics, {split: drawn for split, drawn in draws.items() if drawn is not None})
 
 
-def stage_times(cut: Cut, frames: Frames, edge: Machine, server: Machine, frame_s: float = 0.0) -> StageTimes:
+def stage_times(
+    halves: tuple[Half, Half], frames: Frames, edge: Machine, server: Machine, frame_s: float = 0.0
+) -> StageTimes:
     """The stages of a typical sample: what the machines say of the halves, and what was seen of payloads and answers.
 
     Coding was measured in this process (medians) and is scaled to the machines by their coding rates; the link's times
     are means. Making and reading a payload that travels includes ``frame_s``, the transport's software.
     """
-    head, tail = cut.halves()
+    head, tail = halves
     on_edge, on_server = edge.coding_factor(), server.coding_factor()
     answered = bool(frames.answer_bytes)
     travel_s = frame_s if any(frames.payload_bytes) else 0.0
@@ -175,7 +180,7 @@ def stage_times(cut: Cut, frames: Frames, edge: Machine, server: Machine, frame_
 def _heads(
     cfg: DictConfig, network: Network, cut: Cut, shared: SharedFeatures | None, split: str
 ) -> Callable[[Any], Sequence[Features]]:
-    """What gives the features of a split's batches, which it gets one after the other."""
+    """What gives the features of a split's batches, which it gets one after the other; or of the example."""
     if shared is None:
         return partial(features, cut)
     number, name = itertools.count(), json.dumps(_key(cfg, network))
