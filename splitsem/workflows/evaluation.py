@@ -20,12 +20,11 @@ from splitsem.cost.machines import Machine
 from splitsem.intervals import half_width
 from splitsem.json_files import finite
 from splitsem.links.link import Link
-from splitsem.pipeline import Features, Frames, Pipeline, features, finish_in_memory
+from splitsem.pipeline import Features, Frames, Pipeline, features
 from splitsem.scoring import Batches, Scored, check_found, score_samples
 from splitsem.splitting.cut import Cut
 from splitsem.splitting.half import Half
 from splitsem.tasks.task import Task
-from splitsem.trees import joined
 from splitsem.workflows import assemble, replay
 from splitsem.workflows.assemble import Network, Whole
 from splitsem.workflows.replay import Recording
@@ -191,14 +190,12 @@ def _validated(
     cfg: DictConfig, network: Network, pipeline: Pipeline, head: Callable[[Any], Sequence[Features]]
 ) -> Scored:
     """The scores on the validation split: over a clean link in memory, which it cannot tell from the bytes."""
-    val, cut = batches(cfg, network, "val"), pipeline.cut
+    val = batches(cfg, network, "val")
     if pipeline.link.is_lossy:
         link, frames = assemble.simulated_link(cfg), Frames()
-        other = Pipeline(cut, pipeline.codec, pipeline.decoder, link, pipeline.answering)
+        other = Pipeline(pipeline.cut, pipeline.codec, pipeline.decoder, link, pipeline.answering)
         return score_samples(lambda x: other.finish(head(x), frames), network.task, val)
-    if cut.point.name == "output":  # no codec works there, and an answer keeps the score
-        return score_samples(lambda x: joined([cut.tail(*made.z) for made in head(x)]), network.task, val)
-    return score_samples(lambda x: finish_in_memory(cut, pipeline.codec, head(x)), network.task, val)
+    return score_samples(lambda x: pipeline.in_memory(head(x)), network.task, val)
 
 
 def compared(scored: Scored, unsplit: Scored, suffix: str = "") -> Metrics:

@@ -93,6 +93,7 @@ RULES: dict[str, Any] = {
     "workflow.edge_lut": str | None,
     "workflow.server_lut": str | None,
     "workflow.codecs": list[str | dict[str, Any]],
+    "workflow.screening_samples": Count | None,
     "workflow.times": Literal["measured", "hardware"],
     "workflow.half_s": Above,
     "workflow.layers_s": Above,
