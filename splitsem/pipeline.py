@@ -141,13 +141,26 @@ def features(cut: Cut, x: Any) -> list[Features]:
 def in_memory(cut: Cut, codec: Codec, x: Any) -> Any:
     """The outputs that ``Pipeline.run`` gives over a clean link, without making any bytes.
 
-    Each sample goes through ``codec.forward`` by itself, which by the contract of a codec is what its bytes give.
+    Each sample goes through ``codec.forward`` by itself (or as if it did, see ``Codec.is_samplewise``), which by the
+    contract of a codec is what its bytes give.
     """
+    return finish_in_memory(cut, codec, features(cut, x))
+
+
+@torch.inference_mode()
+def finish_in_memory(cut: Cut, codec: Codec, groups: Sequence[Features]) -> Any:
+    """Do what ``in_memory`` does after the head, for features that several codecs may share."""
     outputs = []
-    for made in features(cut, x):
+    tail = cut.with_tail(codec.tail).tail
+    takes_batches = codec.is_samplewise and type(codec).local_output is Codec.local_output
+    for made in groups:
+        if takes_batches and cut.point.is_batched and all(z.dim() > 1 for z in made.z):
+            z_hat = [z.contiguous() for z in codec(made.z)]  # as bytes give them
+            outputs.append(of_samples(tail(*cut.received(z_hat)), made.num_samples))
+            continue
         alone = list(samples(made.z, made.num_samples, cut.point.is_batched))
-        z_hat = zip(*(codec(z) for z in alone), strict=True)
-        output = of_samples(cut.with_tail(codec.tail).tail(*cut.received(_together(z_hat))), made.num_samples)
+        z_hats = zip(*(codec(z) for z in alone), strict=True)
+        output = of_samples(tail(*cut.received(_together(z_hats))), made.num_samples)
         local = [codec.local_output(z) for z in alone]
         pairs = zip(local, rows(output), strict=True)
         outputs += [row if own is None else codec.combine(own, row) for own, row in pairs]
@@ -193,6 +206,12 @@ class Pipeline:
     def finish(self, made: Sequence[Features], frames: Frames) -> Any:
         """Do what ``run`` does after the head, for features that several codecs may share."""
         return joined([self._finish(group, frames) for group in made])
+
+    def in_memory(self, made: Sequence[Features]) -> Any:
+        """What ``finish`` gives over a clean link where an answer keeps the score, without making any bytes."""
+        if self.answering is not None and self.cut.point.name == "output":  # no codec works there
+            return joined([self.cut.tail(*group.z) for group in made])
+        return finish_in_memory(self.cut, self.codec, made)
 
     def _finish(self, made: Features, frames: Frames) -> Any:
         if self.answering is not None and self.cut.point.name == "output":

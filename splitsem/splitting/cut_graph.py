@@ -33,6 +33,7 @@ class CutGraph(ABC):
         fingerprint: identifies the graph and its weights' names, shapes and types, not their values.
         model: the uncut network.
         granularity: which points are offered.
+        continues_exactly: whether ``between`` makes of a head's tensors what a later head makes, bit for bit.
     """
 
     points: tuple[SplitPoint, ...]
@@ -44,6 +45,7 @@ class CutGraph(ABC):
     fingerprint: str
     model: nn.Module
     granularity: str
+    continues_exactly: bool = True
 
     @abstractmethod
     def cut(self, point: SplitPoint | str | int) -> Cut:

@@ -42,6 +42,8 @@ class OnnxGraph(CutGraph):
         ConfigError: the model does not take the example, or onnxruntime cannot run it.
     """
 
+    continues_exactly = False  # onnxruntime fuses the operations of each part in its own way
+
     def __init__(self, model: HasProgram, /, *example: Any, granularity: Granularity = "layer", **named: Any) -> None:
         if granularity not in get_args(Granularity):
             raise ValueError(f"granularity must be 'layer' or 'op', got {granularity!r}")
