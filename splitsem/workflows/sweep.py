@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from splitsem import extras, redaction
 from splitsem.errors import ConfigError, LinkError, SplitSemError
 from splitsem.files import write_whole
 from splitsem.report import figure_choice
-from splitsem.workflows import digests, folders, renamed, stopping, track
+from splitsem.workflows import aside, digests, folders, renamed, stopping, track
 from splitsem.workflows.folders import Claim, Record, State
 from splitsem.workflows.mistakes import told
 from splitsem.workflows.stopping import Stopped
@@ -178,6 +179,7 @@ class _Sweep:
         if earlier and not resumes:
             raise ConfigError(f"{self.folder} holds an interrupted sweep, which does not go on: name another folder")
         self.record, self.is_new = _write_record(claim, settings), earlier is None
+        self.begun: Future[Record] | None = None
         if earlier:
             (self.folder / track.UNTRACKED).unlink(missing_ok=True)
             log.info(
@@ -194,12 +196,22 @@ class _Sweep:
         return sum(folders.metrics(job) is not None for job in folders.jobs(self.folder))
 
     def track(self) -> None:
-        """Make the parent run in MLflow."""
+        """Make the parent run in MLflow; jobs in other processes wait for it."""
         if self.tracker is None:
             return
+        name = track.sweep_name(self.config.hydra.overrides.task)
+        self.begun = aside.call(track.begin, self.tracker, self.folder, self.record, name, is_new=self.is_new)
+        if self.config.hydra.runtime.choices["hydra/launcher"] != "basic":
+            self._join()
+
+    def _join(self) -> None:
+        """Take what ``track`` has put into the record."""
+        if self.begun is None:
+            return
+        begun, self.begun = self.begun, None
         try:
-            name = track.sweep_name(self.config.hydra.overrides.task)
-            track.begin(self.tracker, self.folder, self.record, name, is_new=self.is_new)
+            found = begun.result()
+            self.record.run_id, self.record.experiment_id = found.run_id, found.experiment_id
         except (LinkError, OSError) as exc:
             log.warning("%s. The sweep goes on, and tries again at its end", exc)
             (self.folder / track.UNTRACKED).write_text(redaction.text(f"{exc}\n"))
@@ -233,9 +245,10 @@ class _Sweep:
 
     def _log(self) -> None:
         try:
+            self._join()
             self.record.write(self.folder)
-            if self.tracker:
-                track.copy_sweep(self.tracker, self.folder)
+            if self.tracker and (page := aside.call(track.copy_sweep, self.tracker, self.folder).result().page):
+                log.info("To compare the jobs: %s", page)
         except (LinkError, OSError) as exc:
             log.warning("%s", track.told(exc, self.folder))
 
