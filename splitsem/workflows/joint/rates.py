@@ -238,7 +238,7 @@ def measure_rates(
     stays = [offer._replace(is_offered=True) for offer in offers if offer.label == REFERENCE]
     asked = [(point, stays if point.name == "output" else offers) for point in points]
     num_rows = sum(len(some) for _, some in asked)
-    bar = tqdm(desc="Scoring codecs at split points", total=num_rows * len(batches), unit="batch")
+    bar = tqdm(desc="Scoring codecs at split points", total=num_rows * len(batches), unit="batch", disable=None)
     with bar:
         rows: list[Document] = []
         for point, some in asked:
