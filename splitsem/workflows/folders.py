@@ -154,7 +154,7 @@ def is_interrupted(record: Record | None, settings: str) -> bool:
 def pattern_of(name: str) -> str | None:
     """A glob pattern for what a folder's name with interpolations can become; None for a name without.
 
-    >>> pattern_of("multirun/${now:%Y-%m-%d}/${now:%H}-${hydra.runtime.choices.workflow}")
+    >>> pattern_of("multirun/${now:%Y-%m-%d}/${now:%H}-${study:}")
     'multirun/*/*-**'
     """
     pattern, count = _INTERPOLATION.subn("\0", name)

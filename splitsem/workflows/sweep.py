@@ -28,7 +28,7 @@ from splitsem.errors import ConfigError, LinkError, SplitSemError
 from splitsem.files import write_whole
 from splitsem.report import figure_choice
 from splitsem.training.time_left import time_left
-from splitsem.workflows import aside, digests, folders, renamed, stopping, track
+from splitsem.workflows import aside, digests, folders, renamed, stopping, study_name, track
 from splitsem.workflows.folders import Claim, Record, State
 from splitsem.workflows.mistakes import told
 from splitsem.workflows.stopping import Stopped
@@ -322,5 +322,6 @@ def _planned(config: DictConfig) -> int:
 
 
 def register() -> None:
-    """Make the resolver known to OmegaConf; a second time does no harm."""
+    """Make the resolvers known to OmegaConf; a second time does no harm."""
+    OmegaConf.register_new_resolver("study", study_name.study_name_of, replace=True)
     OmegaConf.register_new_resolver("split_points", split_points, replace=True)
