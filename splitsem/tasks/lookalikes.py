@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 from splitsem.tasks.agreement import OwnResults
 from splitsem.tasks.agreement_metrics import MeanCosine, SameLookalike
 from splitsem.tasks.answer import AnswerCoder, Values
@@ -89,7 +89,7 @@ class Lookalikes(Task):
     def metrics(self) -> Metrics:
         """``score`` = share of the samples with the same lookalike; ``cosine`` = mean cosine, negative ones as 0."""
         if self._known is None:
-            raise ConfigError("this task has no labels, and no network was given whose results are the targets")
+            raise DataError("this task has no labels, and no network was given whose results are the targets")
         return Metrics({"score": SameLookalike(self._known), "cosine": MeanCosine()})
 
 
