@@ -56,7 +56,7 @@ def test_symbols_come_back_and_never_cost_more_than_packing(stage: str, bit_widt
         assert np.array_equal(entropy.decode(memoryview(body), shape, bit_width, 1), symbols)
 
 
-@pytest.mark.parametrize(("bit_width", "loss"), [(4, 0.005), (8, 0.015)])
+@pytest.mark.parametrize(("bit_width", "loss"), [(4, 0.005), (8, 0.005)])
 def test_rans_is_near_the_order_0_bound(bit_width: int, loss: float) -> None:
     symbols = feature_symbols(bit_width, (1, 16, 80, 80))
     assert symbols.size >= 100_000
@@ -66,7 +66,7 @@ def test_rans_is_near_the_order_0_bound(bit_width: int, loss: float) -> None:
 
 @pytest.mark.parametrize(
     ("bit_width", "shape", "gain"),
-    [(8, (1, 16, 80, 80), 0.07), (8, (1, 16, 24, 24), 0.03), (4, (1, 16, 80, 80), 0.2), (4, (1, 16, 24, 24), 0.14)],
+    [(8, (1, 16, 80, 80), 0.07), (8, (1, 16, 24, 24), 0.06), (4, (1, 16, 80, 80), 0.2), (4, (1, 16, 24, 24), 0.14)],
 )
 def test_contexts_beat_the_order_0_bound(bit_width: int, shape: tuple[int, ...], gain: float) -> None:
     symbols = feature_symbols(bit_width, shape)
@@ -104,9 +104,9 @@ def test_a_zstd_frame_of_another_size_is_refused_before_it_is_unpacked() -> None
         entropy.decode(memoryview(body), (10,), 8, 0)
 
 
-@pytest.mark.parametrize("mode", [2, 3, 5, 255])
+@pytest.mark.parametrize("mode", [2, 3, 4, 255])
 def test_an_unknown_mode_is_refused_those_of_earlier_coders_too(mode: int) -> None:
-    with pytest.raises(PayloadError, match=f"expected entropy mode 0, 1 or 4, got {mode}"):
+    with pytest.raises(PayloadError, match=f"expected entropy mode 0, 1 or 5, got {mode}"):
         entropy.decode(memoryview(bytes((mode, *b"abc"))), (3,), 8, 0)
 
 
