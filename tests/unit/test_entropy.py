@@ -132,6 +132,21 @@ def test_what_the_neighbours_foretell_is_nearly_free() -> None:
     assert 2 * len(coded["context"]) < len(coded["rans"])
 
 
+def test_planes_that_are_nearly_flat_at_values_of_their_own_cost_little() -> None:
+    rng, shape = np.random.default_rng(0), (1, 40, 32, 32)
+    symbols = (rng.integers(20, 236, (40, 1, 1)) + rng.integers(-1, 2, shape[1:])).astype(np.uint8)  # log2 3 bits each
+    body = entropy.encode(symbols.reshape(-1), shape, 8, 0, "context")
+    assert 2 * len(body) < order_0_bytes(symbols)
+    assert np.array_equal(entropy.decode(memoryview(body), shape, 8, 0), symbols.reshape(-1))
+
+
+def test_an_update_whose_layers_differ_in_scale_takes_less_than_its_order_0_bound() -> None:
+    scales = np.repeat((1, 30, 4, 12), 5000)
+    update = np.random.default_rng(0).laplace(128, scales).round().clip(0, 255).astype(np.uint8)
+    body = entropy.encode(update, (10, 2000), 8, 128, "context")
+    assert len(body) < 0.95 * order_0_bytes(update)
+
+
 def test_auto_codes_where_bytes_are_dear_and_packs_where_they_are_cheap() -> None:
     symbols = feature_symbols(8, (1, 16, 24, 24))
     flat, shape = symbols.reshape(-1), symbols.shape
