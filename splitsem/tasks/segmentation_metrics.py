@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -35,6 +36,14 @@ class SegmentationIoU(MulticlassConfusionMatrix):
         iou, present = _iou(matrix)
         classes = {f"iou_{name}": iou[i] for i, name in enumerate(self._class_names) if present[i]}
         return {"score": self.score_of(confmat=matrix), **classes}
+
+    def sample_states(self, preds: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The states that each sample alone would give: ``confmat``, ``(batch, classes, classes)``; see ``update``."""
+        predicted = likeliest(preds) if preds.dim() > target.dim() else preds
+        num, size = len(target), self.num_classes**2
+        sample = torch.arange(num).reshape(-1, *[1] * (target.dim() - 1))
+        place = (sample * size + target * self.num_classes + predicted)[target != self.ignore_index]
+        return {"confmat": place.bincount(minlength=num * size).reshape(num, self.num_classes, self.num_classes)}
 
     def score_of(self, confmat: Tensor) -> Tensor:
         """The scores ``(…)`` of confusion matrices ``(…, classes, classes)``."""
