@@ -167,7 +167,10 @@ def finish_in_memory(cut: Cut, codec: Codec, groups: Sequence[Features]) -> Any:
     return joined(outputs)
 
 
-class _Sent(NamedTuple):
+class Sent(NamedTuple):
+    """What became of one sample's features on their way; ``local`` is what the edge itself makes of them."""
+
+    payload: bytes
     z_hat: Tensors  # zeros where the payload is lost
     is_lost: bool
     local: Tensor | None
@@ -213,13 +216,14 @@ class Pipeline:
     def _finish(self, made: Features, frames: Frames) -> Any:
         if self.answering is not None and self.cut.point.name == "output":
             return stay(of_samples(self.cut.tail(*made.z), made.num_samples), self.answering, self.link, frames)
-        sent = [self._send(z, frames) for z in samples(made.z, made.num_samples, self.cut.point.is_batched)]
+        sent = [self.send(z, frames) for z in samples(made.z, made.num_samples, self.cut.point.is_batched)]
         z_hat = _together(zip(*(sample.z_hat for sample in sent), strict=True))
         output = of_samples(self.cut.tail(*self.cut.received(z_hat)), made.num_samples)
         local, is_lost = [sample.local for sample in sent], [sample.is_lost for sample in sent]
         return come_back(self.codec, local, is_lost, output, self.link, frames, self.answering)
 
-    def _send(self, z: Tensors, frames: Frames) -> _Sent:
+    def send(self, z: Tensors, frames: Frames) -> Sent:
+        """Encode the crossing tensors of one sample, carry the payload and decode what arrives."""
         first = self.codec.payload(z) if not frames.payload_bytes else None  # also, what is compiled is compiled now
         began = time.perf_counter()
         payload = self.codec.payload(z)
@@ -246,7 +250,7 @@ class Pipeline:
             if clean.is_floating_point():
                 frames.squared_error += (clean.float() - received.to(clean.device).float()).square().sum().item()
                 frames.num_values += clean.numel()
-        return _Sent(z_hat, is_lost, local)
+        return Sent(payload, z_hat, is_lost, local)
 
     def _decode(self, sent: bytes, arrived: bytes | None, expected: Expected) -> Tensors | None:
         """The decoded tensors, or None when the link lost or damaged the payload beyond reading."""

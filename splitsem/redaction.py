@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote, unquote
@@ -80,6 +80,16 @@ def learn(value: Any, name: str = "") -> None:
         for _, secret in _PAIR.findall(value):
             if not _is_plain(secret):
                 _remember(secret.strip("'\""))
+
+
+def known() -> frozenset[str]:
+    """The secrets that were learned."""
+    return frozenset(_known)
+
+
+def remember(secrets: Iterable[str]) -> None:
+    """Learn what another process has learned."""
+    _known.update(secrets)
 
 
 def install() -> None:

@@ -14,7 +14,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "device")]
 
 from mkdocs.structure.files import File, Files
 
-from scripts.site import api_page, markdown, metrics_page, options_page
+from scripts.site import api_page, errors_page, markdown, metrics_page, options_page
 
 DOCS = ROOT / "docs"
 SECTIONS = {"": "How-to", "how-to": "How-to", "tutorials": "Tutorials", "reference": "Reference"}
@@ -27,7 +27,7 @@ def made() -> dict[str, str]:
     pages = {f"reference/options/{name}": text for name, text in options_page.pages().items()}
     pages["reference/metrics.md"] = metrics_page.metrics_page()
     pages["reference/api.md"] = api_page.api_page()
-    pages["reference/errors.md"] = api_page.errors_page()
+    pages["reference/errors.md"] = errors_page.errors_page()
     pages["decisions/index.md"] = markdown.decisions(DOCS / "decisions")
     return pages
 

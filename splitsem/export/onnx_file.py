@@ -6,7 +6,6 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +17,11 @@ from torch.export import ExportedProgram
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.errors import ConfigError
 from splitsem.export.coders import Coder, coder
-from splitsem.splitting.capture import Batch
+from splitsem.splitting.captured import tensors_of
 from splitsem.splitting.cut import Cut
 from splitsem.splitting.graph import SplitGraph
-from splitsem.splitting.half import is_view, op_cost
+from splitsem.splitting.symbolic import describe
+from splitsem.splitting.work import is_view, op_cost
 from splitsem.trees import leaves
 from splitsem_device.framing import Framing
 from splitsem_device.onnx_half import OnnxHalf
@@ -239,7 +239,7 @@ def footprint(program: ExportedProgram) -> Footprint:
     unless it is a view, and nothing is fused or done in place, so a runtime that fuses needs less. Kernels' scratch
     memory does not count, nor do weights and tensors made from weights alone.
     """
-    batch = Batch([])
+    describe(program.graph)
     nodes = list(program.graph.nodes)
     active = {node for node in nodes if node.name in program.graph_signature.user_inputs}
     owner = {node: node for node in active}
@@ -249,7 +249,7 @@ def footprint(program: ExportedProgram) -> Footprint:
             active.add(node)
             bases = [owner[n] for n in node.all_input_nodes if n in owner]
             owner[node] = bases[0] if is_view(node) else node
-            flops += op_cost(node, batch).flops
+            flops += op_cost(node).flops
     place = {node: number for number, node in enumerate(nodes)}
     last_read = {base: place[base] for base in owner.values()}
     for node, base in owner.items():
@@ -261,6 +261,4 @@ def footprint(program: ExportedProgram) -> Footprint:
 
 
 def _bytes(node: fx.Node) -> int:
-    value = node.meta["val"]
-    tensors: Sequence[object] = value if isinstance(value, list | tuple) else (value,)
-    return sum(prod(t.shape) * t.element_size() for t in tensors if isinstance(t, Tensor))
+    return sum(tensor.num_bytes for tensor in tensors_of([node]))

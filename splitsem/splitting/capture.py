@@ -2,13 +2,11 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-import sympy
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.graph import _PyTreeInfo
@@ -16,88 +14,16 @@ from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import flop_registry
 
 from splitsem.errors import ConfigError
+from splitsem.splitting.captured import Captured, op_name, storage_roots, written
 from splitsem.splitting.example import Example
 from splitsem.splitting.nested import contexts_as_marks, lay_open
 from splitsem.splitting.refusal import refusal, refused_run, why_free_fails, without_dumps
+from splitsem.splitting.symbolic import batches_to_try, describe
 from splitsem.splitting.untouched import untouched
+from splitsem.splitting.work import op_cost
 from splitsem.trees import leaves
 
 log = logging.getLogger(__name__)
-
-Affine = tuple[int, int]
-
-
-class Batch:
-    """The batch size of an exported graph, and every other size as a function of it.
-
-    Args:
-        symbols: the sympy symbols that stand for the batch size in the graph's shapes; none where that is fixed.
-    """
-
-    def __init__(self, symbols: Sequence[sympy.Symbol]) -> None:
-        self.symbol = symbols[0] if symbols else sympy.Symbol("batch")
-        self._others = dict.fromkeys(symbols[1:], self.symbol)
-        self._affine: dict[sympy.Expr, Affine | None] = {}
-
-    def affine(self, size: int | torch.SymInt) -> Affine | None:
-        """``(a, b)`` such that ``size = a·batch + b``; None when the size is not of that form (or depends on data)."""
-        if not isinstance(size, torch.SymInt):
-            return 0, int(size)
-        expr = size.node.expr
-        if expr not in self._affine:
-            self._affine[expr] = self._solve(expr)
-        return self._affine[expr]
-
-    def _solve(self, expr: sympy.Expr) -> Affine | None:
-        expr = expr.subs(self._others)
-        if expr.is_Integer:
-            return 0, int(expr)
-        if expr == self.symbol:
-            return 1, 0
-        if expr.free_symbols != {self.symbol} or not expr.is_polynomial(self.symbol):
-            return None
-        poly = sympy.Poly(expr, self.symbol)
-        if poly.degree() > 1 or not all(c.is_Integer for c in poly.all_coeffs()):
-            return None
-        a, b = poly.all_coeffs()
-        return int(a), int(b)
-
-    def size(self, size: int | torch.SymInt, batch: int = 1) -> int | None:
-        """The number that ``size`` is at this batch size; None when it depends on the data."""
-        line = self.affine(size)
-        if line is not None:
-            return line[0] * batch + line[1]
-        value = size.node.expr.subs(self._others).subs(self.symbol, batch)  # type: ignore[union-attr]
-        return int(value) if value.is_Integer else None
-
-    def shape(self, value: Tensor, batch: int = 1) -> tuple[int, ...] | None:
-        """The shape of a traced tensor at this batch size; None when it depends on the data."""
-        sizes = [self.size(size, batch) for size in value.shape]
-        return None if None in sizes else tuple(sizes)  # type: ignore[arg-type]
-
-
-def storage_roots(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
-    """For every node the first node whose memory it may share (itself when it makes new memory)."""
-    roots: dict[fx.Node, fx.Node] = {}
-    for node in graph.nodes:
-        source = _aliased(node)
-        roots[node] = roots[source] if source is not None else node
-    return roots
-
-
-def written(node: fx.Node) -> list[fx.Node]:
-    """The tensors that an operation writes to in place; most operations write to none."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None or not schema.is_mutable:
-        return []
-    values = [
-        node.args[i] if i < len(node.args) else node.kwargs.get(arg.name) for i, arg in enumerate(schema.arguments)
-    ]
-    return [
-        value
-        for arg, value in zip(schema.arguments, values, strict=True)
-        if arg.alias_info is not None and arg.alias_info.is_write and isinstance(value, fx.Node)
-    ]
 
 
 def make_functional(graph: fx.Graph) -> None:
@@ -137,20 +63,6 @@ def make_functional(graph: fx.Graph) -> None:
         group.update(dict.fromkeys(sharing[node], node))
 
 
-def _aliased(node: fx.Node) -> fx.Node | None:
-    """The argument whose memory the node's result may share."""
-    if node.op != "call_function":
-        return None
-    schema = getattr(node.target, "_schema", None)
-    first = node.args[0] if node.args else None
-    if isinstance(first, list | tuple):
-        first = first[0] if first else None
-    if not isinstance(first, fx.Node):
-        return None
-    shares = schema is None or any(out.alias_info is not None for out in schema.returns)
-    return first if shares else None
-
-
 def _functional(node: fx.Node) -> torch._ops.OpOverload | None:
     """``aten.relu.default`` for ``aten.relu_.default``; None when there is no such twin."""
     target = node.target
@@ -186,43 +98,8 @@ _OVERWRITABLE = {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpo
 _DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
 
 
-def op_name(node: fx.Node) -> str:
-    """The operation without namespace and overload: ``conv2d`` for ``aten.conv2d.default``."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is not None:
-        return str(schema.name).rpartition("::")[2]
-    return str(getattr(node.target, "__name__", node.target))
-
-
-@dataclass(frozen=True)
-class Captured:
-    """A model as a graph.
-
-    Attributes:
-        module: holds the graph; the weights are the model's own tensors.
-        takes: how the inputs become the graph's placeholders; None for one tensor, by position.
-        returns: the structure of the output, whose leaves are the graph's results; None for a tensor.
-        why_fixed: why the graph is right for the example's batch size only; empty where it is for any.
-        sample: the model's output for one sample, or for the example's fixed batch.
-    """
-
-    module: fx.GraphModule
-    takes: _PyTreeInfo | None
-    returns: pytree.TreeSpec | None
-    why_fixed: str
-    sample: Any
-
-    @property
-    def is_batch_free(self) -> bool:
-        """Whether the graph is right for any batch size."""
-        return not self.why_fixed
-
-
 def capture(model: nn.Module, example: Example, training: bool = False, why_fixed: str = "") -> Captured:
     """Export ``model`` and tidy its graph up. The model is left in eval mode, and otherwise as it was.
-
-    A model with ``nn.MultiheadAttention`` switches torch's fused attention path off for the process
-    (``torch.backends.mha``), so that the whole model and its halves stay equal bit for bit.
 
     Args:
         model: takes and returns any structures of tensors.
@@ -234,9 +111,6 @@ def capture(model: nn.Module, example: Example, training: bool = False, why_fixe
         ConfigError: the model cannot run on the example, cannot be exported, or returns or computes nothing.
     """
     name = type(model).__name__
-    if any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
-        # its fused kernel runs only in the whole model and without gradients, and rounds differently from the graph
-        torch.backends.mha.set_fastpath_enabled(False)
     model.eval()
     with untouched(model):
         sample = _run(model, example)
@@ -264,9 +138,21 @@ def capture(model: nn.Module, example: Example, training: bool = False, why_fixe
             "%s: the work of %s is not known and counts as one operation an element; tell it by "
             "torch.utils.flop_counter.register_flop_formula", name, ", ".join(unknown)
         )  # fmt: skip
+    to_try = batches_to_try(graph)
+    _settle(graph)
     takes = None if example.is_one_tensor else _PyTreeInfo(info.orig_args, info.in_spec, None)
     returns = None if isinstance(sample, Tensor) else info.out_spec
-    return Captured(module, takes, returns, why_fixed, sample)
+    return Captured(module, takes, returns, why_fixed, sample, to_try)
+
+
+def _settle(graph: fx.Graph) -> None:
+    """Put what is known of the values and the operations into the nodes, in place of what torch keeps of the trace."""
+    describe(graph)
+    for node in graph.nodes:
+        if node.op == "call_function":
+            node.meta["cost"] = op_cost(node)
+    for node in graph.nodes:
+        node.meta.pop("val", None)
 
 
 def _run(model: nn.Module, example: Example) -> Any:

@@ -12,10 +12,11 @@ from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from torch.utils import _pytree as pytree
 
 from splitsem.errors import ConfigError
+from splitsem.splitting.captured import Traced, traced
+from splitsem.splitting.contexts import context_of, operation, put_within, settled
 from splitsem.splitting.flow import Flow
 from splitsem.splitting.half import Half
 from splitsem.splitting.layout import Layout
-from splitsem.splitting.nested import context_of, operation, put_within, settled
 from splitsem.splitting.point import SplitPoint
 
 
@@ -186,15 +187,15 @@ def build_tail(flow: Flow, k: int, layers: Sequence[fx.Node] | None = None) -> n
     return side.finish(tuple(results), "Tail" if layers is None else "TailWithLayers")
 
 
-def build_between(flow: Flow, k: int, end: int) -> fx.GraphModule:
-    """The network after ``flow.data[k]`` up to ``flow.data[end]``: from what crosses there to what crosses here.
+def build_segment(flow: Flow, k: int, end: int) -> fx.GraphModule:
+    """The network after ``flow.data[k]`` up to ``flow.data[end]``: takes and returns crossing tensors.
 
     It leaves the tensors that it takes as they are; some of those that it returns may be the same.
     """
     side = _behind(flow, k, end)
     for node in flow.data[k + 1 : end + 1]:
         side.make(node)
-    return side.finish(tuple(side.made[node] for node in flow.live[end]), "Between")
+    return side.finish(tuple(side.made[node] for node in flow.live[end]), "Segment")
 
 
 def _behind(flow: Flow, k: int, end: int) -> "_Side":
@@ -229,14 +230,15 @@ class _Side:
     def check_shapes(self) -> None:
         """Refuse other batch sizes than that of the graph, where it is right for this one only."""
         for node, taken in list(self.made.items()):
-            if not self.flow.captured.is_batch_free and isinstance(node.meta["val"], Tensor):
-                self.made[node] = self.graph.call_function(of_shape, (taken, tuple(map(int, node.meta["val"].shape))))
+            value = traced(node)
+            if not self.flow.captured.is_batch_free and isinstance(value, Traced):
+                self.made[node] = self.graph.call_function(of_shape, (taken, value.shape))
 
     def make(self, node: fx.Node) -> Any:
         """The copy of ``node`` in this half, made on first use."""
         if node in self.made:
             return self.made[node]
-        line = self.flow.batch.affine(node.meta["val"]) if self.flow.made_from(node) is None else None
+        line = self.flow.line_of(node)
         if line is not None:
             copy = self._size(*line)
         else:

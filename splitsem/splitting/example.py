@@ -7,7 +7,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
 from torch.fx.graph import _PyTreeInfo
 from torch.utils import _pytree as pytree
 
@@ -99,6 +98,8 @@ class Example:
 
     def free_batch(self, forward: Callable[..., Any]) -> Any:
         """For torch.export of ``forward``, which dimensions are free: the first one of what belongs to the samples."""
+        from torch.export import Dim  # which takes seconds to import
+
         here = self.batch
 
         def free(value: object) -> Any:

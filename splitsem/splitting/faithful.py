@@ -19,7 +19,7 @@ from splitsem.errors import ConfigError
 from splitsem.network import reason
 from splitsem.splitting.capture import capture
 from splitsem.splitting.example import Example, home_of
-from splitsem.splitting.flow import Flow
+from splitsem.splitting.flow import Flow, Proven
 from splitsem.splitting.layout import Strides, Trial
 from splitsem.splitting.nested import contexts_as_marks
 from splitsem.splitting.untouched import untouched
@@ -30,22 +30,15 @@ log = logging.getLogger(__name__)
 _SEED = 20_477  # of all runs; none that a network would set itself
 _MOST_FLOPS = 50e9  # of a batch that is only compared
 _MOST_FLOPS_WITH_GRADIENTS = 1e9
-_LARGEST_BATCH = 256  # at which a guard of the export is tried
-_MOST_BATCHES = 4
 _ROUNDING = 1e-4  # relative to the largest value: what sums in any order may differ by
 
 Difference = tuple[str, float]  # in words, and relative to the largest value
 
 
-def faithful_flow(
-    model: nn.Module, example: Example, training: bool = False
-) -> tuple[Flow, Example, Mapping[fx.Node, Strides]]:
+def faithful_flow(model: nn.Module, example: Example, training: bool = False) -> Proven:
     """The graph of a model that computes what the model does; its batch size is fixed where it must be.
 
     In train mode nothing is compared: a step draws random numbers and changes statistics.
-
-    Returns:
-        The graph, inputs for one sample (or for the fixed batch), and the strides of all that it makes of these.
 
     Raises:
         ConfigError: the model cannot be captured, no graph of it computes what it does, or it cannot be cut at an end.
@@ -67,7 +60,7 @@ def faithful_flow(
             "%s: its cuts take %s at a time, since %s",
             type(model).__name__, _count(example.batch), flow.captured.why_fixed,
         )  # fmt: skip
-    return flow, trials.one, trials.strides
+    return Proven(flow, trials.one, trials.strides)
 
 
 class _Trials:
@@ -98,7 +91,7 @@ class _Trials:
         why = self._compared(self.one, grad=False, may_fail=self.one.batch < self._example.batch)
         if not why and flops * self.one.batch <= _MOST_FLOPS_WITH_GRADIENTS:
             why = self._compared(self.one, grad=True, may_fail=True)
-        for batch in _batches(self._flow) if self._flow.captured.is_batch_free else ():
+        for batch in self._flow.captured.to_try if self._flow.captured.is_batch_free else ():
             if not why and batch * flops <= _MOST_FLOPS:
                 why = self._compared(self._example.varied(batch), grad=False)
         return why
@@ -214,20 +207,3 @@ def _remedy(flow: Flow) -> str:
         "; what it computes must not depend on whether it is traced or compiled or gradients are on, on what a trace "
         "raises, or on what torch.export does not see"
     )
-
-
-def _batches(flow: Flow) -> list[int]:
-    """3, and batch sizes for which a guard does not hold that the export put up and dropped."""
-    tensors = [node.meta["val"] for node in flow.inputs if isinstance(node.meta["val"], Tensor)]
-    sizes: list[Any] = [size for tensor in tensors for size in tensor.shape[:1]]
-    nodes = [size.node for size in sizes if isinstance(size, torch.SymInt)]
-    env, symbol = nodes[0].shape_env if nodes else None, flow.batch.symbol
-    if env is None:
-        return [3]
-    top = env.var_to_range[symbol].upper if symbol in env.var_to_range else None
-    broken = {int(top) + 2} if top is not None and top.is_Integer else set()
-    for expr in {guard.expr for guard in env.guards if guard.expr.free_symbols == {symbol}}:
-        numbers = {int(number) + step for number in expr.atoms() if number.is_Integer for step in (-1, 0, 1, 2)}
-        tried = sorted(number for number in numbers | {3, 4, 5} if 2 < number <= _LARGEST_BATCH)
-        broken |= {number for number in tried if expr.subs(symbol, number) == False}  # noqa: E712 (sympy's own false)
-    return sorted({3, *(number for number in broken if number <= _LARGEST_BATCH)})[:_MOST_BATCHES]

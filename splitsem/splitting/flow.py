@@ -1,15 +1,17 @@
 """Flow: what is alive after each node of a graph, which weights each side needs, and where no cut is possible."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
 
-from splitsem.splitting.capture import Batch, Captured, op_name, storage_roots, written
-from splitsem.splitting.half import OpCost, op_cost
-from splitsem.splitting.nested import attribute
+from splitsem.splitting.captured import Affine, Captured, Size, Traced, op_name, storage_roots, traced, written
+from splitsem.splitting.contexts import attribute
+from splitsem.splitting.example import Example
+from splitsem.splitting.half import OpCost
+from splitsem.splitting.layout import Strides
 
 CROSSING = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.int16, torch.int32,
                       torch.int64, torch.uint8, torch.bool})  # fmt: skip
@@ -44,9 +46,7 @@ class Flow:
         self._roots = storage_roots(self.module.graph)
         writes = [(node, self._roots[target]) for node in nodes for target in written(node)]
         self.inputs = [node for node in nodes if node.op == "placeholder"]
-        tensors = [node for node in self.inputs if isinstance(node.meta["val"], Tensor)]
-        sizes = [size for node in tensors for size in node.meta["val"].shape[:1] if isinstance(size, torch.SymInt)]
-        self.batch = Batch([size.node.expr for size in sizes])
+        tensors = [node for node in self.inputs if isinstance(traced(node), Traced)]
         self.results: tuple[Any, ...] = self.module.graph.output_node().args[0]  # type: ignore[assignment]
 
         self.free = self._free_nodes(nodes, {root for _, root in writes})
@@ -57,7 +57,7 @@ class Flow:
         self._spans = self._free_spans(nodes)
         self.live = self._live_sets()
         self._needs_batch_until = max(
-            (last for node, (_, last) in self._spans.items() if self._varies(node)), default=-1
+            (last for node, (_, last) in self._spans.items() if (self.line_of(node) or (0, 0))[0]), default=-1
         )
         self.refused = [self._refusal(k) for k in range(len(self.data))]
         self.ops, self.op_ends = self._costs()
@@ -77,8 +77,8 @@ class Flow:
                 free.add(node)
             elif node.op == "call_function":
                 known = all(n in free for n in node.all_input_nodes)
-                if isinstance(node.meta.get("val"), torch.SymInt):
-                    known = known or self.batch.affine(node.meta["val"]) is not None
+                if isinstance(traced(node), Size):
+                    known = known or self.line_of(node) is not None
                 elif not _repeatable(node) or written(node) or self._roots[node] in written_roots:
                     known = False
                 if known:
@@ -94,29 +94,21 @@ class Flow:
             uses = [(self.at[u], self.at[u]) for u in node.users if u in self.at]
             uses += [(len(self.data),) * 2] if node in self.results else []
             # a size that is an affine function of the batch is made from the batch, not from its arguments
-            uses += [spans[u] for u in node.users if u in spans and self.made_from(u) is not None]
+            uses += [spans[u] for u in node.users if u in spans and self.line_of(u) is None]
             if uses:
                 spans[node] = min(first for first, _ in uses), max(last for _, last in uses)
         return spans
 
-    def made_from(self, node: fx.Node) -> list[fx.Node] | None:
-        """The nodes a free node is recomputed from; None when it is made from the batch size alone."""
-        value = node.meta.get("val")
-        if isinstance(value, torch.SymInt) and self.batch.affine(value) is not None:
-            return None
-        return node.all_input_nodes
+    def line_of(self, node: fx.Node) -> Affine | None:
+        """``(a, b)`` of a size that is made from the batch size alone, as ``a·batch + b``; None of any other node."""
+        value = traced(node)
+        return value.line if isinstance(value, Size) else None
 
     def is_weight(self, node: fx.Node) -> bool:
         """Whether the node is a parameter, or a tensor that is computed from weights alone."""
         if node.op == "get_attr":
             return isinstance(attribute(self.module, str(node.target)), nn.Parameter)
-        return node in self.free and isinstance(node.meta.get("val"), Tensor)
-
-    def _varies(self, node: fx.Node) -> bool:
-        """Whether a half reads the batch size to make this free node; what is made from such nodes is counted there."""
-        value = node.meta.get("val")
-        line = self.batch.affine(value) if isinstance(value, torch.SymInt) else None
-        return line is not None and line[0] != 0
+        return node in self.free and isinstance(traced(node), Traced)
 
     def _live_sets(self) -> list[tuple[fx.Node, ...]]:
         """One pass: a value is alive from where it is made to its last use."""
@@ -150,11 +142,10 @@ class Flow:
     def batch_source(self, nodes: Sequence[fx.Node]) -> tuple[fx.Node, int, int, int] | None:
         """One of these tensors, its dimension, and (a, b): that dimension is ``a·batch + b``; None: none tells it."""
         for node in nodes:
-            value = node.meta["val"]
-            for dim, size in enumerate(value.shape if isinstance(value, Tensor) else ()):
-                line = self.batch.affine(size)
-                if line is not None and line[0] > 0:
-                    return node, dim, *line
+            value = traced(node)
+            for dim, size in enumerate(value.sizes if isinstance(value, Traced) else ()):
+                if size.line is not None and size.line[0] > 0:
+                    return node, dim, *size.line
         return None
 
     def written_after(self, node: fx.Node, k: int, end: int) -> bool:
@@ -172,12 +163,12 @@ class Flow:
 
     def uncodable(self, node: fx.Node) -> str | None:
         """Why no codec takes what this node makes; None where one does."""
-        value = node.meta.get("val")
-        if isinstance(value, list | tuple):
+        value = traced(node)
+        if isinstance(value, list):
             return "a tuple crosses"
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Traced):
             return "a number that depends on the data crosses"
-        if (shape := self.batch.shape(value)) is None:
+        if (shape := value.shape) is None:
             return "a tensor whose size depends on the data crosses"
         if value.dtype not in CROSSING or value.layout is not torch.strided:
             kind = value.dtype if value.dtype not in CROSSING else value.layout
@@ -193,7 +184,7 @@ class Flow:
         ends = []
         for k, node in enumerate(self.data):
             todo = [n for n in (*made_for.get(k, ()), node) if n.op == "call_function"]
-            ops += [cost for cost in (op_cost(n, self.batch) for n in todo) if cost.flops or cost.bytes]
+            ops += [cost for cost in (n.meta["cost"] for n in todo) if cost.flops or cost.bytes]
             ends.append(len(ops))
         return tuple(ops), ends
 
@@ -212,6 +203,20 @@ class Flow:
             head[last] += sizes[key]
             tail[first] += sizes[key]
         return list(accumulate(head))[:-1], list(accumulate(reversed(tail)))[::-1][1:]
+
+
+class Proven(NamedTuple):
+    """The graph of a model that was compared with the model.
+
+    Attributes:
+        flow: the graph.
+        one: inputs for one sample, or for the fixed batch.
+        strides: shape and strides of each tensor that the graph makes of these.
+    """
+
+    flow: Flow
+    one: Example
+    strides: Mapping[fx.Node, Strides]
 
 
 def _repeatable(node: fx.Node) -> bool:

@@ -4,22 +4,26 @@ import hashlib
 from collections.abc import Collection
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 from math import prod
-from typing import Any, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
-from torch import Tensor, fx, nn
+import torch
+from torch import fx, nn
 
 from splitsem.errors import SplitPointError
+from splitsem.files import read_or_make
 from splitsem.network import HasPostprocess, without_wrappers
 from splitsem.splitting.anywhere import Part, needs_of, reordered
-from splitsem.splitting.cut import Cut, Followed, InTuple, Spread, build_between, build_head, build_tail
+from splitsem.splitting.captured import Traced, traced
+from splitsem.splitting.contexts import context_of
+from splitsem.splitting.cut import Cut, Followed, InTuple, Spread, build_head, build_segment, build_tail
 from splitsem.splitting.cut_graph import CutGraph, Granularity, hook_bytes
 from splitsem.splitting.example import Example, home_of
-from splitsem.splitting.faithful import faithful_flow
-from splitsem.splitting.flow import Flow
+from splitsem.splitting.flow import Flow, Proven
 from splitsem.splitting.layout import Layout
-from splitsem.splitting.nested import context_of
 from splitsem.splitting.point import (
     Candidate,
     HasUnits,
@@ -31,24 +35,30 @@ from splitsem.splitting.point import (
     node_names,
     unit_cuts,
 )
-from splitsem.splitting.postprocess import Postprocess
+
+if TYPE_CHECKING:
+    from splitsem.splitting.postprocess import Postprocess
 
 
 class SplitGraph(CutGraph):
     """The split points of a model, and its head and tail at each of them.
 
     The model is put in eval mode and stays there, and is otherwise left as it was; move it to its placement first. Its
-    weights are shared with every head and tail, never copied: training a head or a tail trains the model.
+    weights are shared with every head and tail, never copied: training a head or a tail trains the model. A model with
+    ``nn.MultiheadAttention`` switches torch's fused attention path off for the process (``torch.backends.mha``), so
+    that the whole model and its halves stay equal bit for bit.
 
     Args:
         model: takes and returns any structures of tensors. Of DataParallel and torch.compile, the model inside is cut;
             of a ``network.HasPostprocess``, its ``network``: the postprocess runs where the network ends.
         example: inputs by position: tensors with the batch in dimension 0, and structures of them; or one tuple of
             sizes, which stands for one floating-point tensor of this shape, without the batch; or one ``Example``, for
-            inputs that are called ``granularity`` or ``training``.
+            inputs that are called ``granularity``, ``training`` or ``keep``.
         granularity: ``"layer"`` offers a point for each layer (``point.layer_cuts``), or for each unit where the model
             names its units (``unit_names``); ``"op"`` offers a point after every operation.
         training: whether the halves compute as in train mode (see ``trainable``); the model itself stays in eval mode.
+        keep: a file that holds the captured graph of this very model for later processes, which then neither export nor
+            compare it; made where there is none. None: nothing is kept.
         named: inputs by name.
 
     Attributes: see ``CutGraph``.
@@ -65,6 +75,7 @@ class SplitGraph(CutGraph):
         *example: Any,
         granularity: Granularity = "layer",
         training: bool = False,
+        keep: Path | None = None,
         **named: Any,
     ) -> None:
         if granularity not in get_args(Granularity):
@@ -78,11 +89,14 @@ class SplitGraph(CutGraph):
         network = model.network if isinstance(model, HasPostprocess) else model
         model.eval()
         self.model, self.granularity = model, granularity
-        flow, one, self._strides_of_one = faithful_flow(network, inputs, training)
+        if any(isinstance(module, nn.MultiheadAttention) for module in network.modules()):
+            # its fused kernel runs only in the whole model and without gradients, and rounds differently from the graph
+            torch.backends.mha.set_fastpath_enabled(False)
+        flow, one, self._strides_of_one = _proven(network, inputs, training, keep)
         captured = flow.captured
         self._example = one.in_order(captured.takes)
         self.is_batch_free, self.device = captured.is_batch_free, home_of(network)[0]
-        self._postprocess = None if postprocess is None else Postprocess(postprocess, captured.sample)
+        self._postprocess = None if postprocess is None else _counted(postprocess, captured.sample)
         self.sample = captured.sample if self._postprocess is None else self._postprocess.sample
         self._arrange(flow, granularity, network.unit_names if isinstance(network, HasUnits) else None)
 
@@ -97,15 +111,15 @@ class SplitGraph(CutGraph):
                 Followed(build_head(self._flow, k - 1), Spread(build_tail(self._flow, k - 1))), postprocess
             )
             return Cut(chosen, Followed(whole, InTuple()), nn.Identity(), None, *facts)
-        layouts = tuple(Layout.of(node, self._flow.batch, self._strides_of_one) for node in self._flow.live[k])
+        layouts = tuple(Layout.of(node, self._strides_of_one) for node in self._flow.live[k])
         return Cut(chosen, build_head(self._flow, k), build_tail(self._flow, k), postprocess, *facts, layouts)
 
-    def between(self, first: SplitPoint, then: SplitPoint) -> nn.Module:
-        """See CutGraph."""
-        k, end = (self._cuts[point.index].k for point in (first, then))
-        if end < len(self._flow.data):
-            return build_between(self._flow, k, end)
-        return Followed(self.cut(first).tail, InTuple())
+    def between(self, start: SplitPoint | str | int, end: SplitPoint | str | int) -> nn.Module:
+        """See CutGraph; the weights stay shared."""
+        first, last = (self._cuts[point.index].k for point in self.in_order(start, end))
+        if last < len(self._flow.data):
+            return build_segment(self._flow, first, last)
+        return InTuple() if first == last else Followed(self.cut(start).tail, InTuple())  # behind the postprocess
 
     @property
     def example(self) -> tuple[Any, ...]:
@@ -174,7 +188,7 @@ class SplitGraph(CutGraph):
         chosen = self.point(point.name if isinstance(point, SplitPoint) else point)
         later = [cut.k for cut in self._cuts[chosen.index + 1 :] if cut.k < len(self._flow.data) - 1]
         single = [self._flow.live[k][0] for k in later if len(self._flow.live[k]) == 1]
-        layers = [node for node in single if node.meta["val"].is_floating_point()]
+        layers = [node for node in single if traced(node).dtype.is_floating_point]
         return build_tail(self._flow, self._cuts[chosen.index].k, layers)
 
     def _arrange(self, flow: Flow, granularity: Granularity, units: tuple[str, ...] | None) -> None:
@@ -199,7 +213,7 @@ class SplitGraph(CutGraph):
                 k=k,
                 raw_bytes=sum(self._raw_bytes(made) for made in flow.live[k]),
                 head_flops=flops[flow.op_ends[k]],
-                is_batched=all(_is_batched(made, flow) for made in flow.live[k]),
+                is_batched=all(map(_is_batched, flow.live[k])),
                 ends_module=bool(ending[k]),
             )
             for k in range(flow.first, len(flow.data))
@@ -253,12 +267,33 @@ class SplitGraph(CutGraph):
         return hook_bytes([cut.raw_bytes for cut in self._cuts], live, given, self._raw_bytes)
 
     def _spec(self, node: fx.Node) -> TensorSpec:
-        value: Tensor = node.meta["val"]
-        return TensorSpec(self._flow.batch.shape(value) or (), value.dtype)
+        value: Traced = traced(node)
+        return TensorSpec(value.shape or (), value.dtype)
 
     def _raw_bytes(self, node: fx.Node) -> int:
         spec = self._spec(node)
         return prod(spec.shape) * (4 if spec.dtype.is_floating_point else spec.dtype.itemsize)
+
+
+def _counted(postprocess: nn.Module, sample: Any) -> "Postprocess":
+    from splitsem.splitting.postprocess import Postprocess  # whose counter most networks do not need
+
+    return Postprocess(postprocess, sample)
+
+
+def _proven(network: nn.Module, inputs: Example, training: bool, keep: Path | None) -> Proven:
+    def captured() -> Proven:
+        from splitsem.splitting.faithful import faithful_flow  # torch.export takes seconds to import
+
+        return faithful_flow(network, inputs, training)
+
+    if keep is None or training:
+        return captured()
+    from splitsem.splitting import kept_graph
+
+    read = partial(kept_graph.read, model=network, example=inputs)
+    write = partial(kept_graph.write, model=network)
+    return read_or_make([keep], read, captured, lambda made, path: write(made, path=path))[0]
 
 
 def _in_words(setting: object) -> str:
@@ -268,9 +303,9 @@ def _in_words(setting: object) -> str:
     return f"a {type(setting).__name__}; an input of this name goes into SplitGraph(model, Example(args, named))"
 
 
-def _is_batched(node: fx.Node, flow: Flow) -> bool:
-    shape = node.meta["val"].shape
-    return bool(shape) and flow.batch.affine(shape[0]) == (1, 0)
+def _is_batched(node: fx.Node) -> bool:
+    sizes = traced(node).sizes
+    return bool(sizes) and sizes[0].line == (1, 0)
 
 
 def _fingerprint(flow: Flow, postprocess: nn.Module | None) -> str:
@@ -280,8 +315,8 @@ def _fingerprint(flow: Flow, postprocess: nn.Module | None) -> str:
     for node in flow.module.graph.nodes:
         args = fx.map_arg(node.args, lambda n: number[n])
         kwargs = fx.map_arg({k: v for k, v in node.kwargs.items() if k != "device"}, lambda n: number[n])
-        value = node.meta.get("val")
-        shape = (flow.batch.shape(value), value.dtype) if isinstance(value, Tensor) else ""
+        value = traced(node)
+        shape = (value.shape, value.dtype) if isinstance(value, Traced) else ""
         target = node.target if node.op != "placeholder" else ""
         under = context_of(node).autocast or ""
         digest.update(f"{node.op} {target} {args} {kwargs} {shape}{under}\n".encode())

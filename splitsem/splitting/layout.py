@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, fx
 from torch._ops import HigherOrderOperator
 
-from splitsem.splitting.capture import Batch
-from splitsem.splitting.nested import PLAIN, context_of, within
+from splitsem.splitting.captured import Traced, traced
+from splitsem.splitting.contexts import PLAIN, context_of, within
 
 Strides = tuple[tuple[int, ...], tuple[int, ...]]  # a shape, and the strides that it has
 
@@ -26,11 +26,11 @@ class Layout(NamedTuple):
     one: Strides | None
 
     @classmethod
-    def of(cls, node: fx.Node, batch: Batch, strides_of_one: Mapping[fx.Node, Strides]) -> Self:
+    def of(cls, node: fx.Node, strides_of_one: Mapping[fx.Node, Strides]) -> Self:
         """The order of what a captured node makes, for several samples and, where it is known, for one."""
-        value = node.meta["val"]
-        strides = [batch.size(stride, batch=2) or 0 for stride in value.stride()]
-        outermost = sorted(range(value.dim()), key=lambda dim: -strides[dim])
+        value: Traced = traced(node)
+        strides = value.strides_of_two
+        outermost = sorted(range(len(strides)), key=lambda dim: -strides[dim])
         order = None if 0 in strides or outermost == sorted(outermost) else tuple(outermost)
         one = strides_of_one.get(node)
         return cls(order, None if one is None or 0 in one[1] else one)

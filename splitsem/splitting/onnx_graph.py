@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -41,6 +42,8 @@ class OnnxGraph(CutGraph):
         ConfigError: the model does not take the example, or onnxruntime cannot run it.
     """
 
+    continues_exactly = False  # onnxruntime fuses the operations of each part in its own way
+
     def __init__(self, model: HasProgram, /, *example: Any, granularity: Granularity = "layer", **named: Any) -> None:
         if granularity not in get_args(Granularity):
             raise ValueError(f"granularity must be 'layer' or 'op', got {granularity!r}")
@@ -76,6 +79,11 @@ class OnnxGraph(CutGraph):
         example = tuple(program.example[name] for name in program.inputs)
         facts = self.fingerprint, self.device, self.model, self.granularity
         return Cut(chosen, head, tail, None, example, *facts)
+
+    def between(self, start: SplitPoint | str | int, end: SplitPoint | str | int) -> nn.Module:
+        """See CutGraph."""
+        first, last = (self._cuts[point.index].k for point in self.in_order(start, end))
+        return self._program.part(slice(first, last), self._live[first], self._live[last])
 
     def _crossing(self, k: int) -> tuple[str, ...]:
         """Names of what the first ``k`` nodes leave to the others, and of results that they make."""
@@ -137,14 +145,16 @@ class OnnxGraph(CutGraph):
         return self._found[name].size * (4 if spec.dtype.is_floating_point else spec.dtype.itemsize)
 
 
-def graph_of(model: nn.Module, /, *example: Any, granularity: Granularity = "layer", **named: Any) -> CutGraph:
+def graph_of(
+    model: nn.Module, /, *example: Any, granularity: Granularity = "layer", keep: Path | None = None, **named: Any
+) -> CutGraph:
     """The graph of any network: of an ONNX file its own, of torch's the captured one; see both for the arguments.
 
     Raises:
         ConfigError: the model does not run on the example or cannot be cut.
     """
     if not isinstance(model, HasProgram):
-        return SplitGraph(model, *example, granularity=granularity, **named)
+        return SplitGraph(model, *example, granularity=granularity, keep=keep, **named)
     if len(example) == 1 and isinstance(example[0], Example):
         example, named = example[0].args, {**example[0].named, **named}
     return OnnxGraph(model, *example, granularity=granularity, **named)

@@ -11,9 +11,9 @@ import torch
 from torch import fx
 
 from splitsem.errors import ConfigError
-from splitsem.splitting.capture import op_name
+from splitsem.splitting.captured import op_name
+from splitsem.splitting.contexts import BRANCHES, LOOPS
 from splitsem.splitting.half import CONVOLUTIONS, PRODUCTS, RECURRENT, OpCost
-from splitsem.splitting.nested import BRANCHES, LOOPS
 
 
 @dataclass(frozen=True)

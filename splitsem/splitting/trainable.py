@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from splitsem.errors import ConfigError, SplitPointError
+from splitsem.splitting.contexts import ends_gradient, operation
 from splitsem.splitting.cut import Cut
 from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.graph import SplitGraph
-from splitsem.splitting.nested import ends_gradient, operation
 
 _KEEPS_STATISTICS = {torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.default}
 

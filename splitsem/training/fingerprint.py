@@ -22,7 +22,7 @@ import sys
 import sysconfig
 import types
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -300,13 +300,21 @@ def _version(top: str) -> str:
     try:
         return importlib.metadata.version(top)
     except importlib.metadata.PackageNotFoundError:
-        names = _distributions().get(top, [])
-        return ",".join(importlib.metadata.version(name) for name in sorted(set(names)))
+        found = {one.metadata["Name"]: one.version for one in _distributions() if top in _tops(one)}
+        place = _place(top)
+        if not found or place is None or place.file is None:  # not listed, or shared: look through all files, a second
+            names = importlib.metadata.packages_distributions().get(top, [])
+            found = {name: importlib.metadata.version(name) for name in names}
+        return ",".join(found[name] for name in sorted(found))
 
 
 @functools.cache
-def _distributions() -> Mapping[str, list[str]]:
-    return importlib.metadata.packages_distributions()
+def _distributions() -> tuple[importlib.metadata.Distribution, ...]:
+    return tuple(importlib.metadata.distributions())
+
+
+def _tops(distribution: importlib.metadata.Distribution) -> list[str]:
+    return (distribution.read_text("top_level.txt") or "").split()
 
 
 def _source(file: str, name: str) -> _Source:

@@ -179,9 +179,9 @@ def training_graph(network: Network) -> SplitGraph:
     return SplitGraph(network.model, _example(network.task), granularity="op", training=True)
 
 
-def split_graph(model: nn.Module, task: Task, granularity: Granularity) -> CutGraph:
-    """The graph of a model on the task's samples."""
-    return graph_of(model, _example(task), granularity=granularity)
+def split_graph(model: nn.Module, task: Task, granularity: Granularity, keep: Path | None = None) -> CutGraph:
+    """The graph of a model on the task's samples; ``keep`` is a file that holds it for later processes."""
+    return graph_of(model, _example(task), granularity=granularity, keep=keep)
 
 
 def _example(task: Task) -> Example:
@@ -248,8 +248,9 @@ def _network(
     if task.is_agreement:
         unsplit = copy.deepcopy(model) if learns else model
         task.label_by(lambda x: mapped(plain, call(unsplit, mapped(device.place_tensor, x))))
-    graph = split_graph(model, task, cfg["split.granularity"])
-    return Network(task, model, graph, device, trained, f"{key}-{device.torch_device.type}-{device.precision}")
+    key = f"{key}-{device.torch_device.type}-{device.precision}"
+    graph = split_graph(model, task, cfg["split.granularity"], Path(cfg.cache_dir) / "graphs" / f"{key}.graph")
+    return Network(task, model, graph, device, trained, key)
 
 
 def _whole(settings: str) -> Whole:
@@ -266,8 +267,7 @@ def _trained(cfg: DictConfig, check: Callable[[], object] | None = None) -> Whol
     placement.set_threads()
     torch.manual_seed(cfg.seed)
     model = own_model.make(cfg.model, task)
-    trained, key = _train(cfg, task, model, placement, check)
-    return Whole(task, model, placement, trained, key)
+    return Whole(task, model, placement, *_train(cfg, task, model, placement, check))
 
 
 def _deployment(cfg: DictConfig, model: Deployable) -> dict[str, Any]:

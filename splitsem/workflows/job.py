@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 from hydra._internal.utils import _locate  # get_method logs what it raises, too
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from splitsem import json_files, redaction
 from splitsem.errors import LinkError
 from splitsem.report import figure_choice
-from splitsem.workflows import digests, folders, mistakes, settings, stopping, track
+from splitsem.workflows import aside, digests, folders, mistakes, settings, stopping, track
 from splitsem.workflows.folders import Record
 from splitsem.workflows.result import DRAWS, Metrics, Result, write_draws
 from splitsem.workflows.tracking import Mlflow, provenance
@@ -113,37 +114,55 @@ class _Tracker:
         self.name = track.name_of(hydra_cfg, self.sweep)
         is_tracked = OmegaConf.select(cfg, "workflow.is_tracked", default=True)
         self.store: Mlflow | None = (instantiate(cfg.tracking) or None) if is_tracked else None
-        self.has_begun = False
+        self.has_next = self.sweep is not None and hydra_cfg.runtime.choices["hydra/launcher"] == "basic"
+        self.begun: Future[Record] | None = None
 
     def begin(self, is_new: bool) -> None:
-        """Show the run as running."""
+        """Show the run as running, while it computes."""
+        if self.store is not None and not self._is_given_up():
+            self.begun = aside.call(
+                track.begin, self.store, self.folder, self.record, self.name, self.sweep, is_new=is_new
+            )
+
+    def end(self) -> None:
+        """Keep the run's state, then copy everything, of a job that others follow while these compute."""
+        self._join()
+        try:
+            self.record.write(self.folder)
+        except OSError as exc:
+            self._failed(exc)
         if self.store is None or self._is_given_up():
             return
+        params = track.params(self.cfg)
+        copied = aside.call(track.copy, self.store, self.folder, self.record, self.name, self.sweep, params)
+        copied.add_done_callback(lambda done: self._failed(done.exception()))
+        if not self.has_next:
+            wait([copied])
+
+    def _join(self) -> None:
+        """Take what ``begin`` has put into the record."""
+        if self.begun is None:
+            return
         try:
-            parent = folders.read(self.sweep) if self.sweep else None
-            track.begin(self.store, self.folder, self.record, self.name, parent, is_new=is_new)
-            self.has_begun = True
+            begun = self.begun.result()
+            self.record.run_id, self.record.experiment_id = begun.run_id, begun.experiment_id
         except (LinkError, OSError) as exc:
             log.warning("%s. The run goes on, and tries again at its end", exc)
             self._give_up(exc)
 
-    def end(self) -> None:
-        """Keep the run's state, then copy everything."""
-        try:
-            self.record.write(self.folder)
-            if self.store is None or self._is_given_up():
-                return
-            if not self.has_begun:
-                track.begin(self.store, self.folder, self.record, self.name)
-            track.end(self.store, self.folder, self.record, track.params(self.cfg))
-        except (LinkError, OSError) as exc:
+    def _failed(self, exc: BaseException | None) -> None:
+        if exc is None:
+            return
+        if not isinstance(exc, LinkError | OSError):
+            log.error("A fault of the program, not of the store", exc_info=exc)
+        else:
             log.warning("%s", track.told(exc, self.folder))
-            self._give_up(exc)
+        self._give_up(exc)
 
     def _is_given_up(self) -> bool:
         return self.sweep is not None and (self.sweep / track.UNTRACKED).exists()
 
-    def _give_up(self, exc: Exception) -> None:
+    def _give_up(self, exc: BaseException) -> None:
         """Spare the other jobs of the sweep the same wait; the sweep tries once more at its end."""
         if self.sweep is not None:
             (self.sweep / track.UNTRACKED).write_text(redaction.text(f"{exc}\n"))

@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from splitsem.errors import ConfigError, SplitSemError
+from splitsem.errors import ConfigError, SplitSemError, coded
 from splitsem.files import CONF, make_folder, reason
 from splitsem.remote import ssh_server
 from splitsem.workflows.startup import spin_briefly
@@ -153,4 +153,4 @@ if __name__ == "__main__":
     try:
         main()
     except SplitSemError as exc:
-        sys.exit(str(exc))
+        sys.exit(coded(exc, exc.code))

@@ -77,7 +77,7 @@ class SharedFeatures:
         return made
 
     def _between(self, graph: CutGraph, first: SplitPoint, then: SplitPoint) -> nn.Module | None:
-        if then.index < first.index:
+        if then.index < first.index or not graph.continues_exactly:
             return None
         if self._parts[0] is not graph:
             self._parts = graph, {}

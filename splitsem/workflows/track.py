@@ -8,7 +8,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.utils import instantiate
@@ -44,26 +44,33 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     if (lock := folders.hold(target)) is None:
         raise ConfigError(f"{target} belongs to a run that is still going, and logs itself at its end")
     try:
-        num_runs, num_logged = copy_sweep(tracker, target) if is_sweep else (1, int(copy_run(tracker, target)))
+        copied = copy_sweep(tracker, target) if is_sweep else Copied(1, int(copy_run(tracker, target)), "")
     finally:
         lock.release()
-    metrics = {"num_runs": num_runs, "num_logged": num_logged}
-    return Result(metrics, {}, [], f"{num_logged} runs logged, {num_runs - num_logged} were there already")
+    if copied.page:
+        log.info("To compare the jobs: %s", copied.page)
+    there = copied.num_runs - copied.num_logged
+    metrics = {"num_runs": copied.num_runs, "num_logged": copied.num_logged}
+    return Result(metrics, {}, [], f"{copied.num_logged} runs logged, {there} were there already")
 
 
 def begin(
-    tracker: Mlflow, folder: Path, record: Record, name: str, parent: Record | None = None, *, is_new: bool = False
-) -> None:
+    tracker: Mlflow, folder: Path, record: Record, name: str, sweep: Path | None = None, *, is_new: bool = False
+) -> Record:
     """See that MLflow shows the folder's run as running. Raises LinkError.
 
     Args:
         tracker: the store.
         folder: the run's.
-        record: the folder's, which keeps the run's id.
+        record: the folder's.
         name: shown in the list of runs.
-        parent: the record of the sweep.
+        sweep: the folder of the sweep.
         is_new: nothing can be there yet.
+
+    Returns:
+        The record, which now has the run's id.
     """
+    parent = folders.read(sweep) if sweep else None
     record.experiment_id = (parent.experiment_id if parent else None) or record.experiment_id or tracker.open()
     if record.run_id is None and not is_new:  # a kill may have come before the id was written
         record.run_id = tracker.find(record.experiment_id, record.key)
@@ -81,6 +88,14 @@ def begin(
             parent=parent.run_id if parent else None,
         )
     record.write(folder)
+    return record
+
+
+def copy(tracker: Mlflow, folder: Path, record: Record, name: str, sweep: Path | None, params: dict[str, Any]) -> None:
+    """``end`` for a run whose ``begin`` may have failed. Raises LinkError."""
+    if record.run_id is None:
+        begin(tracker, folder, record, name, sweep)
+    end(tracker, folder, record, params)
 
 
 def end(tracker: Mlflow, folder: Path, record: Record, params: dict[str, Any], *, is_sweep: bool = False) -> None:
@@ -174,35 +189,44 @@ def _overrides(job: Path) -> list[str]:
     return [str(one) for one in OmegaConf.load(path)] if path.exists() else []
 
 
-def copy_run(tracker: Mlflow, folder: Path, parent: Record | None = None) -> bool:
+def copy_run(tracker: Mlflow, folder: Path, sweep: Path | None = None) -> bool:
     """Log a folder whose run is over; False where MLflow has it already. Raises LinkError."""
     record = folders.read(folder) or _made(folder)
     if record.tracked and record.run_id and tracker.has(record.run_id):
         return False
     record.state = folders.ended(folder, record.state in ("running", "stopped"))
     kept = _load(folder / ".hydra" / "hydra.yaml").hydra if (folder / ".hydra" / "hydra.yaml").exists() else None
-    name = name_of(kept, folder.parent if parent else None) if kept else "run"
-    begin(tracker, folder, record, name, parent)
+    name = name_of(kept, sweep) if kept else "run"
+    begin(tracker, folder, record, name, sweep)
     end(tracker, folder, record, params(_load(folder / ".hydra" / "config.yaml")))
     return True
 
 
-def copy_sweep(tracker: Mlflow, folder: Path) -> tuple[int, int]:
-    """Log a sweep that is over: its parent and the jobs that MLflow lacks. Raises LinkError.
+class Copied(NamedTuple):
+    """What was logged of a sweep.
 
-    Returns:
-        The number of runs, the parent included, and how many of them were logged.
+    Attributes:
+        num_runs: its runs, the parent included.
+        num_logged: those that MLflow had not yet.
+        page: the address where the jobs can be compared; empty where nothing was logged.
     """
+
+    num_runs: int
+    num_logged: int
+    page: str
+
+
+def copy_sweep(tracker: Mlflow, folder: Path) -> Copied:
+    """Log a sweep that is over: its parent and the jobs that MLflow lacks. Raises LinkError."""
     record = folders.read(folder) or _made(folder)
     is_there = record.tracked and record.run_id is not None and tracker.has(record.run_id)
     if not is_there:
-        name = sweep_name(_asked(folder))
-        begin(tracker, folder, record, name, None)
-    num_logged = int(not is_there)
+        begin(tracker, folder, record, sweep_name(_asked(folder)))
+    num_logged, page = int(not is_there), ""
     for job in (jobs := folders.jobs(folder)):
         if lock := folders.hold(job):  # else a process that outlived its sweep works on it
             try:
-                num_logged += copy_run(tracker, job, record)
+                num_logged += copy_run(tracker, job, folder)
             finally:
                 lock.release()
     if num_logged:
@@ -213,9 +237,9 @@ def copy_sweep(tracker: Mlflow, folder: Path) -> tuple[int, int]:
         common, varied, metrics = _compared(jobs)
         tracker.save_view(record.experiment_id, record.run_id, comparison.state(record.run_id, metrics, varied))
         end(tracker, folder, record, common | {"num_jobs": len(jobs)} if state != "stopped" else {}, is_sweep=True)
-        log.info("To compare the jobs: %s", tracker.page(record.experiment_id, record.run_id))
+        page = tracker.page(record.experiment_id, record.run_id)
     (folder / UNTRACKED).unlink(missing_ok=True)
-    return len(jobs) + 1, num_logged
+    return Copied(len(jobs) + 1, num_logged, page)
 
 
 def told(exc: LinkError | OSError, folder: Path) -> str:

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from splitsem.workflows import folders, stopping, track
+from splitsem.workflows import aside, folders, stopping, track
 from splitsem.workflows.folders import Record
 from tests.unit import toy_job
 from tests.unit.toy_job import run_toy
@@ -14,14 +14,18 @@ STORE = "tests.unit.test_job.Failing"
 
 
 class Failing:
-    """A store that fails at one call, and counts the calls."""
+    """A store that fails at one call, and writes the calls to a file: it works in a process of its own."""
 
-    def __init__(self, at: str) -> None:
-        self.at = at
+    def __init__(self, at: str, calls: str) -> None:
+        self.at, self.calls = at, calls
 
     def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+
         def call(*args, **kwargs):
-            log.append(name)
+            with open(self.calls, "a") as file:
+                file.write(f"{name}\n")
             if name == self.at:
                 raise track.LinkError("MLflow at nowhere failed (Oops: it is broken)")
             return {"has": True, "find": None}.get(name, "1")
@@ -29,13 +33,21 @@ class Failing:
         return call
 
 
-log: list[str] = []
-
-
 @pytest.fixture(autouse=True)
 def _fresh():
-    log.clear()
     toy_job.calls.clear()
+
+
+@pytest.fixture
+def store(tmp_path_factory):
+    """The settings of a store that fails at a call, and what it was called for, once all is done."""
+    path = tmp_path_factory.mktemp("store") / "calls.txt"
+
+    def calls():
+        aside.close()
+        return path.read_text().split()
+
+    return lambda at: {"_target_": STORE, "at": at, "calls": str(path)}, calls
 
 
 def test_the_metrics_come_last_and_whole(tmp_path):
@@ -53,8 +65,9 @@ def test_a_run_ends_with_the_folder_of_its_results(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("at", ["open", "start", "log", "set_status"])
-def test_a_store_that_fails_at_any_moment_is_one_line_with_the_remedy(tmp_path, caplog, at):
-    assert run_toy(tmp_path, tracking={"_target_": STORE, "at": at}) == [0.1]
+def test_a_store_that_fails_at_any_moment_is_one_line_with_the_remedy(tmp_path, caplog, at, store):
+    assert run_toy(tmp_path, tracking=store[0](at)) == [0.1]
+    aside.close()
     assert folders.metrics(tmp_path) == {"score": 0.1, "label": "a"}
     record = folders.read(tmp_path)
     assert (record.state, record.tracked) == ("ok", False)
@@ -64,11 +77,11 @@ def test_a_store_that_fails_at_any_moment_is_one_line_with_the_remedy(tmp_path, 
     assert "\n" not in last
 
 
-def test_after_one_failure_the_other_jobs_of_a_sweep_do_not_wait_for_the_store(tmp_path):
+def test_after_one_failure_the_other_jobs_of_a_sweep_do_not_wait_for_the_store(tmp_path, store):
     Record(settings="sweep", experiment_id="1", run_id="2").write(tmp_path)
     for num in range(3):
-        run_toy(tmp_path, num=num, tracking={"_target_": STORE, "at": "start"})
-    assert log == ["start"]
+        run_toy(tmp_path, num=num, tracking=store[0]("start"))
+    assert store[1]() == ["start"]
     assert (tmp_path / track.UNTRACKED).exists()
     assert [folders.read(tmp_path / str(num)).state for num in range(3)] == ["ok"] * 3
 
@@ -102,11 +115,11 @@ def test_a_job_that_failed_says_so_and_runs_again_in_a_clean_folder(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_stopped_job_says_so(tmp_path):
+def test_a_stopped_job_says_so(tmp_path, store):
     with stopping.listening(), pytest.raises(stopping.Stopped):
-        run_toy(tmp_path, toy_job.is_stopped, num=0, tracking={"_target_": STORE, "at": "nowhere"})
+        run_toy(tmp_path, toy_job.is_stopped, num=0, tracking=store[0]("nowhere"))
     assert folders.read(tmp_path / "0").state == "stopped"
-    assert log[-1] == "set_status"
+    assert store[1]()[-1] == "set_status"
 
 
 def test_no_job_begins_after_a_stop(tmp_path):

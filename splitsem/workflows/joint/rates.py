@@ -275,7 +275,7 @@ def measure_rates(
         asked = [(point, [offer for offer in some if (point.name, offer.label) in coded.rows]) for point, some in asked]
     shared = SharedFeatures(_MOST_BYTES)
     num_rows = sum(len(some) for _, some in asked)
-    bar = tqdm(desc="Scoring codecs at split points", total=num_rows * len(batches), unit="batch")
+    bar = tqdm(desc="Scoring codecs at split points", total=num_rows * len(batches), unit="batch", disable=None)
     with bar:
         rows: list[Document] = []
         for point, some in asked:

@@ -1,0 +1,115 @@
+"""Aside: calls that run one after another in a process of their own, while this one computes: what MLflow is told.
+
+To import MLflow takes seconds, and to log a run some tenths of a second; neither shall keep a job waiting. What is
+called and what it returns go through pipes of this program's own; the process ends with this one, however that ends.
+"""
+
+import atexit
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+from splitsem import redaction
+from splitsem.errors import LinkError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_threads: list[ThreadPoolExecutor] = []
+_processes: list[subprocess.Popen[bytes]] = []
+_PATIENCE_S = 60.0
+
+
+def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+    """What ``function`` returns there, once the calls before it are done.
+
+    Its future raises what the function raised, or LinkError where the process came to its end.
+
+    Args:
+        function: a function of a module, which is imported there.
+        args, kwargs: anything that can be pickled; what the function changes in them stays there.
+    """
+    if not _threads:
+        _threads.append(ThreadPoolExecutor(1, thread_name_prefix="aside"))
+    return _threads[0].submit(_ask, function, args, kwargs)
+
+
+def _ask(function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+    process = _running()
+    assert process.stdin
+    assert process.stdout
+    try:
+        pickle.dump((redaction.known(), function, args, kwargs), process.stdin)
+        process.stdin.flush()
+        is_well, found = pickle.load(process.stdout)  # noqa: S301 (from this program's own process)
+    except (OSError, EOFError) as exc:
+        status = process.wait()
+        raise LinkError(f"the process that writes to the store ended (exit status {status})") from exc
+    if not is_well:
+        raise found
+    return found
+
+
+def _running() -> "subprocess.Popen[bytes]":
+    if _processes and _processes[0].poll() is not None:
+        _close(_processes.pop())
+    if not _processes:
+        path = os.pathsep.join(filter(None, sys.path))  # what is called may lie wherever this process found it
+        _processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", __name__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+        )
+    return _processes[0]
+
+
+@atexit.register
+def close() -> None:
+    """Let the process end, after the calls that it was given."""
+    while _threads:
+        _threads.pop().shutdown()
+    while _processes:
+        _close(_processes.pop())
+
+
+def _close(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        with contextlib.suppress(OSError):
+            process.communicate(timeout=_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+def _serve() -> None:
+    """Run what comes in, until the other side ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the other side decides
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no reply
+    redaction.install()
+    while True:
+        try:
+            secrets, function, args, kwargs = pickle.load(sys.stdin.buffer)  # noqa: S301 (from this program itself)
+        except EOFError:
+            return
+        redaction.remember(secrets)
+        try:
+            reply = True, function(*args, **kwargs)
+        except Exception as exc:  # noqa: BLE001 (raised on the other side)
+            exc.add_note(traceback.format_exc())
+            reply = False, exc
+        pickle.dump(reply, replies)
+        replies.flush()
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,91 @@
+"""Calls in a process of their own: in order, with their exceptions, and with the secrets that this process knows."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from splitsem import redaction
+from splitsem.errors import ConfigError, LinkError
+from splitsem.workflows import aside
+
+_seen: list[int] = []
+
+
+def note(number: int) -> list[int]:
+    _seen.append(number)
+    return _seen
+
+
+def where(delay_s: float = 0.0) -> int:
+    time.sleep(delay_s)
+    return os.getpid()
+
+
+def refuse(why: str) -> None:
+    raise ConfigError(why)
+
+
+def prints() -> str:
+    sys.stdout.write("this is no reply")
+    sys.stdout.flush()
+    return redaction.text("a pa55word")
+
+
+def is_loaded(module: str) -> bool:
+    return module in sys.modules
+
+
+@pytest.fixture(autouse=True)
+def _ended() -> Iterator[None]:
+    yield
+    aside.close()
+
+
+def test_calls_run_in_one_other_process_in_order() -> None:
+    found = [aside.call(note, number) for number in range(3)]
+    assert found[2].result() == [0, 1, 2]
+    assert _seen == []
+    assert aside.call(where).result() == aside.call(where).result() != os.getpid()
+
+
+def test_nobody_waits_before_asking() -> None:
+    began = time.monotonic()
+    found = aside.call(where, 1.0)
+    assert time.monotonic() - began < 0.5
+    assert found.result()
+
+
+def test_what_is_raised_there_is_raised_here_with_its_traceback() -> None:
+    found = aside.call(refuse, "no such store").exception()
+    assert isinstance(found, ConfigError)
+    assert str(found) == "no such store"
+    assert "in refuse" in found.__notes__[0]
+    assert aside.call(where).result()
+
+
+def test_a_process_that_ended_is_told_and_replaced() -> None:
+    pid = aside.call(where).result()
+    found = aside.call(where, 30.0)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(LinkError, match="ended"):
+        found.result()
+    assert aside.call(where).result() not in (pid, os.getpid())
+
+
+def test_what_is_printed_there_harms_nothing_and_secrets_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_known", {"pa55word"})
+    assert aside.call(prints).result() == "a REDACTED"
+
+
+def test_it_survives_what_a_terminal_sends() -> None:
+    pid = aside.call(where).result()
+    os.kill(pid, signal.SIGINT)
+    assert aside.call(where).result() == pid
+
+
+def test_it_starts_light() -> None:
+    assert not aside.call(is_loaded, "torch").result()
