@@ -65,8 +65,9 @@ class SampleScores:
 
     The sums are the states of the metric that gives the score. Where adding them up over the first batch does not give
     what the metric makes of that batch, the metric is no function of sums, and there are no draws. A metric may have
-    ``score_of(**states)``, which takes the states of many draws at once, with a dimension in front; or, where it is no
-    function of sums, ``draws(resamples)``: the score on each draw, of how often each sample is in it.
+    ``sample_states(preds, target)``, which gives the states of each sample at once, with a dimension in front;
+    ``score_of(**states)``, which takes the states of many draws likewise; or, where it is no function of sums,
+    ``draws(resamples)``: the score on each draw, of how often each sample is in it.
     """
 
     def __init__(self, task: Task) -> None:
@@ -103,6 +104,11 @@ class SampleScores:
 
     def _add_rows(self, output: Any, y: Any) -> None:
         """Keep the states that each sample by itself gives the metric, by the class's own function: it is faster."""
+        at_once: Callable[..., dict[str, Tensor]] | None = getattr(self._one, "sample_states", None)
+        if at_once is not None:
+            states_of = at_once(output, y)
+            self._rows += [*torch.cat([states_of[name].double().flatten(1) for name in self._names], 1).numpy()]
+            return
         for row, target in zip(rows(output), rows(y), strict=True):
             self._one.reset()
             type(self._one).update(self._one, row, target)

@@ -30,16 +30,21 @@ class SegmentationIoU(Metric):
 
     def update(self, output: Tensor, y: Tensor) -> None:
         """Count a batch of outputs ``(batch, classes, …)``, or classes ``(batch, …)``, and labels ``(batch, …)``."""
-        found = likeliest(output) if output.dim() > y.dim() else output
-        labels = y.ravel().long()
-        places = (labels * self._num_classes + found.ravel())[labels != self._ignore_index]
-        self.add(confmat=torch.bincount(places, minlength=self._num_classes**2).reshape(self._num_classes, -1))
+        self.add(confmat=self.sample_states(output, y)["confmat"].sum(0))
 
     def compute(self) -> dict[str, Tensor]:
         """``{"score": mean, "iou_<class>": …}``; without a single labelled pixel the score is 0."""
         iou, present = _iou(self.confmat)
         classes = {f"iou_{name}": iou[i] for i, name in enumerate(self._class_names) if present[i]}
         return {"score": self.score_of(confmat=self.confmat), **classes}
+
+    def sample_states(self, output: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The states that each sample alone would give: ``confmat``, ``(batch, classes, classes)``; see ``update``."""
+        found = likeliest(output) if output.dim() > y.dim() else output
+        num, classes, labels = len(y), self._num_classes, y.long()
+        sample = torch.arange(num).reshape(-1, *[1] * (y.dim() - 1))
+        places = ((sample * classes + labels) * classes + found)[labels != self._ignore_index]
+        return {"confmat": places.bincount(minlength=num * classes**2).reshape(num, classes, classes)}
 
     def score_of(self, confmat: Tensor) -> Tensor:
         """The scores ``(…)`` of confusion matrices ``(…, classes, classes)``."""

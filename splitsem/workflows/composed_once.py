@@ -1,6 +1,6 @@
 """Each job of a sweep is composed once: Hydra composes all of them to check them, then each again to run it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.plugins.sweeper import Sweeper
@@ -17,6 +17,7 @@ def compose_once(config: DictConfig) -> None:
         config: the sweep's.
     """
     if config.hydra.launcher["_target_"] != _HERE:
+        _compose_by(_compose, _check)
         return
     checked: dict[tuple[str, ...], DictConfig] = {}
     is_checking = False
@@ -39,5 +40,9 @@ def compose_once(config: DictConfig) -> None:
             OmegaConf.copy_cache(from_config=master_config, to_config=found)  # as Hydra does: ${now:} is one moment
         return found
 
-    ConfigLoaderImpl.load_sweep_config = load  # type: ignore[assignment, method-assign]
-    Sweeper.validate_batch_is_legal = check  # type: ignore[assignment, method-assign]
+    _compose_by(load, check)
+
+
+def _compose_by(load: Callable[..., DictConfig], check: Callable[..., None]) -> None:
+    ConfigLoaderImpl.load_sweep_config = load  # type: ignore[method-assign]
+    Sweeper.validate_batch_is_legal = check  # type: ignore[method-assign]

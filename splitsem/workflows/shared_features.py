@@ -1,5 +1,6 @@
 """SharedFeatures: what heads make of a sweep's samples moves on from cut to cut, and is not made anew for each."""
 
+import logging
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ from splitsem.pipeline import Features, features
 from splitsem.splitting.cut import Cut
 from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.point import SplitPoint
+
+log = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -47,6 +50,7 @@ class SharedFeatures:
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes, self.num_bytes = most_bytes, 0
         self._held: OrderedDict[tuple[Batch, bool], _Held] = OrderedDict()
+        self._is_told = False
         self._parts: tuple[CutGraph | None, dict[tuple[int, int], nn.Module | None]] = None, {}
 
     @torch.inference_mode()
@@ -93,6 +97,14 @@ class SharedFeatures:
                 break
             self.num_bytes -= self._held.pop(other).num_bytes
         kept = held if self.num_bytes + held.num_bytes <= self.most_bytes else before
+        if kept is not held and self.most_bytes and not self._is_told:
+            self._is_told = True
+            log.warning(
+                "Features at %s take more than the memory for them, %d MB: operations before it run again for each "
+                "later cut; give workflow.features_mb more, or 0",
+                held.point.name,
+                self.most_bytes // 10**6,
+            )
         if kept is not None:
             self._held[place] = kept
             self.num_bytes += kept.num_bytes

@@ -70,7 +70,8 @@ def test_two_equal_jobs_share_no_configuration(loader: ConfigLoaderImpl) -> None
 
 def test_jobs_of_other_processes_compose_as_hydra_does(loader: ConfigLoaderImpl) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    config, _ = _sweep(loader, "hydra/launcher=joblib")
     before = ConfigLoaderImpl.load_sweep_config
-    composed_once.compose_once(config)
+    composed_once.compose_once(_sweep(loader)[0])  # of an earlier sweep of this process
+    assert ConfigLoaderImpl.load_sweep_config is not before
+    composed_once.compose_once(_sweep(loader, "hydra/launcher=joblib")[0])
     assert ConfigLoaderImpl.load_sweep_config is before

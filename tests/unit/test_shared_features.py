@@ -83,7 +83,9 @@ def test_a_sweep_in_order_runs_the_network_once(graph: SplitGraph, batches: list
     assert num_convolutions == _num_convolutions(graph) * len(batches) > 0
 
 
-def test_with_little_memory_it_goes_on_from_the_last_cut_that_fits(graph: SplitGraph, batches: list[Tensor]) -> None:
+def test_with_little_memory_it_goes_on_from_the_last_cut_that_fits_and_says_so_once(
+    graph: SplitGraph, batches: list[Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
     small, whole = SharedFeatures(1000), SharedFeatures(1 << 20)
     counted = []
     for shared in (small, whole):
@@ -93,6 +95,9 @@ def test_with_little_memory_it_goes_on_from_the_last_cut_that_fits(graph: SplitG
         counted.append(counts.of["aten::convolution"] + counts.of["aten::conv2d"])
     heads = sum(op.kind.startswith("conv") for point in graph.points for op in point.head_ops)
     assert counted[1] < counted[0] < heads
+    (said,) = caplog.messages
+    assert "take more than the memory for them" in said
+    assert "give workflow.features_mb more, or 0" in said
 
 
 def test_features_of_other_networks_make_room(graph: SplitGraph, batches: list[Tensor]) -> None:
