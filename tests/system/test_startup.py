@@ -7,7 +7,6 @@ import time
 import pytest
 
 from splitsem.workflows.command import NEXT
-
 from tests.conftest import ROOT
 
 HEAVY = {"torch", "lightning", "mlflow", "seaborn", "pandas", "matplotlib", "timm", "torchvision"}
