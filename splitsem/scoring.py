@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +13,6 @@ from splitsem.errors import ConfigError
 from splitsem.intervals import resamples
 from splitsem.tasks.task import Task
 from splitsem.trees import mapped, num_samples, rows
-
-if TYPE_CHECKING:
-    from torchmetrics import Metric
 
 Batches = Iterable[tuple[Any, Any]]
 
@@ -100,10 +97,9 @@ class SampleScores:
         metrics = {name: float(value) for name, value in self._metrics.compute().items()}
         return Scored(metrics, self._num_samples, self._draws() if self._num_samples > 1 else None)
 
-    def _of_name(self) -> "Metric":
+    def _of_name(self) -> Any:
         """The metric of the collection that gives the score."""
-        found: Metric = self._metrics[self._name]
-        return found
+        return self._metrics[self._name]
 
     def _add_rows(self, output: Any, y: Any) -> None:
         """Keep the states that each sample by itself gives the metric, by the class's own function: it is faster."""
@@ -136,7 +132,7 @@ class SampleScores:
         found = type(self._one).compute(self._one)
         return float(found["score"] if isinstance(found, dict) else found)
 
-    def _give(self, metric: "Metric", sums: NDArray[np.float64]) -> None:
+    def _give(self, metric: Any, sums: NDArray[np.float64]) -> None:
         for name, state in self._states(sums).items():
             setattr(metric, name, state)
 
@@ -163,7 +159,7 @@ def _flat(states: dict[str, Any]) -> NDArray[np.float64] | None:
     return np.concatenate([state.double().ravel().numpy() for state in states.values()])
 
 
-def _score_metric(metrics: Any) -> tuple[str, "Metric"]:
+def _score_metric(metrics: Any) -> tuple[str, Any]:
     """The metric of a collection that gives ``score``: the one of this name, or else the first one."""
     by_name = dict(metrics.items(keep_base=True))
     name = "score" if "score" in by_name else next(iter(by_name))

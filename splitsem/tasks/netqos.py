@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,13 +15,11 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from splitsem.errors import DataError
 from splitsem.tasks.answer import AnswerCoder, Values
+from splitsem.tasks.forecast_metrics import ForecastSkill
+from splitsem.tasks.metrics import Metrics
 from splitsem.tasks.series import cellular_throughput_bps, mahimahi_throughput_bps
 from splitsem.tasks.task import Splits, Task
 from splitsem.traces import AUTO, Series, read_csv
-
-if TYPE_CHECKING:
-    from torchmetrics import MetricCollection
-
 
 _TRAIN_SHARE, _VAL_SHARE = 0.7, 0.15
 
@@ -122,17 +120,13 @@ class NetQos(Task):
         """Mean absolute error, in units of a typical change."""
         return functional.l1_loss(y_hat, y)
 
-    def metrics(self) -> "MetricCollection":
+    def metrics(self) -> Metrics:
         """``score`` (skill against persistence), ``mae_bps``, ``rmse_bps``, ``mae_persistence_bps``.
 
         ``mae_seasonal_naive_bps`` comes with them, as a fact of the test split.
         """
-        from torchmetrics import MetricCollection
-
-        from splitsem.tasks.forecast_metrics import ForecastSkill
-
         _, scale, seasonal_bps = self._load()
-        return MetricCollection({"forecast": ForecastSkill(scale.change_bps, seasonal_bps)})
+        return Metrics({"forecast": ForecastSkill(scale.change_bps, seasonal_bps)})
 
     def _load(self) -> tuple[Splits, _Scale, float | None]:
         if self._loaded is None:

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,14 +14,13 @@ from torch.utils.data import Dataset, Subset
 
 from splitsem.errors import DataError
 from splitsem.tasks.agreement import OwnResults, all_values, likeliest_of_first
+from splitsem.tasks.agreement_metrics import SameClasses, SameValues
 from splitsem.tasks.answer import AnswerCoder
+from splitsem.tasks.metrics import Metrics
 from splitsem.tasks.pictures import checked_white, find_pictures, read_picture
 from splitsem.tasks.task import Splits, Task
 from splitsem.trees import by_path, leaves, mapped
 from splitsem_device.picture_input import PictureInput
-
-if TYPE_CHECKING:
-    from torchmetrics import MetricCollection
 
 Compared = Literal["classes", "values"]
 _FEWEST = 3  # one sample for each of train, val and test
@@ -119,13 +118,9 @@ class Samples(Task):
         """There is none. Raises DataError."""
         raise DataError("task=samples has no labels to train by; a codec learns from the network's own results")
 
-    def metrics(self) -> "MetricCollection":
+    def metrics(self) -> Metrics:
         """``score``, see ``compare``."""
-        from torchmetrics import MetricCollection
-
-        from splitsem.tasks.agreement_metrics import SameClasses, SameValues
-
-        return MetricCollection({"score": SameClasses() if self.compare == "classes" else SameValues()})
+        return Metrics({"score": SameClasses() if self.compare == "classes" else SameValues()})
 
     def _read(self, source: str) -> "_Pictures | _Kept":
         if self.path is not None and self.path.is_dir():

@@ -41,6 +41,8 @@ RULES: dict[str, Any] = {
     "split.granularity": Literal["layer", "op"],
     "answer.raw": bool,
     "answer.at": Literal["edge", "server"],
+    "hardware.chain": list[str] | None,
+    "hardware.links": list[str] | None,
     "hardware.save": Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+$")] | None,
     "workflow._target_": str,
     "workflow.summary": str | None,
@@ -48,6 +50,7 @@ RULES: dict[str, Any] = {
     "workflow.num_samples": Count | None,
     "workflow.channel_seeds": Count,
     "workflow.sensitivity": bool,
+    "workflow.features_mb": Whole,
     "workflow.gallery": Whole,
     "workflow.over": dict[str, Any] | None,
     "workflow.margin": Amount | None,
@@ -78,6 +81,8 @@ RULES: dict[str, Any] = {
     "workflow.budget_s": Above,
     "workflow.grace_s": Amount,
     "workflow.micro_batch": Count,
+    "workflow.forward": str | None,
+    "workflow.onward": list[tuple[str, str]],
     "workflow.training": bool,
     "workflow.metrics_bind": str | None,
     "workflow.metrics_insecure": bool,
@@ -92,6 +97,10 @@ RULES: dict[str, Any] = {
     "workflow.edge_lut": str | None,
     "workflow.server_lut": str | None,
     "workflow.codecs": list[str | dict[str, Any]],
+    "workflow.least": Literal["value", "damage"],
+    "workflow.most_latency_s": Above | None,
+    "workflow.least_rate_hz": Above | None,
+    "workflow.screening_samples": Count | None,
     "workflow.times": Literal["measured", "hardware"],
     "workflow.half_s": Above,
     "workflow.layers_s": Above,
@@ -140,6 +149,12 @@ def check(cfg: DictConfig) -> None:
     Raises:
         SettingError: one line that names the setting, says what it may be, and what it is.
     """
+    target = str(OmegaConf.select(cfg, "workflow._target_"))
+    if OmegaConf.select(cfg, "hardware.chain") is not None and ".joint." not in target:
+        raise SettingError(
+            f"hardware.chain is what workflow=joint chooses for, and {target} has two machines; a choice runs by "
+            "workflow=serve workflow.forward= and workflow=offload workflow.onward="
+        )
     nodes = [*_nodes(cfg)]
     named = dict(nodes)
     is_own = not str(OmegaConf.select(cfg, "workflow._target_")).startswith("splitsem.")

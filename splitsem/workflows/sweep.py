@@ -29,6 +29,7 @@ from splitsem.files import write_whole
 from splitsem.report import figure_choice
 from splitsem.training.time_left import time_left
 from splitsem.workflows import aside, digests, folders, renamed, stopping, study_name, track
+from splitsem.workflows.composed_once import compose_once
 from splitsem.workflows.folders import Claim, Record, State
 from splitsem.workflows.mistakes import told
 from splitsem.workflows.stopping import Stopped
@@ -102,6 +103,7 @@ class SweepCallback(Callback):
             renamed.check_composed(config)
             _refuse_secrets(config, config.hydra.sweep.dir)
             _started.append(sweep := _Sweep(config))
+            compose_once(config)
         sweep.track()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:

@@ -106,7 +106,9 @@ def test_iou_of_each_class_is_that_of_torchmetrics_jaccard_index() -> None:
     y = torch.randint(0, 9, (8, 20, 20), generator=generator)  # classes 9…11 are absent, though they are predicted
     y[torch.rand(y.shape, generator=generator) < 0.1] = IGNORED
     predicted = torch.randint(0, 12, y.shape, generator=generator)
-    ours = SegmentationIoU(CLASS_NAMES, IGNORED)(predicted, y)
+    metric = SegmentationIoU(CLASS_NAMES, IGNORED)
+    metric.update(predicted, y)
+    ours = metric.compute()
     theirs = MulticlassJaccardIndex(12, average="none", ignore_index=IGNORED)(predicted, y)
     assert [ours.get(f"iou_{name}") for name in CLASS_NAMES] == [*theirs[:9], None, None, None]
     assert ours["score"] == theirs[:9].mean()
