@@ -18,8 +18,11 @@ WIDTH = 100
 
 
 def terminal() -> Console:
-    """The console that prints tables: a terminal has its own width, a file or a pipe the tables' width."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
+    """The console that prints tables: a terminal has its own width, a file or a pipe the tables' width.
+
+    It records what it prints, for ``export_text``.
+    """
+    return Console(width=None if sys.stdout.isatty() else WIDTH, record=True)
 
 
 class Grid(Table):

@@ -18,6 +18,14 @@ from splitsem.workflows import mistakes, startup, sweep
 
 VERSION_BASE = "1.3"
 CONFIG = "config"
+NEXT = """
+Next:
+  python run.py -m                      every cut of this network, and a report
+  python run.py codec=quant2,quant4 -m  the same with two codecs
+  python run.py workflow=points         where the network can be cut
+  python run.py --help                  what else can be chosen
+"""
+"""What a run without any argument ends with."""
 
 
 @functools.cache

@@ -26,7 +26,9 @@ METRICS = "metrics.json"
 ERROR = "error.txt"
 BEST = "best.json"  # of a sweep
 _TRACES = (RECORD, ".hydra", "multirun.yaml", METRICS)
-_WITHOUT_RESULTS = {RECORD, LOCK, ERROR, "multirun.yaml", "results.csv", "config.yaml", "hydra.yaml", "overrides.yaml"}
+README = "README.txt"
+_OF_HYDRA = {"multirun.yaml", "config.yaml", "hydra.yaml", "overrides.yaml"}
+_WITHOUT_RESULTS = {RECORD, LOCK, ERROR, README, "results.csv", *_OF_HYDRA}
 _INTERPOLATION = re.compile(r"\$\{[^{}]*\}")
 
 State = Literal["running", "ok", "failed", "stopped"]

@@ -74,7 +74,7 @@ def told(exc: BaseException) -> str | None:
             return _no_setting(exc.__cause__)
         return coded("; ".join(line for line in str(exc).splitlines() if line), OPTION)
     if isinstance(exc, ValueError) and "/hydra/_internal/" in _raised_in(exc):
-        return coded(f"{short(exc)}: choose an option by GROUP=OPTION; python run.py --help lists them", OPTION)
+        return coded(f"{short(exc)}: choose an option by GROUP=OPTION; GROUP=list names them", OPTION)
     return None
 
 
@@ -111,6 +111,8 @@ def _no_option(file: str, options: Iterable[str]) -> str:
         return coded(line, ExtraError.code)
     if new := new_option(group, option):
         return coded(f"{group}={option} is no more: give {new}", RenamedError.code)
+    if option == "list":  # asked for by --help
+        return f"{group}: {', '.join(map(str, options))}"
     return coded(f"{group or 'configuration'} has no option {option}: {likeness(option, options)}", OPTION)
 
 

@@ -148,6 +148,12 @@ def test_a_typo_is_told_with_the_nearest_name_and_a_code(overrides, said, code):
     assert "+codec" not in line
 
 
+def test_a_group_lists_its_options():
+    with pytest.raises(Exception) as raised:
+        composed("answer=list")
+    assert told(raised.value) == "answer: raw, task"
+
+
 def test_a_fault_of_the_program_is_no_mistake_of_its_user():
     assert told(KeyError("x")) is None
 
