@@ -132,7 +132,7 @@ def test_jobs_of_a_process_share_a_server_and_a_dead_connection_is_told_and_ends
         def job() -> None:
             with ssh_start.server_for(cfg, transport, far_host, network) as second:
                 assert (first["start_s"] > 0, second["start_s"], transport.target) == (True, 0.0, target)
-                os.kill(server._process.pid, signal.SIGKILL)
+                os.kill(server.session.process.pid, signal.SIGKILL)
                 raise LinkError("no answer")
 
         with pytest.raises(LinkError, match="ended by signal 9"):
