@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -117,6 +118,12 @@ def configuration(sections: dict[str, Any], settings: dict[str, Any]) -> DictCon
             raise ConfigError(f"workflow=serve of this checkout: {' '.join(str(exc).split())}") from exc
     with open_dict(cfg):
         cfg.update(sections)
+    return with_settings(cfg, settings)
+
+
+def with_settings(cfg: DictConfig, settings: Mapping[str, Any]) -> DictConfig:
+    """A copy with a machine's own settings, by dotted names. Raises ConfigError for one that does not exist."""
+    cfg = cfg.copy()
     OmegaConf.set_struct(cfg, True)
     for name, value in settings.items():
         try:

@@ -24,9 +24,10 @@ def inventory(tmp_path):
 
 def test_the_example_inventory_is_a_valid_one():
     hosts = load(ROOT / "hosts.example.yaml")
-    assert [host.connect for host in hosts.values()] == ["tunnel", "direct"]
+    assert [host.connect for host in hosts.values()] == ["tunnel", "direct", "tunnel"]
     assert hosts["lab"].strict_host_key_checking == "yes"
     assert hosts["board"].settings["device.accelerator"] == "cpu"
+    assert hosts["pi"].settings["workflow.source"] == "pictures/"
 
 
 def test_a_host_needs_only_its_address_and_leaves_the_rest_to_ssh(inventory):
