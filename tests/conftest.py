@@ -1,12 +1,16 @@
 """Fixtures: the real entry point, run in a process of its own and a folder of its own."""
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from splitsem.workflows import sweep
 
@@ -37,3 +41,53 @@ def run_py(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return call
+
+
+@pytest.fixture(scope="module")
+def inventory(tmp_path_factory):
+    """hosts.yaml with one host, this machine, behind an sshd that only one key opens."""
+    program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None or shutil.which("ssh") is None:
+        pytest.skip("needs openssh-server and -client")
+    folder = tmp_path_factory.mktemp("sshd")
+    for name in ("host", "device", "stranger"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (folder / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/device.pub\n"
+        "PidFile none\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+        "PermitRootLogin prohibit-password\nStrictModes no\n"
+    )
+    host_key = " ".join((folder / "host.pub").read_text().split()[:2])
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n")
+    for name in ("known_hosts", "nobody_known"):
+        text = f"UserKnownHostsFile {folder}/{name}\nGlobalKnownHostsFile none\n"
+        (folder / f"config_{name}").write_text(text)
+    facts = {
+        "address": "127.0.0.1",
+        "port": port,
+        "identity_file": str(folder / "device"),
+        "ssh_config": str(folder / "config_known_hosts"),
+        "strict_host_key_checking": "yes",
+        "folder": str(ROOT),
+        "python": sys.executable,
+        "settings": {"cache_dir": str(folder / "far")},
+    }
+    direct = facts | {"connect": "direct"}
+    (folder / "hosts.yaml").write_text(yaml.safe_dump({"here": facts, "direct": direct}))
+    if os.geteuid() == 0:  # sshd insists when it is root's
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    with (folder / "log").open("w") as log:
+        sshd = subprocess.Popen([program, "-D", "-e", "-f", folder / "sshd_config"], stderr=log)
+    try:
+        deadline = time.monotonic() + 20
+        while "Server listening" not in (folder / "log").read_text():
+            assert sshd.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield folder / "hosts.yaml"
+    finally:
+        sshd.terminate()
+        sshd.wait(20)

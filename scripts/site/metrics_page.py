@@ -68,6 +68,12 @@ WORKFLOWS: dict[str, dict[str, str]] = {
         "adaptive run: how the setting of a frame is chosen, and how often it changed.",
         "num_timed num_paced num_clients": "Frames timed alone, frames in the stream, clients.",
     },
+    "`workflow=board`": {
+        "host start_s sent_bytes": "The board, seconds until it was ready, bytes that it had to be sent.",
+        "<stage>_p<n>_s": "n-th percentile of a stage there: read, head, encode, round_trip, queue, server, decode.",
+        "payload_bytes first_payload_s rss_bytes": "Bytes a frame, seconds to the first payload, memory at most.",
+        "frames_answered fallback_frames reconnects retries": "Frames by their fate, and what the link cost.",
+    },
     "`workflow=bundle`": {
         "<form>_bytes": "Size of a file: onnx, int8, float16, pt2, bundle.",
         "score_<form> val_score_<form>": "Score of what that file sends, on test and on validation.",

@@ -1,4 +1,4 @@
-"""The inventory, a YAML file of machines that a server can be started on, and the ssh commands for such a machine."""
+"""The inventory, a YAML file of machines where a server or a device can be started, and the ssh commands for them."""
 
 import shlex
 from collections.abc import Mapping
@@ -26,12 +26,14 @@ class Host:
         identity_file: private key; ssh then tries no other key.
         ssh_config: file to use instead of ``~/.ssh/config``.
         strict_host_key_checking: ``yes``, ``accept-new`` or ``no``.
-        folder: the checkout there, relative to the home folder.
-        python: the interpreter there: a command, or a path relative to ``folder``.
-        connect: ``tunnel``: frames go through ssh and nothing else listens to the network; ``direct``: the server
-            listens on ``transport.bind``.
+        folder: relative to the home folder there; a server's checkout (None: ``splitsem``), or where a board keeps what
+            it was sent (None: ``splitsem-device``).
+        python: the interpreter there: a command, or a path relative to a server's ``folder`` and a board's home. None:
+            ``.venv/bin/python`` of a server, ``python3`` of a board.
+        connect: ``tunnel``: frames go through ssh and nothing else listens to the network; ``direct``: a server listens
+            on ``transport.bind``, and a board connects to ``transport.target``.
         settings: dotted names of the configuration → values on this machine.
-        start_timeout_s: longest wait for a message of the server while it starts.
+        start_timeout_s: longest wait for a message of what is started there, until it runs.
     """
 
     name: str
@@ -41,8 +43,8 @@ class Host:
     identity_file: str | None = None
     ssh_config: str | None = None
     strict_host_key_checking: str | None = None
-    folder: str = "splitsem"
-    python: str = ".venv/bin/python"
+    folder: str | None = None
+    python: str | None = None
     connect: str = "tunnel"
     settings: Mapping[str, Any] = field(default_factory=dict)
     start_timeout_s: float = 180.0
@@ -50,8 +52,9 @@ class Host:
     def __post_init__(self) -> None:
         for name in ("address", "user", "identity_file", "ssh_config", "folder", "python"):
             value = getattr(self, name)
-            optional = name not in ("address", "folder", "python")
-            if not (optional and value is None) and (not isinstance(value, str) or not value or value[0] == "-"):
+            if not (name != "address" and value is None) and (
+                not isinstance(value, str) or not value or value[0] == "-"
+            ):
                 raise ValueError(f"{name} must be text that does not begin with '-', got {value!r}")
         if self.port is not None and (type(self.port) is not int or not 0 < self.port < 65536):
             raise ValueError(f"port must be 1…65535, got {self.port!r}")
@@ -86,11 +89,16 @@ class Start:
         if self.how != "ssh":
             given = f"transport.host={self.host}" if self.how is None else f"got {self.how!r}"
             raise ConfigError(f"transport.start must be null or ssh, and transport.host needs ssh; {given}")
-        hosts = load(Path(self.inventory))
-        if self.host not in hosts:
-            missing = "transport.start=ssh needs transport.host" if self.host is None else f"no host {self.host!r}"
-            raise ConfigError(f"{missing}; {self.inventory} knows: {', '.join(hosts) or 'none'}")
-        return hosts[self.host]
+        return find(self.inventory, self.host, "transport.start=ssh needs transport.host")
+
+
+def find(inventory: str, name: str | None, needed: str) -> Host:
+    """The host of that name. Raises ConfigError, which lists the known ones; for no name, it begins with ``needed``."""
+    hosts = load(Path(inventory))
+    if name is None or name not in hosts:
+        missing = needed if name is None else f"no host {name!r}"
+        raise ConfigError(f"{missing}; {inventory} knows: {', '.join(hosts) or 'none'}")
+    return hosts[name]
 
 
 def load(path: Path) -> dict[str, Host]:
@@ -146,12 +154,13 @@ _OPTIONS = {
 }
 
 
-def serve_command(host: Host, control: Path) -> list[str]:
-    """The command that logs in and runs the server, connected by its stdin and stdout.
+def login_command(host: Host, control: Path, remote: str) -> list[str]:
+    """The command that logs in and runs ``remote``, connected by its stdin and stdout.
 
     Args:
-        host: where to run the server.
+        host: where to log in.
         control: path for the socket of this connection.
+        remote: command for the login shell there.
     """
     options = _OPTIONS | {"ControlPath": str(control)}
     if host.strict_host_key_checking is not None:
@@ -163,12 +172,12 @@ def serve_command(host: Host, control: Path) -> list[str]:
         command += [flag, str(Path(path).expanduser())] if path is not None else []
     for flag, value in (("-l", host.user), ("-p", host.port)):
         command += [flag, str(value)] if value is not None else []
-    return [*command, "--", host.address, remote_command(host)]
+    return [*command, "--", host.address, remote]
 
 
-def remote_command(host: Host) -> str:
-    """The command for the login shell there: one ``sh -c`` that any shell understands, with every part quoted."""
-    folder, python = _path(host.folder), _path(host.python)
+def server_command(host: Host) -> str:
+    """The command for the login shell there that runs a server: one ``sh -c`` of quoted parts, for any shell."""
+    folder, python = _path(server_folder(host)), _path(server_python(host))
     script = (
         f"cd -- {folder} 2>/dev/null || exit {NO_FOLDER}; "
         f"command -v {python} >/dev/null || exit {NO_PYTHON}; "
@@ -177,10 +186,38 @@ def remote_command(host: Host) -> str:
     return f"exec sh -c {shlex.quote(script)}"
 
 
-def tunnel_command(host: Host, control: Path, local_port: int, remote_port: int) -> list[str]:
-    """The command by which the connection of ``control`` forwards ``local_port`` to the server's loopback port."""
-    forward = f"127.0.0.1:{local_port}:127.0.0.1:{remote_port}"
-    return ["ssh", "-F", "none", "-S", str(control), "-O", "forward", "-L", forward, "--", host.address]
+def board_command(host: Host, num_bytes: int) -> str:
+    """The command for the login shell there: its Python runs the ``num_bytes`` of source that stdin begins with.
+
+    They are read without a buffer, so that the source finds on stdin what comes after it.
+    """
+    python = _path(board_python(host))
+    reader = (
+        f"import os; n, code = {num_bytes}, b''\nwhile len(code) < n: code += os.read(0, n - len(code)) or exit(1)\n"
+        "exec(compile(code, 'board_end', 'exec'))"
+    )
+    script = f"command -v {python} >/dev/null || exit {NO_PYTHON}; exec {python} -I -c {shlex.quote(reader)}"
+    return f"exec sh -c {shlex.quote(script)}"
+
+
+def server_folder(host: Host) -> str:
+    """The checkout there."""
+    return host.folder or "splitsem"
+
+
+def server_python(host: Host) -> str:
+    """The interpreter of a server."""
+    return host.python or ".venv/bin/python"
+
+
+def board_python(host: Host) -> str:
+    """The interpreter of a board."""
+    return host.python or "python3"
+
+
+def tunnel_command(host: Host, control: Path, *forward: str) -> list[str]:
+    """The command by which the connection of ``control`` forwards a port, as ssh's ``-L`` or ``-R`` has it."""
+    return ["ssh", "-F", "none", "-S", str(control), "-O", "forward", *forward, "--", host.address]
 
 
 def _path(path: str) -> str:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from splitsem.errors import ConfigError, SplitSemError, coded
 from splitsem.files import CONF, make_folder, reason
-from splitsem.remote import ssh_server
+from splitsem.remote import ssh_session
+from splitsem.remote.ssh_server import PROTOCOL_VERSION, SILENCE_S
 from splitsem.workflows.startup import spin_briefly
 
 _CHUNK_BYTES = 1 << 20
@@ -40,16 +42,16 @@ class Edge:
 
     def tell(self, facts: dict[str, Any]) -> None:
         """Send one message."""
-        os.write(self._tell, ssh_server.to_line(facts))
+        os.write(self._tell, ssh_session.to_line(facts))
 
     def hear(self) -> dict[str, Any]:
         """The next message. Raises ConfigError for anything that is not a message."""
-        while b"\n" not in self._buffer and len(self._buffer) < ssh_server.MAX_LINE_BYTES:
+        while b"\n" not in self._buffer and len(self._buffer) < ssh_session.MAX_LINE_BYTES:
             self._buffer += self._more()
         line, _, self._buffer = self._buffer.partition(b"\n")
-        facts = ssh_server.from_line(line)
-        if facts is None or facts.get("protocol") != ssh_server.PROTOCOL_VERSION:
-            raise ConfigError(f"expected version {ssh_server.PROTOCOL_VERSION} of the edge's hello: update one end")
+        facts = ssh_session.from_line(line)
+        if facts is None or facts.get("protocol") != PROTOCOL_VERSION:
+            raise ConfigError(f"expected version {PROTOCOL_VERSION} of the edge's hello: update one end")
         return facts
 
     def receive(self, path: Path, num_bytes: int, sha256: str) -> None:
@@ -93,11 +95,11 @@ class Edge:
         return digest.hexdigest()
 
     def _is_there(self) -> bool:
-        readable, _, _ = select.select([0], [], [], ssh_server.SILENCE_S)
+        readable, _, _ = select.select([0], [], [], SILENCE_S)
         return bool(readable) and bool(os.read(0, _CHUNK_BYTES))
 
     def _more(self) -> bytes:
-        readable, _, _ = select.select([0], [], [], ssh_server.SILENCE_S)
+        readable, _, _ = select.select([0], [], [], SILENCE_S)
         data = os.read(0, _CHUNK_BYTES) if readable else b""
         if not data:
             raise ConfigError("the edge hung up before the server could start")
@@ -116,6 +118,12 @@ def configuration(sections: dict[str, Any], settings: dict[str, Any]) -> DictCon
             raise ConfigError(f"workflow=serve of this checkout: {' '.join(str(exc).split())}") from exc
     with open_dict(cfg):
         cfg.update(sections)
+    return with_settings(cfg, settings)
+
+
+def with_settings(cfg: DictConfig, settings: Mapping[str, Any]) -> DictConfig:
+    """A copy with a machine's own settings, by dotted names. Raises ConfigError for one that does not exist."""
+    cfg = cfg.copy()
     OmegaConf.set_struct(cfg, True)
     for name, value in settings.items():
         try:

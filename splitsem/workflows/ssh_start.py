@@ -48,7 +48,7 @@ def server_for(cfg: DictConfig, transport: RemoteTransport, host: Host | None, n
     try:
         yield {"start_s": time.perf_counter() - began if is_new else 0.0, "host": host.name}
     except LinkError as exc:
-        raise server.explain(exc) from exc
+        raise server.session.explain(exc) from exc
 
 
 def chosen_host(cfg: DictConfig, transport: RemoteTransport) -> Host | None:

@@ -4,18 +4,14 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 from hydra import compose, initialize_config_dir
 
 from splitsem.errors import ConfigError, LinkError
@@ -25,8 +21,6 @@ from splitsem.workflows import assemble, ssh_start
 from splitsem.workflows.serve import remote_transport
 from tests.conftest import ROOT
 
-SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-pytestmark = pytest.mark.skipif(SSHD is None or shutil.which("ssh") is None, reason="needs openssh-server and -client")
 UNTRAINED = ("task=digits", "trainer.max_epochs=0", "device=cpu", "device.num_threads=1", "tracking=none")
 DEVICE = """
 import json, logging, pathlib, sys
@@ -35,53 +29,6 @@ from splitsem.remote.ssh_server import SshServer
 logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, format="%(message)s")
 SshServer(Host(**json.loads(sys.argv[1])), {}, pathlib.Path(sys.argv[2]))
 """
-
-
-@pytest.fixture(scope="module")
-def inventory(tmp_path_factory):
-    """hosts.yaml with one host, this machine, behind an sshd that only one key opens."""
-    folder = tmp_path_factory.mktemp("sshd")
-    for name in ("host", "device", "stranger"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    (folder / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/device.pub\n"
-        "PidFile none\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-        "PermitRootLogin prohibit-password\nStrictModes no\n"
-    )
-    host_key = " ".join((folder / "host.pub").read_text().split()[:2])
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n")
-    for name in ("known_hosts", "nobody_known"):
-        text = f"UserKnownHostsFile {folder}/{name}\nGlobalKnownHostsFile none\n"
-        (folder / f"config_{name}").write_text(text)
-    facts = {
-        "address": "127.0.0.1",
-        "port": port,
-        "identity_file": str(folder / "device"),
-        "ssh_config": str(folder / "config_known_hosts"),
-        "strict_host_key_checking": "yes",
-        "folder": str(ROOT),
-        "python": sys.executable,
-        "settings": {"cache_dir": str(folder / "far")},
-    }
-    direct = facts | {"connect": "direct"}
-    (folder / "hosts.yaml").write_text(yaml.safe_dump({"here": facts, "direct": direct}))
-    if os.geteuid() == 0:  # sshd insists when it is root's
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    with (folder / "log").open("w") as log:
-        sshd = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "sshd_config"], stderr=log)
-    try:
-        deadline = time.monotonic() + 20
-        while "Server listening" not in (folder / "log").read_text():
-            assert sshd.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        yield folder / "hosts.yaml"
-    finally:
-        sshd.terminate()
-        sshd.wait(20)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +79,7 @@ def test_jobs_of_a_process_share_a_server_and_a_dead_connection_is_told_and_ends
         def job() -> None:
             with ssh_start.server_for(cfg, transport, far_host, network) as second:
                 assert (first["start_s"] > 0, second["start_s"], transport.target) == (True, 0.0, target)
-                os.kill(server._process.pid, signal.SIGKILL)
+                os.kill(server.session.process.pid, signal.SIGKILL)
                 raise LinkError("no answer")
 
         with pytest.raises(LinkError, match="ended by signal 9"):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from splitsem.errors import ConfigError, LinkError
-from splitsem.remote import ssh_server
-from splitsem.remote.ssh_inventory import NO_FOLDER, NO_PYTHON, Host, Start, load, remote_command, serve_command
+from splitsem.remote import ssh_server, ssh_session
+from splitsem.remote.ssh_inventory import NO_FOLDER, NO_PYTHON, Host, Start, load, login_command, server_command
 from tests.conftest import ROOT
 
 
@@ -24,14 +24,15 @@ def inventory(tmp_path):
 
 def test_the_example_inventory_is_a_valid_one():
     hosts = load(ROOT / "hosts.example.yaml")
-    assert [host.connect for host in hosts.values()] == ["tunnel", "direct"]
+    assert [host.connect for host in hosts.values()] == ["tunnel", "direct", "tunnel"]
     assert hosts["lab"].strict_host_key_checking == "yes"
     assert hosts["board"].settings["device.accelerator"] == "cpu"
+    assert hosts["pi"].settings["workflow.source"] == "pictures/"
 
 
 def test_a_host_needs_only_its_address_and_leaves_the_rest_to_ssh(inventory):
     host = load(inventory("lab: {address: lab.example}"))["lab"]
-    command = serve_command(host, Path("socket"))
+    command = login_command(host, Path("socket"), server_command(host))
     assert command[-2] == "lab.example"
     assert not {"-l", "-p", "-i", "-F"} & set(command)
     assert not [part for part in command if "StrictHostKeyChecking" in part]
@@ -94,7 +95,7 @@ def test_the_remote_shell_sees_names_as_they_are(shell, tmp_path):
 
     def run(host: Host) -> subprocess.CompletedProcess[str]:
         environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-        command = [shell, "-c", remote_command(host)]
+        command = [shell, "-c", server_command(host)]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
     for name in (folder.name, f"~/{folder.name}", str(folder)):
@@ -118,7 +119,8 @@ def test_the_remote_shell_sees_names_as_they_are(shell, tmp_path):
     ],
 )
 def test_each_end_of_the_remote_command_has_its_reason(returncode, line, kind, said):
-    error = ssh_server.explain(Host("lab", "a"), returncode, ["before", line])
+    host = Host("lab", "a")
+    error = ssh_session.explain(host, ssh_server.program(host), returncode, ["before", line])
     assert type(error) is kind
     assert said in str(error)
     assert "host lab" in str(error)
@@ -126,6 +128,6 @@ def test_each_end_of_the_remote_command_has_its_reason(returncode, line, kind, s
 
 def test_what_login_scripts_print_is_no_message():
     facts = {"serving": "127.0.0.1:1"}
-    assert ssh_server.from_line(ssh_server.to_line(facts)) == facts
+    assert ssh_session.from_line(ssh_session.to_line(facts)) == facts
     for line in (b"Welcome!\n", b'{"serving": 1}\n', b"splitsem: [\n", b"splitsem: []\n", b""):
-        assert ssh_server.from_line(line) is None
+        assert ssh_session.from_line(line) is None
