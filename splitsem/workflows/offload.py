@@ -77,7 +77,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     with ssh_start.server_for(cfg, transport, host, network) as started:
         result = _offload(cfg, network, transport, ends)
     if cfg.workflow.onward:
-        note = "\nserver_s: all machines behind the first hop; they overlap, so more frames pass than predicted."
+        note = "\nThe prediction takes all machines behind the first hop for one; server_s is the work of all of them."
         result = result._replace(headline=result.headline + note)
     elif host is None and is_loopback(host_port(cfg.transport.target)[0]):
         note = "\nThe predicted throughput presumes a machine for each end; here both share one."
@@ -158,7 +158,7 @@ def _result(
     metrics |= {name: abs(metrics[of] / metrics[f"measured_{of}"] - 1) for name, of in errors.items()}
     interval = f" ± {metrics['score_ci95']:.4f}" if "score_ci95" in metrics else ""
     headline = (
-        f"{metrics['split_point']}: {metrics['score_name']} {metrics['score']:.4f}{interval} "
+        f"{_cuts(cfg, metrics)}: {metrics['score_name']} {metrics['score']:.4f}{interval} "
         f"on {metrics['num_samples']} samples, "
         f"{counters.frames_answered} frames answered, {counters.fallback_frames} on the edge{_losses(counters)}\n"
         f"{_side_by_side(metrics)}"
@@ -168,6 +168,15 @@ def _result(
     if measured.scored.draws is not None:
         draws["test"] = measured.scored.draws
     return Result(metrics, breakdown(metrics), [], headline, draws)
+
+
+def _cuts(cfg: DictConfig, metrics: Metrics) -> str:
+    """The cut, with those of further machines in a chain."""
+    first = str(metrics["split_point"])
+    if not cfg.workflow.onward:
+        return first
+    hops = [f"{first} {metrics['codec']}", *(f"{point} {codec or 'unread'}" for point, codec in cfg.workflow.onward)]
+    return f"chain of {len(hops) + 1} machines, cut at {', '.join(hops)}"
 
 
 def _losses(counters: Counters) -> str:
