@@ -17,7 +17,7 @@ WORKDIR /home/splitsem/app
 # The packages before the sources: a change of the code installs nothing again, but of what is compiled as it is installed.
 ARG PIP_EXTRA_INDEX_URL=
 ARG EXTRAS=dev,postgres
-COPY Makefile pyproject.toml constraints.txt README.md ./
+COPY Makefile pyproject.toml constraints.txt README.md LICENSE ./
 COPY splitsem/__init__.py splitsem/
 COPY device device
 RUN make setup EXTRAS=${EXTRAS}

@@ -29,9 +29,9 @@ SETTINGS = ("task=digits", "device=cpu", "trainer.max_epochs=1", "trainer.limit_
 def started(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     """A server process and its address."""
     command = [sys.executable, str(ROOT / "run.py"), "workflow=serve", "transport.bind=127.0.0.1:0", *SETTINGS]
-    command += [f"cache_dir={folder / 'cache'}", f"hydra.run.dir={folder / 'run'}"]
-    address = folder / "run" / "address.txt"
-    address.unlink(missing_ok=True)
+    run = Path(tempfile.mkdtemp(dir=folder)) / "run"  # of its own: a folder of results is never written over
+    command += [f"cache_dir={folder / 'cache'}", f"hydra.run.dir={run}"]
+    address = run / "address.txt"
     with (folder / "output.txt").open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
     while not (address.exists() and address.read_text().endswith("\n")):
@@ -66,7 +66,7 @@ def main() -> None:
             row("idle", process.pid)
             idle_bytes = memory_bytes(process.pid)["rss"]
             tail = GrpcTail(address, 8, Backoff(), Security())
-            offer = Plan.from_json(tail.info().plan_json)
+            offer = tail.info().plan
             tail.open(Plan(offer.fingerprint, offer.weights, "input", offer.granularity, offer.precision, "Identity"))
             payload = Identity().encode((torch.rand(1, 1, 8, 8),))
             for answer in tail.stream(payload for _ in range(NUM_REQUESTS)):

@@ -18,9 +18,12 @@ def main() -> None:
     sys.excepthook = mistakes.report
     sys.argv[1:] = flags_last(folders_named(sys.argv[1:]))
     renamed.check_arguments(sys.argv[1:])
+    is_bare = not sys.argv[1:]
     composed = hydra.main(version_base=command.VERSION_BASE, config_path=str(files.CONF), config_name=command.CONFIG)
     with sweep.closing():
         composed(command.job)()
+    if is_bare:
+        sys.stdout.write(command.NEXT)
 
 
 if __name__ == "__main__":

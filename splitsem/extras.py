@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from splitsem.errors import ConfigError
+from splitsem.errors import ExtraError
 
 # Names as pip knows them; a package may be in two extras, the first is named. tests/unit/test_extras.py holds this and
 # pyproject.toml together.
@@ -65,19 +65,19 @@ def needed(extra: str, what: str, note: str = "") -> Iterator[None]:
     except ImportError as exc:
         package = _package_of(exc)
         if package is None:  # it is there, and something of its own is not
-            raise ConfigError(f"{_line(what, extra, f'the extra {extra}', note)} ({_first_line(exc)})") from exc
-        raise ConfigError(_line(what, extra, package, note)) from exc
+            raise ExtraError(f"{_line(what, extra, f'the extra {extra}', note)} ({_first_line(exc)})") from exc
+        raise ExtraError(_line(what, extra, package, note)) from exc
 
 
 def check(extra: str, what: str, note: str = "") -> None:
     """Refuse what needs an extra before any work is done; nothing is imported. For the arguments see ``needed``.
 
     Raises:
-        ConfigError: a package of it is missing; one line with pip's command.
+        ExtraError: a package of it is missing; one line with pip's command.
     """
     for package in PACKAGES[extra]:
         if not _is_there(package):
-            raise ConfigError(_line(what, extra, package, note))
+            raise ExtraError(_line(what, extra, package, note))
 
 
 def has(extra: str) -> bool:

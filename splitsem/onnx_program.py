@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from splitsem.errors import ConfigError
+from splitsem.errors import ModelError
 
 Optimisation = Literal["none", "basic", "extended"]
 _LEVELS = {"none": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED"}
@@ -45,7 +45,7 @@ class Session:
         kept: where it writes what it made of the graph; None: nowhere.
 
     Raises:
-        ConfigError: this onnxruntime cannot run it; the message names the operation and the opset.
+        ModelError: this onnxruntime cannot run it; the message names the operation and the opset.
     """
 
     def __init__(self, proto: Any, name: str, optimisation: Optimisation = "none", kept: Path | None = None) -> None:
@@ -63,14 +63,14 @@ class Session:
         self.outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, feed: Mapping[str, Tensor]) -> dict[str, Any]:
-        """All outputs by name, as arrays. Raises ConfigError where onnxruntime cannot compute them."""
+        """All outputs by name, as arrays. Raises ModelError where onnxruntime cannot compute them."""
         arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in feed.items()}
         with _in_one_line(lambda text: f"{self.name} cannot run on {_sizes(arrays)}: {text}"):
             return dict(zip(self.outputs, self._session.run(None, arrays), strict=True))
 
 
 class _in_one_line:  # noqa: N801 (a context, which reads as one)
-    """Turns what onnxruntime raises, which has no common class, into a ConfigError of one line."""
+    """Turns what onnxruntime raises, which has no common class, into a ModelError of one line."""
 
     def __init__(self, worded: Callable[[str], str]) -> None:
         self.worded = worded
@@ -80,7 +80,7 @@ class _in_one_line:  # noqa: N801 (a context, which reads as one)
 
     def __exit__(self, kind: type | None, exc: BaseException | None, trace: object) -> None:
         if kind is not None and kind.__module__.startswith("onnxruntime."):
-            raise ConfigError(self.worded(_plain(str(exc)))) from exc
+            raise ModelError(self.worded(_plain(str(exc)))) from exc
 
 
 def _plain(text: str) -> str:
@@ -211,7 +211,7 @@ class OnnxPart(nn.Module):
         self._kept = self._zeros()
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> tuple[Tensor, ...]:
-        """The returned tensors. Raises ConfigError for inputs of other names, shapes or types."""
+        """The returned tensors. Raises ModelError for inputs of other names, shapes or types."""
         given = self._checked(by_name(self.takes, inputs, named, self._name))
         given |= self._zeros() if self._kept is None else self._kept
         feed = {name: tensor for name, tensor in given.items() if name in self._reads}
@@ -228,7 +228,7 @@ class OnnxPart(nn.Module):
         for name, tensor in given.items():
             shape, dtype = self._forms[name]
             if tuple(tensor.shape) != shape or as_dtype(dtype) is not tensor.dtype:
-                raise ConfigError(
+                raise ModelError(
                     f"{self._name} was cut for {name} {dtype}{list(shape)}, got {in_words(tensor)}: its sizes are "
                     "those of the example"
                 )
@@ -257,11 +257,11 @@ def structured(names: Sequence[str], tensors: Sequence[Tensor]) -> Any:
 
 
 def by_name(names: Sequence[str], inputs: Sequence[Any], named: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The inputs by name, of those by position and those by name. Raises ConfigError where they are not these."""
+    """The inputs by name, of those by position and those by name. Raises ModelError where they are not these."""
     given = dict(zip(names, inputs, strict=False)) | dict(named)
     if len(inputs) > len(names) or set(given) != set(names) or len(inputs) + len(named) > len(names):
         got = ", ".join([*(f"no. {i + 1}" for i in range(len(inputs))), *named]) or "none"
-        raise ConfigError(f"{what} takes {len(names)} inputs, {', '.join(names)}; got {got}")
+        raise ModelError(f"{what} takes {len(names)} inputs, {', '.join(names)}; got {got}")
     return {name: given[name] for name in names}
 
 

@@ -141,20 +141,36 @@ def features(cut: Cut, x: Any) -> list[Features]:
 def in_memory(cut: Cut, codec: Codec, x: Any) -> Any:
     """The outputs that ``Pipeline.run`` gives over a clean link, without making any bytes.
 
-    Each sample goes through ``codec.forward`` by itself, which by the contract of a codec is what its bytes give.
+    Each sample goes through ``codec.forward`` by itself (or as if it did, see ``Codec.is_samplewise``), which by the
+    contract of a codec is what its bytes give.
     """
+    return finish_in_memory(cut, codec, features(cut, x))
+
+
+@torch.inference_mode()
+def finish_in_memory(cut: Cut, codec: Codec, groups: Sequence[Features]) -> Any:
+    """Do what ``in_memory`` does after the head, for features that several codecs may share."""
     outputs = []
-    for made in features(cut, x):
+    tail = cut.with_tail(codec.tail).tail
+    takes_batches = codec.is_samplewise and type(codec).local_output is Codec.local_output
+    for made in groups:
+        if takes_batches and cut.point.is_batched and all(z.dim() > 1 for z in made.z):
+            z_hat = [z.contiguous() for z in codec(made.z)]  # as bytes give them
+            outputs.append(of_samples(tail(*cut.received(z_hat)), made.num_samples))
+            continue
         alone = list(samples(made.z, made.num_samples, cut.point.is_batched))
-        z_hat = zip(*(codec(z) for z in alone), strict=True)
-        output = of_samples(cut.with_tail(codec.tail).tail(*cut.received(_together(z_hat))), made.num_samples)
+        z_hats = zip(*(codec(z) for z in alone), strict=True)
+        output = of_samples(tail(*cut.received(_together(z_hats))), made.num_samples)
         local = [codec.local_output(z) for z in alone]
         pairs = zip(local, rows(output), strict=True)
         outputs += [row if own is None else codec.combine(own, row) for own, row in pairs]
     return joined(outputs)
 
 
-class _Sent(NamedTuple):
+class Sent(NamedTuple):
+    """What became of one sample's features on their way; ``local`` is what the edge itself makes of them."""
+
+    payload: bytes
     z_hat: Tensors  # zeros where the payload is lost
     is_lost: bool
     local: Tensor | None
@@ -191,16 +207,23 @@ class Pipeline:
         """Do what ``run`` does after the head, for features that several codecs may share."""
         return joined([self._finish(group, frames) for group in made])
 
+    def in_memory(self, made: Sequence[Features]) -> Any:
+        """What ``finish`` gives over a clean link where an answer keeps the score, without making any bytes."""
+        if self.answering is not None and self.cut.point.name == "output":  # no codec works there
+            return joined([self.cut.tail(*group.z) for group in made])
+        return finish_in_memory(self.cut, self.codec, made)
+
     def _finish(self, made: Features, frames: Frames) -> Any:
         if self.answering is not None and self.cut.point.name == "output":
             return stay(of_samples(self.cut.tail(*made.z), made.num_samples), self.answering, self.link, frames)
-        sent = [self._send(z, frames) for z in samples(made.z, made.num_samples, self.cut.point.is_batched)]
+        sent = [self.send(z, frames) for z in samples(made.z, made.num_samples, self.cut.point.is_batched)]
         z_hat = _together(zip(*(sample.z_hat for sample in sent), strict=True))
         output = of_samples(self.cut.tail(*self.cut.received(z_hat)), made.num_samples)
         local, is_lost = [sample.local for sample in sent], [sample.is_lost for sample in sent]
         return come_back(self.codec, local, is_lost, output, self.link, frames, self.answering)
 
-    def _send(self, z: Tensors, frames: Frames) -> _Sent:
+    def send(self, z: Tensors, frames: Frames) -> Sent:
+        """Encode the crossing tensors of one sample, carry the payload and decode what arrives."""
         first = self.codec.payload(z) if not frames.payload_bytes else None  # also, what is compiled is compiled now
         began = time.perf_counter()
         payload = self.codec.payload(z)
@@ -227,7 +250,7 @@ class Pipeline:
             if clean.is_floating_point():
                 frames.squared_error += (clean.float() - received.to(clean.device).float()).square().sum().item()
                 frames.num_values += clean.numel()
-        return _Sent(z_hat, is_lost, local)
+        return Sent(payload, z_hat, is_lost, local)
 
     def _decode(self, sent: bytes, arrived: bytes | None, expected: Expected) -> Tensors | None:
         """The decoded tensors, or None when the link lost or damaged the payload beyond reading."""

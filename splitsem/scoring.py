@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +13,6 @@ from splitsem.errors import ConfigError
 from splitsem.intervals import resamples
 from splitsem.tasks.task import Task
 from splitsem.trees import mapped, num_samples, rows
-
-if TYPE_CHECKING:
-    from torchmetrics import Metric
 
 Batches = Iterable[tuple[Any, Any]]
 
@@ -68,8 +65,9 @@ class SampleScores:
 
     The sums are the states of the metric that gives the score. Where adding them up over the first batch does not give
     what the metric makes of that batch, the metric is no function of sums, and there are no draws. A metric may have
-    ``score_of(**states)``, which takes the states of many draws at once, with a dimension in front; or, where it is no
-    function of sums, ``draws(resamples)``: the score on each draw, of how often each sample is in it.
+    ``sample_states(preds, target)``, which gives the states of each sample at once, with a dimension in front;
+    ``score_of(**states)``, which takes the states of many draws likewise; or, where it is no function of sums,
+    ``draws(resamples)``: the score on each draw, of how often each sample is in it.
     """
 
     def __init__(self, task: Task) -> None:
@@ -100,13 +98,17 @@ class SampleScores:
         metrics = {name: float(value) for name, value in self._metrics.compute().items()}
         return Scored(metrics, self._num_samples, self._draws() if self._num_samples > 1 else None)
 
-    def _of_name(self) -> "Metric":
+    def _of_name(self) -> Any:
         """The metric of the collection that gives the score."""
-        found: Metric = self._metrics[self._name]
-        return found
+        return self._metrics[self._name]
 
     def _add_rows(self, output: Any, y: Any) -> None:
         """Keep the states that each sample by itself gives the metric, by the class's own function: it is faster."""
+        at_once: Callable[..., dict[str, Tensor]] | None = getattr(self._one, "sample_states", None)
+        if at_once is not None:
+            states_of = at_once(output, y)
+            self._rows += [*torch.cat([states_of[name].double().flatten(1) for name in self._names], 1).numpy()]
+            return
         for row, target in zip(rows(output), rows(y), strict=True):
             self._one.reset()
             type(self._one).update(self._one, row, target)
@@ -136,7 +138,7 @@ class SampleScores:
         found = type(self._one).compute(self._one)
         return float(found["score"] if isinstance(found, dict) else found)
 
-    def _give(self, metric: "Metric", sums: NDArray[np.float64]) -> None:
+    def _give(self, metric: Any, sums: NDArray[np.float64]) -> None:
         for name, state in self._states(sums).items():
             setattr(metric, name, state)
 
@@ -163,7 +165,7 @@ def _flat(states: dict[str, Any]) -> NDArray[np.float64] | None:
     return np.concatenate([state.double().ravel().numpy() for state in states.values()])
 
 
-def _score_metric(metrics: Any) -> tuple[str, "Metric"]:
+def _score_metric(metrics: Any) -> tuple[str, Any]:
     """The metric of a collection that gives ``score``: the one of this name, or else the first one."""
     by_name = dict(metrics.items(keep_base=True))
     name = "score" if "score" in by_name else next(iter(by_name))

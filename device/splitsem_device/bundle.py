@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from splitsem_device import answer_reader, framing, picture_input
 from splitsem_device.answer_reader import Reader
-from splitsem_device.errors import ConfigError
+from splitsem_device.errors import BundleError, ConfigError
 from splitsem_device.framing import Framing
 from splitsem_device.peer_text import shown
 from splitsem_device.picture_input import PictureInput
@@ -120,14 +120,14 @@ class BundleFacts:
 
     @classmethod
     def from_json(cls, text: bytes, source: str) -> "BundleFacts":
-        """Undo ``to_json``. Raises ConfigError: another version, or damaged."""
+        """Undo ``to_json``. Raises BundleError: another version, or damaged."""
         try:
             card = json.loads(text)
         except ValueError as exc:
-            raise ConfigError(f"{source}: {FACTS} is damaged ({shown(exc)}); copy the bundle again") from exc
+            raise BundleError(f"{source}: {FACTS} is damaged ({shown(exc)}); copy the bundle again") from exc
         schema = card.get("schema") if isinstance(card, dict) else None
         if schema != SCHEMA:
-            raise ConfigError(
+            raise BundleError(
                 f"{source} is a bundle of schema {shown(schema)}, and this splitsem-device reads {SCHEMA}: make the "
                 "bundle again with the splitsem of this version, or install its splitsem-device"
             )
@@ -138,7 +138,7 @@ class BundleFacts:
             return _facts(card)
         except (KeyError, TypeError, ValueError, ConfigError) as exc:
             said = f"{exc} is missing" if isinstance(exc, KeyError) else shown(exc)
-            raise ConfigError(f"{source}: {FACTS} is damaged ({said}); copy the bundle again") from exc
+            raise BundleError(f"{source}: {FACTS} is damaged ({said}); copy the bundle again") from exc
 
 
 def _digest(card: Mapping[str, Any]) -> str:
@@ -172,37 +172,37 @@ class Bundle:
         facts: what ``bundle.json`` says.
 
     Raises:
-        ConfigError: it is missing, damaged, or of another version.
+        BundleError: it is missing, damaged, or of another version.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.exists():
-            raise ConfigError(f"there is no bundle {self.path}: make one with splitsem (workflow=bundle)")
+            raise BundleError(f"there is no bundle {self.path}: make one with splitsem (workflow=bundle)")
         self.facts = BundleFacts.from_json(self._content(FACTS, _MOST_FACTS_BYTES), str(self.path))
 
     def read(self, name: str) -> bytes:
-        """The content of a file. Raises ConfigError where it is missing or is not what ``bundle.json`` says."""
+        """The content of a file. Raises BundleError where it is missing or is not what ``bundle.json`` says."""
         facts = self.facts.files[name]
         content = self._content(name, facts.num_bytes)
         if FileFacts.of(content) != facts:
-            raise ConfigError(
+            raise BundleError(
                 f"{self.path}: {name} is damaged: expected {facts.num_bytes:,} bytes of SHA-256 {facts.sha256[:12]}…, "
                 f"got {len(content):,} of {FileFacts.of(content).sha256[:12]}…; copy the bundle again"
             )
         return content
 
     def head(self, name: str) -> bytes:
-        """The ONNX file of the head in one format. Raises ConfigError where the bundle lacks it."""
+        """The ONNX file of the head in one format. Raises BundleError where the bundle lacks it."""
         if name not in self.facts.heads:
-            raise ConfigError(f"{self.path} has no head in {name}, only in {', '.join(self.facts.heads)}")
+            raise BundleError(f"{self.path} has no head in {name}, only in {', '.join(self.facts.heads)}")
         return self.read(self.facts.heads[name])
 
     def pieces(self, name: str, sizes: list[int]) -> list[bytes]:
-        """A file that holds several things one after the other, taken apart. Raises ConfigError."""
+        """A file that holds several things one after the other, taken apart. Raises BundleError."""
         content = self.read(name)
         if sum(sizes) != len(content):
-            raise ConfigError(f"{self.path}: {name} has {len(content)} bytes, and {FACTS} says {sum(sizes)}")
+            raise BundleError(f"{self.path}: {name} has {len(content)} bytes, and {FACTS} says {sum(sizes)}")
         ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
         return [content[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
@@ -215,12 +215,12 @@ class Bundle:
             with zipfile.ZipFile(self.path) as archive, archive.open(name) as member:
                 return member.read(most_bytes + 1)
         except KeyError as exc:
-            raise ConfigError(f"{self.path} has no file {name}; copy the bundle again") from exc
+            raise BundleError(f"{self.path} has no file {name}; copy the bundle again") from exc
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as exc:
-            raise ConfigError(
+            raise BundleError(
                 f"{self.path}: {name} cannot be read, the archive is damaged ({shown(exc)}); copy the bundle again"
             ) from exc
         except FileNotFoundError as exc:
-            raise ConfigError(f"{self.path} has no file {name}; copy the bundle again") from exc
+            raise BundleError(f"{self.path} has no file {name}; copy the bundle again") from exc
         except OSError as exc:
-            raise ConfigError(f"cannot read {name} of {self.path}: {exc.strerror or exc}") from exc
+            raise BundleError(f"cannot read {name} of {self.path}: {exc.strerror or exc}") from exc

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from splitsem_device.errors import ConfigError
 from splitsem_device.fields import VERSION as WIRE_VERSION
@@ -15,6 +15,19 @@ MAX_PLAN_BYTES = 16 << 10
 MAX_FIELD_CHARS = 1024
 FUNCTION_RAISED = "the function raised "  # begins what a server says of its function's exception
 _PROBE, _FUNCTION = "@probe/", "@function"
+
+
+class Hop(NamedTuple):
+    """A cut behind the first one, in a chain of more than two machines.
+
+    Attributes:
+        point: name of the split point at which the next machine takes over.
+        codec: what makes the payloads there, by the name that the machine before it knows it by; empty: the payload
+            that came is passed on unread, which only fits the point that it came at.
+    """
+
+    point: str
+    codec: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,7 @@ class Plan:
         answer: name of the coder that makes the answers; empty where the server keeps the results.
         wire_version: version of the payload format.
         protocol_version: version of this contract.
+        onward: the further cuts of a chain of machines, the nearest first; empty: the server computes to the end.
     """
 
     fingerprint: str
@@ -43,13 +57,14 @@ class Plan:
     answer: str = ""
     wire_version: int = WIRE_VERSION
     protocol_version: int = PROTOCOL_VERSION
+    onward: tuple[Hop, ...] = ()
 
     def probe(self, answer_bytes: int) -> "Plan":
         """The plan of probes: frames that travel like all frames and get ``answer_bytes`` zeros without a computation.
 
         A probe takes the time of the link and of the software at both ends, for frames of any size.
         """
-        return replace(self, point=f"{_PROBE}{answer_bytes}")
+        return replace(self, point=f"{_PROBE}{answer_bytes}", onward=())
 
     @classmethod
     def of_probes(cls, answer_bytes: int) -> Self:
@@ -81,8 +96,11 @@ class Plan:
         return probe_bytes(self.point)
 
     def to_json(self) -> str:
-        """The plan as one line of JSON; equal plans give equal lines."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """The plan as one line of JSON; equal plans give equal lines. Without further cuts it does not name them."""
+        facts = asdict(self)
+        if not self.onward:
+            del facts["onward"]
+        return json.dumps(facts, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -95,9 +113,11 @@ class Plan:
             if len(text) > MAX_PLAN_BYTES:
                 raise ValueError(f"it has {len(text)} bytes, a plan at most {MAX_PLAN_BYTES}")
             facts = json.loads(text, object_pairs_hook=_once)
-            if not isinstance(facts, dict) or facts.keys() != kinds.keys():
+            if not isinstance(facts, dict) or facts.keys() | {"onward"} != kinds.keys():
                 raise ValueError(f"it must have {', '.join(kinds)}: do both ends run the same splitsem?")
-            return cls(**{name: _checked(name, value, kinds[name]) for name, value in facts.items()})
+            hops = _checked("onward", facts.pop("onward", []), list)
+            plain = {name: _checked(name, value, kinds[name]) for name, value in facts.items()}
+            return cls(**plain, onward=tuple(map(_hop, hops)))
         except (ValueError, RecursionError) as exc:
             raise ConfigError(f"expected a plan as JSON, got something else: {shown(exc)}") from exc
 
@@ -108,6 +128,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(facts) != len(pairs):
         raise ValueError("a name stands twice in it")
     return facts
+
+
+def _hop(value: Any) -> Hop:
+    """A further cut as it stands in JSON. Raises ValueError."""
+    if not (isinstance(value, list) and len(value) == len(Hop._fields)):
+        raise ValueError(f"onward must list pairs of {' and '.join(Hop._fields)}")
+    return Hop(*(_checked(f"onward {name}", each, str) for name, each in zip(Hop._fields, value, strict=True)))
 
 
 def _checked(name: str, value: Any, kind: Any) -> Any:

@@ -13,8 +13,8 @@ def c_files() -> list[Path]:
 
 
 def digest() -> str:
-    """A hash of the C files; the library holds that of the files it was made of."""
+    """A hash of the C files and their headers; the library holds that of the files it was made of."""
     hashed = hashlib.sha256()
-    for path in c_files():
+    for path in sorted(FOLDER.rglob("*.[ch]")):
         hashed.update(path.name.encode() + b"\0" + path.read_bytes())
     return hashed.hexdigest()

@@ -14,11 +14,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "device")]
 
 from mkdocs.structure.files import File, Files
 
-from scripts.site import api_page, markdown, metrics_page, options_page
+from scripts.site import api_page, errors_page, markdown, metrics_page, options_page
 
 DOCS = ROOT / "docs"
 SECTIONS = {"": "How-to", "how-to": "How-to", "tutorials": "Tutorials", "reference": "Reference"}
 SHIM = "https://unpkg.com/iframe-worker/shim"
+UNNAMED = {
+    '<div class="md-search" data-md-component="search" role="dialog"': "Search",
+    'type="checkbox" id="__search"': "Search",
+    'type="checkbox" id="__drawer"': "Menu",
+}
 ASSETS = (".png", ".svg", ".csv", ".pdf", ".json", ".html", ".jpg")
 
 
@@ -27,7 +32,7 @@ def made() -> dict[str, str]:
     pages = {f"reference/options/{name}": text for name, text in options_page.pages().items()}
     pages["reference/metrics.md"] = metrics_page.metrics_page()
     pages["reference/api.md"] = api_page.api_page()
-    pages["reference/errors.md"] = api_page.errors_page()
+    pages["reference/errors.md"] = errors_page.errors_page()
     pages["decisions/index.md"] = markdown.decisions(DOCS / "decisions")
     return pages
 
@@ -107,14 +112,19 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
-    """The theme's script for pages without a server comes from the web; ours lies in the site."""
-    place = page.file.src_uri.count("/") * "../" + "assets/frame-worker.js"
-    return output.replace(SHIM, place)
+    """Ours in place of the theme's script of the web for pages without a server; names for what has none."""
+    return _mended(output, page.file.src_uri.count("/") * "../")
 
 
 def on_post_template(output: str, template_name: str, config: Any) -> str:
     """The same of the page for addresses that are not there."""
-    return output.replace(SHIM, "assets/frame-worker.js")
+    return _mended(output, "")
+
+
+def _mended(output: str, up: str) -> str:
+    for part, name in UNNAMED.items():
+        output = output.replace(part, f'{part} aria-label="{name}"')
+    return output.replace(SHIM, f"{up}assets/frame-worker.js")
 
 
 def on_page_markdown(text: str, page: Any, config: Any, files: Files) -> str:

@@ -215,7 +215,7 @@ def _page(top: str, groups: dict[str, list[OptionFile]]) -> str:
         if top == "experiment":
             continue
         for options_ in _of_one_class(found):
-            lines += _section(group, options_)
+            lines += _section(group, options_, "##" if group == top else "###")
     return "\n".join(lines)
 
 
@@ -235,10 +235,10 @@ def _of_one_class(found: list[OptionFile]) -> list[list[OptionFile]]:
     return list(together.values())
 
 
-def _section(group: str, found: list[OptionFile]) -> list[str]:
+def _section(group: str, found: list[OptionFile], level: str) -> list[str]:
     first = min(found, key=lambda option: len(option.parents))
     names = ", ".join(f"`{option.path.stem}`" for option in found)
-    lines = [f"### {names}" if group != "config" else "## Settings", ""]
+    lines = [f"{level} {names}" if group != "config" else "## Settings", ""]
     if first.target:
         lines += [f"Class: `{first.target}`", ""]
     if first.choices:

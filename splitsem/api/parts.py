@@ -34,7 +34,7 @@ def codec(name: str, *, cut: "Cut | None" = None, **settings: Any) -> "Codec":
     """A codec by the name of its option, as on the command line: ``codec("quant8", entropy="context")``.
 
     Args:
-        name: an option of the group ``codec``; ``splitsem --help`` lists them.
+        name: an option of the group ``codec``; ``codec=list`` on the command line names them.
         cut: where it is used; needed by learned codecs, which are built for one tensor.
         settings: in place of the option's own.
 

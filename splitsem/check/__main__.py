@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from splitsem import extras, files
-from splitsem.errors import ConfigError, SplitSemError
+from splitsem.errors import ConfigError, SettingError, SplitSemError, coded
 
 _GROUPS = ("codec", "task", "model", "transport", "hardware/machine")
 _FACTS: dict[str, Any] = {
@@ -70,7 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         kind, kept = _check(part := _asked(asked.part, asked.settings, asked.config_dir))
     except (SplitSemError, ValueError) as exc:
-        sys.stdout.write(f"{exc}\n")
+        code = exc.code if isinstance(exc, SplitSemError) else SettingError.code
+        sys.stdout.write(f"{coded(exc, code)}\n")
         return 1
     sys.stdout.write(f"ok: {part.make.__name__} keeps the contract of a {kind} ({len(kept)} promises)\n")
     if asked.verbose:

@@ -92,6 +92,10 @@ def check_codec(codec: Codec | Callable[[], Codec], tensor_shape: Sequence[int] 
     alike = hold("forward gives tensors of the same shapes and dtypes", partial(_forward_kind, made))
     if not made.is_learned:
         promises.hold("forward gives what decode gives of encode's bytes", partial(_forward_equals, made), alike)
+    if made.is_samplewise:
+        promises.hold(
+            "forward makes of a batch what it makes of each sample alone", partial(_is_samplewise, made), alike
+        )
     floats = {name: trial for name, trial in alike.items() if any(t.is_floating_point() for t in trial.z)}
     promises.hold("gradients pass through forward", partial(_gradients, made), floats)
     whole = hold("protected_bytes is a whole number from 0 to the payload's length", partial(_protected, made))
@@ -243,6 +247,15 @@ def _forward_equals(codec: Codec, trial: Trial) -> None:
         worst = float((in_memory.float() - from_bytes.float()).abs().max())
         slack = range_ * max(_SLACK, torch.finfo(z.dtype).eps)
         expect(worst <= slack, f"they differ by up to {worst:.3g}, allowed is {slack:.3g}")
+
+
+def _is_samplewise(codec: Codec, trial: Trial) -> None:
+    if any(z.dim() < 2 for z in trial.z):
+        return
+    together = codec(trial.tensors())
+    alone = [codec(z) for z in zip(*(z.split(1) for z in trial.tensors()), strict=True)]
+    joined = tuple(torch.cat(tensors) for tensors in zip(*alone, strict=True))
+    expect(_are_equal(together, joined), "they differ")
 
 
 def _gradients(codec: Codec, trial: Trial) -> None:

@@ -31,6 +31,8 @@ class Codec(nn.Module, ABC):
     Attributes:
         is_framed: whether ``encode`` makes whole payloads of the wire format, which need no envelope.
         is_learned: whether the codec has weights that are trained for one cut; see ``learned.learned.LearnedCodec``.
+        is_samplewise: whether ``forward`` makes of a batch of tensors with two or more dimensions what it makes of each
+            sample alone, bit for bit; what scores in memory then takes whole batches.
         snr_db: signal-to-noise ratio of the link, as the receiver sees it (Eb/N0 of a bit on the air); set before
             ``decode`` where it is known.
         tail: the server's half of the network as it was tuned together with this codec, to be run in place of the
@@ -39,6 +41,7 @@ class Codec(nn.Module, ABC):
 
     is_framed: ClassVar[bool] = False
     is_learned: ClassVar[bool] = False
+    is_samplewise: bool = False
     snr_db: float | None = None
     tail: nn.Module | None
 

@@ -147,6 +147,7 @@ class Quantise(TensorwiseCodec):
         rate_bps: the link's rate, for ``auto``.
     """
 
+    is_samplewise = True
     codec_id = wire.CodecId.QUANTISE
 
     def __init__(

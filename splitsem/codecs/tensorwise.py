@@ -80,6 +80,7 @@ class StraightThrough(torch.autograd.Function):
 class Identity(TensorwiseCodec):
     """Sends every tensor's elements unchanged, NaN and infinities included."""
 
+    is_samplewise = True
     codec_id = wire.CodecId.IDENTITY
 
     def approximate(self, z: Tensor) -> Tensor:
@@ -104,6 +105,7 @@ def saturate_to_half(z: Tensor) -> Tensor:
 class HalfPrecision(TensorwiseCodec):
     """Sends 16-bit tensors as they are and all others as float16. Overflow saturates, see ``saturate_to_half``."""
 
+    is_samplewise = True
     codec_id = wire.CodecId.HALF_PRECISION
 
     def approximate(self, z: Tensor) -> Tensor:

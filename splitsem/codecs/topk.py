@@ -57,6 +57,7 @@ class TopK(TensorwiseCodec):
             raise ValueError(f"values must be one of {', '.join(get_args(Values))}, got {values!r}")
         self.keep_ratio = keep_ratio
         self.values = values
+        self.is_samplewise = values != "quantised"  # whose range is one for the batch
         self.bit_width = check_bit_width(bit_width)
         self.entropy = check_entropy(entropy)
 

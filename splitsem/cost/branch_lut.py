@@ -11,7 +11,7 @@ from torch import nn
 
 from splitsem.cost.lut import assumed, check_factor, longer
 from splitsem.cost.measure import Calibration, ChainTime, MachineRates, Timing
-from splitsem.errors import ConfigError
+from splitsem.errors import MachineError
 from splitsem.json_files import Amount, Count, Size
 from splitsem.models.branches import GAMMAS, Branch
 
@@ -209,11 +209,11 @@ class BranchLut:
         return replace(self, calibration=calibration)
 
     def select(self, names: Iterable[str]) -> "BranchLut":
-        """The table of these units alone, as a network. Raises ConfigError unless the units follow each other."""
+        """The table of these units alone, as a network. Raises MachineError unless the units follow each other."""
         wanted = set(names)
         rows = [row for row, unit in enumerate(self.units) if unit.name in wanted]
         if len(rows) != len(wanted) or rows != list(range(rows[0], rows[-1] + 1)):
-            raise ConfigError(
+            raise MachineError(
                 f"{self.source}: select units that follow each other, of: {', '.join(u.name for u in self.units)}"
             )
         input_bytes = self.units[rows[0] - 1].output_bytes if rows[0] else self.input_bytes
@@ -221,34 +221,34 @@ class BranchLut:
         return replace(self, units=units, input_bytes=input_bytes, calibration=None)
 
     def check_fits(self, model: str, units: Sequence[UnitSpec]) -> None:
-        """Raise ConfigError, saying what differs, unless this is a table of all units and ways of that model.
+        """Raise MachineError, saying what differs, unless this is a table of all units and ways of that model.
 
         A table may have more ways than the model offers, since a pruned model offers fewer.
         """
         remake = f"measure this model: python run.py workflow=joint model={model} workflow.steps=[lut]"
         if self.model != model:
-            raise ConfigError(f"{self.source} is a LUT of the model {self.model!r}, not of {model!r}; {remake}")
+            raise MachineError(f"{self.source} is a LUT of the model {self.model!r}, not of {model!r}; {remake}")
         names, own = [unit.name for unit in units], [unit.name for unit in self.units]
         if names != own:
             missing = [name for name in names if name not in own]
             strange = [name for name in own if name not in names]
             what = f"it lacks {', '.join(missing)}" if missing else f"it has {', '.join(strange) or 'another order'}"
-            raise ConfigError(f"{self.source} has other units than {model}: {what}; {remake}")
+            raise MachineError(f"{self.source} has other units than {model}: {what}; {remake}")
         for unit, mine in zip(units, self.units, strict=True):
             shapes = tuple(unit.input_shape), tuple(unit.output_shape)
             if shapes != (mine.input_shape, mine.output_shape):
-                raise ConfigError(
+                raise MachineError(
                     f"{self.source}: unit {unit.name!r} takes {list(mine.input_shape)} and makes "
                     f"{list(mine.output_shape)}, that of {model} {list(shapes[0])} and {list(shapes[1])}; {remake}"
                 )
             if not set(unit.gammas) <= mine.ways.keys():
-                raise ConfigError(
+                raise MachineError(
                     f"{self.source} has another γ set: unit {unit.name!r} was measured with γ {_listed(mine.ways)}, "
                     f"that of {model} offers {_listed(unit.gammas)}; {remake}"
                 )
             for gamma in unit.gammas:
                 if abs(unit.flops[gamma] - mine.ways[gamma].flops) > 1e-6 * unit.flops[gamma]:
-                    raise ConfigError(
+                    raise MachineError(
                         f"{self.source}: unit {unit.name!r} with γ {gamma} has {mine.ways[gamma].flops:.0f} FLOPs, "
                         f"that of {model} {unit.flops[gamma]:.0f}; {remake}"
                     )

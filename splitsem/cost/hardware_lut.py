@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from splitsem.cost.branch_lut import BranchLut, UnitLut
 from splitsem.cost.fits import AnswerWay, FrameFit, LinkFit
 from splitsem.cost.measure import Calibration, MachineRates
-from splitsem.errors import ConfigError
+from splitsem.errors import MachineError
 from splitsem.json_files import Count, JsonFile, parse, read_text, write_text
 
 SCHEMA, TABLE_SCHEMA = "splitsem.hardware_lut/1", "splitsem.branch_lut/1"
@@ -55,7 +55,7 @@ def read_branch_lut(path: str | Path) -> BranchLut:
     """Read a table and check all of its values; ``BranchLut.check_fits`` checks that the table is of a certain model.
 
     Raises:
-        ConfigError: the file is missing, is not JSON, has another schema or unit, or has an impossible value.
+        MachineError: the file is missing, is not JSON, has another schema or unit, or has an impossible value.
     """
     return parse_branch_lut(read_text(path, _WHAT), str(path))
 
@@ -66,7 +66,7 @@ def branch_lut_json(lut: BranchLut) -> str:
 
 
 def parse_branch_lut(text: str, source: str) -> BranchLut:
-    """A table from the text of its file, all of it checked; ``source`` names it in messages. Raises ConfigError."""
+    """A table from the text of its file, all of it checked; ``source`` names it in messages. Raises MachineError."""
 
     def lut(file: _File) -> BranchLut:
         model, facts = file.model, (file.machine, file.packages, file.rates, file.calibration)
@@ -131,25 +131,25 @@ def merge(edge: BranchLut, server: BranchLut, link: LinkFit | None = None) -> Ha
     A unit needs times on at least one of the machines; a machine without times never runs the unit.
 
     Raises:
-        ConfigError: the tables are of different models, units, crossing bytes or γ sets; says which and where.
+        MachineError: the tables are of different models, units, crossing bytes or γ sets; says which and where.
     """
     pair = f"{edge.source} and {server.source}"
     if edge.model != server.model:
-        raise ConfigError(f"{pair} are LUTs of two models, {edge.model!r} and {server.model!r}")
+        raise MachineError(f"{pair} are LUTs of two models, {edge.model!r} and {server.model!r}")
     names = [[unit.name for unit in lut.units] for lut in (edge, server)]
     if names[0] != names[1]:
         differing = sorted(set(names[0]) ^ set(names[1])) or ["in another order"]
-        raise ConfigError(f"{pair} have different units: {', '.join(differing)}")
+        raise MachineError(f"{pair} have different units: {', '.join(differing)}")
     if edge.input_bytes != server.input_bytes:
-        raise ConfigError(f"{pair} have inputs of {edge.input_bytes} and {server.input_bytes} bytes")
+        raise MachineError(f"{pair} have inputs of {edge.input_bytes} and {server.input_bytes} bytes")
     for ours, theirs in zip(edge.units, server.units, strict=True):
         where = f"unit {ours.name!r} of {pair}"
         if _facts(ours) != _facts(theirs):
-            raise ConfigError(f"{where}: its shapes or crossing bytes differ, {_facts(ours)} and {_facts(theirs)}")
+            raise MachineError(f"{where}: its shapes or crossing bytes differ, {_facts(ours)} and {_facts(theirs)}")
         if not ours.ways and not theirs.ways:
-            raise ConfigError(f"{where} has no time on either machine")
+            raise MachineError(f"{where} has no time on either machine")
         if ours.ways and theirs.ways and ours.ways.keys() != theirs.ways.keys():
-            raise ConfigError(f"{where}: the γ sets differ, {sorted(ours.ways)} and {sorted(theirs.ways)}")
+            raise MachineError(f"{where}: the γ sets differ, {sorted(ours.ways)} and {sorted(theirs.ways)}")
     return HardwareLut(edge, server, link)
 
 

@@ -17,7 +17,7 @@ import msgspec
 import torch
 
 from splitsem.cost.measure import Timing, measure
-from splitsem.errors import ConfigError
+from splitsem.errors import MachineError
 from splitsem.json_files import JsonFile, parse, read_text, write_text
 from splitsem.placement import describe_machine
 from splitsem.splitting.half import Half
@@ -58,17 +58,17 @@ class Lut:
     source: str = "this LUT"
 
     def time_s(self, half: Half) -> float:
-        """Median seconds of a half. Raises ConfigError for another model, or a point or side that was not measured."""
+        """Median seconds of a half. Raises MachineError for another model, or a point or side that was not measured."""
         remake = "make one for this model: python run.py workflow=profile"
         if half.fingerprint != self.fingerprint:
-            raise ConfigError(
+            raise MachineError(
                 f"{self.source} belongs to another model: its fingerprint is {self.fingerprint!r}, "
                 f"this model's {half.fingerprint!r}; {remake}"
             )
         sides = self.times.get(half.point, {})
         if half.side not in sides:
             known = ", ".join(point for point, measured in self.times.items() if half.side in measured)
-            raise ConfigError(
+            raise MachineError(
                 f"{self.source} has no {half.side} time for the split point {half.point!r}, only for: {known}; {remake}"
             )
         return sides[half.side].median_s
@@ -80,19 +80,19 @@ def measure_lut(
     """Measure every half on this machine, see ``measure``; wrap ``halves`` in a progress bar to watch.
 
     Raises:
-        ConfigError: there are no halves, or they belong to different models.
+        MachineError: there are no halves, or they belong to different models.
     """
     times: dict[str, dict[Side, Timing]] = {}
     fingerprint: str | None = None
     num_threads, accelerator = torch.get_num_threads(), "cpu"
     for half in halves:
         if fingerprint not in (None, half.fingerprint):
-            raise ConfigError(f"one LUT holds one model, got {fingerprint!r} and {half.fingerprint!r}")
+            raise MachineError(f"one LUT holds one model, got {fingerprint!r} and {half.fingerprint!r}")
         fingerprint = half.fingerprint
         accelerator = half.example[0].device.type if half.example else accelerator
         times.setdefault(half.point, {})[half.side] = measure(half, repeats, warmup, budget_s, pause_s)
     if fingerprint is None:
-        raise ConfigError("nothing to measure: the model has no split points")
+        raise MachineError("nothing to measure: the model has no split points")
     machine = describe_machine() | {"accelerator": accelerator, "num_threads": str(num_threads)}
     return Lut(fingerprint, times, machine, torch.__version__)
 
@@ -123,13 +123,13 @@ def read_lut(path: str | Path) -> Lut:
     """Read a LUT and check all of it.
 
     Raises:
-        ConfigError: the file is missing, is not JSON, has another schema, or has an impossible time.
+        MachineError: the file is missing, is not JSON, has another schema, or has an impossible time.
     """
     return parse_lut(read_text(path, "LUT"), str(path))
 
 
 def parse_lut(text: str, source: str) -> Lut:
-    """A LUT from the text of its file, all of it checked; ``source`` names it in messages. Raises ConfigError."""
+    """A LUT from the text of its file, all of it checked; ``source`` names it in messages. Raises MachineError."""
 
     def lut(file: _File) -> Lut:
         times: dict[str, dict[Side, Timing]] = {

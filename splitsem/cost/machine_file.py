@@ -22,7 +22,7 @@ from splitsem.cost.layers import LayerTimes
 from splitsem.cost.lut import Lut, Side
 from splitsem.cost.measure import Timing
 from splitsem.cost.op_regression import OpRegression, Regression, fit_whole
-from splitsem.errors import ConfigError
+from splitsem.errors import MachineError
 from splitsem.json_files import Amount, JsonFile, Size, parse, read_text, write_text
 from splitsem.splitting.half import OpCost, OpShape
 
@@ -197,7 +197,7 @@ def read_machine_file(path: str | Path) -> MachineFile:
     """Read a file and check all of it.
 
     Raises:
-        ConfigError: it is missing, no JSON, of another schema, has an impossible value, or no network.
+        MachineError: it is missing, no JSON, of another schema, has an impossible value, or no network.
     """
 
     def made(file: _File) -> MachineFile:
@@ -215,9 +215,9 @@ def time_of(network: MeasuredNetwork, point: str, side: Side) -> Timing | None:
 
 
 def check_version(machine: MachineFile, torch_version: str) -> None:
-    """Raise ConfigError where a file that is added to is of another version of torch."""
+    """Raise MachineError where a file that is added to is of another version of torch."""
     if machine.torch != torch_version:
-        raise ConfigError(
+        raise MachineError(
             f"{machine.source} was measured with torch {machine.torch}, this is {torch_version}: "
             "measure its networks anew under another name"
         )

@@ -7,7 +7,7 @@ from typing import Literal, Protocol, runtime_checkable
 from splitsem.cost.coding_rate import coding_rate_here
 from splitsem.cost.lut import read_lut
 from splitsem.cost.measure import measure
-from splitsem.errors import ConfigError
+from splitsem.errors import MachineError
 from splitsem.splitting.half import Half, OpCost
 
 _RAMP = 4.0  # fitted on a CPU over networks of many sizes; see docs/decisions/machine-models.md
@@ -36,10 +36,10 @@ class Machine(ABC):
         """Seconds of coding on this machine for each second of it that this process measures.
 
         Raises:
-            ConfigError: the machine has no coding rate, which its other figures do not tell.
+            MachineError: the machine has no coding rate, which its other figures do not tell.
         """
         if self.coding_bytes_per_s is None:
-            raise ConfigError(
+            raise MachineError(
                 "a modelled machine needs coding_bytes_per_s in its file: run python -m splitsem.cost.coding_rate there"
             )
         return coding_rate_here() / self.coding_bytes_per_s
@@ -120,7 +120,7 @@ class Roofline(Machine):
         return self.efficiency * self.peak_flops_per_s / self.memory_bytes_per_s
 
     def time_s(self, half: Half) -> float:
-        """Seconds for one sample through ``half``, from the LUT if given. Raises ConfigError where the LUT lacks it."""
+        """Seconds for one sample through ``half``, from the LUT if given (MachineError: it lacks it)."""
         if not half.ops:
             return 0.0
         if self._lut is not None:
@@ -189,7 +189,7 @@ class Local(Machine):
         return 1.0
 
     def time_s(self, half: Half) -> float:
-        """Median seconds for one sample through ``half``, measured by this call, or read from the LUT (ConfigError)."""
+        """Median seconds for one sample through ``half``, measured now, or read from the LUT (MachineError)."""
         if not half.ops:
             return 0.0
         if self._lut is not None:

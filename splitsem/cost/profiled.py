@@ -4,7 +4,7 @@ from functools import cached_property
 
 from splitsem.cost.machine_file import MachineFile, Predictor, read_machine_file, time_of
 from splitsem.cost.machines import Machine, check_power
-from splitsem.errors import ConfigError
+from splitsem.errors import MachineError
 from splitsem.splitting.half import Half, OpCost
 
 
@@ -21,7 +21,7 @@ class Profiled(Machine):
         coding_bytes_per_s: what ``python -m splitsem.cost.coding_rate`` says there.
 
     Raises:
-        ConfigError: the file cannot be read.
+        MachineError: the file cannot be read.
     """
 
     timing = "predicted"
@@ -57,10 +57,10 @@ class Profiled(Machine):
         return None if "all" not in self.known.errors else self.known.errors["all"].p90
 
     def interval_s(self, half: Half) -> tuple[float, float]:
-        """The predicted time within that error, low and high. Raises ConfigError where no error is known."""
+        """The predicted time within that error, low and high. Raises MachineError where no error is known."""
         error, time_s = self.error(half), self.time_s(half)
         if error is None:
-            raise ConfigError(
+            raise MachineError(
                 f"{self.known.source} has networks of one family only, so that no error is known: profile another "
                 "network with the same hardware.save"
             )

@@ -11,7 +11,7 @@ from rich.table import Table
 from splitsem.data.archives import Downloads
 from splitsem.data.entries import ENTRIES
 from splitsem.data.shelf import SETTING, get, named, where
-from splitsem.errors import ConfigError
+from splitsem.errors import ConfigError, coded
 
 _MOST_COLUMNS = 100
 _HELP = f"""\
@@ -60,7 +60,7 @@ def _get(names: list[str]) -> int:
             try:
                 folder = get(named(name), downloads)
             except ConfigError as exc:
-                sys.stderr.write(f"{exc}\n")
+                sys.stderr.write(f"{coded(exc, exc.code)}\n")
                 status = 1
             else:
                 sys.stdout.write(f"{name} is in {folder}\n")

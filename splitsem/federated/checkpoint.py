@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from splitsem.errors import ConfigError
+from splitsem.errors import CheckpointError
 from splitsem.federated.coded_grid import CodedGrid
 from splitsem.federated.flower import Array, ArrayRecord, Context, MetricRecord, Strategy
 from splitsem.federated.round_report import Row
@@ -81,7 +81,7 @@ def save(
 def load(folder: Path, strategy: Strategy, grid: CodedGrid, contexts: Mapping[int, Context]) -> Progress:
     """Restore what ``save`` wrote.
 
-    Raises ConfigError for a file that is missing, damaged, of another network, or ruined: with values that are no
+    Raises CheckpointError for a file that is missing, damaged, of another network, or ruined: with values that are no
     numbers, which an update of a faulty client may have left.
     """
     path = folder / FILE
@@ -90,21 +90,23 @@ def load(folder: Path, strategy: Strategy, grid: CodedGrid, contexts: Mapping[in
             facts = json.loads((file.metadata() or {})["facts"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError as exc:
-        raise ConfigError(f"federated.resume={folder}: there is no {FILE}; name the folder of a federated run") from exc
+        raise CheckpointError(
+            f"federated.resume={folder}: there is no {FILE}; name the folder of a federated run"
+        ) from exc
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as exc:
-        raise ConfigError(f"federated.resume={folder}: {FILE} is damaged ({exc})") from exc
+        raise CheckpointError(f"federated.resume={folder}: {FILE} is damaged ({exc})") from exc
     if ruined := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
-        raise ConfigError(
+        raise CheckpointError(
             f"federated.resume={folder} is ruined: {ruined[0]} holds NaN or infinity; begin anew, without "
             "federated.resume"
         )
     if facts["fingerprint"] != grid.layout.fingerprint:
-        raise ConfigError(
+        raise CheckpointError(
             f"federated.resume={folder} is of network {facts['fingerprint']}, this is {grid.layout.fingerprint}: "
             "give the same model, and federated.statistics as then"
         )
     if contexts and (known := len(facts["clients"])) != len(contexts):
-        raise ConfigError(f"federated.resume={folder} has {known} clients, federated.num_clients={len(contexts)}")
+        raise CheckpointError(f"federated.resume={folder} has {known} clients, federated.num_clients={len(contexts)}")
     grid.held = _below(tensors, "held")
     if "guard" in facts:  # not in files of versions that let every update in
         grid.guard.restore(facts["guard"])
@@ -152,7 +154,7 @@ def _restore_strategy(strategy: Strategy, tensors: State) -> None:
         pairs[key if kind != "list" else number] = tensors[f"strategy/{name}"].numpy()
     for (attribute, kind), pairs in found.items():
         if not hasattr(strategy, attribute):
-            raise ConfigError(
+            raise CheckpointError(
                 f"federated.resume: the run's strategy had {attribute}, {type(strategy).__name__} has not"
             )
         record = ArrayRecord({name: Array(array) for name, array in pairs.items()}) if kind == "record" else pairs

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from splitsem.errors import ConfigError
+from splitsem.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -85,18 +85,18 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     replaced by an object that does nothing.
 
     Raises:
-        ConfigError: the file is missing, damaged or holds something other than named tensors.
+        CheckpointError: the file is missing, damaged or holds something other than named tensors.
     """
     path = Path(path)
     if not path.exists():
-        raise ConfigError(f"weights file {path} does not exist; give a local .safetensors or .pth file")
+        raise CheckpointError(f"weights file {path} does not exist; give a local .safetensors or .pth file")
     if not path.is_file():
         what = "a folder" if path.is_dir() else "no regular file"
-        raise ConfigError(f"weights file {path} is {what}; give a .safetensors or .pth file")
+        raise CheckpointError(f"weights file {path} is {what}; give a .safetensors or .pth file")
     try:
         content = _content(path)
     except _DAMAGE as exc:
-        raise ConfigError(f"weights file {path} cannot be read: {_said(exc)}") from exc
+        raise CheckpointError(f"weights file {path} cannot be read: {_said(exc)}") from exc
     found = _state_dict(content, path)
     return {_text(name): value for name, value in found.items() if isinstance(value, Tensor)}
 
@@ -162,20 +162,22 @@ def _check_archive(path: Path, size: int) -> None:
 
 
 def _state_dict(content: Any, path: Path) -> Mapping[Any, Any]:
-    """The state dict in what a file holds. Raises ConfigError."""
+    """The state dict in what a file holds. Raises CheckpointError."""
     found = list(_candidates(content, "", _MOST_NESTED))
     if not found:
         if whole := next((thing for thing in _outer(content) if isinstance(thing, _Inert)), None):
-            raise ConfigError(
+            raise CheckpointError(
                 f"weights file {path} holds a whole {whole.name}, and to read it would run code; if you trust the "
                 "file, load it with torch.load(..., weights_only=False) and save its state_dict()"
             )
-        raise ConfigError(f"weights file {path} must hold a state dict of tensors, got {type(content).__name__}")
+        raise CheckpointError(f"weights file {path} must hold a state dict of tensors, got {type(content).__name__}")
     chosen, state = found[0]
     if (others := [name for name, _ in found[1:]]) and chosen.rpartition(".")[2] in AVERAGED_KEYS:
         log.info("%s: taking the averaged weights %s, not %s", path, chosen, _listed(others))
     elif chosen.rpartition(".")[2] not in NESTING_KEYS and others:
-        raise ConfigError(f"weights file {path} holds several networks ({_listed([chosen, *others])}); save one alone")
+        raise CheckpointError(
+            f"weights file {path} holds several networks ({_listed([chosen, *others])}); save one alone"
+        )
     return state
 
 
@@ -240,7 +242,7 @@ def fitted(weights: Mapping[str, Tensor], names: Mapping[str, object], source: s
     averaged = [prefix for prefix in best if "ema" in re.split(r"[._]", prefix[0])]
     if len(best) > 1 and ("", "") not in best and len(averaged) != 1:
         prefixes = _listed([outer or inner for outer, inner in best])
-        raise ConfigError(f"weights from {source} hold or fit several networks ({prefixes}); save one alone")
+        raise CheckpointError(f"weights from {source} hold or fit several networks ({prefixes}); save one alone")
     outer, inner = ("", "") if ("", "") in best else (averaged or best)[0]
     left_out = [key for key in weights if not key.startswith(outer)]
     if left_out:
@@ -272,7 +274,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], num_outputs:
         Names of the tensors that kept their fresh initialisation.
 
     Raises:
-        ConfigError: a tensor is missing, unknown, of another shape, not of plain numbers, or not finite.
+        CheckpointError: a tensor is missing, unknown, of another shape, not of plain numbers, or not finite.
     """
     own = network.state_dict()
     metadata = getattr(weights, "_metadata", own._metadata)  # type: ignore[attr-defined]
@@ -292,7 +294,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], num_outputs:
         text = "; ".join(f"{fault}: {_listed(keys)}" for fault, keys in faults.items() if keys)
         if not own.keys() & given.keys():
             text = f"no name agrees; {text}"
-        raise ConfigError(f"weights from {source} do not fit {type(network).__name__}: {text}")
+        raise CheckpointError(f"weights from {source} do not fit {type(network).__name__}: {text}")
     _check_numbers(given, own, source)
     # Modules look for their format version in the metadata (mnasnet refuses without), which safetensors does not carry.
     state = OrderedDict(own | {key: value for key, value in given.items() if key not in fresh})
@@ -309,11 +311,13 @@ def _check_numbers(given: Mapping[str, Tensor], own: Mapping[str, Tensor], sourc
     for key, value in given.items():
         is_plain = value.layout == torch.strided and not value.is_quantized and value.device.type == "cpu"
         if not is_plain or value.is_floating_point() != own[key].is_floating_point() or value.is_complex():
-            raise ConfigError(
+            raise CheckpointError(
                 f"weights from {source}: {key} must hold plain {own[key].dtype} numbers, got {value.dtype}"
             )
         if value.is_floating_point() and not torch.isfinite(value.float() if value.itemsize == 1 else value).all():
-            raise ConfigError(f"weights from {source}: {key} holds NaN or infinite numbers; take an earlier checkpoint")
+            raise CheckpointError(
+                f"weights from {source}: {key} holds NaN or infinite numbers; take an earlier checkpoint"
+            )
         if value.dtype != own[key].dtype and value.is_floating_point():
             cast.add(f"{value.dtype}".removeprefix("torch."))
     if cast:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from splitsem import extras
 from splitsem.data import path
-from splitsem.errors import ConfigError
+from splitsem.errors import ModelError
 from splitsem.models.checkpoints import load_weights, read_weights
 from splitsem.models.image_front import ImageFront, attach
 
@@ -29,10 +29,10 @@ def efficientnet_lite0(input_shape: Sequence[int], output_shape: Sequence[int]) 
         output_shape: ``(1000,)``.
 
     Raises:
-        ConfigError: the weights are not here, with the command that gets them; or the task has other classes.
+        ModelError: the weights are not here, with the command that gets them; or the task has other classes.
     """
     if tuple(output_shape) != (NUM_CLASSES,):
-        raise ConfigError(
+        raise ModelError(
             f"model=efficientnet_lite0 gives ImageNet's {NUM_CLASSES} classes, the task needs {tuple(output_shape)}: "
             "take task=photos, or train model=timm model.name=efficientnet_lite0"
         )
@@ -52,5 +52,5 @@ def _renamed(weights: dict[str, Tensor], network: nn.Module, source: str) -> dic
     """The file's weights under timm's names: the same tensors in the same order."""
     own = network.state_dict()
     if [value.shape for value in weights.values()] != [value.shape for value in own.values()]:
-        raise ConfigError(f"weights from {source} are not those of EfficientNet-Lite0 in the order that is known here")
+        raise ModelError(f"weights from {source} are not those of EfficientNet-Lite0 in the order that is known here")
     return dict(zip(own, weights.values(), strict=True))

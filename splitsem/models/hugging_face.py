@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from splitsem import extras
-from splitsem.errors import ConfigError
+from splitsem.errors import ModelError
 from splitsem.models.image_front import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -86,7 +86,7 @@ def transformers_model(
         attention: how attention is computed: step by step, or as one operation, in which no cut is possible.
 
     Raises:
-        ConfigError: transformers is not installed; there is no such network or folder; it does not do what the task
+        ModelError: transformers is not installed; there is no such network or folder; it does not do what the task
             needs; a setting is unknown; the weights do not fit.
     """
     library = _library()
@@ -147,23 +147,23 @@ def _folder(library: ModuleType, name: str) -> Path | None:
     if not folder.is_dir():
         types = list(library.CONFIG_MAPPING)
         if "/" in name:
-            raise ConfigError(
+            raise ModelError(
                 f"model.name={name} is no folder here, and nothing is downloaded: where there is a network, run "
                 f"hf download {name} --local-dir {folder.name}; then give model.name=path/to/{folder.name}"
             )
         close = get_close_matches(name, types, n=NUM_SUGGESTIONS, cutoff=0.5) or ["vit", "segformer", "bert"]
-        raise ConfigError(
+        raise ModelError(
             f"model.name={name} is neither a network of transformers nor a folder; did you mean {', '.join(close)}?"
         )
     if not (folder / "config.json").is_file():
-        raise ConfigError(
+        raise ModelError(
             f"{folder} has no config.json; a folder of transformers holds config.json and model.safetensors, as "
             "save_pretrained writes them"
         )
     if not any((folder / weights).is_file() for weights in ("model.safetensors", "model.safetensors.index.json")):
         others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.h5") for path in folder.glob(pattern))
         found = f", but {others[0]}, which is not read since it may run code" if others else ""
-        raise ConfigError(
+        raise ModelError(
             f"{folder} has no model.safetensors{found}: load it where you trust it and call "
             "save_pretrained(folder); or give a type of network, which starts from random weights"
         )
@@ -178,7 +178,7 @@ def _normalisation(folder: Path | None) -> tuple[Sequence[float], Sequence[float
     try:
         said = msgspec.json.decode(path.read_bytes(), type=_Preprocessor)
     except (msgspec.MsgspecError, OSError) as exc:
-        raise ConfigError(f"{path} cannot be read: {first_line(exc)}") from exc
+        raise ModelError(f"{path} cannot be read: {first_line(exc)}") from exc
     return (said.image_mean, said.image_std) if said.do_normalize else ((0.0,) * 3, (1.0,) * 3)
 
 
@@ -197,10 +197,10 @@ def _configuration(library: ModuleType, source: Path | str, settings: dict[str, 
             if not hasattr(plain, key):
                 close = get_close_matches(key, plain.to_dict(), n=NUM_SUGGESTIONS, cutoff=0.5)
                 hint = f"; did you mean {', '.join(close)}?" if close else ""
-                raise ConfigError(f"model.config: {plain.model_type} has no setting {key}{hint}")
+                raise ModelError(f"model.config: {plain.model_type} has no setting {key}{hint}")
         return made(**{key: value for key, value in settings.items() if hasattr(plain, key)} | given)
     except (*_UNREADABLE, StrictDataclassError) as exc:
-        raise ConfigError(f"transformers cannot make the configuration of {source}: {_said(exc)}") from exc
+        raise ModelError(f"transformers cannot make the configuration of {source}: {_said(exc)}") from exc
 
 
 def _check_does(library: ModuleType, config: Any, head: _Head, name: str) -> None:
@@ -210,7 +210,7 @@ def _check_does(library: ModuleType, config: Any, head: _Head, name: str) -> Non
         examples = [
             known for known in ("vit", "swin", "deit", "segformer", "bert", "distilbert", "roberta") if known in able
         ]
-        raise ConfigError(
+        raise ModelError(
             f"{name} ({config.model_type}) has no head that {head.purpose}; those that do: "
             f"{', '.join(examples)} and {len(able) - len(examples)} more"
         )
@@ -239,26 +239,26 @@ def _built(
             output_loading_info=True,
         )
     except _UNREADABLE as exc:
-        raise ConfigError(f"transformers cannot build {folder or config.model_type}: {_said(exc)}") from exc
+        raise ModelError(f"transformers cannot build {folder or config.model_type}: {_said(exc)}") from exc
     _check_loaded(network, report, folder, num_classes)
     return network
 
 
 def _check_loaded(network: Any, report: Mapping[str, Any], folder: Path, num_classes: int) -> None:
-    """Raise ConfigError unless all but the head has its weights from the folder; tell what has not."""
+    """Raise ModelError unless all but the head has its weights from the folder; tell what has not."""
     backbone = f"{network.base_model_prefix}."
     missing = sorted(report["missing_keys"])
     other = [(key, tuple(file), tuple(own)) for key, file, own in sorted(report["mismatched_keys"])]
     wrong = [f"{key} is missing" for key in missing if key.startswith(backbone)]
     wrong += [f"{key} {file}≠{own}" for key, file, own in other if own[:1] != (num_classes,) or file[1:] != own[1:]]
     if wrong:
-        raise ConfigError(
+        raise ModelError(
             f"weights from {folder} do not fit its configuration (file≠network): {', '.join(wrong[:NUM_SUGGESTIONS])}"
         )
     own_state = network.state_dict()
     broken = [key for key, value in own_state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
-        raise ConfigError(f"weights from {folder}: {broken[0]} holds NaN or infinite numbers")
+        raise ModelError(f"weights from {folder}: {broken[0]} holds NaN or infinite numbers")
     if missing or other:
         fresh = [*missing, *(f"{key} {file}≠{own}" for key, file, own in other)]
         log.warning("%s: not for these classes (file≠network), and starts afresh: %s", folder, ", ".join(fresh))
@@ -284,7 +284,7 @@ def _check_reads(network: nn.Module, name: str, vocabulary_size: int, sequence_l
     """Try a text of full length."""
     config: Any = network.config
     if config.vocab_size != vocabulary_size:
-        raise ConfigError(
+        raise ModelError(
             f"{name} reads a vocabulary of {config.vocab_size} tokens, but the task's has {vocabulary_size}; take a "
             "network that was trained on the task's tokens, or a type of network, which starts from random weights"
         )
@@ -295,7 +295,7 @@ def _check_reads(network: nn.Module, name: str, vocabulary_size: int, sequence_l
             network.eval()(input_ids=ids, attention_mask=torch.ones_like(ids, dtype=torch.bool))
     except _MISFITS as exc:
         most = getattr(config, "max_position_embeddings", None)
-        raise ConfigError(
+        raise ModelError(
             f"{name} cannot take texts of {sequence_length} tokens (max_position_embeddings={most}): {_said(exc)}; "
             "give a smaller task.sequence_length, or a larger max_position_embeddings in model.config"
         ) from exc

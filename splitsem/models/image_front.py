@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from splitsem.detections import NUM_COLUMNS
-from splitsem.errors import ConfigError
+from splitsem.errors import ConfigError, ModelError
 from splitsem.network import check_input, main_tensor, reason
 from splitsem.trees import call, leaves
 
@@ -91,14 +91,14 @@ _LARGER = (16, 32, 64, 96, 128, 224, 299, 384)
 
 
 def check_name(name: str, known: Iterable[str], library: str) -> None:
-    """Raise ConfigError with the closest names when ``library`` knows no network called ``name``."""
+    """Raise ModelError with the closest names when ``library`` knows no network called ``name``."""
     known = list(known)
     if name not in known:
         close = get_close_matches(name, known, n=NUM_SUGGESTIONS, cutoff=0.5)
         suggestion = (
             f"did you mean {', '.join(close)}?" if close else f"it has e.g. {', '.join(known[:NUM_SUGGESTIONS])}"
         )
-        raise ConfigError(f"{library} has no network {name!r} for pictures; {suggestion}")
+        raise ModelError(f"{library} has no network {name!r} for pictures; {suggestion}")
 
 
 def check_output(network: nn.Module, name: str, x: Any, output_shape: Sequence[int]) -> None:
@@ -111,7 +111,7 @@ def check_output(network: nn.Module, name: str, x: Any, output_shape: Sequence[i
         output_shape: shape the task needs for one sample; empty where it takes a structure of tensors.
 
     Raises:
-        ConfigError: the network cannot take such a sample, or gives another shape, or several tensors.
+        ModelError: the network cannot take such a sample, or gives another shape, or several tensors.
     """
     if isinstance(x, Tensor):
         check_input(network, name)
@@ -127,13 +127,13 @@ def check_output(network: nn.Module, name: str, x: Any, output_shape: Sequence[i
     except Exception as exc:  # a network of a user may raise anything
         sizes = " and ".join(str(tuple(tensor.shape[1:])) for tensor in leaves(x))
         remedy = _way_out(network, x.shape[1:]) if isinstance(x, Tensor) else ""
-        raise ConfigError(f"{name} cannot take inputs of {sizes}: {reason(exc)}{remedy}") from exc
+        raise ModelError(f"{name} cannot take inputs of {sizes}: {reason(exc)}{remedy}") from exc
     finally:
         network.train(was_training)
     shape = tuple(output.shape[1:])
     if shape != tuple(output_shape):
         needed = tuple(output_shape)
-        raise ConfigError(f"{name} gives {shape} for one sample, but the task needs {needed}{_made_by(needed)}")
+        raise ModelError(f"{name} gives {shape} for one sample, but the task needs {needed}{_made_by(needed)}")
 
 
 def _made_by(output_shape: tuple[int, ...]) -> str:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from splitsem import extras
 from splitsem.data import path
-from splitsem.errors import ConfigError
+from splitsem.errors import ModelError
 from splitsem.models.checkpoints import read_weights
 from splitsem.models.image_front import ImageFront, attach
 
@@ -27,11 +27,11 @@ def mobilenetv2_embedder(input_shape: Sequence[int], output_shape: Sequence[int]
         output_shape: ``(1280,)``.
 
     Raises:
-        ConfigError: the weights are not here, with the command that gets them, or they are others; or the task needs
+        ModelError: the weights are not here, with the command that gets them, or they are others; or the task needs
             another output.
     """
     if tuple(output_shape) != (NUM_VALUES,):
-        raise ConfigError(
+        raise ModelError(
             f"model=mobilenetv2_embedder gives {NUM_VALUES} numbers and no classes, the task needs "
             f"{tuple(output_shape)}: take task=lookalikes"
         )
@@ -43,7 +43,7 @@ def mobilenetv2_embedder(input_shape: Sequence[int], output_shape: Sequence[int]
     network.classifier = nn.Identity()
     own, weights = network.state_dict(), read_weights(file)
     if _shapes(weights) != _shapes(own):
-        raise ConfigError(f"weights from {file} are not those of MobileNetV2 in the order that is known here")
+        raise ModelError(f"weights from {file} are not those of MobileNetV2 in the order that is known here")
     # The file has the layers of a unit in one row, torchvision in groups: other names, the same tensors in order.
     network.load_state_dict(dict(zip(own, weights.values(), strict=True)))
     network.unit_names = UNIT_NAMES

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from splitsem import extras
-from splitsem.errors import ConfigError
+from splitsem.errors import ModelError
 from splitsem.models.onnx_prepare import prepared
 from splitsem.onnx_program import (
     OnnxProgram,
@@ -44,7 +44,7 @@ class OnnxModel(nn.Module):
         output_shape: the task's; not empty where it takes one tensor.
 
     Raises:
-        ConfigError: there is no such file, it is no ONNX file, lacks a part, or this onnxruntime cannot run it; or it
+        ModelError: there is no such file, it is no ONNX file, lacks a part, or this onnxruntime cannot run it; or it
             has no such input or output.
     """
 
@@ -74,7 +74,7 @@ class OnnxModel(nn.Module):
         self._set_constants(constants or {})
         self._set_outputs(outputs)
         if output_shape and len(self.outputs) > 1:
-            raise ConfigError(
+            raise ModelError(
                 f"{path} returns {len(self.outputs)} tensors, and the task takes one: choose it, "
                 f"model.outputs=[{self.outputs[0]}] (of {', '.join(self.outputs)})"
             )
@@ -91,7 +91,7 @@ class OnnxModel(nn.Module):
         self._kept = self._zeros()
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
-        """What the file makes of the inputs. Raises ConfigError for inputs of other names, shapes or types."""
+        """What the file makes of the inputs. Raises ModelError for inputs of other names, shapes or types."""
         given = by_name(self.inputs, inputs, named, self.path)
         batches = {len(tensor) if tensor.dim() == self._rank(name) > 0 else 1 for name, tensor in given.items()}
         own = 1 if self._program is None else num_samples(self._program.example)
@@ -103,7 +103,7 @@ class OnnxModel(nn.Module):
         """The graph for inputs of these sizes.
 
         Raises:
-            ConfigError: onnxruntime cannot run it, or makes something else of it when the sizes are fixed.
+            ModelError: onnxruntime cannot run it, or makes something else of it when the sizes are fixed.
         """
         example = self._checked(by_name(self.inputs, inputs, named, self.path))
         for sizes_first in (
@@ -113,7 +113,7 @@ class OnnxModel(nn.Module):
             self._program = prepared(self._facts(example), self._zeros(), self.optimisation, sizes_first)
             if self._is_exact(self._program):
                 return self._program
-        raise ConfigError(
+        raise ModelError(
             f"{self.path} cannot be split: onnxruntime computes something else in a second run; a file must draw no "
             "random numbers (an export in eval mode has none)"
         )
@@ -153,22 +153,22 @@ class OnnxModel(nn.Module):
         declared = {value.name: value for value in graph.input if value.name not in weights}
         for name in (*constants, *self.state):
             if name not in declared:
-                raise ConfigError(f"{self.path} has no input {name!r}; it has {', '.join(declared)}")
+                raise ModelError(f"{self.path} has no input {name!r}; it has {', '.join(declared)}")
             if name in self.state and not declared[name].type.tensor_type.HasField("shape"):
-                raise ConfigError(f"{self.path} does not say which shape its input {name} has, so that it is no state")
+                raise ModelError(f"{self.path} does not say which shape its input {name} has, so that it is no state")
         self.forms = {name: _form(value, self.path) for name, value in declared.items()}
         for name, value in constants.items():
             dtype, shape = self.forms.pop(name)
             array = np.asarray(value, dtype)
             if shape is not None and array.ndim != len(shape):
-                raise ConfigError(f"{self.path}: model.constants.{name} must have {len(shape)} dimensions, got {value}")
+                raise ModelError(f"{self.path}: model.constants.{name} must have {len(shape)} dimensions, got {value}")
             graph.initializer.append(onnx.numpy_helper.from_array(array, name))
         kept = [value for value in graph.input if value.name in self.forms]
         graph.ClearField("input")
         graph.input.extend(kept)
         self.inputs = tuple(name for name in self.forms if name not in self.state)
         if not self.inputs:
-            raise ConfigError(f"{self.path} takes no input")
+            raise ModelError(f"{self.path} takes no input")
 
     def _set_outputs(self, outputs: Sequence[str] | None) -> None:
         import onnx
@@ -180,9 +180,9 @@ class OnnxModel(nn.Module):
         there = {name for node in graph.node for name in node.output if name} | set(known)
         for name in (*self.outputs, *new):
             if name not in there:
-                raise ConfigError(f"{self.path} has no tensor {name!r}; its outputs are {', '.join(known)}")
+                raise ModelError(f"{self.path} has no tensor {name!r}; its outputs are {', '.join(known)}")
         if not self.outputs:
-            raise ConfigError(f"{self.path} returns nothing but state")
+            raise ModelError(f"{self.path} returns nothing but state")
         values = [known.get(name) or onnx.ValueInfoProto(name=name) for name in dict.fromkeys((*self.outputs, *new))]
         graph.ClearField("output")
         graph.output.extend(values)
@@ -193,13 +193,13 @@ class OnnxModel(nn.Module):
         return {name: as_tensor(np.zeros([size or 1 for size in shape or ()], dtype)) for name, (dtype, shape) in forms}
 
     def _checked(self, given: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The inputs, which fit what the file says of them. Raises ConfigError."""
+        """The inputs, which fit what the file says of them. Raises ModelError."""
         for name, tensor in given.items():
             dtype, shape = self.forms[name]
             if not _fits(tensor, dtype, shape):
                 needed = f"{dtype}[{'…' if shape is None else ', '.join(str(size or 'any') for size in shape)}]"
                 got = in_words(tensor) if isinstance(tensor, Tensor) else type(tensor).__name__
-                raise ConfigError(f"{self.path} takes {name} as {needed}, got {got}; the sample must have this form")
+                raise ModelError(f"{self.path} takes {name} as {needed}, got {got}; the sample must have this form")
         return dict(given)
 
 
@@ -213,31 +213,31 @@ def _fits(tensor: Any, dtype: Any, shape: tuple[int | None, ...] | None) -> bool
 
 
 def read(path: str) -> Any:
-    """An ONNX file with its external data. Raises ConfigError where it is not there, damaged or not whole."""
+    """An ONNX file with its external data. Raises ModelError where it is not there, damaged or not whole."""
     import onnx
     from google.protobuf.message import DecodeError
 
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ConfigError(f"model.path={path}: there is no such file")
+        raise ModelError(f"model.path={path}: there is no such file")
     try:
         proto = onnx.load(file, load_external_data=False)
     except DecodeError:
         proto = onnx.ModelProto()
     except OSError as exc:
-        raise ConfigError(f"model.path={path} cannot be read: {exc}") from exc
+        raise ModelError(f"model.path={path} cannot be read: {exc}") from exc
     if not proto.graph.node or not proto.opset_import:
-        raise ConfigError(f"model.path={path} is no ONNX file, or a damaged one")
+        raise ModelError(f"model.path={path} is no ONNX file, or a damaged one")
     external = {name: file.parent / name for name in _external(proto)}
     for name, part in external.items():
         if not part.is_file():
-            raise ConfigError(f"model.path={path} keeps weights in {name}, which is not beside it: put it there")
+            raise ModelError(f"model.path={path} keeps weights in {name}, which is not beside it: put it there")
     if sum(part.stat().st_size for part in (file, *external.values())) > _MOST_BYTES:
-        raise ConfigError(f"model.path={path} has more than 2 GB, which no graph in memory may have")
+        raise ModelError(f"model.path={path} has more than 2 GB, which no graph in memory may have")
     try:
         onnx.load_external_data_for_model(proto, str(file.parent))
     except (onnx.checker.ValidationError, ValueError, OSError) as exc:
-        raise ConfigError(f"model.path={path}: its external data cannot be read: {' '.join(str(exc).split())}") from exc
+        raise ModelError(f"model.path={path}: its external data cannot be read: {' '.join(str(exc).split())}") from exc
     return proto
 
 
@@ -254,6 +254,6 @@ def _form(value: Any, path: str) -> tuple[np.dtype[Any], tuple[int | None, ...] 
     kind = value.type.tensor_type
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type) if kind.elem_type else None
     if dtype is None or as_dtype(dtype) is None:
-        raise ConfigError(f"{path}: its input {value.name} is no tensor of numbers that torch has")
+        raise ModelError(f"{path}: its input {value.name} is no tensor of numbers that torch has")
     sizes = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim)
     return np.dtype(dtype), sizes if kind.HasField("shape") else None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from splitsem.errors import ConfigError
+from splitsem.errors import ModelError
 from splitsem.onnx_program import OnnxProgram, Optimisation, Session, as_dtype, read_by
 
 _RANDOM = re.compile("Random|Multinomial|Bernoulli|Dropout")
@@ -29,7 +29,7 @@ def prepared(
         sizes_first: whether onnxruntime knows the sizes of the inputs when it does so.
 
     Raises:
-        ConfigError: onnxruntime cannot run it, or it returns what is no tensor.
+        ModelError: onnxruntime cannot run it, or it returns what is no tensor.
     """
     proto, name, feed = program.proto, program.name, {**program.example, **zeros}
     if optimisation != "none":
@@ -44,10 +44,10 @@ def prepared(
     made = {output for node in proto.graph.node for output in node.output}
     for old, new in program.state.items():
         if new not in made or (trial[old].shape, trial[old].dtype) != (trial[new].shape, trial[new].dtype):
-            raise ConfigError(f"{name}: {new} does not become the state {old}: it must be computed, in the same form")
+            raise ModelError(f"{name}: {new} does not become the state {old}: it must be computed, in the same form")
     for output in (*program.outputs, *program.state.values()):
         if not isinstance(trial[output], np.ndarray) or as_dtype(trial[output].dtype) is None:
-            raise ConfigError(f"{name}: its output {output} is no tensor of numbers; leave it out by model.outputs=[…]")
+            raise ModelError(f"{name}: its output {output} is no tensor of numbers; leave it out by model.outputs=[…]")
     return replace(program, proto=proto, trial=trial)
 
 

@@ -11,7 +11,7 @@ from torchvision import models
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from splitsem import extras
-from splitsem.errors import ConfigError
+from splitsem.errors import ModelError
 from splitsem.models.checkpoints import fitted, load_weights, read_weights
 from splitsem.models.detection.torchvision_detector import torchvision_detector
 from splitsem.models.image_front import (
@@ -58,7 +58,7 @@ def torchvision_model(
 
     Raises:
         ValueError: both ``pretrained`` and ``weights`` are given, or the shape is not a picture's.
-        ConfigError: the name is unknown, the weights cannot be had or do not fit, or the output has another shape.
+        ModelError: the name is unknown, the weights cannot be had or do not fit, or the output has another shape.
     """
     if pretrained and weights is not None:
         raise ValueError(f"weights must be null when pretrained is true, got {weights}")
@@ -73,7 +73,7 @@ def torchvision_model(
     try:
         network = models.get_model(name, weights=None, num_classes=output_shape[0], **arguments)
     except (TypeError, ValueError, RuntimeError, AssertionError) as exc:
-        raise ConfigError(
+        raise ModelError(
             f"torchvision cannot build {name} with {arguments}: {first_line(exc)}. "
             "Way out: a picture size it was made for, e.g. model.image_size=224"
         ) from exc
@@ -100,7 +100,7 @@ def _family_arguments(name: str, network_size: tuple[int, int], has_weights: boo
         return {"input_size": network_size}
     if family == "vit":
         if network_size[0] != network_size[1]:
-            raise ConfigError(f"{name} needs square pictures, got {network_size}; give e.g. model.image_size=224")
+            raise ModelError(f"{name} needs square pictures, got {network_size}; give e.g. model.image_size=224")
         return {"image_size": network_size[0]}
     return {}
 
@@ -109,7 +109,7 @@ def _published(name: str) -> Mapping[str, Tensor]:
     try:
         return models.get_model_weights(name).DEFAULT.get_state_dict(progress=True, check_hash=True)
     except (URLError, OSError, RuntimeError) as exc:
-        raise ConfigError(
+        raise ModelError(
             f"the published weights of {name} could not be downloaded: {first_line(exc)}. "
             "Way out: fetch the file elsewhere and give model.weights=path, or model.pretrained=false"
         ) from exc
@@ -125,7 +125,7 @@ def _load(network: nn.Module, weights: Mapping[str, Tensor], num_outputs: int, s
         try:
             weights = interpolate_embeddings(network.image_size, network.patch_size, dict(weights))
         except ValueError as exc:
-            raise ConfigError(f"weights from {source} do not fit {type(network).__name__}: {first_line(exc)}") from exc
+            raise ModelError(f"weights from {source} do not fit {type(network).__name__}: {first_line(exc)}") from exc
     load_weights(network, weights, num_outputs, source)
 
 
@@ -161,7 +161,7 @@ def timm_model(
 
     Raises:
         ValueError: both ``pretrained`` and ``weights`` are given, or the shape is not a picture's.
-        ConfigError: the name is unknown, the weights cannot be had or do not fit, or the output has another shape.
+        ModelError: the name is unknown, the weights cannot be had or do not fit, or the output has another shape.
     """
     if pretrained and weights is not None:
         raise ValueError(f"weights must be null when pretrained is true, got {weights}")
@@ -183,7 +183,7 @@ def timm_model(
         remedy = (
             "fetch the file elsewhere and give model.weights=path" if pretrained else "try another model.image_size"
         )
-        raise ConfigError(f"timm cannot build {what} and {arguments}: {first_line(exc)}. Way out: {remedy}") from exc
+        raise ModelError(f"timm cannot build {what} and {arguments}: {first_line(exc)}. Way out: {remedy}") from exc
     if weights is not None:
         load_weights(network, read_weights(weights), output_shape[0], weights)
     attach(front, network)

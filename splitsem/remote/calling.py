@@ -1,15 +1,15 @@
 """connect gives a Remote for torch's tensors: to a server's function, or to the tail of a cut through a codec."""
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from splitsem.errors import ConfigError, PayloadError
 from splitsem_device.async_remote import AsyncRemote
 from splitsem_device.fields import Payload, Pieces
 from splitsem_device.grpc.connection import Security
-from splitsem_device.plan import Plan
+from splitsem_device.plan import Hop, Plan
 from splitsem_device.remotes import ArrayCoding, Coding, Remote, reach
 from splitsem_device.retry import Retry
 
@@ -46,21 +46,22 @@ class CutCoding:
     Args:
         cut: where the network is cut, of ``CutGraph.cut``.
         codec: makes the payloads; None: the tensors as they are.
+        onward: the further cuts of a chain of machines: names of split points and of the codecs there.
     """
 
-    def __init__(self, cut: "Cut", codec: "Codec | None") -> None:
+    def __init__(self, cut: "Cut", codec: "Codec | None", onward: Iterable[tuple[str, str]] = ()) -> None:
         from splitsem.codecs.tensorwise import Identity
         from splitsem.tasks.answer import raw_coder
         from splitsem.trees import mapped
 
-        self.cut, self.codec = cut, codec or Identity()
+        self.cut, self.codec, self.onward = cut, codec or Identity(), tuple(Hop(*hop) for hop in onward)
         self.coder = raw_coder(mapped(lambda tensor: tensor.detach(), cut.tail(*cut.head(*cut.example))))
 
     def plan(self) -> Plan:
         """See Coding."""
         from splitsem.remote.labels import codec_label, plan_of
 
-        return plan_of(self.cut, codec_label(self.codec), self.coder.name)
+        return replace(plan_of(self.cut, codec_label(self.codec), self.coder.name), onward=self.onward)
 
     def encode(self, args: tuple["Tensor", ...]) -> tuple[Payload, Any]:
         """See Coding; notes the number of samples, and what the edge itself makes of the tensors."""
@@ -96,6 +97,7 @@ def connect(
     *,
     cut: "Cut | None" = None,
     codec: "Codec | None" = None,
+    onward: Iterable[tuple[str, str]] = (),
     compression: str = "none",
     retry: Retry | None = None,
     window: int = 32,
@@ -108,6 +110,8 @@ def connect(
         cut: where the served network is cut; ``compute`` then takes what ``cut.head`` returns, and gives the network's
             output. None: the server offers a function.
         codec: with a cut, makes the bytes that cross; None: the tensors as they are.
+        onward: with a cut, the further cuts of a chain of machines: ``[("stage3", "identity")]`` has the server, which
+            was started with ``forward``, compute up to ``stage3`` and the next machine do the rest.
         compression: of a function's arguments and results: ``"none"`` or ``"zstd"``.
         retry: deadline of a call, and when it is made again: ``Backoff`` (the default), ``Fixed`` or ``NoRetry``.
         window: calls of a stream that may be unanswered.
@@ -117,9 +121,9 @@ def connect(
         ConfigError: an argument is wrong, or the server does not agree: a line for each disagreement.
         LinkError: the server cannot be reached within the patience of ``retry``.
     """
-    if cut is None and codec is not None:
-        raise ConfigError("a codec codes what crosses at a cut: connect(address, cut=graph.cut(…), codec=…)")
-    coding: Coding[Any] = TensorCoding(compression) if cut is None else CutCoding(cut, codec)
+    if cut is None and not (codec is None and onward == ()):
+        raise ConfigError("a codec codes what crosses at a cut: connect(address, cut=graph.cut(…), codec=…, onward=…)")
+    coding: Coding[Any] = TensorCoding(compression) if cut is None else CutCoding(cut, codec, onward)
     return Remote(reach(address, retry, window, security), coding)
 
 

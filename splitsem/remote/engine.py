@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
 from splitsem.errors import ConfigError
 from splitsem.remote.server_metrics import ServerMetrics
@@ -9,11 +10,15 @@ from splitsem_device.answers import Profile
 from splitsem_device.fields import Payload
 from splitsem_device.plan import Plan
 
+Answered = tuple[bytes | memoryview, float]
+"""An answer, and the seconds that its work took."""
+
 
 class Engine(ABC):
     """What a server answers frames with. Safe to call from threads.
 
     Attributes:
+        is_forwarding: whether other servers have a part in its answers, so that it begins frames ahead of answers.
         metrics: what happened so far.
         offer: what an edge's plan must equal, but for what the edge chooses: point, codec and answer.
         codec_labels: names of the payloads that it reads.
@@ -21,6 +26,7 @@ class Engine(ABC):
         num_answered: payloads answered so far.
     """
 
+    is_forwarding: bool = False
     metrics: ServerMetrics
     offer: Plan
     codec_labels: Sequence[str]
@@ -50,7 +56,7 @@ class Engine(ABC):
         """The most bytes that a payload of this session can need; None: of any session. Raises SessionError."""
 
     @abstractmethod
-    def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> tuple[bytes | memoryview, float]:
+    def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> Answered:
         """The answer to one payload, and the seconds that its work took.
 
         Args:
@@ -63,6 +69,14 @@ class Engine(ABC):
             PayloadError: the payload is damaged, or does not fit the session.
             FunctionError: the function that the server offers raised an exception.
         """
+
+    def begin(self, session: str, payload: Payload, queue_s: float = 0.0) -> "Answered | Future[Answered]":
+        """As ``answer``; of a forwarding engine, what becomes the answer once the next server has done its part."""
+        return self.answer(session, payload, queue_s)
+
+    def close(self) -> None:
+        """Let go of other servers; nothing is asked afterwards."""
+        return
 
     def profile(
         self,

@@ -6,10 +6,32 @@ Answers are kept within bytes. An answer that was let go is computed anew when i
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
 
 from splitsem_device.answers import Answer
 
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+Begun = Answer | Future[Answer]
+"""An answer, or what becomes one when another server has done its part."""
+
 MOST_BYTES = 256 << 20
+
+
+def then(future: Future[Given], make: Callable[[Given], Made]) -> Future[Made]:
+    """What ``make`` makes of a result once it is there; an error stays what it is."""
+    made: Future[Made] = Future()
+
+    def done(of: Future[Given]) -> None:
+        error = of.exception()
+        if error is None:
+            made.set_result(make(of.result()))
+        else:
+            made.set_exception(error)
+
+    future.add_done_callback(done)
+    return made
 
 
 class Replies:
@@ -29,27 +51,43 @@ class Replies:
     def __init__(self, window: int, most_bytes: int = MOST_BYTES) -> None:
         self.window, self.most_bytes = window, most_bytes
         self.num_bytes = 0
-        self._answers: OrderedDict[int, Answer] = OrderedDict()
+        self._answers: OrderedDict[int, Begun] = OrderedDict()
         self._lock = threading.Lock()
 
-    def answer(self, request_id: int, compute: Callable[[], Answer], num_answered: int = 0) -> Answer:
-        """The kept answer to this frame, or else the answer of ``compute``, which is then kept.
+    def begin(self, request_id: int, compute: Callable[[], Begun], num_answered: int = 0) -> Begun:
+        """What is kept of this frame, or else what ``compute`` gives, which is then kept.
 
-        The client has all answers below ``num_answered``.
+        The client has all answers below ``num_answered``. What failed at another server is computed anew.
         """
         with self._lock:
             while self._answers and next(iter(self._answers)) < num_answered:
                 self._drop_oldest()
             found = self._answers.get(request_id)
-            if found is None:
+            if found is None or (isinstance(found, Future) and found.done() and found.exception()):
                 found = self._answers[request_id] = compute()
-                self.num_bytes += len(found.payload)
+                self.num_bytes += _num_bytes(found)
                 while len(self._answers) > self.window or (self.num_bytes > self.most_bytes and len(self._answers) > 1):
                     self._drop_oldest()
             return found
 
+    def answer(self, request_id: int, compute: Callable[[], Begun], num_answered: int = 0) -> Answer:
+        """As ``begin``, and waits for the answer; other frames can begin meanwhile. Raises what became of it."""
+        found = self.begin(request_id, compute, num_answered)
+        if not isinstance(found, Future):
+            return found
+        answer = found.result()
+        with self._lock:
+            if self._answers.get(request_id) is found:
+                self._answers[request_id] = answer
+                self.num_bytes += len(answer.payload)
+        return answer
+
     def _drop_oldest(self) -> None:
-        self.num_bytes -= len(self._answers.popitem(last=False)[1].payload)
+        self.num_bytes -= _num_bytes(self._answers.popitem(last=False)[1])
+
+
+def _num_bytes(begun: Begun) -> int:
+    return 0 if isinstance(begun, Future) else len(begun.payload)
 
 
 class ReplyBook:
@@ -87,7 +125,11 @@ class ReplyBook:
                 self._clients.popitem(last=False)
             return replies
 
-    def answer(self, client: str, request_id: int, compute: Callable[[], Answer], num_answered: int = 0) -> Answer:
+    def begin(self, client: str, request_id: int, compute: Callable[[], Begun], num_answered: int = 0) -> None:
+        """See ``Replies.begin``; the answer is asked for by ``answer``."""
+        self.of(client).begin(request_id, compute, num_answered)
+
+    def answer(self, client: str, request_id: int, compute: Callable[[], Begun], num_answered: int = 0) -> Answer:
         """See ``Replies.answer``; afterwards all answers together are within ``most_bytes``."""
         replies = self.of(client)
         found = replies.answer(request_id, compute, num_answered)

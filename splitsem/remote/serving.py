@@ -1,10 +1,11 @@
 """serve starts a Server: a network cut anywhere, or any function of tensors, for clients that ``connect``."""
 
 import contextlib
+import functools
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -15,6 +16,7 @@ from splitsem.remote.grpc.server import GrpcServer
 from splitsem.remote.grpc.streams import Limits
 from splitsem_device import arrays
 from splitsem_device.grpc.connection import Security
+from splitsem_device.remotes import reach
 
 if TYPE_CHECKING:  # a server of a function of numpy arrays needs no torch
     from splitsem.codecs.codec import Codec
@@ -73,6 +75,7 @@ class Server:
         if not self._is_stopped:
             self._is_stopped = True
             self._end.stop(self.grace_s)
+            self.engine.close()
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +94,8 @@ def serve(
     limits: Limits | None = None,
     micro_batch: int = 1,
     grace_s: float = 5.0,
+    forward: str | None = None,
+    encoders: "Mapping[str, Codec] | None" = None,
 ) -> Server:
     """Serve a network, at any split point and with any codec of it, or any function.
 
@@ -104,12 +109,16 @@ def serve(
         limits: what clients are granted; None: the defaults.
         micro_batch: of a network: samples of several clients that may be computed together.
         grace_s: see ``Server``.
+        forward: of a network: ``host:port`` of the next machine of a chain, which gets what crosses at the cuts that a
+            client names as ``onward``; with this ``security``.
+        encoders: of a network with ``forward``: make those payloads, by the names that clients give them; None: the
+            tensors as they are, by the name ``identity``.
 
     Raises:
         ConfigError: nothing can listen there, or an argument is wrong.
     """
     limits, security = limits or Limits(), security or Security()
-    engine = _engine(served, codecs, tensors, limits, micro_batch)
+    engine = _engine(served, codecs, tensors, limits, micro_batch, _onward(forward, encoders, security))
     try:
         end = GrpcServer(engine, bind, security, limits)
         security.check_server(bind)
@@ -118,14 +127,31 @@ def serve(
     return Server(engine, end, grace_s)
 
 
-def _engine(served: Any, codecs: "Sequence[Codec]", tensors: str, limits: Limits, micro_batch: int) -> Engine:
+def _onward(forward: str | None, encoders: "Mapping[str, Codec] | None", security: Security) -> dict[str, Any]:
+    """What only a ForwardingEngine takes. Raises ConfigError for codecs that nothing is sent by."""
+    if forward is None:
+        if encoders is not None:
+            raise ConfigError("encoders make what the next machine is sent: serve(…, forward='host:port', encoders=…)")
+        return {}
+    from splitsem.codecs.tensorwise import Identity
+
+    end = functools.partial(reach, forward, None, 32, security)
+    end()  # which says what is wrong with the address
+    return {"next_end": end, "encoders": {"identity": Identity()} if encoders is None else encoders}
+
+
+def _engine(
+    served: Any, codecs: "Sequence[Codec]", tensors: str, limits: Limits, micro_batch: int, onward: dict[str, Any]
+) -> Engine:
     if "torch" in sys.modules:  # else nobody can have made a graph
         from splitsem.splitting.cut_graph import CutGraph
 
         if isinstance(served, CutGraph):
-            from splitsem.remote.tail_engine import engine_of
+            from splitsem.remote.forwarding_engine import engine_of
 
-            return engine_of(served, codecs, micro_batch)
+            return engine_of(served, codecs, micro_batch, onward)
+    if onward:
+        raise ConfigError("forward is for a network, whose cuts several machines can share; a function has none")
     if not callable(served):
         raise ConfigError(f"serve takes what splitsem.split makes, or a function, got a {type(served).__name__}")
     most = limits.max_payload_bytes or arrays.MOST_BYTES

@@ -17,7 +17,7 @@ from splitsem.codecs.expected import Expected
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError, SessionError
 from splitsem.remote.engine import Engine
-from splitsem.remote.labels import builtin_decoders, codec_label, precision_of, weights_digest
+from splitsem.remote.labels import builtin_decoders, codec_label
 from splitsem.remote.profiler import Profiler
 from splitsem.remote.server_metrics import ServerMetrics
 from splitsem.splitting.cut_graph import CutGraph
@@ -335,6 +335,11 @@ class TailEngine(Engine):
                 f"codec: the server reads {', '.join(self.codec_labels)}, the edge sends {shown(plan.codec)}; "
                 "start the server with the same codec="
             )
+        if plan.onward:
+            hop = shown(plan.onward[0].point)
+            lines.append(
+                f"onward: the plan goes on at {hop}, this server computes to the end; start it with workflow.forward="
+            )
         if plan.answer and plan.answer not in self.coders:
             lines.append(
                 f"answer: the server answers {' or '.join(self.coders)}, the edge needs {shown(plan.answer)}; "
@@ -345,12 +350,6 @@ class TailEngine(Engine):
     def _is_answer(self, plan: Plan) -> bool:
         """Whether the payloads are answers: the whole network runs on the edge, and the server needs what it found."""
         return plan.point == "output" and plan.codec in self.coders
-
-
-def engine_of(graph: CutGraph, codecs: Sequence[Codec] = (), micro_batch: int = 1) -> TailEngine:
-    """The engine of a graph, whose network says the rest."""
-    weights, precision = weights_digest(graph.model), precision_of(graph.model)
-    return TailEngine(graph, weights, graph.granularity, precision, codecs, micro_batch=micro_batch)
 
 
 def read_payload(decoder: Codec, payload: Payload, expected: Expected) -> Tensors:

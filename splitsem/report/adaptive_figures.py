@@ -1,6 +1,6 @@
 """The figure of a run that adapts: the link, the setting of each frame, and its latency, over time."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from splitsem.report import style
 from splitsem.report.units import format_seconds
@@ -64,9 +64,7 @@ def _draw_link(ax: Axes, frames: pd.DataFrame, true_rate: tuple[np.ndarray, np.n
                 at_s, 0, 1, where=down, transform=ax.get_xaxis_transform(), color=_LOST, alpha=0.15, linewidth=0
             )
             handles.append(Patch(color=_LOST, alpha=0.15, label="outage"))
-    ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    _log_axis(ax, lambda value: f"{value:g}")
     ax.set_ylim(max(float(mbps.min()) / 2, 1e-3), 2 * float(mbps.max()))
     style.legend_outside(ax, handles)
 
@@ -100,7 +98,14 @@ def _draw_latency(ax: Axes, frames: pd.DataFrame, others: Mapping[str, np.ndarra
         mark = ax.scatter(time_s[lost], latency_s[lost], s=26, marker="x", color=_LOST, linewidth=1.2, zorder=3)
         mark.set_label("finished on the edge")
         handles.append(mark)  # type: ignore[arg-type]
-    ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value)))
-    ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    _log_axis(ax, format_seconds)
     style.legend_outside(ax, handles)
+
+
+def _log_axis(ax: Axes, words: Callable[[float], str]) -> None:
+    """A logarithmic y axis with two ticks at least: 1, 2, 5 a decade where a decade or less is seen."""
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 30 * low else (1.0,), numticks=12))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
+    ax.yaxis.set_minor_locator(NullLocator())

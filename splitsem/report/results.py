@@ -49,7 +49,7 @@ def prepare(results: pd.DataFrame) -> pd.DataFrame:
         (``samples``, ``seeds``), and what ``fronts.front`` finds on the scores by which configurations are chosen,
         see ``choice``: ``front`` and ``tie_group``.
     """
-    frame = _without_repeats(_average_seeds(with_series(results)))
+    frame = _without_repeats(_average_seeds(_once(with_series(results))))
     frame["is_bottleneck"] = _bottlenecks(frame)
     frame["front"], frame["tie_group"] = "", float("nan")
     split = splits(frame)
@@ -271,6 +271,13 @@ def _label(row: pd.Series, fields: list[str], stems: dict[str, str]) -> str:
 
 def _is_seed(column: str) -> bool:
     return column == "seed" or column.endswith(".seed")
+
+
+def _once(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without jobs of the same settings and seeds as one before: a search may draw a configuration again."""
+    settings = [c for c in map(str, frame) if is_override(c)]
+    keys = [c for c in dict.fromkeys(["series", "split_point", "reference", *LABELS, *settings, "sweep"]) if c in frame]
+    return frame[~(frame["is_ok"] & frame[keys].astype(str).duplicated())].reset_index(drop=True)
 
 
 def _average_seeds(frame: pd.DataFrame) -> pd.DataFrame:

@@ -8,11 +8,10 @@ import io
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.collections import Collection, PathCollection
@@ -24,6 +23,9 @@ from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter,
 
 from splitsem.report.figure_choice import chosen
 from splitsem.report.units import format_bytes, format_hz, format_seconds
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STAR = "#f2c200"
 INK, MUTED, FAINT, GRID, PAPER = "#1b1f24", "#59636e", "#9aa4af", "#e6e9ed", "#ffffff"
@@ -73,7 +75,7 @@ class Chart(Figure):
         is_fitted: it has the sizes of its style.
     """
 
-    data: pd.DataFrame | None = None
+    data: "pd.DataFrame | None" = None
     entries: tuple[Any, ...] = ()
     is_fitted: bool = False
 

@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
+
+from splitsem.report.terminal import is_empty
 
 _MATHS = {
     "±": r"\pm", "Δ": r"\Delta", "★": r"\star", "▼": r"\bigtriangledown", "−": "-", "×": r"\times", "·": r"\cdot",
@@ -34,7 +36,7 @@ def latex(table: Table) -> str:
     What stands below the table on the terminal is a comment above it, for the caption.
     """
     headers, rows = _texts(table)
-    kinds = "".join("r" if column.justify == "right" else "l" for column in table.columns)
+    kinds = "".join("r" if column.justify == "right" else "l" for column in _columns(table))
     notes = [line for text in (table.title, table.caption) for line in _plain(text).splitlines()]
     lines = [*(f"% {line}" for line in notes), rf"\begin{{tabular}}{{@{{}}{kinds}@{{}}}}", r"\toprule"]
     num_lines = max((header.count("\n") for header in headers), default=0) + 1
@@ -52,7 +54,7 @@ def markdown(table: Table) -> str:
     """The table for a page, with its title above and its notes below."""
     headers, rows = _texts(table)
     lines = ["| " + " | ".join(header.replace("\n", " ").replace("|", r"\|") for header in headers) + " |"]
-    lines.append("|" + "|".join("---:" if column.justify == "right" else "---" for column in table.columns) + "|")
+    lines.append("|" + "|".join("---:" if column.justify == "right" else "---" for column in _columns(table)) + "|")
     for is_bold, cells in rows:
         texts = [cell.replace("|", r"\|") for cell in cells]
         lines.append("| " + " | ".join(f"**{t}**" if is_bold and t else t for t in texts) + " |")
@@ -60,11 +62,15 @@ def markdown(table: Table) -> str:
     return "\n\n".join(part for part in (title, "\n".join(lines), notes) if part) + "\n"
 
 
+def _columns(table: Table) -> list[Column]:
+    return [column for column in table.columns if not is_empty(column)]
+
+
 def _texts(table: Table) -> tuple[list[str], list[tuple[bool, list[str]]]]:
     """Headers, and rows of texts with whether they are bold."""
-    rows = list(zip(*([_plain(cell).strip() for cell in column.cells] for column in table.columns), strict=True))
+    rows = list(zip(*([_plain(cell).strip() for cell in column.cells] for column in _columns(table)), strict=True))
     bold = ["bold" in str(row.style) for row in table.rows]
-    return [_plain(column.header) for column in table.columns], [
+    return [_plain(column.header) for column in _columns(table)], [
         (is_bold, list(row)) for is_bold, row in zip(bold, rows, strict=True)
     ]
 

@@ -20,12 +20,13 @@ from splitsem.report.units import (
 _SHOWN = ("score", "score_delta", "payload_bytes", "edge_s", "link_s", "server_s", "answer_s", "latency_s",
           "throughput_hz", "energy_j")  # fmt: skip
 _TITLES = {"throughput_hz": "rate", "score_delta": "Δ", "payload_bytes": "sent", "answer_s": "back", "latency_s": "sum"}
+_LEAST = (("edge ms", "link ms", "server ms", "back ms", "edge s", "link s", "server s", "back s"), ("Δ points",))
 _LONG_S = 10.0  # a column with such a time is in seconds, else in milliseconds
 _HALVES = {"score": "score_ci95", "score_delta": "score_delta_ci95"}
 
 
 def table(results: pd.DataFrame) -> Table:
-    """A sweep's results, at most 100 columns wide: one line a configuration, then the errors of failed jobs.
+    """A sweep's results, at most 100 characters wide: one line a configuration, then the errors of failed jobs.
 
     Args:
         results: one row a job, as in results.csv. Rows that differ in the seed only are averaged.
@@ -33,7 +34,7 @@ def table(results: pd.DataFrame) -> Table:
     frame = rs.prepare(results)
     several = frame.loc[~frame["is_reference"], "series"].nunique() > 1
     named = columns.metrics(rs.score_name(frame))
-    grid = grid_of(f"{rs.describe(frame)}\n{machines(frame)}".strip())
+    grid = grid_of(f"{rs.describe(frame)}\n{machines(frame)}".strip(), _LEAST, "results.csv")
     grid.add_column("split point", overflow="fold", min_width=8)
     if several:
         header = "codec" if frame["codec"].nunique() > 1 else "setting"
@@ -136,7 +137,8 @@ def codec_table(three_way: pd.DataFrame, title: str) -> Table:
         three_way: the result of ``codec_figures.three_way``.
         title: what was run.
     """
-    grid, word = grid_of(title), rs.score_name(three_way)
+    grid = grid_of(title, least=(("feature / payload",), ("sample / payload",), ("±",)), rest="results.csv")
+    word = rs.score_name(three_way)
     has_intervals = bool((three_way["num_trainings"] > 1).any())
     has_link = bool(three_way["score_over_link"].notna().any())
     grid.add_column("codec", overflow="fold", min_width=17)

@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Column, Table
 
 from splitsem.report.units import MISSING, format_number, format_ratio
 
@@ -17,22 +18,85 @@ WIDTH = 100
 
 
 def terminal() -> Console:
-    """The console that prints tables: a terminal has its own width, a file or a pipe the tables' width."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
+    """The console that prints tables: a terminal has its own width, a file or a pipe the tables' width.
+
+    It records what it prints, for ``export_text``.
+    """
+    return Console(width=None if sys.stdout.isatty() else WIDTH, record=True)
 
 
-def grid_of(title: str) -> Table:
-    """An empty table in the style of all our tables, no wider than a terminal."""
-    return Table(
-        title=plain(title),
-        title_justify="left",
-        caption_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        width=WIDTH,
-        pad_edge=False,
-    )
+class Grid(Table):
+    """A table that leaves whole columns out where the terminal is too narrow, and says which: no number is ever cut.
+
+    Args:
+        title: stands above it.
+        least: the titles of columns that may be left out, in groups that go together, the first to go first.
+        rest: the file that has all of them.
+    """
+
+    def __init__(self, title: str = "", least: Sequence[Sequence[str]] = (), rest: str = "") -> None:
+        super().__init__(
+            title=plain(title) or None,
+            title_justify="left",
+            caption_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            width=WIDTH,
+            pad_edge=False,
+        )
+        self.least, self.rest = least, rest
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """See Table: of the columns that fit."""
+        options = options.update_width(min(WIDTH, options.max_width))
+        yield from Table.__rich_console__(self._fitted(console, options), console, options)
+
+    def _fitted(self, console: Console, options: ConsoleOptions) -> "Grid":
+        """This table without what does not fit, and with names that are broken between words only."""
+        columns = [column for column in self.columns if not is_empty(column)]
+        gone: list[Column] = []
+        sizes = {
+            column._index: self._measure_column(console, options.update_width(9 * WIDTH), column) for column in columns
+        }
+        least = {c._index: sizes[c._index].maximum if c.no_wrap else sizes[c._index].minimum for c in columns}
+        for group in (*self.least, None):
+            spare = options.max_width - sum(least[c._index] for c in columns) - (len(columns) + 1)  # between columns
+            if spare >= 0 or group is None:
+                break
+            gone += [column for column in columns if _name(column) in group]
+            columns = [column for column in columns if _name(column) not in group]
+        shown = Grid()
+        shown.title, shown.rows, shown.width, shown.caption = self.title, self.rows, options.max_width, self.caption
+        for index, column in enumerate(columns):
+            width = None
+            if spare >= 0 and not column.no_wrap:
+                extra = min(spare, sizes[column._index].maximum - least[column._index])
+                width, spare = least[column._index] + extra - 1, spare - extra  # without the padding
+            shown.columns.append(replace(column, width=width, _index=index))
+        if gone:
+            titles = ", ".join(_name(column) for column in self.columns if column in gone)
+            left_out = f"{options.max_width} columns leave out {titles}" + (
+                f"; {self.rest} has all" if self.rest else ""
+            )
+            shown.caption = f"{self.caption}\n{left_out}" if self.caption else left_out
+        return shown
+
+
+def is_empty(column: Column) -> bool:
+    """Whether a column says nothing of any row."""
+    cells = [str(cell).strip() for cell in column.cells]
+    return bool(cells) and not set(cells) - {"", MISSING}
+
+
+def _name(column: Column) -> str:
+    """A column's title in one line."""
+    return str(column.header).replace("/\n", "/ ").replace("\n", " ")
+
+
+def grid_of(title: str, least: Sequence[Sequence[str]] = (), rest: str = "") -> Grid:
+    """An empty table in the style of all our tables, no wider than a terminal; for the arguments see ``Grid``."""
+    return Grid(title, least, rest)
 
 
 def plain(text: object) -> str:
@@ -47,7 +111,11 @@ def points_table(points: Sequence["SplitPoint"], input_bytes: int) -> Table:
         points: in network order.
         input_bytes: size of one sample as uint8 or in its file format, for comparison with the raw size.
     """
-    grid = grid_of(f"{len(points)} split points; the sample itself has {format_number(input_bytes / 1e3)} kB")
+    grid = grid_of(
+        f"{len(points)} split points; the sample itself has {format_number(input_bytes / 1e3)} kB",
+        least=(("hooks kB",), ("head kB", "tail kB"), ("raw / input",)),
+        rest="points.csv",
+    )
     grid.add_column("λ", justify="right", no_wrap=True)
     grid.add_column("split point", overflow="fold", min_width=10)
     grid.add_column("crossing tensors", overflow="fold", min_width=12)

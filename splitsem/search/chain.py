@@ -202,6 +202,19 @@ def solve_chain(
     return _Search(problem, objective, budget or Budget(), least).best()
 
 
+def evaluated(problem: ChainProblem, objective: Objective, cuts: Sequence[int], codecs: Sequence[int]) -> ChainPlan:
+    """The plan with this cut and codec on each hop, whatever it takes.
+
+    Raises:
+        ValueError: a codec cannot carry what crosses there, or cuts fall.
+    """
+    search = _Search(problem, objective, Budget(), "value")
+    states = [min(cut * problem.num_codecs + codec, problem._end) for cut, codec in zip(cuts, codecs, strict=True)]
+    if not set(states) <= set(problem._states.tolist()) or sorted(cuts) != list(cuts):
+        raise ValueError(f"no plan has the cuts {list(cuts)} with the codecs {list(codecs)}")
+    return search.plan(np.searchsorted(problem._states, states).tolist())
+
+
 class _Search:
     """One search; criteria in the order of ``names``."""
 

@@ -84,10 +84,15 @@ class Cut:
             )
         return replace(self, network_tail=tail)
 
-    def halves(self) -> tuple[Half, Half]:
-        """Both sides as a machine sees them, with inputs of real shapes for one sample."""
-        with torch.no_grad():
-            z = self.head(*self.example)
+    def halves(self, z: tuple[Tensor, ...] | None = None) -> tuple[Half, Half]:
+        """Both sides as a machine sees them, with inputs of real shapes for one sample.
+
+        Args:
+            z: what the head makes of ``example``, where it is there already.
+        """
+        if z is None:
+            with torch.no_grad():
+                z = self.head(*self.example)
         return (
             Half("head", self.point.name, self.head, self.example, self.point.head_ops, self.fingerprint),
             Half("tail", self.point.name, self.tail, z, self.point.tail_ops, self.fingerprint),
@@ -165,17 +170,8 @@ def build_tail(flow: Flow, k: int, layers: Sequence[fx.Node] | None = None) -> n
 
     With ``layers``, which are nodes after the cut, the result is a tuple: the output, then what those nodes make.
     """
-    side = _Side(flow)
-    side.given, side.kept = flow.live[k], layers or ()
-    for i, node in enumerate(flow.live[k]):
-        side.made[node] = side.graph.placeholder(f"z{i}")
-    side.check_shapes()
-    side.batch_source = flow.batch_source(flow.live[k])
-    for node in flow.live[k]:
-        if flow.training and context_of(node).no_grad:
-            side.made[node] = side.graph.call_function(torch.ops.aten.detach.default, (side.made[node],))
-        if flow.written_after(node, k):
-            side.made[node] = side.graph.call_function(torch.ops.aten.clone.default, (side.made[node],))
+    side = _behind(flow, k, len(flow.data) - 1)
+    side.kept = layers or ()
     for node in flow.data[k + 1 :]:
         side.make(node)
     results = [side.make(leaf) if isinstance(leaf, fx.Node) else leaf for leaf in flow.results]
@@ -189,6 +185,33 @@ def build_tail(flow: Flow, k: int, layers: Sequence[fx.Node] | None = None) -> n
     takes = pytree.tree_structure([0] * num_inputs)
     side.graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo([f"z{i}" for i in range(num_inputs)], takes, returns)))
     return side.finish(tuple(results), "Tail" if layers is None else "TailWithLayers")
+
+
+def build_segment(flow: Flow, k: int, end: int) -> fx.GraphModule:
+    """The network after ``flow.data[k]`` up to ``flow.data[end]``: takes and returns crossing tensors.
+
+    It leaves the tensors that it takes as they are; some of those that it returns may be the same.
+    """
+    side = _behind(flow, k, end)
+    for node in flow.data[k + 1 : end + 1]:
+        side.make(node)
+    return side.finish(tuple(side.made[node] for node in flow.live[end]), "Segment")
+
+
+def _behind(flow: Flow, k: int, end: int) -> "_Side":
+    """What begins behind a cut and goes up to ``flow.data[end]``, without its operations yet."""
+    side = _Side(flow)
+    side.given = flow.live[k]
+    for i, node in enumerate(flow.live[k]):
+        side.made[node] = side.graph.placeholder(f"z{i}")
+    side.check_shapes()
+    side.batch_source = flow.batch_source(flow.live[k])
+    for node in flow.live[k]:
+        if flow.training and context_of(node).no_grad:
+            side.made[node] = side.graph.call_function(torch.ops.aten.detach.default, (side.made[node],))
+        if flow.written_after(node, k, end):
+            side.made[node] = side.graph.call_function(torch.ops.aten.clone.default, (side.made[node],))
+    return side
 
 
 class _Side:

@@ -33,6 +33,7 @@ class CutGraph(ABC):
         fingerprint: identifies the graph and its weights' names, shapes and types, not their values.
         model: the uncut network.
         granularity: which points are offered.
+        continues_exactly: whether ``between`` makes of a head's tensors what a later head makes, bit for bit.
     """
 
     points: tuple[SplitPoint, ...]
@@ -44,10 +45,29 @@ class CutGraph(ABC):
     fingerprint: str
     model: nn.Module
     granularity: str
+    continues_exactly: bool = True
 
     @abstractmethod
     def cut(self, point: SplitPoint | str | int) -> Cut:
         """The network's head and tail at a point. Each call makes new halves."""
+
+    @abstractmethod
+    def between(self, start: SplitPoint | str | int, end: SplitPoint | str | int) -> nn.Module:
+        """What a machine in the middle of a chain computes: from what crosses at ``start`` to what crosses at ``end``.
+
+        It takes the tensors one by one and returns a tuple, as ``Cut.head`` does: behind ``cut(start).head`` and before
+        ``cut(end).tail`` it gives the network, bit for bit. What arrived as bytes goes through ``cut(start).received``.
+
+        Raises:
+            SplitPointError: there is no such point, or ``end`` comes before ``start``.
+        """
+
+    def in_order(self, start: SplitPoint | str | int, end: SplitPoint | str | int) -> tuple[SplitPoint, SplitPoint]:
+        """Both points. Raises SplitPointError where one does not exist or ``end`` comes before ``start``."""
+        first, last = self.point(start), self.point(end)
+        if last.index < first.index:
+            raise SplitPointError(f"{last.name} comes before {first.name}: name the cuts of a chain in their order")
+        return first, last
 
     def __repr__(self) -> str:
         ends = f"{self.points[0].name} … {self.points[-1].name}"

@@ -148,9 +148,9 @@ class Flow:
                     return node, dim, *size.line
         return None
 
-    def written_after(self, node: fx.Node, k: int) -> bool:
-        """Whether the tail of cut ``k`` writes into the memory of ``node``."""
-        return any(at > k and root is self._roots[node] for at, root in self._writes)
+    def written_after(self, node: fx.Node, k: int, end: int) -> bool:
+        """Whether what follows cut ``k``, up to ``data[end]``, writes into the memory of ``node``."""
+        return any(k < at <= end and root is self._roots[node] for at, root in self._writes)
 
     def written_places(self) -> list[list[int]]:
         """For each memory that is written to, the places in ``data`` that make, write or read it, in order."""

@@ -19,7 +19,7 @@ from splitsem.network import HasPostprocess, without_wrappers
 from splitsem.splitting.anywhere import Part, needs_of, reordered
 from splitsem.splitting.captured import Traced, traced
 from splitsem.splitting.contexts import context_of
-from splitsem.splitting.cut import Cut, Followed, InTuple, Spread, build_head, build_tail
+from splitsem.splitting.cut import Cut, Followed, InTuple, Spread, build_head, build_segment, build_tail
 from splitsem.splitting.cut_graph import CutGraph, Granularity, hook_bytes
 from splitsem.splitting.example import Example, home_of
 from splitsem.splitting.flow import Flow, Proven
@@ -113,6 +113,13 @@ class SplitGraph(CutGraph):
             return Cut(chosen, Followed(whole, InTuple()), nn.Identity(), None, *facts)
         layouts = tuple(Layout.of(node, self._strides_of_one) for node in self._flow.live[k])
         return Cut(chosen, build_head(self._flow, k), build_tail(self._flow, k), postprocess, *facts, layouts)
+
+    def between(self, start: SplitPoint | str | int, end: SplitPoint | str | int) -> nn.Module:
+        """See CutGraph; the weights stay shared."""
+        first, last = (self._cuts[point.index].k for point in self.in_order(start, end))
+        if last < len(self._flow.data):
+            return build_segment(self._flow, first, last)
+        return InTuple() if first == last else Followed(self.cut(start).tail, InTuple())  # behind the postprocess
 
     @property
     def example(self) -> tuple[Any, ...]:

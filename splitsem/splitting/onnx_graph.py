@@ -42,6 +42,8 @@ class OnnxGraph(CutGraph):
         ConfigError: the model does not take the example, or onnxruntime cannot run it.
     """
 
+    continues_exactly = False  # onnxruntime fuses the operations of each part in its own way
+
     def __init__(self, model: HasProgram, /, *example: Any, granularity: Granularity = "layer", **named: Any) -> None:
         if granularity not in get_args(Granularity):
             raise ValueError(f"granularity must be 'layer' or 'op', got {granularity!r}")
@@ -77,6 +79,11 @@ class OnnxGraph(CutGraph):
         example = tuple(program.example[name] for name in program.inputs)
         facts = self.fingerprint, self.device, self.model, self.granularity
         return Cut(chosen, head, tail, None, example, *facts)
+
+    def between(self, start: SplitPoint | str | int, end: SplitPoint | str | int) -> nn.Module:
+        """See CutGraph."""
+        first, last = (self._cuts[point.index].k for point in self.in_order(start, end))
+        return self._program.part(slice(first, last), self._live[first], self._live[last])
 
     def _crossing(self, k: int) -> tuple[str, ...]:
         """Names of what the first ``k`` nodes leave to the others, and of results that they make."""

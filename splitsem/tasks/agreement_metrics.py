@@ -1,41 +1,13 @@
 """Metrics of agreement: how far results stay those of the unsplit network."""
 
-from abc import abstractmethod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
 
 from splitsem.tasks.agreement import all_values, likeliest_of_first
-
-
-class MeanOverSamples(Metric):
-    """The mean of a number in [0, 1] for each sample."""
-
-    full_state_update = False
-    higher_is_better = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, output: Any, y: Tensor) -> None:
-        """Add a batch: the network's output, and what the unsplit network found."""
-        state: Any = self
-        state.total += self.shares(output, y).double().sum()
-        state.count += len(y)
-
-    def compute(self) -> Tensor:
-        """The mean, a scalar."""
-        state: Any = self
-        return (state.total / state.count.clamp_min(1)).float()
-
-    @abstractmethod
-    def shares(self, output: Any, y: Tensor) -> Tensor:
-        """A number in [0, 1] for each sample, ``(batch,)``."""
+from splitsem.tasks.metrics import MeanOverSamples
 
 
 class SameClasses(MeanOverSamples):
@@ -55,32 +27,20 @@ class SameValues(MeanOverSamples):
         return torch.where(error == 0, 1.0, 1 - error / energy).clamp(0, 1)
 
 
-class SameLookalike(Metric):
+class SameLookalike(MeanOverSamples):
     """Share of the samples whose most similar known description is that of their targets.
 
     Args:
         known: ``(n, values)``.
     """
 
-    full_state_update = False
-    higher_is_better = True
-
     def __init__(self, known: Tensor) -> None:
         super().__init__()
         self._directions = F.normalize(known)
-        self.add_state("same", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, y_hat: Tensor, y: Tensor) -> None:
-        """Add a batch of descriptions ``(batch, values)`` and their targets."""
-        state: Any = self
-        state.same += (self._lookalike(y_hat) == self._lookalike(y)).sum()
-        state.count += len(y)
-
-    def compute(self) -> Tensor:
-        """The share, a scalar."""
-        state: Any = self
-        return (state.same / state.count.clamp_min(1)).float()
+    def shares(self, output: Tensor, y: Tensor) -> Tensor:
+        """See MeanOverSamples; descriptions ``(batch, values)`` and their targets."""
+        return self._lookalike(output) == self._lookalike(y)
 
     def _lookalike(self, y: Tensor) -> Tensor:
         return (y @ self._directions.T).argmax(1)

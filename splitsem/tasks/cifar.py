@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 from splitsem.tasks.classification import ClassificationTask, ImageTensors, RandomCropFlip, hold_out
 from splitsem.tasks.task import Splits
 
@@ -81,5 +81,5 @@ class Cifar(ClassificationTask):
         except (URLError, RuntimeError, OSError) as exc:
             state = "could not be downloaded" if self.download else "was not found, or its MD5 sums are wrong"
             remedy = "name the folder that holds it by task.root=, or let it be downloaded by task.download=true"
-            raise ConfigError(f"{where} {state}: {' '.join(str(exc).split())}. Way out: {remedy}") from exc
+            raise DataError(f"{where} {state}: {' '.join(str(exc).split())}. Way out: {remedy}") from exc
         return torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)

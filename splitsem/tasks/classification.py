@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,11 +13,8 @@ from torch.utils.data import Dataset, Subset
 
 from splitsem.errors import ConfigError
 from splitsem.tasks.answer import AnswerCoder, TopClasses
+from splitsem.tasks.metrics import Accuracy, Metrics
 from splitsem.tasks.task import Splits, Task
-
-if TYPE_CHECKING:
-    from torchmetrics import MetricCollection
-
 
 TOP5_FROM_CLASSES = 20
 
@@ -59,16 +55,10 @@ class ClassificationTask(Task):
         """Mean cross-entropy of logits ``y_hat`` (batch, classes) against class indices ``y`` (batch,)."""
         return F.cross_entropy(y_hat, y)
 
-    def metrics(self) -> "MetricCollection":
+    def metrics(self) -> Metrics:
         """``score`` = share of right answers; ``top5`` as well where there are at least 20 classes."""
-        from torchmetrics import Metric, MetricCollection
-        from torchmetrics.classification import MulticlassAccuracy
-
-        num_classes = len(self.class_names)
-        metrics: dict[str, Metric] = {"score": MulticlassAccuracy(num_classes, average="micro")}
-        if num_classes >= TOP5_FROM_CLASSES:
-            metrics["top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5)
-        return MetricCollection(dict(metrics))
+        top5 = {"top5": Accuracy(top_k=5)} if len(self.class_names) >= TOP5_FROM_CLASSES else {}
+        return Metrics({"score": Accuracy(), **top5})
 
 
 def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

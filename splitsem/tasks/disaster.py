@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,12 +12,11 @@ from torch.utils.data import Dataset
 from splitsem.errors import ConfigError
 from splitsem.tasks.aerial import scene
 from splitsem.tasks.answer import AnswerCoder, ClassMap
+from splitsem.tasks.metrics import Metrics
 from splitsem.tasks.pictures import checked_white
 from splitsem.tasks.rescuenet import CLASS_NAMES, IGNORED, PALETTE, RescueNetPatches, data_folders
+from splitsem.tasks.segmentation_metrics import SegmentationIoU
 from splitsem.tasks.task import Splits, Task
-
-if TYPE_CHECKING:
-    from torchmetrics import MetricCollection
 
 
 def dice_loss(y_hat: Tensor, y: Tensor, ignore_index: int) -> Tensor:
@@ -130,13 +128,9 @@ class Disaster(Task):
         cross_entropy = functional.cross_entropy(y_hat, y, ignore_index=IGNORED)
         return cross_entropy + self._dice_weight * dice_loss(y_hat, y, IGNORED)
 
-    def metrics(self) -> "MetricCollection":
+    def metrics(self) -> Metrics:
         """``score`` (mean IoU) and ``iou_<class>`` for each class that occurs, from one confusion matrix."""
-        from torchmetrics import MetricCollection
-
-        from splitsem.tasks.segmentation_metrics import SegmentationIoU
-
-        return MetricCollection({"iou": SegmentationIoU(CLASS_NAMES, ignore_index=IGNORED)})
+        return Metrics({"iou": SegmentationIoU(CLASS_NAMES, ignore_index=IGNORED)})
 
     def _split(self, name: str) -> Dataset:
         size = self.input_shape[1]

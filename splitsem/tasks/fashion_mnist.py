@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.datasets import FashionMNIST
 
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 from splitsem.tasks.classification import ClassificationTask, ImageTensors, hold_out
 from splitsem.tasks.task import Splits
 
@@ -75,11 +75,11 @@ class FashionMnist(ClassificationTask):
         looked = f"Fashion-MNIST ({FILES['train'][0]}[.gz] and three more) is in none of {folders}"
         remedy = "`make data` gets it from Debian; or name its folder by task.root="
         if not self.download:
-            raise ConfigError(f"{looked}. {remedy}; or let it be downloaded by task.download=true")
+            raise DataError(f"{looked}. {remedy}; or let it be downloaded by task.download=true")
         try:
             FashionMNIST(self.root or DOWNLOAD_ROOT, download=True)
         except (URLError, RuntimeError, OSError) as exc:
-            raise ConfigError(f"{looked}, and downloading it failed: {' '.join(str(exc).split())} — {remedy}") from exc
+            raise DataError(f"{looked}, and downloading it failed: {' '.join(str(exc).split())} — {remedy}") from exc
         return self._target()
 
     def _target(self) -> Path:
@@ -98,19 +98,19 @@ def read_idx(path: Path) -> Tensor:
         uint8 tensor of the shape that the file's header states.
 
     Raises:
-        ConfigError: the file is damaged, cut short or of another type.
+        DataError: the file is damaged, cut short or of another type.
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
-        raise ConfigError(f"{path} is not a whole gzip file ({exc}); fetch it again") from exc
+        raise DataError(f"{path} is not a whole gzip file ({exc}); fetch it again") from exc
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != IDX_UINT8:
-        raise ConfigError(f"{path} is not an idx file of unsigned bytes: it starts with {data[:4].hex(' ')}")
+        raise DataError(f"{path} is not an idx file of unsigned bytes: it starts with {data[:4].hex(' ')}")
     header_bytes = 4 + 4 * data[3]
     if len(data) < header_bytes:
-        raise ConfigError(f"{path}: its header is cut short, {len(data)} of {header_bytes} bytes; fetch it again")
+        raise DataError(f"{path}: its header is cut short, {len(data)} of {header_bytes} bytes; fetch it again")
     shape = tuple(int(size) for size in np.frombuffer(data[4:header_bytes], dtype=">u4"))
     values = np.frombuffer(data[header_bytes:], dtype=np.uint8)
     if values.size != prod(shape):
-        raise ConfigError(f"{path} states the shape {shape} but holds {values.size} bytes; fetch it again")
+        raise DataError(f"{path} states the shape {shape} but holds {values.size} bytes; fetch it again")
     return torch.from_numpy(values.reshape(shape).copy())

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torchvision import transforms
 
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 from splitsem.tasks.classification import ClassificationTask, hold_out
 from splitsem.tasks.pictures import SUFFIXES, checked_white, find_pictures, is_hidden, read_picture
 from splitsem.tasks.task import Splits
@@ -38,7 +38,7 @@ class ImageFolderTask(ClassificationTask):
         white: brightest value of pictures of more than 8 bits that do not state it, see `pictures.read_picture`.
 
     Raises:
-        ConfigError: a folder is missing, holds one class only or one without pictures, or other classes than ``train``.
+        DataError: a folder is missing, holds one class only or one without pictures, or other classes than ``train``.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class ImageFolderTask(ClassificationTask):
         test, train_unchanged = (PictureFiles(samples, fixed, self.white) for samples in (val_samples, train_samples))
         rest, held_out = hold_out(torch.tensor(train.targets), self.val_fraction, self.seed)
         if not len(held_out):
-            raise ConfigError(
+            raise DataError(
                 f"{train_folder} has one picture a class, and none can be held out for validation: add pictures, "
                 f"or add {test_folder}, so that {val_folder} becomes the validation set"
             )
@@ -106,7 +106,7 @@ class ImageFolderTask(ClassificationTask):
         if names != list(self.class_names):
             train = self.root / "train"
             only_train, only_here = sorted({*self.class_names} - {*names}), sorted({*names} - {*self.class_names})
-            raise ConfigError(
+            raise DataError(
                 f"{folder} must have the class folders of {train}; only in {folder.name}: {_some(only_here)}; only in "
                 f"train: {_some(only_train)}"
             )
@@ -123,7 +123,7 @@ class ImageFolderTask(ClassificationTask):
                 *(folder, len(left_out), left_out[0].relative_to(folder)),
             )
         if empty:
-            raise ConfigError(f"{folder} has no pictures ({', '.join(SUFFIXES)}) of some classes: {_some(empty)}")
+            raise DataError(f"{folder} has no pictures ({', '.join(SUFFIXES)}) of some classes: {_some(empty)}")
         return samples
 
 
@@ -155,16 +155,16 @@ def _class_folders(folder: Path) -> list[str]:
     try:
         paths = list(folder.iterdir()) if folder.is_dir() else []
     except OSError as exc:
-        raise ConfigError(f"cannot read the folder {folder}: {exc.strerror}") from exc
+        raise DataError(f"cannot read the folder {folder}: {exc.strerror}") from exc
     names = sorted(path.name for path in paths if path.is_dir() and not is_hidden(path))
     layout = "train/<class>/*.jpg, val/<class>/*.jpg, perhaps test/<class>/*.jpg"
     if not names:
-        raise ConfigError(
+        raise DataError(
             f"{folder} was looked for and is not a folder with one sub-folder of pictures a class. Expected layout: "
             f"{layout}; name the folder above by task.root="
         )
     if len(names) == 1:
-        raise ConfigError(f"{folder} has one class only, {names[0]}; classes to tell apart are two or more: {layout}")
+        raise DataError(f"{folder} has one class only, {names[0]}; classes to tell apart are two or more: {layout}")
     return names
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from splitsem.data.shelf import SETTING, home
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 from splitsem.tasks.texts import Texts, decoded
 
 INSTALLED = Path("/usr/share/doc/installation-guide-amd64")
@@ -36,7 +36,7 @@ class Languages(Texts):
         seed: which passages are held out for val and test.
 
     Raises:
-        ConfigError: there are no guides, or not in these languages.
+        DataError: there are no guides, or not in these languages.
         ValueError: ``most_passages`` or ``sequence_length`` is too small.
     """
 
@@ -78,7 +78,7 @@ class Languages(Texts):
         found = _by_language(self.root)
         unknown = [language for language in self._languages or () if language not in found]
         if unknown:
-            raise ConfigError(f"{self.root} has no guide in {', '.join(unknown)}; it has {', '.join(found)}")
+            raise DataError(f"{self.root} has no guide in {', '.join(unknown)}; it has {', '.join(found)}")
         return {language: found[language] for language in sorted(self._languages or found)}
 
 
@@ -91,7 +91,7 @@ def _found(root: str | None) -> Path:
     roots = (home() / "languages", INSTALLED) if root is None else (Path(root),)
     found = next((folder for folder in roots if _by_language(folder)), None)
     if found is None:
-        raise ConfigError(
+        raise DataError(
             f"no guides (install.<language>.txt.gz) in {' or '.join(str(folder.absolute()) for folder in roots)}: run "
             f"python -m splitsem.data get languages, which takes them out of {PACKAGE}; or name their folder by "
             f"task.root=, or by {SETTING}= the one that holds the folder languages"
@@ -109,7 +109,7 @@ def _paragraphs(path: Path) -> list[str]:
             if not unpacker.eof:
                 raise gzip.BadGzipFile(f"cut short, or of more than {_MOST_BYTES} bytes")
     except (OSError, zlib.error) as exc:
-        raise ConfigError(f"{path} cannot be read: {exc}; fetch it again") from exc
+        raise DataError(f"{path} cannot be read: {exc}; fetch it again") from exc
     language = path.name.split(".")[1]
     text = content.decode(_ENCODINGS[language]) if language in _ENCODINGS else decoded(content, path)
     found = (" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text))

@@ -2,21 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 from splitsem.tasks.agreement import OwnResults
+from splitsem.tasks.agreement_metrics import MeanCosine, SameLookalike
 from splitsem.tasks.answer import AnswerCoder, Values
+from splitsem.tasks.metrics import Metrics
 from splitsem.tasks.photos import Photos
 from splitsem.tasks.task import Splits, Task
-
-if TYPE_CHECKING:
-    from torchmetrics import MetricCollection
 
 _BATCH = 16
 
@@ -87,15 +86,11 @@ class Lookalikes(Task):
         """1 − the mean cosine of descriptions ``(batch, num_values)``."""
         return 1 - F.cosine_similarity(y_hat, y).mean()
 
-    def metrics(self) -> "MetricCollection":
+    def metrics(self) -> Metrics:
         """``score`` = share of the samples with the same lookalike; ``cosine`` = mean cosine, negative ones as 0."""
-        from torchmetrics import MetricCollection
-
-        from splitsem.tasks.agreement_metrics import MeanCosine, SameLookalike
-
         if self._known is None:
-            raise ConfigError("this task has no labels, and no network was given whose results are the targets")
-        return MetricCollection({"score": SameLookalike(self._known), "cosine": MeanCosine()})
+            raise DataError("this task has no labels, and no network was given whose results are the targets")
+        return Metrics({"score": SameLookalike(self._known), "cosine": MeanCosine()})
 
 
 def _as_they_are(output: Tensor) -> Tensor:

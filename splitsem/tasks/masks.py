@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 from splitsem.tasks.pictures import read_values
 
 IGNORED = 255
@@ -42,11 +42,11 @@ class MaskReader:
         """The labels in a file, mode L, upright, resized to ``shape`` (width, height) by nearest pixels.
 
         Raises:
-            ConfigError: the file is damaged or lossy, or the class of some pixels is not known; with the path.
+            DataError: the file is damaged or lossy, or the class of some pixels is not known; with the path.
         """
         mask = read_values(path, LOSSLESS)
         if mask.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
-            raise ConfigError(f"{path} is a mask compressed with loss, which blurs classes; save it as PNG")
+            raise DataError(f"{path} is a mask compressed with loss, which blurs classes; save it as PNG")
         mask = mask.resize(shape, Image.Resampling.NEAREST)
         if mask.mode in _NUMBERS and not mask.has_transparency_data:
             labels = self._of_numbers(np.asarray(mask), path)
@@ -55,7 +55,7 @@ class MaskReader:
         elif mask.mode in _COLOURS:
             labels = self._of_colours(_codes(_opaque(mask, path)), path)
         else:
-            raise ConfigError(f"{path} is a mask of mode {mask.mode}; save it as PNG, 8-bit grey, palette or RGB")
+            raise DataError(f"{path} is a mask of mode {mask.mode}; save it as PNG, 8-bit grey, palette or RGB")
         return Image.fromarray(labels)
 
     def _of_numbers(self, values: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
@@ -65,7 +65,7 @@ class MaskReader:
         is_wrong = is_outside | (labels == self._none)
         if is_wrong.any():
             found = np.unique(values[is_wrong]).tolist()
-            raise ConfigError(
+            raise DataError(
                 f"{path} holds a value that is no class; task.label_map can translate it: {_some(found)}, in "
                 f"{is_wrong.mean():.2%} of its pixels"
             )
@@ -86,9 +86,9 @@ class MaskReader:
             classes[IGNORED] = IGNORED
         unknown = [_colour(int(codes[i])) for i in used if classes[i] == self._none]
         if unknown:
-            raise ConfigError(self._of_no_class(path, unknown, float((classes[indices] == self._none).mean())))
+            raise DataError(self._of_no_class(path, unknown, float((classes[indices] == self._none).mean())))
         if len(set(codes[painted].tolist())) < len(painted):
-            raise ConfigError(f"{path}: its palette shows several indices in one colour; save it as PNG in 8-bit grey")
+            raise DataError(f"{path}: its palette shows several indices in one colour; save it as PNG in 8-bit grey")
         return classes[indices]
 
     def _of_colours(self, codes: NDArray[np.int64], path: Path) -> NDArray[np.uint8]:
@@ -99,7 +99,7 @@ class MaskReader:
         if (codes == codes % _NUM_VALUES * _GREY).all():
             return self._of_numbers(codes % _NUM_VALUES, path)
         unknown = [_colour(int(code)) for code in np.unique(codes[is_unknown])]
-        raise ConfigError(self._of_no_class(path, unknown, float(is_unknown.mean())))
+        raise DataError(self._of_no_class(path, unknown, float(is_unknown.mean())))
 
     def _find(self, codes: NDArray[np.int64]) -> NDArray[np.uint8]:
         places = np.searchsorted(self._codes, codes).clip(max=self._none - 1)
@@ -126,7 +126,7 @@ def _opaque(mask: Image.Image, path: Path) -> NDArray[np.uint8]:
     pixels = np.asarray(mask.convert("RGBA"))
     is_seen_through = pixels[..., 3] < 255
     if is_seen_through.any():
-        raise ConfigError(f"{path} is transparent in {is_seen_through.mean():.2%} of its pixels; save it without alpha")
+        raise DataError(f"{path} is transparent in {is_seen_through.mean():.2%} of its pixels; save it without alpha")
     return pixels[..., :3]
 
 

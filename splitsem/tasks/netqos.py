@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,15 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import ConcatDataset, Dataset
 
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 from splitsem.tasks.answer import AnswerCoder, Values
+from splitsem.tasks.forecast_metrics import ForecastSkill
+from splitsem.tasks.metrics import Metrics
 from splitsem.tasks.series import cellular_throughput_bps, mahimahi_throughput_bps
 from splitsem.tasks.task import Splits, Task
 from splitsem.traces import AUTO, Series, read_csv
-
-if TYPE_CHECKING:
-    from torchmetrics import MetricCollection
-
 
 _TRAIN_SHARE, _VAL_SHARE = 0.7, 0.15
 
@@ -100,7 +98,7 @@ class NetQos(Task):
         self._loaded: tuple[Splits, _Scale, float | None] | None = None
 
     def splits(self) -> Splits:
-        """Windows (window, 3) and changes (horizon,), both float32. Raises ConfigError for missing or short series."""
+        """Windows (window, 3) and changes (horizon,), both float32. Raises DataError for missing or short series."""
         return self._load()[0]
 
     def data_paths(self) -> Sequence[Path]:
@@ -122,17 +120,13 @@ class NetQos(Task):
         """Mean absolute error, in units of a typical change."""
         return functional.l1_loss(y_hat, y)
 
-    def metrics(self) -> "MetricCollection":
+    def metrics(self) -> Metrics:
         """``score`` (skill against persistence), ``mae_bps``, ``rmse_bps``, ``mae_persistence_bps``.
 
         ``mae_seasonal_naive_bps`` comes with them, as a fact of the test split.
         """
-        from torchmetrics import MetricCollection
-
-        from splitsem.tasks.forecast_metrics import ForecastSkill
-
         _, scale, seasonal_bps = self._load()
-        return MetricCollection({"forecast": ForecastSkill(scale.change_bps, seasonal_bps)})
+        return Metrics({"forecast": ForecastSkill(scale.change_bps, seasonal_bps)})
 
     def _load(self) -> tuple[Splits, _Scale, float | None]:
         if self._loaded is None:
@@ -165,13 +159,13 @@ class NetQos(Task):
         parts = slice(0, first), slice(first + gap, second), slice(second + gap, n)
         shortest = min(part.stop - part.start for part in parts)
         if shortest < self._window + self._horizon or first < self._season:
-            raise ConfigError(
+            raise DataError(
                 f"{name} has {n} samples, too few for window={self._window}, horizon={self._horizon}, "
                 f"season={self._season} in three splits; make these, or task.interval_s, smaller"
             )
         length = self._window + self._horizon
         if not all(len(_unbroken(series.steps[part], length)) for part in parts):
-            raise ConfigError(
+            raise DataError(
                 f"{name} has gaps in its times, and one of its three splits has no {length} samples without one "
                 f"(window={self._window}, horizon={self._horizon}); make these smaller"
             )
@@ -256,7 +250,7 @@ def _files(path: str, pattern: str) -> list[Path]:
     """The file itself, or the folder's files that match, by name."""
     found = _found(path, pattern)
     if not found:
-        raise ConfigError(f"no trace: looked for a file {path} or a folder of that name with {pattern} in it")
+        raise DataError(f"no trace: looked for a file {path} or a folder of that name with {pattern} in it")
     return found
 
 

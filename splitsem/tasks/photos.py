@@ -12,7 +12,7 @@ from torchvision.models._meta import _IMAGENET_CATEGORIES
 from torchvision.transforms.functional import pil_to_tensor
 
 from splitsem import data
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 from splitsem.tasks.agreement import OwnResults
 from splitsem.tasks.answer import likeliest
 from splitsem.tasks.classification import ClassificationTask
@@ -101,7 +101,7 @@ class Photos(ClassificationTask):
         (folder,) = self.data_paths()
         paths, _ = find_pictures(folder)
         if len(paths) < _FEWEST:
-            raise ConfigError(f"{folder} has {len(paths)} pictures; train, val and test need one each, so at least 3")
+            raise DataError(f"{folder} has {len(paths)} pictures; train, val and test need one each, so at least 3")
         order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(self.seed)).tolist()
         shuffled = [paths[index] for index in order]
         num_train, num_val = (max(1, round(share * len(paths))) for share in self.fractions)

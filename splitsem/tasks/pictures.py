@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
@@ -55,7 +55,7 @@ def read_picture(path: Path, white: float | None = None, at_least: tuple[int, in
         at_least: width and height that suffice: a JPEG may come out smaller than it is stored, but not below these.
 
     Raises:
-        ConfigError: the file cannot be read, is damaged, or does not say what its values mean; with the path.
+        DataError: the file cannot be read, is damaged, or does not say what its values mean; with the path.
     """
     with _opened(path) as image:
         _must_fit(image, path)
@@ -72,7 +72,7 @@ def read_picture(path: Path, white: float | None = None, at_least: tuple[int, in
 
 
 def read_values(path: Path, formats: tuple[str, ...]) -> Image.Image:
-    """The picture in a file, upright, its values as they are stored. Raises ConfigError with the path."""
+    """The picture in a file, upright, its values as they are stored. Raises DataError with the path."""
     with _opened(path, formats) as image:
         _must_fit(image, path)
         ImageOps.exif_transpose(image, in_place=True)
@@ -83,7 +83,7 @@ def picture_shape(path: Path) -> tuple[int, int, int]:
     """Width and height of the upright picture, and its EXIF orientation, 1…8; reads the header only, where that tells.
 
     Raises:
-        ConfigError: no picture has this header; with the path.
+        DataError: no picture has this header; with the path.
     """
     with _opened(path) as image:
         if image.format == "PNG" and _has_more_behind_pixels(path):
@@ -100,7 +100,7 @@ def find_pictures(folder: Path, is_deep: bool = True) -> tuple[list[Path], list[
         is_deep: whether pictures in sub-folders count; otherwise their sub-folders are not looked into.
 
     Raises:
-        ConfigError: the folder, or one in it, cannot be read.
+        DataError: the folder, or one in it, cannot be read.
     """
     pictures: list[Path] = []
     others: list[Path] = []
@@ -119,7 +119,7 @@ def find_pictures(folder: Path, is_deep: bool = True) -> tuple[list[Path], list[
                     is_picture = path.suffix.lower() in SUFFIXES and path.is_file()
                     (pictures if is_picture else others).append(path)
     except OSError as exc:
-        raise ConfigError(f"cannot read the folder {exc.filename or folder}: {exc.strerror or exc}") from exc
+        raise DataError(f"cannot read the folder {exc.filename or folder}: {exc.strerror or exc}") from exc
     return sorted(pictures), sorted(others)
 
 
@@ -136,7 +136,7 @@ def _opened(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[ImageFil
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=formats) as image:
             yield image
     except _FAULTS as exc:
-        raise ConfigError(f"cannot read the picture {path}: {_reason(path, formats, exc)}") from exc
+        raise DataError(f"cannot read the picture {path}: {_reason(path, formats, exc)}") from exc
 
 
 def _reason(path: Path, formats: tuple[str, ...], exc: BaseException) -> str:
@@ -151,14 +151,14 @@ def _must_fit(image: Image.Image, path: Path) -> None:
     """Refuses what has no single meaning, before its pixels are read."""
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
-        raise ConfigError(f"{path} holds {frames} pictures or an animation; save the one that counts in its own file")
+        raise DataError(f"{path} holds {frames} pictures or an animation; save the one that counts in its own file")
     if max(image.size) > _LONGEST_RATIO * min(image.size):
         width, height = image.size
-        raise ConfigError(f"{path} is {width}x{height} pixels; no side may be {_LONGEST_RATIO} times the other")
+        raise DataError(f"{path} is {width}x{height} pixels; no side may be {_LONGEST_RATIO} times the other")
     if 2 in _numbers(getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT)) and image.mode not in _DEEP:
-        raise ConfigError(f"{path} holds signed numbers of 8 bits, whose black is not stated; save it unsigned")
+        raise DataError(f"{path} holds signed numbers of 8 bits, whose black is not stated; save it unsigned")
     if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
-        raise ConfigError(f"{path} is a CMYK JPEG that does not say whether its inks are inverted; save it in RGB")
+        raise DataError(f"{path} is a CMYK JPEG that does not say whether its inks are inverted; save it in RGB")
 
 
 def _numbers(value: object) -> tuple[object, ...]:
@@ -207,7 +207,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _deep_grey(image: Image.Image, path: Path, white: float | None) -> Image.Image:
     """Grey of more than 8 bits, or floating point, as mode L."""
     if "transparency" in image.info:
-        raise ConfigError(f"{path} is 16-bit grey with a transparent value; save it without transparency")
+        raise DataError(f"{path} is 16-bit grey with a transparent value; save it without transparency")
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
     if image.format == "PPM" and image.mode == "I":
@@ -216,12 +216,12 @@ def _deep_grey(image: Image.Image, path: Path, white: float | None) -> Image.Ima
         white = 4095
     elif white is None and image.mode in ("I", "F"):
         kind = "floating-point numbers" if image.mode == "F" else "whole numbers of 32 or signed 16 bits"
-        raise ConfigError(f"{path} holds {kind}, whose white is not stated; give it by task.white=1.0, say, or 4095")
+        raise DataError(f"{path} holds {kind}, whose white is not stated; give it by task.white=1.0, say, or 4095")
     elif white is None:
         _must_not_be_dark(int(values.max()), _DARK_16_BITS, path)
         white = _WHITE_16_BITS
     if not (values.min() >= 0 and values.max() <= white):  # false for NaN
-        raise ConfigError(f"{path} has values from {values.min()} to {values.max()}, outside 0…{white:g} (task.white)")
+        raise DataError(f"{path} has values from {values.min()} to {values.max()}, outside 0…{white:g} (task.white)")
     levels = np.rint(values.astype(np.float32) * (255 / white)).astype(np.uint8)
     if tags.get(_PHOTOMETRIC) == 0:  # white is zero, which Pillow heeds up to 8 bits only
         levels = 255 - levels
@@ -231,7 +231,7 @@ def _deep_grey(image: Image.Image, path: Path, white: float | None) -> Image.Ima
 def _must_span_16_bits(rgb: Image.Image, path: Path, white: float | None) -> None:
     """Pillow keeps the upper 8 of 16 bits of a colour, so that there is no other white than 65535."""
     if white not in (None, _WHITE_16_BITS):
-        raise ConfigError(f"{path} has 16 bits a colour, which only white=65535 reads; got task.white={white:g}")
+        raise DataError(f"{path} has 16 bits a colour, which only white=65535 reads; got task.white={white:g}")
     if white is None:
         brightest = int(np.asarray(rgb).max())
         _must_not_be_dark(brightest * 256, _DARK_16_BITS, path)
@@ -239,7 +239,7 @@ def _must_span_16_bits(rgb: Image.Image, path: Path, white: float | None) -> Non
 
 def _must_not_be_dark(brightest: int, limit: int, path: Path) -> None:
     if 0 < brightest <= limit:
-        raise ConfigError(
+        raise DataError(
             f"{path} has 16 bits but no value above {brightest}, as if 10, 12 or 14 were used: say which is white by "
             "task.white=4095 (12 bits), or task.white=65535 for pictures that are dark"
         )

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 from splitsem.tasks.masks import IGNORED, MaskReader
 from splitsem.tasks.pictures import SUFFIXES, find_pictures, picture_shape, read_picture
 
@@ -68,23 +68,23 @@ def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
         split: ``train``, ``val`` or ``test``.
 
     Raises:
-        ConfigError: no such folder, no photograph in the folder, a photograph without its mask, or two of one name.
+        DataError: no such folder, no photograph in the folder, a photograph without its mask, or two of one name.
     """
     folder = _split_folder(root, split)
     if folder is None:
         looked = " or ".join(str(root / name / f"{split}-org-img") for name in _SPLIT_FOLDERS[split])
-        raise ConfigError(
+        raise DataError(
             f"no RescueNet {split} images: looked for {looked}. Get the data set from "
             "https://doi.org/10.6084/m9.figshare.c.6647354 and set task.root to the unpacked folder, "
             "or leave task.root out for procedural scenes"
         )
     photographs, masks = _by_stem(folder / f"{split}-org-img"), _by_stem(folder / f"{split}-label-img")
     if not photographs:
-        raise ConfigError(f"no pictures ({', '.join(SUFFIXES)}) in {folder / f'{split}-org-img'}")
+        raise DataError(f"no pictures ({', '.join(SUFFIXES)}) in {folder / f'{split}-org-img'}")
     missing = [f"{stem}_lab.png" for stem in photographs if f"{stem}_lab" not in masks]
     if missing:
         where = folder / f"{split}-label-img"
-        raise ConfigError(
+        raise DataError(
             f"{len(missing)} RescueNet masks are missing, the first: {where / missing[0]}; there are "
             f"{len(photographs)} photographs"
         )
@@ -94,7 +94,7 @@ def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    """A folder's pictures by their names without suffixes. Raises ConfigError when two share one."""
+    """A folder's pictures by their names without suffixes. Raises DataError when two share one."""
     if not folder.is_dir():
         return {}
     pictures, others = find_pictures(folder, is_deep=False)
@@ -103,7 +103,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in pictures:
         if path.stem in found:
-            raise ConfigError(f"{found[path.stem]} and {path} share one name; keep the one that counts")
+            raise DataError(f"{found[path.stem]} and {path} share one name; keep the one that counts")
         found[path.stem] = path
     return found
 
@@ -127,7 +127,7 @@ class RescueNetPatches(Dataset):
         white: see `pictures.read_picture`.
 
     Raises:
-        ConfigError: see `find_pairs`; a photograph and its mask do not fit each other.
+        DataError: see `find_pairs`; a photograph and its mask do not fit each other.
         ValueError: a patch does not fit into the resized photograph.
     """
 
@@ -190,16 +190,16 @@ def _common_shape(photograph: Path, mask: Path) -> tuple[int, int]:
     """Width and height of an upright photograph and its mask; reads their headers only.
 
     Raises:
-        ConfigError: they differ, or it cannot be known whether the mask was drawn on the photograph as it is stored or
+        DataError: they differ, or it cannot be known whether the mask was drawn on the photograph as it is stored or
             as it is shown.
     """
     (*shape, turn), (*mask_shape, mask_turn) = picture_shape(photograph), picture_shape(mask)
     if shape != mask_shape:
         sizes = f"{shape[0]}x{shape[1]} pixels, its mask {mask} has {mask_shape[0]}x{mask_shape[1]}"
         upright = "" if turn == mask_turn == 1 else ", both turned upright by their EXIF orientation"
-        raise ConfigError(f"{photograph} has {sizes}{upright}; a mask must have the size of its photograph")
+        raise DataError(f"{photograph} has {sizes}{upright}; a mask must have the size of its photograph")
     if turn != 1 and mask_turn == 1 and (turn < 5 or shape[0] == shape[1]):
-        raise ConfigError(
+        raise DataError(
             f"{photograph} is to be turned (EXIF orientation {turn}), and {mask} does not say whether it is turned "
             "already; save the photograph upright, as the mask shows it"
         )

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,16 +12,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 from splitsem.tasks.agreement import OwnResults, all_values, likeliest_of_first
+from splitsem.tasks.agreement_metrics import SameClasses, SameValues
 from splitsem.tasks.answer import AnswerCoder
+from splitsem.tasks.metrics import Metrics
 from splitsem.tasks.pictures import checked_white, find_pictures, read_picture
 from splitsem.tasks.task import Splits, Task
 from splitsem.trees import by_path, leaves, mapped
 from splitsem_device.picture_input import PictureInput
-
-if TYPE_CHECKING:
-    from torchmetrics import MetricCollection
 
 Compared = Literal["classes", "values"]
 _FEWEST = 3  # one sample for each of train, val and test
@@ -73,7 +72,7 @@ class Samples(Task):
         self.path = Path(source) if Path(source).exists() else None
         self.samples = self._read(source)
         if len(self.samples) < _FEWEST:
-            raise ConfigError(f"{source} has {len(self.samples)} samples; train, val and test need one each")
+            raise DataError(f"{source} has {len(self.samples)} samples; train, val and test need one each")
         self.is_image = isinstance(self.samples, _Pictures)
         first = self.samples[0]
         self.input_shape = tuple(first.shape) if isinstance(first, Tensor) else ()
@@ -112,20 +111,16 @@ class Samples(Task):
             split.label_by(network)
 
     def answer_coder(self) -> AnswerCoder:
-        """None is known. Raises ConfigError."""
-        raise ConfigError("task=samples does not know what its user needs of the output: let all travel, answer=raw")
+        """None is known. Raises DataError."""
+        raise DataError("task=samples does not know what its user needs of the output: let all travel, answer=raw")
 
     def loss(self, y_hat: Any, y: Tensor) -> Tensor:
-        """There is none. Raises ConfigError."""
-        raise ConfigError("task=samples has no labels to train by; a codec learns from the network's own results")
+        """There is none. Raises DataError."""
+        raise DataError("task=samples has no labels to train by; a codec learns from the network's own results")
 
-    def metrics(self) -> "MetricCollection":
+    def metrics(self) -> Metrics:
         """``score``, see ``compare``."""
-        from torchmetrics import MetricCollection
-
-        from splitsem.tasks.agreement_metrics import SameClasses, SameValues
-
-        return MetricCollection({"score": SameClasses() if self.compare == "classes" else SameValues()})
+        return Metrics({"score": SameClasses() if self.compare == "classes" else SameValues()})
 
     def _read(self, source: str) -> "_Pictures | _Kept":
         if self.path is not None and self.path.is_dir():
@@ -135,14 +130,14 @@ class Samples(Task):
             try:
                 return _Kept(np.load(self.path, mmap_mode="r", allow_pickle=False)[: self.most])
             except (OSError, ValueError, IndexError) as exc:
-                raise ConfigError(f"{source}: expected a folder of pictures or an array in a .npy file: {exc}") from exc
+                raise DataError(f"{source}: expected a folder of pictures or an array in a .npy file: {exc}") from exc
         try:
             found = resolve_name(source)
         except (ImportError, AttributeError, ValueError) as exc:
-            raise ConfigError(f"task.source={source} is no folder, no .npy file and no Python object: {exc}") from exc
+            raise DataError(f"task.source={source} is no folder, no .npy file and no Python object: {exc}") from exc
         given = found() if callable(found) else found
         if not isinstance(given, Iterable) or isinstance(given, str | bytes):
-            raise ConfigError(f"{source} gives {type(given).__name__}; expected an array, a list or a function of none")
+            raise DataError(f"{source} gives {type(given).__name__}; expected an array, a list or a function of none")
         return _Kept(list(itertools.islice(given, self.most)))
 
 
@@ -162,7 +157,7 @@ class _Pictures(Dataset[Tensor]):
 
 
 class _Kept(Dataset[Any]):
-    """Samples in memory, as tensors. Raises ConfigError where one differs from the first in form."""
+    """Samples in memory, as tensors. Raises DataError where one differs from the first in form."""
 
     def __init__(self, samples: Any) -> None:
         self.samples = samples
@@ -179,7 +174,7 @@ class _Kept(Dataset[Any]):
             self._form = form
         if not form or form != self._form:
             said = " ".join(f"{path} {shape} {dtype}" for path, (shape, dtype) in form.items()) or "no tensor"
-            raise ConfigError(f"sample {index} has {said}; expected arrays of one shape and dtype in all samples")
+            raise DataError(f"sample {index} has {said}; expected arrays of one shape and dtype in all samples")
         return sample
 
 
@@ -194,5 +189,5 @@ def _tensors(sample: Any) -> Any:
     try:
         tensor = torch.from_numpy(np.array(sample))
     except TypeError as exc:
-        raise ConfigError(f"a sample is an array, or a tuple or dict of them, got {type(sample).__name__}") from exc
+        raise DataError(f"a sample is an array, or a tuple or dict of them, got {type(sample).__name__}") from exc
     return tensor.float() if tensor.dtype is torch.float64 else tensor

@@ -1,15 +1,15 @@
 """Metrics of segmentation: intersection over union of a whole data set."""
 
 from collections.abc import Sequence
-from typing import Any
 
+import torch
 from torch import Tensor
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from splitsem.tasks.answer import likeliest
+from splitsem.tasks.metrics import Metric
 
 
-class SegmentationIoU(MulticlassConfusionMatrix):
+class SegmentationIoU(Metric):
     """Intersection over union, TP / (TP + FP + FN), of each class over a whole data set, and their mean as ``score``.
 
     A class without a pixel in the targets has no IoU and does not count in the mean. torchmetrics' Jaccard index counts
@@ -21,20 +21,30 @@ class SegmentationIoU(MulticlassConfusionMatrix):
         ignore_index: label of pixels that do not count.
     """
 
+    confmat: Tensor
+
     def __init__(self, class_names: Sequence[str], ignore_index: int) -> None:
-        super().__init__(num_classes=len(class_names), ignore_index=ignore_index, validate_args=False)  # twice as fast
-        self._class_names = tuple(class_names)
+        self._num_classes = len(class_names)
+        super().__init__(confmat=(self._num_classes, self._num_classes))
+        self._class_names, self._ignore_index = tuple(class_names), ignore_index
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
+    def update(self, output: Tensor, y: Tensor) -> None:
         """Count a batch of outputs ``(batch, classes, …)``, or classes ``(batch, …)``, and labels ``(batch, …)``."""
-        super().update(likeliest(preds) if preds.dim() > target.dim() else preds, target)
+        self.add(confmat=self.sample_states(output, y)["confmat"].sum(0))
 
-    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+    def compute(self) -> dict[str, Tensor]:
         """``{"score": mean, "iou_<class>": …}``; without a single labelled pixel the score is 0."""
-        matrix: Any = self.confmat
-        iou, present = _iou(matrix)
+        iou, present = _iou(self.confmat)
         classes = {f"iou_{name}": iou[i] for i, name in enumerate(self._class_names) if present[i]}
-        return {"score": self.score_of(confmat=matrix), **classes}
+        return {"score": self.score_of(confmat=self.confmat), **classes}
+
+    def sample_states(self, output: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The states that each sample alone would give: ``confmat``, ``(batch, classes, classes)``; see ``update``."""
+        found = likeliest(output) if output.dim() > y.dim() else output
+        num, classes, labels = len(y), self._num_classes, y.long()
+        sample = torch.arange(num).reshape(-1, *[1] * (y.dim() - 1))
+        places = ((sample * classes + labels) * classes + found)[labels != self._ignore_index]
+        return {"confmat": places.bincount(minlength=num * classes**2).reshape(num, classes, classes)}
 
     def score_of(self, confmat: Tensor) -> Tensor:
         """The scores ``(…)`` of confusion matrices ``(…, classes, classes)``."""
@@ -46,4 +56,4 @@ def _iou(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """TP / (TP + FP + FN) of each class, and whether the class is in the targets, both ``(…, classes)``."""
     hit = matrix.diagonal(dim1=-2, dim2=-1).float()
     target, predicted = matrix.sum(dim=-1), matrix.sum(dim=-2)
-    return hit / (target + predicted - hit).clamp_min(1), target > 0
+    return hit / (target + predicted - hit).float().clamp_min(1), target > 0

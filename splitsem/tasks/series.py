@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 from splitsem.traces import PACKET_BYTES, read_mahimahi
 
 _MOST_SAMPLES = 1_000_000  # of a short trace; a longer one may make a hundred times its packets
@@ -15,7 +15,7 @@ _MOST_SAMPLES = 1_000_000  # of a short trace; a longer one may make a hundred t
 def mahimahi_throughput_bps(path: str | Path, interval_s: float) -> NDArray[np.float64]:
     """Throughput in bit/s that a Mahimahi trace allows in each whole interval of ``interval_s`` seconds.
 
-    A silence is a throughput of zero. Raises ConfigError for a bad trace, see ``read_mahimahi``, and for intervals
+    A silence is a throughput of zero. Raises DataError for a bad trace, see ``read_mahimahi``, and for intervals
     that are too long or too short for it.
     """
     if not (math.isfinite(interval_s) and interval_s > 0):
@@ -23,9 +23,9 @@ def mahimahi_throughput_bps(path: str | Path, interval_s: float) -> NDArray[np.f
     times_s = read_mahimahi(path) / 1000
     share = times_s[-1] / interval_s
     if share < 1:
-        raise ConfigError(f"{path} lasts {times_s[-1]:g} s, less than one interval of {interval_s:g} s")
+        raise DataError(f"{path} lasts {times_s[-1]:g} s, less than one interval of {interval_s:g} s")
     if share > max(_MOST_SAMPLES, 100 * len(times_s)):
-        raise ConfigError(
+        raise DataError(
             f"{path} has {len(times_s):,} packets in {times_s[-1]:g} s, too few for {share:.3g} intervals of "
             f"{interval_s:g} s: make task.interval_s longer"
         )

@@ -16,7 +16,7 @@ from splitsem.tasks.answer import AnswerCoder
 from splitsem_device.picture_input import PictureInput
 
 if TYPE_CHECKING:
-    from torchmetrics import MetricCollection  # 120 MB that a server does without
+    from splitsem.tasks.metrics import AnyMetrics
 
 
 class Splits(NamedTuple):
@@ -118,8 +118,11 @@ class Task(ABC):
         """Mean training loss of a batch, a scalar; ``y_hat`` is the network's output ``(batch, *output_shape)``."""
 
     @abstractmethod
-    def metrics(self) -> "MetricCollection":
-        """Fresh metrics over a data set: ``score`` in [0, 1], higher is better, and any the task adds."""
+    def metrics(self) -> "AnyMetrics":
+        """Fresh metrics over a data set: ``score`` in [0, 1], higher is better, and any the task adds.
+
+        Of ``tasks.metrics``, or torchmetrics' own.
+        """
 
     def trial_outputs(self, batch: int, seed: int) -> tuple[Any, Tensor]:
         """Random outputs for ``batch`` samples, as a network returns them in train mode, and in eval mode.

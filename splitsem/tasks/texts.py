@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 from splitsem.tasks.classification import ClassificationTask, hold_out
 from splitsem.tasks.task import Splits
 
@@ -37,7 +37,7 @@ class Texts(ClassificationTask):
         seed: which texts are held out for val and test.
 
     Raises:
-        ConfigError: the root is missing or holds one class only; later, fewer than three different texts of a class.
+        DataError: the root is missing or holds one class only; later, fewer than three different texts of a class.
         ValueError: ``sequence_length`` is below 2.
     """
 
@@ -49,7 +49,7 @@ class Texts(ClassificationTask):
         self.root, self.sequence_length, self.seed = Path(root), sequence_length, seed
         names = self._names()
         if len(names) < 2:
-            raise ConfigError(f"{self.root} must hold texts of two or more classes, got {names}. Layout: {_LAYOUT}")
+            raise DataError(f"{self.root} must hold texts of two or more classes, got {names}. Layout: {_LAYOUT}")
         super().__init__(class_names=names, input_shape=())
         self.input_bytes = sequence_length - 1  # as plain text, cut off alike
 
@@ -75,7 +75,7 @@ class Texts(ClassificationTask):
     def _names(self) -> list[str]:
         """The classes, in order."""
         if not self.root.exists():
-            raise ConfigError(f"task.root={self.root} does not exist; it must be {_LAYOUT}")
+            raise DataError(f"task.root={self.root} does not exist; it must be {_LAYOUT}")
         return sorted(_folders(self.root) if self.root.is_dir() else _of_csv(self.root))
 
     def _read(self, name: str) -> Sequence[str]:
@@ -93,7 +93,7 @@ class Texts(ClassificationTask):
         classes = [[text for cut, text in each.items() if num_classes[cut] == 1] for each in kept]
         few = [f"{name} has {len(each)}" for name, each in zip(self.class_names, classes, strict=True) if len(each) < 3]
         if few:
-            raise ConfigError(
+            raise DataError(
                 f"{self.root} must hold at least 3 different texts of each class, but {few[0]} that differ in their "
                 f"first {self.sequence_length - 1} bytes and stand in no other class"
             )
@@ -145,7 +145,7 @@ def _folders(root: Path) -> list[str]:
     names = [path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
     empty = [name for name in names if not any((root / name).glob("*.txt"))]
     if empty:
-        raise ConfigError(f"{root / empty[0]} has no .txt files; task.root must be {_LAYOUT}")
+        raise DataError(f"{root / empty[0]} has no .txt files; task.root must be {_LAYOUT}")
     return names
 
 
@@ -156,24 +156,24 @@ def _of_csv(path: Path) -> dict[str, list[str]]:
     try:
         return _by_label(rows, path)
     except csv.Error as exc:
-        raise ConfigError(f"{path}, line {rows.line_num}: {exc}; write the file as CSV again") from exc
+        raise DataError(f"{path}, line {rows.line_num}: {exc}; write the file as CSV again") from exc
 
 
 def _by_label(rows: Any, path: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     if not {"text", "label"} <= set(rows.fieldnames or ()):
-        raise ConfigError(f"{path} must have the columns text and label, got {', '.join(rows.fieldnames or ['none'])}")
+        raise DataError(f"{path} must have the columns text and label, got {', '.join(rows.fieldnames or ['none'])}")
     for row in rows:
         label = (row["label"] or "").strip()
         if not label or row["text"] is None:
-            raise ConfigError(f"{path}, line {rows.line_num}: text and label must be given")
+            raise DataError(f"{path}, line {rows.line_num}: text and label must be given")
         found.setdefault(label, []).append(row["text"])
     return found
 
 
 def decoded(content: bytes, path: Path) -> str:
-    """The text of a file. Raises ConfigError unless it is in UTF-8."""
+    """The text of a file. Raises DataError unless it is in UTF-8."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise ConfigError(f"{path} must be text in UTF-8, got byte {content[exc.start]:#04x} at {exc.start}") from exc
+        raise DataError(f"{path} must be text in UTF-8, got byte {content[exc.start]:#04x} at {exc.start}") from exc

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from splitsem.errors import ConfigError
+from splitsem.errors import CheckpointError
 from splitsem.files import read_or_make, reason, write_whole
 from splitsem.models.checkpoints import load_weights, read_weights
 
@@ -53,7 +53,7 @@ def fit_or_load(
         spare: folder that keeps what ``folder`` cannot; None: a new temporary folder.
 
     Raises:
-        ConfigError: ``folder`` cannot be a folder, or the trained weights could be written nowhere.
+        CheckpointError: ``folder`` cannot be a folder, or the trained weights could be written nowhere.
     """
     name = f"{key}.safetensors"
     trained = partial(_train, network, fit)
@@ -64,7 +64,7 @@ def fit_or_load(
         try:
             _write(network, found, path)
         except OSError as exc:
-            raise ConfigError(f"the trained weights can be written nowhere ({reason(exc)}): make room") from exc
+            raise CheckpointError(f"the trained weights can be written nowhere ({reason(exc)}): make room") from exc
         log.warning("Kept in %s instead", path)
     return found._replace(path=path)
 
@@ -91,15 +91,15 @@ def load(network: nn.Module, path: Path) -> Trained:
     """Read weights of ``save`` into ``network``.
 
     Raises:
-        ConfigError: the file is damaged, not one of ``save`` or of another network, which then is as it was.
+        CheckpointError: the file is damaged, not one of ``save`` or of another network, which then is as it was.
     """
     facts, state = _read(path)
     if facts.pop("sha256", None) != _checksum(state, facts):
-        raise ConfigError(f"weights file {path} is damaged or not written by splitsem (checksum)")
+        raise CheckpointError(f"weights file {path} is damaged or not written by splitsem (checksum)")
     own = network.state_dict()
     if differing := [name for name in own.keys() | state.keys() if _shape(own, name) != _shape(state, name)]:
         name = min(differing)
-        raise ConfigError(
+        raise CheckpointError(
             f"weights file {path} is of another network: {name} is {_shape(state, name)} there and "
             f"{_shape(own, name)} here"
         )
@@ -111,7 +111,7 @@ def load_any(network: nn.Module, path: Path) -> Trained:
     """Read ready weights into ``network``: those of ``save``, or a checkpoint from elsewhere, for the same classes.
 
     Raises:
-        ConfigError: the file cannot be read, or is of another network.
+        CheckpointError: the file cannot be read, or is of another network.
     """
     if _is_own(path):
         return load(network, path)
@@ -133,9 +133,9 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         with safetensors.safe_open(path, framework="pt") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as exc:
-        raise ConfigError(f"no weights file at {path}") from exc
+        raise CheckpointError(f"no weights file at {path}") from exc
     except (safetensors.SafetensorError, OSError) as exc:
-        raise ConfigError(f"weights file {path} is damaged ({exc})") from exc
+        raise CheckpointError(f"weights file {path} is damaged ({exc})") from exc
 
 
 def _shape(state: Mapping[str, Tensor], name: str) -> str:

@@ -4,6 +4,7 @@ import logging
 import math
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,14 +13,19 @@ from typing import Any, Literal
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from tqdm import tqdm
 
 from splitsem.placement import keep_freed_memory
+from splitsem.training.time_left import time_left
 
 log = logging.getLogger(__name__)
+_BAR = "{desc}{percentage:3.0f}% |{bar}| {remaining} left{postfix}"
 
 
 class History(Callback):
-    """Keeps each epoch's metrics as a dict of plain numbers; logs the metrics where no progress bar is drawn.
+    """Keeps each epoch's metrics as a dict of plain numbers, and shows them with the time that is left.
+
+    A terminal gets a bar over the batches of all epochs, what is no terminal a line of the log an epoch.
 
     Args:
         quiet: draw no bar and log nothing, for one of many short trainings.
@@ -29,6 +35,30 @@ class History(Callback):
         self.epochs: list[dict[str, float]] = []
         self.quiet = quiet
         self.has_bar = sys.stderr.isatty() and not quiet
+        self.bar: tqdm | None = None
+        self.began_s = 0.0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Begin to count."""
+        self.began_s = time.perf_counter()
+        if self.has_bar:
+            num_batches = trainer.num_training_batches * (trainer.max_epochs or 0)
+            self.bar = tqdm(total=num_batches, desc="Training", leave=False, bar_format=_BAR)
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_exception(self, *args: Any, **kwargs: Any) -> None:
+        """The same, where the training fails."""
+        if self.bar is not None:
+            self.bar.close()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Keep the validation metrics of this epoch."""
@@ -41,10 +71,15 @@ class History(Callback):
             self.epochs.append({})
         row = self.epochs[-1]
         row["train_loss"] = float(trainer.callback_metrics["train_loss"])
-        if not self.has_bar and not self.quiet:
+        num_epochs = trainer.max_epochs or len(self.epochs)
+        if self.bar is not None:
+            self.bar.set_description(f"{len(self.epochs)} of {num_epochs} epochs", refresh=False)
+            self.bar.set_postfix_str(f"validation score {row['val_score']:.4f}" if "val_score" in row else "")
+        elif not self.quiet:
+            left = time_left(time.perf_counter() - self.began_s, len(self.epochs), num_epochs)
             log.info(
-                "epoch %d/%d: loss %.4f, validation score %.4f",
-                *(len(self.epochs), trainer.max_epochs, row["train_loss"], row["val_score"]),
+                "epoch %d/%d: loss %.4f, validation score %.4f%s",
+                *(len(self.epochs), num_epochs, row["train_loss"], row["val_score"], left and f", {left}"),
             )
 
 
@@ -112,7 +147,7 @@ def run_loop(
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
-            enable_progress_bar=history.has_bar,
+            enable_progress_bar=False,
             callbacks=[*callbacks, *best, history],
         )
         trainer.fit(module, train, val)

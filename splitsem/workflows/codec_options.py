@@ -27,9 +27,7 @@ def codec_option(name: str, where: str) -> dict[str, Any]:
     try:
         settings = OmegaConf.to_container(compose(f"codec/{name}").codec, resolve=True)
     except HydraException as exc:
-        raise ConfigError(
-            f"{short(where)}: no such codec; python run.py --help lists them, e.g. topk or quant4"
-        ) from exc
+        raise ConfigError(f"{short(where)}: no such codec; codec=list names them, e.g. topk or quant4") from exc
     assert isinstance(settings, dict)
     return {str(key): value for key, value in settings.items()}
 

@@ -13,11 +13,19 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from splitsem import files, redaction
-from splitsem.errors import ConfigError, SplitSemError
+from splitsem.errors import ConfigError, SplitSemError, coded
 from splitsem.workflows import mistakes, startup, sweep
 
 VERSION_BASE = "1.3"
 CONFIG = "config"
+NEXT = """
+Next:
+  python run.py -m                      every cut of this network, and a report
+  python run.py codec=quant2,quant4 -m  the same with two codecs
+  python run.py workflow=points         where the network can be cut
+  python run.py --help                  what else can be chosen
+"""
+"""What a run without any argument ends with."""
 
 
 @functools.cache
@@ -41,7 +49,7 @@ def job(cfg: DictConfig) -> list[float]:
     try:
         return run_job(cfg)
     except OSError as exc:  # a full disk, a folder in place of a file: what was trained is kept already
-        _give_up(f"{files.reason(exc)}; make room or name another place, and run again", exc)
+        _give_up(coded(f"{files.reason(exc)}; make room or name another place, and run again", mistakes.FILE), exc)
     except (SplitSemError, HydraException, OmegaConfBaseException, ImportError) as exc:
         if (line := mistakes.told(exc)) is None:
             raise

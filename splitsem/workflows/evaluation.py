@@ -1,9 +1,12 @@
 """One cut, codec, link and pair of machines: scored on validation and test, and priced on test."""
 
+import itertools
+import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from hydra.utils import instantiate
@@ -17,18 +20,19 @@ from splitsem.cost.machines import Machine
 from splitsem.intervals import half_width
 from splitsem.json_files import finite
 from splitsem.links.link import Link
-from splitsem.pipeline import Answering, Frames, Pipeline, features, in_memory
+from splitsem.pipeline import Features, Frames, Pipeline, features
 from splitsem.scoring import Batches, Scored, check_found, score_samples
 from splitsem.splitting.cut import Cut
+from splitsem.splitting.half import Half
 from splitsem.tasks.task import Task
-from splitsem.trees import joined
 from splitsem.workflows import assemble, replay
 from splitsem.workflows.assemble import Network, Whole
 from splitsem.workflows.replay import Recording
 from splitsem.workflows.result import Metrics
+from splitsem.workflows.shared_features import Batch, SharedFeatures
 
 Scorer = Callable[[Callable[[Tensor], Tensor], Task, Batches, nn.Module], Scored]
-_unsplit: dict[tuple[str, str, int, int | None], Scored] = {}
+_unsplit: dict[tuple[Any, ...], Scored] = {}
 
 
 class Evaluation(NamedTuple):
@@ -74,6 +78,7 @@ def evaluate(
     channel_seeds: int = 1,
     measured: Link | None = None,
     scorer: Scorer | None = None,
+    shared: SharedFeatures | None = None,
 ) -> Evaluation:
     """Run both held-out splits through ``cut``, and price what the test split sent.
 
@@ -81,7 +86,7 @@ def evaluate(
     was chosen. A tail that was tuned with the codec takes the place of the network's own, in the scores and in the
     times. The link is the configured one, or one that was ``measured``. Over a lossy one, test scores are means over
     ``channel_seeds`` runs of its channel, see ``replay.repeat``. A ``scorer`` takes the place of ``score_samples`` on
-    the test split, and the tail, too.
+    the test split, and the tail, too. Features come from what is ``shared`` with evaluations of other cuts and codecs.
     """
     task, point, cut = network.task, cut.point, cut.with_tail(decoder.tail)
     frames, answer = Frames(), assemble.answering(cfg, task, network.graph)
@@ -89,18 +94,21 @@ def evaluate(
     unsplit = {split: score_unsplit(cfg, network, split) for split in ("test", "val")}
     pipeline = Pipeline(cut, encoder, decoder, link, answer)
     began = time.perf_counter()
-    samples = batches(cfg, network, "test")
+    heads = partial(_heads, cfg, network, cut, shared)
+    samples, head = batches(cfg, network, "test"), heads("test")
     scored_by = scorer or (lambda run, task, samples, _: score_samples(run, task, samples))
-    test = scored_by(lambda x: pipeline.run(x, frames), task, samples, cut.tail)
-    validated = _validated(cfg, network, cut, encoder, decoder, answer, link.is_lossy)
+    test = scored_by(lambda x: pipeline.finish(head(x), frames), task, samples, cut.tail)
+    validated = _validated(cfg, network, pipeline, heads("val"))
     evaluation_s = time.perf_counter() - began
     repeated: Metrics = {}
     if link.is_lossy:
-        recording = Recording(cut, encoder, batches(cfg, network, "test"), answer)
+        recording = Recording(cut, encoder, batches(cfg, network, "test"), answer, heads("test"))
         first = test.metrics, frames
         repeated = replay.repeat(cfg.transport, recording, decoder, task, first, channel_seeds)
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
-    times = stage_times(cut, frames, edge, server, link.frame_s)
+    example = heads("example")(cut.example)
+    halves = cut.halves(example[0].z if len(example) == 1 else None)
+    times = stage_times(halves, frames, edge, server, link.frame_s)
     cost = Cost.of(edge, times, statistics.fmean(frames.link_j))
     sizes: Metrics = {"payload_bytes": statistics.fmean(frames.payload_bytes)}
     if sizes["payload_bytes"]:
@@ -142,13 +150,15 @@ def evaluate(
     return Evaluation(metrics, {split: drawn for split, drawn in draws.items() if drawn is not None})
 
 
-def stage_times(cut: Cut, frames: Frames, edge: Machine, server: Machine, frame_s: float = 0.0) -> StageTimes:
+def stage_times(
+    halves: tuple[Half, Half], frames: Frames, edge: Machine, server: Machine, frame_s: float = 0.0
+) -> StageTimes:
     """The stages of a typical sample: what the machines say of the halves, and what was seen of payloads and answers.
 
     Coding was measured in this process (medians) and is scaled to the machines by their coding rates; the link's times
     are means. Making and reading a payload that travels includes ``frame_s``, the transport's software.
     """
-    head, tail = cut.halves()
+    head, tail = halves
     on_edge, on_server = edge.coding_factor(), server.coding_factor()
     answered = bool(frames.answer_bytes)
     travel_s = frame_s if any(frames.payload_bytes) else 0.0
@@ -166,17 +176,26 @@ def stage_times(cut: Cut, frames: Frames, edge: Machine, server: Machine, frame_
     )
 
 
+def _heads(
+    cfg: DictConfig, network: Network, cut: Cut, shared: SharedFeatures | None, split: str
+) -> Callable[[Any], Sequence[Features]]:
+    """What gives the features of a split's batches, which it gets one after the other; or of the example."""
+    if shared is None:
+        return partial(features, cut)
+    number, name = itertools.count(), json.dumps(_key(cfg, network))
+    return lambda x: shared.at(network.graph, cut, Batch(name, split, next(number)), x)
+
+
 def _validated(
-    cfg: DictConfig, network: Network, cut: Cut, encoder: Codec, decoder: Codec, answer: Answering, is_lossy: bool
+    cfg: DictConfig, network: Network, pipeline: Pipeline, head: Callable[[Any], Sequence[Features]]
 ) -> Scored:
     """The scores on the validation split: over a clean link in memory, which it cannot tell from the bytes."""
     val = batches(cfg, network, "val")
-    if not is_lossy and cut.point.name == "output":  # no codec works there, and an answer keeps the score
-        return score_samples(lambda x: joined([cut.tail(*made.z) for made in features(cut, x)]), network.task, val)
-    if not is_lossy:
-        return score_samples(lambda x: in_memory(cut, encoder, x), network.task, val)
-    pipeline, frames = Pipeline(cut, encoder, decoder, assemble.simulated_link(cfg), answer), Frames()
-    return score_samples(lambda x: pipeline.run(x, frames), network.task, val)
+    if pipeline.link.is_lossy:
+        link, frames = assemble.simulated_link(cfg), Frames()
+        other = Pipeline(pipeline.cut, pipeline.codec, pipeline.decoder, link, pipeline.answering)
+        return score_samples(lambda x: other.finish(head(x), frames), network.task, val)
+    return score_samples(lambda x: pipeline.in_memory(head(x)), network.task, val)
 
 
 def compared(scored: Scored, unsplit: Scored, suffix: str = "") -> Metrics:
@@ -198,12 +217,17 @@ def score_unsplit(
 
     Raises ConfigError where a network without labels finds nothing in the test samples.
     """
-    key = (network.key, split, cfg.trainer.batch_size, cfg.workflow.num_samples)
+    key = split, *_key(cfg, network)
     if run or key not in _unsplit:
         _unsplit[key] = score_samples(run or network.run, network.task, batches(cfg, network, split))
     if split == "test":
         check_found(network.task, _unsplit[key].metrics["score"], split)
     return _unsplit[key]
+
+
+def _key(cfg: DictConfig, network: Network) -> tuple[str, str, int, int | None]:
+    """What determines the samples of a split, their batches and what the network makes of them."""
+    return network.key, network.graph.granularity, cfg.trainer.batch_size, cfg.workflow.num_samples
 
 
 def batches(cfg: DictConfig, network: Network | Whole, split: str) -> Iterator[tuple[Tensor, Tensor]]:

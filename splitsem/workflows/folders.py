@@ -18,7 +18,7 @@ import filelock
 import msgspec
 
 from splitsem import json_files
-from splitsem.errors import ConfigError
+from splitsem.errors import FolderError
 
 RECORD = "run.json"
 LOCK = ".lock"
@@ -26,7 +26,9 @@ METRICS = "metrics.json"
 ERROR = "error.txt"
 BEST = "best.json"  # of a sweep
 _TRACES = (RECORD, ".hydra", "multirun.yaml", METRICS)
-_WITHOUT_RESULTS = {RECORD, LOCK, ERROR, "multirun.yaml", "results.csv", "config.yaml", "hydra.yaml", "overrides.yaml"}
+README = "README.txt"
+_OF_HYDRA = {"multirun.yaml", "config.yaml", "hydra.yaml", "overrides.yaml"}
+_WITHOUT_RESULTS = {RECORD, LOCK, ERROR, README, "results.csv", *_OF_HYDRA}
 _INTERPOLATION = re.compile(r"\$\{[^{}]*\}")
 
 State = Literal["running", "ok", "failed", "stopped"]
@@ -104,7 +106,7 @@ def claim(wanted: Path, is_named: bool, settings: str) -> Claim:
         settings: digest of what this run is asked for.
 
     Raises:
-        ConfigError: a named folder belongs to another run, or none can be made.
+        FolderError: a named folder belongs to another run, or none can be made.
     """
     wanted = wanted.absolute()
     for number in itertools.count(1):
@@ -115,11 +117,11 @@ def claim(wanted: Path, is_named: bool, settings: str) -> Claim:
         except FileExistsError:
             if not is_named:
                 continue
-            raise ConfigError(f"{folder} is no folder: name another") from None
+            raise FolderError(f"{folder} is no folder: name another") from None
         except OSError as exc:
-            raise ConfigError(f"cannot make the run's folder {folder}: {exc.strerror or exc}; name another") from exc
+            raise FolderError(f"cannot make the run's folder {folder}: {exc.strerror or exc}; name another") from exc
         if lock is None and is_named:
-            raise ConfigError(f"{folder} belongs to a run that is still going: name another folder")
+            raise FolderError(f"{folder} belongs to a run that is still going: name another folder")
         if lock is None:
             continue
         earlier = read(folder)
@@ -129,7 +131,7 @@ def claim(wanted: Path, is_named: bool, settings: str) -> Claim:
             return Claim(folder, lock, None)
         lock.release()
         if is_named:
-            raise ConfigError(f"{folder} holds another run, which is kept: name another folder, or remove that one")
+            raise FolderError(f"{folder} holds another run, which is kept: name another folder, or remove that one")
     raise AssertionError("itertools.count ends never")
 
 
@@ -154,7 +156,7 @@ def is_interrupted(record: Record | None, settings: str) -> bool:
 def pattern_of(name: str) -> str | None:
     """A glob pattern for what a folder's name with interpolations can become; None for a name without.
 
-    >>> pattern_of("multirun/${now:%Y-%m-%d}/${now:%H}-${hydra.runtime.choices.workflow}")
+    >>> pattern_of("multirun/${now:%Y-%m-%d}/${now:%H}-${study:}")
     'multirun/*/*-**'
     """
     pattern, count = _INTERPOLATION.subn("\0", name)

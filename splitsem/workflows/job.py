@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from splitsem import json_files, redaction
 from splitsem.errors import LinkError
 from splitsem.report import figure_choice
-from splitsem.workflows import aside, digests, folders, mistakes, settings, stopping, track
+from splitsem.workflows import aside, digests, folders, mistakes, readme_file, settings, stopping, track
 from splitsem.workflows.folders import Record
 from splitsem.workflows.result import DRAWS, Metrics, Result, write_draws
 from splitsem.workflows.tracking import Mlflow, provenance
@@ -77,6 +77,7 @@ def _run(cfg: DictConfig, hydra_cfg: HydraConf, folder: Path, record: Record, is
         with figure_choice.using(**cfg.plots):
             result: Result = _locate(cfg.workflow["_target_"])(cfg, folder)
             _write(result, folder)
+            readme_file.write(folder, result.headline)
         log.info("%s", result.headline)
         if hydra_cfg.mode != RunMode.MULTIRUN:
             log.info("Results: %s", folder)

@@ -1,7 +1,8 @@
 """Mistakes of users, told in one line: what was wrong, what is allowed, what to do.
 
-Hydra tells them in several lines, the helpful one first. ``report`` takes the place of Python's hook for exceptions
-that end a program; what is no user's mistake keeps its traceback. Imported by every run, so it imports nothing heavy.
+The line ends with a code, which the page of error messages explains. Hydra tells mistakes in several lines, the
+helpful one first. ``report`` takes the place of Python's hook for exceptions that end a program; what is no user's
+mistake keeps its traceback. Imported by every run, so it imports nothing heavy.
 """
 
 import difflib
@@ -17,8 +18,17 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from splitsem import extras
-from splitsem.errors import SplitSemError
+from splitsem.errors import ExtraError, RenamedError, SettingError, SplitSemError, coded
 from splitsem.workflows.renamed import new_option
+
+OPTION = "E-OPTION"
+"""A group of the configuration has no such option."""
+
+SYNTAX = "E-SYNTAX"
+"""The command line cannot be read."""
+
+FILE = "E-FILE"
+"""A file cannot be read or written."""
 
 _MOST = 200
 """Characters of a foreign message that are repeated."""
@@ -39,31 +49,32 @@ def report(kind: type[BaseException], exc: BaseException, traceback: TracebackTy
 
 
 def told(exc: BaseException) -> str | None:
-    """What a user is told of this exception; None when it is no mistake of theirs.
+    """What a user is told of this exception, with its code; None when it is no mistake of theirs.
 
-    >>> told(SplitSemError("no such point"))
-    'no such point'
+    >>> told(SplitPointError("no such point"))
+    'no such point [E-SPLIT-POINT]'
     """
     if isinstance(exc, SplitSemError):
-        return str(exc)
+        return coded(exc, exc.code)
     if isinstance(exc, InstantiationException):
         return _not_made(exc)
     if (line := extras.line_of(exc)) is not None:
-        return line
+        return coded(line, ExtraError.code)
     if isinstance(exc, MissingConfigException) and exc.missing_cfg_file:
         return _no_option(str(exc.missing_cfg_file), exc.options or ())
     if isinstance(exc, OverrideParseException):
         said = str(exc).splitlines()
         what = exc.override if getattr(exc, "override", None) else "a setting of the command line"
-        return f"cannot read {what}: {said[0]}; settings are NAME=VALUE, and lists and braces need quotes: 'NAME=[1,2]'"
+        rule = "settings are NAME=VALUE, and lists and braces need quotes: 'NAME=[1,2]'"
+        return coded(f"cannot read {what}: {said[0]}; {rule}", SYNTAX)
     if isinstance(exc, OmegaConfBaseException):
         return _no_setting(exc)
     if isinstance(exc, HydraException):
         if isinstance(exc.__cause__, OmegaConfBaseException):
             return _no_setting(exc.__cause__)
-        return "; ".join(line for line in str(exc).splitlines() if line)
+        return coded("; ".join(line for line in str(exc).splitlines() if line), OPTION)
     if isinstance(exc, ValueError) and "/hydra/_internal/" in _raised_in(exc):
-        return f"{short(exc)}: choose an option by GROUP=OPTION; python run.py --help lists them"
+        return coded(f"{short(exc)}: choose an option by GROUP=OPTION; GROUP=list names them", OPTION)
     return None
 
 
@@ -97,14 +108,20 @@ def _no_option(file: str, options: Iterable[str]) -> str:
     file = file.removeprefix("hydra/config/")
     group, _, option = file.rpartition("/")
     if (line := extras.line_of_option(file)) is not None:
-        return line
+        return coded(line, ExtraError.code)
     if new := new_option(group, option):
-        return f"{group}={option} is no more: give {new}"
-    return f"{group or 'configuration'} has no option {option}: {likeness(option, options)}"
+        return coded(f"{group}={option} is no more: give {new}", RenamedError.code)
+    if option == "list":  # asked for by --help
+        return f"{group}: {', '.join(map(str, options))}"
+    return coded(f"{group or 'configuration'} has no option {option}: {likeness(option, options)}", OPTION)
 
 
 def _no_setting(exc: OmegaConfBaseException) -> str:
     """A setting that its node lacks, has no value, or cannot be computed."""
+    return coded(_setting_line(exc), SettingError.code)
+
+
+def _setting_line(exc: OmegaConfBaseException) -> str:
     where = str(exc.full_key or exc.key or "")
     if isinstance(exc, MissingMandatoryValue):
         name = where or str(exc).rpartition(": ")[2]
@@ -128,15 +145,16 @@ def _not_made(exc: InstantiationException) -> str | None:
     while cause.__cause__ is not None and isinstance(cause, HydraException):
         cause = cause.__cause__
     if isinstance(cause, SplitSemError):
-        return str(cause)
+        return coded(cause, cause.code)
     if (line := extras.line_of(cause, where or "this")) is not None:
-        return line
+        return coded(line, ExtraError.code)
     if isinstance(cause, OmegaConfBaseException):
         return _no_setting(cause)
+    line = None
     if isinstance(cause, ValueError):
-        return f"{where}: {cause}" if where else str(cause)
-    if isinstance(cause, TypeError | ImportError | AttributeError | OSError | HydraException):
-        return f"{where}: {short(str(cause).splitlines()[0])}"
-    if isinstance(cause, MemoryError | OverflowError) or "allocate memory" in str(cause):
-        return f"{where}: with these sizes there is not memory enough ({short(cause)})"
-    return None
+        line = f"{where}: {cause}" if where else str(cause)
+    elif isinstance(cause, TypeError | ImportError | AttributeError | OSError | HydraException):
+        line = f"{where}: {short(str(cause).splitlines()[0])}"
+    elif isinstance(cause, MemoryError | OverflowError) or "allocate memory" in str(cause):
+        line = f"{where}: with these sizes there is not memory enough ({short(cause)})"
+    return None if line is None else coded(line, SettingError.code)

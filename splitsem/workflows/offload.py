@@ -4,6 +4,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import chain, islice
 from math import ceil
 from pathlib import Path
@@ -32,7 +33,7 @@ from splitsem.workflows.serve import answer_coders, engine_for, remote_transport
 from splitsem_device.answers import Counters, RemoteTail
 from splitsem_device.fallback import LocalFallback
 from splitsem_device.grpc.connection import host_port, is_loopback
-from splitsem_device.plan import Plan
+from splitsem_device.plan import Hop, Plan
 
 if TYPE_CHECKING:
     from splitsem.workflows.gallery import Gallery
@@ -61,6 +62,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     transport = remote_transport(cfg)
     if transport.start.how is None:
         transport.check_edge()
+    check_chain(cfg)
     switching = None if cfg.controller is None else offload_adaptive.check(cfg, transport)
     host = ssh_start.chosen_host(cfg, transport)  # before training, so that a wrong name is told first
     if switching is not None:
@@ -74,10 +76,25 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     ends = _ends(cut, codec, answering, raw_coder(network.graph.sample))
     with ssh_start.server_for(cfg, transport, host, network) as started:
         result = _offload(cfg, network, transport, ends)
-    if host is None and is_loopback(host_port(cfg.transport.target)[0]):
+    if cfg.workflow.onward:
+        note = "\nserver_s: all machines behind the first hop; they overlap, so more frames pass than predicted."
+        result = result._replace(headline=result.headline + note)
+    elif host is None and is_loopback(host_port(cfg.transport.target)[0]):
         note = "\nThe predicted throughput presumes a machine for each end; here both share one."
         result = result._replace(headline=result.headline + note)
     return result._replace(metrics=result.metrics | started)
+
+
+def check_chain(cfg: DictConfig) -> None:
+    """Raise ConfigError for what a chain of more than two machines does not go with."""
+    others = {
+        "workflow.fallback=local, which knows no further cuts": cfg.workflow.fallback is not None,
+        "controller=adaptive, which knows two machines": cfg.controller is not None,
+        "answer.at=server, since its answers come back": cfg.answer.at != "edge",
+        "transport.start=ssh, since a middle machine needs workflow.forward": cfg.transport.get("start") is not None,
+    }
+    if cfg.workflow.onward and (wrong := [words for words, is_so in others.items() if is_so]):
+        raise ConfigError(f"workflow.onward names a chain of machines: not with {wrong[0]}")
 
 
 def _ends(cut: Cut, codec: Codec, answering: Answering, raw: AnswerCoder) -> _Ends:
@@ -164,7 +181,8 @@ def _losses(counters: Counters) -> str:
 
 
 def _plan(cfg: DictConfig, network: Network, end: EdgeEnd) -> Plan:
-    return end.plan(weights_digest(network.model), cfg.split.granularity, network.placement.precision)
+    plan = end.plan(weights_digest(network.model), cfg.split.granularity, network.placement.precision)
+    return replace(plan, onward=tuple(Hop(*hop) for hop in cfg.workflow.onward))
 
 
 def _check_window(window: int, metrics: Mapping[str, float]) -> None:

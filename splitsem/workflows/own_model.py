@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from splitsem import extras
-from splitsem.errors import ConfigError, SplitSemError
+from splitsem.errors import ModelError, SplitSemError
 from splitsem.models.capabilities import Frozen
 from splitsem.models.checkpoints import load_weights, read_weights
 from splitsem.models.image_front import check_output
@@ -38,7 +38,7 @@ def make(cfg: DictConfig, task: Task) -> nn.Module:
             cannot be read or is of another network.
     """
     if OmegaConf.is_missing(cfg, "_target_"):
-        raise ConfigError("model=custom needs the class of your model: model._target_=my_module.Net")
+        raise ModelError("model=custom needs the class of your model: model._target_=my_module.Net")
     name = str(cfg["_target_"])
     parameters = _parameters(find(name))
     named = {fact: value for fact, value in task.model_facts().items() if fact in parameters}
@@ -49,7 +49,7 @@ def make(cfg: DictConfig, task: Task) -> nn.Module:
     except InstantiationException as exc:
         raise _why_not_made(name, exc.__cause__ or exc, parameters) from exc
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"{name} makes a {type(model).__name__}; a model must be a torch.nn.Module")
+        raise ModelError(f"{name} makes a {type(model).__name__}; a model must be a torch.nn.Module")
     model = _in_float32(bare(model), name)
     outputs = named.get("num_classes") or (task.output_shape[0] if task.output_shape else 0)
     if path is not None:
@@ -61,19 +61,19 @@ def make(cfg: DictConfig, task: Task) -> nn.Module:
 
 
 def check_learns(model: nn.Module) -> None:
-    """Raise ConfigError where a model cannot learn."""
+    """Raise ModelError where a model cannot learn."""
     if isinstance(model, Frozen):
-        raise ConfigError(
+        raise ModelError(
             f"this workflow or codec learns through the network, and {model.why_frozen}: take workflow=split with a "
             "codec that is not learned, e.g. codec=quant8, or the network that the file was made from"
         )
 
 
 def find(target: str, where: str = "model") -> Callable[..., Any]:
-    """What ``<where>._target_`` names. Raises ConfigError, with file and line where a user's module fails."""
+    """What ``<where>._target_`` names. Raises ModelError, with file and line where a user's module fails."""
     parts = target.split(".")
     if len(parts) < 2 or not all(parts):
-        raise ConfigError(f"{where}._target_ must be module.Class, e.g. my_module.Net, got {target!r}")
+        raise ModelError(f"{where}._target_ must be module.Class, e.g. my_module.Net, got {target!r}")
     found: Any = None
     for length in range(len(parts) - 1, 0, -1):
         found = _imported(".".join(parts[:length]), f"{where}._target_={target}")
@@ -81,16 +81,16 @@ def find(target: str, where: str = "model") -> Callable[..., Any]:
             break
     else:
         asked = f"{where}._target_={target}"
-        raise ConfigError(
+        raise ModelError(
             extras.line_of(ModuleNotFoundError(name=parts[0]), asked)
             or f"{asked}: there is no module {parts[0]}; add its folder to PYTHONPATH, or mend the name"
         )
     for part in parts[length:]:
         if not hasattr(found, part):
-            raise ConfigError(f"{where}._target_={target}: {_called(found)} has no {part}{_likely(found, part)}")
+            raise ModelError(f"{where}._target_={target}: {_called(found)} has no {part}{_likely(found, part)}")
         found = getattr(found, part)
     if not callable(found):
-        raise ConfigError(f"{where}._target_={target} is a {type(found).__name__}; give a class{_likely(found, '')}")
+        raise ModelError(f"{where}._target_={target} is a {type(found).__name__}; give a class{_likely(found, '')}")
     constructor: Callable[..., Any] = found
     return constructor
 
@@ -103,9 +103,9 @@ def _imported(path: str, asked: str) -> ModuleType | None:
         if exc.name and f"{path}.".startswith(f"{exc.name}."):
             return None
         line = extras.line_of(exc, asked) or f"{asked}: {path} cannot be imported: {reason(exc)}"
-        raise ConfigError(line) from exc
+        raise ModelError(line) from exc
     except (Exception, SystemExit) as exc:  # a user's module may raise anything
-        raise ConfigError(f"{asked}: {path} cannot be imported: {reason(exc)}") from exc
+        raise ModelError(f"{asked}: {path} cannot be imported: {reason(exc)}") from exc
 
 
 def _likely(found: Any, part: str) -> str:
@@ -131,13 +131,13 @@ def _why_not_made(name: str, exc: BaseException, parameters: list[str]) -> Split
     if isinstance(exc, SplitSemError):
         return exc
     if (line := extras.line_of(exc, name)) is not None:
-        return ConfigError(line)
+        return ModelError(line)
     if isinstance(exc, TypeError):
-        return ConfigError(f"{name} cannot be made: {reason(exc)}; it takes {', '.join(parameters) or 'no arguments'}")
+        return ModelError(f"{name} cannot be made: {reason(exc)}; it takes {', '.join(parameters) or 'no arguments'}")
     if "only classifies" in str(exc):
         other = "; choose another network, e.g. model=unet (segmentation) or model=lstm (series)"
-        return ConfigError(f"{exc}{other}")
-    return ConfigError(
+        return ModelError(f"{exc}{other}")
+    return ModelError(
         str(exc)
         if type(exc) is ValueError and name.startswith("splitsem.")
         else f"{name} cannot be made: {reason(exc)}"

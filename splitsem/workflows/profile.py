@@ -64,7 +64,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         )
     transport = instantiate(cfg.transport)
     server = _ask_server(cfg, network, transport) if isinstance(transport, RemoteTransport) else None
-    bar = tqdm(_halves(graph), desc="Measuring heads and tails", total=2 * len(graph.points), unit="half")
+    bar = tqdm(_halves(graph), desc="Measuring heads and tails", total=2 * len(graph.points), unit="half", disable=None)
     lut = measure_lut(bar, budget_s=cfg.workflow.budget_s, pause_s=cfg.workflow.pause_s)
     lut_path = _write(lut, folder / ("lut.json" if server is None else "edge_lut.json"))
     metrics: Metrics = {"num_points": len(graph.points), "whole_s": lut.times["output"]["head"].median_s}
@@ -167,8 +167,8 @@ def _save(cfg: DictConfig, path: Path, network: MeasuredNetwork, watched: Watche
 
 def _probes(budget_s: float) -> dict[str, MeasuredNetwork]:
     """The networks that every machine file starts from."""
-    found = {}
-    for name, module, shape in tqdm(probe_networks(num=NUM_PROBES), "Measuring probes", NUM_PROBES, unit="network"):
+    found, probes = {}, probe_networks(num=NUM_PROBES)
+    for name, module, shape in tqdm(probes, "Measuring probes", NUM_PROBES, unit="network", disable=None):
         graph = SplitGraph(module, shape)
         layers = measure_layers(graph, budget_s=budget_s)
         found[name] = MeasuredNetwork.of(f"probe {name.partition('(')[2].strip(')')}", graph.fingerprint, layers)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from splitsem.errors import ConfigError
+from splitsem.errors import RenamedError
 
 _TASKS = ("cifar10", "cifar100", "digits", "disaster", "domains", "fashion_mnist", "imagefolder", "netqos")
 _MODELS = dict.fromkeys(_TASKS, "model=cnn") | {"disaster": "model=unet", "netqos": "model=lstm"}
@@ -149,7 +149,7 @@ def new_target(target: str) -> str | None:
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Raise ConfigError where the command line chooses an option by an old name that the user's folder lacks, too."""
+    """Raise RenamedError where the command line chooses an option by an old name that the user's folder lacks, too."""
     folders = list(_config_folders(arguments))
     for argument in arguments:
         match = re.fullmatch(r"[+~]*(\w+)(?:@([\w.]+))?=(.*)", argument)
@@ -159,18 +159,18 @@ def check_arguments(arguments: Sequence[str]) -> None:
             new = new_option(group, option, package)
             if new and not any((folder / group / f"{option}.yaml").exists() for folder in folders):
                 at = f"@{package}" if package else ""
-                raise ConfigError(f"{group}{at}={option} is no more: give {new}")
+                raise RenamedError(f"{group}{at}={option} is no more: give {new}")
 
 
 def check_composed(cfg: DictConfig) -> None:
-    """Raise ConfigError where a composed configuration names a class by an old path, or relies on a task's old files.
+    """Raise RenamedError where a composed configuration names a class by an old path, or relies on a task's old files.
 
     The latter are ``model/<task>.yaml`` and ``trainer/<task>.yaml`` in a folder of the user's, which a task once took
     by its name.
     """
     for where, target in _targets(cfg):
         if new := new_target(target):
-            raise ConfigError(f"{where}={target} is no more: write {new}")
+            raise RenamedError(f"{where}={target} is no more: write {new}")
     choices, named = cfg.hydra.runtime.choices, {line.partition("=")[0] for line in cfg.hydra.overrides.task}
     task = choices.task
     folders = [Path(source.path) for source in cfg.hydra.runtime.config_sources if source.schema == "file"]
@@ -178,7 +178,7 @@ def check_composed(cfg: DictConfig) -> None:
         if group in named or choices[group] == task:
             continue
         if file := next((f for folder in folders if (f := folder / group / f"{task}.yaml").exists()), None):
-            raise ConfigError(
+            raise RenamedError(
                 f"{file} is no longer taken because of its name: give {group}={task}, or write "
                 f"`override /{group}@_global_.{group}: {task}` at the end of the defaults in task/{task}.yaml"
             )

@@ -13,7 +13,7 @@ from splitsem.codecs.codec import Codec, Tensors
 from splitsem.codecs.expected import Expected
 from splitsem.intervals import ci95
 from splitsem.links.link import Link
-from splitsem.pipeline import Answering, Frames, come_back, features, is_like, samples, stay
+from splitsem.pipeline import Answering, Features, Frames, come_back, features, is_like, samples, stay
 from splitsem.scoring import plain
 from splitsem.splitting.cut import Cut
 from splitsem.tasks.task import Task
@@ -42,6 +42,7 @@ class Recording:
         codec: encodes on the edge.
         batches: ``(x, y)``, on the device that the head is on.
         answering: see ``Pipeline``.
+        head: gives the features of each batch in turn, where they are there already.
     """
 
     @torch.inference_mode()
@@ -51,13 +52,14 @@ class Recording:
         codec: Codec,
         batches: Iterable[tuple[Any, Any]],
         answering: Answering | None = None,
+        head: Callable[[Any], Sequence[Features]] | None = None,
     ) -> None:
         self.cut, self.codec, self.answering = cut, codec, answering
         self._stays = answering is not None and cut.point.name == "output"
         self._batches: list[_Batch] = []
         self._like: Tensors = ()
         for x, y in batches:
-            made = features(cut, x)
+            made = features(cut, x) if head is None else head(x)
             if self._stays:
                 self._batches.append(_Batch([], [], [], y, joined([cut.tail(*group.z) for group in made])))
                 continue

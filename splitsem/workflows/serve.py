@@ -3,13 +3,17 @@
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from prometheus_client import start_http_server
 
 from splitsem.errors import ConfigError
 from splitsem.remote.engine import TailServer
+from splitsem.remote.forwarding_engine import ForwardingEngine
+from splitsem.remote.grpc.transport import Grpc
 from splitsem.remote.labels import weights_digest
 from splitsem.remote.server_metrics import ServerMetrics
 from splitsem.remote.serving import Server, signalled
@@ -22,6 +26,7 @@ from splitsem.tasks.task import Task
 from splitsem.workflows import assemble, assemble_codec
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import is_for_one_cut
+from splitsem.workflows.joint.rates import offers
 from splitsem.workflows.result import Result
 from splitsem_device.grpc.connection import check_free, host_port, is_loopback
 
@@ -38,6 +43,9 @@ def run(cfg: DictConfig, folder: Path, announce: Callable[[str], None] | None = 
     if transport.start.how is not None:
         raise ConfigError("transport.start is the edge's (workflow=offload); a server is started without")
     transport.check_server()
+    if cfg.workflow.forward is not None:
+        next_machine(cfg).check_edge()
+        log.info("In a chain: what crosses at further cuts goes on to %s", cfg.workflow.forward)
     if cfg.workflow.metrics_bind is not None:
         check_free(cfg.workflow.metrics_bind)
     if cfg.workflow.training:
@@ -103,6 +111,20 @@ def show_metrics(metrics: ServerMetrics, bind: str, is_insecure: bool = False) -
     return f"{host}:{server.server_port}"
 
 
+def next_machine(cfg: DictConfig) -> Grpc:
+    """The way to the next machine of a chain, ``workflow.forward``. Raises ConfigError where none can be."""
+    name = f"workflow.forward={cfg.workflow.forward}"
+    if cfg.workflow.training:
+        raise ConfigError(f"{name} is for a chain that answers; workflow.training=true trains between two machines")
+    try:
+        transport = instantiate(cfg.transport, target=cfg.workflow.forward)
+    except InstantiationException as exc:
+        raise ConfigError(f"{name}: {exc.__cause__ or exc}") from exc
+    if not isinstance(transport, Grpc):
+        raise ConfigError(f"{name} needs transport=grpc, which loses no frame between machines")
+    return transport
+
+
 def remote_transport(cfg: DictConfig) -> RemoteTransport:
     """The configured transport. Raises ConfigError when it does not reach another process."""
     transport = instantiate(cfg.transport)
@@ -139,18 +161,23 @@ def engine_for(
 ) -> TailEngine:
     """The configured network as a TailEngine; it reads the built-in codecs and the configured one.
 
+    With ``workflow.forward`` it computes up to a plan's next cut, and the machine there does the rest.
+
     It answers with ``coders``, or with all of the output, as the edge's plan says. A codec that is built for one cut is
     built for the one that ``split.point`` names here, too.
     """
     is_of_a_point = is_for_one_cut(cfg.codec["_target_"])
     point = assemble.chosen_point(cfg, network.graph) if is_of_a_point else network.graph.points[0]
     own = [assemble_codec.codec(cfg, network, point)]
-    return TailEngine(
-        network.graph,
-        weights_digest(network.model),
-        cfg.split.granularity,
-        network.placement.precision,
-        codecs=own,
-        coders=coders,
-        micro_batch=micro_batch,
-    )
+    facts: dict[str, Any] = {
+        "granularity": cfg.split.granularity,
+        "precision": network.placement.precision,
+        "codecs": own,
+        "coders": coders,
+        "micro_batch": micro_batch,
+    }
+    weights = weights_digest(network.model)
+    if cfg.workflow.get("forward") is None:
+        return TailEngine(network.graph, weights, **facts)
+    encoders = {offer.label: offer.make() for offer in offers(cfg.workflow.codecs)}
+    return ForwardingEngine(network.graph, weights, next_end=next_machine(cfg).edge_end, encoders=encoders, **facts)

@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from splitsem.errors import ConfigError, SplitSemError
+from splitsem.errors import ConfigError, SplitSemError, coded
 from splitsem.files import CONF, make_folder, reason
 from splitsem.remote import ssh_session
 from splitsem.remote.ssh_server import PROTOCOL_VERSION, SILENCE_S
@@ -161,4 +161,4 @@ if __name__ == "__main__":
     try:
         main()
     except SplitSemError as exc:
-        sys.exit(str(exc))
+        sys.exit(coded(exc, exc.code))

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from splitsem.cost.lut import parse_lut
 from splitsem.cost.measure import measure
 from splitsem.cost.setting_table import Powers, SettingTable
-from splitsem.errors import ConfigError, LinkError
+from splitsem.errors import ConfigError, LinkError, SettingError
 from splitsem.pipeline import in_memory
 from splitsem.remote.edge_end import EdgeEnd
 from splitsem.remote.switching import Offer
@@ -64,11 +64,11 @@ def measured(cfg: DictConfig, network: Network, coder: AnswerCoder, engine: Tail
     ones, and the score is that of the validation split.
 
     Raises:
-        ConfigError: no codec suits any cut, or too many settings are left.
+        SettingError: no codec suits any cut, or too many settings are left.
     """
     samples = [x for x, _ in assemble.test_batches(network.task, network.placement, 1, cfg.workflow.num_probes)]
     if not samples:
-        raise ConfigError("workflow.num_probes must be at least 1: the tables need samples")
+        raise SettingError("workflow.num_probes must be at least 1: the tables need samples")
     rows = _rows(cfg, network, coder, samples, engine)
     edge = instantiate(cfg.hardware.edge)
     whole = SettingTable(
@@ -82,7 +82,7 @@ def measured(cfg: DictConfig, network: Network, coder: AnswerCoder, engine: Tail
     )
     kept = useful(whole, cfg.controller.least_score)
     if len(kept) > _MOST_SETTINGS:
-        raise ConfigError(
+        raise SettingError(
             f"{len(kept)} settings are left, and a run changes between {_MOST_SETTINGS} at most: name fewer cuts "
             "(workflow.points) or codecs (workflow.codecs)"
         )
@@ -125,7 +125,7 @@ def useful(table: SettingTable, least_score: float | None) -> list[int]:
 
 
 def _rows(cfg: DictConfig, network: Network, coder: AnswerCoder, samples: list[Any], engine: TailEngine) -> list[_Row]:
-    """Each cut with each codec that can carry what crosses there. Raises ConfigError where none can."""
+    """Each cut with each codec that can carry what crosses there. Raises SettingError where none can."""
     graph, names = network.graph, cfg.workflow.points
     points = graph.points if names is None else [graph.point(name) for name in names]
     codecs = [offer for offer in offers(cfg.workflow.codecs) if offer.is_offered]
@@ -137,7 +137,7 @@ def _rows(cfg: DictConfig, network: Network, coder: AnswerCoder, samples: list[A
         except (ConfigError, ValueError) as exc:  # what codecs raise for tensors that they cannot represent
             log.info("%s carries nothing at %s: %s", offer.label, point.name, exc)
     if not rows:
-        raise ConfigError("workflow.codecs: none of them can carry what crosses at any of the cuts")
+        raise SettingError("workflow.codecs: none of them can carry what crosses at any of the cuts")
     return rows
 
 

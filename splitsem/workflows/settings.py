@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from msgspec import Meta
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from splitsem.errors import ConfigError
+from splitsem.errors import SettingError
 from splitsem.report.figure_choice import Format, StyleName
 from splitsem.workflows.mistakes import likeness, short, told
 from splitsem.workflows.own_model import find
@@ -41,6 +41,8 @@ RULES: dict[str, Any] = {
     "split.granularity": Literal["layer", "op"],
     "answer.raw": bool,
     "answer.at": Literal["edge", "server"],
+    "hardware.chain": list[str] | None,
+    "hardware.links": list[str] | None,
     "hardware.save": Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+$")] | None,
     "workflow._target_": str,
     "workflow.summary": str | None,
@@ -48,6 +50,7 @@ RULES: dict[str, Any] = {
     "workflow.num_samples": Count | None,
     "workflow.channel_seeds": Count,
     "workflow.sensitivity": bool,
+    "workflow.features_mb": Whole,
     "workflow.gallery": Whole,
     "workflow.over": dict[str, Any] | None,
     "workflow.margin": Amount | None,
@@ -91,6 +94,8 @@ RULES: dict[str, Any] = {
     "workflow.budget_s": Above,
     "workflow.grace_s": Amount,
     "workflow.micro_batch": Count,
+    "workflow.forward": str | None,
+    "workflow.onward": list[tuple[str, str]],
     "workflow.training": bool,
     "workflow.metrics_bind": str | None,
     "workflow.metrics_insecure": bool,
@@ -105,6 +110,10 @@ RULES: dict[str, Any] = {
     "workflow.edge_lut": str | None,
     "workflow.server_lut": str | None,
     "workflow.codecs": list[str | dict[str, Any]],
+    "workflow.least": Literal["value", "damage"],
+    "workflow.most_latency_s": Above | None,
+    "workflow.least_rate_hz": Above | None,
+    "workflow.screening_samples": Count | None,
     "workflow.times": Literal["measured", "hardware"],
     "workflow.half_s": Above,
     "workflow.layers_s": Above,
@@ -151,8 +160,14 @@ def check(cfg: DictConfig) -> None:
     """Refuse wrong types, infinite numbers, unknown names and missing values; then what constructors refuse.
 
     Raises:
-        ConfigError: one line that names the setting, says what it may be, and what it is.
+        SettingError: one line that names the setting, says what it may be, and what it is.
     """
+    target = str(OmegaConf.select(cfg, "workflow._target_"))
+    if OmegaConf.select(cfg, "hardware.chain") is not None and ".joint." not in target:
+        raise SettingError(
+            f"hardware.chain is what workflow=joint chooses for, and {target} has two machines; a choice runs by "
+            "workflow=serve workflow.forward= and workflow=offload workflow.onward="
+        )
     nodes = [*_nodes(cfg)]
     named = dict(nodes)
     is_own = not str(OmegaConf.select(cfg, "workflow._target_")).startswith("splitsem.")
@@ -193,7 +208,7 @@ def _check_names(where: str, node: DictConfig) -> None:
     """Check names and types of what goes to a constructor against its signature."""
     target = str(_plain(node, "_target_"))
     if target == "???":
-        raise ConfigError(f"{where}._target_ must be given: {where}._target_=my_module.MyClass")
+        raise SettingError(f"{where}._target_ must be given: {where}._target_=my_module.MyClass")
     made = find(target, where)
     parameters = inspect.signature(made).parameters
     is_open = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
@@ -201,9 +216,9 @@ def _check_names(where: str, node: DictConfig) -> None:
     for name in (str(each) for each in node if each not in _HYDRAS):
         value = _plain(node, name)
         if name not in parameters and not is_open and (where, name) != ("model", "weights"):  # own_model reads those
-            raise ConfigError(f"{where} ({target}) has no setting {name}: {likeness(name, parameters)}")
+            raise SettingError(f"{where} ({target}) has no setting {name}: {likeness(name, parameters)}")
         if value == "???":
-            raise ConfigError(f"{where}.{name} must be given: {where}.{name}=…; its file below conf/ says what it is")
+            raise SettingError(f"{where}.{name} must be given: {where}.{name}=…; its file below conf/ says what it is")
         if name in hints and name in parameters:
             check_value(f"{where}.{name}", value, hints[name])
 
@@ -221,7 +236,7 @@ def _check_made(where: str, node: DictConfig) -> None:
         said = told(exc)
         if said is None:
             raise
-        raise ConfigError(said) from exc
+        raise SettingError(said) from exc
 
 
 def _hints(made: Callable[..., Any]) -> dict[str, Any]:
@@ -233,19 +248,19 @@ def _hints(made: Callable[..., Any]) -> dict[str, Any]:
 
 
 def check_value(where: str, value: Any, rule: Any) -> None:
-    """Raise ConfigError where a plain value is not of this type."""
+    """Raise SettingError where a plain value is not of this type."""
     rule = _checkable(rule)
     try:
         msgspec.convert(value, rule)
     except msgspec.ValidationError:
-        raise ConfigError(f"{where} must be {in_words(rule)}, got {short(repr(value))}") from None
+        raise SettingError(f"{where} must be {in_words(rule)}, got {short(repr(value))}") from None
 
 
 def _check_finite(where: str, value: Any) -> None:
     if isinstance(value, float) and not isfinite(value):
-        raise ConfigError(f"{where} must be a finite number, got {value}")
+        raise SettingError(f"{where} must be a finite number, got {value}")
     if isinstance(value, int) and abs(value) >= 2**63:
-        raise ConfigError(f"{where} must be below 2^63, got {short(value)}")
+        raise SettingError(f"{where} must be below 2^63, got {short(value)}")
     if isinstance(value, list):
         for inner in value:
             _check_finite(where, inner)

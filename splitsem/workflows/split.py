@@ -18,6 +18,9 @@ from splitsem.workflows import assemble, assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.optional_figures import breakdown, gallery_of
 from splitsem.workflows.result import Metrics, Result, write_draws
+from splitsem.workflows.shared_features import SharedFeatures
+
+_features = SharedFeatures(most_bytes=0)
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
@@ -30,7 +33,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     encoder, decoder = (assemble_codec.codec(cfg, network, point) for _ in range(2))
     gallery = gallery_of(cfg, network)
     scorer = gallery.score if gallery else None
-    found = evaluation.evaluate(cfg, network, cut, encoder, decoder, cfg.workflow.channel_seeds, scorer=scorer)
+    seeds, shared = cfg.workflow.channel_seeds, _shared(cfg)
+    found = evaluation.evaluate(cfg, network, cut, encoder, decoder, seeds, scorer=scorer, shared=shared)
     metrics = found.metrics | labels(cfg)
     references(cfg, network)
     training = [] if network.trained.from_cache else network.trained.history
@@ -44,6 +48,14 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     )
     figures = breakdown(metrics) | (gallery.figures(metrics) if gallery else {})
     return Result(metrics, figures, [], headline, found.draws, training)
+
+
+def _shared(cfg: DictConfig) -> SharedFeatures | None:
+    """What the jobs of a sweep that run in this process share."""
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    _features.most_bytes = cfg.workflow.features_mb * 10**6
+    return _features
 
 
 def labels(cfg: DictConfig) -> Metrics:

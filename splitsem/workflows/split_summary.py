@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 from PIL import Image
-from rich.table import Table
 
 from splitsem.report import results as rs
 from splitsem.report import style
@@ -21,6 +20,7 @@ from splitsem.report.sweep_figures import accuracy_throughput, rate_accuracy
 from splitsem.report.sweep_report import report
 from splitsem.report.tables import codec_table
 from splitsem.report.tables import table as results_table
+from splitsem.report.terminal import grid_of
 from splitsem.report.units import format_bytes
 from splitsem.workflows.learned_codec import SCORES
 from splitsem.workflows.result import DRAWS
@@ -110,7 +110,7 @@ def summarise_trainings(sweep: Sweep) -> None:
     done = sweep.done
     swept = [str(name) for name in done if "." in str(name) or "@" in str(name) or name in ("task", "model", "seed")]
     columns = [name for name in swept if done[name].astype(str).nunique() > 1]
-    table = Table(box=None, header_style="bold")
+    table = grid_of("")
     for name in ("job", *columns, rs.score_name(done)):
         table.add_column(name, justify="left" if name in columns else "right")
     for row in done.to_dict("records"):

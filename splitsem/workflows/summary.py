@@ -22,7 +22,7 @@ from rich.table import Table
 from splitsem import json_files, redaction
 from splitsem.report import table_files
 from splitsem.report.terminal import terminal
-from splitsem.workflows import folders
+from splitsem.workflows import folders, readme_file
 from splitsem.workflows.tracking import versions
 
 _MOST_PICTURED_JOBS = 12  # further ones' figures would hide the sweep's own
@@ -119,6 +119,8 @@ def summarise(folder: Path, seconds: float | None = None, details: Mapping[str, 
         sweep.print_list()
     else:
         get_method(name)(sweep)
+    (folder / folders.README).unlink(missing_ok=True)  # of the sweep before it went on
+    readme_file.write(folder, console.export_text())
     return results
 
 

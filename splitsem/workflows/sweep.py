@@ -27,7 +27,9 @@ from splitsem import extras, redaction
 from splitsem.errors import ConfigError, LinkError, SplitSemError
 from splitsem.files import write_whole
 from splitsem.report import figure_choice
-from splitsem.workflows import aside, digests, folders, renamed, stopping, track
+from splitsem.training.time_left import time_left
+from splitsem.workflows import aside, digests, folders, renamed, stopping, study_name, track
+from splitsem.workflows.composed_once import compose_once
 from splitsem.workflows.folders import Claim, Record, State
 from splitsem.workflows.mistakes import told
 from splitsem.workflows.stopping import Stopped
@@ -101,6 +103,7 @@ class SweepCallback(Callback):
             renamed.check_composed(config)
             _refuse_secrets(config, config.hydra.sweep.dir)
             _started.append(sweep := _Sweep(config))
+            compose_once(config)
         sweep.track()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -120,6 +123,9 @@ class SweepCallback(Callback):
             error = job_return._return_value
             (Path(config.hydra.runtime.output_dir) / folders.ERROR).write_text(redaction.text(f"{error}\n"))
             log.error("Job %s failed: %s", config.hydra.job.num, (str(error) or type(error).__name__).splitlines()[0])
+        for sweep in _started:  # none in a process that has a job of the sweep only
+            if isinstance(sweep, _Sweep):
+                sweep.tell_time_left()
 
 
 class _Run:
@@ -171,6 +177,7 @@ class _Sweep:
         place, settings = config.hydra.sweep, digests.of_sweep(config)
         if (subdir := _written(place, "subdir")) != _SUBDIR:
             raise ConfigError(f"hydra.sweep.subdir must be {_SUBDIR}, a folder for each job, got {subdir}")
+        self.num_ended, self.num_planned, self.steady_since = 0, 0, self.began
         self.is_repeatable = digests.is_repeatable(config)
         resumes, pattern = config.resume and self.is_repeatable, folders.pattern_of(_written(place, "dir"))
         claim = folders.take_up(pattern, settings) if resumes and pattern else None
@@ -194,6 +201,16 @@ class _Sweep:
     def num_done(self) -> int:
         """The number of jobs with results."""
         return sum(folders.metrics(job) is not None for job in folders.jobs(self.folder))
+
+    def tell_time_left(self) -> None:
+        """Say how many jobs are over, and how long the rest takes at the pace of those of this process."""
+        self.num_ended += 1
+        if self.num_ended == 2:  # the second: the first had to train, or to capture the network
+            self.steady_since, self.num_planned = time.time(), _planned(self.config)
+        elif self.num_ended > 2:
+            left = time_left(time.time() - self.steady_since, self.num_ended - 2, self.num_planned - 2)
+            if left:
+                log.info("%d of %d jobs, %s", self.num_ended, self.num_planned, left)
 
     def track(self) -> None:
         """Make the parent run in MLflow; jobs in other processes wait for it."""
@@ -307,5 +324,6 @@ def _planned(config: DictConfig) -> int:
 
 
 def register() -> None:
-    """Make the resolver known to OmegaConf; a second time does no harm."""
+    """Make the resolvers known to OmegaConf; a second time does no harm."""
+    OmegaConf.register_new_resolver("study", study_name.study_name_of, replace=True)
     OmegaConf.register_new_resolver("split_points", split_points, replace=True)

@@ -154,7 +154,8 @@ def test_a_code_of_a_map_is_taken_whole_only() -> None:
 def test_levels_that_no_encoder_makes_are_refused() -> None:
     head = maps.encode(np.zeros(9000, np.uint8), (9000,), 4, 0)
     assert head[0] == 0  # one level of either kind: a half byte each
-    for halves in ("f050", "7f000", "0f010", "7000000070000000", "1f0ff"):  # 81 levels; steps outside; 17; 64 contexts
+    many = "97" + 31 * "0" + "87" + 15 * "0"  # 32 levels times 16: 512 contexts
+    for halves in ("f050", "7f000", "0f010", many, "1f0ff"):  # 81 levels; steps outside; 17 levels
         forged = bytes.fromhex(halves + "0" * (len(halves) % 2)) + head[1:]
         with pytest.raises(PayloadError, match="expected a whole code"):
             maps.decode(memoryview(forged), (9000,), 4, 0)

@@ -102,4 +102,5 @@ def test_sweeps_and_runs_of_one_second_have_folders_of_their_own_and_a_finished_
 def test_jobs_that_would_share_a_folder_are_refused(run_py):
     done = run_py(*TOY, "tracking=none", "hydra.sweep.subdir=one", "seed=0,1", "-m")
     assert done.returncode == 1
-    assert done.stderr.strip() == "hydra.sweep.subdir must be ${hydra.job.num}, a folder for each job, got one"
+    line = "hydra.sweep.subdir must be ${hydra.job.num}, a folder for each job, got one"
+    assert done.stderr.strip() == f"{line} [E-CONFIG]"

@@ -26,7 +26,7 @@ def own(tmp_path):
 
 def refused(done, said):
     assert done.returncode == 1, done.stderr
-    assert done.stderr.splitlines() == [said]
+    assert done.stderr.splitlines() == [f"{said} [E-RENAMED]"]
 
 
 def test_one_file_is_enough_for_a_task(own, run_py, tmp_path):
@@ -104,7 +104,7 @@ def test_an_old_option_in_a_file_of_ones_own_is_explained_last(own, run_py):
     done = run_py(flag, "experiment=mine")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1] == "codec=fixed4 is no more: give codec=fixed codec.bit_width=4"
+    assert done.stderr.splitlines()[-1] == "codec=fixed4 is no more: give codec=fixed codec.bit_width=4 [E-RENAMED]"
 
 
 def test_no_file_of_a_model_or_trainer_has_a_tasks_name():

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from splitsem.workflows.command import NEXT
 from tests.conftest import ROOT
 
 HEAVY = {"torch", "lightning", "mlflow", "seaborn", "pandas", "matplotlib", "timm", "torchvision"}
@@ -41,9 +42,16 @@ def test_help_takes_less_than_a_second(run_py):
 
 def test_help_teaches_the_groups_and_the_first_commands(run_py):
     text = run_py("--help").stdout
-    for group in ("task:", "model:", "codec:", "transport:", "hardware:", "device:", "workflow:", "experiment:"):
+    for group in ("task", "model", "codec", "transport", "hardware", "device", "workflow", "experiment"):
         assert group in text
     assert "python run.py task=disaster codec=quant8 -m" in text
+    assert len(text.splitlines()) <= 24
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_run_without_arguments_ends_with_what_to_try_next():
+    assert "workflow=points" in NEXT
+    assert max(map(len, NEXT.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ def test_a_wheel_has_the_command_and_its_configuration(tmp_path):
         "conf",
         "pyproject.toml",
         "README.md",
+        "LICENSE",
     ]
     names = subprocess.run(checkout, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     for name in names:  # not in the checkout: a build leaves folders

@@ -158,7 +158,7 @@ def test_a_bundle_that_cannot_be_read_says_why_in_one_line(damage, said, folder,
         Bundle(folder)
     assert "\n" not in str(told.value)
     assert command_line.main(["check", str(folder)]) == 1
-    assert capsys.readouterr().err == f"splitsem-device: {told.value}\n"
+    assert capsys.readouterr().err == f"splitsem-device: {told.value} [{told.value.code}]\n"
 
 
 def test_a_damaged_and_a_missing_file_are_named(folder, capsys):

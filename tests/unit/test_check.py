@@ -175,7 +175,7 @@ def test_a_function_that_makes_a_model_is_recognised(capsys: pytest.CaptureFixtu
         (["textwrap.dedent"], "it can be called: raised TypeError"),
         (
             ["task=imagefolder", "task.root=nowhere"],
-            "the constructor makes a Task: raised ConfigError",
+            "the constructor makes a Task: raised DataError",
         ),
     ],
 )

@@ -171,7 +171,7 @@ def test_a_wrong_token_is_told_and_not_taken_for_a_lost_link(on_loss, folder, tm
         words = ["run", str(folder), "--target", target, "--token-file", str(tmp_path / "wrong"), "--on-loss", on_loss]
         assert command_line.main(words) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"splitsem-device: {target}: wrong or missing token: give both ends the same token_file"
+    assert line == f"splitsem-device: {target}: wrong or missing token: give both ends the same token_file [E-TOKEN]"
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_symbols_come_back_and_never_cost_more_than_packing(stage: str, bit_widt
         assert np.array_equal(entropy.decode(memoryview(body), shape, bit_width, 1), symbols)
 
 
-@pytest.mark.parametrize(("bit_width", "loss"), [(4, 0.005), (8, 0.015)])
+@pytest.mark.parametrize(("bit_width", "loss"), [(4, 0.005), (8, 0.005)])
 def test_rans_is_near_the_order_0_bound(bit_width: int, loss: float) -> None:
     symbols = feature_symbols(bit_width, (1, 16, 80, 80))
     assert symbols.size >= 100_000
@@ -66,7 +66,7 @@ def test_rans_is_near_the_order_0_bound(bit_width: int, loss: float) -> None:
 
 @pytest.mark.parametrize(
     ("bit_width", "shape", "gain"),
-    [(8, (1, 16, 80, 80), 0.07), (8, (1, 16, 24, 24), 0.03), (4, (1, 16, 80, 80), 0.2), (4, (1, 16, 24, 24), 0.14)],
+    [(8, (1, 16, 80, 80), 0.07), (8, (1, 16, 24, 24), 0.06), (4, (1, 16, 80, 80), 0.2), (4, (1, 16, 24, 24), 0.14)],
 )
 def test_contexts_beat_the_order_0_bound(bit_width: int, shape: tuple[int, ...], gain: float) -> None:
     symbols = feature_symbols(bit_width, shape)
@@ -104,9 +104,9 @@ def test_a_zstd_frame_of_another_size_is_refused_before_it_is_unpacked() -> None
         entropy.decode(memoryview(body), (10,), 8, 0)
 
 
-@pytest.mark.parametrize("mode", [2, 3, 5, 255])
+@pytest.mark.parametrize("mode", [2, 3, 4, 255])
 def test_an_unknown_mode_is_refused_those_of_earlier_coders_too(mode: int) -> None:
-    with pytest.raises(PayloadError, match=f"expected entropy mode 0, 1 or 4, got {mode}"):
+    with pytest.raises(PayloadError, match=f"expected entropy mode 0, 1 or 5, got {mode}"):
         entropy.decode(memoryview(bytes((mode, *b"abc"))), (3,), 8, 0)
 
 
@@ -130,6 +130,21 @@ def test_what_the_neighbours_foretell_is_nearly_free() -> None:
     symbols = np.tile((rows + 2 * cols).astype(np.uint8) // 2, (8, 1, 1))  # a slope: MED is right but at its steps
     coded = {s: entropy.encode(symbols.reshape(-1), symbols.shape, 8, 0, s) for s in ("zstd", "rans", "context")}
     assert 2 * len(coded["context"]) < len(coded["rans"])
+
+
+def test_planes_that_are_nearly_flat_at_values_of_their_own_cost_little() -> None:
+    rng, shape = np.random.default_rng(0), (1, 40, 32, 32)
+    symbols = (rng.integers(20, 236, (40, 1, 1)) + rng.integers(-1, 2, shape[1:])).astype(np.uint8)  # log2 3 bits each
+    body = entropy.encode(symbols.reshape(-1), shape, 8, 0, "context")
+    assert 2 * len(body) < order_0_bytes(symbols)
+    assert np.array_equal(entropy.decode(memoryview(body), shape, 8, 0), symbols.reshape(-1))
+
+
+def test_an_update_whose_layers_differ_in_scale_takes_less_than_its_order_0_bound() -> None:
+    scales = np.repeat((1, 30, 4, 12), 5000)
+    update = np.random.default_rng(0).laplace(128, scales).round().clip(0, 255).astype(np.uint8)
+    body = entropy.encode(update, (10, 2000), 8, 128, "context")
+    assert len(body) < 0.95 * order_0_bytes(update)
 
 
 def test_auto_codes_where_bytes_are_dear_and_packs_where_they_are_cheap() -> None:

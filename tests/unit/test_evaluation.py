@@ -17,6 +17,7 @@ from splitsem.tasks.task import Splits, Task
 from splitsem.workflows import assemble, evaluation
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.evaluation import Evaluation
+from splitsem.workflows.shared_features import SharedFeatures
 from tests.conftest import ROOT
 
 FIXED = ("task=digits", "model=cnn", "device=cpu", "trainer.max_epochs=1", "trainer.batch_size=32")
@@ -95,6 +96,25 @@ def test_the_stages_add_up_and_coding_is_among_them(trained: tuple[DictConfig, N
     assert metrics["throughput_hz"] == pytest.approx(1 / max(metrics[name] for name in busy))
     assert min(metrics[name] for name in ("encode_s", "decode_s", "answer_encode_s", "answer_decode_s")) > 0
     assert metrics["answer_bytes"] == 1
+
+
+COUNTED = ("score", "score_val", "score_ci95", "payload_bytes", "wire_bytes", "answer_bytes", "distortion_mse")
+
+
+@pytest.mark.parametrize("transport", ["wifi", "bsc"])
+def test_cuts_that_share_features_find_what_each_finds_alone(
+    trained: tuple[DictConfig, Network], transport: str
+) -> None:
+    _, network = trained
+    cfg = config(Path(trained[0].cache_dir), "workflow.num_samples=20", f"transport={transport}")
+    shared = SharedFeatures(1 << 24)
+    for point in network.graph.points[1::3]:
+        parts = network.graph.cut(point), Quantise(4), Quantise(4)
+        alone, other = (evaluation.evaluate(cfg, network, *parts, shared=which) for which in (None, shared))
+        names = [name for name in COUNTED if name in alone.metrics]
+        assert [other.metrics[name] for name in names] == [alone.metrics[name] for name in names], point.name
+        assert all((other.draws[split] == alone.draws[split]).all() for split in alone.draws)
+    assert shared.num_bytes > 0
 
 
 def test_coding_takes_longer_on_a_machine_that_codes_more_slowly(trained: tuple[DictConfig, Network]) -> None:

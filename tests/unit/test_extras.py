@@ -58,8 +58,11 @@ def test_an_import_that_failed_below_anything_is_told_by_its_extra():
     wrapped = InstantiationException("Error locating target\nfull_key: task")
     wrapped.__cause__ = ImportError("Error loading")
     wrapped.__cause__.__cause__ = lacking("torchvision")
-    assert mistakes.told(wrapped) == "task needs torchvision: pip install 'splitsem[vision]' (or 'splitsem[all]')"
-    assert mistakes.told(lacking("mlflow.entities")) == extras.line_of(lacking("mlflow"))
+    assert (
+        mistakes.told(wrapped)
+        == "task needs torchvision: pip install 'splitsem[vision]' (or 'splitsem[all]') [E-EXTRA]"
+    )
+    assert mistakes.told(lacking("mlflow.entities")) == f"{extras.line_of(lacking('mlflow'))} [E-EXTRA]"
     assert mistakes.told(lacking("my_module")) is None
 
 

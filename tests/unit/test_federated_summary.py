@@ -39,7 +39,7 @@ def test_runs_with_heads_on_the_clients_share_the_table(tmp_path):
     console = Console(record=True, width=120)
     summarise(Sweep(tmp_path, results, ORIGIN, console))
     lines = console.export_text().splitlines()
-    assert [line.split("  ")[0].strip() for line in lines[1:3]] == ["fedavg", "splitfed averaged"]
+    assert [line.strip().split("  ")[0] for line in lines[3:5]] == ["fedavg", "splitfed averaged"]
 
 
 def test_seeds_are_averaged_and_compared_with_identity_seed_by_seed(tmp_path):

@@ -320,7 +320,7 @@ def test_the_training_of_digits_is_determined_by_these_modules_alone():
     assert [name.removeprefix("splitsem.") for name in names if "." in name] == [
         *("codecs", "codecs.codec", "codecs.expected", "extras", "models", "models.capabilities"),
         *("models.cnn", "placement", "tasks", "tasks.answer", "tasks.classification", "tasks.digits"),
-        *("tasks.task", "training", "training.fit", "training.gradient_codec", "training.loop"),
+        *("tasks.metrics", "tasks.task", "training", "training.fit", "training.gradient_codec", "training.loop"),
         *("training.modules", "training.optimiser", "trees"),
         *(f"splitsem_device.{name}" for name in ("answer_reader", "fields", "picture_input", "this_machine")),
     ]

@@ -8,6 +8,7 @@ import pytest
 from splitsem.errors import ConfigError
 from splitsem.workflows import folders
 from splitsem.workflows.folders import Record
+from splitsem.workflows.study_name import study_name
 
 
 def left(folder: Path, state: folders.State, settings: str = "same", began_s: float = 1.0, **files: str) -> Path:
@@ -114,3 +115,22 @@ def test_what_an_earlier_try_left_is_cleared_but_for_hydras_files(tmp_path):
     folders.clear(job)
     assert sorted(path.name for path in job.iterdir()) == [".hydra", "run.json", "run.log"]
     assert (tmp_path / "outside").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("task=digits codec=quant4", "split-digits-quant4"),
+        ("task=digits codec=quant4,quant8", "split-digits"),
+        ("task=digits,disaster codec=quant4 split.point=[a,b]", "split-quant4"),
+        ("workflow=points task=digits", "points-digits"),
+        ("workflow=report folders=['a','b']", "report"),
+        ("experiment=pareto task=digits", "pareto-digits"),
+        ("experiment=pareto task=digits codec=quant2", "pareto-digits-quant2"),
+    ],
+)
+def test_a_folders_name_says_what_was_studied(asked, name):
+    words = asked.split()
+    choices = {"workflow": "split", "task": "digits", "codec": "quant8", "experiment": None}
+    choices |= {key: value for key, value in (word.split("=") for word in words) if "," not in value}
+    assert study_name(choices, words) == name

@@ -111,7 +111,7 @@ def test_a_job_that_failed_says_so_and_runs_again_in_a_clean_folder(tmp_path):
     assert folders.read(tmp_path / "0").key == key
     run_toy(tmp_path, num=0)
     assert sorted(path.name for path in (tmp_path / "0").iterdir() if path.name[0] != ".") == [
-        "history.json", "metrics.json", "run.json",
+        "README.txt", "history.json", "metrics.json", "run.json",
     ]  # fmt: skip
 
 

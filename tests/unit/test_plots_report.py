@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pandas as pd
 import pytest
@@ -78,6 +79,19 @@ def test_page_is_well_formed_and_needs_nothing_from_elsewhere():
     assert all(str(v).startswith(("data:image/png;base64,", "#")) for k, v in tags.attributes if k in ("src", "href"))
     assert "link" not in tags.tags
     assert tags.tags.count("img") == 1
+
+
+def test_the_page_is_read_without_a_mouse_and_its_headings_are_in_order():
+    results = sample_results()
+    html = page(results, figures={"accuracy_throughput": accuracy_throughput(results)})
+    levels = [int(level) for level in re.findall(r"<h([1-6])", html)]
+    assert levels[0] == 1
+    assert all(below - above <= 1 for above, below in pairwise(levels))
+    scrolled = re.findall(r'<div class="scroll[^>]*>', html)
+    assert scrolled
+    assert all('tabindex="0" role="region" aria-label=' in div for div in scrolled)
+    assert not re.findall(r"<th[^>]*>(?:<span class=\"unit\"></span>)?</th>", html)
+    assert all("alt=" in image for image in re.findall(r"<img[^>]*>", html))
 
 
 @pytest.mark.parametrize("field", ["title", "command"])

@@ -45,6 +45,16 @@ def test_seeds_are_averaged_so_that_luck_does_not_win():
     assert set(prepared["num_runs"]) == {3}
 
 
+def test_a_configuration_that_a_search_draws_again_is_one_run():
+    drawn = sample_results(codecs=("quant8", "quant4"), references=())
+    again = pd.concat([drawn, drawn.iloc[3:9]], ignore_index=True)
+    again["throughput_hz"] *= np.linspace(1.0, 1.1, len(again))  # times are never the same
+    seeded = pd.concat([again.assign(seed=seed) for seed in (0, 1)], ignore_index=True)
+    assert len(prepare(again)) == len(drawn)
+    assert set(prepare(again)["num_runs"]) == {1}
+    assert set(prepare(seeded)["num_runs"]) == {2}
+
+
 def test_rows_are_in_network_order_and_failures_last():
     shuffled = sample_results(num_failed=2).sample(frac=1.0, random_state=1)
     prepared = prepare(shuffled)

@@ -1,6 +1,7 @@
 """The terminal tables fit, are complete and are not fooled by markup."""
 
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -33,6 +34,36 @@ def test_table_fits_a_hundred_columns_and_cuts_no_number(codecs):
     numbers = "\n".join(lines)
     for score in prepare(results)["score"]:
         assert f"{score:.4f}" in numbers
+
+
+@pytest.mark.parametrize("width", [80, 72])
+def test_a_narrow_terminal_leaves_whole_columns_out_and_says_which(width):
+    results = complete_results(UNET, ("quant8", "quant4"))
+    lines = printed(table(results), width)
+    assert max(map(len, lines)) <= width
+    assert any(line.startswith(f"{width} columns leave out Δ points, edge ms, link ms, server ms") for line in lines)
+    text = " ".join(line.strip() for line in lines)
+    assert "results.csv has all" in text
+    rows = [line for line in lines if line.count("±") >= 1 and "." in line]
+    for words in ("sent", "sum", "rate", "energy", "★"):
+        assert words in text
+    wide = printed(table(results), 100)
+    whole = {number for line in wide for number in line.split()}
+    assert rows
+    assert all(number in whole for line in rows for number in line.split()[2:] if number[0].isdigit())
+
+
+def test_a_column_that_says_nothing_is_left_out():
+    results = complete_results(UNET, ("quant8",)).assign(energy_j=float("nan"))
+    assert "energy" in "".join(printed(table(complete_results(UNET, ("quant8",))), 100)[:6])
+    assert "energy" not in "".join(printed(table(results), 100)[:6])
+
+
+def test_a_points_name_is_broken_between_words_only():
+    names = ["global_pool", "features.12.conv_depthwise"]
+    points = [replace(point(i, [(1, 16, 8, 8), (1, 96, 4, 4)]), name=name) for i, name in enumerate(names)]
+    lines = printed(points_table(points, 100), 80)
+    assert all(any(name in line.split() for line in lines) for name in names)
 
 
 def test_what_sends_nothing_is_one_row_without_a_codec():

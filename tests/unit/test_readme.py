@@ -1,6 +1,10 @@
 """The README: read in a minute, so that its length and the width of its lines are bounded, and its order is kept."""
 
+import hashlib
 import re
+import tomllib
+
+import yaml
 
 from tests.conftest import ROOT
 
@@ -42,3 +46,24 @@ def test_each_claim_of_the_table_links_to_where_it_is_shown():
 def test_the_library_takes_eight_lines():
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in block.splitlines() if line]) <= 9
+
+
+APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+"""SHA-256 of the licence's text as apache.org has it."""
+
+
+def test_the_licence_is_the_same_everywhere():
+    for folder in (ROOT, ROOT / "device"):
+        assert hashlib.sha256((folder / "LICENSE").read_bytes()).hexdigest() == APACHE_2
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        assert (project["license"], project["license-files"]) == ("Apache-2.0", ["LICENSE"])
+    assert tomllib.loads((ROOT / "flower_app" / "pyproject.toml").read_text())["project"]["license"] == "Apache-2.0"
+    assert "[Apache-2.0](LICENSE)" in README
+
+
+def test_the_citation_is_that_of_this_release():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (cited["version"], cited["license"]) == (project["version"], project["license"])
+    assert f"version = {{{cited['version']}}}" in README
+    assert {"cff-version", "message", "title", "authors"} <= set(cited)

@@ -121,26 +121,37 @@ def test_what_is_wrong_is_said_with_what_is_allowed(overrides, said, tmp_path, m
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "said", "code"),
     [
-        (["codec.bitwidth=4"], "codec has no setting bitwidth: did you mean bit_width? There are bit_width,"),
-        (["codc=quant8"], "there is no setting codc: did you mean codec? There are"),
-        (["codec=quan8"], "codec has no option quan8: did you mean quant8? There are adjscc,"),
-        (["trainer=digits"], "trainer=digits is no more: give trainer=default"),
-        (["seed.x=1"], "seed.x is no setting: seed is a value"),
-        (["a=[1"], "settings are NAME=VALUE, and lists and braces need quotes: 'NAME=[1,2]'"),
-        (["transport=null"], "Got NoneType: choose an option by GROUP=OPTION"),
-        (["seed=${nope}"], "Interpolation key 'nope' not found"),
+        (
+            ["codec.bitwidth=4"],
+            "codec has no setting bitwidth: did you mean bit_width? There are bit_width,",
+            "E-SETTING",
+        ),
+        (["codc=quant8"], "there is no setting codc: did you mean codec? There are", "E-SETTING"),
+        (["codec=quan8"], "codec has no option quan8: did you mean quant8? There are adjscc,", "E-OPTION"),
+        (["trainer=digits"], "trainer=digits is no more: give trainer=default", "E-RENAMED"),
+        (["seed.x=1"], "seed.x is no setting: seed is a value", "E-SETTING"),
+        (["a=[1"], "settings are NAME=VALUE, and lists and braces need quotes: 'NAME=[1,2]'", "E-SYNTAX"),
+        (["transport=null"], "Got NoneType: choose an option by GROUP=OPTION", "E-OPTION"),
+        (["seed=${nope}"], "Interpolation key 'nope' not found", "E-SETTING"),
     ],
 )
-def test_a_typo_is_told_with_the_nearest_name(overrides, said):
+def test_a_typo_is_told_with_the_nearest_name_and_a_code(overrides, said, code):
     with pytest.raises(Exception) as raised:
         check(composed(*overrides))
     line = told(raised.value)
     assert line
     assert said in line
     assert "\n" not in line
+    assert line.endswith(f" [{code}]")
     assert "+codec" not in line
+
+
+def test_a_group_lists_its_options():
+    with pytest.raises(Exception) as raised:
+        composed("answer=list")
+    assert told(raised.value) == "answer: raw, task"
 
 
 def test_a_fault_of_the_program_is_no_mistake_of_its_user():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scripts.site import api_page, markdown, metrics_page, option_files, options_page
+from scripts.site import api_page, errors_page, markdown, metrics_page, option_files, options_page
 from splitsem import errors
 from tests.conftest import ROOT
 from tests.unit.test_architecture import ARCHITECTURE, boxes
@@ -83,13 +83,22 @@ def _definition(module: str, name: str) -> ast.ClassDef | ast.FunctionDef:
     raise AssertionError(f"{module} has no {name}")
 
 
-def test_each_exception_has_its_remedy_and_each_message_is_listed():
-    classes = {name for name, value in vars(errors).items() if isinstance(value, type) and name != "SplitSemError"}
-    assert classes | {"ValueError"} == set(api_page.exceptions())
-    assert all(api_page.exceptions().values())
-    page = api_page.errors_page()
-    assert "is not open on this server: open its plan again" in page
+def test_each_code_stands_on_the_page_with_its_remedy_and_each_message_below_its_code():
+    source = "".join(path.read_text() for root in errors_page.SOURCES for path in root.rglob("*.py"))
+    used = set(re.findall(r'"(E-[A-Z-]+)"', source))
+    assert used == set(errors_page.ENTRIES), "scripts/site/errors_page.py: say what the code means and what to do"
+    classes = {value for value in vars(errors).values() if isinstance(value, type)}
+    assert {kind.__name__: kind.code for kind in classes} | {"ValueError": "E-SETTING"} == errors_page.codes()
+    assert len({kind.code for kind in classes}) == len(classes)
+    page = errors_page.errors_page()
+    below = page.partition("## E-SESSION\n")[2].partition("\n## ")[0]
+    assert "is not open on this server: open its plan again" in below
     assert page.count("\n| ") > 700
+
+
+def test_the_tree_of_exceptions_says_their_codes():
+    drawn = dict(re.findall(r"(\w+Error) +(E-[A-Z-]+)", errors.__doc__ or ""))
+    assert drawn | {"ValueError": "E-SETTING"} == errors_page.codes()
 
 
 def test_each_decision_has_an_answer_of_one_sentence():

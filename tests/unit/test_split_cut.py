@@ -1,6 +1,7 @@
 """Head and tail: exact, sharing the model's weights, each with its own only."""
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -157,6 +158,33 @@ def _assert_exact(model: nn.Module, graph: SplitGraph, shape: tuple[int, ...]) -
                 assert all(t.shape[0] == batch for t in z)
 
 
+def _assert_walks(graph: SplitGraph, shape: tuple[int, ...], stride: int) -> None:
+    """Between any two of each ``stride``-th point, what a head makes becomes what the later head makes."""
+    points = [*graph.points[:-1:stride], graph.points[-1]]
+    for batch in (1, 3):
+        x = torch.rand(batch, *shape)
+        made = {point: graph.cut(point).head(x.clone()) for point in points}
+        as_made = {point: [z.clone() for z in tensors] for point, tensors in made.items()}
+        for first, then in itertools.combinations(points, 2):
+            found = graph.between(first, then)(*made[first])
+            assert list(map(_kind, found)) == list(map(_kind, made[then])), (first.name, then.name)
+            assert all(map(torch.equal, found, as_made[then])), (first.name, then.name)
+        assert all(all(map(torch.equal, made[point], as_made[point])) for point in points)
+
+
+def _kind(tensor: Tensor) -> tuple[object, ...]:
+    """All that kernels see of a tensor beside its values."""
+    return tensor.shape, tensor.dtype, tensor.stride()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_features_move_on_from_any_cut_to_any_later_one(name: str) -> None:
+    torch.manual_seed(0)
+    build, shape = SMALL[name]
+    with torch.inference_mode():
+        _assert_walks(SplitGraph(_randomised(build()), shape, granularity="op"), shape, stride=1)
+
+
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("grad", [True, False])
 def test_the_halves_equal_the_model_at_every_operation(name: str, grad: bool) -> None:
@@ -181,7 +209,9 @@ def test_the_halves_equal_a_public_model_at_every_layer(build: Callable[[], nn.M
     torch.manual_seed(0)
     model = _randomised(build())
     with torch.no_grad():
-        _assert_exact(model, SplitGraph(model, (3, 64, 64)), (3, 64, 64))
+        graph = SplitGraph(model, (3, 64, 64))
+        _assert_exact(model, graph, (3, 64, 64))
+        _assert_walks(graph, (3, 64, 64), stride=5)
 
 
 @pytest.mark.parametrize("name", SMALL)

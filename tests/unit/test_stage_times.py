@@ -21,5 +21,5 @@ def test_the_transports_work_is_the_ends_and_does_not_delay_again(tmp_path):
 def test_making_and_reading_a_payload_that_travels_includes_it(num_bytes, frame_s):
     cut, machine = small_network()[1].cut("stage1"), Local(28.0, 5.0, budget_s=0.01)
     frames = Frames(payload_bytes=[num_bytes], link_s=[0.0], link_busy_s=[0.0], encode_s=[0.002], decode_s=[0.003])
-    times = stage_times(cut, frames, machine, machine, 0.001)
+    times = stage_times(cut.halves(), frames, machine, machine, 0.001)
     assert (times.encode_s, times.decode_s) == (pytest.approx(0.002 + frame_s), pytest.approx(0.003 + frame_s))

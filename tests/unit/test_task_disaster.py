@@ -106,10 +106,27 @@ def test_iou_of_each_class_is_that_of_torchmetrics_jaccard_index() -> None:
     y = torch.randint(0, 9, (8, 20, 20), generator=generator)  # classes 9…11 are absent, though they are predicted
     y[torch.rand(y.shape, generator=generator) < 0.1] = IGNORED
     predicted = torch.randint(0, 12, y.shape, generator=generator)
-    ours = SegmentationIoU(CLASS_NAMES, IGNORED)(predicted, y)
+    metric = SegmentationIoU(CLASS_NAMES, IGNORED)
+    metric.update(predicted, y)
+    ours = metric.compute()
     theirs = MulticlassJaccardIndex(12, average="none", ignore_index=IGNORED)(predicted, y)
     assert [ours.get(f"iou_{name}") for name in CLASS_NAMES] == [*theirs[:9], None, None, None]
     assert ours["score"] == theirs[:9].mean()
+
+
+@pytest.mark.parametrize("is_logits", [True, False])
+def test_the_states_of_samples_at_once_are_those_of_each_alone(is_logits: bool) -> None:
+    torch.manual_seed(0)
+    y = torch.randint(0, len(CLASS_NAMES), (5, 8, 8))
+    y[torch.rand(y.shape) < 0.2] = IGNORED
+    y[3] = IGNORED
+    shape = (5, len(CLASS_NAMES), 8, 8)
+    predicted = torch.randn(shape) if is_logits else torch.randint(0, len(CLASS_NAMES), (5, 8, 8))
+    together = SegmentationIoU(CLASS_NAMES, IGNORED).sample_states(predicted, y)["confmat"]
+    for sample in range(5):
+        metric = SegmentationIoU(CLASS_NAMES, IGNORED)
+        metric.update(predicted[sample : sample + 1], y[sample : sample + 1])
+        assert torch.equal(together[sample], metric.confmat)
 
 
 def test_perfect_masks_score_one_and_a_data_set_without_labels_zero(task: Disaster) -> None:

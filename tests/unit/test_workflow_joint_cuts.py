@@ -186,13 +186,30 @@ def test_coding_counts_and_the_edge_is_this_machine_slowed(done):
     assert read_lut(folder / "edge_lut.json").machine["assumed"] == "the times of this machine × 4"
 
 
+def test_rows_that_cannot_be_the_best_are_scored_in_memory_and_told(done, cache, tmp_path):
+    folder, _ = done
+    run(cache, tmp_path / "all", "workflow.steps=[rates,joint]", "workflow.screening_samples=null")
+    screened, whole = (table(one).set_index(["split_point", "codec"]) for one in (folder, tmp_path / "all"))
+    assert not whole["screened_out"].any()
+    out = screened["screened_out"]
+    assert 0 < out.sum() < out.size / 1.3
+    assert set(screened["num_coded"][out]) == {20}
+    assert set(screened["num_coded"][~out & screened["left_out"].isna()]) == {40}
+    for name in ("score", "damage", "damage_error"):
+        pd.testing.assert_series_equal(screened[name], whole[name])
+    pd.testing.assert_series_equal(screened["payload_bytes"][~out], whole["payload_bytes"][~out])
+    found = json.loads((folder / "digits_joint.json").read_text())
+    assert sum(map(len, found["screened_out"].values())) == out.sum()
+    assert not any(out[row["split_point"], row["codec"]] for row in found["front"])
+
+
 def test_what_was_done_is_not_done_again(done, cache, tmp_path, caplog):
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.*") if path.suffix in (".json", ".safetensors")}
     with caplog.at_level(logging.INFO):
         again = run(cache, tmp_path / "run", "workflow.steps=[rates,joint,deploy]")
     after = {path: path.stat().st_mtime_ns for path in cache.rglob("*.*") if path.suffix in (".json", ".safetensors")}
     assert after == before
-    assert sum("is done already" in line for line in caplog.messages) == 2
+    assert sum("is done already" in line for line in caplog.messages) == 3
     assert again.metrics["accuracy"] == done[1].metrics["accuracy"]
 
 

@@ -15,7 +15,7 @@ from splitsem_device.errors import PayloadError
 AUTO = "auto"
 Symbols = Octets | NDArray[np.uint16]
 _Stage = Callable[[Octets, tuple[int, ...], int, int], tuple[int, bytes]]
-_PACKED, _ZSTD, _MAP = 0, 1, 4  # first byte of a coded body; 2 and 3 were coders of earlier releases
+_PACKED, _ZSTD, _MAP = 0, 1, 5  # first byte of a coded body; 2, 3 and 4 were earlier coders
 
 
 def check_entropy(name: str, rate_bps: float | None = None, *, may_choose: bool = False) -> str:

@@ -1,39 +1,32 @@
-/* Coder of maps of small integers: adaptive tables, chosen by what the neighbours foretell; nothing but levels travels.
+/* Coder of maps of small integers: adaptive tables of digits, chosen by what the neighbours foretell.
 
-   A symbol's context is `levels[2 * MED + left + up] + acts[|l - ul| + |u - ul| + |u - ur|]`, where MED is the median
-   predictor of JPEG-LS (Weinberger et al. 2000) and neighbours outside the plane count as `fill`. Each context has a
-   table of frequencies, made again whenever what it has seen has grown enough; where symbols are many, a table leaves out
-   what it has not seen, and an escape leads to the pool of all contexts. Where all around a symbol are alike, a flag says
-   first whether it is, too. rANS with 16-bit words (Duda 2014, arXiv
-   1311.2540), its states beginning at 2^16. The rows are divided among up to four streams that are coded in turns, so
-   that a processor works at four symbols at once. Integers only: all machines make the same bytes.
+   A symbol's context is `levels[2 * MED + left + up]` with `acts[|l - ul| + |u - ul| + |u - ur|]`, where MED is the
+   median predictor of JPEG-LS (Weinberger et al. 2000) and neighbours outside the plane count as `fill`; maps.h says what
+   a digit is. Each context has a table of 16 digits that moves, as a whole, a little towards each digit that is seen: by
+   less, the more it was learned from. A young table is mixed with that of its level, and in a small map every table is.
+   In large maps a flag says first, where all around a symbol are alike, whether it is, too. Integers only: all machines
+   make the same bytes.
+
+   Streams take the rows in turns, each two columns behind that of the row above, so that all that is coded at once lies
+   close together and tables can follow a map as it changes; where planes are too narrow for that, each has a plane.
 
    Encoder and decoder share each function but the last, with `encoding` 1 or 0, so that they cannot drift apart.
    The caller (maps.py) has checked that arrays have the sizes that are passed, that symbols and `fill` are below `values`,
-   a power of two up to 256, and that there are at most 256 contexts. Any bytes may come to be decoded: tables are whole
-   whatever was decoded before, and what was received is copied with zeros behind it, where reading ahead ends. */
+   a power of two up to 256, and that there are at most 256 contexts. Any bytes may come to be decoded: frequencies stay
+   above 0 whatever was decoded before, and what was received is copied with zeros behind it, where reading ahead ends. */
 
-#include <stdint.h>
+#include "maps.h"
+#include "maps_rans.h"
+#include "maps_tables.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#define INLINE static inline __attribute__((always_inline))
-
-enum { STREAMS = 4, BITS = 11, TOTAL = 1 << BITS, MOST_VALUES = 256, MANY_VALUES = 32, MOST_CONTEXTS = 256,
-       FLAT_VALUES = 16, MOST_LEVELS = 64, MOST_ACTS = 16, AHEAD = 12 * STREAMS, NO_MEMORY = -2,
-       SMALL = 32769, SURVEYED = 16384,                                 /* symbols that levels are chosen on, about */
-       FIRST = 3, MOST_WAIT = 16000, FORGET_ABOVE = 30000, /* when a table is made again; when it halves what it has seen */
-       SHARE_BITS = 19, MOST_SPREAD = 16 };
-static const uint32_t LOWEST = (uint32_t)1 << 16;
+enum { NO_MEMORY = -2, LEAST = 3,                 /* what tables move towards is never less frequent */
+       SMALL = 32769, FLAT_VALUES = 4, YOUNG = 40, SOFT = 12, SHIFT = 7,
+       WHOLE = 0, DISTANCE = 1, HALVES = 2 };     /* kinds: what digits are of a symbol */
 /* a chance moves by 2^-shift, by less the more it was learned from */
 static const uint8_t FLAT_SHIFTS[] = {1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 6};
-
-typedef struct {
-    uint32_t seen[MOST_VALUES], entries[MOST_VALUES]; /* entries: frequency << 16 | start */
-    uint16_t fresh[MOST_VALUES];                      /* seen since the table was made */
-    int32_t left, total, limit;                       /* symbols until it is made again; seen; first slot that escapes */
-    uint8_t slots[TOTAL + 8];                         /* the symbol of each slot */
-} Table;
 
 /* How often a symbol is what all around it are. */
 typedef struct {
@@ -42,160 +35,80 @@ typedef struct {
 } Chance;
 
 typedef struct {
-    int64_t planes, rows, cols;
-    int fill, values, num_contexts, num_streams;
-    int no_flats; /* no flags where all around a symbol are alike */
-    int haste;    /* a table is made again at 1 + 1 / haste times what it had seen */
-    uint8_t levels[4 * MOST_VALUES], acts[3 * MOST_VALUES];
-    Table *tables, *pool; /* `num_contexts` and, behind them, the pool */
-    Table *use[MOST_CONTEXTS];
+    Model model;
+    int kind, lanes, is_small, by_planes, num_streams, has_flats;
+    uint8_t firsts[3 * MOST_VALUES];             /* the first context of each activity */
+    Table *contexts, *pools;                     /* pools: a table for all contexts of a level */
+    uint8_t *counts;                             /* of what each of them was learned from, up to 255 */
+    Table targets[DIGITS], soft_targets[DIGITS]; /* what tables move towards; soft: a neighbour was as likely seen, half */
+    int16_t rates[256], trusts[256];             /* after so many digits: how far to move; the share of the own table */
     Chance flat[MOST_VALUES];
 } Coder;
 
-/* What is coded; apart from the Coder, so that a processor keeps it in registers. */
-typedef struct {
-    uint32_t *records;    /* encoder: stream << 30 | frequency << 16 | start, in the order of coding */
-    int64_t num_records;
-    uint32_t x[STREAMS];  /* decoder: states */
-    const uint8_t *words;
-    int64_t pos, last;    /* words read, and how many there are */
-} Line;
-
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int lower(int a, int b) { return a < b ? a : b; }
-INLINE int upper(int a, int b) { return a > b ? a : b; }
 
-INLINE int foretold(int l, int ul, int u) {
-    return 2 * upper(lower(l, u), lower(upper(l, u), l + u - ul)) + l + u;
-}
-INLINE int activity(int l, int ul, int u, int ur) { return abs(l - ul) + abs(u - ul) + abs(u - ur); }
+typedef struct {
+    uint32_t entry;
+    int digit;
+} Found;
 
-/* Turn weights into a table. Where every symbol `must` have a slot, nothing escapes. */
-static void make_table(Table *table, const uint32_t *weights, int values, int must, int is_decoding) {
-    int32_t freq[MOST_VALUES], used = 0, largest = 0, highest = 0, start = 0;
-    uint32_t sum = 1, lost = 0;
-    for (int s = 0; s < values; s++) sum += weights[s];
-    uint32_t scale = ((uint32_t)(must ? TOTAL - values : TOTAL - 1) << SHARE_BITS) / sum;
-    for (int s = 0; s < values; s++) {
-        uint32_t share = weights[s] * scale; /* at most TOTAL << SHARE_BITS */
-        freq[s] = (int32_t)((share + (1 << (SHARE_BITS - 1))) >> SHARE_BITS) + must;
-        used += freq[s];
-        lost += freq[s] ? 0 : share;
-        highest = freq[s] > highest ? freq[s] : highest;
+/* A digit by a mix of a context's table and that of its pool, which both learn. */
+INLINE Found mix(Coder *coder, int context, int pooled, uint32_t slot, int digit, int lanes, int encoding) {
+    Eight *a = (Eight *)coder->contexts[context].ends, *b = (Eight *)coder->pools[pooled].ends, mixed[3];
+    uint8_t *own_count = coder->counts + context, *pool_count = own_count + (coder->pools - coder->contexts) + pooled - context;
+    int n = *own_count, m = *pool_count;
+    mixed[0] = eight(-TOTAL);
+    for (int i = 0; i < lanes / 8; i++) {
+        Eight apart = a[i] - b[i];
+        mixed[i + 1] = b[i] + (apart >> 1) + high8(apart, eight(coder->trusts[n]));
     }
-    while (freq[largest] < highest) largest++;
-    freq[largest] += TOTAL - (must ? 0 : 1 + (int32_t)(lost >> SHARE_BITS)) - used;
-    while (freq[largest] < 1) { /* rounding up took more than the largest had: take it from the next */
-        int32_t missing = 1 - freq[largest];
-        freq[largest] = 1;
-        for (int s = largest = 0; s < values; s++)
-            if (freq[s] > freq[largest]) largest = s;
-        freq[largest] -= missing;
+    if (!encoding) digit = find(mixed + 1, slot, lanes);
+    Found found = {entry_of((const int16_t *)mixed + 8, digit), digit};
+    const Eight *target = (const Eight *)(n < SOFT && lanes > 8 ? coder->soft_targets : coder->targets)[digit].ends;
+    for (int i = 0; i < lanes / 8; i++) {
+        a[i] -= high8(a[i] - target[i], eight(coder->rates[n]));
+        b[i] -= high8(b[i] - target[i], eight(coder->rates[m]));
     }
-    for (int s = 0; s < values; s++) {
-        table->entries[s] = (uint32_t)freq[s] << 16 | (uint32_t)start;
-        uint64_t eight = (uint64_t)s * 0x0101010101010101u;
-        for (int k = 0; is_decoding && k < freq[s]; k += 8) memcpy(table->slots + start + k, &eight, 8);
-        start += freq[s];
-    }
-    table->limit = start;
+    *own_count = (uint8_t)(n + (n < 255));
+    *pool_count = (uint8_t)(m + (m < 255));
+    return found;
 }
 
-/* Weights of what was seen, each symbol but `fill` spread over its neighbours: over fewer, the more was seen. */
-static void spread(const Table *table, uint32_t *weights, int values, int fill) {
-    int total = table->total, parts = total < 50 ? 21 : total < 150 ? 32 : total < 500 ? 64 : total < 2000 ? 128 : 256;
-    int reach = upper(values / parts, 1);
-    uint32_t kept = total < 500 ? 128 : 32, each = kept / (uint32_t)(2 * reach + 1), sum = 0;
-    uint32_t sums[MOST_VALUES + 2 * MOST_SPREAD + 1];
-    for (int s = 0; s <= reach; s++) sums[s] = 0;
-    for (int s = 0; s < values; s++) sums[reach + 1 + s] = sum += s == fill ? 0 : table->seen[s];
-    for (int s = 0; s < reach; s++) sums[reach + 1 + values + s] = sum;
-    for (int s = 0; s < values; s++) weights[s] = 48 * table->seen[s] + each * (sums[s + 2 * reach + 1] - sums[s]);
-    weights[fill] += kept * table->seen[fill];
+static __attribute__((noinline)) Found mix_young(Coder *coder, int context, int pooled, uint32_t slot, int digit, int encoding) {
+    if (coder->lanes == 8) return mix(coder, context, pooled, slot, digit, 8, encoding);
+    return mix(coder, context, pooled, slot, digit, 16, encoding);
 }
 
-/* Take in what a table has seen, and say when it is made again. Returns how many symbols were fresh. */
-static int take_in(const Coder *coder, Table *table) {
-    int fresh = 0, values = coder->values;
-    for (int s = 0; s < values; s++) {
-        table->seen[s] += table->fresh[s];
-        fresh += table->fresh[s];
-    }
-    memset(table->fresh, 0, sizeof table->fresh);
-    table->total += fresh;
-    if (table->total > FORGET_ABOVE) {
-        table->total = 0;
-        for (int s = 0; s < values; s++) table->total += (int32_t)(table->seen[s] >>= 1);
-    }
-    int wait = table->total / coder->haste;
-    table->left = wait < FIRST ? FIRST : wait > MOST_WAIT ? MOST_WAIT : wait;
-    return fresh;
-}
-
-static void make_pool(Coder *coder, int is_decoding) {
-    uint32_t weights[MOST_VALUES];
-    int values = coder->values;
-    take_in(coder, coder->pool);
-    if (values >= MANY_VALUES) spread(coder->pool, weights, values, coder->fill);
-    for (int s = 0; s < values; s++) weights[s] = (values < MANY_VALUES ? 16 * coder->pool->seen[s] : weights[s]) + 1;
-    make_table(coder->pool, weights, values, 1, is_decoding);
-}
-
-static __attribute__((noinline)) void make_again(Coder *coder, Table *table, int is_decoding) {
-    uint32_t weights[MOST_VALUES];
-    int values = coder->values, is_many = values >= MANY_VALUES;
-    for (int s = 0; s < values; s++) coder->pool->fresh[s] = (uint16_t)(coder->pool->fresh[s] + table->fresh[s]);
-    coder->pool->left -= take_in(coder, table);
-    if (coder->pool->left <= 0) make_pool(coder, is_decoding);
-    coder->use[table - coder->tables] = table;
-    if (is_many) spread(table, weights, values, coder->fill);
-    for (int s = 0; s < values; s++)
-        weights[s] = (is_many ? weights[s] : 64 * table->seen[s]) + (coder->pool->entries[s] >> 18);
-    make_table(table, weights, values, !is_many, is_decoding);
-}
-
-/* The state of stream k after an entry of slot `slot`. */
-INLINE void advance(Line *line, int k, uint32_t entry, uint32_t slot) {
-    uint32_t state = (entry >> 16) * (line->x[k] >> BITS) + slot - (entry & 0xFFFF);
-    const uint8_t *word = line->words + 2 * line->pos;
-    uint32_t grows = -(uint32_t)(state < LOWEST); /* arithmetic: nobody could foretell a branch */
-    line->x[k] = state << (grows & 16) | ((word[0] | (uint32_t)word[1] << 8) & grows);
-    line->pos -= (int32_t)grows;
-}
-
-/* Code a symbol of stream k by its context's table; returns it. */
-INLINE int code_by_table(Coder *coder, Line *line, int k, int context, int symbol, int encoding) {
-    const Table *table = coder->use[context];
-    uint32_t escape = (uint32_t)(TOTAL - table->limit) << 16 | (uint32_t)table->limit;
-    if (encoding) {
-        uint32_t entry = table->entries[symbol];
-        if (__builtin_expect(entry < 0x10000, 0)) { /* no slot */
-            line->records[line->num_records++] = (uint32_t)k << 30 | escape;
-            entry = coder->pool->entries[symbol];
-        }
-        line->records[line->num_records++] = (uint32_t)k << 30 | entry;
+/* Code a digit of stream k by a context's table; returns it. */
+INLINE int code_digit(Coder *coder, Line *line, int k, int context, int pooled, int digit, int lanes, int is_small, int encoding) {
+    uint32_t slot = encoding ? 0 : line->x[k] & (TOTAL - 1), entry;
+    if (is_small) {
+        Found found = mix(coder, context, pooled, slot, digit, lanes, encoding);
+        entry = found.entry, digit = found.digit;
+    } else if (__builtin_expect(coder->counts[context] < YOUNG, 0)) {
+        Found found = mix_young(coder, context, pooled, slot, digit, encoding);
+        entry = found.entry, digit = found.digit;
     } else {
-        uint32_t slot = line->x[k] & (TOTAL - 1);
-        if (__builtin_expect((int32_t)slot >= table->limit, 0)) {
-            advance(line, k, escape, slot);
-            table = coder->pool;
-            slot = line->x[k] & (TOTAL - 1);
-        }
-        symbol = table->slots[slot];
-        advance(line, k, table->entries[symbol], slot);
+        Eight *ends = (Eight *)coder->contexts[context].ends;
+        if (!encoding) digit = find(ends, slot, lanes);
+        entry = entry_of(coder->contexts[context].ends, digit);
+        const Eight *target = (const Eight *)coder->targets[digit].ends;
+        for (int i = 0; i < lanes / 8; i++) ends[i] -= (ends[i] - target[i]) >> SHIFT;
     }
-    Table *own = coder->tables + context;
-    own->fresh[symbol]++;
-    if (--own->left == 0) make_again(coder, own, !encoding);
-    return symbol;
+    if (encoding)
+        line->records[line->num_records++] = (uint32_t)k << 30 | entry;
+    else
+        advance(line, k, entry, slot);
+    return digit;
 }
 
 /* Code whether a symbol is `around`, as all around it are; returns 0 or 1. */
-INLINE int code_same(Coder *coder, Line *line, int k, int around, int is_same, int encoding) {
+INLINE int code_same(Coder *coder, Line *line, int k, int around, int is_same, int kind, int encoding) {
     Chance *chance = &coder->flat[around];
-    uint32_t freq = (uint32_t)upper(1, lower(TOTAL - 1, chance->same >> (16 - BITS)));
-    uint32_t same = freq << 16, other = (TOTAL - freq) << 16 | freq;
+    uint32_t freq = (uint32_t)upper(1, chance->same >> (16 - BITS));
+    uint32_t same = freq << BITS, other = (TOTAL - freq) << BITS | freq;
     if (encoding) {
+        if (kind == DISTANCE) line->raws[line->num_records] = 0;
         line->records[line->num_records++] = (uint32_t)k << 30 | (is_same ? same : other);
     } else {
         uint32_t slot = line->x[k] & (TOTAL - 1);
@@ -208,256 +121,254 @@ INLINE int code_same(Coder *coder, Line *line, int k, int around, int is_same, i
     return is_same;
 }
 
-/* Code a symbol of stream k; returns it. Where all around it are alike it says first whether it is, too. */
-INLINE int code_symbol(Coder *coder, Line *line, int k, int context, int around, int symbol, int encoding) {
-    if (around >= 0 && code_same(coder, line, k, around, symbol == around, encoding)) return around;
-    return code_by_table(coder, line, k, context, symbol, encoding);
+/* Code a symbol of stream k; returns it, below `values`. */
+INLINE int code_symbol(Coder *coder, Line *line, int k, int foretold, int activity, int left, int symbol, int lanes, int kind, int is_small, int encoding) {
+    const Model *model = &coder->model;
+    if (!is_small && activity == 0 && coder->has_flats && code_same(coder, line, k, left, symbol == left, kind, encoding)) return left;
+    if (kind == HALVES) {
+        int high = code_digit(coder, line, k, 0, 0, symbol >> 4, lanes, is_small, encoding);
+        int low = code_digit(coder, line, k, 1 + high, 1, symbol & 15, lanes, is_small, encoding);
+        return (16 * high + low) & (model->values - 1);
+    }
+    int level = model->levels[foretold], context = level + coder->firsts[activity];
+    if (kind == WHOLE) return code_digit(coder, line, k, context, level, symbol, lanes, is_small, encoding) & (model->values - 1);
+    int act = model->acts[activity], scale = model->scales[act], middle = middle_of(model, act, foretold);
+    int digit = symbol == model->fill ? DIGITS - 1 : model->digits[scale][symbol - middle + FURTHEST];
+    digit = code_digit(coder, line, k, context, level, digit, lanes, is_small, encoding);
+    if (digit == DIGITS - 1) {
+        if (encoding) line->raws[line->num_records - 1] = 0;
+        return model->fill;
+    }
+    int bits = model->bits[scale][digit], base = middle + model->bases[scale][digit];
+    if (!encoding) return (base + take_raw(line, k, bits)) & (model->values - 1);
+    line->raws[line->num_records - 1] = (uint16_t)(bits << 8 | (symbol - base));
+    return symbol;
 }
 
-/* Code one row of each of `num` streams, by turns. Returns 0 when the words ran out. */
-INLINE int code_rows(Coder *coder, Line *line, int num, const int *streams, uint8_t **rows, uint8_t **ups, int encoding) {
-    int left[STREAMS] = {coder->fill, coder->fill, coder->fill, coder->fill}, contexts[STREAMS], arounds[STREAMS];
-    for (int64_t c = 0; c < coder->cols; c++) {
+/* Code `steps` symbols of each of `num` streams, by turns. Returns 0 when the words ran out. */
+INLINE int code_steps(Coder *coder, Line *line, uint8_t **at, const int *streams, int num, int64_t steps, int lanes, int kind, int is_small, int encoding) {
+    int64_t stride = coder->model.cols + 1;
+    Eight l = {0}, ul = {0}, u = {0}, ur = {0};
 #pragma GCC unroll 4
-        for (int k = 0; k < num; k++) {
-            const uint8_t *up = ups[k] + c;
-            int act = activity(left[k], up[0], up[1], up[2]);
-            contexts[k] = coder->levels[foretold(left[k], up[0], up[1])] + coder->acts[act];
-            arounds[k] = act | coder->no_flats ? -1 : left[k];
-        }
+    for (int j = 0; j < num; j++) {
+        const uint8_t *here = at[streams[j]];
+        l[j] = here[-1], ul[j] = here[-1 - stride], u[j] = here[-stride];
+    }
+    for (int64_t c = 0; c < steps; c++) {
 #pragma GCC unroll 4
-        for (int k = 0; k < num; k++) {
-            left[k] = code_symbol(coder, line, streams[k], contexts[k], arounds[k], encoding ? rows[k][c] : 0, encoding);
-            if (!encoding) rows[k][c] = (uint8_t)left[k];
+        for (int j = 0; j < num; j++) ur[j] = at[streams[j]][c + 1 - stride];
+        Eight median = upper8(lower8(l, u), lower8(upper8(l, u), l + u - ul)), foretold = 2 * median + l + u;
+        Eight activity = upper8(l, ul) - lower8(l, ul) + upper8(u, ul) - lower8(u, ul) + upper8(u, ur) - lower8(u, ur);
+        ul = u, u = ur;
+#pragma GCC unroll 4
+        for (int j = 0; j < num; j++) {
+            uint8_t *here = at[streams[j]] + c;
+            int symbol = encoding ? *here : 0;
+            symbol = code_symbol(coder, line, streams[j], foretold[j], activity[j], l[j], symbol, lanes, kind, is_small, encoding);
+            if (!encoding) *here = (uint8_t)symbol;
+            l[j] = (int16_t)symbol;
         }
         if (!encoding && line->pos > line->last) return 0;
     }
+    for (int j = 0; j < num; j++) at[streams[j]] += steps;
     return 1;
 }
 
-/* Code all symbols. `ups` holds a row for each stream, of the row above with `fill` around it. 0 when the words ran out. */
-INLINE int code_map(Coder *coder, Line *line, uint8_t *symbols, uint8_t *ups, int encoding) {
-    static const int ALL[STREAMS] = {0, 1, 2, 3};
-    int64_t planes = coder->planes, cols = coder->cols, first[STREAMS + 1], longest = 0;
-    int num_streams = coder->num_streams, goes_on = 1;
-    for (int k = 0; k <= num_streams; k++)
-        first[k] = planes >= num_streams ? planes * k / num_streams * coder->rows : planes * coder->rows * k / num_streams;
-    for (int k = 0; k < num_streams; k++)
-        longest = first[k + 1] - first[k] > longest ? first[k + 1] - first[k] : longest;
-    for (int64_t i = 0; goes_on && i < longest; i++) {
-        int num = 0, streams[STREAMS];
-        uint8_t *rows[STREAMS], *above[STREAMS];
-        for (int k = 0; k < num_streams; k++) {
-            int64_t r = first[k] + i;
-            if (r >= first[k + 1]) continue;
-            rows[num] = symbols + r * cols;
-            above[num] = ups + k * (cols + 2);
-            if (i == 0 || r % coder->rows == 0)
-                memset(above[num], coder->fill, (size_t)cols + 2);
-            else
-                memcpy(above[num] + 1, rows[num] - cols, (size_t)cols);
-            streams[num++] = k;
-        }
-        if (num == STREAMS)
-            goes_on = code_rows(coder, line, STREAMS, ALL, rows, above, encoding);
-        else
-            goes_on = code_rows(coder, line, num, streams, rows, above, encoding);
-    }
-    return goes_on;
+/* Where row r of all begins in a map with `fill` around each plane. */
+static uint8_t *row_of(const Model *model, uint8_t *padded, int64_t r) {
+    return padded + (r + r / model->rows + 1) * (model->cols + 1) + 1;
 }
 
-/* Give the coder its tables. Returns the rows that code_map works in, or NULL where there is no memory. */
-static uint8_t *begin(Coder *coder, int is_decoding) {
-    uint8_t *ups = malloc((size_t)(STREAMS * (coder->cols + 2)));
-    coder->tables = calloc((size_t)coder->num_contexts + 1, sizeof(Table));
-    if (!ups || !coder->tables) {
-        free(ups);
-        free(coder->tables);
+/* Code all symbols. Returns 0 when the words ran out. */
+INLINE int code_rows(Coder *coder, Line *line, uint8_t *padded, int lanes, int kind, int is_small, int encoding) {
+    static const int ALL[STREAMS] = {0, 1, 2, 3};
+    int64_t cols = coder->model.cols, rows = coder->model.rows, num_rows = coder->model.planes * rows, row[STREAMS], left[STREAMS], step = 0;
+    uint8_t *at[STREAMS];
+    int num_streams = coder->num_streams, lag = coder->by_planes ? 0 : 2;
+    for (int k = 0; k < num_streams; k++) {
+        row[k] = coder->by_planes ? k * rows : k, left[k] = cols;
+        at[k] = row_of(&coder->model, padded, row[k]);
+    }
+    for (;;) {
+        int streams[STREAMS], num = 0, goes_on;
+        int64_t steps = cols;
+        for (int k = 0; k < num_streams; k++) {
+            if (row[k] >= num_rows) continue;
+            steps = least(steps, step < lag * k ? lag * k - step : left[k]);
+            if (step >= lag * k) streams[num++] = k;
+        }
+        if (!num) return 1;
+        if (num == STREAMS)
+            goes_on = code_steps(coder, line, at, ALL, STREAMS, steps, lanes, kind, is_small, encoding);
+        else
+            goes_on = code_steps(coder, line, at, streams, num, steps, lanes, kind, is_small, encoding);
+        if (!goes_on) return 0;
+        step += steps;
+        for (int j = 0; j < num; j++) {
+            int k = streams[j];
+            if (left[k] -= steps) continue;
+            left[k] = cols;
+            if (!coder->by_planes) row[k] += num_streams;
+            else if (++row[k] % rows == 0) row[k] += (num_streams - 1) * rows;
+            if (row[k] < num_rows) at[k] = row_of(&coder->model, padded, row[k]);
+        }
+    }
+}
+
+typedef int Code(Coder *, Line *, uint8_t *);
+#define CODE(name, lanes, kind, is_small) \
+    static int encode_##name(Coder *coder, Line *line, uint8_t *padded) { return code_rows(coder, line, padded, lanes, kind, is_small, 1); } \
+    static int decode_##name(Coder *coder, Line *line, uint8_t *padded) { return code_rows(coder, line, padded, lanes, kind, is_small, 0); }
+CODE(few_small, 8, WHOLE, 1)
+CODE(few_large, 8, WHOLE, 0)
+CODE(some_small, 16, WHOLE, 1)
+CODE(some_large, 16, WHOLE, 0)
+CODE(many_small, 16, DISTANCE, 1)
+CODE(many_large, 16, DISTANCE, 0)
+CODE(halves, 16, HALVES, 0)
+
+static int code_all(Coder *coder, Line *line, uint8_t *padded, int encoding) {
+    static Code *const CODES[][2][2] = {{{decode_few_large, encode_few_large}, {decode_few_small, encode_few_small}},
+                                        {{decode_some_large, encode_some_large}, {decode_some_small, encode_some_small}},
+                                        {{decode_many_large, encode_many_large}, {decode_many_small, encode_many_small}},
+                                        {{decode_halves, encode_halves}, {decode_halves, encode_halves}}};
+    int row = coder->kind == WHOLE ? coder->lanes == 16 : 1 + coder->kind;
+    return CODES[row][coder->is_small][encoding](coder, line, padded);
+}
+
+/* A table of `num` digits of these weights. */
+static Table table_of(const int *weights, int num, int lanes) {
+    Table table;
+    int total = 0, sum = 0;
+    for (int d = 0; d < num; d++) total += weights[d];
+    for (int d = 0; d < DIGITS; d++) {
+        sum += d < num ? weights[d] : 0;
+        table.ends[d] = (int16_t)(d >= lanes - 1 ? -TOTAL : sum * (TOTAL - LEAST * lanes) / total + LEAST * (d + 1));
+    }
+    return table;
+}
+
+static void lay_targets(Coder *coder) {
+    int last = coder->lanes - 1;
+    for (int d = 0; d <= last; d++)
+        for (int s = 0; s < DIGITS; s++)
+            coder->targets[d].ends[s] = (int16_t)(s >= last ? -TOTAL : s < d ? LEAST * (s + 1) : TOTAL - LEAST * (last - s));
+    for (int d = 0; d <= last; d++)
+        for (int s = 0; s < DIGITS; s++) {
+            int sides = coder->targets[upper(d - 1, 0)].ends[s] + coder->targets[lower(d + 1, last)].ends[s];
+            coder->soft_targets[d].ends[s] = (int16_t)((2 * coder->targets[d].ends[s] + sides) / 4);
+        }
+    for (int n = 0; n < 256; n++) {
+        coder->rates[n] = (int16_t)(n < 125 ? 655360 / (10 * n + 36) : 65536 >> SHIFT);
+        coder->trusts[n] = (int16_t)(n ? 2048 * (4 + 26 * n / (n + 14)) - TOTAL : -TOTAL);
+    }
+}
+
+/* Give the coder its tables. Returns a map with `fill` around each plane, or NULL where there is no memory. */
+static uint8_t *begin(Coder *coder) {
+    static const int EVEN[DIGITS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    static const int PEAKED[DIGITS] = {11, 11, 9, 9, 7, 7, 9, 9, 7, 7, 3, 3, 1, 1, 1, 6}; /* distances, and `fill` */
+    Model *model = &coder->model;
+    int values = model->values, lanes = coder->lanes, is_plain_map = is_plain(model);
+    coder->kind = values < MANY_VALUES ? WHOLE : is_plain_map ? HALVES : DISTANCE;
+    coder->has_flats = values >= FLAT_VALUES;
+    int num_contexts = coder->kind == HALVES ? 1 + DIGITS : model->num_levels * model->num_acts;
+    int num = num_contexts + (coder->kind == HALVES ? 2 : model->num_levels);
+    size_t padded_bytes = (size_t)(model->planes * (model->rows + 1) * (model->cols + 1) + 2);
+    uint8_t *padded = malloc(padded_bytes);
+    Table *tables = malloc((size_t)(num + 1) * (sizeof(Table) + 1)); /* one before the first, for entry_of; the counts */
+    if (!padded || !tables) {
+        free(padded);
+        free(tables);
         return NULL;
     }
-    coder->pool = coder->tables + coder->num_contexts;
+    memset(padded, model->fill, padded_bytes);
+    coder->contexts = tables + 1;
+    coder->pools = coder->contexts + num_contexts;
+    coder->counts = (uint8_t *)(tables + num + 1);
+    memset(coder->counts, 0, (size_t)num);
+    tables[0] = coder->kind == DISTANCE ? table_of(PEAKED, DIGITS, lanes) : table_of(EVEN, coder->kind == WHOLE ? values : DIGITS, lanes);
+    for (int k = 1; k <= num; k++) tables[k] = tables[0];
     for (int s = 0; s < MOST_VALUES; s++) coder->flat[s] = (Chance){32768, 0};
-    for (int c = 0; c <= coder->num_contexts; c++) coder->tables[c].left = FIRST;
-    for (int c = 0; c < coder->num_contexts; c++) coder->use[c] = coder->pool;
-    make_pool(coder, is_decoding);
-    return ups;
+    for (int k = 0; k <= 3 * (values - 1); k++) coder->firsts[k] = (uint8_t)(model->acts[k] * model->num_levels);
+    lay_targets(coder);
+    return padded;
 }
 
-static Coder new_coder(int64_t planes, int64_t rows, int64_t cols, int64_t fill, int64_t values) {
-    int64_t num = planes * rows * cols; /* a stream costs four bytes */
-    return (Coder){.planes = planes, .rows = rows, .cols = cols, .fill = (int)fill, .values = (int)values,
-                   .num_streams = num < 1500 ? 1 : num < 6000 ? 2 : STREAMS,
-                   .haste = (values < MANY_VALUES ? 2 : 1) * (num < SMALL ? 2 : 1)};
-}
-
-/* Map the first `size` numbers to at most `most` levels that occur about equally often, numbered without gaps. */
-static int choose_levels(const uint32_t *counts, int64_t size, int64_t most, uint8_t *levels) {
-    int64_t total = 0, before = 0, previous = -1, level = -1;
-    for (int64_t k = 0; k < size; k++) total += counts[k];
-    for (int64_t k = 0; k < size; k++) {
-        int64_t share = counts[k] ? least((2 * before + counts[k]) * most / (2 * total), most - 1) : previous;
-        level += share > previous;
-        previous = share;
-        before += counts[k];
-        levels[k] = (uint8_t)(level < 0 ? 0 : level);
-    }
-    level = level < 0 ? 0 : level;
-    return (int)level + 1;
-}
-
-/* Choose levels by every few rows. Returns how many levels `acts` has; those of `levels` are in `num_levels`. */
-static int survey(Coder *coder, const uint8_t *symbols, int64_t most_levels, int64_t most_acts, int *num_levels) {
-    uint32_t foretells[4 * MOST_VALUES] = {0}, acts[3 * MOST_VALUES] = {0};
-    int64_t num_rows = coder->planes * coder->rows, cols = coder->cols, stride = num_rows * cols / SURVEYED + 1;
-    for (int64_t a = stride, b = coder->rows; b > 1;) { /* the rows of a plane have to come in turns */
-        int64_t rest = a % b;
-        if (rest == 0) a = ++stride, b = coder->rows;
-        else a = b, b = rest;
-    }
-    for (int64_t r = 0; most_levels * most_acts > 1 && r < num_rows; r += stride) {
-        const uint8_t *row = symbols + r * cols;
-        int fill = coder->fill, is_first = r % coder->rows == 0, l = fill, ul = fill, u = is_first || !cols ? fill : row[-cols];
-        for (int64_t c = 0; c < cols; c++) {
-            int ur = is_first || c + 1 == cols ? fill : row[c + 1 - cols];
-            int act = activity(l, ul, u, ur), is_counted = act > 0 || row[c] != l || coder->values < FLAT_VALUES;
-            foretells[foretold(l, ul, u)] += (uint32_t)is_counted;
-            acts[act] += (uint32_t)is_counted; /* the others are coded apart */
-            l = row[c], ul = u, u = ur;
-        }
-    }
-    *num_levels = choose_levels(foretells, 4 * coder->values - 3, most_levels, coder->levels);
-    return choose_levels(acts, 3 * coder->values - 2, most_acts, coder->acts);
-}
-
-/* Half bytes, the upper one first. */
-typedef struct {
-    uint8_t *out;
-    const uint8_t *in;
-    int64_t size, pos; /* in half bytes */
-    int is_over;
-} Halves;
-
-static int code_half(Halves *halves, int value, int encoding) {
-    if (halves->pos >= halves->size) {
-        halves->is_over = 1;
-        return 0;
-    }
-    int64_t at = halves->pos++, shift = at % 2 ? 0 : 4;
-    if (!encoding) return halves->in[at / 2] >> shift & 15;
-    halves->out[at / 2] = (uint8_t)((at % 2 ? halves->out[at / 2] : 0) | value << shift);
-    return value;
-}
-
-/* A number below 4096 in one, two or four halves. */
-static int code_number(Halves *halves, int value, int encoding) {
-    int head = code_half(halves, value < 8 ? value : value < 120 ? 8 + (value - 8) / 16 : 15, encoding);
-    if (head < 8) return head;
-    if (head < 15) return 8 + (head - 8) * 16 + code_half(halves, (value - 8) % 16, encoding);
-    int high = code_half(halves, value >> 8, encoding), middle = code_half(halves, value >> 4 & 15, encoding);
-    return high << 8 | middle << 4 | code_half(halves, value & 15, encoding);
-}
-
-/* Code where `levels` step up. Returns their number, or 0 for more than `most` or steps that lie outside. */
-static int code_levels(Halves *halves, uint8_t *levels, int64_t size, int most, int num, int encoding) {
-    num = 1 + code_number(halves, num - 1, encoding);
-    if (num > most) return 0;
-    int64_t k = 0;
-    for (int level = 1; level < num; level++) {
-        int64_t end = k + 1;
-        while (encoding && levels[end] < level) end++;
-        end = k + 1 + code_number(halves, (int)(end - k - 1), encoding);
-        if (end >= size) return 0;
-        for (; k < end; k++)
-            if (!encoding) levels[k] = (uint8_t)(level - 1);
-    }
-    for (; !encoding && k < size; k++) levels[k] = (uint8_t)(num - 1);
-    return num;
-}
-
-/* Code all levels, and count the contexts. Returns the bytes, or 0 for what no encoder makes. */
-static int64_t code_side(Coder *coder, Halves *halves, int num_levels, int num_acts, int encoding) {
-    int values = coder->values;
-    num_levels = code_levels(halves, coder->levels, 4 * values - 3, MOST_LEVELS, num_levels, encoding);
-    num_acts = num_levels ? code_levels(halves, coder->acts, 3 * values - 2, MOST_ACTS, num_acts, encoding) : 0;
-    coder->num_contexts = num_levels * num_acts;
-    if (!num_acts || coder->num_contexts > MOST_CONTEXTS || halves->is_over) return 0;
-    coder->no_flats = coder->num_contexts == 1 || values < FLAT_VALUES;
-    if (coder->num_contexts == 1) coder->haste = 16; /* a single table costs little time */
-    for (int k = 0; k < 3 * values - 2; k++) coder->acts[k] = (uint8_t)(coder->acts[k] * num_levels);
-    return (halves->pos + 1) / 2;
-}
-
-/* Push the records, last one first, as words that end at data + size. Returns the first word's place, below 0 if too many. */
-static int64_t push(const Line *line, int num_streams, uint8_t *data, int64_t pos) {
-    uint32_t x[STREAMS] = {LOWEST, LOWEST, LOWEST, LOWEST};
-    int64_t before = 4 * num_streams + 2;
-    for (int64_t i = line->num_records - 1; i >= 0 && pos >= before; i--) {
-        uint32_t record = line->records[i], k = record >> 30, freq = record >> 16 & 0x3FFF, state = x[k];
-        data[pos - 2] = (uint8_t)state; /* kept only when the state must shrink: no branch */
-        data[pos - 1] = (uint8_t)(state >> 8);
-        uint32_t shrinks = -(uint32_t)(state >> (32 - BITS) >= freq);
-        pos += 2 * (int32_t)shrinks;
-        state ^= (state ^ state >> 16) & shrinks;
-        x[k] = state + state / freq * (TOTAL - freq) + (record & 0xFFFF);
-    }
-    if (pos < before) return -1;
-    for (int k = num_streams - 1; k >= 0; k--)
-        for (int b = 24; b >= 0; b -= 8) data[--pos] = (uint8_t)(x[k] >> b);
-    return pos;
+/* A coder that does not know its model yet, or NULL where there is no memory. */
+static Coder *new_coder(int64_t planes, int64_t rows, int64_t cols, int64_t fill, int64_t values) {
+    Coder *coder = malloc(sizeof(Coder));
+    if (!coder) return NULL;
+    int64_t num = planes * rows * cols, packed_bytes = num * (32 - __builtin_clz((unsigned)values - 1)) / 8;
+    int64_t most = packed_bytes < 1500 ? 1 : packed_bytes < 2000 ? 2 : STREAMS; /* a stream costs four bytes */
+    Model *model = &coder->model;
+    model->planes = planes, model->rows = rows, model->cols = cols, model->fill = (int)fill, model->values = (int)values;
+    if (values >= MANY_VALUES) lay_digits(model);
+    coder->lanes = values > 8 ? 16 : 8;
+    coder->is_small = num < SMALL;
+    coder->by_planes = cols < 2 * STREAMS && planes >= STREAMS;
+    if (!coder->by_planes) most = least(least(most, planes * rows), cols < 4 ? 1 : cols / 2); /* what is above must be known */
+    coder->num_streams = (int)most;
+    return coder;
 }
 
 /* Code `planes * rows * cols` symbols, at least one, into `data`. Returns the bytes, -1 when `size` is too small for
    them, or NO_MEMORY. At most `most_levels` (64) times `most_acts` (16), at most 256 in all, contexts. */
 int64_t encode_map(const uint8_t *symbols, int64_t planes, int64_t rows, int64_t cols, int64_t fill, int64_t values,
                    int64_t most_levels, int64_t most_acts, uint8_t *data, int64_t size) {
-    Coder coder = new_coder(planes, rows, cols, fill, values);
-    int num_levels, num_acts = survey(&coder, symbols, most_levels, most_acts, &num_levels);
-    Halves halves = {.out = data, .size = 2 * size};
-    int64_t side = code_side(&coder, &halves, num_levels, num_acts, 1);
-    if (!side) return -1;
-    Line line = {.records = malloc((size_t)(3 * planes * rows * cols) * sizeof(uint32_t))}; /* a flag, an escape, a symbol */
-    uint8_t *ups = line.records ? begin(&coder, 0) : NULL;
-    if (!ups) {
-        free(line.records);
-        return NO_MEMORY;
+    int64_t num_rows = planes * rows, most_records = 2 * num_rows * cols, bytes = NO_MEMORY; /* a flag, or a digit, and a digit */
+    Coder *coder = new_coder(planes, rows, cols, fill, values);
+    Line line = {.records = malloc((size_t)most_records * (sizeof(uint32_t) + sizeof(uint16_t)))};
+    uint8_t *padded = NULL;
+    int64_t side = 0;
+    if (coder && line.records) {
+        survey_map(&coder->model, symbols, (int)most_levels, (int)most_acts);
+        side = write_model(&coder->model, data, size);
+        if (!side) bytes = -1;
+        else padded = begin(coder);
     }
-    code_map(&coder, &line, (uint8_t *)symbols, ups, 1); /* an encoder only reads them */
-    int64_t first = push(&line, coder.num_streams, data + side, size - side);
-    free(ups);
-    free(coder.tables);
+    if (padded) {
+        line.raws = (uint16_t *)(line.records + most_records);
+        for (int64_t r = 0; r < num_rows; r++) memcpy(row_of(&coder->model, padded, r), symbols + r * cols, (size_t)cols);
+        code_all(coder, &line, padded, 1);
+        int64_t first = coder->kind == DISTANCE ? push(&line, coder->num_streams, data + side, size - side, 1)
+                                                : push(&line, coder->num_streams, data + side, size - side, 0);
+        if (first >= 0) memmove(data + side, data + side + first, (size_t)(size - side - first));
+        bytes = first < 0 ? -1 : size - first;
+        free(coder->contexts - 1);
+    }
+    free(padded);
     free(line.records);
-    if (first < 0) return -1;
-    memmove(data + side, data + side + first, (size_t)(size - side - first));
-    return size - first;
+    free(coder);
+    return bytes;
 }
 
 /* Fill `symbols`. Returns 1, 0 when the data are not a whole code of these sizes, or NO_MEMORY. */
 int64_t decode_map(const uint8_t *data, int64_t size, uint8_t *symbols, int64_t planes, int64_t rows, int64_t cols,
                    int64_t fill, int64_t values) {
-    Coder coder = new_coder(planes, rows, cols, fill, values);
-    Halves halves = {.in = data, .size = 2 * size};
-    int64_t side = code_side(&coder, &halves, 1, 1, 0);
-    int num_streams = coder.num_streams;
-    if (!side || (size - side) % 2 || size - side < 4 * num_streams) return 0;
-    data += side;
-    Line line = {.pos = 2 * num_streams, .last = (size - side) / 2};
-    for (int k = 0; k < STREAMS; k++) {
-        const uint8_t *b = data + 4 * k;
-        line.x[k] = k < num_streams ? b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24 : LOWEST;
-        if (line.x[k] < LOWEST) return 0;
+    Coder *coder = new_coder(planes, rows, cols, fill, values);
+    if (!coder) return NO_MEMORY;
+    int64_t side = read_model(&coder->model, data, size), num_rows = planes * rows, num_bytes = size - side;
+    int num_streams = coder->num_streams, is_whole = side > 0 && num_bytes % 2 == 0 && num_bytes >= 4 * num_streams;
+    Line line = {.pos = 2 * num_streams, .last = num_bytes / 2};
+    for (int k = 0; is_whole && k < num_streams; k++) {
+        const uint8_t *b = data + side + 4 * k;
+        line.x[k] = b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+        is_whole = line.x[k] >= LOWEST;
     }
-    uint8_t *words = calloc(1, (size_t)(size - side) + AHEAD);
-    uint8_t *ups = words ? begin(&coder, 1) : NULL;
-    if (!ups) {
-        free(words);
-        return NO_MEMORY;
+    uint8_t *words = is_whole ? calloc(1, (size_t)num_bytes + AHEAD) : NULL, *padded = words ? begin(coder) : NULL;
+    int64_t result = is_whole ? NO_MEMORY : 0;
+    if (padded) {
+        memcpy(words, data + side, (size_t)num_bytes);
+        line.words = words;
+        is_whole = code_all(coder, &line, padded, 0) && line.pos == line.last;
+        for (int k = 0; k < num_streams; k++) is_whole = is_whole && line.x[k] == LOWEST;
+        for (int64_t r = 0; r < num_rows; r++) memcpy(symbols + r * cols, row_of(&coder->model, padded, r), (size_t)cols);
+        free(coder->contexts - 1);
+        result = is_whole;
     }
-    memcpy(words, data, (size_t)(size - side));
-    line.words = words;
-    int is_whole = code_map(&coder, &line, symbols, ups, 0) && line.pos == line.last;
-    for (int k = 0; k < num_streams; k++) is_whole = is_whole && line.x[k] == LOWEST;
-    free(ups);
+    free(padded);
     free(words);
-    free(coder.tables);
-    return is_whole;
+    free(coder);
+    return result;
 }

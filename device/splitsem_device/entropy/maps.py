@@ -1,4 +1,4 @@
-"""Coder of maps of small integers, in C (``maps.c``): tables that adapt, chosen by a symbol's neighbours.
+"""Coder of maps of small integers, in C (``maps.c``): tables of digits that adapt, chosen by a symbol's neighbours.
 
 What a decoder makes of a stranger's bytes stays in its arrays: C checks it; what Python passes is checked here.
 """
@@ -15,7 +15,7 @@ from splitsem_device.entropy.bits import packed_size
 from splitsem_device.errors import PayloadError
 
 Octets = NDArray[np.uint8]
-_SYMBOLS_PER_CONTEXT = (200, 200, 200, 400, 400, 700, 1000, 1000)  # at 1…8 bits: fewer do not fill a table
+_SYMBOLS_PER_CONTEXT = (100, 100, 100, 100, 400, 400, 400, 400)  # at 1…8 bits: fewer do not fill a table
 _MOST_LEVELS = 32
 _INT, _U8, _TO_U8 = ctypes.c_int64, Array(np.uint8), Array(np.uint8, is_written=True)
 _LAYOUT = (_INT,) * 5
@@ -32,9 +32,9 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, shape: tuple[int, ...]) -> "Layout":
-        """The last two dimensions are the picture; planes of one value are laid out as one row."""
+        """The last two of three or more dimensions are the picture; else, and of one value, it is one row."""
         num = math.prod(shape)
-        if len(shape) < 2:
+        if len(shape) < 3:  # the first dimension is that of samples
             return cls(1, 1, num)
         rows, cols = shape[-2:]
         return cls(1, 1, num) if rows * cols <= 1 else cls(num // (rows * cols), rows, cols)
@@ -60,8 +60,10 @@ def encode(symbols: Octets, shape: tuple[int, ...], bit_width: int, fill: int, i
     if symbols.size == 0:
         return b""
     data = np.empty(packed_size(symbols.size, bit_width), np.uint8)
-    most = (1, 1) if is_order_0 else _most_contexts(symbols.size, bit_width)
-    size = _encode(symbols, *Layout.of(shape), fill, 1 << bit_width, *most, data, data.size)
+    layout = Layout.of(shape)
+    has_no_neighbours = is_order_0 or layout.planes * layout.rows == 1
+    most = (1, 1) if has_no_neighbours else _most_contexts(symbols.size, bit_width)
+    size = _encode(symbols, *layout, fill, 1 << bit_width, *most, data, data.size)
     return data[: max(size, 0)].tobytes()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from splitsem_device.errors import ConfigError
+from splitsem_device.errors import ConfigError, SecurityError
 
 _HEALTH = "/grpc.health.v1.Health/"
 
@@ -41,33 +41,33 @@ class Security:
             raise ValueError(f"cert and key come together, got cert={self.cert} and key={self.key}")
 
     def server_credentials(self, host: str) -> grpc.ServerCredentials | None:
-        """Credentials to bind with; None for plain TCP. Raises ConfigError where plain TCP is not allowed."""
+        """Credentials to bind with; None for plain TCP. Raises SecurityError where plain TCP is not allowed."""
         if self.cert and self.key:
             ca = _read(self.ca) if self.ca else None
             return grpc.ssl_server_credentials([(_read(self.key), _read(self.cert))], ca, bool(ca))
         if self.ca:
-            raise ConfigError("security.ca on a server asks for client certificates: give security.cert and key too")
+            raise SecurityError("security.ca on a server asks for client certificates: give security.cert and key too")
         self._check_clear(host, f"refusing to serve on {host} without TLS")
         return None
 
     def channel_credentials(self, host: str) -> grpc.ChannelCredentials | None:
-        """Credentials to connect with; None for plain TCP. Raises ConfigError where plain TCP is not allowed."""
+        """Credentials to connect with; None for plain TCP. Raises SecurityError where plain TCP is not allowed."""
         if self.ca:
             chain = (_read(self.key), _read(self.cert)) if self.key and self.cert else (None, None)
             return grpc.ssl_channel_credentials(_read(self.ca), *chain)
         if self.cert:
-            raise ConfigError("an edge's security.cert needs security.ca, which the server's certificate comes from")
+            raise SecurityError("an edge's security.cert needs security.ca, which the server's certificate comes from")
         self._check_clear(host, f"refusing to send to {host} without TLS")
         return None
 
     def check_server(self, bind: str) -> None:
-        """Raise ConfigError for what keeps a server from starting on ``bind``, before it has anything to serve."""
+        """Raise SecurityError for what keeps a server from starting on ``bind``, before it has anything to serve."""
         self.server_credentials(host_port(bind)[0])
         self.interceptors()
         check_free(bind)
 
     def check_edge(self, target: str) -> None:
-        """Raise ConfigError for what keeps an edge from calling ``target``, before it has anything to send."""
+        """Raise SecurityError for what keeps an edge from calling ``target``, before it has anything to send."""
         self.channel_credentials(host_port(target)[0])
         self.metadata()
 
@@ -82,12 +82,12 @@ class Security:
     def _token(self) -> str:
         token = _read(self.token_file or "").decode(errors="replace").strip()
         if not token or not token.isascii() or not token.isprintable():
-            raise ConfigError(f"expected one line of ASCII in {self.token_file}")
+            raise SecurityError(f"expected one line of ASCII in {self.token_file}")
         return token
 
     def _check_clear(self, host: str, refusal: str) -> None:
         if not self.insecure and not is_loopback(host):
-            raise ConfigError(
+            raise SecurityError(
                 f"{refusal}: give transport.security.cert, key and ca (make certs), or transport.security.insecure=true"
             )
 
@@ -143,7 +143,7 @@ def _read(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as exc:
-        raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
+        raise SecurityError(f"cannot read {path}: {exc.strerror}") from exc
 
 
 _STEP_S = 3.0

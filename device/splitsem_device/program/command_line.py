@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from splitsem_device.bundle import Bundle
-from splitsem_device.errors import ConfigError, SplitSemError
+from splitsem_device.errors import ConfigError, SplitSemError, coded
 from splitsem_device.onnx_half import OnnxHalf
 from splitsem_device.program import checking, head_profile
 from splitsem_device.program.feeds import feed
@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
     try:
         return int(options.act(options, time.perf_counter() if began is None else began))
     except (SplitSemError, ValueError) as exc:
-        sys.stderr.write(f"splitsem-device: {exc}\n")
+        line = coded(exc, exc.code) if isinstance(exc, SplitSemError) else exc
+        sys.stderr.write(f"splitsem-device: {line}\n")
         return 1
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from splitsem.detections import suppress
-from splitsem.errors import ConfigError
+from splitsem.errors import ModelError
 from splitsem.models.detection.darknet_files import Section, read_cfg, read_weights_file
 from splitsem.models.detection.detector import Detector
 from splitsem.models.detection.yolo_heads import centres, check_pictures
@@ -74,7 +74,7 @@ class Darknet(nn.Module):
         scales: what the maps are, in the order in which ``forward`` returns them.
 
     Raises:
-        ConfigError: a section refers to a layer that is not there, or its options contradict each other.
+        ModelError: a section refers to a layer that is not there, or its options contradict each other.
     """
 
     def __init__(self, sections: Sequence[Section]) -> None:
@@ -109,7 +109,7 @@ class Darknet(nn.Module):
             self._sources.append(sources)
             made.append((channels, stride))
         if not self.scales:
-            raise ConfigError("a darknet cfg needs a [yolo] section: only detectors are read")
+            raise ModelError("a darknet cfg needs a [yolo] section: only detectors are read")
         self._kinds = [section.kind for section in sections]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -190,7 +190,7 @@ def darknet_detector(
         score_threshold, iou_threshold: see ``splitsem.detections.suppress``; darknet suppresses above 0.45.
 
     Raises:
-        ConfigError: a file is missing, damaged or not of this network, or the task has other pictures or classes.
+        ModelError: a file is missing, damaged or not of this network, or the task has other pictures or classes.
     """
     if folder is None:
         from splitsem.data import path  # not needed where the files are the user's own
@@ -201,7 +201,7 @@ def darknet_detector(
     network = Darknet(_with_masks(read_cfg(cfg), masks))
     own_classes = network.scales[0].num_classes
     if num_classes not in (None, own_classes):
-        raise ConfigError(
+        raise ModelError(
             f"{cfg.stem} knows {own_classes} classes, the task has {num_classes}: take a task of its classes"
         )
     network.load_state_dict(read_weights_file(weights, network.weight_shapes()), strict=False)
@@ -215,7 +215,7 @@ def _with_masks(sections: Sequence[Section], masks: Sequence[Sequence[int]] | No
     if masks is None:
         return list(sections)
     if len(masks) != num_scales:
-        raise ConfigError(
+        raise ModelError(
             f"masks must have one list for each of the cfg's {num_scales} [yolo] sections, got {len(masks)}"
         )
     left = iter(masks)
@@ -230,7 +230,7 @@ def _with_masks(sections: Sequence[Section], masks: Sequence[Sequence[int]] | No
 def _only(folder: Path, ending: str) -> Path:
     found = sorted(folder.glob(f"*{ending}"))
     if len(found) != 1:
-        raise ConfigError(f"the folder {folder} must hold one {ending} file of a YOLOv3 network, got {len(found)}")
+        raise ModelError(f"the folder {folder} must hold one {ending} file of a YOLOv3 network, got {len(found)}")
     return found[0]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splitsem.errors import ConfigError
+from splitsem.errors import CheckpointError
 
 # Options of each section: those that say what the network computes, then those of training, which nothing here reads.
 _COMPUTED = {
@@ -49,33 +49,35 @@ class Section:
     where: str
 
     def number(self, name: str, default: int | None = None) -> int:
-        """An option that is one whole number. Raises ConfigError."""
+        """An option that is one whole number. Raises CheckpointError."""
         return self.numbers(name)[0] if name in self.options or default is None else default
 
     def numbers(self, name: str) -> tuple[int, ...]:
-        """An option that is a list of whole numbers. Raises ConfigError."""
+        """An option that is a list of whole numbers. Raises CheckpointError."""
         text = self.options[name]
         try:
             return tuple(int(part) for part in text.strip(", ").split(","))
         except ValueError as exc:
             raise self.fault(f"{name} must be whole numbers, got {text!r}") from exc
 
-    def fault(self, what: str) -> ConfigError:
+    def fault(self, what: str) -> CheckpointError:
         """The error that says what is wrong with this section."""
-        return ConfigError(f"{self.where}: [{self.kind}] {what}")
+        return CheckpointError(f"{self.where}: [{self.kind}] {what}")
 
 
 def read_cfg(path: str | Path) -> list[Section]:
     """The layers of a darknet cfg in order, without ``[net]``.
 
     Raises:
-        ConfigError: the file is missing, or a line, a kind of layer or an option is none that is known here.
+        CheckpointError: the file is missing, or a line, a kind of layer or an option is none that is known here.
     """
     path = Path(path)
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"the darknet cfg {path} cannot be read: {exc}; give the .cfg of a YOLOv3 network") from exc
+        raise CheckpointError(
+            f"the darknet cfg {path} cannot be read: {exc}; give the .cfg of a YOLOv3 network"
+        ) from exc
     found: list[Section] = []
     options: dict[str, str] = {}
     for number, line in enumerate((raw.partition("#")[0].strip() for raw in lines), 1):
@@ -85,10 +87,10 @@ def read_cfg(path: str | Path) -> list[Section]:
         elif line and not line.startswith(";"):
             name, equals, value = line.partition("=")
             if not equals or not found:
-                raise ConfigError(f"{path}:{number}: expected [section] or name=value, got {line[:60]!r}")
+                raise CheckpointError(f"{path}:{number}: expected [section] or name=value, got {line[:60]!r}")
             options[name.strip()] = value.strip()
     if not found or found[0].kind not in ("net", "network"):
-        raise ConfigError(f"the darknet cfg {path} must begin with [net]")
+        raise CheckpointError(f"the darknet cfg {path} must begin with [net]")
     for section in found[1:]:
         _check(section)
     return found[1:]
@@ -119,23 +121,23 @@ def read_weights_file(path: str | Path, shapes: Sequence[tuple[str, tuple[int, .
         shapes: names and shapes of the tensors, in the file's order.
 
     Raises:
-        ConfigError: the file is missing, has more or fewer numbers than the network, or holds NaN or infinite ones.
+        CheckpointError: the file is missing, has more or fewer numbers than the network, or holds NaN or infinite ones.
     """
     path = Path(path)
     try:
         content = path.read_bytes()
     except OSError as exc:
-        raise ConfigError(f"the darknet weights {path} cannot be read: {exc}") from exc
+        raise CheckpointError(f"the darknet weights {path} cannot be read: {exc}") from exc
     major, minor = np.frombuffer(content[:8].ljust(8, b"\0"), "<i4")
     header_bytes = 20 if 1000 > int(major) * 10 + int(minor) >= 2 else 16
     sizes = [int(np.prod(shape)) for _, shape in shapes]
     if len(content) != header_bytes + 4 * sum(sizes):
-        raise ConfigError(
+        raise CheckpointError(
             f"the darknet weights {path} have {(len(content) - header_bytes) / 4:,.10g} numbers, the network has "
             f"{sum(sizes):,}: the file is damaged or of another cfg; fetch it again"
         )
     numbers = np.frombuffer(content, "<f4", offset=header_bytes).astype(np.float32)
     if not np.isfinite(numbers).all():
-        raise ConfigError(f"the darknet weights {path} hold NaN or infinite numbers: the file is damaged")
+        raise CheckpointError(f"the darknet weights {path} hold NaN or infinite numbers: the file is damaged")
     parts = torch.from_numpy(numbers).split(sizes)
     return {name: part.reshape(shape) for (name, shape), part in zip(shapes, parts, strict=True)}

@@ -13,7 +13,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from splitsem.detections import Boxes, pack
-from splitsem.errors import ConfigError
+from splitsem.errors import ModelError
 from splitsem.models.checkpoints import fitted, load_weights
 from splitsem.models.detection.detector import Detector
 from splitsem.models.image_front import first_line
@@ -50,15 +50,15 @@ def torchvision_detector(
         **options: further arguments of torchvision's constructor, e.g. ``score_thresh=0.1``.
 
     Raises:
-        ConfigError: the task is no detection, or torchvision cannot build the model or the weights do not fit it.
+        ModelError: the task is no detection, or torchvision cannot build the model or the weights do not fit it.
     """
     if num_classes is None or len(output_shape) != 2 or output_shape[1] != 6:
-        raise ConfigError(f"{name} only detects, but the task needs {tuple(output_shape)}; choose task=detection")
+        raise ModelError(f"{name} only detects, but the task needs {tuple(output_shape)}; choose task=detection")
     model, classes = _weighted(name, num_classes, weights, source, options)
     transform = model.transform
     own_size = None if transform.fixed_size is None else (transform.fixed_size[1], transform.fixed_size[0])
     if own_size is not None and image_size not in (None, own_size[0]):
-        raise ConfigError(f"{name} always sees pictures of {own_size}; leave model.image_size=null, got {image_size}")
+        raise ModelError(f"{name} always sees pictures of {own_size}; leave model.image_size=null, got {image_size}")
     picture_size = (input_shape[1], input_shape[2])
     size = own_size or (picture_size if image_size is None else (image_size, image_size))
     network = BackboneOfPictures(model.backbone, transform, picture_size, size)
@@ -69,9 +69,9 @@ class _Ready(Detector):
     """A detector with weights from elsewhere."""
 
     def forward(self, x: Tensor) -> Any:
-        """Detections. Raises ConfigError in train mode."""
+        """Detections. Raises ModelError in train mode."""
         if self.training:
-            raise ConfigError(
+            raise ModelError(
                 "torchvision's detectors are not trained here; give weights by model.pretrained=true or "
                 "model.weights=FILE, with trainer.max_epochs=0, or train model=detector"
             )
@@ -213,7 +213,7 @@ def _weighted(
     elif num_given != num_labels:
         classes = torch.arange(-1, num_given - 1)
     if (num_known := int(classes.max()) + 1) != num_classes:
-        raise ConfigError(
+        raise ModelError(
             f"weights from {source} know {num_known} classes, the task has {num_classes}; give weights of these classes"
         )
     load_weights(model, weights, None, source)
@@ -224,12 +224,12 @@ def _made(name: str, num_labels: int, options: Mapping[str, Any]) -> Any:
     try:
         model = models.get_model(name, weights=None, weights_backbone=None, num_classes=num_labels, **options)
     except (TypeError, ValueError, RuntimeError, AssertionError) as exc:
-        raise ConfigError(f"torchvision cannot build {name} with {dict(options)}: {first_line(exc)}") from exc
+        raise ModelError(f"torchvision cannot build {name} with {dict(options)}: {first_line(exc)}") from exc
     # the constructors pass on what they do not know, and nothing reads it
     known = [option for option in inspect.signature(type(model)).parameters if option not in _OF_SIZES]
     if unknown := [option for option in options if option not in known]:
         useful = [option for option in known if option.endswith(("thresh", "per_img"))]
-        raise ConfigError(f"{name} has no setting {unknown[0]}; it has image_size, {', '.join(useful)} and others")
+        raise ModelError(f"{name} has no setting {unknown[0]}; it has image_size, {', '.join(useful)} and others")
     return model
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from splitsem.detections import suppress
-from splitsem.errors import ConfigError
+from splitsem.errors import ModelError
 
 _STRIDE = 32  # of the coarsest map
 
@@ -18,9 +18,9 @@ def centres(height: int, width: int, like: Tensor, offset: float = 0.5) -> Tenso
 
 
 def check_pictures(name: str, input_shape: Sequence[int]) -> None:
-    """Raise ConfigError unless a YOLO network can take such pictures."""
+    """Raise ModelError unless a YOLO network can take such pictures."""
     if len(input_shape) != 3 or input_shape[0] != 3 or any(size % _STRIDE for size in input_shape[1:]):
-        raise ConfigError(
+        raise ModelError(
             f"{name} takes pictures of 3 channels, height and width multiples of {_STRIDE}, got {tuple(input_shape)}; "
             "give the task such a size, e.g. task.size=[416,416]"
         )

@@ -15,6 +15,7 @@ from splitsem.errors import (
     ConfigError,
     ContractError,
     FunctionError,
+    LinkError,
     PayloadError,
     SessionError,
     SplitPointError,
@@ -100,6 +101,7 @@ _STATUSES = {
     PayloadError: grpc.StatusCode.INVALID_ARGUMENT,
     ConfigError: grpc.StatusCode.FAILED_PRECONDITION,
     ContractError: grpc.StatusCode.FAILED_PRECONDITION,
+    LinkError: grpc.StatusCode.UNAVAILABLE,  # of the next server in a chain
 }
 
 

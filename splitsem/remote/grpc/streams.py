@@ -4,16 +4,17 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import grpc
 
-from splitsem.errors import BusyError, PayloadError
-from splitsem.remote.engine import Engine
+from splitsem.errors import BusyError, PayloadError, SplitSemError
+from splitsem.remote.engine import Answered, Engine
 from splitsem.remote.grpc.admission import Places
 from splitsem.remote.grpc.arrivals import Inbox, Stream
-from splitsem.remote.replies import ReplyBook
+from splitsem.remote.replies import Begun, ReplyBook, then
 from splitsem.remote.visits import Visits
 from splitsem_device.answers import Answer
 from splitsem_device.grpc.frames import Frame, Reply, chunks, joined
@@ -106,10 +107,11 @@ class Streams:
             self._streams.add(stream)
             if self.is_stopping:
                 stream.end()
+        ahead = self._ahead(stream) if self.engine.is_forwarding else None
         try:
             while True:
                 with stream.statuses():
-                    waiting = stream.get()
+                    waiting = stream.get() if ahead is None else ahead.get()
                     if waiting is None:
                         break
                     frame, _ = waiting
@@ -124,6 +126,8 @@ class Streams:
                 stream.why = "the server is stopping"
                 context.abort(grpc.StatusCode.UNAVAILABLE, stream.why)
         finally:
+            if ahead is not None:
+                ahead.drop()
             self._farewell(stream)
 
     def cut(self, stream: "Stream", reason: str, why: str) -> None:
@@ -215,15 +219,40 @@ class Streams:
             self._streams.discard(stream)
         self._settle_visit(stream, stream.why)
 
+    def _ahead(self, stream: "Stream") -> Inbox:
+        """The frames of a stream, each begun by another thread, so that the next server works while this one does."""
+        begun = Inbox(self.limits.max_window)
+
+        def begin() -> None:
+            error = None
+            try:
+                while (waiting := stream.get()) is not None:
+                    self.replies.begin(*self._asked(*waiting))
+                    if not begun.put(waiting[0]):
+                        break
+            except SplitSemError as exc:
+                error = exc
+            finally:
+                begun.end(error)
+
+        threading.Thread(target=begin, daemon=True, name="begin").start()
+        return begun
+
     def answer(self, frame: Frame, queue_s: float) -> Reply:
         """The reply to one frame that waited ``queue_s``, from memory if answered before. Raises PayloadError."""
+        answer = self.replies.answer(*self._asked(frame, queue_s))
+        return Reply(answer.request_id, answer.server_s, answer.queue_s, answer.payload)
+
+    def _asked(self, frame: Frame, queue_s: float) -> tuple[str, int, Callable[[], Begun], int]:
+        """What a ReplyBook is asked for this frame. Raises PayloadError for a strange client."""
         if not 0 < len(frame.client) <= _MAX_NAME:
             raise PayloadError(f"expected a client name of 1…{_MAX_NAME} characters, got {len(frame.client)}")
 
-        def compute() -> Answer:
-            payload, server_s = self.engine.answer(frame.session, frame.payload, queue_s)
-            return Answer(frame.request_id, payload, server_s, queue_s)
+        def told(answered: Answered) -> Answer:
+            return Answer(frame.request_id, *answered, queue_s)
 
-        key = f"{frame.session} {frame.client}"
-        answer = self.replies.answer(key, frame.request_id, compute, frame.num_answered)
-        return Reply(answer.request_id, answer.server_s, answer.queue_s, answer.payload)
+        def compute() -> Begun:
+            begun = self.engine.begin(frame.session, frame.payload, queue_s)
+            return then(begun, told) if isinstance(begun, Future) else told(begun)
+
+        return f"{frame.session} {frame.client}", frame.request_id, compute, frame.num_answered

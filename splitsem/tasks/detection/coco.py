@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 from splitsem.json_files import Size, decode, read_text
 from splitsem.tasks.detection.letterbox import fitted, letterbox
 from splitsem.tasks.pictures import picture_shape, read_picture
@@ -124,12 +124,12 @@ class CocoFolder:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The categories of train. Raises ConfigError."""
+        """The categories of train. Raises DataError."""
         return self._train.class_names
 
     @property
     def used_names(self) -> frozenset[str]:
-        """The categories that train, val or test have a box of. Raises ConfigError."""
+        """The categories that train, val or test have a box of. Raises DataError."""
         others = (self._other(name) for name in self._files if name != "train")
         return self._train.used_names.union(*(found.used_names for found in others))
 
@@ -138,7 +138,7 @@ class CocoFolder:
         return read_annotations(Path(self._files["train"]), self._clip)
 
     def splits(self, size: tuple[int, int]) -> Splits:
-        """The pictures at ``size`` (height, width). Raises ConfigError."""
+        """The pictures at ``size`` (height, width). Raises DataError."""
         read = {name: self._train if name == "train" else self._other(name) for name in self._files}
         most = max(int(np.diff(found.starts).max()) for found in read.values())
         parts = {name: [*range(len(found.pictures))] for name, found in read.items()}
@@ -151,7 +151,7 @@ class CocoFolder:
                 below += share
             parts["train"] = [i for i, place in enumerate(drawn) if place >= below]
         if empty := [name for name, part in parts.items() if not part]:
-            raise ConfigError(
+            raise DataError(
                 f"{self._files['train']} has {len(self._train.pictures)} pictures, none of which becomes {empty[0]}: "
                 f"give task.source.annotations a file for {empty[0]}, or change task.source.val_fraction, "
                 "task.source.test_fraction or task.source.seed"
@@ -169,7 +169,7 @@ class CocoFolder:
         found = read_annotations(Path(self._files[name]), self._clip)
         names = self._train.class_names
         if unknown := sorted(found.used_names - {*names}):
-            raise ConfigError(
+            raise DataError(
                 f"{self._files[name]} has the category {unknown[0]!r}, which {self._files['train']} has not: "
                 "their categories must have the same names"
             )
@@ -203,13 +203,13 @@ class CocoPictures(Dataset[tuple[Tensor, Tensor]]):
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Picture ``(3, *size)`` float32 in [0, 1], and targets ``(most, 6)``. Raises ConfigError."""
+        """Picture ``(3, *size)`` float32 in [0, 1], and targets ``(most, 6)``. Raises DataError."""
         number = self.indices[index]
         name, width, height = self._annotated.pictures[number]
         path = self._folder / name
         stored = picture_shape(path)[:2]
         if stored != (width, height):
-            raise ConfigError(
+            raise DataError(
                 f"{path} is {stored[0]}x{stored[1]} pixels when it stands upright, and its annotations are for "
                 f"{width}x{height}: take the picture that was annotated, or mend width and height"
             )
@@ -231,13 +231,13 @@ def read_annotations(path: Path, clip: bool = False) -> Annotated:
         clip: whether boxes may reach outside their pictures by more than a pixel, and are cut at the edge.
 
     Raises:
-        ConfigError: the file is missing or damaged, has no box, names a picture or category that it does not list, or
+        DataError: the file is missing or damaged, has no box, names a picture or category that it does not list, or
             has a box outside its picture; the line names it.
     """
     try:
         file = decode(read_text(path, _WHAT), _File)
     except ValueError as exc:
-        raise ConfigError(
+        raise DataError(
             f"{path} is not a whole {_WHAT} in COCO's layout (images, annotations, categories): {exc}"
         ) from exc
     categories = sorted(file.categories, key=lambda one: one.id)
@@ -256,36 +256,36 @@ def read_annotations(path: Path, clip: bool = False) -> Annotated:
 
 
 def _must_refer(file: _File, numbers: Mapping[int, int], places: Mapping[int, int], path: Path) -> None:
-    """Raise ConfigError unless there are boxes, each of a picture and of a category that the file lists once."""
+    """Raise DataError unless there are boxes, each of a picture and of a category that the file lists once."""
     if len(numbers) < len(file.categories) or len(places) < len(file.images):
-        raise ConfigError(f"{path} gives two images or two categories the same id: each must have its own")
+        raise DataError(f"{path} gives two images or two categories the same id: each must have its own")
     names = [one.name for one in file.categories]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ConfigError(f"{path} has two categories of the name {twice[0]!r}: rename one, or make them one")
+        raise DataError(f"{path} has two categories of the name {twice[0]!r}: rename one, or make them one")
     if not file.annotations:
-        raise ConfigError(f"{path} has no boxes: its annotations are empty; give the file of the labelled pictures")
+        raise DataError(f"{path} has no boxes: its annotations are empty; give the file of the labelled pictures")
     for one in file.annotations:
         if one.image_id not in places:
-            raise ConfigError(
+            raise DataError(
                 f"{path} has a box of image_id {one.image_id}, which is not among its images: list the picture there, "
                 "or take its boxes out"
             )
         if one.category_id not in numbers:
-            raise ConfigError(
+            raise DataError(
                 f"{path} has a box of category_id {one.category_id} in {file.images[places[one.image_id]].file_name}, "
                 "which is not among its categories: list it there, or take its boxes out"
             )
 
 
 def _cut_to_pictures(rows: NDArray[np.float64], images: Sequence[_Image], clip: bool, path: Path) -> NDArray[np.bool_]:
-    """Cut boxes ``(n, 6)`` at their pictures' edges, in place; whether each has an area then. Raises ConfigError."""
+    """Cut boxes ``(n, 6)`` at their pictures' edges, in place; whether each has an area then. Raises DataError."""
     sides = np.array([(one.width, one.height) for one in images], np.float64)
     outside = np.maximum(-rows[:, :2], rows[:, 2:4] - sides).max(1)
     if not clip and outside.max() > _MOST_OVERHANG:
         worst = int(outside.argmax())
         image = images[worst]
         x, y, right, bottom = rows[worst, :4]
-        raise ConfigError(
+        raise DataError(
             f"{path}: in {image.file_name}, {image.width}x{image.height} pixels, the box x={x:g} y={y:g} "
             f"width={right - x:g} height={bottom - y:g} reaches {outside[worst]:g} pixels outside: mend it, or have "
             "all boxes cut at the edge by task.source.clip=true"
@@ -293,7 +293,7 @@ def _cut_to_pictures(rows: NDArray[np.float64], images: Sequence[_Image], clip: 
     rows[:, :4] = rows[:, :4].clip(0, np.hstack([sides, sides]))
     has_area = np.all(rows[:, 2:4] > rows[:, :2], axis=1)
     if not has_area.any():
-        raise ConfigError(f"{path} has no boxes with an area; a bbox is [x, y, width, height] in pixels")
+        raise DataError(f"{path} has no boxes with an area; a bbox is [x, y, width, height] in pixels")
     if not has_area.all():
         first = images[int(has_area.argmin())].file_name
         log.warning("%s: %d boxes without area are left out, the first in %s", path, (~has_area).sum(), first)
@@ -303,7 +303,7 @@ def _cut_to_pictures(rows: NDArray[np.float64], images: Sequence[_Image], clip: 
 def _must_be_there(paths: Sequence[Path], annotations: Path) -> None:
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        raise ConfigError(
+        raise DataError(
             f"{len(missing)} of {len(paths)} pictures of {annotations} are missing, the first: {missing[0]}; name "
             "their folder by task.source.images, or take them out of the annotations"
         )

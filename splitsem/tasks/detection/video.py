@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from splitsem import extras
 from splitsem.detections import within
-from splitsem.errors import ConfigError
+from splitsem.errors import DataError
 from splitsem.tasks.agreement import OwnResults
 from splitsem.tasks.detection.class_names import COCO80
 from splitsem.tasks.detection.letterbox import fitted
@@ -78,7 +78,7 @@ class VideoFrames:
 
     @property
     def path(self) -> Path:
-        """The video. Raises ConfigError where none is given and the default one is not there."""
+        """The video. Raises DataError where none is given and the default one is not there."""
         if self._given is not None:
             return Path(self._given).expanduser()
         return Path(import_module("splitsem.data").path(_ENTRY)) / _FILE
@@ -88,18 +88,18 @@ class VideoFrames:
         return (self.path,)
 
     def splits(self, size: tuple[int, int]) -> Splits:
-        """The frames at ``size`` (height, width). Raises ConfigError."""
+        """The frames at ``size`` (height, width). Raises DataError."""
         path = self.path
         try:
             stamp = path.stat().st_mtime_ns
         except OSError as exc:
-            raise ConfigError(f"cannot read the video {path}: {exc.strerror}; name one by task.source.path") from exc
+            raise DataError(f"cannot read the video {path}: {exc.strerror}; name one by task.source.path") from exc
         frames = _taken(path, stamp, self._every, self._num_frames, size)
         num = len(frames) - 2 * self._gap
         num_val, num_test = (max(round(share * num), 1) for share in self._fractions)
         num_train = num - num_val - num_test
         if num_train < 1:
-            raise ConfigError(
+            raise DataError(
                 f"{path} gives {len(frames)} frames, of which {2 * self._gap} are left out between the parts: "
                 "too few for train, val and test; lower task.source.every or task.source.gap"
             )
@@ -158,7 +158,7 @@ def decoded_frames(path: Path) -> Iterator["VideoFrame"]:
     """All frames of a video that can be decoded; at its end, a warning says how many where not all could.
 
     Raises:
-        ConfigError: there is no such frame, or PyAV is not installed.
+        DataError: there is no such frame, or PyAV is not installed.
     """
     with extras.needed("detection", "reading a video"):
         import av
@@ -180,7 +180,7 @@ def decoded_frames(path: Path) -> Iterator["VideoFrame"]:
         fault = exc.strerror
     if not num:
         why = fault or "it holds no frame"
-        raise ConfigError(f"cannot read the video {path}: {why}; name one that ffmpeg plays by task.source.path")
+        raise DataError(f"cannot read the video {path}: {why}; name one that ffmpeg plays by task.source.path")
     if fault or num < declared:
         said = f"it declares {declared} or more" if num < declared else f"{num_broken or 'some'} are broken"
         log.warning("%s: %d frames decode and are used; %s%s", path, num, said, f" ({fault})" if fault else "")

@@ -26,6 +26,7 @@ from splitsem.federated.server_app import Server
 from splitsem.report.federated_figures import score_by_round, score_by_uplink
 from splitsem.scoring import Batches
 from splitsem.training import kept_weights
+from splitsem.training.time_left import time_left
 from splitsem.trees import call
 from splitsem.workflows import assemble, evaluation
 from splitsem.workflows.federated.assembly import Ends, build
@@ -76,7 +77,7 @@ def _train(cfg: DictConfig, ends: Ends, folder: Path) -> Path:
 def shown(server: Server) -> Iterator[None]:
     """Show each round: by a progress bar on a terminal, else by a line in the log."""
     with _bar(server.num_rounds) as bar:
-        server.on_round = partial(_show, bar, server.num_rounds)
+        server.on_round = partial(_show, bar, server.num_rounds, time.perf_counter())
         yield
 
 
@@ -122,11 +123,12 @@ def _bar(num_rounds: int) -> Any:
     return Progress(transient=True) if sys.stderr.isatty() else nullcontext()
 
 
-def _show(bar: Progress | None, num_rounds: int, row: Row) -> None:
+def _show(bar: Progress | None, num_rounds: int, began_s: float, row: Row) -> None:
     text = f"loss {row['round/train_loss']:.4f}, validation score {row['round/val_score']:.4f}"
     if bar is None:
-        up = row["round/uplink_bytes"]
-        log.info("round %d/%d: %s, %s bytes up", row["round/number"], num_rounds, text, f"{up:,.0f}")
+        number, up = int(row["round/number"]), row["round/uplink_bytes"]
+        left = time_left(time.perf_counter() - began_s, number, num_rounds)
+        log.info("round %d/%d: %s, %s bytes up%s", number, num_rounds, text, f"{up:,.0f}", left and f", {left}")
         return
     if not bar.tasks:
         bar.add_task("", total=num_rounds)

@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 
 import pandas as pd
-from rich.table import Table
 
 from splitsem.report.federated_figures import federated_report, over_seeds, score_by_update, score_over_rounds
 from splitsem.report.style import save
+from splitsem.report.terminal import grid_of
 from splitsem.report.units import format_bytes, format_seconds
 from splitsem.workflows.summary import Sweep
 
@@ -40,9 +40,9 @@ def summarise(sweep: Sweep) -> None:
 
 
 def _print(means: pd.DataFrame, sweep: Sweep) -> None:
-    table = Table(box=None, header_style="bold")
+    table = grid_of("", (("round", "codec"), ("left out",), ("down",)), "means.csv")
     for heading in ("run", "seeds", "score", "below identity", "up", "ratio", "down", "round", "codec", "left out"):
-        table.add_column(heading, justify="left" if heading == "run" else "right")
+        table.add_column(heading, justify="left" if heading == "run" else "right", no_wrap=heading != "run")
     for row in means.to_dict("records"):
         has_interval = row["num_runs"] > 1
         below = row.get("points_below_identity", math.nan)

@@ -27,7 +27,8 @@ from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network, answering, simulated_link
 from splitsem.workflows.joint import tiers
 from splitsem.workflows.joint.base import Baseline, Document, JointBase
-from splitsem.workflows.joint.rates import REFERENCE, measure_rates, offers
+from splitsem.workflows.joint.rates import REFERENCE, Coded, measure_rates, offers
+from splitsem.workflows.joint.screening import survivors
 from splitsem.workflows.joint.tiers import Tier
 from splitsem.workflows.result import Metrics
 
@@ -99,14 +100,37 @@ class JointCuts(JointBase):
 
     @cached_property
     def rates(self) -> Document:
-        """The rate–accuracy table: each split point with each codec, on the validation split."""
-        facts = self._facts() | {"codecs": [list(offer) for offer in self.offers]}
-        return self.store.get("rates", facts, self._rates, self._code())
+        """The rate–accuracy table: each split point with each codec, on the validation split.
+
+        First, all rows are scored in memory, and a few samples coded. Then the rows that may be chosen by that
+        (``screening.survivors``) are scored by the bytes of all samples. The first step serves any objective and
+        machines.
+        """
+        first = self._first
+        rows = pd.DataFrame(first["rows"]).assign(screened_out=False)
+        if self._step > 1:
+            carried = rows[rows["left_out"].isna()]
+            rows.loc[carried.index, "screened_out"] = ~survivors(carried, self._valued)
+            again = rows[rows["left_out"].isna() & ~rows["screened_out"]]
+            asked = sorted(zip(again["split_point"], again["codec"], strict=True))
+            second = self._measured(Coded(rows=asked))
+            by_name = {(row["split_point"], row["codec"]): row for row in second["rows"]}
+            merged = [by_name.get((row["split_point"], row["codec"]), row) for row in first["rows"]]
+            first = first | {"rows": merged, "table_s": first["table_s"] + second["table_s"]}
+            log.info("%d of %d rows are scored by all bytes; others cannot be the best", len(asked), len(rows))
+        said = zip(first["rows"], rows["screened_out"], strict=True)
+        return first | {"rows": [row | {"screened_out": bool(is_out)} for row, is_out in said]}
+
+    @cached_property
+    def _first(self) -> Document:
+        return self._measured(Coded(self._step))
 
     @cached_property
     def rows(self) -> pd.DataFrame:
         """The table with times, values and damages; NaN where a codec cannot carry the crossing tensors."""
-        rows = pd.DataFrame(self.rates["rows"])
+        return self._timed(pd.DataFrame(self.rates["rows"]))
+
+    def _timed(self, rows: pd.DataFrame) -> pd.DataFrame:
         edge, server = self.tiers
         coded = {name: rows[name].astype(float) for name in rows if str(name).endswith("code_s")}
         edge_code_s = edge.coding * (coded["encode_s"] + coded["answer_decode_s"])
@@ -126,7 +150,7 @@ class JointCuts(JointBase):
     @cached_property
     def choosable(self) -> pd.DataFrame:
         """The rows that may be chosen. Raises ConfigError when no row may be chosen."""
-        rows = self.rows[self.rows["left_out"].isna() & self.rows["offered"]]
+        rows = self.rows[self.rows["left_out"].isna() & self.rows["offered"] & ~self.rows["screened_out"]]
         if rows.empty:
             raise ConfigError("workflow.codecs: none of them can carry what crosses at any split point of the network")
         return rows
@@ -165,6 +189,7 @@ class JointCuts(JointBase):
             "feasible_val": chosen.slack == 0.0,
             "num_scored": len(rows),
             "num_left_out": int(self.rows["left_out"].notna().sum()),
+            "screened_out": self._screened_out(),
             "solver_s": solver_s,
             "table_s": self.rates["table_s"],
             "front": [_object(rows.iloc[place]) for place in chosen.front],
@@ -240,10 +265,31 @@ class JointCuts(JointBase):
         """The code that makes the table; the network's key already stands for the network's code."""
         return [simulated_link(self.cfg), *(offer.make() for offer in self.offers), "splitsem.workflows.joint.rates"]
 
-    def _rates(self) -> Document:
+    @cached_property
+    def _step(self) -> int:
+        """Each ``step``-th sample is coded to screen; 1 where all are: they are few, or the link loses some."""
+        num, wanted = sum(num_samples(y) for _, y in self.batches("val")), self.settings.screening_samples
+        if wanted is None or num < 2 * wanted or simulated_link(self.cfg).is_lossy:
+            return 1
+        return int(num // wanted)
+
+    def _measured(self, coded: Coded) -> Document:
+        facts = self._facts() | {"codecs": [list(offer) for offer in self.offers], "coded": list(coded)}
+        return self.store.get("rates", facts, lambda: self._rates(coded), self._code())
+
+    def _valued(self, rows: pd.DataFrame) -> pd.DataFrame:
+        rows = self._timed(rows)
+        return rows.assign(margin=[rate.margin for rate in self._table(rows).rates])
+
+    def _rates(self, coded: Coded) -> Document:
         val, began = self.batches("val"), time.perf_counter()
         accuracy_ref, rows = measure_rates(
-            self.trained, self.offers, lambda: simulated_link(self.cfg), val, answering(self.cfg, self.trained.task)
+            self.trained,
+            self.offers,
+            lambda: simulated_link(self.cfg),
+            val,
+            answering(self.cfg, self.trained.task),
+            coded,
         )
         return {
             "schema": "splitsem.rates/1",
@@ -267,7 +313,7 @@ class JointCuts(JointBase):
             for row in rows.to_dict("records")
         ]
         objective: Objective = self.solver.objective
-        return RateTable(rates, objective, self.rates["accuracy_ref_val"])
+        return RateTable(rates, objective, self._first["accuracy_ref_val"])
 
     def _deploy(self) -> Document:
         best, network = self.joint["best"], self.trained
@@ -288,6 +334,11 @@ class JointCuts(JointBase):
             "local_head_s": edge.median_s,
             "local_tail_s": server.median_s,
         }
+
+    def _screened_out(self) -> dict[str, list[str]]:
+        """The codecs that were not scored by the bytes of all samples, by split point."""
+        out = self.rows[self.rows["screened_out"]]
+        return {str(name): list(rows["codec"]) for name, rows in out.groupby("split_point", sort=False)}
 
     def _said(self) -> Document:
         """The entries that every document begins with."""

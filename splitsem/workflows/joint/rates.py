@@ -2,7 +2,7 @@
 
 import itertools
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from splitsem.errors import ConfigError
 from splitsem.intervals import ci95
 from splitsem.json_files import finite
 from splitsem.links.link import Link
-from splitsem.pipeline import Answering, Features, Frames, Pipeline, features
+from splitsem.pipeline import Answering, Features, Frames, Pipeline
 from splitsem.scoring import check_found, plain
 from splitsem.splitting.point import SplitPoint
 from splitsem.tasks.task import Task
@@ -25,9 +25,11 @@ from splitsem.trees import mapped, num_samples, sliced
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import codec_option, is_for_one_cut
 from splitsem.workflows.joint.base import Document
+from splitsem.workflows.shared_features import Batch, SharedFeatures
 
 REFERENCE = "identity"
 """The codec of the baselines, and of the unsplit network."""
+_MOST_BYTES = 10**9  # of features that are kept for the next cut
 
 
 class Offer(NamedTuple):
@@ -162,9 +164,14 @@ def damage_ci95(scores: Sequence[float], scores_ref: Sequence[float]) -> float:
     return ci95([ref - score for score, ref in zip(scores, scores_ref, strict=True)]) or 0.0
 
 
-_MEANS = ("payload_bytes", "link_s", "link_busy_s", "link_j", "answer_bytes", "answer_s", "answer_busy_s")
-_MEDIANS = ("encode_s", "decode_s", "answer_encode_s", "answer_decode_s")
+MEANS = ("payload_bytes", "link_s", "link_busy_s", "link_j", "answer_bytes", "answer_s", "answer_busy_s")
+MEDIANS = ("encode_s", "decode_s", "answer_encode_s", "answer_decode_s")
 _SCORED = ("score", "damage_error", "damage_ci95", "distortion_mse", "num_lost")
+
+
+def error_of(name: str) -> str:
+    """The column that has the standard error of a mean over samples."""
+    return f"{name}_error"
 
 
 @dataclass
@@ -177,12 +184,17 @@ class _Row:
     frames: Frames = field(default_factory=Frames)
     left_out: str | None = None
 
-    def add(self, made: Sequence[Features], y: Any) -> None:
-        """Run one batch from its features on; a codec that cannot carry the features is left out from then on."""
+    def add(self, made: Sequence[Features], y: Any, coded: Sequence[Features] | None) -> None:
+        """Run one batch from its features on; a codec that cannot carry the features is left out from then on.
+
+        Where only some samples of the batch are ``coded``, all of them are scored in memory.
+        """
         if self.left_out is not None:
             return
         try:
-            output = self.pipeline.finish(made, self.frames)
+            output = self.pipeline.finish(made, self.frames) if coded is None else self.pipeline.in_memory(made)
+            if coded:
+                self.pipeline.finish(coded, self.frames)
         except (ConfigError, ValueError) as exc:  # what codecs raise for tensors that they cannot represent
             self.left_out = str(exc)
             return
@@ -198,15 +210,35 @@ class _Row:
             "offered": self.offer.is_offered,
             "raw_bytes": point.raw_bytes,
             "left_out": self.left_out,
+            "num_coded": len(self.frames.payload_bytes),
         }
         if self.left_out is not None:
-            return known | dict.fromkeys((*_MEANS, *_MEDIANS, *_SCORED))
+            return known | dict.fromkeys((*MEANS, *map(error_of, MEANS), *MEDIANS, *_SCORED))
         frames, parts = self.frames, self.scores.part_scores()
-        values = {name: statistics.fmean(getattr(frames, name) or [0.0]) for name in _MEANS}
-        values |= {name: statistics.median(getattr(frames, name) or [0.0]) for name in _MEDIANS}
+        values = {name: statistics.fmean(getattr(frames, name) or [0.0]) for name in MEANS}
+        values |= {error_of(name): _error(getattr(frames, name)) for name in MEANS}
+        values |= {name: statistics.median(getattr(frames, name) or [0.0]) for name in MEDIANS}
         scored = (self.scores.score, damage_error(parts, parts_ref), damage_ci95(parts, parts_ref))
         counted = (finite(frames.distortion_mse), frames.num_lost)
         return known | values | dict(zip(_SCORED, (*scored, *counted), strict=True))
+
+
+def _error(values: Sequence[float]) -> float:
+    """Standard error of the mean."""
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
+class Coded(NamedTuple):
+    """How much of a table is measured by real bytes.
+
+    Attributes:
+        step: each ``step``-th sample is coded; all are scored in memory, which over a clean link tells what the bytes
+            tell. 1: all are coded, and scored by their bytes.
+        rows: the rows that are made, as names of split point and codec; None: all.
+    """
+
+    step: int = 1
+    rows: Collection[tuple[str, str]] | None = None
 
 
 def measure_rates(
@@ -215,6 +247,7 @@ def measure_rates(
     link: Callable[[], Link],
     batches: Sequence[tuple[Any, Any]],
     answer: Answering,
+    coded: Coded,
 ) -> tuple[float, list[Document]]:
     """A_ref, the accuracy of the unsplit network, and a row for each split point and codec, in that order.
 
@@ -228,6 +261,7 @@ def measure_rates(
         link: makes a fresh link, with an equal seed each time.
         batches: batches of the validation split, where the network runs.
         answer: what becomes of the output.
+        coded: what is measured by real bytes.
     """
     reference = _Scores(network.task, sum(num_samples(y) for _, y in batches))
     with torch.inference_mode():
@@ -237,14 +271,20 @@ def measure_rates(
     points = network.graph.points
     stays = [offer._replace(is_offered=True) for offer in offers if offer.label == REFERENCE]
     asked = [(point, stays if point.name == "output" else offers) for point in points]
+    if coded.rows is not None:
+        asked = [(point, [offer for offer in some if (point.name, offer.label) in coded.rows]) for point, some in asked]
+    shared = SharedFeatures(_MOST_BYTES)
     num_rows = sum(len(some) for _, some in asked)
-    bar = tqdm(desc="Scoring codecs at split points", total=num_rows * len(batches), unit="batch")
+    bar = tqdm(desc="Scoring codecs at split points", total=num_rows * len(batches), unit="batch", disable=None)
     with bar:
         rows: list[Document] = []
         for point, some in asked:
+            if not some:
+                continue
             cut = network.graph.cut(point)
             pipelines = [Pipeline(cut, offer.make(), offer.make(), link(), answer) for offer in some]
-            rows += _at(network.task, some, pipelines, batches, reference, bar)
+            made = (shared.at(network.graph, cut, Batch("", "val", number), x) for number, (x, _) in enumerate(batches))
+            rows += _at(network.task, some, pipelines, _with_coded(made, batches, coded.step), reference, bar)
     return reference.score, rows
 
 
@@ -252,16 +292,34 @@ def _at(
     task: Task,
     offers: Sequence[Offer],
     pipelines: Sequence[Pipeline],
-    batches: Sequence[tuple[Any, Any]],
+    samples: Iterable[tuple[Sequence[Features], Any, Sequence[Features] | None]],
     reference: _Scores,
     bar: tqdm,
 ) -> Iterator[Document]:
     cut, num = pipelines[0].cut, reference.num_samples
     rows = [_Row(offer, pipeline, _Scores(task, num)) for offer, pipeline in zip(offers, pipelines, strict=True)]
-    for x, y in batches:
-        made = features(cut, x)
+    for made, y, coded in samples:
         for row in rows:
-            row.add(made, y)
+            row.add(made, y, coded)
             bar.update()
     parts_ref = reference.part_scores()
     return (row.document(cut.point, parts_ref) for row in rows)
+
+
+def _with_coded(
+    made: Iterable[Sequence[Features]], batches: Sequence[tuple[Any, Any]], step: int
+) -> Iterator[tuple[Sequence[Features], Any, Sequence[Features] | None]]:
+    """Features and targets of each batch, and those features that are coded; None: all."""
+    seen = 0
+    for groups, (_, y) in zip(made, batches, strict=True):
+        yield groups, y, None if step == 1 else _every(step, groups, seen)
+        seen += num_samples(y)
+
+
+def _every(step: int, made: Sequence[Features], num_before: int) -> list[Features]:
+    """The features of each ``step``-th sample, where the batch comes after so many samples."""
+    first = -num_before % step
+    if len(made) > 1 or made[0].num_samples == 1:
+        return list(made[first::step])
+    z = tuple(tensor[first::step] for tensor in made[0].z)
+    return [Features(z, len(z[0]))] if len(z[0]) else []

@@ -191,7 +191,7 @@ def _folded(network: HyperRepVgg) -> tuple[int, ...]:
 
 
 def _ablation(network: Candidates, folded: tuple[int, ...], score_ref: float) -> DamageTable:
-    with tqdm(desc="Scoring each unit with fewer branches", unit="network") as bar:
+    with tqdm(desc="Scoring each unit with fewer branches", unit="network", disable=None) as bar:
 
         def scored(gammas: tuple[int, ...]) -> float:
             bar.update()

@@ -1,15 +1,16 @@
 """The end of a sweep of joint optimisations: the domains (or whatever was swept) in one table and figure."""
 
 import pandas as pd
-from rich import box
 from rich.table import Table
 
 from splitsem.report.joint_report import domain_gains, joint_report, score_word
 from splitsem.report.style import save
+from splitsem.report.terminal import grid_of
 from splitsem.report.units import format_hz, format_score, format_seconds
 from splitsem.workflows.summary import Sweep
 
 TABLE = "domains.csv"
+_LEAST = (("λ",), ("A_ref",), ("latency",), ("rate",))  # the first to go on a narrow terminal
 _PICTURES = ("accuracy_throughput", "gamma_map")  # of a job
 _COLUMNS = [
     "label",
@@ -152,7 +153,7 @@ def _span(gains: pd.Series) -> str:
 
 
 def _terminal(table: pd.DataFrame, title: str, weaker: str, stronger: str, word: str) -> Table:
-    drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    drawn = grid_of(title, _LEAST, TABLE)
     has_codecs = "codec" in table
     words = [f"over {text.removeprefix('all branches in ').removeprefix('all ')}" for text in (weaker, stronger)]
     names = [
@@ -169,7 +170,8 @@ def _terminal(table: pd.DataFrame, title: str, weaker: str, stronger: str, word:
         *["codec"] * has_codecs,
     ]
     for name in names:
-        drawn.add_column(name, justify="left" if name in ("domain", "split point", "codec") else "right")
+        is_text = name in ("domain", "split point", "codec", *words)
+        drawn.add_column(name, justify="left" if is_text else "right", no_wrap=not is_text)
     for row in table.to_dict("records"):
         drawn.add_row(
             str(row["label"]),

@@ -228,7 +228,8 @@ def this_machine(cfg: DictConfig, model: str, graph: CutGraph, halves: Sequence[
         return read_lut(path)
 
     def measure() -> Lut:
-        return measure_lut(tqdm(halves, "Measuring heads and tails", unit="half"), budget_s=cfg.workflow.half_s)
+        bar = tqdm(halves, "Measuring heads and tails", unit="half", disable=None)  # drawn on a terminal only
+        return measure_lut(bar, budget_s=cfg.workflow.half_s)
 
     return read_or_make([path], read, measure, write_lut)[0]
 

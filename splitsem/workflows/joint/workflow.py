@@ -15,7 +15,7 @@ from splitsem.json_files import write_text
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.report.units import format_hz, format_seconds
 from splitsem.tasks.task import Task
-from splitsem.workflows.joint import figures
+from splitsem.workflows.joint import chain_choice, figures
 from splitsem.workflows.joint.base import Document, JointBase, as_text, t_eff_s
 from splitsem.workflows.joint.branches import JointBranches
 from splitsem.workflows.joint.cuts import JointCuts
@@ -30,7 +30,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     """Run ``workflow.steps``; each step leaves files in the run's folder, and takes finished work from the cache.
 
     For a network whose blocks have branches, the workflow chooses cut and branches; for any other network, it chooses
-    cut and codec. A step that this kind of network does not have is left out.
+    cut and codec, with ``hardware.chain`` those of every hop. A step that this kind of network does not have is left
+    out.
 
     Raises ConfigError for an unknown step, and for what a step finds wrong.
     """
@@ -38,6 +39,10 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     unknown = [name for name in wanted if name not in STEPS]
     if unknown or not wanted:
         raise ConfigError(f"workflow.steps must be some of {', '.join(STEPS)}, got {', '.join(unknown) or 'none'}")
+    if cfg.hardware.chain is not None:
+        if _kind(cfg) is JointBranches:
+            raise ConfigError("hardware.chain is for networks without branches: give model=, e.g. model=cnn")
+        return chain_choice.run(cfg, folder)
     joint = _kind(cfg)(cfg, folder)
     steps = [name for name in STEPS if name in wanted and name in joint.steps]
     if not steps:

@@ -1,0 +1,190 @@
+"""workflow=joint with hardware.chain: an exact choice by real bytes, scored through all hops, and what is refused."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from splitsem.codecs.quantise import Quantise
+from splitsem.codecs.tensorwise import Identity
+from splitsem.errors import ConfigError
+from splitsem.links.simulated import SimulatedLink
+from splitsem.search.chain import Budget, evaluated, solve_chain
+from splitsem.search.chain_pipeline import ChainHop, ChainPipeline
+from splitsem.search.objective import cycle, latency
+from splitsem.splitting.graph import SplitGraph
+from splitsem.tasks.answer import Values
+from splitsem.workflows import offload, serve, settings
+from splitsem.workflows.joint import workflow
+from splitsem.workflows.result import Result
+from tests.conftest import ROOT
+from tests.unit.test_chain import problem
+from tests.unit.test_workflow_joint_cuts import run
+
+CHAIN = "hardware.chain=[raspberry_pi_4,jetson_tx2,datacenter_gpu]"
+LINKS = "hardware.links=[wifi,ethernet]"
+FEW = "workflow.codecs=[identity,quant4,quant1]"
+CYCLE = ("optimise.objective._target_=splitsem.search.objective.cycle", "~optimise.objective.omega")
+
+
+def link() -> SimulatedLink:
+    return SimulatedLink(bandwidth_bps=8e6, rtt_s=0.002, energy_j_per_bit=1e-7)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def done(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    folder = tmp_path_factory.mktemp("chain")
+    return folder, run(cache, folder, CHAIN, LINKS, FEW, *CYCLE)
+
+
+def test_the_choice_is_the_exact_one_and_competes_with_each_machine_alone(done):
+    folder, result = done
+    document = json.loads((folder / "chain.json").read_text())
+    plans = {one["name"]: one for one in document["plans"]}
+    alone = {"all on raspberry_pi_4", "all on jetson_tx2", "all on datacenter_gpu"}
+    assert alone <= plans.keys() <= {*alone, "chosen", "first and last only"}
+    assert plans["chosen"]["value"] <= min(one["value"] for one in plans.values())
+    metrics = result.metrics
+    assert metrics["throughput_hz"] == pytest.approx(1 / plans["chosen"]["cycle_s"])
+    assert metrics["accuracy_ref_val"] - metrics["accuracy_val"] <= metrics["epsilon"]
+    assert {"accuracy", "accuracy_ref", "feasible", "energy_j", "predicted_damage"} <= metrics.keys()
+    json.dumps(metrics, allow_nan=False)
+    assert result.figures.keys() == {"chain_stages"}
+    stages = pd.read_csv(folder / "chain_stages.csv")
+    sums = stages.groupby("plan")["seconds"].sum()
+    assert sums["chosen"] == pytest.approx(plans["chosen"]["latency_s"])
+    assert max(map(len, result.headline.splitlines()[: len(plans) + 1])) <= 100
+    hops = document["hops"]
+    assert f"split.point={hops[0][0]}" in result.headline
+    assert "jetson_tx2: workflow=serve workflow.forward=" in result.headline
+
+
+def test_the_best_score_within_a_budget_or_what_is_too_tight(cache, tmp_path):
+    found = run(cache, tmp_path / "a", CHAIN, LINKS, FEW, "workflow.least=damage", "workflow.least_rate_hz=100").metrics
+    assert found["cycle_s"] <= 0.01
+    assert found["predicted_damage"] == 0
+    with pytest.raises(ConfigError, match=r"no cut and codec keeps latency_s 1e-06 \(the least is "):
+        run(cache, tmp_path / "b", CHAIN, LINKS, FEW, "workflow.most_latency_s=1e-6")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (("hardware.chain=[local]",), "hardware.chain needs two machines or more, from the camera on, got local"),
+        ((CHAIN, "hardware.links=[wifi]"), "hardware.chain has 3 machines, so hardware.links needs 2, got 1"),
+        (("hardware.chain=[local,nowhere]",), "hardware.chain: nowhere is no option of hardware/machine"),
+        ((CHAIN, "hardware.links=[wifi,nowhere]"), "hardware.links: nowhere is no option of transport"),
+        ((CHAIN, "transport=bsc"), "a chain needs simulated links that lose nothing, .* got bsc"),
+        ((CHAIN, "hardware.links=[wifi,grpc]"), "a chain needs simulated links that lose nothing, .* got grpc"),
+        (
+            (CHAIN, "workflow.steps=[rates,plots]"),
+            "all steps but plots: workflow.steps lacks deploy, joint, train",
+        ),
+        ((CHAIN, "workflow.edge_lut=a.json"), "hardware.chain names its machines: keep a table by workflow=profile"),
+        ((CHAIN, "answer.at=server"), "hardware.chain has its answers on the first machine: answer.at=edge"),
+    ],
+)
+def test_a_chain_that_cannot_be_is_refused_in_a_line(tmp_path, overrides, says):
+    with pytest.raises(ConfigError, match=says) as caught:
+        run(tmp_path, tmp_path / "run", *overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_workflow_and_a_network_with_branches_are_refused(tmp_path):
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        cfg = compose("config", ["workflow=split", CHAIN])
+        with pytest.raises(ConfigError, match=r"hardware\.chain is what workflow=joint chooses for"):
+            settings.check(cfg)
+        cfg = compose("config", ["workflow=joint", "task=digits", CHAIN])
+        with pytest.raises(ConfigError, match=r"hardware\.chain is for networks without branches: give model="):
+            workflow.run(cfg, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["workflow.fallback=local"], "workflow.onward names a chain of machines: not with workflow.fallback=local"),
+        (["controller=adaptive"], "not with controller=adaptive"),
+        (["answer.at=server"], "not with answer.at=server"),
+        (["transport.start=ssh"], "not with transport.start=ssh"),
+    ],
+)
+def test_what_does_not_go_with_a_chain_is_refused_before_anything_is_trained(settings, says):
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        cfg = compose("config", ["workflow=offload", "workflow.onward=[[stage2,identity]]", *settings])
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        offload.check_chain(cfg)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["workflow.forward=nowhere"], "workflow.forward=nowhere: an address must be host:port"),
+        (["workflow.forward=a:1", "workflow.training=true"], "workflow.training=true trains between two machines"),
+        (["workflow.forward=a:1", "transport=udp"], "workflow.forward=a:1 needs transport=grpc"),
+    ],
+)
+def test_a_next_machine_that_cannot_be_is_refused_in_a_line(settings, says):
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        cfg = compose("config", ["workflow=serve", *settings])
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        serve.next_machine(cfg)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_plan_by_hand_costs_what_the_solver_says_of_it(seed):
+    given = problem(seed, 3, 4, 2)
+    for objective in (cycle(), latency()):
+        best = solve_chain(given, objective)
+        assert evaluated(given, objective, best.cuts, best.codecs) == best
+    with pytest.raises(ValueError, match="no plan has the cuts"):
+        evaluated(given, latency(), [2, 1], [0, 0])
+    assert solve_chain(given, latency(), Budget(damage=0.0)).damage == 0.0
+
+
+class Three(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(*(m for _ in range(3) for m in (torch.nn.Linear(8, 8), torch.nn.Tanh())))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def test_samples_go_through_all_hops_as_bytes_and_the_answer_comes_back_over_each():
+    torch.manual_seed(0)
+    model = Three()
+    graph = SplitGraph(model, (8,))
+    one, two = (point.name for point in graph.points[1:3])
+    x, coder = torch.rand(5, 8), Values((8,))
+    with torch.inference_mode():
+        expected = torch.cat([model(sample) for sample in x.split(1)])
+    hops = [
+        ChainHop(one, link(), (Identity(), Identity())),
+        ChainHop(one, link(), None),
+        ChainHop(two, link(), (Identity(), Identity())),
+    ]
+    pipeline = ChainPipeline(graph, hops, coder)
+    assert torch.equal(torch.cat([pipeline.run(sample) for sample in x.split(1)]), expected)
+    sizes = [hop.frames.payload_bytes for hop in hops]
+    assert sizes[0] == sizes[1]
+    assert [len(hop.frames.answer_bytes) for hop in hops] == [5, 5, 5]
+    assert torch.equal(ChainPipeline(graph, [], coder).run(x), model(x))
+    lossy = [ChainHop(one, link(), (Quantise(2), Quantise(2))), ChainHop(two, link(), (Quantise(2), Quantise(2)))]
+    with torch.inference_mode():
+        (z,) = Quantise(2)(graph.cut(one).head(x[:1]))
+        again = graph.cut(two).tail(*Quantise(2)(graph.between(one, two)(z)))
+    found = ChainPipeline(graph, lossy, coder).run(x[:1])
+    assert np.allclose(found, again, atol=1e-6)
+    with pytest.raises(ConfigError, match="passed on unread at the cut where it came, not at"):
+        ChainPipeline(graph, [ChainHop(one, link(), None)], coder)
