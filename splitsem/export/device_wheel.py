@@ -85,8 +85,7 @@ def _has_what_it_takes(target: str) -> bool:
 
 def _digest(project: Path) -> str:
     hashed = hashlib.sha256()
-    files = [one for one in project.glob("*.*") if one.is_file()]
-    files += [one for kind in ("*.py", "*.[ch]") for one in FOLDER.rglob(kind)]
+    files = [*(one for one in project.iterdir() if one.is_file()), *FOLDER.rglob("*.py"), *FOLDER.rglob("*.[ch]")]
     for path in sorted(files):
         content = path.read_bytes()
         hashed.update(f"{path.relative_to(project)} {len(content)}\n".encode() + content)
