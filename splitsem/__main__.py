@@ -10,8 +10,10 @@ import hydra
 
 from splitsem import files
 from splitsem.workflows import command, mistakes, renamed, sweep
+from splitsem_device.program import closed_pipe
 
 
+@closed_pipe.quiet()
 def main() -> None:
     """Compose the configuration that the command line asks for, and run it."""
     command.prepare()

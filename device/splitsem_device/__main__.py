@@ -4,9 +4,12 @@ import signal
 import sys
 import time
 
+from splitsem_device.program.closed_pipe import quiet
+
 BEGAN = time.perf_counter()
 
 
+@quiet()
 def main() -> int:
     """Run the program, see ``program.command_line.main``."""
     from splitsem_device.allocator import keep_little

@@ -175,6 +175,7 @@ def test_a_damaged_and_a_missing_file_are_named(folder, capsys):
     assert [line[:4] for line in lines] == ["BAD "] * 3
     assert "head.float32.onnx is damaged" in lines[0]
     assert "has no file samples.npz" in lines[1]
+    assert lines[2].endswith("files bad: head.float32.onnx, samples.npz")
 
 
 def test_a_damaged_archive_is_told(kept, tmp_path):
@@ -198,6 +199,7 @@ def test_check_is_exact_where_it_was_made_and_tolerates_one_step_unless_told_not
     said = capsys.readouterr().out
     assert "coders, float32: 4 of 4 payloads identical" in said
     assert "head, float32: 4 of 4 payloads identical" in said
+    assert "of 4 payloads are torch's to the last bit; torch rounds in other places, so none need be" in said
     bundle = Bundle(folder)
 
     def moved(step: int) -> list[int]:

@@ -130,6 +130,52 @@ def test_a_buffer_waits_for_a_server_that_comes_late(folder, tmp_path, caplog):
     assert np.array_equal(np.load(tmp_path / "a"), expected(folder))
 
 
+@pytest.mark.parametrize(
+    ("option", "name", "said"),
+    [
+        ("--json", "no/a.json", "--json: there is no folder {}/no; make it, or name another file [E-CONFIG]"),
+        ("--json", "", "--json: {} is a folder; name a file in it [E-CONFIG]"),
+        ("--answers", "no/a.npy", "--answers: there is no folder {}/no; make it, or name another file [E-CONFIG]"),
+        ("--output", "no/p.json", "--output: there is no folder {}/no; make it, or name another file [E-CONFIG]"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_told_before_the_work(option, name, said, tmp_path, capsys):
+    start = ["profile", "no-bundle"] if option == "--output" else ["run", "no-bundle", "--target", "127.0.0.1:1"]
+    assert command_line.main([*start, option, str(tmp_path / name)]) == 1  # the bundle is not even looked for
+    assert capsys.readouterr().err == f"splitsem-device: {said.format(tmp_path)}\n"
+
+
+def test_a_file_without_the_right_to_write_it_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command_line.os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    assert command_line.main(["profile", "no-bundle", "--output", str(tmp_path / "a")]) == 1
+    assert f"--output: {tmp_path / 'a'} cannot be written here" in capsys.readouterr().err
+
+
+def test_counters_are_written_when_the_server_does_not_come_back(folder, tmp_path, capsys):
+    words = ["run", str(folder), "--target", free_address(), "--patience", "0.2", "--on-loss", "buffer"]
+    assert command_line.main([*words, "--json", str(tmp_path / "a.json")]) == 1
+    assert "the server did not come back; 4 payloads are lost" in capsys.readouterr().err
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert (found["frames"], found["counters"]["frames_answered"]) == (0, 0)
+    assert set(found["stages"]) == {"read_s", "head_s", "encode_s"}
+
+
+def test_a_source_without_frames_is_told(folder, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    with serving() as target:
+        assert command_line.main(["run", str(folder), "--target", target, "--source", "-"]) == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "splitsem-device: no frames came from standard input\n")
+
+
+def test_without_arguments_the_command_is_run(capsys):
+    with pytest.raises(SystemExit):
+        command_line.main([])
+    assert (
+        "splitsem-device run: error: the following arguments are required: bundle, --target" in capsys.readouterr().err
+    )
+
+
 class Dead(RemoteTail):
     """A server that never answers."""
 

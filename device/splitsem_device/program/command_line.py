@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         began: when the process began, by ``time.perf_counter``; None: now.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given and given[0] not in (*COMMANDS, "-h", "--help"):
+    if not given or given[0] not in (*COMMANDS, "-h", "--help"):
         given.insert(0, "run")
     options = _parser().parse_args(given)
     logging.basicConfig(level=logging.WARNING, format="splitsem-device: %(message)s")
@@ -49,6 +50,8 @@ def _run(options: argparse.Namespace, began: float) -> int:
     from splitsem_device.grpc.connection import Security, host_port, is_loopback
     from splitsem_device.retry import Backoff
 
+    _check_output("--json", options.json)
+    _check_output("--answers", options.answers)
     security = Security(options.ca, options.cert, options.key, options.token_file, options.insecure)
     retry = Backoff(patience_s=options.patience, retries=options.retries, deadline_s=options.deadline)
     remote: RemoteTail = GrpcTail(options.target, options.window, retry, security)
@@ -77,21 +80,38 @@ def _run(options: argparse.Namespace, began: float) -> int:
             )
         remote = Buffer(remote, options.buffer)
     samples = (one for _, one in zip(range(options.frames), source, strict=False)) if options.frames else iter(source)
+    is_stopped = False
     try:
         run.go(samples, remote)
     except KeyboardInterrupt:
+        is_stopped = True
         _note("stopped")
     finally:
         remote.close()
-    report = _report(options, run, remote, began)
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        report = _report(options, run, remote, began)
+        if options.json:  # the counters say the most where the server did not come back
+            options.json.write_text(json.dumps(report, indent=1) + "\n")
     if options.answers:
         _keep(answers, options.answers)
+    if not run.times.encode_s:
+        _note(f"no frames came from {'standard input' if options.source == '-' else options.source}")
+        return int(not is_stopped)
     sys.stdout.write(f"{run.times.table()}\n")
     counted = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in report["counters"].items() if value)
     _note(f"{counted}; {report['payload_bytes']:.0f} bytes a frame; memory {report['rss_bytes'] / 1e6:.0f} MB")
     return 0
+
+
+def _check_output(option: str, path: Path | None) -> None:
+    """Raises ConfigError before any work for a file that could not be written after it."""
+    if path is None:
+        return
+    if os.path.isdir(path):  # Path.is_dir raises where a folder above may not be entered
+        raise ConfigError(f"{option}: {path} is a folder; name a file in it")
+    if not os.path.isdir(path.parent):
+        raise ConfigError(f"{option}: there is no folder {path.parent}; make it, or name another file")
+    if not os.access(path if os.path.lexists(path) else path.parent, os.W_OK):
+        raise ConfigError(f"{option}: {path} cannot be written here; name another file")
 
 
 def _report(options: argparse.Namespace, run: FramesRun, remote: Any, began: float) -> dict[str, Any]:
@@ -137,6 +157,7 @@ def _check(options: argparse.Namespace, began: float) -> int:
 
 
 def _profile(options: argparse.Namespace, began: float) -> int:
+    _check_output("--output", options.output)
     bundle = Bundle(options.bundle)
     found = head_profile.table(bundle, _head(bundle, options), options.threads, options.repeats, options.pause)
     head_profile.write(found, options.output)

@@ -1,0 +1,28 @@
+"""A command whose output nobody reads any more ends quietly."""
+
+import os
+import sys
+
+import pytest
+
+import splitsem.__main__
+import splitsem_device.__main__
+from splitsem_device.program import closed_pipe
+
+
+@pytest.mark.parametrize("buffering", [1, -1])  # told by the writing itself, and by the last flush
+def test_output_that_nobody_reads_any_more_ends_the_program_quietly(buffering, monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", buffering) as unread, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", unread)
+        with pytest.raises(SystemExit) as ended, closed_pipe.quiet():
+            sys.stdout.write("0\tclass 3\n")
+    assert ended.value.code == closed_pipe.STATUS
+    with pytest.raises(BrokenPipeError), closed_pipe.quiet():
+        raise BrokenPipeError("of another pipe")
+
+
+def test_both_commands_end_quietly():
+    for command in (splitsem.__main__.main, splitsem_device.__main__.main):
+        assert command.__wrapped__
