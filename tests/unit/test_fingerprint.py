@@ -321,7 +321,7 @@ def test_the_training_of_digits_is_determined_by_these_modules_alone():
         *("codecs", "codecs.codec", "codecs.expected", "extras", "models", "models.capabilities"),
         *("models.cnn", "placement", "tasks", "tasks.answer", "tasks.classification", "tasks.digits"),
         *("tasks.metrics", "tasks.task", "training", "training.fit", "training.gradient_codec", "training.loop"),
-        *("training.modules", "training.optimiser", "trees"),
+        *("training.modules", "training.optimiser", "training.time_left", "trees"),
         *(f"splitsem_device.{name}" for name in ("answer_reader", "fields", "picture_input", "this_machine")),
     ]
 
