@@ -1,3 +1,4 @@
+from . import errors as errors
 from .api.choices import Backoff as Backoff
 from .api.choices import Fixed as Fixed
 from .api.choices import Limits as Limits

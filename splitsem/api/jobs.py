@@ -124,13 +124,12 @@ def results(source: str | Path) -> "pd.DataFrame":
         table = pd.read_csv(folder / TABLE)
     elif (folder / folders.METRICS).is_file():
         table = pd.DataFrame([_kept(folder).metrics])
-    elif folder.is_dir():
-        raise ConfigError(f"{folder} holds no results: it has neither {TABLE} nor {folders.METRICS}")
     else:
         settings = OmegaConf.load(files.CONF / "tracking" / "mlflow.yaml")
         rows = Mlflow(settings.uri, str(source), settings.folder).rows()
         if not rows:
-            raise ConfigError(f"{source} is no folder, and no MLflow experiment with finished runs")
+            what = f"a folder without {TABLE} and {folders.METRICS}" if folder.is_dir() else "no folder"
+            raise ConfigError(f"{source} is {what}, and no MLflow experiment with finished runs")
         return pd.DataFrame(rows)
     table.attrs["folder"] = str(folder)
     return table
@@ -141,6 +140,8 @@ def _hydra(settings: Sequence[str], config_dir: str | Path | None) -> Iterator[H
     """Hydra as the command has it; its exceptions and exits become one SplitSemError."""
     if GlobalHydra.instance().is_initialized():
         raise ConfigError("Hydra is in use in this process: run and sweep compose a configuration of their own")
+    if wrong := [one for one in settings if not isinstance(one, str)]:
+        raise ConfigError(f'settings are texts, one by one: run("task=digits", "codec=quant8"), got {wrong[0]!r}')
     command.prepare()
     renamed.check_arguments(settings)
     hydra_version.setbase(command.VERSION_BASE)

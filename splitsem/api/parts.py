@@ -25,8 +25,12 @@ def split(model: "nn.Module", /, *example: Any, granularity: "Granularity" = "la
     Raises:
         ConfigError: the model cannot run on the example, or cannot be captured.
     """
+    from torch import nn
+
     from splitsem.splitting.onnx_graph import graph_of
 
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"split takes a torch.nn.Module or OnnxModel(FILE), got a {type(model).__name__}")
     return graph_of(model, *example, granularity=granularity, **named)
 
 

@@ -121,6 +121,13 @@ def connect(
         ConfigError: an argument is wrong, or the server does not agree: a line for each disagreement.
         LinkError: the server cannot be reached within the patience of ``retry``.
     """
+    hops = [*onward] if isinstance(onward, list | tuple) else [onward]
+    if not all(isinstance(hop, list | tuple) and [*map(type, hop)] == [str, str] for hop in hops):
+        raise ConfigError(f'onward must be pairs of names, [("stage3", "identity")], got {onward!r}')
+    if isinstance(codec, str):
+        raise ConfigError(f'codec must be a codec, splitsem.codec("{codec}"), got its name')
+    if retry is not None and not isinstance(retry, Retry):
+        raise ConfigError(f"retry must be splitsem.Backoff(…), Fixed(…) or NoRetry(), got {retry!r}")
     if cut is None and not (codec is None and onward == ()):
         raise ConfigError("a codec codes what crosses at a cut: connect(address, cut=graph.cut(…), codec=…, onward=…)")
     coding: Coding[Any] = TensorCoding(compression) if cut is None else CutCoding(cut, codec, onward)

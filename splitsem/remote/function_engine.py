@@ -114,7 +114,7 @@ class FunctionEngine(Engine):
     def _called(self, args: tuple[Any, ...]) -> Any:
         try:
             return self.function(*args)
-        except Exception as exc:  # a user's function may raise anything, and the server lives on
+        except (Exception, SystemExit) as exc:  # a user's function may raise anything, and the server lives on
             log.exception("The function raised")
             raise FunctionError(f"{FUNCTION_RAISED}{type(exc).__name__}: {exc}") from exc
 

@@ -89,6 +89,30 @@ def test_a_function_that_raises_tells_its_client_is_not_called_again_and_leaves_
         assert remote.statistics().retries == 0
 
 
+def test_a_function_that_exits_is_an_error_of_its_own_and_the_server_lives():
+    def leaves(z):
+        raise SystemExit(3)
+
+    with splitsem.serve(leaves) as server, splitsem.connect(server.address) as remote:
+        with pytest.raises(FunctionError, match="SystemExit: 3"):
+            remote.compute(torch.ones(3))
+        assert remote.health()
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"onward": ["output"]}, "onward must be pairs of names"),
+        ({"onward": "abc"}, "onward must be pairs of names"),
+        ({"codec": "quant8"}, r'splitsem\.codec\("quant8"\)'),
+        ({"retry": 3}, "Backoff"),
+    ],
+)
+def test_arguments_of_another_kind_are_one_line(settings, line):
+    with pytest.raises(ConfigError, match=line):
+        splitsem.connect("127.0.0.1:1", **settings)
+
+
 @pytest.mark.parametrize(
     ("function", "says"),
     [

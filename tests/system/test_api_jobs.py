@@ -61,7 +61,7 @@ def test_a_job_that_fails_is_told_after_all_jobs(brief, own_folder):
 
 @pytest.mark.parametrize("source", ["nothing", "."])
 def test_results_that_are_not_there(source):
-    with pytest.raises(ConfigError, match=r"no folder|holds no results"):
+    with pytest.raises(ConfigError, match=r"no folder|folder without"):
         splitsem.results(source)
 
 

@@ -66,3 +66,13 @@ def test_mistakes_are_told_in_one_line(name, settings, said):
     with pytest.raises(ConfigError, match=said) as failed:
         splitsem.codec(name, **settings)
     assert "\n" not in str(failed.value)
+
+
+def test_what_is_no_network_is_one_line():
+    with pytest.raises(splitsem.errors.ConfigError, match=r"nn\.Module .*got a function"):
+        splitsem.split(lambda x: x, (3,))
+
+
+def test_settings_in_a_list_are_one_line():
+    with pytest.raises(splitsem.errors.ConfigError, match="one by one"):
+        splitsem.run(["task=digits"])
