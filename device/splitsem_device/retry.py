@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import isfinite
+from numbers import Real
 from typing import Self
 
 Draw = Callable[[float, float], float]
@@ -27,6 +28,9 @@ class Retry(ABC):
     deadline_s: float = 30.0
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not (isinstance(value, Real) or (name == "retries" and value is None)):
+                raise ValueError(f"{name} must be a number, got {value!r}")
         if self.retries is not None and self.retries < 0:
             raise ValueError(f"retries must not be negative, got {self.retries}")
         if not (isfinite(self.patience_s) and self.patience_s >= 0):
@@ -41,6 +45,11 @@ class Retry(ABC):
     def at_most(self, retries: int) -> Self:
         """These settings with no more than so many retries."""
         return replace(self, retries=retries if self.retries is None else min(retries, self.retries))
+
+    def bounds(self) -> str:
+        """How long the tries go on, in words."""
+        most = "" if self.retries is None else f", at most {self.retries} more times"
+        return f"for up to {self.patience_s:.0f} s{most}"
 
     @abstractmethod
     def wait_s(self, retry: int, draw: Draw = random.uniform) -> float:

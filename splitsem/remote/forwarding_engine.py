@@ -157,7 +157,7 @@ class ForwardingEngine(TailEngine):
         super().__init__(graph, weights, **settings)
         self.next_end, self.encoders = next_end, dict(encoders)
         self._lanes: OrderedDict[Plan, Lane] = OrderedDict()
-        self._laying = threading.Lock()
+        self._laying, self._turns = threading.Lock(), dict[Plan, threading.Lock]()
 
     def open(self, plan: Plan) -> str:
         """See Engine; the next servers agree, too. LinkError where one of them is down, which the line names."""
@@ -244,12 +244,29 @@ class ForwardingEngine(TailEngine):
         hop, onward = plan.onward[0], plan.onward[1:]
         codec = codec_label(self.encoders[hop.codec]) if hop.codec else plan.codec
         further = replace(plan, point=hop.point, codec=codec, onward=onward)
+        if (lane := self._laid(further)) is not None:
+            return lane
+        with self._laying:
+            turn = self._turns.setdefault(further, threading.Lock())
+        with turn:  # of this plan: others' frames go on while the next machine is asked
+            try:
+                if (lane := self._laid(further)) is None:
+                    lane = Lane(self.next_end(), further)
+                    with self._laying:
+                        self._lanes[further] = lane
+                        if len(self._lanes) > self.max_sessions:
+                            self._lanes.popitem(last=False)[1].close()
+            finally:
+                with self._laying:
+                    self._turns.pop(further, None)
+        return lane
+
+    def _laid(self, further: Plan) -> Lane | None:
+        """The way that is there and is not broken."""
         with self._laying:
             lane = self._lanes.get(further)
             if lane is None or lane.is_broken:
-                lane = self._lanes[further] = Lane(self.next_end(), further)
-                if len(self._lanes) > self.max_sessions:
-                    self._lanes.popitem(last=False)[1].close()
+                return None
             self._lanes.move_to_end(further)
             return lane
 

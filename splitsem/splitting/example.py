@@ -82,6 +82,10 @@ class Example:
 
         return Example(mapped(resized, self.args), mapped(resized, dict(self.named)))
 
+    def copied(self) -> "Example":
+        """The same inputs as tensors of their own, which a network may write to."""
+        return Example(mapped(Tensor.clone, self.args), mapped(Tensor.clone, dict(self.named)))
+
     def varied(self, batch: int) -> "Example":
         """Inputs for so many samples, which differ: floating-point rows in scale, others by a turn of their values."""
         here = self.batch

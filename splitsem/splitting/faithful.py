@@ -55,11 +55,6 @@ def faithful_flow(model: nn.Module, example: Example, training: bool = False) ->
         if not why:
             break
         why_fixed = f"a graph for any batch size is not exact: {why}"
-    if not is_free:
-        log.warning(
-            "%s: its cuts take %s at a time, since %s",
-            type(model).__name__, _count(example.batch), flow.captured.why_fixed,
-        )  # fmt: skip
     return Proven(flow, trials.one, trials.strides)
 
 
@@ -144,8 +139,7 @@ class _Trials:
         with untouched(self._model), _conditions(self._device, grad):
             for _ in range(times):
                 _seed(self._device)
-                own = Example(mapped(Tensor.clone, inputs.args), mapped(Tensor.clone, dict(inputs.named)))
-                outputs.append(mapped(Tensor.detach, network(own)))
+                outputs.append(mapped(Tensor.detach, network(inputs.copied())))
         return outputs
 
 

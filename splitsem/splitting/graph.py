@@ -1,6 +1,7 @@
 """SplitGraph: any model as a graph of operations that can be cut in two."""
 
 import hashlib
+import logging
 from collections.abc import Collection
 from copy import copy
 from dataclasses import replace
@@ -38,6 +39,9 @@ from splitsem.splitting.point import (
 
 if TYPE_CHECKING:
     from splitsem.splitting.postprocess import Postprocess
+
+
+log = logging.getLogger(__name__)
 
 
 class SplitGraph(CutGraph):
@@ -94,6 +98,9 @@ class SplitGraph(CutGraph):
             torch.backends.mha.set_fastpath_enabled(False)
         flow, one, self._strides_of_one = _proven(network, inputs, training, keep)
         captured = flow.captured
+        if not captured.is_batch_free:
+            count = "one sample" if inputs.batch == 1 else f"{inputs.batch} samples"
+            log.warning("%s: its cuts take %s at a time, since %s", type(network).__name__, count, captured.why_fixed)
         self._example = one.in_order(captured.takes)
         self.is_batch_free, self.device = captured.is_batch_free, home_of(network)[0]
         self._postprocess = None if postprocess is None else _counted(postprocess, captured.sample)

@@ -1,12 +1,14 @@
 """kept_graph: a captured graph as a file, so that a later process needs no export and no trial runs.
 
 A safetensors file: its metadata holds the graph as JSON, its tensors what the graph reads beside the model's weights.
-It is read without running code from it: operations are looked up by name among torch's and ``operator``'s.
+It is read without running code from it: names must be names, and operations are looked up among torch's and
+``operator``'s. What was read is compared with the model, bit for bit, on one sample.
 """
 
 import json
 import logging
 import operator
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from functools import reduce
@@ -22,15 +24,20 @@ from torch.utils import _pytree as pytree
 
 from splitsem.errors import ConfigError
 from splitsem.files import write_whole
+from splitsem.network import reason
 from splitsem.splitting.captured import Captured, Size, Traced
 from splitsem.splitting.contexts import PLAIN, Context, attribute
 from splitsem.splitting.example import Example
 from splitsem.splitting.flow import Flow, Proven
 from splitsem.splitting.half import OpCost, OpShape
+from splitsem.splitting.layout import Trial
+from splitsem.splitting.untouched import untouched
+from splitsem.trees import by_path
 
 log = logging.getLogger(__name__)
 
 _FORM = 1
+_SEED = 20_477  # of what a network draws in both runs
 _KINDS = torch.dtype, torch.layout, torch.memory_format
 _TORCHS: dict[str, Any] = {str(value): value for value in vars(torch).values() if isinstance(value, _KINDS)}
 _OPERATORS = {"getitem", "add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow", "eq", "ne", "lt", "le", "gt",
@@ -63,13 +70,14 @@ def write(proven: Proven, model: nn.Module, path: Path) -> None:
             "takes": captured.takes and [captured.takes.orig_args, _spec(captured.takes.in_spec)],
             "returns": captured.returns and _spec(captured.returns),
             "why_fixed": captured.why_fixed,
-            "strides": {node.name: strides for node, strides in proven.strides.items()},
         }
         text = json.dumps(facts)
     except (_UnkeptError, TypeError) as exc:
         log.debug("%s: its graph is not kept: %s", type(model).__name__, exc)
         return
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in own.items()}
+    tensors = {name: tensor.detach().cpu() for name, tensor in own.items()}
+    if not all(tensor.is_contiguous() for tensor in tensors.values()):
+        return  # a file has no strides, and kernels go by them
     write_whole(safetensors.torch.save(tensors, {"graph": text}), path)
 
 
@@ -77,7 +85,7 @@ def read(path: Path, model: nn.Module, example: Example) -> Proven:
     """The graph of ``model`` that ``write`` left, over the weights of this model.
 
     Raises:
-        ConfigError: the file is damaged, of another version of torch, or of another model.
+        ConfigError: the file is damaged, of another version of torch, or of a model that computes something else.
         FileNotFoundError: there is none.
     """
     try:
@@ -96,9 +104,9 @@ def read(path: Path, model: nn.Module, example: Example) -> Proven:
         ValueError,
         TypeError,
         AttributeError,
-        NotImplementedError,
+        RuntimeError,
     ) as exc:
-        raise ConfigError(f"{path} holds no graph of this {type(model).__name__}: {exc}") from exc
+        raise ConfigError(f"{path} holds no graph of this {type(model).__name__}: {reason(exc)}") from exc
 
 
 def _proven(facts: Mapping[str, Any], model: nn.Module, held: Mapping[str, Tensor], example: Example) -> Proven:
@@ -106,9 +114,14 @@ def _proven(facts: Mapping[str, Any], model: nn.Module, held: Mapping[str, Tenso
     for kept in facts["nodes"]:
         args, kwargs = (_decoded(kept[part], made) for part in ("args", "kwargs"))
         target: Any = kept["target"]
+        _check_names(kept["name"], *kwargs)
         if kept["op"] == "call_function":
             target = _operation(target)
-        elif kept["op"] == "get_attr":
+        elif kept["op"] in ("placeholder", "output", "get_attr"):
+            _check_names(*target.split("."))
+        else:
+            raise ValueError(f"unknown kind of node {kept['op']}")
+        if kept["op"] == "get_attr":
             root[target] = held[target] if kept["weight"] is None else attribute(model, kept["weight"])
         node = graph.create_node(kept["op"], target, tuple(args), kwargs, kept["name"])
         made[node.name] = node
@@ -117,12 +130,34 @@ def _proven(facts: Mapping[str, Any], model: nn.Module, held: Mapping[str, Tenso
     returns = facts["returns"] and pytree.treespec_loads(facts["returns"])
     module = fx.GraphModule(root, graph)
     one = example if facts["why_fixed"] else example.with_batch(1)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        results = module(*pytree.tree_leaves(one.in_order(takes)))
-    sample = results[0] if returns is None else pytree.tree_unflatten(list(results), returns)
-    nodes = {node.name: node for node in module.graph.nodes}
-    strides = {nodes[name]: (tuple(shape), tuple(steps)) for name, (shape, steps) in facts["strides"].items()}
-    return Proven(Flow(Captured(module, takes, returns, facts["why_fixed"], sample)), one, strides)
+    own, trial = one.copied(), Trial(module)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), untouched(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # which the user's own calls tell
+        torch.manual_seed(_SEED)
+        results = trial.run(*pytree.tree_leaves(one.copied().in_order(takes)))
+        torch.manual_seed(_SEED)
+        sample = model(*own.args, **own.named)
+    found = results[0] if returns is None else pytree.tree_unflatten(list(results), returns)
+    if not _are_equal(by_path(found), by_path(sample)):
+        raise ValueError("it gives another output than the network does")
+    return Proven(Flow(Captured(module, takes, returns, facts["why_fixed"], sample)), one, trial.found)
+
+
+def _check_names(*names: str) -> None:
+    """Raise ValueError for what is no name: fx writes names into the Python source of a module."""
+    for name in names:
+        if not name.isidentifier() and not name.isdigit():  # modules of nn.Sequential are numbers
+            raise ValueError(f"{name!r} is no name")
+
+
+def _are_equal(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    """Whether tensors of the same places are the same, bit for bit; NaN is NaN."""
+    if ours.keys() != theirs.keys():
+        return False
+    pairs = [(tensor, theirs[path]) for path, tensor in ours.items()]
+    return all(
+        a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | ((a != a) & (b != b))).all()) for a, b in pairs
+    )
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
@@ -146,9 +181,12 @@ def _node(node: fx.Node, module: nn.Module, names: Mapping[int, str], own: dict[
 
 def _spec(spec: pytree.TreeSpec) -> str:
     try:
-        return pytree.treespec_dumps(spec)
+        text = pytree.treespec_dumps(spec)
     except (NotImplementedError, TypeError, ValueError) as exc:
         raise _UnkeptError(f"a structure of its own: {exc}") from exc
+    if "types.SimpleNamespace" in text:  # which a capture alone makes known to torch
+        raise _UnkeptError("it returns a SimpleNamespace")
+    return text
 
 
 def _named(target: Any) -> str:
@@ -166,6 +204,8 @@ def _operation(name: str) -> Callable[..., Any]:
     if not rest and name not in _OPERATORS:
         raise ValueError(f"unknown operation {name}")
     found: Any = reduce(getattr, (namespace, packet, overload), torch.ops) if rest else getattr(operator, name)
+    if rest and not isinstance(found, torch._ops.OpOverload):
+        raise ValueError(f"unknown operation {name}")
     return found
 
 

@@ -133,10 +133,10 @@ class Accuracy(MeanOverSamples):
         self._top_k = top_k
 
     def shares(self, output: Tensor, y: Tensor) -> Tensor:
-        """See MeanOverSamples; logits ``(batch, classes)`` and class indices ``(batch,)``."""
-        if self._top_k == 1:
-            return output.argmax(1) == y
-        return (output.topk(self._top_k, 1).indices == y[:, None]).any(1)
+        """See MeanOverSamples; logits ``(batch, classes, …)`` and class indices ``(batch, …)``."""
+        top_k = min(self._top_k, output.shape[1])
+        right = output.argmax(1) == y if top_k == 1 else (output.topk(top_k, 1).indices == y[:, None]).any(1)
+        return right.double().reshape(len(y), -1).mean(1)
 
 
 if TYPE_CHECKING:

@@ -67,6 +67,7 @@ def _running() -> "subprocess.Popen[bytes]":
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": path},
+                process_group=0,  # what a terminal sends is for this process, which decides
             )
         )
     return _processes[0]

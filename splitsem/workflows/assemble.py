@@ -285,6 +285,7 @@ def _train(
     facts: dict[str, Any] = {n: OmegaConf.to_container(cfg[n], resolve=True) for n in ("task", "model", "trainer")}
     if isinstance(model, Deployable):
         facts["model"] = {k: v for k, v in facts["model"].items() if k not in model.deploy_settings}
+    facts["seed"] = cfg.seed  # also of what a constructor draws beside the weights
     if fit.weights:
         trained = kept_weights.load_any(model, Path(fit.weights))
         facts["trainer"] = {"weights": kept_weights.digest(trained.path)}
@@ -292,7 +293,6 @@ def _train(
     num_epochs = fit.max_epochs + (model.alpha_epochs if isinstance(model, HyperWeighted) else 0)
     if num_epochs:
         _check_labels(task)  # α has epochs of its own
-    facts["seed"] = cfg.seed
     key = fingerprint(facts, (task, model, fit), cache_dir=Path(cfg.cache_dir), is_data_needed=num_epochs > 0)
     given = cfg.model.get("weights"), cfg.model.get("pretrained"), isinstance(model, BringsWeights)
     if not num_epochs and not any(given):

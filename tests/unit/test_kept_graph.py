@@ -193,3 +193,47 @@ def test_keep_is_for_evaluation_only(tmp_path: Path) -> None:
     path = tmp_path / "graph.safetensors"
     SplitGraph(Skips(), (3, 8, 8), training=True, keep=path)
     assert not path.exists()
+
+
+class Draws(nn.Module):
+    """Has a plain tensor that its constructor draws, which no state of weights holds."""
+
+    def __init__(self, seed: int, turned: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(4, 4)
+        drawn = torch.randn(4, 4, generator=torch.Generator().manual_seed(seed))
+        self.drawn = drawn.t() if turned else drawn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.linear(x)) @ self.drawn
+
+
+def test_a_graph_with_another_networks_constants_is_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, x = tmp_path / "graph.safetensors", torch.rand(3, 4)
+    SplitGraph(Draws(0), (4,), keep=path)
+    with caplog.at_level(logging.WARNING):
+        model = Draws(1)
+        cut = SplitGraph(model, (4,), keep=path).cut(1)
+    assert "another output" in caplog.text
+    assert torch.equal(cut.tail(*cut.head(x)), model(x))
+
+
+def test_constants_whose_strides_a_file_would_lose_are_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "graph.safetensors"
+    SplitGraph(Draws(0, turned=True), (4,), keep=path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["x=__import__('os').getpid()", "x)[0", "in valid"])
+def test_no_name_in_a_file_becomes_code(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "graph.safetensors"
+    SplitGraph(Skips(), (3, 8, 8), keep=path)
+    _changed(
+        path, '"op": "placeholder", "name": "x", "target": "x"', f'"op": "placeholder", "name": "x", "target": "{name}"'
+    )
+    with caplog.at_level(logging.WARNING):
+        SplitGraph(Skips(), (3, 8, 8), keep=path)
+    assert "is no name" in caplog.text

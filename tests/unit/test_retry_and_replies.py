@@ -154,3 +154,10 @@ def test_a_journal_of_other_frames_or_another_plan_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="give another file"):
         Journal(tmp_path / "mine.txt", PLAN)
     assert (tmp_path / "mine.txt").read_text() == "my own notes\n"
+
+
+def test_what_is_no_number_is_refused_and_the_bounds_of_the_tries_are_told():
+    with pytest.raises(ValueError, match="patience_s must be a number, got 'a'"):
+        Backoff(patience_s="a")
+    assert Backoff().bounds() == "for up to 120 s"
+    assert Backoff(retries=2).bounds() == "for up to 120 s, at most 2 more times"

@@ -312,7 +312,7 @@ class GrpcTail(RemoteTail):
         if wait_s is None or is_hopeless:
             raise LinkError(f"{why} (after {max(1, patience.num_failures)} tries)") from exc
         if why:
-            log.warning("%s; trying again for up to %.0f s", why, patience.retry.patience_s)
+            log.warning("%s; trying again %s", why, patience.retry.bounds())
         log.debug("%s: %s (%s); trying again in %.2f s", self.target, code.name, shown(details), wait_s)
         self.counters.retries += 1
         time.sleep(wait_s)
