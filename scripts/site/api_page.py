@@ -25,12 +25,12 @@ PARTS = {  # what one subclasses or meets, by the heading it stands below
 
 
 def offered() -> dict[str, str]:
-    """The names that `import splitsem` offers, each with the dotted name of what it is."""
+    """The functions and classes that `import splitsem` offers, each with the dotted name of what it is."""
     tree = ast.parse(STUB.read_text())
     return {
         alias.name: f"splitsem.{node.module}.{alias.name}"
         for node in tree.body
-        if isinstance(node, ast.ImportFrom)
+        if isinstance(node, ast.ImportFrom) and node.module  # modules have pages of their own
         for alias in node.names
     }
 
