@@ -133,9 +133,9 @@ def _proven(facts: Mapping[str, Any], model: nn.Module, held: Mapping[str, Tenso
     own, trial = one.copied(), Trial(module)
     with torch.no_grad(), torch.random.fork_rng(devices=[]), untouched(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # which the user's own calls tell
-        torch.manual_seed(_SEED)
+        torch.random.default_generator.manual_seed(_SEED)  # others are not put back
         results = trial.run(*pytree.tree_leaves(one.copied().in_order(takes)))
-        torch.manual_seed(_SEED)
+        torch.random.default_generator.manual_seed(_SEED)  # others are not put back
         sample = model(*own.args, **own.named)
     found = results[0] if returns is None else pytree.tree_unflatten(list(results), returns)
     if not _are_equal(by_path(found), by_path(sample)):
