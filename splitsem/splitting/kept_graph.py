@@ -110,7 +110,7 @@ def read(path: Path, model: nn.Module, example: Example) -> Proven:
 
 
 def _proven(facts: Mapping[str, Any], model: nn.Module, held: Mapping[str, Tensor], example: Example) -> Proven:
-    graph, made, root = fx.Graph(), dict[str, fx.Node](), dict[str, Any]()
+    graph, made, root, weights = fx.Graph(), dict[str, fx.Node](), dict[str, Tensor](), dict(_tensors(model))
     for kept in facts["nodes"]:
         args, kwargs = (_decoded(kept[part], made) for part in ("args", "kwargs"))
         target: Any = kept["target"]
@@ -122,10 +122,11 @@ def _proven(facts: Mapping[str, Any], model: nn.Module, held: Mapping[str, Tenso
         else:
             raise ValueError(f"unknown kind of node {kept['op']}")
         if kept["op"] == "get_attr":
-            root[target] = held[target] if kept["weight"] is None else attribute(model, kept["weight"])
+            root[target] = held[target] if kept["weight"] is None else weights[kept["weight"]]
         node = graph.create_node(kept["op"], target, tuple(args), kwargs, kept["name"])
         made[node.name] = node
         node.meta |= _decoded_meta(kept["meta"])
+    _check_names(*(facts["takes"][0] if facts["takes"] else ()))
     takes = facts["takes"] and _PyTreeInfo(facts["takes"][0], pytree.treespec_loads(facts["takes"][1]), None)
     returns = facts["returns"] and pytree.treespec_loads(facts["returns"])
     module = fx.GraphModule(root, graph)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from splitsem.errors import DataError
 from splitsem.tasks.answer import likeliest
 from splitsem.tasks.metrics import Metric
 
@@ -39,11 +40,18 @@ class SegmentationIoU(Metric):
         return {"score": self.score_of(confmat=self.confmat), **classes}
 
     def sample_states(self, output: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """The states that each sample alone would give: ``confmat``, ``(batch, classes, classes)``; see ``update``."""
+        """The states that each sample alone would give: ``confmat``, ``(batch, classes, classes)``; see ``update``.
+
+        Raises:
+            DataError: a label is neither a class nor ``ignore_index``.
+        """
         found = likeliest(output) if output.dim() > y.dim() else output
         num, classes, labels = len(y), self._num_classes, y.long()
         sample = torch.arange(num).reshape(-1, *[1] * (y.dim() - 1))
-        places = ((sample * classes + labels) * classes + found)[labels != self._ignore_index]
+        counts = labels != self._ignore_index
+        if wrong := labels[counts & ((labels < 0) | (labels >= classes))].unique().tolist():
+            raise DataError(f"labels must be 0…{classes - 1}, or {self._ignore_index} for no class, got {wrong[0]}")
+        places = ((sample * classes + labels) * classes + found)[counts]
         return {"confmat": places.bincount(minlength=num * classes**2).reshape(num, classes, classes)}
 
     def score_of(self, confmat: Tensor) -> Tensor:

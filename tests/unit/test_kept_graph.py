@@ -237,3 +237,13 @@ def test_no_name_in_a_file_becomes_code(name: str, tmp_path: Path, caplog: pytes
     with caplog.at_level(logging.WARNING):
         SplitGraph(Skips(), (3, 8, 8), keep=path)
     assert "is no name" in caplog.text
+
+
+def test_no_name_of_an_argument_in_a_file_becomes_code(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, (make, example) = tmp_path / "graph.safetensors", MODELS["contexts"]
+    model = make()
+    SplitGraph(model, example, keep=path)
+    _changed(path, '"takes": [["x"', '"takes": [["x=__import__(\'os\').getpid()"')
+    with caplog.at_level(logging.WARNING):
+        SplitGraph(model, example, keep=path)
+    assert "is no name" in caplog.text

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassJaccardIndex
 
+from splitsem.errors import DataError
 from splitsem.models.unet import UNet
 from splitsem.tasks.aerial import scene
 from splitsem.tasks.disaster import Disaster, Turned, dice_loss
@@ -127,6 +128,14 @@ def test_the_states_of_samples_at_once_are_those_of_each_alone(is_logits: bool) 
         metric = SegmentationIoU(CLASS_NAMES, IGNORED)
         metric.update(predicted[sample : sample + 1], y[sample : sample + 1])
         assert torch.equal(together[sample], metric.confmat)
+
+
+@pytest.mark.parametrize("label", [-1, 12])
+def test_a_label_that_is_no_class_is_refused_and_not_counted_elsewhere(label: int) -> None:
+    y = torch.zeros(2, 4, 4, dtype=torch.int64)
+    y[1, 0, 0] = label
+    with pytest.raises(DataError, match=f"0…11, or {IGNORED} for no class, got {label}"):
+        SegmentationIoU(CLASS_NAMES, IGNORED).update(torch.zeros_like(y), y)
 
 
 def test_perfect_masks_score_one_and_a_data_set_without_labels_zero(task: Disaster) -> None:
