@@ -214,10 +214,19 @@ def time_of(network: MeasuredNetwork, point: str, side: Side) -> Timing | None:
     return None if times is None else times.head_s if side == "head" else times.tail_s
 
 
-def check_version(machine: MachineFile, torch_version: str) -> None:
-    """Raise MachineError where a file that is added to is of another version of torch."""
+def check_same(machine: MachineFile, words: Mapping[str, str], torch_version: str) -> None:
+    """Raise MachineError where a file that is added to is of another machine, or of another version of torch."""
+    other = [
+        f"{name} {machine.machine[name]}, this is {words[name]}" for name in words if _differs(machine, words, name)
+    ]
     if machine.torch != torch_version:
+        other.append(f"torch {machine.torch}, this is {torch_version}")
+    if other:
         raise MachineError(
-            f"{machine.source} was measured with torch {machine.torch}, this is {torch_version}: "
-            "measure its networks anew under another name"
+            f"{machine.source} was measured with {'; '.join(other)}: measure its networks anew under another name"
         )
+
+
+def _differs(machine: MachineFile, words: Mapping[str, str], name: str) -> bool:
+    """Whether both say something of this, and not the same."""
+    return machine.machine.get(name, words[name]) != words[name]

@@ -1,11 +1,23 @@
 """Profiled is the machine of a machine file: measured halves where the file has them, else predicted ones."""
 
+import functools
+import logging
 from functools import cached_property
+
+import torch
 
 from splitsem.cost.machine_file import MachineFile, Predictor, read_machine_file, time_of
 from splitsem.cost.machines import Machine, check_power
 from splitsem.errors import MachineError
 from splitsem.splitting.half import Half, OpCost
+
+log = logging.getLogger(__name__)
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    """Warn: a machine is made anew for each part of a run, and a reader needs its line once."""
+    log.warning("%s", line)
 
 
 class Profiled(Machine):
@@ -30,6 +42,11 @@ class Profiled(Machine):
         check_power(active_w, idle_w)
         self.active_w, self.idle_w, self.coding_bytes_per_s = active_w, idle_w, coding_bytes_per_s
         self.known: MachineFile = read_machine_file(file)
+        if self.known.torch != torch.__version__:
+            _say_once(
+                f"{file} was measured with torch {self.known.torch}, this is {torch.__version__}: its times are of "
+                "that version; profile its networks anew under another name"
+            )
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -41,7 +58,24 @@ class Profiled(Machine):
         if not half.ops:
             return 0.0
         measured = self._measured_s(half)
-        return self.predictor.time_s(half.ops) if measured is None else measured
+        if measured is not None:
+            return measured
+        self._say_predicted(half)
+        return self.predictor.time_s(half.ops)
+
+    def _say_predicted(self, half: Half) -> None:
+        is_known = any(network.fingerprint == half.fingerprint for network in self.known.networks.values())
+        lacks = "some halves of this network (profiled at other points)" if is_known else "this network"
+        errors = self.known.errors.get("all")
+        error = (
+            "with an unknown error, as it has networks of one family only"
+            if errors is None
+            else f"median error {errors.median:.0%}, 90 % within {errors.p90:.0%}"
+        )
+        _say_once(
+            f"{self.known.source} has no times of {lacks}: they are predicted, {error}; to measure them there: "
+            "workflow=profile hardware.save=NAME"
+        )
 
     def op_s(self, op: OpCost) -> float:
         """Predicted seconds of one operation."""

@@ -6,7 +6,7 @@ Over a real transport, the workflow also asks the server (workflow=serve) for th
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from splitsem.cost.lut import Lut, measure_lut, parse_lut, write_lut
 from splitsem.cost.machine_file import (
     MachineFile,
     MeasuredNetwork,
-    check_version,
+    check_same,
     read_machine_file,
     write_machine_file,
 )
@@ -35,7 +35,7 @@ from splitsem.cost.sensors import Watch, Watched, find_sensors
 from splitsem.errors import ConfigError
 from splitsem.files import inventory_folder
 from splitsem.json_files import write_text
-from splitsem.placement import describe_machine
+from splitsem.placement import Placement, describe_machine
 from splitsem.remote.labels import codec_label, weights_digest
 from splitsem.remote.transports import RemoteTransport
 from splitsem.splitting.cut_graph import CutGraph
@@ -55,7 +55,15 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig, folder: Path) -> Result:
     """Time layers, heads and tails on this machine; tables, figures and the LUTs land in the run's folder."""
+    placement: Placement = instantiate(cfg.device)
+    placement.set_threads()
+    words = describe_machine() | {
+        "num_threads": str(torch.get_num_threads()),
+        "accelerator": placement.torch_device.type,
+    }
     path = _check_name(cfg)
+    if path is not None and path.exists():
+        check_same(read_machine_file(path), words, torch.__version__)
     network = assemble.network(cfg)
     graph = network.graph
     if path is not None and not isinstance(graph, SplitGraph):
@@ -100,12 +108,13 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         }
         lines.append(f"tables: {', '.join(layer_tables.write_tables(tables, folder))}")
         rates = measure_rates(network.placement, cfg.workflow.rates_s)
-        words = f"{_label(cfg)} · {lut.machine['processor']} · {lut.machine['num_threads']} threads"
-        figures = layer_tables.draw(tables["layers"], rates, words)
+        subtitle = f"{_label(cfg)} · {lut.machine['processor']} · {lut.machine['num_threads']} threads"
+        figures = layer_tables.draw(tables["layers"], rates, subtitle)
     else:
         log.info("No tables of layers: they need pandas: pip install 'splitsem[plots]'")
     if path is not None:
-        lines.append(_save(cfg, path, MeasuredNetwork.of(_family(cfg), graph.fingerprint, layers, lut), watched))
+        measured = MeasuredNetwork.of(_family(cfg), graph.fingerprint, layers, lut)
+        lines.append(_save(cfg, path, measured, watched, words))
     return Result(metrics, figures, [], "\n".join(lines))
 
 
@@ -127,19 +136,15 @@ def _check_name(cfg: DictConfig) -> Path | None:
     own = Path(__file__).parents[1] / "conf" / "hardware" / "machine" / f"{name}.yaml"
     if own.exists():
         raise ConfigError(f"hardware.save={name} is a machine of splitsem: give yours another name")
-    path = inventory_folder() / f"{name}.json"
-    if path.exists():
-        check_version(read_machine_file(path), torch.__version__)
-    return path
+    return inventory_folder() / f"{name}.json"
 
 
-def _save(cfg: DictConfig, path: Path, network: MeasuredNetwork, watched: Watched) -> str:
+def _save(cfg: DictConfig, path: Path, network: MeasuredNetwork, watched: Watched, words: Mapping[str, str]) -> str:
     """Add the network to the machine's file and write its option; what to do with it, in a line."""
     name = cfg.hardware.save
     if path.exists():
         machine = read_machine_file(path)
     else:
-        words = describe_machine() | {"num_threads": str(torch.get_num_threads())}
         machine = MachineFile(words, torch.__version__)
         if cfg.workflow.probe_s:
             machine = replace(machine, networks=_probes(cfg.workflow.probe_s))

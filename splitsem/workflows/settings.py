@@ -168,6 +168,11 @@ def check(cfg: DictConfig) -> None:
             f"hardware.chain is what workflow=joint chooses for, and {target} has two machines; a choice runs by "
             "workflow=serve workflow.forward= and workflow=offload workflow.onward="
         )
+    if (saved := OmegaConf.select(cfg, "hardware.save")) is not None and ".profile." not in target:
+        raise SettingError(
+            f"hardware.save={saved} is what workflow=profile writes; {target} uses it: "
+            f"hardware/machine@hardware.edge={saved}"
+        )
     nodes = [*_nodes(cfg)]
     named = dict(nodes)
     is_own = not str(OmegaConf.select(cfg, "workflow._target_")).startswith("splitsem.")

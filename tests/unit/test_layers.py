@@ -1,5 +1,6 @@
 """Layers of a network: timed inside the whole network, as tables and figures, and as a machine that is used again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from splitsem.cost.machine_file import (
     MachineFile,
     MeasuredNetwork,
     Predictor,
-    check_version,
+    check_same,
     left_out,
     read_machine_file,
     write_machine_file,
@@ -174,6 +175,24 @@ def test_another_file_is_refused_in_a_line(text: str, said: str, tmp_path: Path)
         read_machine_file(tmp_path / "machine.json")
 
 
-def test_a_file_of_another_version_is_not_added_to(known: MachineFile) -> None:
+def test_a_file_of_another_version_or_machine_is_not_added_to(known: MachineFile) -> None:
     with pytest.raises(ConfigError, match=r"measured with torch .*, this is 1\.0: measure its networks anew"):
-        check_version(known, "1.0")
+        check_same(known, {}, "1.0")
+    with pytest.raises(ConfigError, match="measured with processor one that is computed, this is a Pi: measure"):
+        check_same(known, {"processor": "a Pi", "gpu": "none"}, known.torch)
+
+
+def test_a_prediction_says_its_error_and_another_version_once(
+    graph: SplitGraph, known: MachineFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, point = tmp_path / "old.json", graph.points[1]
+    write_machine_file(replace(known, torch="1.0"), path)
+    for _ in range(2):
+        machine = Profiled(str(path), 5.0, 1.0)
+        for half in graph.cut(point).halves():
+            machine.time_s(half)
+    assert [record.message.partition(", ")[0] for record in caplog.records] == [
+        f"{path} was measured with torch 1.0",
+        f"{path} has no times of some halves of this network (profiled at other points): they are predicted",
+    ]
+    assert "90 % within" in caplog.text
