@@ -69,10 +69,13 @@ class Profile(NamedTuple):
     Attributes:
         lut_json: times of the server's tails as a latency table, see ``splitsem.cost.lut``.
         answer_s: seconds to answer the given payload: decoding, tail, encoding; 0.0 without a payload.
+        layers_json: its layers, see ``splitsem.cost.layer_profile``; empty where they were not asked for, or the server
+            is of a version that does not measure them.
     """
 
     lut_json: str
     answer_s: float
+    layers_json: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,11 +133,17 @@ class RemoteTail(ABC):
 
     @abstractmethod
     def profile(
-        self, points: Sequence[str] = (), payload: bytes = b"", budget_s: float = 0.3, pause_s: float = 0.002
+        self,
+        points: Sequence[str] = (),
+        payload: bytes = b"",
+        budget_s: float = 0.3,
+        pause_s: float = 0.002,
+        layers_s: float = 0.0,
     ) -> Profile:
         """The server's own times for its tails at these points (none: all), each measured for up to ``budget_s``.
 
-        If a payload of the open plan is given, the server also measures the time to answer it. Each run comes after
+        If a payload of the open plan is given, the server also measures the time to answer it; with ``layers_s``, all
+        layers of the whole network for so many seconds. Each run comes after
         ``pause_s`` of idleness, as a frame does. The server bounds budget and pause, keeps its measurements for later
         requests, and measures only while it answers no frames: LinkError when the server is busy.
         """

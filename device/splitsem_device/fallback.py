@@ -64,12 +64,17 @@ class _Searching(RemoteTail):
         return self.remote.echo_s(num_bytes)
 
     def profile(
-        self, points: Sequence[str] = (), payload: bytes = b"", budget_s: float = 0.3, pause_s: float = 0.002
+        self,
+        points: Sequence[str] = (),
+        payload: bytes = b"",
+        budget_s: float = 0.3,
+        pause_s: float = 0.002,
+        layers_s: float = 0.0,
     ) -> Profile:
         """See RemoteTail. Raises LinkError when the server is gone."""
         if self.is_gone:
             raise LinkError("the server is gone: it cannot be measured")
-        return self.remote.profile(points, payload, budget_s, pause_s)
+        return self.remote.profile(points, payload, budget_s, pause_s, layers_s)
 
     def close(self) -> None:
         """See RemoteTail."""

@@ -88,6 +88,8 @@ WORKFLOWS: dict[str, dict[str, str]] = {
         "num_domains num_train_least num_train_most num_classes_least": "Domains; samples and classes that they hold.",
         "num_logged num_runs num_jobs num_sweeps": "Runs logged now; runs, jobs and sweeps of the folder.",
         "num_layers sum_ratio": "Layers timed one by one, and their sum as a share of the whole network's time.",
+        "peak_bytes": "The most memory that torch's allocator held while a layer ran, weights aside.",
+        "server_<metric>": "The same of the server, as it measured itself.",
         "active_w cpu_share energy_from": "Power while a network runs, the share of it that is the processor's, and "
         "where "
         "it comes from.",

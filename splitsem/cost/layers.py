@@ -1,4 +1,4 @@
-"""Times of every operation of a network on this machine, measured where it runs: inside the whole network."""
+"""Times and memory of every operation of a network on this machine, measured inside the whole network."""
 
 import time
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from splitsem.cost.layer_memory import measure_peaks
 from splitsem.cost.measure import Timing
 from splitsem.splitting.graph import SplitGraph
 from splitsem.splitting.half import OpCost
@@ -24,12 +25,14 @@ class LayerTimes:
         times: of each of ``costs``.
         whole: of the network as it usually runs, in turns with the rounds that are timed by operation.
         num_rounds: how many.
+        peak_bytes: the most that was allocated while each of ``costs`` ran, see ``measure_peaks``.
     """
 
     costs: tuple[OpCost, ...]
     times: tuple[Timing, ...]
     whole: Timing
     num_rounds: int
+    peak_bytes: tuple[int, ...]
 
     @property
     def sum_ratio(self) -> float:
@@ -101,4 +104,5 @@ def measure_layers(
         for name, took in interpreter.took_s.items():
             seen.setdefault(name, []).append(took)
     costs = tuple(cost for part in graph.parts() for cost in part.costs if cost.name in seen)
-    return LayerTimes(costs, tuple(Timing.of(seen[c.name]) for c in costs), Timing.of(whole_s), len(whole_s))
+    times, peaks = tuple(Timing.of(seen[cost.name]) for cost in costs), measure_peaks(graph)
+    return LayerTimes(costs, times, Timing.of(whole_s), len(whole_s), tuple(peaks[cost.name] for cost in costs))

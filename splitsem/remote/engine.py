@@ -86,6 +86,7 @@ class Engine(ABC):
         budget_s: float,
         pause_s: float,
         is_wanted: Callable[[], bool],
+        layers_s: float = 0.0,
     ) -> Profile:
         """The engine's own times, see ``Profiler.profile``. Raises ConfigError where there is no network to measure."""
         raise ConfigError("this server does not measure itself: it serves no network")

@@ -1,4 +1,4 @@
-"""Profiler measures the times of a server's own tails, for clients that ask."""
+"""Profiler measures a server's own tails and layers, for clients that ask."""
 
 import math
 import statistics
@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from splitsem.cost.layer_profile import layers_json, profile_layers
 from splitsem.cost.lut import Lut, lut_json, measure_lut
 from splitsem.errors import BusyError, PayloadError
 from splitsem.splitting.cut_graph import CutGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.splitting.half import Half
 from splitsem.splitting.point import SplitPoint
 from splitsem_device.answers import Profile
@@ -55,6 +57,7 @@ class Profiler:
             raise ValueError(f"most_s must be positive, got {most_s}")
         self.engine, self.most_s = engine, most_s
         self._lut: Lut | None = None
+        self._layers_json = ""
         self._answers: OrderedDict[tuple[str, int, int], float] = OrderedDict()
         self._measuring = threading.Lock()
 
@@ -66,9 +69,11 @@ class Profiler:
         budget_s: float = 0.3,
         pause_s: float = 0.002,
         is_wanted: Callable[[], bool] = lambda: True,
+        layers_s: float = 0.0,
     ) -> Profile:
         """The times of the tails at these points (none: all), and of answering ``payload`` in ``session``.
 
+        With ``layers_s``, also what ``workflow=profile`` measures there of all layers, for so many seconds (bounded).
         Each run comes after ``pause_s`` of idleness, as a frame does: a hot loop is faster. Measuring stops when
         ``is_wanted`` returns False. Raises SplitPointError (no such point), PayloadError (a payload, budget or pause
         that makes no sense), SessionError (no such session) and BusyError.
@@ -82,13 +87,17 @@ class Profiler:
             raise PayloadError(f"expected a budget of more than 0 s, got {budget_s}")
         if not 0 <= pause_s < float("inf"):
             raise PayloadError(f"expected a pause of 0 s or more, got {pause_s}")
+        if not 0 <= layers_s < float("inf"):
+            raise PayloadError(f"expected 0 s or more for layers, got {layers_s}")
         if not self._measuring.acquire(blocking=False):
             raise BusyError("the server is measuring itself for another edge: ask again later")
         try:
-            budget_s = min(budget_s, self.most_s / (len(names) + bool(payload)))
+            layers_s = min(layers_s, self.most_s / 4)
+            budget_s = min(budget_s, (self.most_s - layers_s) / (len(names) + bool(payload)))
             pause_s = min(pause_s, _MAX_PAUSE_S)
             lut = self._tails(names, budget_s, pause_s, is_wanted)
-            return Profile(lut_json(lut), self._answer_s(session, payload, budget_s, pause_s) if payload else 0.0)
+            answer_s = self._answer_s(session, payload, budget_s, pause_s) if payload else 0.0
+            return Profile(lut_json(lut), answer_s, self._layers(layers_s, is_wanted) if layers_s else "")
         finally:
             self._measuring.release()
 
@@ -110,6 +119,18 @@ class Profiler:
             self._lut = replace(found, times={**known, **found.times})
         assert self._lut is not None
         return replace(self._lut, times={name: self._lut.times[name] for name in names})
+
+    def _layers(self, layers_s: float, is_wanted: Callable[[], bool]) -> str:
+        """The layers as JSON, measured once; empty of a network whose layers torch does not run."""
+        graph = self.engine.graph
+        if not self._layers_json and isinstance(graph, SplitGraph):
+            if not is_wanted():
+                raise BusyError("nobody waits for the measurement any more")
+            num_answered = self.engine.num_answered
+            found = profile_layers(graph, layers_s, 0.0, "nothing: the reader knows its power")
+            self._check_quiet(num_answered)
+            self._layers_json = layers_json(found, graph.fingerprint)
+        return self._layers_json
 
     def _answer_s(self, session: str, payload: Payload, budget_s: float, pause_s: float) -> float:
         """Median seconds of answering a payload of this size in this session after about such a pause."""

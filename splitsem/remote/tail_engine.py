@@ -274,9 +274,10 @@ class TailEngine(Engine):
         budget_s: float,
         pause_s: float,
         is_wanted: Callable[[], bool],
+        layers_s: float = 0.0,
     ) -> Profile:
         """See Engine."""
-        return self._profiler.profile(points, session, payload, budget_s, pause_s, is_wanted)
+        return self._profiler.profile(points, session, payload, budget_s, pause_s, is_wanted, layers_s)
 
     def compute(self, chosen: _Session, payload: Payload, over: Callable[..., object]) -> bytes:
         """As ``answer``, but neither counts nor times; calls ``over`` with the name of each finished stage."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -20,7 +20,8 @@ from tqdm import tqdm
 from splitsem import extras
 from splitsem.codecs.tensorwise import Identity
 from splitsem.cost.coding_rate import coding_rate_here
-from splitsem.cost.layers import LayerTimes, measure_layers
+from splitsem.cost.layer_profile import LayerProfile, parse_layers, profile_layers
+from splitsem.cost.layers import measure_layers
 from splitsem.cost.lut import Lut, measure_lut, parse_lut, write_lut
 from splitsem.cost.machine_file import (
     MachineFile,
@@ -31,7 +32,7 @@ from splitsem.cost.machine_file import (
 )
 from splitsem.cost.measure import measure_rates
 from splitsem.cost.probes import probe_networks
-from splitsem.cost.sensors import Watch, Watched, find_sensors
+from splitsem.cost.sensors import Watched
 from splitsem.errors import ConfigError
 from splitsem.files import inventory_folder
 from splitsem.json_files import write_text
@@ -71,7 +72,9 @@ def run(cfg: DictConfig, folder: Path) -> Result:
             "hardware.save keeps the times of layers, which an ONNX file does not show: take another model="
         )
     transport = instantiate(cfg.transport)
-    server = _ask_server(cfg, network, transport) if isinstance(transport, RemoteTransport) else None
+    server, layers_json = None, ""
+    if isinstance(transport, RemoteTransport):
+        server, layers_json = _ask_server(cfg, network, transport)
     bar = tqdm(_halves(graph), desc="Measuring heads and tails", total=2 * len(graph.points), unit="half", disable=None)
     lut = measure_lut(bar, budget_s=cfg.workflow.budget_s, pause_s=cfg.workflow.pause_s)
     lut_path = _write(lut, folder / ("lut.json" if server is None else "edge_lut.json"))
@@ -86,46 +89,69 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         )
     if not isinstance(graph, SplitGraph):
         return Result(metrics, {}, [], f"{headline}\nlayers are measured of networks of torch")
-    layers, watched, more = _measure_layers(cfg, graph)
-    metrics |= {
-        "num_layers": len(layers.costs),
-        "sum_ratio": layers.sum_ratio,
-        "active_w": watched.watts,
-        "energy_source": watched.source,
-        "energy_from": watched.said,
-        "cpu_share": watched.cpu_share,
-        "rss_bytes": watched.rss_bytes,
-        "gpu_bytes": watched.gpu_bytes,
-    }
-    lines = [headline, f"energy is {watched.source}: {watched.said}", *more]
+    power = cfg.hardware.edge.active_w, "hardware.edge.active_w"
+    found = {"": _Machine(profile_layers(graph, cfg.workflow.layers_s, *power), lut)}
+    lines = [headline]
+    if server is not None and layers_json:
+        told = f"the layers of {cfg.transport.target}"
+        of_server = parse_layers(layers_json, told, graph, cfg.hardware.server.active_w, "hardware.server.active_w")
+        found["server_"] = _Machine(of_server, server)
+    elif server is not None:
+        lines.append(f"the server at {cfg.transport.target} is of an older version, which tells no layers: update it")
+    for prefix, (layers, _) in found.items():
+        metrics |= {f"{prefix}{name}": value for name, value in _layer_metrics(layers).items()}
+        where = "of the server " if prefix else ""
+        lines += [f"energy {where}is {layers.watched.source}: {layers.watched.said}", *layers.refused]
     figures: dict[str, Figure] = {}
     if extras.has("plots"):
-        from splitsem.workflows import layer_tables
-
-        tables = {
-            "layers": layer_tables.layer_table(graph, layers, watched),
-            "points": layer_tables.point_table(graph, lut, watched),
-        }
-        lines.append(f"tables: {', '.join(layer_tables.write_tables(tables, folder))}")
-        rates = measure_rates(network.placement, cfg.workflow.rates_s)
-        subtitle = f"{_label(cfg)} · {lut.machine['processor']} · {lut.machine['num_threads']} threads"
-        figures = layer_tables.draw(tables["layers"], rates, subtitle)
+        figures, written = _tables(cfg, network, found, folder)
+        lines.append(f"tables: {', '.join(written)}")
     else:
         log.info("No tables of layers: they need pandas: pip install 'splitsem[plots]'")
     if path is not None:
-        measured = MeasuredNetwork.of(_family(cfg), graph.fingerprint, layers, lut)
-        lines.append(_save(cfg, path, measured, watched, words))
+        measured = MeasuredNetwork.of(_family(cfg), graph.fingerprint, found[""].layers.times, lut)
+        lines.append(_save(cfg, path, measured, found[""].layers.watched, words))
     return Result(metrics, figures, [], "\n".join(lines))
 
 
-def _measure_layers(cfg: DictConfig, graph: SplitGraph) -> tuple[LayerTimes, Watched, list[str]]:
-    """The layers, the power and load meanwhile, and a line for each sensor that could not be read."""
-    sensors, refused = find_sensors(gpu=graph.device.type == "cuda")
-    if graph.device.type != "cuda":
-        sensors = [sensor for sensor in sensors if not sensor.name.startswith("NVML")]
-    with Watch(sensors, cfg.hardware.edge.active_w, "hardware.edge.active_w") as watch:
-        layers = measure_layers(graph, budget_s=cfg.workflow.layers_s)
-    return layers, watch.seen, refused
+class _Machine(NamedTuple):
+    """What was measured of a machine."""
+
+    layers: LayerProfile
+    lut: Lut
+
+
+def _tables(
+    cfg: DictConfig, network: Network, found: Mapping[str, _Machine], folder: Path
+) -> tuple[dict[str, "Figure"], list[str]]:
+    """The figures, and the names of the tables that were written, of each machine by its prefix."""
+    from splitsem.workflows import layer_tables
+
+    graph, tables, figures = network.graph, {}, {}
+    assert isinstance(graph, SplitGraph)
+    for prefix, (layers, lut) in found.items():
+        tables[f"{prefix}layers"] = layer_tables.layer_table(graph, layers)
+        tables[f"{prefix}points"] = layer_tables.point_table(graph, lut, layers)
+        subtitle = f"{_label(cfg)} · {lut.machine['processor']} · {lut.machine['num_threads']} threads"
+        figures[f"{prefix}layers"] = layer_tables.layer_bars(tables[f"{prefix}layers"], subtitle)
+        if not prefix:
+            rates = measure_rates(network.placement, cfg.workflow.rates_s)
+            figures["roofline"] = layer_tables.draw_roofline(tables["layers"], rates, subtitle)
+    return figures, layer_tables.write_tables(tables, folder)
+
+
+def _layer_metrics(found: LayerProfile) -> Metrics:
+    return {
+        "num_layers": len(found.times.costs),
+        "sum_ratio": found.times.sum_ratio,
+        "peak_bytes": max(found.times.peak_bytes),
+        "active_w": found.watched.watts,
+        "energy_source": found.watched.source,
+        "energy_from": found.watched.said,
+        "cpu_share": found.watched.cpu_share,
+        "rss_bytes": found.watched.rss_bytes,
+        "gpu_bytes": found.watched.gpu_bytes,
+    }
 
 
 def _check_name(cfg: DictConfig) -> Path | None:
@@ -193,16 +219,17 @@ def _family(cfg: DictConfig) -> str:
     return re.split(r"[^a-z]", name, maxsplit=1)[0] or name
 
 
-def _ask_server(cfg: DictConfig, network: Network, transport: RemoteTransport) -> Lut:
-    """The server's table, made before this machine works, since server and edge may be one machine."""
+def _ask_server(cfg: DictConfig, network: Network, transport: RemoteTransport) -> tuple[Lut, str]:
+    """The server's table and its layers as JSON, made first, since server and edge may be one machine."""
     weights, label = weights_digest(network.model), codec_label(Identity())
     plan = Plan(network.graph.fingerprint, weights, "output", cfg.split.granularity, network.placement.precision, label)
     remote = transport.edge_end()
-    log.info("The server at %s measures its tails", cfg.transport.target)
+    layers_s = cfg.workflow.layers_s if isinstance(network.graph, SplitGraph) else 0.0
+    log.info("The server at %s measures its tails and layers", cfg.transport.target)
     try:
         remote.open(plan)
-        found = remote.profile(budget_s=cfg.workflow.budget_s, pause_s=cfg.workflow.pause_s)
-        return parse_lut(found.lut_json, f"the table of {cfg.transport.target}")
+        found = remote.profile(budget_s=cfg.workflow.budget_s, pause_s=cfg.workflow.pause_s, layers_s=layers_s)
+        return parse_lut(found.lut_json, f"the table of {cfg.transport.target}"), found.layers_json
     finally:
         remote.close()
 

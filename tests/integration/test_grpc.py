@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import Identity
+from splitsem.cost.layer_profile import parse_layers
 from splitsem.cost.lut import parse_lut
 from splitsem.errors import ConfigError, LinkError, PayloadError, SplitPointError
 from splitsem.links.simulated import SimulatedLink
@@ -301,6 +302,15 @@ def test_the_server_measures_its_own_tails(server, connect, plan, frames, networ
     assert {point: list(sides) for point, sides in lut_of(found).times.items()} == {"stage1": ["tail"]}
     assert list(lut_of(tail.profile(budget_s=0.01)).times) == [point.name for point in network[1].points]
     assert lut_of(tail.profile(["stage1"], budget_s=0.01)).times == lut_of(found).times  # kept, not measured again
+
+
+def test_the_server_measures_its_layers_where_it_is_asked_to(server, connect, plan, network):
+    tail = connect(server.address)
+    tail.open(plan)
+    told = tail.profile(["stage1"], budget_s=0.01, layers_s=0.05).layers_json
+    found = parse_layers(told, "the server", network[1], 30.0, "a file")
+    assert len(found.times.costs) == len(found.times.peak_bytes) > 5
+    assert tail.profile(["stage1"], budget_s=0.01).layers_json == ""
 
 
 def test_a_profile_of_an_unknown_point_or_a_damaged_payload_has_one_line(server, connect, plan):

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import splitsem
 from splitsem.errors import ConfigError
 from splitsem.workflows import profile
+from splitsem_device.grpc.client import GrpcTail
 from tests.conftest import ROOT
 from tests.page_blocks import blocks, commands
 
@@ -41,7 +43,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory):
         patch.chdir(folder)
         patch.setenv("SPLITSEM_INVENTORY", str(folder / "inventory"))
         patch.setattr(profile, "NUM_PROBES", 5)  # one of each style
-        first, *others = page_commands()
+        _, first, *others = page_commands()
         yield others, common, splitsem.run(*first, *common, *_short("profile")), folder
 
 
@@ -96,3 +98,29 @@ def test_a_run_over_a_link_takes_the_saved_machine(saved, serve_py):
     assert run.metrics["edge_timing"] == "predicted"
     assert run.metrics["measured_latency_s"] > 0
     assert run.metrics["latency_s"] > 0
+
+
+@pytest.mark.slow  # a server's process
+def test_a_server_is_profiled_layer_by_layer_and_an_older_one_is_said_to_be(saved, serve_py, monkeypatch, capsys):
+    _, common, *_ = saved
+    address, _ = serve_py(*common)
+    page = [word for word in page_commands()[0] if not word.startswith("transport.target") and word not in common]
+    words = (*page, f"transport.target={address}", *common, *_short("profile"))
+    run = splitsem.run(*words)
+    own, server = (pd.read_csv(run.folder / f"{prefix}layers.csv") for prefix in ("", "server_"))
+    assert list(server["layer"]) == list(own["layer"])
+    assert list(server) == list(own)
+    assert (server[["median_s", "peak_bytes", "live_bytes"]] > 0).all(axis=None)
+    assert list(pd.read_csv(run.folder / "server_points.csv").filter(like="head_")) == []
+    assert {"layers", "server_layers", "roofline"} <= run.figures.keys()
+    assert run.metrics["server_energy_source"] in ("measured", "estimated")
+    capsys.readouterr()
+    told = GrpcTail.profile
+    monkeypatch.setattr(  # a reply without the field, as of a server that does not know it
+        GrpcTail, "profile", lambda *given, **more: told(*given, **more)._replace(layers_json="")
+    )
+    run = splitsem.run(*words)
+    assert not (run.folder / "server_layers.csv").exists()
+    assert (
+        f"the server at {address} is of an older version, which tells no layers: update it" in capsys.readouterr().out
+    )

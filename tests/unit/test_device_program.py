@@ -192,7 +192,7 @@ class Dead(RemoteTail):
     def echo_s(self, num_bytes: int) -> float:
         raise LinkError("refused")
 
-    def profile(self, points=(), payload=b"", budget_s=0.3, pause_s=0.002) -> Profile:
+    def profile(self, points=(), payload=b"", budget_s=0.3, pause_s=0.002, layers_s=0.0) -> Profile:
         raise LinkError("refused")
 
     def close(self) -> None:

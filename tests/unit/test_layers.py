@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from splitsem.cost.layer_memory import measure_peaks
+from splitsem.cost.layer_profile import LayerProfile, layers_json, parse_layers, profile_layers
 from splitsem.cost.layers import LayerTimes, measure_layers
 from splitsem.cost.lut import measure_lut
 from splitsem.cost.machine_file import (
@@ -53,7 +55,7 @@ def as_measured(graph: SplitGraph, family: str) -> MeasuredNetwork:
     costs = tuple(cost for part in graph.parts() for cost in part.costs)
     times = tuple(Timing.of([model_s(cost)] * 3) for cost in costs)
     whole = Timing.of([1.1 * sum(map(model_s, costs))] * 3)
-    return MeasuredNetwork.of(family, graph.fingerprint, LayerTimes(costs, times, whole, 3))
+    return MeasuredNetwork.of(family, graph.fingerprint, LayerTimes(costs, times, whole, 3, (0,) * len(costs)))
 
 
 @pytest.fixture(scope="module")
@@ -72,23 +74,73 @@ def test_every_operation_has_a_time_and_their_sum_is_near_the_whole(graph: Split
 
 
 def test_layers_and_points_have_what_they_cost(graph: SplitGraph, layers: LayerTimes, tmp_path: Path) -> None:
-    from splitsem.workflows.layer_tables import draw, layer_table, point_table, write_tables
+    from splitsem.workflows.layer_tables import draw_roofline, layer_bars, layer_table, point_table, write_tables
 
-    table = layer_table(graph, layers, SEEN)
+    found = LayerProfile(layers, SEEN, (), {})
+    table = layer_table(graph, found)
     assert table["weight_bytes"].sum() == graph.points[-1].head_param_bytes
     assert table["flops"].sum() == sum(op.flops for op in graph.points[-1].head_ops)
     assert table["energy_j"].sum() == pytest.approx(4.0 * table["median_s"].sum())
     assert set(table["energy_source"]) == {"estimated"}
     assert (table["live_bytes"] > 0).all()
     lut = measure_lut((half for point in graph.points for half in graph.cut(point).halves()), budget_s=0.001)
-    points = point_table(graph, lut, SEEN).set_index("split_point")
+    points = point_table(graph, lut, found).set_index("split_point")
+    assert points.loc["output", "head_peak_bytes"] == max(layers.peak_bytes) + graph.points[-1].head_param_bytes
     assert points.loc["input", "head_median_s"] == 0 == points.loc["output", "tail_peak_bytes"]
     assert points.loc["output", "head_peak_bytes"] >= graph.points[-1].head_param_bytes
     assert points.loc["input", "tail_parameters"] == points.loc["output", "head_parameters"]
     assert set(write_tables({"layers": table}, tmp_path)) >= {"layers.csv"}
-    figures = draw(table, MachineRates(1e11, 1e10), "a machine")
-    assert len(figures["layers"].axes[0].patches) == min(len(table), 60)
-    assert figures["roofline"].axes
+    assert len(layer_bars(table, "a machine").axes[0].patches) == min(len(table), 60)
+    assert draw_roofline(table, MachineRates(1e11, 1e10), "a machine").axes
+    tails = point_table(graph, replace(lut, times={p: {"tail": t["tail"]} for p, t in lut.times.items()}), found)
+    assert "head_median_s" not in tails
+    assert "tail_median_s" in tails
+
+
+class Wide(nn.Module):
+    """Two views of one input: what a kernel takes for itself is in no graph."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.repeat(1, 64)
+        return torch.sort(y).values.sum(1, keepdim=True) + y.mean(1, keepdim=True)
+
+
+def test_peak_memory_is_what_the_allocator_held_and_more_than_the_graph_knows() -> None:
+    graph = SplitGraph(Wide().eval(), (1000,))
+    peaks = measure_peaks(graph)
+    raw = {part.costs[-1].name: part.raw_bytes for part in graph.parts() if part.costs}
+    assert 0 <= peaks["repeat"] - (raw["repeat"] + 4 * 1000) < 1000  # what it makes, and the input that it reads
+    assert peaks["sort"] >= 2 * raw["sort"] + 8 * 64_000  # read and made, and the places that nobody asked for
+    assert peaks["mean"] < peaks["sort"]  # what was sorted is gone by then
+
+
+def test_a_profile_travels_as_text_and_power_that_was_not_measured_is_the_readers(graph: SplitGraph) -> None:
+    found = profile_layers(graph, 0.05, 0.0, "nothing")
+    again = parse_layers(layers_json(found, graph.fingerprint), "the server", graph, 30.0, "hardware.server.active_w")
+    assert again.times == found.times
+    if found.watched.source == "estimated":
+        assert (again.watched.watts, again.watched.source) == (30.0, "estimated")
+        assert again.watched.said == "time × 30 W of hardware.server.active_w"
+    measured = replace(found, watched=replace(found.watched, watts=7.0, source="measured", said="RAPL"))
+    again = parse_layers(layers_json(measured, graph.fingerprint), "the server", graph, 30.0, "")
+    assert (again.watched.watts, again.watched.source, again.watched.said) == (7.0, "measured", "RAPL")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text[:-20], "is not a whole profile of layers"),
+        (lambda text: text.replace("layers/1", "layers/9"), "its schema is 'splitsem.layers/9'"),
+        (lambda text: text.replace('"peak_bytes": ', '"peak_bytes": -'), "Expected `int` >= 0"),
+        (lambda text: text.replace('"conv2d"', '"conv9d"'), "has 'conv9d', which is no operation of this network"),
+        (lambda text: text.replace('"fingerprint": "', '"fingerprint": "x'), "is of another network"),
+    ],
+)
+def test_a_damaged_profile_is_refused_in_a_line(graph: SplitGraph, change, said: str) -> None:
+    text = layers_json(profile_layers(graph, 0.01, 0.0, ""), graph.fingerprint)
+    with pytest.raises(ConfigError, match=said) as caught:
+        parse_layers(change(text), "the server", graph, 1.0, "")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from splitsem.codecs.learned.bottleneck import Bottleneck
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import HalfPrecision, Identity
 from splitsem.codecs.topk import TopK
+from splitsem.cost.layer_profile import parse_layers
 from splitsem.cost.lut import parse_lut
 from splitsem.errors import BusyError, ConfigError, PayloadError, SessionError, SplitPointError
 from splitsem.models.cnn import StagedCnn
@@ -281,6 +282,18 @@ def test_a_profile_has_the_tails_that_were_asked_for_and_is_measured_once(engine
     assert list(everything.times) == [point.name for point in graph.points]
     assert everything.times["stage1"] == first.times["stage1"]
     assert lut_of(profiler.profile(["stage1"], budget_s=0.01)).times == first.times
+
+
+def test_layers_are_measured_where_they_are_asked_for_and_once(engine, graph):
+    profiler = Profiler(engine, most_s=1.0)
+    assert profiler.profile(["stage1"], budget_s=0.01).layers_json == ""
+    first = profiler.profile(["stage1"], budget_s=0.01, layers_s=0.05).layers_json
+    found = parse_layers(first, "the server", graph, 30.0, "a file")
+    assert [cost.name for cost in found.times.costs] == [op.name for op in graph.points[-1].head_ops]
+    assert all(num_bytes > 0 for num_bytes in found.times.peak_bytes)
+    assert profiler.profile(["stage1"], budget_s=0.01, layers_s=0.05).layers_json == first
+    with pytest.raises(PayloadError, match="0 s or more for layers"):
+        profiler.profile(layers_s=-1.0)
 
 
 def test_answering_a_payload_is_timed_without_being_counted(engine, graph):

@@ -193,7 +193,12 @@ class GrpcTail(RemoteTail):
         return self._persist(once)
 
     def profile(
-        self, points: Sequence[str] = (), payload: bytes = b"", budget_s: float = 0.3, pause_s: float = 0.002
+        self,
+        points: Sequence[str] = (),
+        payload: bytes = b"",
+        budget_s: float = 0.3,
+        pause_s: float = 0.002,
+        layers_s: float = 0.0,
     ) -> Profile:
         """See RemoteTail."""
 
@@ -202,10 +207,15 @@ class GrpcTail(RemoteTail):
                 self._open_once()
             session = self._session if payload else ""
             request = tail_pb2.ProfileRequest(
-                points=points, budget_s=budget_s, session=session, payload=payload, pause_s=pause_s
+                points=points,
+                budget_s=budget_s,
+                session=session,
+                payload=payload,
+                pause_s=pause_s,
+                layers_s=layers_s,
             )
             reply = self._unary("Profile", request, tail_pb2.ProfileReply, _PROFILE_S)
-            return Profile(reply.lut_json, reply.answer_s)
+            return Profile(reply.lut_json, reply.answer_s, reply.layers_json)
 
         return self._persist(once, self.retry.at_most(_PROFILE_RETRIES))
 

@@ -97,23 +97,27 @@ class EchoReply(_message.Message):
     def __init__(self, num_bytes: _Optional[int] = ...) -> None: ...
 
 class ProfileRequest(_message.Message):
-    __slots__ = ("points", "budget_s", "session", "payload", "pause_s")
+    __slots__ = ("points", "budget_s", "session", "payload", "pause_s", "layers_s")
     POINTS_FIELD_NUMBER: _ClassVar[int]
     BUDGET_S_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     PAUSE_S_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_S_FIELD_NUMBER: _ClassVar[int]
     points: _containers.RepeatedScalarFieldContainer[str]
     budget_s: float
     session: str
     payload: bytes
     pause_s: float
-    def __init__(self, points: _Optional[_Iterable[str]] = ..., budget_s: _Optional[float] = ..., session: _Optional[str] = ..., payload: _Optional[bytes] = ..., pause_s: _Optional[float] = ...) -> None: ...
+    layers_s: float
+    def __init__(self, points: _Optional[_Iterable[str]] = ..., budget_s: _Optional[float] = ..., session: _Optional[str] = ..., payload: _Optional[bytes] = ..., pause_s: _Optional[float] = ..., layers_s: _Optional[float] = ...) -> None: ...
 
 class ProfileReply(_message.Message):
-    __slots__ = ("lut_json", "answer_s")
+    __slots__ = ("lut_json", "answer_s", "layers_json")
     LUT_JSON_FIELD_NUMBER: _ClassVar[int]
     ANSWER_S_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_JSON_FIELD_NUMBER: _ClassVar[int]
     lut_json: str
     answer_s: float
-    def __init__(self, lut_json: _Optional[str] = ..., answer_s: _Optional[float] = ...) -> None: ...
+    layers_json: str
+    def __init__(self, lut_json: _Optional[str] = ..., answer_s: _Optional[float] = ..., layers_json: _Optional[str] = ...) -> None: ...

@@ -220,8 +220,9 @@ class GrpcServer(TailServer):
                 request.budget_s,
                 request.pause_s,
                 context.is_active,
+                request.layers_s,
             )
-        return tail_pb2.ProfileReply(lut_json=found.lut_json, answer_s=found.answer_s)
+        return tail_pb2.ProfileReply(lut_json=found.lut_json, answer_s=found.answer_s, layers_json=found.layers_json)
 
     def _call(self, frame: Frame, context: grpc.ServicerContext) -> Reply:
         with statuses(context):

@@ -120,11 +120,16 @@ class UdpTail(RemoteTail):
         )
 
     def profile(
-        self, points: Sequence[str] = (), payload: bytes = b"", budget_s: float = 0.3, pause_s: float = 0.002
+        self,
+        points: Sequence[str] = (),
+        payload: bytes = b"",
+        budget_s: float = 0.3,
+        pause_s: float = 0.002,
+        layers_s: float = 0.0,
     ) -> Profile:
         """See RemoteTail; asked over the control channel."""
         self._opened()
-        return self._control.profile(points, payload, budget_s, pause_s)
+        return self._control.profile(points, payload, budget_s, pause_s, layers_s)
 
     def close(self) -> None:
         """See RemoteTail."""
