@@ -200,6 +200,10 @@ class JointBase(ABC):
         solutions = self.throughput["solutions"]
         return {words: solutions[name] for name, words in self.baselines.values() if name in solutions}
 
+    def said(self) -> list[str]:
+        """Lines about the search, below the table of what was compared."""
+        return []
+
     @property
     @abstractmethod
     def recipe(self) -> str:

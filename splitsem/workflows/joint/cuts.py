@@ -2,7 +2,6 @@
 
 import logging
 import time
-from dataclasses import fields
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import ClassVar
 
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.cost.lut import write_lut
@@ -19,23 +19,23 @@ from splitsem.placement import describe_machine
 from splitsem.scoring import score_samples
 from splitsem.search.deployed import DeployedCodec
 from splitsem.search.exact import Exact
-from splitsem.search.objective import Objective, Stages, quantile
-from splitsem.search.rate_table import Rate, RateTable
+from splitsem.search.objective import Objective, quantile
+from splitsem.search.rate_table import RateTable
 from splitsem.splitting.cut_graph import CutGraph
+from splitsem.splitting.graph import SplitGraph
 from splitsem.trees import num_samples
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network, answering, simulated_link
 from splitsem.workflows.joint import tiers
+from splitsem.workflows.joint.anywhere_cut import BestSet, OneMoreCut, best_set
 from splitsem.workflows.joint.base import Baseline, Document, JointBase
+from splitsem.workflows.joint.cut_rows import DERIVED, rate_table, row_object
 from splitsem.workflows.joint.rates import REFERENCE, Coded, measure_rates, offers
 from splitsem.workflows.joint.screening import survivors
 from splitsem.workflows.joint.tiers import Tier
 from splitsem.workflows.result import Metrics
 
 log = logging.getLogger(__name__)
-_DERIVED = ("latency_s", "cycle_s", "throughput_hz")
-_STAGES = tuple(field.name for field in fields(Stages))
-_TIMES = (*_STAGES, "link_s", *_DERIVED)
 
 
 class JointCuts(JointBase):
@@ -95,8 +95,33 @@ class JointCuts(JointBase):
 
     @cached_property
     def tiers(self) -> tuple[Tier, Tier]:
-        """The times of heads on the edge and of tails on the server."""
+        """The times of heads on the edge and of tails on the server, all of them measured together."""
+        if "trained" not in vars(self) or self.best_set is None or self.best_set.cut is None:
+            return self._tiers_of_points
+        with_it = OneMoreCut(self.graph, self.best_set.cut)
+        return tiers.tiers_of_both(self.cfg, self.model, with_it, self.placement)
+
+    @cached_property
+    def _tiers_of_points(self) -> tuple[Tier, Tier]:
         return tiers.tiers_of_both(self.cfg, self.model, self.graph, self.placement)
+
+    @cached_property
+    def best_set(self) -> BestSet | None:
+        """``workflow.cuts=anywhere``: see BestSet; None: it is not sought."""
+        if self.settings.cuts == "points":
+            return None
+        graph = self.trained.graph
+        if not isinstance(graph, SplitGraph):
+            raise ConfigError("workflow.cuts=anywhere needs a network of torch: an ONNX file has split points only")
+        rows = pd.DataFrame(self._first["rows"])
+        rows = rows[rows["left_out"].isna() & rows["offered"]]
+        kept = rows[self._first["accuracy_ref_val"] - rows["score"] <= self.settings.epsilon]
+        rows = kept if (kept["split_point"] != "output").any() else rows
+        ends = [self.cfg.hardware[end] for end in ("edge", "server")] if self.settings.times == "hardware" else []
+        link, objective = simulated_link(self.cfg), self.solver.objective
+        return BestSet.of(
+            graph, best_set(graph, rows, self._tiers_of_points, [*map(instantiate, ends)], link, objective)
+        )
 
     @cached_property
     def rates(self) -> Document:
@@ -119,7 +144,11 @@ class JointCuts(JointBase):
             first = first | {"rows": merged, "table_s": first["table_s"] + second["table_s"]}
             log.info("%d of %d rows are scored by all bytes; others cannot be the best", len(asked), len(rows))
         said = zip(first["rows"], rows["screened_out"], strict=True)
-        return first | {"rows": [row | {"screened_out": bool(is_out)} for row, is_out in said]}
+        found = [row | {"screened_out": bool(is_out)} for row, is_out in said]
+        if self.best_set is not None and self.best_set.cut is not None:
+            more = self._measured(Coded(), OneMoreCut(self.trained.graph, self.best_set.cut, alone=True))
+            found += [row | {"screened_out": False} for row in more["rows"]]
+        return first | {"rows": found}
 
     @cached_property
     def _first(self) -> Document:
@@ -143,7 +172,7 @@ class JointCuts(JointBase):
         slower = rows[carried].copy()
         slower["edge_s"] += slower["split_point"].map(edge.spread_s)
         slower["server_s"] += slower["split_point"].map(server.spread_s)
-        times = [{name: getattr(rate, name) for name in _DERIVED} for rate in table.rates]
+        times = [{name: getattr(rate, name) for name in DERIVED} for rate in table.rates]
         more = pd.DataFrame(times, rows.index[carried]).assign(value=table.value, damage=table.damage)
         return rows.join(more.assign(value_spread=self._table(slower).value - table.value))
 
@@ -159,7 +188,7 @@ class JointCuts(JointBase):
     def throughput(self) -> Document:
         """The fastest row at any accuracy, and float32 at its best cut, at the last cut and at the first cut."""
         rows = self.rows[self.rows["left_out"].isna()]
-        plain = rows[rows["codec"] == REFERENCE]
+        plain = rows[(rows["codec"] == REFERENCE) & (rows["split_point"] != self._set_name)]
         last = len(self.trained.graph.points) - 1
         among = {
             self.fastest: self.choosable,
@@ -168,7 +197,7 @@ class JointCuts(JointBase):
             "server_only": plain[plain["lambda"] == 0],
         }
         began = time.perf_counter()
-        solutions = {name: _object(some.iloc[self._table(some).fastest()]) for name, some in among.items()}
+        solutions = {name: row_object(some.iloc[self._table(some).fastest()]) for name, some in among.items()}
         return {"solver_s": time.perf_counter() - began, "solutions": solutions} | self._said()
 
     @cached_property
@@ -185,14 +214,14 @@ class JointCuts(JointBase):
             "epsilon": epsilon,
             "margin": table.rates[chosen.best].margin,
             "accuracy_ref_val": accuracy_ref,
-            "best": _object(rows.iloc[chosen.best]) | {"slack_val": chosen.slack},
+            "best": row_object(rows.iloc[chosen.best]) | {"slack_val": chosen.slack},
             "feasible_val": chosen.slack == 0.0,
             "num_scored": len(rows),
             "num_left_out": int(self.rows["left_out"].notna().sum()),
             "screened_out": self._screened_out(),
             "solver_s": solver_s,
             "table_s": self.rates["table_s"],
-            "front": [_object(rows.iloc[place]) for place in chosen.front],
+            "front": [row_object(rows.iloc[place]) for place in chosen.front],
         }
 
     @cached_property
@@ -215,6 +244,8 @@ class JointCuts(JointBase):
     def write_rates(self) -> Metrics:
         """Write ``rate_accuracy.csv``: a row for each split point and codec."""
         self.rows.to_csv(self.folder / "rate_accuracy.csv", index=False)
+        if self.best_set is not None:
+            self.best_set.write(self.folder)
         left_out = self.rows[self.rows["left_out"].notna()]
         for codec, rows in left_out.groupby("codec", sort=False):
             log.info("%s is left out at %s: %s", codec, ", ".join(rows["split_point"]), rows["left_out"].iloc[0])
@@ -233,13 +264,31 @@ class JointCuts(JointBase):
         }
 
     def compared(self) -> dict[str, Document]:
+        """See JointBase; where there is a cut anywhere, its best row that keeps the constraint, else its best."""
+        found = super().compared() | {"fastest, any accuracy": self.throughput["solutions"][self.fastest]}
+        rows = self.choosable[self.choosable["split_point"] == self._set_name]
+        if rows.empty:
+            return found
+        best = self._table(rows).choose(self.settings.epsilon).best
+        return found | {"best cut anywhere": row_object(rows.iloc[best])}
+
+    @property
+    def _set_name(self) -> str | None:
+        return None if self.best_set is None else self.best_set.name
+
+    def said(self) -> list[str]:
         """See JointBase."""
-        return super().compared() | {"fastest, any accuracy": self.throughput["solutions"][self.fastest]}
+        return [] if self.best_set is None else [self.best_set.words(self.solver.objective)]
 
     @property
     def recipe(self) -> str:
         """See JointBase."""
-        overrides: str = self.joint["best"]["overrides"]
+        best = self.joint["best"]
+        if best["split_point"] == self._set_name:
+            return (
+                "none, they cut at split points; from Python: graph.cut_anywhere(head) with the head of anywhere.json"
+            )
+        overrides: str = best["overrides"]
         return overrides
 
     @property
@@ -273,18 +322,20 @@ class JointCuts(JointBase):
             return 1
         return int(num // wanted)
 
-    def _measured(self, coded: Coded) -> Document:
+    def _measured(self, coded: Coded, graph: CutGraph | None = None) -> Document:
         facts = self._facts() | {"codecs": [list(offer) for offer in self.offers], "coded": list(coded)}
-        return self.store.get("rates", facts, lambda: self._rates(coded), self._code())
+        if graph is not None:
+            facts["points"] = [point.name for point in graph.points]
+        return self.store.get("rates", facts, lambda: self._rates(coded, graph), self._code())
 
     def _valued(self, rows: pd.DataFrame) -> pd.DataFrame:
         rows = self._timed(rows)
         return rows.assign(margin=[rate.margin for rate in self._table(rows).rates])
 
-    def _rates(self, coded: Coded) -> Document:
+    def _rates(self, coded: Coded, graph: CutGraph | None) -> Document:
         val, began = self.batches("val"), time.perf_counter()
         accuracy_ref, rows = measure_rates(
-            self.trained,
+            self.trained if graph is None else self.trained._replace(graph=graph),
             self.offers,
             lambda: simulated_link(self.cfg),
             val,
@@ -301,24 +352,16 @@ class JointCuts(JointBase):
         }
 
     def _table(self, rows: pd.DataFrame) -> RateTable:
-        margin, z = self.settings.margin, quantile(self.settings.confidence)
-        rates = [
-            Rate(
-                split_index=int(row["lambda"]),
-                split_point=row["split_point"],
-                codec=row["codec"],
-                **{name: row[name] for name in ("payload_bytes", "score", *_STAGES)},
-                margin=z * row["damage_error"] if margin is None else margin,
-            )
-            for row in rows.to_dict("records")
-        ]
         objective: Objective = self.solver.objective
-        return RateTable(rates, objective, self._first["accuracy_ref_val"])
+        margin, z = self.settings.margin, quantile(self.settings.confidence)
+        return rate_table(rows, objective, self._first["accuracy_ref_val"], margin, z)
 
     def _deploy(self) -> Document:
         best, network = self.joint["best"], self.trained
         offer = next(offer for offer in self.offers if offer.label == best["codec"])
-        cut = network.graph.cut(best["split_point"])
+        extra = None if self.best_set is None else self.best_set.cut
+        is_set = extra is not None and best["split_point"] == extra.point.name
+        cut = extra if extra is not None and is_set else network.graph.cut(best["split_point"])
         answer = answering(self.cfg, network.task)
         pipeline = Pipeline(cut, offer.make(), offer.make(), simulated_link(self.cfg), answer)
         chosen = DeployedCodec(pipeline, network.placement)
@@ -344,16 +387,3 @@ class JointCuts(JointBase):
         """The entries that every document begins with."""
         points = [{"name": point.name, "raw_bytes": point.raw_bytes} for point in self.trained.graph.points]
         return {"schema": "splitsem.joint_cut/1", "unit": "s", "model": self.model, "points": points}
-
-
-def _object(row: pd.Series) -> Document:
-    """A row of the table as JSON."""
-    names = ("split_point", "codec", "overrides")
-    sizes, coding = ("raw_bytes", "payload_bytes", "answer_bytes"), ("encode_s", "decode_s")
-    numbers = (*sizes, *coding, *_TIMES, "value", "value_spread", "damage", "damage_ci95")
-    return {
-        "lambda": int(row["lambda"]),
-        **{name: str(row[name]) for name in names},
-        **{name: float(row[name]) for name in numbers},
-        "accuracy_val": float(row["score"]),
-    }

@@ -39,6 +39,10 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     unknown = [name for name in wanted if name not in STEPS]
     if unknown or not wanted:
         raise ConfigError(f"workflow.steps must be some of {', '.join(STEPS)}, got {', '.join(unknown) or 'none'}")
+    if cfg.workflow.cuts == "anywhere" and (cfg.hardware.chain is not None or _kind(cfg) is JointBranches):
+        raise ConfigError(
+            "workflow.cuts=anywhere is for two machines and networks without branches: workflow.cuts=points"
+        )
     if cfg.hardware.chain is not None:
         if _kind(cfg) is JointBranches:
             raise ConfigError("hardware.chain is for networks without branches: give model=, e.g. model=cnn")
@@ -157,6 +161,7 @@ def _headline(metrics: Metrics, joint: JointBase, folder: Path) -> str:
     parts = []
     if "lambda" in metrics:
         parts += _chosen(joint)
+        parts += joint.said()
     elif "fastest_throughput_hz" in metrics:
         parts.append(f"fastest {format_hz(metrics['throughput_hz'])}, whatever the {_word(joint)}")
     if metrics.get("accuracy_ref") is not None:
