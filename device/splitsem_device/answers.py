@@ -71,11 +71,14 @@ class Profile(NamedTuple):
         answer_s: seconds to answer the given payload: decoding, tail, encoding; 0.0 without a payload.
         layers_json: its layers, see ``splitsem.cost.layer_profile``; empty where they were not asked for, or the server
             is of a version that does not measure them.
+        stages_s: of a chain, what ``answer_s`` consists of: seconds of this machine, of the hop behind it (both ways),
+            of the next machine, and so on; empty where there is no next machine, or the server is older.
     """
 
     lut_json: str
     answer_s: float
     layers_json: str = ""
+    stages_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,7 @@ WORKFLOWS: dict[str, dict[str, str]] = {
         "that it is fitted on, delay and seconds of a byte, base and factor of each end, and the error of the fit.",
         "paced_edge_s paced_server_s <of>_paced_edge_s <of>_paced_server_s": "Work of each end at the pace of frames.",
         "chain links": "Machines and links of `hardware.chain`; `split_point` and `codec` then name every hop's.",
+        "hop_<n>_s": "Predicted seconds of a further hop of a chain, both ways (`workflow=offload`).",
         "machine_<n>_s hop_<n>_bytes": "Seconds of each of its machines; mean bytes of each hop on the test split.",
         "num_scored num_rates num_left_out": "Candidates scored, rows of the table, rows left out.",
         "local_head_s local_tail_s": "Seconds of the chosen halves on this machine.",

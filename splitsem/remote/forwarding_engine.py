@@ -27,7 +27,7 @@ from splitsem.remote.replies import then
 from splitsem.remote.tail_engine import TailEngine, contiguous, read_payload
 from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.point import SplitPoint
-from splitsem_device.answers import Answer
+from splitsem_device.answers import Answer, Profile
 from splitsem_device.fields import Payload
 from splitsem_device.grpc.client import GrpcTail
 from splitsem_device.grpc.connection import diagnose
@@ -210,6 +210,19 @@ class ForwardingEngine(TailEngine):
             return super().compute(chosen, payload, over)
         return bytes(contiguous(self._lane(chosen.plan).send(self._passed(chosen, payload, over)).result().payload))
 
+    def ask_next(self, chosen: Any, payload: Payload, budget_s: float, pause_s: float) -> Profile | None:
+        """See TailEngine; over a connection of its own, since that of frames has a stream."""
+        if not chosen.plan.onward:
+            return None
+        further, end = self._further(chosen.plan), self.next_end()
+        end.retry = end.retry.at_most(0)  # the camera is the one that is patient
+        try:
+            end.open(further)
+            onward = self._passed(chosen, payload, lambda *_: None)
+            return end.profile([further.point], onward, budget_s, pause_s)
+        finally:
+            end.close()
+
     def close(self) -> None:
         """See Engine."""
         with self._laying:
@@ -239,11 +252,15 @@ class ForwardingEngine(TailEngine):
             over("encode", len(made))
         return made
 
-    def _lane(self, plan: Plan) -> Lane:
-        """The way of this plan's frames to the next server, laid anew where it broke. Raises as ``Lane``."""
+    def _further(self, plan: Plan) -> Plan:
+        """The plan that this machine opens with the next one."""
         hop, onward = plan.onward[0], plan.onward[1:]
         codec = codec_label(self.encoders[hop.codec]) if hop.codec else plan.codec
-        further = replace(plan, point=hop.point, codec=codec, onward=onward)
+        return replace(plan, point=hop.point, codec=codec, onward=onward)
+
+    def _lane(self, plan: Plan) -> Lane:
+        """The way of this plan's frames to the next server, laid anew where it broke. Raises as ``Lane``."""
+        further = self._further(plan)
         if (lane := self._laid(further)) is not None:
             return lane
         with self._laying:

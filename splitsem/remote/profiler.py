@@ -40,6 +40,9 @@ class Measured(Protocol):
     def compute(self, chosen: Any, payload: Payload, over: Callable[..., object]) -> object:
         """Answer a payload without counting it."""
 
+    def ask_next(self, chosen: Any, payload: Payload, budget_s: float, pause_s: float) -> Profile | None:
+        """What the next machine of a chain says of its part of this payload; None where there is no next machine."""
+
 
 class Profiler:
     """Measures the tails of one engine, one request at a time, and keeps the measured times for later requests.
@@ -58,7 +61,7 @@ class Profiler:
         self.engine, self.most_s = engine, most_s
         self._lut: Lut | None = None
         self._layers_json = ""
-        self._answers: OrderedDict[tuple[str, int, int], float] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, int, int], tuple[float, ...]] = OrderedDict()
         self._measuring = threading.Lock()
 
     def profile(
@@ -96,8 +99,9 @@ class Profiler:
             budget_s = min(budget_s, (self.most_s - layers_s) / (len(names) + bool(payload)))
             pause_s = min(pause_s, _MAX_PAUSE_S)
             lut = self._tails(names, budget_s, pause_s, is_wanted)
-            answer_s = self._answer_s(session, payload, budget_s, pause_s) if payload else 0.0
-            return Profile(lut_json(lut), answer_s, self._layers(layers_s, is_wanted) if layers_s else "")
+            layers = self._layers(layers_s, is_wanted) if layers_s else ""
+            answer_s, *stages_s = self._answer_s(session, payload, budget_s, pause_s) if payload else (0.0,)
+            return Profile(lut_json(lut), answer_s, layers, tuple(stages_s))
         finally:
             self._measuring.release()
 
@@ -132,22 +136,34 @@ class Profiler:
             self._layers_json = layers_json(found, graph.fingerprint)
         return self._layers_json
 
-    def _answer_s(self, session: str, payload: Payload, budget_s: float, pause_s: float) -> float:
-        """Median seconds of answering a payload of this size in this session after about such a pause."""
+    def _answer_s(self, session: str, payload: Payload, budget_s: float, pause_s: float) -> tuple[float, ...]:
+        """Median seconds of answering a payload of this size in this session after about such a pause.
+
+        In a chain, its stages follow: this machine, the hop behind it, and the stages that the next machine tells.
+        """
         key = (session, len(payload), math.frexp(pause_s)[1])
         if key not in self._answers:
             if probe_bytes(session) is not None:
                 raise PayloadError("expected a payload of a real plan, got one of probes")
             chosen, num_answered = self.engine.session(session), self.engine.num_answered
-            times_s: list[float] = []
+            times_s, own_s = list[float](), list[float]()
             end = time.perf_counter() + budget_s
             while len(times_s) < _MAX_REPEATS and (len(times_s) < 3 or time.perf_counter() < end):
                 time.sleep(pause_s)
                 began = time.perf_counter()
-                self.engine.compute(chosen, payload, lambda *_: None)
+                marks = [began]
+                self.engine.compute(chosen, payload, lambda *_, marks=marks: marks.append(time.perf_counter()))
                 times_s.append(time.perf_counter() - began)
+                own_s.append(marks[-1] - began)
             self._check_quiet(num_answered)
-            self._answers[key] = statistics.median(times_s[min(_WARM_UP, len(times_s) - 1) :])
+            drop = min(_WARM_UP, len(times_s) - 1)
+            answer_s, here_s = statistics.median(times_s[drop:]), statistics.median(own_s[drop:])
+            onward = self.engine.ask_next(chosen, payload, budget_s, pause_s)
+            stages_s: tuple[float, ...] = ()
+            if onward is not None:
+                hop_s = max(0.0, answer_s - here_s - onward.answer_s)
+                stages_s = (here_s, hop_s, *(onward.stages_s or (onward.answer_s,)))
+            self._answers[key] = answer_s, *stages_s
             if len(self._answers) > _MAX_ANSWERS:
                 self._answers.popitem(last=False)
         return self._answers[key]

@@ -296,6 +296,10 @@ class TailEngine(Engine):
             over("encode", len(answer))
         return answer
 
+    def ask_next(self, chosen: _Session, payload: Payload, budget_s: float, pause_s: float) -> Profile | None:
+        """What the next machine of a chain says of its part of this payload; None: there is no next machine here."""
+        return None
+
     def _num_tails(self) -> int:
         with self._lock:
             return len(self._sessions)

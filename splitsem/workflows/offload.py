@@ -77,12 +77,27 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     with ssh_start.server_for(cfg, transport, host, network) as started:
         result = _offload(cfg, network, transport, ends)
     if cfg.workflow.onward:
-        note = "\nThe prediction takes all machines behind the first hop for one; server_s is the work of all of them."
-        result = result._replace(headline=result.headline + note)
+        result = result._replace(headline=f"{result.headline}\n{_stages_told(result.metrics)}")
     elif host is None and is_loopback(host_port(cfg.transport.target)[0]):
         note = "\nThe predicted throughput presumes a machine for each end; here both share one."
         result = result._replace(headline=result.headline + note)
     return result._replace(metrics=result.metrics | started)
+
+
+def _stages_told(metrics: Metrics) -> str:
+    """The predicted seconds of each machine of a chain, in a line."""
+    if "machine_1_s" not in metrics:
+        return (
+            "The first server does not tell its chain's stages, so the prediction takes all machines behind the first "
+            "hop for one."
+        )
+    seconds = [metrics[name] for name in sorted(metrics) if name.startswith("machine_") and name.endswith("_s")]
+    each = ", ".join(f"{1e3 * took_s:.3f}" for took_s in seconds)
+    hops_s = sum(metrics[name] for name in metrics if name.startswith("hop_") and name.endswith("_s"))
+    return (
+        f"server_s is the work of all machines behind the first hop. Predicted of each machine: {each} ms, the slowest "
+        f"of which bounds the pace; hops between servers add {1e3 * hops_s:.3f} ms to link_s."
+    )
 
 
 def check_chain(cfg: DictConfig) -> None:
@@ -300,7 +315,10 @@ def _side_by_side(metrics: Metrics) -> str:
         form = (lambda v: f"{v:.1f} /s") if name.endswith("_hz") else (lambda v: f"{1e3 * v:.3f} ms")
         predicted = metrics[name] + (metrics["answer_s"] if name == "link_s" else 0.0)
         rows.append(f"{name:14}{form(predicted):>12}{form(metrics[f'measured_{name}']):>12}")
-    parts = {name: metrics[name] for name in ("edge_s", "link_busy_s", "server_s", "answer_busy_s")}
+    names = ["edge_s", "link_busy_s", "server_s", "answer_busy_s"]
+    if "machine_1_s" in metrics:  # of a chain, whose servers are stages of their own
+        names[2:3] = [f"machine_{n}_s" for n in range(1, len(metrics)) if f"machine_{n}_s" in metrics]
+    parts = {name: metrics[name] for name in names}
     rows.append(f"throughput bound by {max(parts, key=parts.__getitem__)}")
     rows.append(
         f"prediction error: latency {metrics['prediction_error']:.1%}, "

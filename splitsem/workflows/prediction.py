@@ -18,13 +18,14 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from splitsem.cost.end_to_end import Cost, StageTimes
+from splitsem.cost.machines import Machine
 from splitsem.errors import ConfigError, LinkError
 from splitsem.links.probed import ProbedLink
 from splitsem.remote.edge_end import EdgeEnd
 from splitsem.workflows import assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.evaluation import Evaluation
-from splitsem_device.answers import RemoteTail
+from splitsem_device.answers import Profile, RemoteTail
 from splitsem_device.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -45,11 +46,14 @@ class Known(NamedTuple):
         edge: median seconds of the edge's stages, by name; none when nothing was measured.
         server_s: seconds of decoding, tail and answer encoding, as the server says; None when it does not say.
         link: the measured link; None when nothing travels.
+        stages_s: of a chain, seconds of each machine behind the edge with the hop (both ways) before the next one
+            between them; none of two machines, or where the first server does not say.
     """
 
     edge: dict[str, float]
     server_s: float | None
     link: ProbedLink | None
+    stages_s: tuple[float, ...] = ()
 
 
 def measure(remote: RemoteTail, plan: Plan, end: EdgeEnd, samples: list[Tensor], energy_j_per_bit: float) -> Known:
@@ -66,12 +70,13 @@ def measure(remote: RemoteTail, plan: Plan, end: EdgeEnd, samples: list[Tensor],
     probes += _probe_sizes(remote, max(num_bytes for num_bytes, _ in probes))
     down_bps = _probe_down(remote, plan, answer_bytes)
     remote.open(plan)
-    server_s = _ask_server(remote, plan, end.fresh().payload(samples[0]), idle_s)
+    told = _ask_server(remote, plan, end.fresh().payload(samples[0]), idle_s)
+    server_s, stages_s = (None, ()) if told is None else (told.answer_s, told.stages_s)
     is_measured = not remote.is_gone and remote.counters.fallback_frames == before.fallback_frames
     for name in vars(before).keys() - {"retries", "reconnects"}:  # probes are no frames
         setattr(remote.counters, name, getattr(before, name))
     link = ProbedLink(probes, energy_j_per_bit, down_bps, paced) if is_measured else None
-    return Known(edge | {"answer_decode_s": answer_decode_s}, server_s, link)
+    return Known(edge | {"answer_decode_s": answer_decode_s}, server_s, link, stages_s)
 
 
 def measure_here(end: EdgeEnd, samples: list[Tensor]) -> Known:
@@ -101,8 +106,29 @@ def predict(cfg: DictConfig, network: Network, end: EdgeEnd, known: Known) -> Ev
         metrics["server_timing"] = ASKED
     if known.link is None:
         metrics["link_timing"] = "no link"
+    if known.stages_s and metrics.get("server_timing") == ASKED:
+        return _of_chain(found, edge, times, known)
     cost = Cost.of(edge, times, metrics["link_j"])
     metrics |= cost.to_metrics() | {"link_rtt_s": link.rtt_s, "link_bandwidth_bps": link.bandwidth_bps}
+    return found
+
+
+def _of_chain(found: Evaluation, edge: Machine, times: StageTimes, known: Known) -> Evaluation:
+    """Each machine of a chain is a stage of its own: the slowest one bounds the pace, hops delay.
+
+    ``server_s`` is the work of all machines behind the edge, and the further hops count to ``answer_s``, as what was
+    measured of frames does.
+    """
+    machines_s, hops_s = known.stages_s[::2], known.stages_s[1::2]
+    metrics, link = found.metrics, known.link or NO_LINK
+    slowest = Cost.of(edge, replace(_with_server(times, max(machines_s)), answer_s=0.0), metrics["link_j"])
+    whole = replace(_with_server(times, sum(machines_s)), answer_s=times.answer_s + sum(hops_s))
+    paced = ("cycle_s", "throughput_hz", "energy_j", "idle_j")
+    metrics |= Cost.of(edge, whole, metrics["link_j"]).to_metrics()
+    metrics |= {name: value for name, value in slowest.to_metrics().items() if name in paced}
+    metrics |= {f"machine_{n}_s": took_s for n, took_s in enumerate((times.edge_s, *machines_s))}
+    metrics |= {f"hop_{h}_s": took_s for h, took_s in enumerate(hops_s, 1)}
+    metrics |= {"link_rtt_s": link.rtt_s, "link_bandwidth_bps": link.bandwidth_bps}
     return found
 
 
@@ -142,10 +168,10 @@ def _warm_up(remote: RemoteTail, end: EdgeEnd, samples: list[Tensor]) -> tuple[i
     return len(answers[0].payload), least_s, statistics.median(end.times.answer_decode_s)
 
 
-def _ask_server(remote: RemoteTail, plan: Plan, payload: bytes, idle_s: float) -> float | None:
-    """Seconds that the server measures for ``payload`` after ``idle_s`` idle seconds; None if it does not say."""
+def _ask_server(remote: RemoteTail, plan: Plan, payload: bytes, idle_s: float) -> Profile | None:
+    """What the server measures for ``payload`` after ``idle_s`` idle seconds; None if it does not say."""
     try:
-        return remote.profile([plan.point], payload, pause_s=idle_s).answer_s
+        return remote.profile([plan.point], payload, pause_s=idle_s)
     except (LinkError, ConfigError) as exc:
         log.warning("The server does not say what it takes, so its part is measured on this machine: %s", exc)
         return None

@@ -78,6 +78,23 @@ def test_each_hop_has_its_own_codec(chain, graph):
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(found, expected, strict=True))
 
 
+def test_a_chain_tells_its_stages_one_by_one(chain, graph, connect):
+    cut, model = graph.cut("stem"), small_network()[0]
+    with torch.inference_mode():
+        payload = Identity().encode(cut.head(X[0]))
+    hops = (Hop("stage1", "quant2"), Hop("stage2", "identity"))
+    found = {}
+    for onward in (hops, ()):
+        tail = connect(chain[0].address)
+        tail.open(replace(small_plan(model, graph, "stem"), onward=onward))
+        found[onward] = tail.profile(["stem"], payload, budget_s=0.02, pause_s=0.0)
+    first, hop, second, further_hop, last = found[hops].stages_s
+    assert min(first, second, last) > 0
+    assert min(hop, further_hop) >= 0
+    assert first + second + last <= found[hops].answer_s * 1.5  # medians of other moments
+    assert found[()].stages_s == ()  # a server that computes to the end has no stages
+
+
 def test_a_payload_of_several_samples_has_the_answers_of_all(chain, graph):
     cut = graph.cut("stem")
     with torch.inference_mode():

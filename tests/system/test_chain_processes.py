@@ -90,7 +90,12 @@ def test_three_processes_are_the_unsplit_network_and_name_the_one_that_is_down(s
     assert metrics["score_delta_ci95"] == 0
     assert metrics["frames_sent"] == metrics["frames_answered"] >= 20
     assert metrics["retries"] == 0
-    assert "server_s: all machines behind the first hop" in output
+    assert "server_s is the work of all machines behind the first hop. Predicted of each machine: " in output
+    machines_s = [metrics[f"machine_{n}_s"] for n in range(3)]
+    assert min(machines_s) > 0
+    assert sum(machines_s[1:]) == pytest.approx(metrics["server_s"])
+    assert metrics["cycle_s"] == pytest.approx(max(*machines_s, metrics["link_busy_s"]))
+    assert metrics["answer_s"] >= metrics["hop_1_s"] >= 0
 
     coded = start("camera", commands()[3], OPEN, "hydra.run.dir=two", *BRIEF).communicate(timeout=200)[0]
     coarse = json.loads((folder / "two" / "metrics.json").read_text())

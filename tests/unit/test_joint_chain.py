@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import Identity
+from splitsem.cost.machines import Roofline
 from splitsem.errors import ConfigError
 from splitsem.links.simulated import SimulatedLink
 from splitsem.search.chain import Budget, evaluated, solve_chain
@@ -21,6 +23,7 @@ from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import Values
 from splitsem.workflows import offload, serve, settings
 from splitsem.workflows.joint import workflow
+from splitsem.workflows.joint.machine_chain import MachineChain, priced
 from splitsem.workflows.result import Result
 from tests.conftest import ROOT
 from tests.unit.test_chain import problem
@@ -188,3 +191,40 @@ def test_samples_go_through_all_hops_as_bytes_and_the_answer_comes_back_over_eac
     assert np.allclose(found, again, atol=1e-6)
     with pytest.raises(ConfigError, match="passed on unread at the cut where it came, not at"):
         ChainPipeline(graph, [ChainHop(one, link(), None)], coder)
+
+
+def test_a_chain_of_two_machines_is_priced_as_two_machines_are(cache, tmp_path):
+    both = ("workflow.times=hardware", "hardware=pi5_datacenter", "transport=lte", FEW)
+    run(cache, tmp_path / "two", *both)
+    rows = pd.read_csv(tmp_path / "two" / "rate_accuracy.csv")
+    rows = rows[rows["screened_out"] == False]  # noqa: E712 (a column)
+    run(cache, tmp_path / "chain", "hardware.chain=[raspberry_pi_5,datacenter_gpu]", *both)
+    document = json.loads((tmp_path / "chain" / "chain.json").read_text())
+    plans = {one["name"]: one for one in document["plans"]}
+    for name, point in (("all on raspberry_pi_5", "output"), ("all on datacenter_gpu", "input")):
+        same = rows[(rows["split_point"] == point) & (rows["codec"] == "identity")].iloc[0]
+        assert plans[name]["latency_s"] == pytest.approx(same["latency_s"], rel=0.02)
+        assert plans[name]["cycle_s"] == pytest.approx(same["cycle_s"], rel=0.02)
+
+
+def test_a_link_is_asked_for_each_payload_and_not_for_their_mean():
+    rows = pd.DataFrame(
+        {
+            "split_point": ["input", "output"],
+            "codec": ["identity", "identity"],
+            "left_out": [None, None],
+            "offered": True,
+            "score": 1.0,
+            "margin": 0.0,
+            "damage_error": 0.0,
+            "payload_bytes": [1500.0, 0.0],
+            "payload_sizes": [[1000, 2000], [0, 0]],
+            **dict.fromkeys(("encode_s", "decode_s", "answer_encode_s", "answer_decode_s", "answer_bytes"), 0.0),
+        }
+    )
+    settings = {"_target_": "splitsem.links.simulated.SimulatedLink", "energy_j_per_bit": 0.0, "rtt_s": 0.0}
+    packets = OmegaConf.create(settings | {"bandwidth_bps": 8e3, "packet_bytes": 1500, "overhead_bytes": 500})
+    machine = Roofline(1e9, 1e9, 1.0, 1.0, coding_bytes_per_s=1e6)
+    chain = MachineChain(("a", "b"), (machine, machine), ("link",), (packets,))
+    found = priced(chain, rows, np.zeros((2, 2)), 1.0).problem
+    assert found.link_busy_s[0, 0, 0] == pytest.approx((1500 + 3000) / 2 / 1000)  # their mean is one packet

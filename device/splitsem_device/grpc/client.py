@@ -215,7 +215,7 @@ class GrpcTail(RemoteTail):
                 layers_s=layers_s,
             )
             reply = self._unary("Profile", request, tail_pb2.ProfileReply, _PROFILE_S)
-            return Profile(reply.lut_json, reply.answer_s, reply.layers_json)
+            return Profile(reply.lut_json, reply.answer_s, reply.layers_json, tuple(reply.stages_s))
 
         return self._persist(once, self.retry.at_most(_PROFILE_RETRIES))
 

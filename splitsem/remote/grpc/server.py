@@ -222,7 +222,9 @@ class GrpcServer(TailServer):
                 context.is_active,
                 request.layers_s,
             )
-        return tail_pb2.ProfileReply(lut_json=found.lut_json, answer_s=found.answer_s, layers_json=found.layers_json)
+        return tail_pb2.ProfileReply(
+            lut_json=found.lut_json, answer_s=found.answer_s, layers_json=found.layers_json, stages_s=found.stages_s
+        )
 
     def _call(self, frame: Frame, context: grpc.ServicerContext) -> Reply:
         with statuses(context):

@@ -30,7 +30,7 @@ from splitsem.workflows.joint import tiers
 from splitsem.workflows.joint.anywhere_cut import BestSet, OneMoreCut, best_set
 from splitsem.workflows.joint.base import Baseline, Document, JointBase
 from splitsem.workflows.joint.cut_rows import DERIVED, rate_table, row_object
-from splitsem.workflows.joint.rates import REFERENCE, Coded, measure_rates, offers
+from splitsem.workflows.joint.rates import REFERENCE, SIZES, Coded, measure_rates, offers
 from splitsem.workflows.joint.screening import survivors
 from splitsem.workflows.joint.tiers import Tier
 from splitsem.workflows.result import Metrics
@@ -243,7 +243,7 @@ class JointCuts(JointBase):
 
     def write_rates(self) -> Metrics:
         """Write ``rate_accuracy.csv``: a row for each split point and codec."""
-        self.rows.to_csv(self.folder / "rate_accuracy.csv", index=False)
+        self.rows.drop(columns=SIZES).to_csv(self.folder / "rate_accuracy.csv", index=False)
         if self.best_set is not None:
             self.best_set.write(self.folder)
         left_out = self.rows[self.rows["left_out"].notna()]

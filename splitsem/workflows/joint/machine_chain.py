@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from splitsem.links.link import Link
 from splitsem.search.chain import ChainPlan, ChainProblem
 from splitsem.search.problem import Floats
 from splitsem.splitting.cut_graph import CutGraph
-from splitsem.workflows.joint.rates import REFERENCE
+from splitsem.workflows.joint.rates import REFERENCE, SIZES
 from splitsem.workflows.mistakes import short
 
 
@@ -131,8 +132,9 @@ class PricedChain:
 def priced(chain: MachineChain, rows: pd.DataFrame, head_s: Floats, accuracy_ref: float) -> PricedChain:
     """The chain with times, bytes and damages by cut and codec.
 
-    Bytes, damages and coding come from the validation split, coding scaled to each machine. Links are asked for the
-    time of a payload of the mean size. A gain of score on one hop does not make up for a loss on another.
+    Bytes, damages and coding come from the validation split, coding scaled to each machine. Each link carries every
+    coded sample's bytes, and its times are means over these, as those of two machines are. A gain of score on one hop
+    does not make up for a loss on another.
 
     Args:
         chain: machines and links.
@@ -167,10 +169,12 @@ def priced(chain: MachineChain, rows: pd.DataFrame, head_s: Floats, accuracy_ref
     encode_s[1:, -1, 0] = factor[1:] * answer["answer_encode_s"]
     busy_s, delay_s = np.zeros((n - 1, k, c)), np.zeros((n - 1, k, c))
     back = [link.send_back(bytes(round(answer["answer_bytes"]))) for link in links]
-    for h, link in enumerate(links):
-        for at in zip(*np.nonzero(np.isfinite(damage[:-1])), strict=True):
-            report = link.send(bytes(round(tables["payload_bytes"][at])))
-            busy_s[h][at], delay_s[h][at] = report.link_busy_s, report.link_s - report.link_busy_s
+    for row in carried[carried["offered"]].to_dict("records"):
+        at = points.index(row["split_point"]), labels.index(row["codec"])
+        for h, link in enumerate(chain.links()):
+            reports = [link.send(bytes(num_bytes)) for num_bytes in row[SIZES]]
+            busy_s[h][at] = fmean(report.link_busy_s for report in reports)
+            delay_s[h][at] = fmean(report.link_s for report in reports) - busy_s[h][at]
     problem = ChainProblem(
         machine_s=head_s,
         encode_s=encode_s,

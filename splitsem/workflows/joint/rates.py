@@ -166,6 +166,8 @@ def damage_ci95(scores: Sequence[float], scores_ref: Sequence[float]) -> float:
 
 MEANS = ("payload_bytes", "link_s", "link_busy_s", "link_j", "answer_bytes", "answer_s", "answer_busy_s")
 MEDIANS = ("encode_s", "decode_s", "answer_encode_s", "answer_decode_s")
+SIZES = "payload_sizes"
+"""The key of each coded sample's bytes, in order: what another link is asked for, since a mean of sizes has no time."""
 _SCORED = ("score", "damage_error", "damage_ci95", "distortion_mse", "num_lost")
 
 
@@ -213,14 +215,14 @@ class _Row:
             "num_coded": len(self.frames.payload_bytes),
         }
         if self.left_out is not None:
-            return known | dict.fromkeys((*MEANS, *map(error_of, MEANS), *MEDIANS, *_SCORED))
+            return known | dict.fromkeys((*MEANS, *map(error_of, MEANS), *MEDIANS, *_SCORED, SIZES))
         frames, parts = self.frames, self.scores.part_scores()
         values = {name: statistics.fmean(getattr(frames, name) or [0.0]) for name in MEANS}
         values |= {error_of(name): _error(getattr(frames, name)) for name in MEANS}
         values |= {name: statistics.median(getattr(frames, name) or [0.0]) for name in MEDIANS}
         scored = (self.scores.score, damage_error(parts, parts_ref), damage_ci95(parts, parts_ref))
         counted = (finite(frames.distortion_mse), frames.num_lost)
-        return known | values | dict(zip(_SCORED, (*scored, *counted), strict=True))
+        return known | values | dict(zip(_SCORED, (*scored, *counted), strict=True)) | {SIZES: frames.payload_bytes}
 
 
 def _error(values: Sequence[float]) -> float:
