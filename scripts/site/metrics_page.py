@@ -56,6 +56,7 @@ WORKFLOWS: dict[str, dict[str, str]] = {
     "`workflow=offload`": {
         "measured_<stage>_s": "Median seconds of a stage by the stopwatch: head, encode, link, ….",
         "measured_<stage>_p<n>_s": "Its n-th percentile.",
+        "measured_<stage>_low_s measured_<stage>_high_s": "95 % interval of the median, of edge and latency.",
         "measured_throughput_hz": "Frames a second of the stream.",
         "paced_<stage>_s": "Median seconds of a stage in the stream.",
         "prediction_error throughput_prediction_error": "`|predicted / measured − 1|` of latency and of throughput.",
@@ -135,6 +136,9 @@ WORKFLOWS: dict[str, dict[str, str]] = {
         "that it is fitted on, delay and seconds of a byte, base and factor of each end, and the error of the fit.",
         "paced_edge_s paced_server_s <of>_paced_edge_s <of>_paced_server_s": "Work of each end at the pace of frames.",
         "chain links": "Machines and links of `hardware.chain`; `split_point` and `codec` then name every hop's.",
+        "regret regret_low regret_high": "What the choice takes in the sweep of `workflow.against`, over its "
+        "best less 1; 95 %.",
+        "swept_best num_swept": "The best setting there, and how many there were that keep ε.",
         "hop_<n>_s": "Predicted seconds of a further hop of a chain, both ways (`workflow=offload`).",
         "machine_<n>_s hop_<n>_bytes": "Seconds of each of its machines; mean bytes of each hop on the test split.",
         "num_scored num_rates num_left_out": "Candidates scored, rows of the table, rows left out.",

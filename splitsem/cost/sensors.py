@@ -86,6 +86,9 @@ def _rails(folder: Path) -> tuple[list[Sensor], list[str]]:
             watts = _rail(chip, number)
             try:
                 watts()
+            except PermissionError as exc:
+                refused.append(f"{exc.filename} (rail {label}) may not be read: run as root, or chmod a+r it")
+                continue
             except (OSError, ValueError) as exc:
                 refused.append(f"rail {label} of {chip} cannot be read: {exc}")
                 continue

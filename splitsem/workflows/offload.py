@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from splitsem.codecs.codec import Codec
+from splitsem.cost.measure import Timing
 from splitsem.errors import ConfigError
 from splitsem.pipeline import Answering
 from splitsem.remote.edge_end import EdgeEnd
@@ -269,8 +270,16 @@ def _there(result: Any) -> Any:
 
 
 def _medians(stages: Mapping[str, list[float]]) -> Metrics:
-    """``measured_<stage>_s``, the median, and ``measured_<stage>_p50_s``, ``_p95_s``, ``_p99_s`` of each stage."""
+    """``measured_<stage>_s``, the median, and ``measured_<stage>_p50_s``, ``_p95_s``, ``_p99_s`` of each stage.
+
+    ``_low_s`` and ``_high_s`` are the ends of the 95 % interval of the median of edge and latency.
+    """
     medians = {f"measured_{stage}_s": statistics.median(times_s) for stage, times_s in stages.items()}
+    for stage in ("edge", "latency"):
+        timing = Timing.of(stages[stage])
+        assert timing.low_s is not None
+        assert timing.high_s is not None
+        medians |= {f"measured_{stage}_low_s": timing.low_s, f"measured_{stage}_high_s": timing.high_s}
     return medians | {
         f"measured_{stage}_p{percent}_s": torch.tensor(times_s, dtype=torch.float64).quantile(percent / 100).item()
         for stage, times_s in stages.items()

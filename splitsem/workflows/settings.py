@@ -114,6 +114,7 @@ RULES: dict[str, Any] = {
     "workflow.most_latency_s": Above | None,
     "workflow.least_rate_hz": Above | None,
     "workflow.screening_samples": Count | None,
+    "workflow.against": str | list[str] | None,
     "workflow.cuts": Literal["points", "anywhere"],
     "workflow.times": Literal["measured", "hardware"],
     "workflow.half_s": Above,

@@ -1,9 +1,10 @@
 """Energy sensors: what is read, what may not be read, and what is an estimate."""
 
-import os
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from splitsem.cost.sensors import Sensor, Watch, find_sensors
 
@@ -49,12 +50,39 @@ def test_other_chips_are_no_power_sensors(tmp_path: Path) -> None:
     assert find_sensors(tmp_path / "none", tmp_path) == ([], [])
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_sensor_that_may_not_be_read_is_named(tmp_path: Path) -> None:
-    (rapl(tmp_path) / "energy_uj").chmod(0)
-    sensors, refused = find_sensors(tmp_path, tmp_path / "none")
+def forbid(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let nobody read files of this name, not even root."""
+    read = Path.read_text
+
+    def read_text(path: Path, *args: object, **kwargs: object) -> str:
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+
+
+def test_a_sensor_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rapl(tmp_path)
+    forbid(monkeypatch, "energy_uj")
+    sensors, (why,) = find_sensors(tmp_path, tmp_path / "none")
     assert not sensors
-    assert "may not be read: run as root" in refused[0]
+    assert "may not be read: run as root" in why
+    assert "\n" not in why
+    ina(tmp_path, "VDD_IN", 1000)
+    forbid(monkeypatch, "curr1_input")
+    sensors, (why,) = find_sensors(tmp_path / "none", tmp_path)
+    assert not sensors
+    assert "curr1_input (rail VDD_IN) may not be read: run as root" in why
+
+
+def test_without_nvml_or_its_driver_a_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, why = find_sensors(tmp_path, tmp_path, gpu=True)
+    if not torch.cuda.is_available():
+        assert (found, len(why)) == ([], 1)
+        assert why[0].startswith(("NVML tells no power: ", "NVML needs nvidia-ml-py"))
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert find_sensors(tmp_path, tmp_path, gpu=True) == ([], ["NVML needs nvidia-ml-py: pip install nvidia-ml-py"])
 
 
 @pytest.mark.parametrize("text", ["", "no number"])

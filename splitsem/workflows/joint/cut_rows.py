@@ -2,10 +2,14 @@
 
 from dataclasses import fields
 
+import numpy as np
 import pandas as pd
 
+from splitsem.errors import ConfigError
+from splitsem.search.fronts import Choice
 from splitsem.search.objective import Objective, Stages
 from splitsem.search.rate_table import Rate, RateTable
+from splitsem.search.solution import ROUNDING
 from splitsem.workflows.joint.base import Document
 
 DERIVED = ("latency_s", "cycle_s", "throughput_hz")
@@ -47,3 +51,39 @@ def row_object(row: pd.Series) -> Document:
         **{name: float(row[name]) for name in numbers},
         "accuracy_val": float(row["score"]),
     }
+
+
+def within(rows: pd.DataFrame, most_latency_s: float | None, least_rate_hz: float | None) -> pd.DataFrame:
+    """The rows that keep both budgets. Raises ConfigError where none does; it names the nearest."""
+    budgets = ("latency_s", most_latency_s), ("cycle_s", None if least_rate_hz is None else 1 / least_rate_hz)
+    for name, most in budgets:
+        if most is None:
+            continue
+        kept = rows[rows[name] <= most]
+        if kept.empty:
+            nearest = rows.sort_values(name).iloc[0].to_dict()
+            where = f"{nearest['split_point']} with {nearest['codec']}"
+            raise ConfigError(
+                f"no cut and codec keeps {name} {most:g} (the least is {nearest[name]:.4g}, {where}): allow more"
+            )
+        rows = kept
+    return rows
+
+
+def choose(table: RateTable, epsilon: float, least: str) -> Choice:
+    """The row of least value that keeps ε, or with ``least="damage"`` that of least loss, margins included."""
+    if least == "damage":
+        epsilon = max(0.0, min(lost + rate.margin for lost, rate in zip(table.damage, table.rates, strict=True)))
+    return table.choose(epsilon)
+
+
+def keeping(rows: pd.DataFrame, table: RateTable, most_damage: float) -> pd.DataFrame:
+    """The rows whose damage and margin, by the table of these rows, are no larger."""
+    margins = np.array([rate.margin for rate in table.rates])
+    return rows[table.damage + margins <= most_damage + ROUNDING]
+
+
+def screened_out(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """The codecs that were not scored by the bytes of all samples, by split point."""
+    out = rows[rows["screened_out"]]
+    return {str(name): list(some["codec"]) for name, some in out.groupby("split_point", sort=False)}

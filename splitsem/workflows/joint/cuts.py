@@ -29,7 +29,8 @@ from splitsem.workflows.assemble import Network, answering, simulated_link
 from splitsem.workflows.joint import tiers
 from splitsem.workflows.joint.anywhere_cut import BestSet, OneMoreCut, best_set
 from splitsem.workflows.joint.base import Baseline, Document, JointBase
-from splitsem.workflows.joint.cut_rows import DERIVED, rate_table, row_object
+from splitsem.workflows.joint.cut_rows import DERIVED, choose, keeping, rate_table, row_object, screened_out, within
+from splitsem.workflows.joint.kept_sweep import KeptSweep
 from splitsem.workflows.joint.rates import REFERENCE, SIZES, Coded, measure_rates, offers
 from splitsem.workflows.joint.screening import survivors
 from splitsem.workflows.joint.tiers import Tier
@@ -80,6 +81,7 @@ class JointCuts(JointBase):
             raise ConfigError(f"workflow.margin must be finite and not negative, or null, got {margin}")
         tiers.check_settings(self.settings)
         simulated_link(cfg)
+        self.kept_sweep = None if self.settings.against is None else KeptSweep(self.settings.against, self.offers)
 
     @cached_property
     def trained(self) -> Network:
@@ -203,11 +205,11 @@ class JointCuts(JointBase):
     @cached_property
     def joint(self) -> Document:
         """The best row whose accuracy on the validation split keeps ε, and the front of value and damage."""
-        rows = self.choosable
+        rows = within(self.choosable, self.settings.most_latency_s, self.settings.least_rate_hz)
         accuracy_ref, epsilon = self.rates["accuracy_ref_val"], self.settings.epsilon
         began = time.perf_counter()
         table = self._table(rows)
-        chosen = table.choose(epsilon)
+        chosen = choose(table, epsilon, self.settings.least)
         solver_s = time.perf_counter() - began
         return self._said() | {
             "domain": self.domain,
@@ -218,7 +220,7 @@ class JointCuts(JointBase):
             "feasible_val": chosen.slack == 0.0,
             "num_scored": len(rows),
             "num_left_out": int(self.rows["left_out"].notna().sum()),
-            "screened_out": self._screened_out(),
+            "screened_out": screened_out(self.rows),
             "solver_s": solver_s,
             "table_s": self.rates["table_s"],
             "front": [row_object(rows.iloc[place]) for place in chosen.front],
@@ -260,6 +262,7 @@ class JointCuts(JointBase):
         return {
             **{name: best[name] for name in names},
             "compression_ratio": best["raw_bytes"] / best["payload_bytes"] if best["payload_bytes"] else None,
+            **self._regret[1],
             "gain_over_unsplit": best["throughput_hz"] / max(one["throughput_hz"] for one in alone) - 1,
         }
 
@@ -278,7 +281,19 @@ class JointCuts(JointBase):
 
     def said(self) -> list[str]:
         """See JointBase."""
-        return [] if self.best_set is None else [self.best_set.words(self.solver.objective)]
+        lines = [] if self.best_set is None else [self.best_set.words(self.solver.objective)]
+        return lines + self._regret[0]
+
+    @cached_property
+    def _regret(self) -> tuple[list[str], Metrics]:
+        """Against the sweeps of ``workflow.against``: lines and metrics."""
+        if self.kept_sweep is None:
+            return [], {}
+        rows = within(self.choosable, self.settings.most_latency_s, self.settings.least_rate_hz)
+        rows = keeping(rows, self._table(rows), self.settings.epsilon + self.joint["best"]["slack_val"])
+        words = {name: (one["split_point"], one["codec"]) for name, one in self.compared().items()}
+        allowed = list(zip(rows["split_point"], rows["codec"], strict=True))
+        return self.kept_sweep.regret(self.joint["best"], allowed, words, self.solver.objective)
 
     @property
     def recipe(self) -> str:
@@ -318,7 +333,8 @@ class JointCuts(JointBase):
     def _step(self) -> int:
         """Each ``step``-th sample is coded to screen; 1 where all are: they are few, or the link loses some."""
         num, wanted = sum(num_samples(y) for _, y in self.batches("val")), self.settings.screening_samples
-        if wanted is None or num < 2 * wanted or simulated_link(self.cfg).is_lossy:
+        budgets = self.settings.most_latency_s, self.settings.least_rate_hz  # which another row may keep than the best
+        if wanted is None or num < 2 * wanted or simulated_link(self.cfg).is_lossy or any(budgets):
             return 1
         return int(num // wanted)
 
@@ -377,11 +393,6 @@ class JointCuts(JointBase):
             "local_head_s": edge.median_s,
             "local_tail_s": server.median_s,
         }
-
-    def _screened_out(self) -> dict[str, list[str]]:
-        """The codecs that were not scored by the bytes of all samples, by split point."""
-        out = self.rows[self.rows["screened_out"]]
-        return {str(name): list(rows["codec"]) for name, rows in out.groupby("split_point", sort=False)}
 
     def _said(self) -> Document:
         """The entries that every document begins with."""

@@ -23,6 +23,7 @@ from splitsem.workflows.joint.ranking import CHOSEN, are_tied, format_value, ran
 from splitsem.workflows.result import Metrics, Result
 
 log = logging.getLogger(__name__)
+_BUDGETS = ("most_latency_s", "least_rate_hz", "against")
 _IDENTITY = ("lambda", "codec", "gammas")  # solutions that agree in these are one
 
 
@@ -39,6 +40,10 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     unknown = [name for name in wanted if name not in STEPS]
     if unknown or not wanted:
         raise ConfigError(f"workflow.steps must be some of {', '.join(STEPS)}, got {', '.join(unknown) or 'none'}")
+    if _kind(cfg) is JointBranches and any(cfg.workflow[name] is not None for name in _BUDGETS):
+        raise ConfigError(f"workflow.{', workflow.'.join(_BUDGETS)} are for networks without branches: give model=")
+    if cfg.hardware.chain is not None and cfg.workflow.against is not None:
+        raise ConfigError("workflow.against is a sweep of two machines: not with hardware.chain")
     if cfg.workflow.cuts == "anywhere" and (cfg.hardware.chain is not None or _kind(cfg) is JointBranches):
         raise ConfigError(
             "workflow.cuts=anywhere is for two machines and networks without branches: workflow.cuts=points"
