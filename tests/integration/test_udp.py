@@ -36,7 +36,7 @@ from splitsem_device.plan import Plan
 from tests.conftest import ROOT
 from tests.integration import udp_ends
 from tests.integration.conftest import QUICK
-from tests.integration.hatchery import Hatched
+from tests.hatchery import Hatched
 from tests.integration.network import INPUT_SHAPE, RAW, output_of, small_plan
 from tests.integration.udp_ends import bad_network, connected, serving
 
