@@ -77,7 +77,7 @@ def script(
 
 
 class _Aside:
-    """As much of the ``Popen`` of ``splitsem.workflows.aside`` as is used there, forked too: it imports MLflow first."""
+    """The process of ``splitsem.workflows.aside``, forked too, with as much of ``Popen`` as is used there."""
 
     def __init__(self) -> None:
         (calls, self_calls), (self_replies, replies) = os.pipe(), os.pipe()
@@ -107,7 +107,7 @@ class _Aside:
             self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self.returncode
 
-    def communicate(self, timeout: float) -> None:  # noqa: ARG002 (its own patience is short enough)
+    def communicate(self, timeout: float) -> None:
         """See Popen."""
         self.stdin.close()
         self.wait()
@@ -132,8 +132,8 @@ def _script(path: str, arguments: list[str], folder: str, environment: dict[str,
     except SystemExit as exc:
         status = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
         if not isinstance(exc.code, int | None):
-            print(exc.code, file=sys.stderr)
-    except BaseException:
+            sys.stderr.write(f"{exc.code}\n")
+    except BaseException:  # noqa: BLE001 (as Python itself ends a program)
         sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
         status = 1
     threading._shutdown()  # type: ignore[attr-defined]

@@ -14,8 +14,8 @@ from splitsem_device.grpc.connection import HEARTBEAT_S, Security
 from splitsem_device.plan import Plan
 from splitsem_device.retry import Backoff, Retry
 from tests.conftest import ROOT
-from tests.integration import tail_server
 from tests.hatchery import Hatched
+from tests.integration import tail_server
 from tests.integration.network import small_frames, small_network, small_plan
 
 QUICK = Backoff(retries=2, first_s=0.01, most_s=0.1, deadline_s=5.0)
