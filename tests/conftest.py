@@ -1,5 +1,6 @@
 """Fixtures: the real entry point, run in a process of its own and a folder of its own."""
 
+import itertools
 import os
 import shutil
 import socket
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from splitsem.workflows import sweep
+from tests import hatchery
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
@@ -28,7 +30,24 @@ def trained_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_py(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Call ``run.py`` with overrides in the test's own folder; returns the finished process with its output."""
+    """Call ``run.py`` with overrides in the test's own folder; returns the finished process with its output.
+
+    The process is forked with its imports made: ``run_py_anew`` is for what they have to do with.
+    """
+    numbers = itertools.count()
+
+    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        log = tmp_path.with_name(f"{tmp_path.name}-run{next(numbers)}.log")
+        return hatchery.script(
+            ROOT / "run.py", list(arguments), tmp_path, os.environ | ENVIRONMENT | environment, 300, log
+        )
+
+    return call
+
+
+@pytest.fixture
+def run_py_anew(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The same by a Python of its own, as a user starts it."""
 
     def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

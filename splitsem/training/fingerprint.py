@@ -22,7 +22,7 @@ import sys
 import sysconfig
 import types
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -300,17 +300,33 @@ def _version(top: str) -> str:
     try:
         return importlib.metadata.version(top)
     except importlib.metadata.PackageNotFoundError:
-        found = {one.metadata["Name"]: one.version for one in _distributions() if top in _tops(one)}
         place = _place(top)
-        if not found or place is None or place.file is None:  # not listed, or shared: look through all files, a second
-            names = importlib.metadata.packages_distributions().get(top, [])
-            found = {name: importlib.metadata.version(name) for name in names}
+        holders = []
+        if place is not None and place.file is not None:
+            path = Path(place.file).name if place.folders is None else f"{top}/{Path(place.file).name}"
+            holders = [one for one in _distributions() if top in _tops(one)] or [
+                one for one in _distributions() if f"\n{path}," in _record(one)
+            ]
+        found = {one.metadata["Name"]: one.version for one in holders}
+        if not found:  # a folder that packages share, or one that lists nothing
+            found = {name: importlib.metadata.version(name) for name in _shared_names().get(top, [])}
         return ",".join(found[name] for name in sorted(found))
 
 
 @functools.cache
 def _distributions() -> tuple[importlib.metadata.Distribution, ...]:
     return tuple(importlib.metadata.distributions())
+
+
+@functools.cache
+def _shared_names() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+@functools.cache
+def _record(distribution: importlib.metadata.Distribution) -> str:
+    """The list of a distribution's files, each at the start of a line."""
+    return "\n" + (distribution.read_text("RECORD") or "")
 
 
 def _tops(distribution: importlib.metadata.Distribution) -> list[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +15,8 @@ from splitsem_device.grpc.connection import HEARTBEAT_S, Security
 from splitsem_device.plan import Plan
 from splitsem_device.retry import Backoff, Retry
 from tests.conftest import ROOT
+from tests.hatchery import Hatched
 from tests.integration import tail_server
-from tests.integration.hatchery import Hatched
 from tests.integration.network import small_frames, small_network, small_plan
 
 QUICK = Backoff(retries=2, first_s=0.01, most_s=0.1, deadline_s=5.0)
@@ -25,7 +26,7 @@ QUICK = Backoff(retries=2, first_s=0.01, most_s=0.1, deadline_s=5.0)
 class Running:
     """A server process and the address that it bound."""
 
-    process: Hatched
+    process: Hatched | subprocess.Popen[bytes]
     address: str
 
 
@@ -49,19 +50,28 @@ def plan(network) -> Plan:
 
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Start a server with settings for tail_server; all are killed after the test."""
-    started: list[Hatched] = []
+    """Start a server with settings for tail_server; all are killed after the test.
 
-    def start(**settings: object) -> Running:
+    ``is_forked`` False: by a Python of its own, whose memory no other process has used before.
+    """
+    started: list[Hatched | subprocess.Popen[bytes]] = []
+
+    def start(is_forked: bool = True, **settings: object) -> Running:
         folder = tmp_path / f"server{len(started)}"
         folder.mkdir()
-        process = Hatched(folder / "stderr.log", tail_server.main, settings, folder)
+        log = folder / "stderr.log"
+        if is_forked:
+            process = Hatched(log, tail_server.main, settings, folder)
+        else:
+            program = f"from tests.integration.tail_server import *; main({settings}, Path({str(folder)!r}))"
+            with log.open("w") as written:
+                process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=written)
         started.append(process)
         address = folder / "address.txt"
         give_up = time.monotonic() + 60
         while not (address.exists() and address.read_text().endswith("\n")):
             if process.poll() is not None or time.monotonic() > give_up:
-                raise RuntimeError(f"the server did not start: {process.log.read_text()}")
+                raise RuntimeError(f"the server did not start: {log.read_text()}")
             time.sleep(0.005)
         return Running(process, address.read_text().strip())
 

@@ -102,7 +102,7 @@ def test_a_frame_of_endless_parts_ends_at_the_plans_limit_as_it_arrives(server, 
 
 
 def test_the_memory_of_large_payloads_is_given_back(start_server, connect, plan):
-    server = start_server()
+    server = start_server(is_forked=False)
     process = psutil.Process(server.process.pid)
     tail = connect(server.address)
     tail.open(plan.probe(0))

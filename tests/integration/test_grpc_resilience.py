@@ -19,8 +19,8 @@ from splitsem_device.fallback import LocalFallback
 from splitsem_device.grpc import tail_pb2
 from splitsem_device.grpc.frames import Frame, Reply
 from splitsem_device.retry import Backoff
+from tests.hatchery import Hatched
 from tests.integration import tail_device
-from tests.integration.hatchery import Hatched
 from tests.integration.network import output_of
 
 PATIENT = Backoff(retries=400, first_s=0.05, most_s=0.2, deadline_s=20.0)

@@ -34,9 +34,9 @@ from splitsem_device.fallback import LocalFallback
 from splitsem_device.grpc.connection import Security
 from splitsem_device.plan import Plan
 from tests.conftest import ROOT
+from tests.hatchery import Hatched
 from tests.integration import udp_ends
 from tests.integration.conftest import QUICK
-from tests.integration.hatchery import Hatched
 from tests.integration.network import INPUT_SHAPE, RAW, output_of, small_plan
 from tests.integration.udp_ends import bad_network, connected, serving
 

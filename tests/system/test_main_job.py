@@ -68,8 +68,8 @@ def metrics_of(folder) -> dict:
 # MLflow's own store warns of SQLAlchemy 2.1 and leaves its connections to the garbage collector.
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_bare_multirun_sweeps_every_split_point_and_leaves_results(run_py, cache, tmp_path):
-    done = run_py("task=disaster", "codec=quant8", *SHRUNK, cache, "hydra.sweep.dir=sweep", "-m")
+def test_a_bare_multirun_sweeps_every_split_point_and_leaves_results(run_py_anew, cache, tmp_path):
+    done = run_py_anew("task=disaster", "codec=quant8", *SHRUNK, cache, "hydra.sweep.dir=sweep", "-m")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "sweep"
     *_, page, compared = done.stdout.rstrip().splitlines()
