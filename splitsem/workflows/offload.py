@@ -301,6 +301,9 @@ def _side_by_side(metrics: Metrics) -> str:
         predicted = metrics[name] + (metrics["answer_s"] if name == "link_s" else 0.0)
         rows.append(f"{name:14}{form(predicted):>12}{form(metrics[f'measured_{name}']):>12}")
     parts = {name: metrics[name] for name in ("edge_s", "link_busy_s", "server_s", "answer_busy_s")}
+    for end in ("edge", "server"):
+        parts[f"{end}_s"] += metrics[f"{end}_transport_s"]
+        rows.append(f"{end}: {1e3 * metrics[f'{end}_transport_s']:.3f} ms a frame of the transport's work beside this")
     rows.append(f"throughput bound by {max(parts, key=parts.__getitem__)}")
     rows.append(
         f"prediction error: latency {metrics['prediction_error']:.1%}, "
