@@ -122,7 +122,8 @@ class RemoteTail(ABC):
 
         At most ``window`` frames (None: the transport's setting) are unanswered at any time. Another thread draws
         ``payloads`` as fast as the window allows, so that making payloads overlaps with sending and waiting. With a
-        window of 1 nothing overlaps: each payload is made after the answer to its predecessor.
+        window of 1 nothing overlaps: each payload is made after the answer to its predecessor, over gRPC by the thread
+        that asks for the next answer.
         """
 
     @abstractmethod
