@@ -4,8 +4,9 @@
     python benchmarks/prediction.py cnn        # one of the networks
 
 For each point the edge asks the server for the server's time, runs the head, probes the link (see
-splitsem/workflows/prediction.py), and only then sends and times frames. Bar: the median of
-|predicted - measured| / measured of the latency over all points of a network on a link is at most 10 %.
+splitsem/workflows/prediction.py), and only then sends and times frames. Each end has a processor core of its own. Bars:
+the median of |predicted - measured| / measured over all points of a network on a link is at most 10 % of the latency
+and 15 % of the throughput.
 """
 
 import json
@@ -18,7 +19,8 @@ from typing import Any
 from harness.ends import BRIEFLY, configured, device_says, running_server, state_of_the_machine, stop_cleanly
 from harness.line import Line, NoNamespacesError, rate_limited_line
 
-BAR = 0.10
+BAR, PACE_BAR = 0.10, 0.15
+EDGE_CORE, SERVER_CORE = 0, 1
 LINE_BPS, BURST_BYTES, QUEUE_BYTES = 50e6, 16_000, 1_000_000
 NETWORKS = {
     "cnn": ["task=digits"],
@@ -27,6 +29,7 @@ NETWORKS = {
 QUICKLY = ["codec=quant8", "workflow.num_samples=20", "workflow.num_timed=25", "workflow.num_probes=30"]
 QUICKLY += ["hardware.edge.budget_s=0.02", "hardware.server.budget_s=0.02"]  # hot loops, which this benchmark ignores
 COLUMNS = ("edge_s", "link_s", "server_s", "latency_s")
+TRANSPORTS = ("edge_transport_s", "server_transport_s")
 
 
 def device(address: str, overrides: list[str], has_line: bool) -> list[dict[str, Any]]:
@@ -38,7 +41,8 @@ def device(address: str, overrides: list[str], has_line: bool) -> list[dict[str,
     for point in assemble.network(cfg).graph.points:
         cfg.split.point = point.name
         metrics = offload.run(cfg, Path()).metrics
-        names = [*COLUMNS, *(f"measured_{name}" for name in COLUMNS), "prediction_error", "throughput_prediction_error"]
+        names = [*COLUMNS, "throughput_hz", *TRANSPORTS, "prediction_error", "throughput_prediction_error"]
+        names += [f"measured_{name}" for name in (*COLUMNS, "throughput_hz")]
         found.append({name: metrics[name] for name in ("split_point", "payload_bytes", "server_timing", *names)})
     return found
 
@@ -46,10 +50,14 @@ def device(address: str, overrides: list[str], has_line: bool) -> list[dict[str,
 def show(link: str, network: str, found: list[dict[str, Any]]) -> None:
     """Print a row for each point: predicted | measured milliseconds."""
     print(f"\n{network}, {link}: ms predicted | measured")
-    print(f"{'point':22}{'bytes':>8}" + "".join(f"{name.removesuffix('_s'):>17}" for name in COLUMNS) + "   error")
+    heads = "".join(f"{name.removesuffix('_s'):>17}" for name in COLUMNS)
+    print(f"{'point':22}{'bytes':>8}{heads}   error{'transport, ends':>16}{'samples/s':>18}   error")
     for row in found:
         cells = "".join(f"{1e3 * row[name]:8.2f} |{1e3 * row[f'measured_{name}']:7.2f}" for name in COLUMNS)
-        print(f"{row['split_point']:22}{row['payload_bytes']:8.0f}{cells}  {row['prediction_error']:6.1%}", flush=True)
+        ends = " ".join(f"{1e3 * row[name]:7.2f}" for name in TRANSPORTS)
+        pace = f"{row['throughput_hz']:8.0f} |{row['measured_throughput_hz']:8.0f}"
+        cells += f"  {row['prediction_error']:6.1%} {ends}{pace}  {row['throughput_prediction_error']:6.1%}"
+        print(f"{row['split_point']:22}{row['payload_bytes']:8.0f}{cells}", flush=True)
 
 
 def main(networks: list[str]) -> None:
@@ -61,10 +69,10 @@ def main(networks: list[str]) -> None:
 
         def run(link: str, line: Line | None) -> None:
             for name in networks:
-                with running_server(Path(scratch, link, name), overrides[name], line) as address:
+                with running_server(Path(scratch, link, name), overrides[name], line, SERVER_CORE) as address:
                     settings = [*overrides[name], *QUICKLY]
                     arguments = {"address": address, "overrides": settings, "has_line": line is not None}
-                    results[name, link] = device_says(__file__, arguments, line)
+                    results[name, link] = device_says(__file__, arguments, line, EDGE_CORE)
                 show(link, name, results[name, link])
 
         run("loopback", None)
@@ -79,10 +87,9 @@ def main(networks: list[str]) -> None:
     for (network, link), found in results.items():
         errors = [row["prediction_error"] for row in found]
         throughput = statistics.median(row["throughput_prediction_error"] for row in found)
-        ok = statistics.median(errors) <= BAR
+        oks = ["PASS" if ok else "MISSED" for ok in (statistics.median(errors) <= BAR, throughput <= PACE_BAR)]
         figures = f"{len(found):7}{statistics.median(errors):9.1%}{max(errors):8.1%}{throughput:12.1%}"
-        print(f"{network:12}{link:14}{figures}   {'PASS' if ok else 'MISSED'} (bar: median ≤ {BAR:.0%})")
-    print("throughput: median error of 1 / cycle_s, which presumes a machine for each end; here they share cores")
+        print(f"{network:12}{link:14}{figures}   {', '.join(oks)} (bars: medians ≤ {BAR:.0%} and {PACE_BAR:.0%})")
 
 
 if __name__ == "__main__":

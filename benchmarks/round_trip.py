@@ -53,7 +53,7 @@ class Echo(TailEngine):
     def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> tuple[bytes, float]:
         """See TailEngine."""
         if self.session(session).point.name == "output":
-            return self._identity.encode(self.decode(payload)), 0.0
+            return self._identity.encode(self._identity.decode(payload)), 0.0
         return whole(payload), 0.0  # type: ignore[return-value]
 
 
@@ -81,7 +81,7 @@ def serve(pipe: Connection) -> None:
     bare.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench", handlers),))
     port = bare.add_insecure_port("127.0.0.1:0")
     bare.start()
-    ours = GrpcServer(engine(), "127.0.0.1:0", Security(), Limits())
+    ours = GrpcServer(engine(), "127.0.0.1:0", Security(), Limits(max_payload_bytes=64 << 20))
     pipe.send((f"127.0.0.1:{port}", ours.start()))
     while pipe.recv():
         pipe.send(time.process_time())

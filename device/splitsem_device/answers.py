@@ -17,7 +17,8 @@ class Answer:
     Attributes:
         request_id: number of the frame, from 0.
         payload: the answer's bytes, see ``Plan.answer``; empty as an acknowledgement, and for a frame that was lost.
-        server_s: seconds of decoding, tail and encoding the answer.
+        server_s: seconds of decoding, tail and encoding the answer; of a probe, which has no such work, the processor
+            seconds that the server's process has used so far.
         queue_s: seconds that the frame waited on the server before ``server_s``.
         is_lost: whether the frame or its answer was lost or came too late, over a transport that tolerates that.
     """
@@ -127,7 +128,8 @@ class RemoteTail(ABC):
 
         At most ``window`` frames (None: the transport's setting) are unanswered at any time. Another thread draws
         ``payloads`` as fast as the window allows, so that making payloads overlaps with sending and waiting. With a
-        window of 1 nothing overlaps: each payload is made after the answer to its predecessor.
+        window of 1 nothing overlaps: each payload is made after the answer to its predecessor, over gRPC by the thread
+        that asks for the next answer.
         """
 
     @abstractmethod

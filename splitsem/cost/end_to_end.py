@@ -25,13 +25,13 @@ def latency_s(edge_s: Any, link_s: Any, server_s: Any, answer_s: Any = 0.0) -> A
 
 
 def cycle_s(
-    edge_s: Any,
+    edge_busy_s: Any,
     link_busy_s: Any,
-    server_s: Any,
+    server_busy_s: Any,
     answer_busy_s: Any = 0.0,
     maximum: Callable[[Any, Any], Any] = np.maximum,
 ) -> Any:
-    """``max(edge_s, link_busy_s, server_s, answer_busy_s)``: seconds of the stage that bounds the pace.
+    """``max(edge_busy_s, link_busy_s, server_busy_s, answer_busy_s)``: seconds of the stage that bounds the pace.
 
     A stage bounds the pace by the time that it is busy with one sample. What a link delays, it does not bound: while
     bits are on their way, the next ones follow.
@@ -40,13 +40,13 @@ def cycle_s(
     0.002
 
     Args:
-        edge_s: work of the edge.
+        edge_busy_s: work of the edge, the transport's included.
         link_busy_s: how long a payload keeps the way up from the next one.
-        server_s: work of the server.
+        server_busy_s: work of the server, the transport's included.
         answer_busy_s: how long an answer keeps the way back from the next one.
         maximum: of two; ``torch.maximum`` for tensors.
     """
-    slowest = maximum(maximum(edge_s, link_busy_s), server_s)
+    slowest = maximum(maximum(edge_busy_s, link_busy_s), server_busy_s)
     return slowest if isinstance(answer_busy_s, float) and answer_busy_s == 0 else maximum(slowest, answer_busy_s)
 
 
@@ -65,6 +65,9 @@ class StageTimes:
         answer_s: the answer's way back to the edge; 0 where none travels.
         answer_busy_s: how long the answer keeps the way back from the next answer.
         answer_decode_s: reading the answer, on the edge.
+        edge_transport_s: how long the transport's software keeps the edge's processor busy by the sample. What of it
+            the sample waits for is in ``link_s``, so this counts in the cycle alone.
+        server_transport_s: the same on the server.
     """
 
     head_s: float = 0.0
@@ -77,6 +80,8 @@ class StageTimes:
     answer_s: float = 0.0
     answer_busy_s: float = 0.0
     answer_decode_s: float = 0.0
+    edge_transport_s: float = 0.0
+    server_transport_s: float = 0.0
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):
@@ -95,6 +100,16 @@ class StageTimes:
         return self.decode_s + self.tail_s + self.answer_encode_s
 
     @property
+    def edge_busy_s(self) -> float:
+        """How long a sample keeps the edge from the next one: its work, and the transport's."""
+        return self.edge_s + self.edge_transport_s
+
+    @property
+    def server_busy_s(self) -> float:
+        """How long a sample keeps the server from the next one."""
+        return self.server_s + self.server_transport_s
+
+    @property
     def latency_s(self) -> float:
         """See ``latency_s``."""
         return float(latency_s(self.edge_s, self.link_s, self.server_s, self.answer_s))
@@ -102,7 +117,7 @@ class StageTimes:
     @property
     def cycle_s(self) -> float:
         """See ``cycle_s``."""
-        return float(cycle_s(self.edge_s, self.link_busy_s, self.server_s, self.answer_busy_s))
+        return float(cycle_s(self.edge_busy_s, self.link_busy_s, self.server_busy_s, self.answer_busy_s))
 
 
 @dataclass(frozen=True)
@@ -110,10 +125,11 @@ class Cost:
     """What one sample costs, in seconds and joules. The energy is **the edge's**; the server's is not counted.
 
     * ``throughput_hz = 1 / cycle_s`` when consecutive samples overlap (pipelined), ``1 / latency_s`` when not
-    * ``energy_j = edge_s · active_w + link_j + waiting_s · idle_w``
+    * ``energy_j = edge_busy_s · active_w + link_j + waiting_s · idle_w``
 
-    The edge waits for the rest of the time that one sample takes at this throughput: ``waiting_s = cycle_s - edge_s``
-    when pipelined, else ``latency_s - edge_s``. The idle power is the whole board's, ``link_j`` what the radio adds.
+    The edge waits for the rest of the time that one sample takes at this throughput: ``waiting_s`` is
+    ``cycle_s - edge_busy_s`` when pipelined, else ``latency_s - edge_busy_s``. The idle power is the whole board's,
+    ``link_j`` what the radio adds.
 
     >>> times = StageTimes(head_s=0.0015, encode_s=0.0005, link_s=0.018, link_busy_s=0.008, tail_s=0.001)
     >>> cost = Cost(times, link_j=0.003, active_w=5.0, idle_w=2.0)
@@ -164,12 +180,12 @@ class Cost:
     @property
     def edge_j(self) -> float:
         """Energy of the edge while computing."""
-        return self.times.edge_s * self.active_w
+        return self.times.edge_busy_s * self.active_w
 
     @property
     def idle_j(self) -> float:
         """Energy of the edge while waiting."""
-        return (self.period_s - self.times.edge_s) * self.idle_w
+        return max(0.0, self.period_s - self.times.edge_busy_s) * self.idle_w
 
     @property
     def energy_j(self) -> float:

@@ -79,6 +79,9 @@ class SettingTable:
         answer_bytes: of the answer.
         score: on the validation split, more is better.
         powers: of the edge.
+        edge_transport_s: how long the transport's software keeps the edge busy, see ``cost.end_to_end.StageTimes``; a
+            value a setting, or 0.0 where it is not known.
+        server_transport_s: the same of the server.
 
     Raises:
         ValueError: arrays of different lengths, negative or infinite values, or not one ``home``.
@@ -93,10 +96,14 @@ class SettingTable:
         answer_bytes: ArrayLike,
         score: ArrayLike,
         powers: Powers = NO_POWERS,
+        edge_transport_s: ArrayLike = 0.0,
+        server_transport_s: ArrayLike = 0.0,
     ) -> None:
         self.names = tuple(names)
         columns = {"edge_s": edge_s, "payload_bytes": payload_bytes, "server_s": server_s, "answer_bytes": answer_bytes}
         made = {name: np.asarray(values, dtype=float) for name, values in columns.items()}
+        transports = {"edge_transport_s": edge_transport_s, "server_transport_s": server_transport_s}
+        made |= {name: np.broadcast_to(np.asarray(v, float), len(self.names)) for name, v in transports.items()}
         self.score = np.asarray(score, dtype=float)
         for name, values in {**made, "score": self.score}.items():
             if values.shape != (len(self.names),):
@@ -105,6 +112,7 @@ class SettingTable:
                 raise ValueError(f"{name} must be finite and not negative, got {values}")
         self.edge_s, self.payload_bytes = made["edge_s"], made["payload_bytes"]
         self.server_s, self.answer_bytes = made["server_s"], made["answer_bytes"]
+        self.edge_transport_s, self.server_transport_s = made["edge_transport_s"], made["server_transport_s"]
         self.powers = powers
         homes = np.flatnonzero(self.payload_bytes == 0)
         if len(homes) != 1:
@@ -118,7 +126,8 @@ class SettingTable:
         at = list(settings)
         names = [self.names[each] for each in at]
         times = self.edge_s[at], self.payload_bytes[at], self.server_s[at]
-        return SettingTable(names, *times, self.answer_bytes[at], self.score[at], self.powers)
+        transports = self.edge_transport_s[at], self.server_transport_s[at]
+        return SettingTable(names, *times, self.answer_bytes[at], self.score[at], self.powers, *transports)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -137,7 +146,8 @@ class SettingTable:
         busy = 8 * self.wire_bytes / now.bandwidth_bps
         server = self.is_remote * (now.server_factor * self.server_s + now.queue_s)
         alone: Values = latency_s(edge, busy + self.is_remote * now.rtt_s, server)
-        slowest: Values = cycle_s(edge, busy, server)
+        transports = now.edge_factor * self.edge_transport_s, now.server_factor * self.server_transport_s
+        slowest: Values = cycle_s(edge + transports[0], busy, server + transports[1])
         latency = np.where(self.is_remote, np.maximum(alone, window * slowest), edge)
         period = np.where(self.is_remote, latency / window, edge)
         waits = np.maximum(period - edge, 0.0)

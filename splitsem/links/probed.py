@@ -6,7 +6,7 @@ from math import isfinite, log
 
 import numpy as np
 
-from splitsem.links.link import Link, LinkReport
+from splitsem.links.link import NO_WORK, FrameWork, Link, LinkReport
 
 NO_RATE_BPS = 1e15
 """The bandwidth of a link on which more bytes take no more time than fewer."""
@@ -26,6 +26,8 @@ class ProbedLink(Link):
         energy_j_per_bit: joules the sender spends on each payload bit.
         down_bandwidth_bps: bits per second of the way back, which bound its pace; None: answers are next to nothing.
         paced: bytes of each probe of a stream, and seconds from one's answer to the next one's.
+        edge_work: of the transport's software on the edge, see Link.
+        server_work: the same on the server.
 
     Attributes:
         rtt_s: median time of the smallest probes.
@@ -42,6 +44,8 @@ class ProbedLink(Link):
         energy_j_per_bit: float = 0.0,
         down_bandwidth_bps: float | None = None,
         paced: tuple[int, float] = (0, 0.0),
+        edge_work: FrameWork = NO_WORK,
+        server_work: FrameWork = NO_WORK,
     ) -> None:
         if not probes:
             raise ValueError("probes must hold at least one probe, got none")
@@ -52,6 +56,7 @@ class ProbedLink(Link):
             groups[round(log(num_bytes + 1) / log(1.05))].append((num_bytes, took_s))
         medians = np.array([np.median(np.array(groups[key]), axis=0) for key in sorted(groups)])
         self.energy_j_per_bit, self.down_bandwidth_bps = energy_j_per_bit, down_bandwidth_bps
+        self.edge_work, self.server_work = edge_work, server_work
         self._sizes, self._times_s = medians[:, 0], medians[:, 1]
         self.rtt_s = float(self._times_s[0])
         self._slope = self._fitted_slope()

@@ -1,8 +1,9 @@
 """RecordedLink: a link as an earlier measurement found it, and the JSON file that holds the measurement.
 
-    {"schema": "splitsem.link/1", "date": "2026-11-22T06:00:00+00:00", "target": "192.168.1.20:50051",
+    {"schema": "splitsem.link/2", "date": "2026-11-22T06:00:00+00:00", "target": "192.168.1.20:50051",
      "transport": "grpc", "rtt_s": {"median": 0.004, "p95": 0.009}, "loss": null, "up_bps": 2.1e7, "down_bps": 9.0e7,
-     "frame_s": 3.0e-4, "num_rtts": 100, "num_packets": 0, "versions": {"splitsem": "0.1.0", ...}}
+     "edge_work": {"fixed_s": 3.0e-4, "s_per_byte": 5.0e-10}, "server_work": {"fixed_s": 3.0e-4, "s_per_byte": 6.0e-10},
+     "num_rtts": 100, "num_packets": 0, "versions": {"splitsem": "0.1.0", ...}}
 
 `transport=recorded transport.path=FILE` and the rate controller's `link` read the file.
 """
@@ -17,9 +18,10 @@ import msgspec
 
 from splitsem.errors import ConfigError
 from splitsem.json_files import JsonFile, parse, read_text, write_text
+from splitsem.links.link import NO_WORK, FrameWork
 from splitsem.links.simulated import SimulatedLink
 
-SCHEMA = "splitsem.link/1"
+SCHEMA = "splitsem.link/2"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class LinkMetrics:
         rtt_p95_s: 95th percentile of the round-trip time.
         up_bps: goodput from the edge to the server, bits per second.
         down_bps: goodput from the server to the edge, bits per second.
-        frame_s: processor seconds that the transport's software takes at each end for a frame and its answer.
+        edge_work: of the transport's software for a frame, on the edge that measured.
+        server_work: the same on the server.
         loss: share of datagrams that did not arrive, 0…1; None where TCP hides it.
         num_rtts: round trips behind ``rtt_s``.
         num_packets: datagrams behind ``loss``.
@@ -48,14 +51,15 @@ class LinkMetrics:
     rtt_p95_s: float
     up_bps: float
     down_bps: float
-    frame_s: float = 0.0
+    edge_work: FrameWork = NO_WORK
+    server_work: FrameWork = NO_WORK
     loss: float | None = None
     num_rtts: int = 0
     num_packets: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("rtt_s", "rtt_p95_s", "frame_s"):
+        for name in ("rtt_s", "rtt_p95_s"):
             if not (isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
         for name in ("up_bps", "down_bps"):
@@ -68,8 +72,8 @@ class LinkMetrics:
 class RecordedLink(SimulatedLink):
     """A simulated link with the round-trip time and the goodput both ways that ``workflow=measure_link`` found.
 
-    Both ends' software is part of the measured round trip. It is work of the ends (``frame_s``), so the link delays by
-    what is left.
+    The measured round trip holds what a frame waits for both ends' software. What this software keeps the ends busy
+    with, which bounds the pace, is theirs (``edge_work``, ``server_work``).
 
     Args:
         path: the file that ``workflow=measure_link`` wrote.
@@ -83,11 +87,11 @@ class RecordedLink(SimulatedLink):
         self.metrics = read_link_metrics(path)
         super().__init__(
             self.metrics.up_bps,
-            max(0.0, self.metrics.rtt_s - 2 * self.metrics.frame_s),
+            self.metrics.rtt_s,
             energy_j_per_bit,
             down_bandwidth_bps=self.metrics.down_bps,
         )
-        self.frame_s = self.metrics.frame_s
+        self.edge_work, self.server_work = self.metrics.edge_work, self.metrics.server_work
 
 
 def write_link_metrics(link: LinkMetrics, path: str | Path) -> None:
@@ -115,6 +119,11 @@ class _RoundTrip(msgspec.Struct):
     p95: float
 
 
+class _Work(msgspec.Struct):
+    fixed_s: float
+    s_per_byte: float
+
+
 class _File(JsonFile, kw_only=True):
     date: str
     target: str
@@ -123,7 +132,8 @@ class _File(JsonFile, kw_only=True):
     loss: float | None
     up_bps: float
     down_bps: float
-    frame_s: float
+    edge_work: _Work
+    server_work: _Work
     num_rtts: int
     num_packets: int
     versions: dict[str, str]
@@ -133,4 +143,5 @@ def _metrics(file: _File) -> LinkMetrics:
     facts = msgspec.structs.asdict(file)
     del facts["schema"], facts["unit"]
     rtt_s = facts.pop("rtt_s")
+    facts |= {name: FrameWork(**msgspec.structs.asdict(facts[name])) for name in ("edge_work", "server_work")}
     return LinkMetrics(rtt_s=rtt_s.median, rtt_p95_s=rtt_s.p95, **facts)

@@ -1,6 +1,7 @@
 """FunctionEngine answers frames with any function of arrays or tensors: no network, no cut, no torch."""
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -96,7 +97,7 @@ class FunctionEngine(Engine):
     def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> tuple[bytes | memoryview, float]:
         """See Engine."""
         if (num_zeros := probe_bytes(session)) is not None:
-            return bytes(num_zeros), 0.0
+            return bytes(num_zeros), time.process_time()
         compression = self._compression(session)
         with self.metrics.request(len(payload), queue_s) as request:
             args = arrays.unpack(payload, self.max_payload_bytes)

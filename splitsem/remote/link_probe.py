@@ -2,13 +2,15 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import isfinite
 
 import numpy as np
 
+from splitsem.cost.fits import fit_link
 from splitsem.errors import LinkError
+from splitsem.links.link import FrameWork
 from splitsem.remote.udp.transport import UdpTransport
 from splitsem_device.answers import RemoteTail
 from splitsem_device.plan import MAX_PROBE_BYTES, Plan
@@ -17,6 +19,8 @@ _FIRST_BYTES = 64 << 10
 _GROWTH = 4
 _WARM_UP = 3
 _LONGEST_PACKETS_S = 10.0
+_WORK_BYTES = (16 << 10, 512 << 10)
+_WORK_S, _PACE_S, _LEAST_FRAMES = 3.0, 0.001, 10
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class ProbeSettings:
         enough_s: a transfer that takes so many seconds need not be longer.
         most_bytes: longest transfer.
         num_transfers: transfers of the longest size; the median counts.
-        num_frames: empty frames in a stream, whose processor time is taken.
+        num_frames: frames of each size in a stream, whose processor time is taken at both ends.
         num_loss_packets: datagrams to send for counting losses.
         loss_rate_share: rate of these datagrams as a share of the goodput up, so that haste causes no losses.
     """
@@ -92,17 +96,52 @@ def measure_down(remote: RemoteTail, settings: ProbeSettings, rtt_s: float) -> f
     return _goodput(fetch_s, settings, rtt_s)
 
 
-def measure_frame(remote: RemoteTail, settings: ProbeSettings) -> float:
-    """Seconds of this process's processor for one frame of a stream and its answer: the transport's own work here.
+def measure_work(
+    remote: RemoteTail, sizes: Iterable[int], num_frames: int, pause_s: float = _PACE_S, answer_bytes: int = 0
+) -> tuple[FrameWork, FrameWork]:
+    """What a frame keeps the processors of the edge and of the server busy with beyond codec and network.
 
-    The server's work is taken to be as much, since it runs the same software the other way round.
+    A plan of probes with answers of ``answer_bytes`` is open. Frames leave ``pause_s`` apart, as those of an edge that
+    works on each: frames without a pause are done in batches, and take up to half as much. Each process tells the
+    processor time of all its threads, so a server that answers other clients meanwhile says too much. A server that
+    tells no time is taken to work as much as the edge, since it runs the same software the other way round.
     """
-    remote.open(Plan.of_probes(0))
-    began_s = 0.0
-    for answer in remote.stream(b"" for _ in range(_WARM_UP + settings.num_frames)):
-        if answer.request_id == _WARM_UP - 1:
-            began_s = time.process_time()
-    return (time.process_time() - began_s) / settings.num_frames
+    edge, server = [], []
+    for size in sizes:
+        edge_s, server_s = _frame_s(remote, size, num_frames, pause_s)
+        edge.append((size + answer_bytes, edge_s))
+        server.append((size + answer_bytes, server_s or edge_s))
+    fits = fit_link(edge), fit_link(server)
+    return FrameWork(fits[0].delay_s, fits[0].s_per_byte), FrameWork(fits[1].delay_s, fits[1].s_per_byte)
+
+
+def work_sizes(up_bps: float) -> tuple[int, int]:
+    """Sizes of frames that tell the work of a byte, and that a link of this goodput carries in 50 ms."""
+    least, most = _WORK_BYTES
+    return 0, int(min(max(0.05 * up_bps / 8, least), most))
+
+
+def _frame_s(remote: RemoteTail, size: int, num_frames: int, pause_s: float) -> tuple[float, float]:
+    """Processor seconds of a frame on the edge and on the server; of the server 0 where it does not tell."""
+
+    def payloads() -> Iterator[bytes]:
+        payload = bytes(size)
+        for _ in range(_WARM_UP + num_frames):
+            time.sleep(pause_s)
+            yield payload
+
+    began_s = time.perf_counter()
+    seen: list[tuple[int, float, float]] = []
+    for answer in remote.stream(payloads()):
+        if answer.request_id >= _WARM_UP and not answer.is_lost:
+            seen.append((answer.request_id, time.process_time(), answer.server_s))
+        if len(seen) > _LEAST_FRAMES and time.perf_counter() - began_s > _WORK_S:
+            break
+    if len(seen) < 2:
+        raise LinkError("hardly any probe arrived: the link is too bad to be measured")
+    (first, *before), (last, *after) = seen[0], seen[-1]
+    edge_s, server_s = ((late - early) / (last - first) for early, late in zip(before, after, strict=True))
+    return edge_s, max(0.0, server_s)
 
 
 def measure_loss(transport: UdpTransport, settings: ProbeSettings, up_bps: float) -> tuple[float, int]:

@@ -53,6 +53,7 @@ class Replies:
         self.num_bytes = 0
         self._answers: OrderedDict[int, Begun] = OrderedDict()
         self._lock = threading.Lock()
+        self._computing = threading.Lock()  # apart from the other, so that answers leave while a frame is computed
 
     def begin(self, request_id: int, compute: Callable[[], Begun], num_answered: int = 0) -> Begun:
         """What is kept of this frame, or else what ``compute`` gives, which is then kept.
@@ -62,13 +63,18 @@ class Replies:
         with self._lock:
             while self._answers and next(iter(self._answers)) < num_answered:
                 self._drop_oldest()
-            found = self._answers.get(request_id)
-            if found is None or (isinstance(found, Future) and found.done() and found.exception()):
-                found = self._answers[request_id] = compute()
-                self.num_bytes += _num_bytes(found)
+        if (known := self._kept(request_id)) is not None:
+            return known
+        with self._computing:
+            if (known := self._kept(request_id)) is not None:  # another thread computed it meanwhile
+                return known
+            made = compute()
+            with self._lock:
+                self._answers[request_id] = made
+                self.num_bytes += _num_bytes(made)
                 while len(self._answers) > self.window or (self.num_bytes > self.most_bytes and len(self._answers) > 1):
                     self._drop_oldest()
-            return found
+            return made
 
     def answer(self, request_id: int, compute: Callable[[], Begun], num_answered: int = 0) -> Answer:
         """As ``begin``, and waits for the answer; other frames can begin meanwhile. Raises what became of it."""
@@ -81,6 +87,12 @@ class Replies:
                 self._answers[request_id] = answer
                 self.num_bytes += len(answer.payload)
         return answer
+
+    def _kept(self, request_id: int) -> Begun | None:
+        """What is kept of this frame, unless it failed at another server."""
+        with self._lock:
+            found = self._answers.get(request_id)
+        return None if isinstance(found, Future) and found.done() and found.exception() else found
 
     def _drop_oldest(self) -> None:
         self.num_bytes -= _num_bytes(self._answers.popitem(last=False)[1])

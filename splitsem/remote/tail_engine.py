@@ -4,6 +4,7 @@ import functools
 import hashlib
 import logging
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -257,7 +258,7 @@ class TailEngine(Engine):
         other. See Engine.
         """
         if (num_zeros := probe_bytes(session)) is not None:
-            return _zeros()[:num_zeros], 0.0
+            return _zeros()[:num_zeros], time.process_time()
         with self.metrics.request(len(payload), queue_s) as request:
             answer = self.compute(self.session(session), payload, request.over)
         with self._lock:

@@ -36,24 +36,24 @@ class Visits:
         self._visits: dict[tuple[str, str], _Visit] = {}
         self._lock = threading.Lock()
 
-    def came(self, address: str, peer: str, session: str, plan: Plan) -> None:
-        """A stream from this address began to send frames of this session."""
+    def came(self, visitor: str, peer: str, session: str, plan: Plan) -> None:
+        """A stream of this client began to send frames of this session."""
         with self._lock:
-            visit = self._visits.get((address, session))
+            visit = self._visits.get((visitor, session))
             is_new = visit is None and len(self._visits) < _MAX_VISITS
             if is_new:
-                visit = self._visits[address, session] = _Visit(peer, self._clock())
+                visit = self._visits[visitor, session] = _Visit(peer, self._clock())
             if visit is not None:
                 visit.num_open += 1
         if is_new:
             answer = f"answered by {plan.answer}" if plan.answer else "the results stay here"
             what = shown(f"{plan.point} by {plan.codec}, {answer}")
-            log.info("%s sends %s", address, what, extra={"peer": peer, "session": session})
+            log.info("%s sends %s", visitor, what, extra={"peer": peer, "session": session})
 
-    def went(self, address: str, session: str, num_frames: int, why: str) -> None:
+    def went(self, visitor: str, session: str, num_frames: int, why: str) -> None:
         """The stream ended after this many frames."""
         with self._lock:
-            visit = self._visits.get((address, session))
+            visit = self._visits.get((visitor, session))
             if visit is not None:
                 visit.num_open -= 1
                 visit.num_frames += num_frames
@@ -65,9 +65,9 @@ class Visits:
         with self._lock:
             over = [key for key, v in self._visits.items() if v.num_open <= 0 and now - v.ended_s >= linger_s]
             gone = [(key, self._visits.pop(key)) for key in over]
-        for (address, session), visit in gone:
+        for (visitor, session), visit in gone:
             log.info(
                 "%s is gone after %d frames in %.1f s: %s",
-                *(address, visit.num_frames, visit.ended_s - visit.began_s, visit.why),
+                *(visitor, visit.num_frames, visit.ended_s - visit.began_s, visit.why),
                 extra={"peer": visit.peer, "session": session},
             )

@@ -76,8 +76,12 @@ METRICS = {
     "answer_s": Column("way back", "ms", "The answer's way back to the edge, where it is needed.", 1e3),
     "answer_busy_s": Column("busy back", "ms", "How long an answer keeps the way back from the next one.", 1e3),
     "answer_decode_s": Column("answer decode", "ms", "Reading the answer on the edge.", 1e3),
+    "edge_transport_s": Column("edge transport", "ms", "The transport's software on the edge's processor.", 1e3),
+    "server_transport_s": Column("server transport", "ms", "The transport's software on the server's processor.", 1e3),
     "latency_s": Column("latency", "ms", "edge + link + server + way back: one sample from end to end.", 1e3),
-    "cycle_s": Column("cycle", "ms", "The slowest of edge, busy link, server, busy way back: the pace.", 1e3),
+    "cycle_s": Column(
+        "cycle", "ms", "The slowest of edge, busy link, server, busy way back, with transport: the pace.", 1e3
+    ),
     "throughput_hz": Column("throughput", "Hz", "Samples a second: 1 / cycle if the stages overlap, else 1 / latency."),
     "throughput_hz_ci95": Column("± Hz", "Hz", "Half the 95 % interval of the throughput, where it was measured."),
     "energy_j": Column(

@@ -150,8 +150,9 @@ def sensitivity(results: pd.DataFrame) -> list[Sensitivity]:
     both) and ``p`` (radio power):
 
     * ``edge_s = head_s/e + (encode_s + answer_decode_s)/c``; ``server_s = tail_s/s + (decode_s + answer_encode_s)/c``
+    * ``edge_busy_s = edge_s + edge_transport_s/c``; the server likewise
     * ``link_busy_s/b``; ``link_s = (link_s - link_delay_s)/b + r · link_delay_s``; the way back likewise
-    * ``energy_j = edge_s · active_w + p · link_j + (cycle_s - edge_s) · idle_w``
+    * ``energy_j = edge_busy_s · active_w + p · link_j + (cycle_s - edge_busy_s) · idle_w``
 
     The first factor from 1 on at which a rival is better is looked for on a grid of 240 steps, then by bisection.
     The powers are those of all rows with this edge; where none has it wait, the energy has no answer.
@@ -184,8 +185,9 @@ def _given(goal: Goal, rows: pd.DataFrame) -> NDArray[np.float64]:
 
 def _powers(rows: pd.DataFrame) -> tuple[float, float]:
     """Active and idle power of the rows' edge in watts, from its energies and times; NaN where no row tells one."""
-    waiting_s = rows["cycle_s"] - rows["edge_s"]
-    active_w = (rows["edge_j"] / rows["edge_s"])[rows["edge_s"] > 0]
+    busy_s = rows["edge_s"] + rows["edge_transport_s"].fillna(0.0)
+    waiting_s = rows["cycle_s"] - busy_s
+    active_w = (rows["edge_j"] / busy_s)[busy_s > 0]
     idle_w = (rows["idle_j"] / waiting_s)[waiting_s > 1e-6 * rows["cycle_s"]]
     return float(active_w.median()), float(idle_w.median())
 
@@ -232,6 +234,8 @@ class _Costs(NamedTuple):
     edge_coding_s: NDArray[np.float64]
     tail_s: NDArray[np.float64]
     server_coding_s: NDArray[np.float64]
+    edge_transport_s: NDArray[np.float64]
+    server_transport_s: NDArray[np.float64]
     busy_s: NDArray[np.float64]
     sending_s: NDArray[np.float64]
     delay_s: NDArray[np.float64]
@@ -252,6 +256,8 @@ class _Costs(NamedTuple):
             known["encode_s"] + known["answer_decode_s"],
             known["tail_s"],
             known["decode_s"] + known["answer_encode_s"],
+            known["edge_transport_s"],
+            known["server_transport_s"],
             known["link_busy_s"],
             known["link_s"] - known["link_delay_s"],
             known["link_delay_s"],
@@ -273,6 +279,7 @@ class _Costs(NamedTuple):
             return latency_s(
                 edge_s, link_s, server_s, self.answer_sending_s / bandwidth + self.answer_delay_s * round_trip
             )
+        edge_s, server_s = edge_s + self.edge_transport_s / coding, server_s + self.server_transport_s / coding
         pace_s = cycle_s(edge_s, self.busy_s / bandwidth, server_s, self.answer_busy_s / bandwidth)
         if goal.column == "throughput_hz":
             return pace_s

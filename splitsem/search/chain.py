@@ -40,6 +40,9 @@ class ChainProblem:
             of several hops are taken to add up, which is exact where one hop at most is lossy.
         answer_s: the answer's way back over each hop that was used, ``(H,)``; 0 where none travels.
         answer_busy_s: how long it keeps that way from the next answer, ``(H,)``.
+        send_s: how long the transport's software keeps a machine busy by sending a payload and receiving its answer,
+            ``(N, K, C)``; counts in the pace alone, as does ``receive_s``. 0.0: not known.
+        receive_s: the same of receiving a payload and sending its answer, ``(N, K, C)``.
     """
 
     machine_s: Floats
@@ -51,6 +54,8 @@ class ChainProblem:
     damage: Floats
     answer_s: Floats
     answer_busy_s: Floats
+    send_s: Floats | float = 0.0
+    receive_s: Floats | float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -61,8 +66,11 @@ class ChainProblem:
                 f"{self.machine_s.shape} and {self.damage.shape}"
             )
         (n, k), c = self.machine_s.shape, self.damage.shape[1]
+        for name in ("send_s", "receive_s"):
+            if np.ndim(getattr(self, name)) == 0:
+                object.__setattr__(self, name, np.full((n, k, c), getattr(self, name)))
         shapes = {
-            **dict.fromkeys(("encode_s", "decode_s"), (n, k, c)),
+            **dict.fromkeys(("encode_s", "decode_s", "send_s", "receive_s"), (n, k, c)),
             **dict.fromkeys(("link_busy_s", "link_delay_s"), (n - 1, k, c)),
             **dict.fromkeys(("payload_bytes", "damage"), (k, c)),
             **dict.fromkeys(("answer_s", "answer_busy_s"), (n - 1,)),
@@ -117,6 +125,25 @@ class ChainProblem:
         last = decode_s[-1] + self.machine_s[-1, -1] - self.machine_s[-1, cut] + self.encode_s[-1, -1, 0]
         last[-1] = decode_s[-1, -1]
         return [*works, last[:, None]]
+
+    def transports_of(self, plan: "ChainPlan") -> list[float]:
+        """Seconds that the transport's software keeps each machine busy in this plan."""
+        at = [*zip(plan.cuts, plan.codecs, strict=True)]
+        send_s, receive_s = np.asarray(self.send_s), np.asarray(self.receive_s)
+        found = np.zeros(self.num_machines)
+        for h, state in enumerate(at):
+            found[h] += send_s[(h, *state)]
+            found[h + 1] += receive_s[(h + 1, *state)]
+        return found.tolist()
+
+    def transports_s(self) -> list[Floats]:
+        """Seconds that the transport's software keeps each machine busy, by states as ``works_s``.
+
+        What is passed on unread is received and sent all the same.
+        """
+        send_s, receive_s = (self._at(np.asarray(values)) for values in (self.send_s, self.receive_s))
+        middle = (receive_s[m][:, None] + send_s[m][None, :] for m in range(1, self.num_machines - 1))
+        return [send_s[0][None, :], *middle, receive_s[-1][:, None]]
 
 
 class ChainPlan(NamedTuple):
@@ -229,16 +256,17 @@ class _Search:
         back_busy_s = [np.where(no_way_back, 0.0, way_s) for way_s in problem.answer_busy_s]
         hops = range(problem.num_machines - 1)
         latency = [works[h] + (busy_s[h] + delay_s[h] + back_s[h])[None, :] for h in hops]
-        pace = [np.maximum(works[h], np.maximum(busy_s[h], back_busy_s[h])[None, :]) for h in hops]
+        paced = [work + transport for work, transport in zip(works, problem.transports_s(), strict=True)]
+        pace = [np.maximum(paced[h], np.maximum(busy_s[h], back_busy_s[h])[None, :]) for h in hops]
         lost = np.append(problem._at(problem.damage)[:-1], 0.0)
         anew = np.where(np.eye(len(states), dtype=bool), 0.0, lost[None, :])
         anew[:, -1] = 0.0  # what was lost before stays lost, and computing to the end loses nothing
-        first = objective.edge * works[0] + objective.byte * problem._at(problem.payload_bytes)[None, :]
+        first = objective.edge * paced[0] + objective.byte * problem._at(problem.payload_bytes)[None, :]
         none = [np.zeros_like(work) for work in works[1:]]
         self.works = works
         self.tables = {
             "latency": _Table([*latency, works[-1]], is_max=False),
-            "cycle": _Table([*pace, works[-1]], is_max=True),
+            "cycle": _Table([*pace, paced[-1]], is_max=True),
             "damage": _Table([lost[None, :], *(anew for _ in hops[1:]), np.zeros_like(works[-1])], is_max=False),
             "extra": _Table([first, *none], is_max=False),
         }

@@ -24,6 +24,8 @@ class Stages:
         server_s: work of the server: coding, tail.
         answer_s: the answer's way back; 0 where none travels.
         answer_busy_s: how long the answer keeps the way back from the next answer.
+        edge_transport_s: how long the transport's software keeps the edge busy; counts in the cycle alone.
+        server_transport_s: the same on the server.
     """
 
     edge_s: Any
@@ -32,6 +34,8 @@ class Stages:
     server_s: Any
     answer_s: Any = 0.0
     answer_busy_s: Any = 0.0
+    edge_transport_s: Any = 0.0
+    server_transport_s: Any = 0.0
 
     @property
     def link_s(self) -> Any:
@@ -44,9 +48,15 @@ class Stages:
         return latency_s(self.edge_s, self.link_s, self.server_s, self.answer_s)
 
     @property
+    def busy_s(self) -> tuple[Any, Any, Any, Any]:
+        """How long a sample keeps each stage from the next one: edge, link, server, way back."""
+        edge_s, server_s = self.edge_s + self.edge_transport_s, self.server_s + self.server_transport_s
+        return edge_s, self.link_busy_s, server_s, self.answer_busy_s
+
+    @property
     def cycle_s(self) -> Any:
         """See ``cost.end_to_end.cycle_s``; of numbers and arrays."""
-        longest = cycle_s(self.edge_s, self.link_busy_s, self.server_s, self.answer_busy_s)
+        longest = cycle_s(*self.busy_s)
         return longest if np.ndim(longest) else float(longest)
 
     @property
@@ -66,7 +76,7 @@ class Objective:
     Attributes:
         latency: weight of the latency.
         cycle: weight of the cycle time.
-        edge: weight of the seconds that the edge computes.
+        edge: weight of the seconds that the edge is busy.
         byte: weight of the bytes that cross.
         unit: of the value, ``s`` or ``J``.
     """
@@ -87,11 +97,10 @@ class Objective:
 
     def __call__(self, stages: Stages, link_bytes: Any, maximum: Callable[..., Any] = np.maximum) -> Any:
         """The value for finite times and bytes, numbers or arrays that broadcast; tensors with ``torch.maximum``."""
-        value = self.latency * stages.latency_s + self.edge * stages.edge_s + self.byte * link_bytes
+        value = self.latency * stages.latency_s + self.edge * stages.busy_s[0] + self.byte * link_bytes
         if not self.cycle:
             return value
-        busy = (stages.edge_s, stages.link_busy_s, stages.server_s, stages.answer_busy_s)
-        return value + self.cycle * cycle_s(*busy, maximum)
+        return value + self.cycle * cycle_s(*stages.busy_s, maximum)
 
     @property
     def words(self) -> str:

@@ -108,7 +108,7 @@ def evaluate(
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
     example = heads("example")(cut.example)
     halves = cut.halves(example[0].z if len(example) == 1 else None)
-    times = stage_times(halves, frames, edge, server, link.frame_s)
+    times = stage_times(halves, frames, edge, server, link)
     cost = Cost.of(edge, times, statistics.fmean(frames.link_j))
     sizes: Metrics = {"payload_bytes": statistics.fmean(frames.payload_bytes)}
     if sizes["payload_bytes"]:
@@ -150,29 +150,29 @@ def evaluate(
     return Evaluation(metrics, {split: drawn for split, drawn in draws.items() if drawn is not None})
 
 
-def stage_times(
-    halves: tuple[Half, Half], frames: Frames, edge: Machine, server: Machine, frame_s: float = 0.0
-) -> StageTimes:
+def stage_times(halves: tuple[Half, Half], frames: Frames, edge: Machine, server: Machine, link: Link) -> StageTimes:
     """The stages of a typical sample: what the machines say of the halves, and what was seen of payloads and answers.
 
     Coding was measured in this process (medians) and is scaled to the machines by their coding rates; the link's times
-    are means. Making and reading a payload that travels includes ``frame_s``, the transport's software.
+    are means. The transport's work is that of a frame of the mean size, scaled as coding is.
     """
     head, tail = halves
     on_edge, on_server = edge.coding_factor(), server.coding_factor()
     answered = bool(frames.answer_bytes)
-    travel_s = frame_s if any(frames.payload_bytes) else 0.0
+    travelled = statistics.fmean(frames.payload_bytes) + (statistics.fmean(frames.answer_bytes) if answered else 0.0)
     return StageTimes(
         head_s=edge.time_s(head),
-        encode_s=on_edge * (statistics.median(frames.encode_s) + travel_s),
+        encode_s=on_edge * statistics.median(frames.encode_s),
         link_s=statistics.fmean(frames.link_s),
         link_busy_s=statistics.fmean(frames.link_busy_s),
-        decode_s=on_server * (statistics.median(frames.decode_s) + travel_s),
+        decode_s=on_server * statistics.median(frames.decode_s),
         tail_s=server.time_s(tail),
         answer_encode_s=on_server * statistics.median(frames.answer_encode_s) if answered else 0.0,
         answer_s=statistics.fmean(frames.answer_s) if answered else 0.0,
         answer_busy_s=statistics.fmean(frames.answer_busy_s) if answered else 0.0,
         answer_decode_s=on_edge * statistics.median(frames.answer_decode_s) if answered else 0.0,
+        edge_transport_s=on_edge * link.edge_work.frame_s(travelled),
+        server_transport_s=on_server * link.server_work.frame_s(travelled),
     )
 
 

@@ -9,8 +9,17 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from splitsem.errors import ConfigError
+from splitsem.links.link import FrameWork
 from splitsem.links.recorded import LinkMetrics, write_link_metrics
-from splitsem.remote.link_probe import ProbeSettings, measure_down, measure_frame, measure_loss, measure_rtt, measure_up
+from splitsem.remote.link_probe import (
+    ProbeSettings,
+    measure_down,
+    measure_loss,
+    measure_rtt,
+    measure_up,
+    measure_work,
+    work_sizes,
+)
 from splitsem.remote.transports import RemoteTransport
 from splitsem.remote.udp.transport import UdpTransport
 from splitsem.workflows.result import Result
@@ -41,7 +50,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     path = (folder / "link.json").absolute()
     write_link_metrics(link, path)
     metrics = {"rtt_s": link.rtt_s, "rtt_p95_s": link.rtt_p95_s, "up_bps": link.up_bps, "down_bps": link.down_bps}
-    metrics["frame_s"] = link.frame_s
+    metrics["edge_transport_s"], metrics["server_transport_s"] = link.edge_work.fixed_s, link.server_work.fixed_s
     loss = "not visible over TCP (transport=udp shows it)"
     if link.loss is not None:
         metrics["loss"] = link.loss
@@ -49,7 +58,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     headline = (
         f"{link.target}: round trip {1e3 * link.rtt_s:.3g} ms (95th percentile {1e3 * link.rtt_p95_s:.3g}), "
         f"{1e-6 * link.up_bps:.4g} Mbit/s up, {1e-6 * link.down_bps:.4g} down, loss {loss}, "
-        f"{1e3 * link.frame_s:.2g} ms of each end's processor a frame; "
+        f"a frame keeps the edge's processor busy for {_said(link.edge_work)}, the server's for "
+        f"{_said(link.server_work)}; "
         f"use it as transport=recorded transport.path={path}"
     )
     return Result({**metrics, "target": link.target}, {}, [], headline)
@@ -64,7 +74,8 @@ def measure(transport: RemoteTransport, name: str, settings: ProbeSettings) -> L
         rtt_s, rtt_p95_s = measure_rtt(remote, settings)
         up_bps = measure_up(remote, settings, rtt_s)
         down_bps = measure_down(remote, settings, rtt_s)
-        frame_s = measure_frame(remote, settings)
+        remote.open(Plan.of_probes(0))
+        works = measure_work(remote, work_sizes(up_bps), settings.num_frames)
     finally:
         remote.close()
     loss, num_packets = None, 0
@@ -78,9 +89,14 @@ def measure(transport: RemoteTransport, name: str, settings: ProbeSettings) -> L
         rtt_p95_s=rtt_p95_s,
         up_bps=up_bps,
         down_bps=down_bps,
-        frame_s=frame_s,
+        edge_work=works[0],
+        server_work=works[1],
         loss=loss,
         num_rtts=settings.num_rtts,
         num_packets=num_packets,
         versions=versions() | {"python": platform.python_version()},
     )
+
+
+def _said(work: FrameWork) -> str:
+    return f"{1e3 * work.fixed_s:.2g} ms + {1e9 * work.s_per_byte:.2g} ms/MB"

@@ -328,6 +328,11 @@ def _side_by_side(metrics: Metrics) -> str:
     if "machine_1_s" in metrics:  # of a chain, whose servers are stages of their own
         names[2:3] = [f"machine_{n}_s" for n in range(1, len(metrics)) if f"machine_{n}_s" in metrics]
     parts = {name: metrics[name] for name in names}
+    for end in ("edge", "server"):
+        transport_s = metrics[f"{end}_transport_s"]
+        rows.append(f"{end}: {1e3 * transport_s:.3f} ms a frame of the transport's work beside this")
+        if f"{end}_s" in parts:
+            parts[f"{end}_s"] += transport_s
     rows.append(f"throughput bound by {max(parts, key=parts.__getitem__)}")
     rows.append(
         f"prediction error: latency {metrics['prediction_error']:.1%}, "

@@ -22,6 +22,7 @@ from splitsem.cost.machines import Machine
 from splitsem.errors import ConfigError, LinkError
 from splitsem.links.probed import ProbedLink
 from splitsem.remote.edge_end import EdgeEnd
+from splitsem.remote.link_probe import measure_work
 from splitsem.workflows import assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.evaluation import Evaluation
@@ -36,6 +37,7 @@ _NUM_OF_A_SIZE = 5
 _LONG_ENOUGH_S, _NUM_RTTS = 0.03, 10
 _PACKET_BYTES = 1400
 _NUM_PACED, _PACED_S = 100, 2.0
+_PAUSES_S = 0.0002, 0.005
 _FIRST_BYTES, _MOST_BYTES = 64 << 10, 4 << 20
 
 
@@ -67,6 +69,13 @@ def measure(remote: RemoteTail, plan: Plan, end: EdgeEnd, samples: list[Tensor],
     edge, probes = _probe_with_head(remote, end.fresh(), samples, about_s)
     idle_s = sum(edge.values()) + statistics.median(took_s for _, took_s in probes)
     paced = _probe_pace(remote, statistics.median_low(num_bytes for num_bytes, _ in probes))
+    works = measure_work(
+        remote,
+        (0, max(num_bytes for num_bytes, _ in probes)),
+        _NUM_PACED,
+        min(max(sum(edge.values()), _PAUSES_S[0]), _PAUSES_S[1]),
+        answer_bytes,
+    )
     probes += _probe_sizes(remote, max(num_bytes for num_bytes, _ in probes))
     down_bps = _probe_down(remote, plan, answer_bytes)
     remote.open(plan)
@@ -75,7 +84,7 @@ def measure(remote: RemoteTail, plan: Plan, end: EdgeEnd, samples: list[Tensor],
     is_measured = not remote.is_gone and remote.counters.fallback_frames == before.fallback_frames
     for name in vars(before).keys() - {"retries", "reconnects"}:  # probes are no frames
         setattr(remote.counters, name, getattr(before, name))
-    link = ProbedLink(probes, energy_j_per_bit, down_bps, paced) if is_measured else None
+    link = ProbedLink(probes, energy_j_per_bit, down_bps, paced, *works) if is_measured else None
     return Known(edge | {"answer_decode_s": answer_decode_s}, server_s, link, stages_s)
 
 
@@ -91,7 +100,7 @@ def measure_here(end: EdgeEnd, samples: list[Tensor]) -> Known:
 def predict(cfg: DictConfig, network: Network, end: EdgeEnd, known: Known) -> Evaluation:
     """The simulated run over the measured link, with measured times for machines whose timing is ``measured``.
 
-    A probe's time holds the answer's way back, so ``link_s`` does, too.
+    A probe's time holds the answer's way back, so ``link_s`` does, too, and what a frame waits for the transport.
     """
     encoder, decoder = (assemble_codec.codec(cfg, network, end.cut.point) for _ in range(2))
     link = known.link or NO_LINK

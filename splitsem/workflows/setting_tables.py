@@ -15,8 +15,10 @@ from splitsem.cost.lut import parse_lut
 from splitsem.cost.measure import measure
 from splitsem.cost.setting_table import Powers, SettingTable
 from splitsem.errors import ConfigError, LinkError, SettingError
+from splitsem.links.link import FrameWork
 from splitsem.pipeline import in_memory
 from splitsem.remote.edge_end import EdgeEnd
+from splitsem.remote.link_probe import measure_work
 from splitsem.remote.switching import Offer
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.scoring import score_samples
@@ -26,11 +28,13 @@ from splitsem.workflows.assemble import Network
 from splitsem.workflows.joint.rates import offers
 from splitsem_device.answers import Answer
 from splitsem_device.grpc.client import GrpcTail
+from splitsem_device.plan import Plan
 
 log = logging.getLogger(__name__)
 HOME = "all on the edge"
 _MOST_SETTINGS = 48  # the server keeps 64 tails
 _PROFILE_S = 0.1
+_NUM_PACED = 100
 
 
 class Settings(NamedTuple):
@@ -71,14 +75,17 @@ def measured(cfg: DictConfig, network: Network, coder: AnswerCoder, engine: Tail
         raise SettingError("workflow.num_probes must be at least 1: the tables need samples")
     rows = _rows(cfg, network, coder, samples, engine)
     edge = instantiate(cfg.hardware.edge)
+    sent_bytes = [*(row.payload_bytes + row.answer_bytes for row in rows), 0.0]
+    servers_s, works = _server_s(rows, remote), _transports(remote, sent_bytes)
     whole = SettingTable(
         [*(row.name for row in rows), HOME],
         [*(row.edge_s for row in rows), _home_s(network, samples)],
         [*(row.payload_bytes for row in rows), 0.0],
-        [*_server_s(rows, remote), 0.0],
+        [*servers_s, 0.0],
         [*(row.answer_bytes for row in rows), 0.0],
         [*(row.score for row in rows), evaluation.score_unsplit(cfg, network, "val").metrics["score"]],
         Powers(edge.active_w, edge.idle_w, cfg.workflow.energy_j_per_bit),
+        *([work.frame_s(num_bytes) for num_bytes in sent_bytes] for work in works),
     )
     kept = useful(whole, cfg.controller.least_score)
     if len(kept) > _MOST_SETTINGS:
@@ -165,6 +172,12 @@ def _row(cfg: DictConfig, network: Network, name: str, end: EdgeEnd, samples: li
         len(answers[0][0]),
         scored.metrics["score"],
     )
+
+
+def _transports(remote: GrpcTail, sent_bytes: list[float]) -> tuple[FrameWork, FrameWork]:
+    """The transport's work at both ends; the remote's plan is one of probes afterwards."""
+    remote.open(Plan.of_probes(0))
+    return measure_work(remote, (0, int(max(sent_bytes))), _NUM_PACED)
 
 
 def _server_s(rows: list[_Row], remote: GrpcTail) -> list[float]:

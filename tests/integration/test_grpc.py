@@ -322,11 +322,23 @@ def test_a_profile_of_an_unknown_point_or_a_damaged_payload_has_one_line(server,
         tail.profile(["stage1"], b"nonsense", budget_s=0.01)
 
 
+def test_with_a_window_of_one_no_other_thread_makes_payloads(server, connect, plan, frames):
+    tail, makers = connect(server.address), {1: set(), 2: set()}
+    tail.open(plan)
+    for window, seen in makers.items():
+        payloads = (seen.add(threading.get_ident()) or payload for payload in frames[0][:3])
+        assert all_equal(outputs_of(tail.stream(payloads, window=window)), frames[1][:3])
+    assert makers[1] == {threading.get_ident()}
+    assert makers[2] != makers[1]  # making and waiting overlap
+
+
 def test_probes_go_the_way_of_frames_and_are_answered_uncomputed(server, connect, plan):
     tail = connect(server.address)
     tail.open(plan.probe(1000))
     answers = list(tail.stream([bytes(n) for n in (0, 5, 9_000_000)], window=1))
-    assert [(len(answer.payload), answer.server_s) for answer in answers] == [(1000, 0.0)] * 3
+    assert [len(answer.payload) for answer in answers] == [1000] * 3
+    clock_s = [answer.server_s for answer in answers]  # the server's processor time so far
+    assert 0 < clock_s[0] <= clock_s[1] <= clock_s[2]
 
 
 def test_the_health_script_says_whether_a_server_answers(server):

@@ -40,14 +40,14 @@ def test_a_link_is_measured_without_a_network_and_written_for_those_who_read_it(
     assert 0 < found.rtt_s <= found.rtt_p95_s < 1
     assert min(found.up_bps, found.down_bps) > 1e6
     assert found.loss is None
-    assert 1e-5 < found.frame_s < found.rtt_s
+    for work in (found.edge_work, found.server_work):
+        assert 1e-5 < work.fixed_s < 0.05
+        assert work.frame_s(1 << 20) > work.fixed_s
     path = tmp_path / "link.json"
     write_link_metrics(found, path)
     assert read_link_metrics(path) == found
     link = RecordedLink(str(path))
-    assert link.send(bytes(1000)).link_s == pytest.approx(
-        max(0.0, found.rtt_s / 2 - found.frame_s) + 8000 / found.up_bps
-    )
+    assert link.send(bytes(1000)).link_s == pytest.approx(found.rtt_s / 2 + 8000 / found.up_bps)
     assert Observation.from_file(str(path)) == Observation(found.rtt_s, 0.0, found.up_bps, found.down_bps)
     assert RateController(60.0, link=str(path)).choose("new", 10_000).bit_width == 8
 
@@ -85,12 +85,13 @@ def test_probes_without_a_network_still_need_the_same_protocol():
         ({"up_bps": -1}, "up_bps"),
         ({"loss": "much"}, "loss"),
         ({"rtt_s": {"median": 1}}, "p95"),
+        ({"edge_work": {"fixed_s": -1, "s_per_byte": 0}}, "fixed_s"),
     ],
 )
 def test_a_file_that_is_not_one_is_refused_with_the_reason(change, trouble, tmp_path):
-    facts = {"schema": "splitsem.link/1", "date": "", "target": "", "transport": "grpc", "loss": None, "up_bps": 1.0}
-    facts |= {"rtt_s": {"median": 1, "p95": 2}, "down_bps": 1, "frame_s": 0, "num_rtts": 1, "num_packets": 0}
-    facts["versions"] = {}
+    facts = {"schema": "splitsem.link/2", "date": "", "target": "", "transport": "grpc", "loss": None, "up_bps": 1.0}
+    facts |= {"rtt_s": {"median": 1, "p95": 2}, "down_bps": 1, "num_rtts": 1, "num_packets": 0, "versions": {}}
+    facts |= {name: {"fixed_s": 0, "s_per_byte": 0} for name in ("edge_work", "server_work")}
     path = tmp_path / "link.json"
     path.write_text(json.dumps(facts))
     assert read_link_metrics(path).up_bps == 1

@@ -33,16 +33,20 @@ def problem(seed: int, machines: int, cuts: int, codecs: int) -> ChainProblem:
         damage=damage,
         answer_s=drawn(machines - 1, most=16),
         answer_busy_s=drawn(machines - 1, most=16),
+        send_s=drawn(machines, cuts, codecs, most=16),
+        receive_s=drawn(machines, cuts, codecs, most=16),
     )
 
 
 def evaluated(given: ChainProblem, objective: Objective, states: list[tuple[int, int]]) -> ChainPlan:
     """One plan, machine by machine."""
     last = given.machine_s.shape[1] - 1
-    works, lost, way_s, busy_s = [], 0.0, 0.0, []
+    works, transports, lost, way_s, busy_s = [], [], 0.0, 0.0, []
     for m in range(len(states) + 1):
         before = states[m - 1] if m else None
         after = states[m] if m < len(states) else None
+        sent_s = 0.0 if after is None else given.send_s[m][after]
+        transports.append(sent_s + (0.0 if before is None else given.receive_s[m][before]))
         if before == after or (before is not None and before[0] == last):
             works.append(given.decode_s[m][before] if after is None else 0.0)
         else:
@@ -57,8 +61,9 @@ def evaluated(given: ChainProblem, objective: Objective, states: list[tuple[int,
             back = after[0] != last
             way_s += given.link_busy_s[m][after] + given.link_delay_s[m][after] + back * given.answer_s[m]
             busy_s += [given.link_busy_s[m][after], back * given.answer_busy_s[m]]
-    total, slowest, sent = sum(works) + way_s, max([*works, *busy_s]), given.payload_bytes[states[0]]
-    value = objective.latency * total + objective.cycle * slowest + objective.edge * works[0] + objective.byte * sent
+    stages = [*map(sum, zip(works, transports, strict=True)), *busy_s]
+    total, slowest, sent = sum(works) + way_s, max(stages), given.payload_bytes[states[0]]
+    value = objective.latency * total + objective.cycle * slowest + objective.edge * stages[0] + objective.byte * sent
     cuts, codecs = zip(*states, strict=True)
     return ChainPlan(cuts, codecs, tuple(works), total, slowest, sent, lost, value)
 

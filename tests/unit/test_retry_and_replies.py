@@ -2,6 +2,8 @@
 
 import dataclasses
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -72,6 +74,25 @@ def test_a_clients_kept_answers_are_bounded_in_bytes_and_the_newest_stays():
     assert replies.answer(50, lambda: answer_of(5000)) is replies.answer(50, lambda: answer_of(1))
     replies.answer(51, lambda: answer_of(10), num_answered=51)
     assert replies.num_bytes == 10
+
+
+def test_an_answer_that_is_there_does_not_wait_for_the_frame_that_is_computed():
+    replies, begun, go_on, num_computed = Replies(window=10), threading.Event(), threading.Event(), []
+
+    def slowly():
+        num_computed.append(1)
+        begun.set()
+        assert go_on.wait(10)
+        return Answer(1, b"late", 0.0, 0.0)
+
+    replies.begin(0, lambda: Answer(0, b"there", 0.0, 0.0))
+    with ThreadPoolExecutor(2) as pool:
+        twice = [pool.submit(replies.answer, 1, slowly) for _ in range(2)]  # one of them resent
+        assert begun.wait(10)
+        assert replies.answer(0, pytest.fail).payload == b"there"
+        go_on.set()
+        assert [future.result(10).payload for future in twice] == [b"late"] * 2
+    assert len(num_computed) == 1
 
 
 def test_all_clients_kept_answers_together_are_bounded_in_bytes():

@@ -2,8 +2,13 @@
 
 import logging
 
+from splitsem.remote.grpc.streams import Limits, Streams
+from splitsem.remote.labels import weights_digest
+from splitsem.remote.tail_engine import TailEngine
 from splitsem.remote.visits import LINGER_S, Visits
+from splitsem_device.grpc.frames import Frame
 from splitsem_device.plan import Plan
+from tests.integration.network import small_frames, small_network, small_plan
 
 PLAN = Plan("f", "w", "stage1", "layer", "float32", "Identity", "values(10,)")
 
@@ -44,3 +49,24 @@ def test_floods_of_clients_make_no_endless_table_and_no_endless_log(caplog):
     for number in range(5000):
         visits.came(f"10.0.{number}", "p", "key", PLAN)
     assert len(caplog.records) <= 1024
+
+
+def test_clients_of_one_address_have_names_of_their_own_and_the_streams_of_one_client_have_one(caplog):
+    caplog.set_level(logging.INFO, "splitsem.remote.visits")
+    model, graph = small_network()
+    engine = TailEngine(graph, weights_digest(model))
+    streams, session = Streams(engine, Limits()), engine.open(small_plan(model, graph))
+    payload = small_frames(1)[0][0]
+    for client in ("aaaaaaaa.0", "aaaaaaaa.1", "bbbbbbbb.0"):
+        assert len(list(streams.serve([Frame(session, client, 0, payload)], _Context()))) == 1
+    streams.visits.settle(0.0)
+    names = [record.getMessage().split(" ")[0] for record in caplog.records]
+    assert names == ["127.0.0.1/aaaaaa", "127.0.0.1/bbbbbb"] * 2  # came, and gone
+    assert "after 2 frames" in caplog.records[2].getMessage()
+
+
+class _Context:
+    """What gRPC tells of a call."""
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:5000"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from splitsem.cost.setting_table import SettingTable
+from splitsem.cost.setting_table import Conditions, Powers, SettingTable
 from splitsem.report.adaptive_figures import adaptation
 from splitsem.search.adaptive.controller import Adaptive
 from splitsem.workflows.setting_tables import useful
@@ -51,3 +51,11 @@ def test_a_run_is_drawn_with_its_switches_and_what_it_is_compared_with():
     figure = adaptation(frames, "a run", rate, {"oracle": np.full(num, 0.01)})
     assert "49 switches over 50 frames" in {text.get_text() for text in figure.texts}
     assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["b", "a"]
+
+
+def test_the_transports_work_bounds_the_pace():
+    facts = ["far", "here"], [0.001, 1.0], [1000, 0], [0.001, 0.0], [10, 0], [1.0, 1.0], Powers()
+    plain, busy = SettingTable(*facts), SettingTable(*facts, [0.02, 0.0], [0.03, 0.0]).only([0, 1])
+    now = Conditions(bandwidth_bps=1e9, rtt_s=0.005)
+    assert busy.predicted(now, 8).period_s[0] == pytest.approx(0.031)
+    assert plain.predicted(now, 8).period_s[0] < 0.002

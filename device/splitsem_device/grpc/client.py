@@ -6,7 +6,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count, starmap
+from queue import SimpleQueue
 from typing import Any
 
 import grpc
@@ -98,6 +99,7 @@ class GrpcTail(RemoteTail):
         self._channel: grpc.Channel | None = None
         self._metadata: list[tuple[str, str]] = []
         self._call: tuple[grpc.Channel | None, grpc.UnaryUnaryMultiCallable | None] = (None, None)
+        self._name, self._numbers = uuid.uuid4().hex, count()  # of the end, and of its streams and callers
         self._callers: list[_Caller] = []
         self._lock = threading.Lock()
         self._plan: Plan | None = None
@@ -137,7 +139,7 @@ class GrpcTail(RemoteTail):
         Raises FunctionError where the server's function raised, and what ``open`` raises.
         """
         with self._lock:
-            caller = self._callers.pop() if self._callers else _Caller(uuid.uuid4().hex)
+            caller = self._callers.pop() if self._callers else _Caller(f"{self._name}.{next(self._numbers)}")
 
         def once() -> Answer:
             session = self._session or self._open_once()
@@ -161,7 +163,7 @@ class GrpcTail(RemoteTail):
         if self._plan is None:
             raise ConfigError("open a plan before streaming")
         pending = Pending(payloads, min(window or self.window, self._max_window))
-        client, patience = uuid.uuid4().hex, Patience(self.retry)
+        client, patience = f"{self._name}.{next(self._numbers)}", Patience(self.retry)
         try:
             while not pending.is_done():
                 answered_before = pending.num_answered
@@ -240,21 +242,31 @@ class GrpcTail(RemoteTail):
         first = next(unanswered, None)
         if first is None:
             return
+        numbered = chain([first], unanswered)
         own = self._plan
         own_session = self._session or self._open_once()
         sessions = self._sessions | {own: own_session}
 
-        def frames() -> Iterator[Frame]:
-            for request_id, given in chain([first], unanswered):
-                plan, payload = given if isinstance(given, Planned) else (own, given)
-                self.counters.frames_sent += 1
-                yield from chunks(Frame(sessions[plan], client, request_id, payload, num_answered=pending.num_answered))
+        def parts(request_id: int, given: bytes | Planned) -> Iterator[Frame]:
+            plan, payload = given if isinstance(given, Planned) else (own, given)
+            self.counters.frames_sent += 1
+            return chunks(Frame(sessions[plan], client, request_id, payload, num_answered=pending.num_answered))
 
+        drawn = SimpleQueue[Frame | None]() if pending.window == 1 else None  # by the caller's thread, which has time
+        frames = chain.from_iterable(starmap(parts, numbered)) if drawn is None else iter(drawn.get, None)
         method = self._connected().stream_stream(PATH + "Stream", Frame.to_bytes, Reply.from_bytes)
-        call = method(frames(), metadata=self._metadata)
+        call = method(frames, metadata=self._metadata)
         watch = pending.watch(self.retry.deadline_s, call.cancel)
+        replies = joined(call, lambda _: self.max_answer_bytes)
         try:
-            for reply in joined(call, lambda _: self.max_answer_bytes):
+            while True:
+                if drawn is not None:
+                    if (frame := next(numbered, None)) is None:
+                        break
+                    for part in parts(*frame):
+                        drawn.put(part)
+                if (reply := next(replies, None)) is None:
+                    break
                 answer = to_answer(reply)
                 pending.answered(answer.request_id)
                 self.counters.frames_answered += 1
@@ -262,6 +274,8 @@ class GrpcTail(RemoteTail):
         finally:
             watch.set()
             call.cancel()
+            if drawn is not None:
+                drawn.put(None)  # for gRPC's thread that waits for a frame
         if not pending.is_done():
             raise _ServerEnded
 

@@ -12,7 +12,8 @@ from splitsem_device.errors import LinkError
 class Pending:
     """Numbers payloads from 0 and keeps each until its answer; draws at most ``window`` unanswered payloads.
 
-    gRPC's sending thread draws the payloads, so that making a payload overlaps with waiting for answers.
+    gRPC's sending thread draws the payloads, so that making a payload overlaps with waiting for answers; with a window
+    of 1, where nothing can overlap, the thread that waits for the answers does.
     """
 
     def __init__(self, payloads: Iterable[bytes | Planned], window: int) -> None:

@@ -132,6 +132,7 @@ class Stream:
         frames: what arrives.
         has_place: whether it counts as a client.
         session: whose frames it sent last, unless they were probes.
+        visitor: the client in the log: its address, and the first characters of the name that it gives itself.
         num_frames: frames of ``session`` answered.
         num_held_bytes: payloads that were received and are not answered.
         num_received_bytes: all payloads so far.
@@ -143,6 +144,7 @@ class Stream:
     frames: Iterator[Frame] = field(default_factory=lambda: iter(()))
     has_place: bool = False
     session: str = ""
+    visitor: str = ""
     num_frames: int = 0
     num_held_bytes: int = 0
     num_received_bytes: int = 0

@@ -18,6 +18,7 @@ from splitsem.remote.replies import Begun, ReplyBook, then
 from splitsem.remote.visits import Visits
 from splitsem_device.answers import Answer
 from splitsem_device.grpc.frames import Frame, Reply, chunks, joined
+from splitsem_device.peer_text import shown
 from splitsem_device.plan import probe_bytes
 
 
@@ -60,6 +61,7 @@ class Limits:
 
 log = logging.getLogger(__name__)
 _MAX_NAME = 64
+_NAME_CHARS = 6  # of a client's name in the log
 _LARGE_BYTES = 8 << 20
 _YIELD_S = 5.0  # of idleness, after which a stream makes room for another
 
@@ -203,11 +205,12 @@ class Streams:
             if probe_bytes(frame.session) is None:
                 plan = self.engine.plan(frame.session)
                 stream.session = frame.session
-                self.visits.came(stream.address, stream.context.peer(), frame.session, plan)
+                stream.visitor = f"{stream.address}/{frame.client.partition('.')[0][:_NAME_CHARS]}"
+                self.visits.came(shown(stream.visitor), stream.context.peer(), frame.session, plan)
 
     def _settle_visit(self, stream: "Stream", why: str) -> None:
         if stream.session:
-            self.visits.went(stream.address, stream.session, stream.num_frames, why)
+            self.visits.went(shown(stream.visitor), stream.session, stream.num_frames, why)
         stream.session, stream.num_frames = "", 0
 
     def _farewell(self, stream: "Stream") -> None:

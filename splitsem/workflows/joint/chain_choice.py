@@ -21,7 +21,7 @@ from splitsem.errors import ConfigError
 from splitsem.json_files import write_text
 from splitsem.report.units import format_bytes, format_hz, format_score, format_seconds
 from splitsem.scoring import Scored, score_samples
-from splitsem.search.chain import Budget, ChainPlan, evaluated, solve_chain
+from splitsem.search.chain import Budget, ChainPlan, ChainProblem, evaluated, solve_chain
 from splitsem.search.chain_pipeline import ChainHop, ChainPipeline
 from splitsem.search.objective import quantile
 from splitsem.search.solution import ROUNDING
@@ -82,7 +82,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         "latency_s": plan.latency_s,
         "cycle_s": plan.cycle_s,
         "throughput_hz": 1 / plan.cycle_s if plan.cycle_s else inf,
-        "energy_j": _energy_j(chain, plan, hops),
+        "energy_j": _energy_j(chain, table.problem, plan, hops),
         "energy_source": "estimated",
         "payload_bytes": plan.payload_bytes,
         "objective": joint.solver.objective.words,
@@ -238,11 +238,11 @@ def _stages(chain: MachineChain, table: PricedChain, plans: list[_Named]) -> pd.
     return pd.DataFrame(rows, columns=["plan", "stage", "kind", "seconds"])
 
 
-def _energy_j(chain: MachineChain, plan: ChainPlan, hops: list[ChainHop]) -> float:
+def _energy_j(chain: MachineChain, problem: ChainProblem, plan: ChainPlan, hops: list[ChainHop]) -> float:
     """Joules of the first machine for one sample, estimated from its powers, as in ``cost.end_to_end.Cost``."""
     first = chain.machines[0]
     link_j = fmean(hops[0].frames.link_j) if hops else 0.0
-    busy_s = plan.machine_s[0]
+    busy_s = plan.machine_s[0] + problem.transports_of(plan)[0]
     return float(busy_s * first.active_w + link_j + max(0.0, plan.cycle_s - busy_s) * first.idle_w)
 
 

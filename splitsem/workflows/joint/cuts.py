@@ -168,6 +168,9 @@ class JointCuts(JointBase):
         server_code_s = server.coding * (coded["decode_s"] + coded["answer_encode_s"])
         rows["edge_s"] = rows["split_point"].map(edge.time_s) + edge_code_s
         rows["server_s"] = rows["split_point"].map(server.time_s) + server_code_s
+        link, sent_bytes = simulated_link(self.cfg), rows["payload_bytes"] + rows["answer_bytes"].fillna(0.0)
+        rows["edge_transport_s"] = edge.coding * sent_bytes.map(link.edge_work.frame_s)
+        rows["server_transport_s"] = server.coding * sent_bytes.map(link.server_work.frame_s)
         rows["link_delay_s"] = rows["link_s"] - rows["link_busy_s"]
         carried = rows["left_out"].isna()
         table = self._table(rows[carried])

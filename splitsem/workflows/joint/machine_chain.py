@@ -160,14 +160,12 @@ def priced(chain: MachineChain, rows: pd.DataFrame, head_s: Floats, accuracy_ref
     damage[-1, 0] = 0.0
     factor = np.array([machine.coding_factor() for machine in chain.machines])
     links = chain.links_once
-    frame_s = np.array([link.frame_s for link in links])
     encode_s, decode_s = (factor[:, None, None] * tables[name] for name in ("encode_s", "decode_s"))
-    encode_s[:-1, :-1] += (factor[:-1] * frame_s)[:, None, None]
-    decode_s[1:, :-1] += (factor[1:] * frame_s)[:, None, None]
     answer = {name: float(carried[name].median()) for name in ("answer_encode_s", "answer_decode_s", "answer_bytes")}
     encode_s[0, :-1] += factor[0] * answer["answer_decode_s"]
     encode_s[1:, -1, 0] = factor[1:] * answer["answer_encode_s"]
     busy_s, delay_s = np.zeros((n - 1, k, c)), np.zeros((n - 1, k, c))
+    send_s, receive_s = np.zeros((n, k, c)), np.zeros((n, k, c))
     back = [link.send_back(bytes(round(answer["answer_bytes"]))) for link in links]
     for row in carried[carried["offered"]].to_dict("records"):
         at = points.index(row["split_point"]), labels.index(row["codec"])
@@ -175,6 +173,9 @@ def priced(chain: MachineChain, rows: pd.DataFrame, head_s: Floats, accuracy_ref
             reports = [link.send(bytes(num_bytes)) for num_bytes in row[SIZES]]
             busy_s[h][at] = fmean(report.link_busy_s for report in reports)
             delay_s[h][at] = fmean(report.link_s for report in reports) - busy_s[h][at]
+            num_bytes = row["payload_bytes"] + answer["answer_bytes"]
+            send_s[h][at] = factor[h] * link.edge_work.frame_s(num_bytes)
+            receive_s[h + 1][at] = factor[h + 1] * link.server_work.frame_s(num_bytes)
     problem = ChainProblem(
         machine_s=head_s,
         encode_s=encode_s,
@@ -185,5 +186,7 @@ def priced(chain: MachineChain, rows: pd.DataFrame, head_s: Floats, accuracy_ref
         damage=damage,
         answer_s=np.array([report.link_s for report in back]),
         answer_busy_s=np.array([report.link_busy_s for report in back]),
+        send_s=send_s,
+        receive_s=receive_s,
     )
     return PricedChain(problem, tables["margin"], points, labels)
