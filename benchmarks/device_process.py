@@ -205,11 +205,11 @@ def of_process(runs: int) -> None:
         print(f"resident memory {max(one['rss_bytes'] for one in found) / 1e6:.0f} MB at most (bar 120)")
         print(f"first payload {min(first):.2f}…{max(first):.2f} s after the start (bar 1)")
         record(
-            f"device process without torch: memory",
+            "device process without torch: memory",
             f"{max(one['rss_bytes'] for one in found) / 1e6:.0f} MB",
             "≤ 120 MB",
         )
-        record(f"device process without torch: first payload", f"{min(first):.2f} … {max(first):.2f} s", "≤ 1 s")
+        record("device process without torch: first payload", f"{min(first):.2f} … {max(first):.2f} s", "≤ 1 s")
         stages = found[-1]["stages"]
         print(", ".join(f"{name} {1e3 * times['p50']:.1f} ms" for name, times in stages.items()))
 
