@@ -30,6 +30,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from harness.ends import ROOT, running_server
+from harness.measured_rows import record
 from torch import Tensor, nn
 
 from splitsem.codecs.quantise import Affine, Quantise, affine_for, choose_range, to_integers
@@ -203,6 +204,12 @@ def of_process(runs: int) -> None:
         first = [started_s + one["first_payload_s"] for one in found]
         print(f"resident memory {max(one['rss_bytes'] for one in found) / 1e6:.0f} MB at most (bar 120)")
         print(f"first payload {min(first):.2f}…{max(first):.2f} s after the start (bar 1)")
+        record(
+            "device process without torch: memory",
+            f"{max(one['rss_bytes'] for one in found) / 1e6:.0f} MB",
+            "≤ 120 MB",
+        )
+        record("device process without torch: first payload", f"{min(first):.2f} … {max(first):.2f} s", "≤ 1 s")
         stages = found[-1]["stages"]
         print(", ".join(f"{name} {1e3 * times['p50']:.1f} ms" for name, times in stages.items()))
 
@@ -227,6 +234,7 @@ def environment(path: Path) -> Path:
     largest = sorted(sizes.items(), key=lambda pair: -pair[1])[:6]
     print(f"installed {rest / 1e6:.0f} MB (bar 150), and onnxruntime {onnxruntimes / 1e6:.0f} MB; largest: ", end="")
     print(", ".join(f"{name} {size / 1e6:.0f}" for name, size in largest))
+    record("device process without torch: size without onnxruntime", f"{rest / 1e6:.0f} MB", "≤ 150 MB")
     torch_line = subprocess.run([python, "-c", "import torch"], capture_output=True, text=True, env=ALONE)
     print(f"torch there: {torch_line.stderr.splitlines()[-1]}")
     return python

@@ -27,6 +27,7 @@ import grpc
 import numpy as np
 import psutil
 import torch
+from harness.measured_rows import record
 
 from splitsem.codecs import wire
 from splitsem.codecs.tensorwise import Identity
@@ -318,6 +319,9 @@ def main(num_s: float = 600.0, transport: str = "grpc") -> None:
     peak, before_mb = (worst - before) / 1e6, before / 1e6
     print(f"server's RSS {before_mb:.0f} MB, at worst {peak:+.0f}, afterwards {grown / 1e6:+.0f} MB (bar 50)")
     is_met = num_lost == 0 and factor <= MAX_FACTOR and grown <= MAX_GROWN_BYTES
+    record("a server under attack: frames of its users lost or wrong", f"{num_lost}", "0")
+    record("a server under attack: p99 of its users, against quiet", f"{factor:.2f} ×", f"≤ {MAX_FACTOR:.0f} ×")
+    record("a server under attack: growth of its memory", f"{grown / 1e6:+.0f} MB", f"≤ {MAX_GROWN_BYTES / 1e6:.0f} MB")
     print("met" if is_met else "MISSED")
     sys.exit(not is_met)
 

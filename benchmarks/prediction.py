@@ -18,6 +18,7 @@ from typing import Any
 
 from harness.ends import BRIEFLY, configured, device_says, running_server, state_of_the_machine, stop_cleanly
 from harness.line import Line, NoNamespacesError, rate_limited_line
+from harness.measured_rows import record
 
 BAR, PACE_BAR = 0.10, 0.15
 EDGE_CORE, SERVER_CORE = 0, 1
@@ -89,7 +90,14 @@ def main(networks: list[str]) -> None:
         throughput = statistics.median(row["throughput_prediction_error"] for row in found)
         oks = ["PASS" if ok else "MISSED" for ok in (statistics.median(errors) <= BAR, throughput <= PACE_BAR)]
         figures = f"{len(found):7}{statistics.median(errors):9.1%}{max(errors):8.1%}{throughput:12.1%}"
+<<<<<<< HEAD
         print(f"{network:12}{link:14}{figures}   {', '.join(oks)} (bars: medians ≤ {BAR:.0%} and {PACE_BAR:.0%})")
+=======
+        print(f"{network:12}{link:14}{figures}   {'PASS' if ok else 'MISSED'} (bar: median ≤ {BAR:.0%})")
+        what = f"latency, predicted against measured, median over the points, {network}, {link}"
+        record(what, f"{statistics.median(errors):.1%}", f"≤ {BAR:.0%}")
+    print("throughput: median error of 1 / cycle_s, which presumes a machine for each end; here they share cores")
+>>>>>>> part/teach
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import torch
+from harness.measured_rows import record
 
 from splitsem.codecs.tensorwise import Identity
 from splitsem_device.grpc.client import GrpcTail
@@ -77,6 +78,7 @@ def main() -> None:
             process.terminate()
             process.wait()
     print(f"idle {idle_bytes / 1e6:.0f} MB of RSS; bar: {BAR_BYTES / 1e6:.0f} MB")
+    record("idle server with the CNN", f"{idle_bytes / 1e6:.0f} MB of RSS", f"≤ {BAR_BYTES / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 import torchvision
+from harness.measured_rows import record
 from hydra import compose, initialize_config_dir
 
 from splitsem.codecs.quantise import Quantise
@@ -146,6 +147,7 @@ def told(bar: str, value: float, words: str) -> None:
     limit = BARS[bar]
     is_met = value >= limit if bar == "joblib" else value <= limit
     print(f"{value:>8.2f} {words} (bar {limit:g}: {'met' if is_met else 'MISSED'})", flush=True)
+    record(f"a sweep, {words.partition(', ')[0]}", f"{value:.2f}", f"{'≥' if bar == 'joblib' else '≤'} {limit:g}")
 
 
 if __name__ == "__main__":

@@ -315,7 +315,9 @@ def come_back(
     """
     own = [tensor for tensor in local if tensor is not None]
     if own and answering is not None and answering.at == "server":
-        raise ConfigError(f"{codec.name} combines two outputs on the edge, so the server has no result: answer.at=edge")
+        raise ConfigError(
+            f"{codec.name} combines two outputs on the edge, so the server has no result: let the answer be at=edge"
+        )
     if not own and (answering is None or answering.at == "server"):
         return output
     coder = raw_coder(output) if own or answering is None else answering.coder

@@ -246,7 +246,7 @@ def _at_times(values: NDArray[np.float64], times: NDArray[np.float64], numbers: 
         what = "the same time as the row before it" if ahead[row - 1] == 0 else "an earlier time than the row before it"
         raise ConfigError(
             f"{path}, line {numbers[row]}: {what}; times must rise: sort the rows, one for each time "
-            "(task.time_column=null takes them as they stand)"
+            "(time_column=null takes them as they stand)"
         )
     if not len(ahead):
         return Series.whole(values)

@@ -64,7 +64,7 @@ class OnnxHalf:
 def _why(said: str, name: str, version: str, made_by: str) -> str:
     """One line: what this onnxruntime lacks, and what to do."""
     remedy = f"pip install 'onnxruntime>={made_by}'" if made_by else "install a newer onnxruntime"
-    remedy += ", or make the bundle with workflow.formats=[float32]"
+    remedy += ", or make the bundle anew with the format float32"
     for pattern in _LACKS:
         if found := pattern.search(said):
             opset = f" of opset {found[2]}" if int(found[2]) > 0 else ""

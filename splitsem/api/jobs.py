@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from splitsem.workflows.tracking import Mlflow
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
 TABLE = "results.csv"
 
 
@@ -93,15 +95,24 @@ def sweep(*settings: str, config_dir: str | Path | None = None) -> "pd.DataFrame
         config_dir: a folder of options of your own.
 
     Returns:
-        A row a job.
+        A row a job. A job that failed has ``failed`` in the column ``status`` and its line in ``error``; a warning is
+        logged.
 
     Raises:
-        SplitSemError: what the command would tell in one line; also that of the first job that failed, after all jobs.
+        SplitSemError: what the command would tell in one line; where no job is ok, that of one that failed.
     """
     jobs: list[JobReturn] = []
-    with _hydra(settings, config_dir) as hydra:
-        for batch in hydra.multirun(command.CONFIG, command.job, [*settings, "hydra.mode=MULTIRUN"]):
-            jobs += batch
+    try:
+        with _hydra(settings, config_dir) as hydra:
+            for batch in hydra.multirun(command.CONFIG, command.job, [*settings, "hydra.mode=MULTIRUN"]):
+                jobs += batch
+    except sweeping.JobsFailed as exc:
+        table, told = results(exc.folder), _told(exc)
+        if "ok" not in set(table["status"]):
+            raise type(told)(f"no job of the sweep in {exc.folder} is ok: {told}") from exc.__context__
+        num_failed = sum(table["status"] == "failed")
+        log.warning("%d jobs of the sweep in %s failed: see the columns status and error", num_failed, exc.folder)
+        return table
     return results(jobs[0].hydra_cfg.hydra.sweep.dir)  # type: ignore[union-attr]
 
 
@@ -153,6 +164,8 @@ def _hydra(settings: Sequence[str], config_dir: str | Path | None) -> Iterator[H
             yield Hydra.create_main_hydra2("run", path)
     except stopping.Stopped as exc:
         raise KeyboardInterrupt from exc
+    except sweeping.JobsFailed:
+        raise
     except SystemExit as exc:
         raise _told(exc) from exc.__context__
     except (HydraException, OmegaConfBaseException, ValueError) as exc:

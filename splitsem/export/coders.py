@@ -201,5 +201,5 @@ def _affine_outputs(integers: Tensor, affine: Affine, bit_width: int) -> Tensors
 def _numpy_name(dtype: torch.dtype) -> str:
     """Numpy's name of a dtype that a crossing tensor may have. Raises ConfigError for bfloat16, which numpy lacks."""
     if dtype is torch.bfloat16:
-        raise ConfigError("a device without torch has no bfloat16: give device.precision=float32")
+        raise ConfigError("a device without torch has no bfloat16: give precision=float32")
     return str(dtype).removeprefix("torch.")

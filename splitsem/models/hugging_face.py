@@ -148,13 +148,11 @@ def _folder(library: ModuleType, name: str) -> Path | None:
         types = list(library.CONFIG_MAPPING)
         if "/" in name:
             raise ModelError(
-                f"model.name={name} is no folder here, and nothing is downloaded: where there is a network, run "
-                f"hf download {name} --local-dir {folder.name}; then give model.name=path/to/{folder.name}"
+                f"{name} is no folder here, and nothing is downloaded: where there is a network, run "
+                f"hf download {name} --local-dir {folder.name}; then give the name path/to/{folder.name}"
             )
         close = get_close_matches(name, types, n=NUM_SUGGESTIONS, cutoff=0.5) or ["vit", "segformer", "bert"]
-        raise ModelError(
-            f"model.name={name} is neither a network of transformers nor a folder; did you mean {', '.join(close)}?"
-        )
+        raise ModelError(f"{name} is neither a network of transformers nor a folder; did you mean {', '.join(close)}?")
     if not (folder / "config.json").is_file():
         raise ModelError(
             f"{folder} has no config.json; a folder of transformers holds config.json and model.safetensors, as "

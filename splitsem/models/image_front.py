@@ -139,7 +139,7 @@ def check_output(network: nn.Module, name: str, x: Any, output_shape: Sequence[i
 def _made_by(output_shape: tuple[int, ...]) -> str:
     """Which networks give such an output, where the shape tells."""
     if len(output_shape) == 2 and output_shape[1] == NUM_COLUMNS:
-        return ", which are boxes: take a detector, e.g. model=detector or model.name=ssdlite320_mobilenet_v3_large"
+        return ", which are boxes: take a detector, e.g. model=detector or torchvision's ssdlite320_mobilenet_v3_large"
     return ", a map of classes: take e.g. model=unet or model=segformer" if len(output_shape) == 3 else ""
 
 
@@ -158,7 +158,7 @@ def _way_out(network: nn.Module, input_shape: Sequence[int]) -> str:
             continue
         takes = (channels, *(larger for _ in sizes))
         if front_of(network):
-            return f". It takes {takes}: let it enlarge its pictures, by model.image_size={larger}"
+            return f". It takes {takes}: let it enlarge its pictures, by the model's image_size={larger}"
         return f". It takes {takes}: give it a task with larger inputs, or enlarge them in its forward"
     return ""
 

@@ -76,7 +76,7 @@ class OnnxModel(nn.Module):
         if output_shape and len(self.outputs) > 1:
             raise ModelError(
                 f"{path} returns {len(self.outputs)} tensors, and the task takes one: choose it, "
-                f"model.outputs=[{self.outputs[0]}] (of {', '.join(self.outputs)})"
+                f"outputs=[{self.outputs[0]}] (of {', '.join(self.outputs)})"
             )
         self._session = Session(self._proto, path, optimisation)
         self._program: OnnxProgram | None = None
@@ -219,25 +219,25 @@ def read(path: str) -> Any:
 
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ModelError(f"model.path={path}: there is no such file")
+        raise ModelError(f"there is no file {path}")
     try:
         proto = onnx.load(file, load_external_data=False)
     except DecodeError:
         proto = onnx.ModelProto()
     except OSError as exc:
-        raise ModelError(f"model.path={path} cannot be read: {exc}") from exc
+        raise ModelError(f"{path} cannot be read: {exc}") from exc
     if not proto.graph.node or not proto.opset_import:
-        raise ModelError(f"model.path={path} is no ONNX file, or a damaged one")
+        raise ModelError(f"{path} is no ONNX file, or a damaged one")
     external = {name: file.parent / name for name in _external(proto)}
     for name, part in external.items():
         if not part.is_file():
-            raise ModelError(f"model.path={path} keeps weights in {name}, which is not beside it: put it there")
+            raise ModelError(f"{path} keeps weights in {name}, which is not beside it: put it there")
     if sum(part.stat().st_size for part in (file, *external.values())) > _MOST_BYTES:
-        raise ModelError(f"model.path={path} has more than 2 GB, which no graph in memory may have")
+        raise ModelError(f"{path} has more than 2 GB, which no graph in memory may have")
     try:
         onnx.load_external_data_for_model(proto, str(file.parent))
     except (onnx.checker.ValidationError, ValueError, OSError) as exc:
-        raise ModelError(f"model.path={path}: its external data cannot be read: {' '.join(str(exc).split())}") from exc
+        raise ModelError(f"{path}: its external data cannot be read: {' '.join(str(exc).split())}") from exc
     return proto
 
 

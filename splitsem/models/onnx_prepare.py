@@ -47,7 +47,9 @@ def prepared(
             raise ModelError(f"{name}: {new} does not become the state {old}: it must be computed, in the same form")
     for output in (*program.outputs, *program.state.values()):
         if not isinstance(trial[output], np.ndarray) or as_dtype(trial[output].dtype) is None:
-            raise ModelError(f"{name}: its output {output} is no tensor of numbers; leave it out by model.outputs=[…]")
+            raise ModelError(
+                f"{name}: its output {output} is no tensor of numbers; leave it out of the model's outputs"
+            )
     return replace(program, proto=proto, trial=trial)
 
 

@@ -75,7 +75,7 @@ def torchvision_model(
     except (TypeError, ValueError, RuntimeError, AssertionError) as exc:
         raise ModelError(
             f"torchvision cannot build {name} with {arguments}: {first_line(exc)}. "
-            "Way out: a picture size it was made for, e.g. model.image_size=224"
+            "Way out: a picture size it was made for, e.g. image_size=224"
         ) from exc
     if pretrained:
         _load(network, _published(name), output_shape[0], f"torchvision's published {name}")
@@ -100,7 +100,7 @@ def _family_arguments(name: str, network_size: tuple[int, int], has_weights: boo
         return {"input_size": network_size}
     if family == "vit":
         if network_size[0] != network_size[1]:
-            raise ModelError(f"{name} needs square pictures, got {network_size}; give e.g. model.image_size=224")
+            raise ModelError(f"{name} needs square pictures, got {network_size}; give e.g. image_size=224")
         return {"image_size": network_size[0]}
     return {}
 
@@ -111,7 +111,7 @@ def _published(name: str) -> Mapping[str, Tensor]:
     except (URLError, OSError, RuntimeError) as exc:
         raise ModelError(
             f"the published weights of {name} could not be downloaded: {first_line(exc)}. "
-            "Way out: fetch the file elsewhere and give model.weights=path, or model.pretrained=false"
+            "Way out: fetch the file elsewhere and give weights=path, or pretrained=false"
         ) from exc
 
 
@@ -180,9 +180,7 @@ def timm_model(
         network = timm.create_model(name, pretrained=pretrained, num_classes=output_shape[0], **arguments)
     except (OSError, RuntimeError, ValueError, TypeError, AssertionError) as exc:
         what = f"{name} with its published weights" if pretrained else name
-        remedy = (
-            "fetch the file elsewhere and give model.weights=path" if pretrained else "try another model.image_size"
-        )
+        remedy = "fetch the file elsewhere and give weights=path" if pretrained else "try another image_size"
         raise ModelError(f"timm cannot build {what} and {arguments}: {first_line(exc)}. Way out: {remedy}") from exc
     if weights is not None:
         load_weights(network, read_weights(weights), output_shape[0], weights)

@@ -175,7 +175,7 @@ class ForwardingEngine(TailEngine):
             if hop.codec and hop.codec not in self.encoders:
                 lines.append(
                     f"onward: this server makes {', '.join(self.encoders)} at a further cut, the plan asks for "
-                    f"{shown(hop.codec)}; start it with workflow.codecs=[…] that names it"
+                    f"{shown(hop.codec)}; start it with codecs that include this one"
                 )
             if not hop.codec and hop.point != plan.point:
                 lines.append(f"onward: a payload is passed on unread at its own cut only, not at {shown(hop.point)}")

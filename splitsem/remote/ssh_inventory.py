@@ -87,9 +87,9 @@ class Start:
         if self.how is None and self.host is None:
             return None
         if self.how != "ssh":
-            given = f"transport.host={self.host}" if self.how is None else f"got {self.how!r}"
-            raise ConfigError(f"transport.start must be null or ssh, and transport.host needs ssh; {given}")
-        return find(self.inventory, self.host, "transport.start=ssh needs transport.host")
+            given = f"host={self.host}" if self.how is None else f"got {self.how!r}"
+            raise ConfigError(f"start must be null or ssh, and host needs start=ssh; {given}")
+        return find(self.inventory, self.host, "start=ssh needs host")
 
 
 def find(inventory: str, name: str | None, needed: str) -> Host:

@@ -65,7 +65,9 @@ class OnnxGraph(CutGraph):
         self.operations = tuple(self._names[1:])
         reasons = [self._why_not(k) for k in range(len(self._names))]
         if reasons[-1]:
-            raise ConfigError(f"{program.name} cannot be split: at its end {reasons[-1]}; choose model.outputs=[…]")
+            raise ConfigError(
+                f"{program.name} cannot be split: at its end {reasons[-1]}; choose other outputs of the model"
+            )
         self.refused = {name: why for name, why in zip(self._names, reasons, strict=True) if why}
         self._cuts = self._chosen(granularity, [k for k, why in enumerate(reasons) if not why or k == 0])
         self.points = self._points(weights)

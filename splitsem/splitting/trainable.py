@@ -89,7 +89,7 @@ class TrainableCut:
         if len(ends) != 2 or not all(isinstance(end, Tensor) for end in ends):
             raise ConfigError(
                 "split training is for networks of one input and one output; this one takes or returns a structure of "
-                "tensors: train it by workflow=train or federated, and give trainer.weights=FILE"
+                "tensors: train it as a whole (workflow=train), and give the weights of that"
             )
         self.steps = cut = training.cut(point)
         self.point = cut.point

@@ -80,6 +80,6 @@ class Cifar(ClassificationTask):
             dataset = source(self.root, train=train, download=self.download)
         except (URLError, RuntimeError, OSError) as exc:
             state = "could not be downloaded" if self.download else "was not found, or its MD5 sums are wrong"
-            remedy = "name the folder that holds it by task.root=, or let it be downloaded by task.download=true"
+            remedy = "name the folder that holds it by the task's root=, or let it be downloaded by its download=true"
             raise DataError(f"{where} {state}: {' '.join(str(exc).split())}. Way out: {remedy}") from exc
         return torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)

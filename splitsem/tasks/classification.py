@@ -178,7 +178,7 @@ def domains_of(dataset: Dataset) -> NDArray[np.int64]:
     domains = _domains(dataset)
     if len(np.unique(domains)) < 2:
         raise ConfigError(
-            f"a partition by domain needs several domains, all {len(domains)} samples are of one: give task.domain=null"
+            f"a partition by domain needs several domains, all {len(domains)} samples are of one: give domain=null"
         )
     return domains
 
@@ -189,6 +189,6 @@ def _domains(dataset: Dataset) -> NDArray[np.int64]:
     if not hasattr(dataset, "domains"):
         raise ConfigError(
             f"a partition by domain needs samples of several domains, {type(dataset).__name__} has none: "
-            "take task=domains task.domain=null"
+            "take the task domains with domain=null"
         )
     return np.asarray(dataset.domains).astype(np.int64)

@@ -73,9 +73,9 @@ class FashionMnist(ClassificationTask):
     def _download(self) -> Path:
         folders = ", ".join(map(str, self._folders()))
         looked = f"Fashion-MNIST ({FILES['train'][0]}[.gz] and three more) is in none of {folders}"
-        remedy = "`make data` gets it from Debian; or name its folder by task.root="
+        remedy = "`make data` gets it from Debian; or name its folder by the task's root="
         if not self.download:
-            raise DataError(f"{looked}. {remedy}; or let it be downloaded by task.download=true")
+            raise DataError(f"{looked}. {remedy}; or let it be downloaded by the task's download=true")
         try:
             FashionMNIST(self.root or DOWNLOAD_ROOT, download=True)
         except (URLError, RuntimeError, OSError) as exc:

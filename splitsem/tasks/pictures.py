@@ -216,12 +216,16 @@ def _deep_grey(image: Image.Image, path: Path, white: float | None) -> Image.Ima
         white = 4095
     elif white is None and image.mode in ("I", "F"):
         kind = "floating-point numbers" if image.mode == "F" else "whole numbers of 32 or signed 16 bits"
-        raise DataError(f"{path} holds {kind}, whose white is not stated; give it by task.white=1.0, say, or 4095")
+        raise DataError(
+            f"{path} holds {kind}, whose white is not stated; give it by the task's white=1.0, say, or 4095"
+        )
     elif white is None:
         _must_not_be_dark(int(values.max()), _DARK_16_BITS, path)
         white = _WHITE_16_BITS
     if not (values.min() >= 0 and values.max() <= white):  # false for NaN
-        raise DataError(f"{path} has values from {values.min()} to {values.max()}, outside 0…{white:g} (task.white)")
+        raise DataError(
+            f"{path} has values from {values.min()} to {values.max()}, outside 0…{white:g}, the task's white"
+        )
     levels = np.rint(values.astype(np.float32) * (255 / white)).astype(np.uint8)
     if tags.get(_PHOTOMETRIC) == 0:  # white is zero, which Pillow heeds up to 8 bits only
         levels = 255 - levels
@@ -231,7 +235,7 @@ def _deep_grey(image: Image.Image, path: Path, white: float | None) -> Image.Ima
 def _must_span_16_bits(rgb: Image.Image, path: Path, white: float | None) -> None:
     """Pillow keeps the upper 8 of 16 bits of a colour, so that there is no other white than 65535."""
     if white not in (None, _WHITE_16_BITS):
-        raise DataError(f"{path} has 16 bits a colour, which only white=65535 reads; got task.white={white:g}")
+        raise DataError(f"{path} has 16 bits a colour, which only white=65535 reads; got white={white:g}")
     if white is None:
         brightest = int(np.asarray(rgb).max())
         _must_not_be_dark(brightest * 256, _DARK_16_BITS, path)
@@ -241,5 +245,5 @@ def _must_not_be_dark(brightest: int, limit: int, path: Path) -> None:
     if 0 < brightest <= limit:
         raise DataError(
             f"{path} has 16 bits but no value above {brightest}, as if 10, 12 or 14 were used: say which is white by "
-            "task.white=4095 (12 bits), or task.white=65535 for pictures that are dark"
+            "the task's white=4095 (12 bits), or white=65535 for pictures that are dark"
         )

@@ -134,7 +134,7 @@ class Samples(Task):
         try:
             found = resolve_name(source)
         except (ImportError, AttributeError, ValueError) as exc:
-            raise DataError(f"task.source={source} is no folder, no .npy file and no Python object: {exc}") from exc
+            raise DataError(f"source={source} is no folder, no .npy file and no Python object: {exc}") from exc
         given = found() if callable(found) else found
         if not isinstance(given, Iterable) or isinstance(given, str | bytes):
             raise DataError(f"{source} gives {type(given).__name__}; expected an array, a list or a function of none")

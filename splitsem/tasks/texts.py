@@ -75,7 +75,7 @@ class Texts(ClassificationTask):
     def _names(self) -> list[str]:
         """The classes, in order."""
         if not self.root.exists():
-            raise DataError(f"task.root={self.root} does not exist; it must be {_LAYOUT}")
+            raise DataError(f"root={self.root} does not exist; it must be {_LAYOUT}")
         return sorted(_folders(self.root) if self.root.is_dir() else _of_csv(self.root))
 
     def _read(self, name: str) -> Sequence[str]:

@@ -51,8 +51,8 @@ def write(folder: Path, result: str) -> None:
     if (folder / README).exists():
         return
     is_sweep = (folder / "multirun.yaml").exists()
-    asked = redaction.text(shlex.join(_asked(folder)))
-    command = f"python run.py {asked}".rstrip() + (" -m" if is_sweep else "")
+    settings = redaction.text(shlex.join(asked(folder)))
+    command = f"python run.py {settings}".rstrip() + (" -m" if is_sweep else "")
     place = folder.absolute()
     redraw = []
     if any(path.name.isdigit() for path in folder.iterdir() if path.is_dir()):
@@ -77,8 +77,8 @@ def write(folder: Path, result: str) -> None:
     (folder / README).write_text(redaction.text("\n".join(lines) + "\n"), encoding="utf-8")
 
 
-def _asked(folder: Path) -> list[str]:
-    """The settings of the command line."""
+def asked(folder: Path) -> list[str]:
+    """The settings of the command line that made the folder; none where Hydra kept none."""
     for path, key in ((folder / "multirun.yaml", "hydra.overrides.task"), (folder / ".hydra" / "overrides.yaml", "")):
         if path.exists():
             kept = OmegaConf.load(path)

@@ -11,8 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from splitsem import extras, redaction
 from splitsem.errors import ConfigError
 from splitsem.workflows import folders
+from splitsem.workflows.readme_file import asked
 from splitsem.workflows.result import Result
-from splitsem.workflows.summary import summarise, sweep_of
+from splitsem.workflows.summary import summarise, sweep_of, title_of
+
+_MOST_NAMED = 4
+"""Sweeps that a title tells apart."""
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:
@@ -26,7 +30,11 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         told = ", ".join(f"{name} of {kind}" for name, kind in made_by.items())
         raise ConfigError(f"sweeps are joined where one workflow made them, got {told}: report them one by one")
     link(sources, folder)
-    results = summarise(folder, details={f"sweep {sweep_of(source)}": _command(source) for source in sources})
+    results = summarise(
+        folder,
+        details={f"sweep {sweep_of(source)}": _command(source) for source in sources},
+        title=_title(list(dict.fromkeys(title_of(source) for source in sources)), len(sources)),
+    )
     metrics = {"num_sweeps": len(sources), "num_jobs": len(folders.jobs(folder))}
     return Result(metrics, {}, [], f"{len(results)} rows of {len(sources)} sweep{'s' * (len(sources) > 1)}; none ran")
 
@@ -51,8 +59,21 @@ def _workflow(source: Path) -> str:
     return str(OmegaConf.load(jobs[0] / ".hydra" / "config.yaml").workflow._target_)
 
 
+def _title(titles: list[str], num_sweeps: int) -> str:
+    """What was run: that of the only sweep, or what the joined sweeps share and what tells them apart.
+
+    >>> _title(["digits · quant2", "digits · quant8"], 2)
+    '2 sweeps joined: digits · quant2 | quant8'
+    """
+    if num_sweeps == 1:
+        return titles[0]
+    parts = [title.split(" · ") for title in titles]
+    shared = [part for part in parts[0] if all(part in other for other in parts)]
+    own = [" · ".join(part for part in one if part not in shared) for one in parts] if len(parts) > 1 else []
+    apart = " | ".join(one or "as it is" for one in own[:_MOST_NAMED]) + (" | …" if len(own) > _MOST_NAMED else "")
+    return f"{num_sweeps} sweeps joined: " + " · ".join(filter(None, [*shared, apart]))
+
+
 def _command(source: Path) -> str:
     """The settings that the sweep was asked for."""
-    path = source / "multirun.yaml"
-    kept = OmegaConf.select(OmegaConf.load(path), "hydra.overrides.task") if path.exists() else None
-    return redaction.text(" ".join(kept)) if kept else "settings not kept"
+    return redaction.text(" ".join(asked(source))) or "settings not kept"

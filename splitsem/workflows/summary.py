@@ -6,6 +6,7 @@ figures and a page into the sweep's folder, and prints a table.
 
 import json
 import platform
+import re
 import shlex
 import sys
 import time
@@ -22,10 +23,12 @@ from rich.table import Table
 from splitsem import json_files, redaction
 from splitsem.report import table_files
 from splitsem.report.terminal import terminal
-from splitsem.workflows import folders, readme_file
+from splitsem.report.units import setting_in_words
+from splitsem.workflows import digests, folders, readme_file
 from splitsem.workflows.tracking import versions
 
 _MOST_PICTURED_JOBS = 12  # further ones' figures would hide the sweep's own
+_NOT_TOLD = (*digests.NO_RESULT, "cache_dir=", "hydra")
 
 
 class Origin(NamedTuple):
@@ -100,13 +103,16 @@ class Sweep(NamedTuple):
         return {key: path.read_bytes() for key, path in files.items() if path.exists()}
 
 
-def summarise(folder: Path, seconds: float | None = None, details: Mapping[str, str] | None = None) -> pd.DataFrame:
+def summarise(
+    folder: Path, seconds: float | None = None, details: Mapping[str, str] | None = None, title: str = ""
+) -> pd.DataFrame:
     """Write ``results.csv``, have the jobs' workflow summarise them, and return the results.
 
     Args:
         folder: the sweep's.
         seconds: how long the sweep took; None where no job ran.
         details: what else the page says of how its results came to be.
+        title: the page's; empty takes the settings that the sweep was asked for.
     """
     results = gather(folder)
     console = terminal()
@@ -114,7 +120,7 @@ def summarise(folder: Path, seconds: float | None = None, details: Mapping[str, 
         console.print(f"No job was started: {folder}", highlight=False, soft_wrap=True)
         return results
     results.to_csv(folder / "results.csv", index=False)
-    sweep = Sweep(folder, results, _origin(results, seconds, details or {}), console)
+    sweep = Sweep(folder, results, _origin(results, seconds, details or {}, title or title_of(folder)), console)
     if (name := sweep.setting("workflow.summary")) is None:
         sweep.print_list()
     else:
@@ -151,7 +157,15 @@ def sweep_of(folder: Path) -> str:
     return "/".join(folder.resolve().parts[-2:])
 
 
-def _origin(results: pd.DataFrame, seconds: float | None, more: Mapping[str, str]) -> Origin:
+def title_of(folder: Path) -> str:
+    """A sweep's settings in words, ``digits · quant2, quant8``; without where results go."""
+    asked = [one for one in readme_file.asked(folder) if not one.lstrip("+~").startswith(_NOT_TOLD)]
+    pairs = (one.lstrip("+~").partition("=") for one in asked)
+    words = (setting_in_words(name, re.sub(r",\s*", ", ", value)) for name, _, value in pairs)
+    return redaction.text(" · ".join(words)) or "sweep"
+
+
+def _origin(results: pd.DataFrame, seconds: float | None, more: Mapping[str, str], title: str) -> Origin:
     took = f"{seconds:.0f} s for {len(results)} rows" if seconds is not None else "drawn again, no job ran"
     details = {
         **more,
@@ -160,8 +174,7 @@ def _origin(results: pd.DataFrame, seconds: float | None, more: Mapping[str, str
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "machine": platform.platform(),
     }
-    title, command = redaction.text(" ".join(sys.argv[1:])), redaction.text(shlex.join(["python", *sys.argv]))
-    return Origin(title or "sweep", command, details)
+    return Origin(title, redaction.text(shlex.join(["python", *sys.argv])), details)
 
 
 def _overrides(folder: Path) -> dict[str, str]:

@@ -57,6 +57,18 @@ def split_points(*, _root_: DictConfig) -> str:
         sys.exit(line)  # a resolver's exceptions would reach the user as a traceback
 
 
+class JobsFailed(SystemExit):
+    """The end of a sweep, with 1, some of whose jobs failed.
+
+    Args:
+        folder: the sweep's, with its table.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(1)
+        self.folder = folder
+
+
 @contextlib.contextmanager
 def closing() -> Iterator[None]:
     """Close the run or the sweep that goes on inside, also when jobs fail or a signal stops it.
@@ -76,10 +88,13 @@ def closing() -> Iterator[None]:
             stop = stopping.stop_of(failure) or stopping.asked()
             state: State = "ok"
             while _started:
-                state = _started.pop().finish(stop)
+                ended = _started.pop()
+                state = ended.finish(stop)
             if stop:
                 raise stop from None
-            if state == "failed" or (state == "stopped" and failure is None):
+            if state == "failed" and isinstance(ended, _Sweep):
+                raise JobsFailed(ended.folder)
+            if state == "stopped" and failure is None:
                 sys.exit(1)
 
 

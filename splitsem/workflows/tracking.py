@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 _VERSIONS = ("splitsem", "torch", "lightning", "hydra-core", "mlflow", "numpy")
 _PATIENCE_S = 120  # for other processes that write to the same file
 _CONNECT_S = 10
+_GREETING_S = 3  # a server that hangs is noticed by this, at the begin and again at the end of a run
+_ANSWER_S = 6  # of a server that answered once; with a greeting it is less than 10 s
 _KEY = "splitsem.run"
 _UI = "http://127.0.0.1:5000"
 CHOSEN = ("task", "model", "codec", "transport", "edge", "server", "split_point", "optimise", "strategy", "partition")
@@ -41,9 +43,9 @@ class Mlflow:
 
     def __init__(self, uri: str | None, experiment: str, folder: str) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        os.environ.setdefault("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "60")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_ANSWER_S))
+        os.environ.setdefault("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", str(_ANSWER_S))
         extras.check("tracking", "tracking=mlflow", "or give tracking=none")
         self.experiment = experiment
         self.folder = Path(folder).absolute()
@@ -216,9 +218,9 @@ class Mlflow:
         return Path(re.sub(r"^sqlite[^/]*:///|\?.*", "", self.uri))
 
     def _reach(self) -> None:
-        """Connect to a database once before MLflow does: MLflow tries for minutes, and says nothing useful.
+        """Connect to a database or a server once before MLflow does: MLflow tries for long, and says nothing useful.
 
-        A new one gets its tables from one process at a time.
+        Any answer of a server will do. A new database gets its tables from one process at a time.
         """
         if re.match(r"(sqlite|postgresql|mysql|mssql)\b", self.uri):
             import mlflow
@@ -241,6 +243,12 @@ class Mlflow:
             if is_new:
                 with turn:
                     mlflow.MlflowClient(self.uri)
+        elif self.uri.startswith("http"):
+            from mlflow.utils.credentials import get_default_host_creds
+            from mlflow.utils.rest_utils import http_request
+
+            server = get_default_host_creds(self.uri)
+            http_request(server, "/health", "GET", timeout=_GREETING_S, max_retries=0, raise_on_status=False)
         self._is_reached = True
 
 
@@ -281,6 +289,8 @@ def _reason(exc: BaseException) -> str:
     """An exception in a few words; the deepest one of a chain knows best."""
     while exc.__cause__ is not None:
         exc = exc.__cause__
+    if "timed out" in str(exc):
+        return "it did not answer in time"
     first = next(iter(str(exc).splitlines()), "")
     if isinstance(exc, ModuleNotFoundError):
         first = extras.line_of(exc, "this store") or f"{first}: install it with pip"

@@ -53,10 +53,16 @@ def test_mistakes_are_exceptions_of_one_line(setting, kind, said, brief):
     assert "\n" not in str(failed.value)
 
 
-def test_a_job_that_fails_is_told_after_all_jobs(brief, own_folder):
-    with pytest.raises(ConfigError, match="no split point 'nosuch'"):
-        splitsem.sweep(*brief, "split.point=nosuch,stage1", "tracking=none", "hydra.sweep.dir=swept")
-    assert list(splitsem.results(own_folder / "swept")["status"])[:2] == ["failed", "ok"]
+def test_a_sweep_with_a_job_that_failed_is_a_table_still(brief, capsys):
+    table = splitsem.sweep(*brief, "split.point=nosuch,stage1", "tracking=none", "hydra.sweep.dir=swept")
+    assert list(table["status"])[:2] == ["failed", "ok"]
+    assert "no split point 'nosuch'" in table["error"][0]
+    assert "1 jobs of the sweep in" in capsys.readouterr().out
+
+
+def test_a_sweep_without_a_job_that_is_ok_raises(brief):
+    with pytest.raises(ConfigError, match=r"no job of the sweep in \S+swept is ok: no split point 'nosuch'"):
+        splitsem.sweep(*brief, "split.point=nosuch,nosuch2", "tracking=none", "hydra.sweep.dir=swept")
 
 
 @pytest.mark.parametrize("source", ["nothing", "."])

@@ -257,7 +257,7 @@ def test_what_onnxruntime_lacks_is_named_with_the_way_out(given, said):
     with pytest.raises(ConfigError, match=said) as told:
         OnnxHalf(content, "head.onnx", made_by="9")
     assert "\n" not in str(told.value)
-    assert "workflow.formats=[float32]" in str(told.value)
+    assert "make the bundle anew with the format float32" in str(told.value)
 
 
 def test_float16_halves_the_weights_and_changes_hardly_anything(tmp_path):

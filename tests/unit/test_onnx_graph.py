@@ -117,7 +117,7 @@ def test_outputs_can_be_chosen_also_from_inside(tmp_path):
     whole = by_onnxruntime(path, a=a, b=b)
     assert torch.equal(OnnxModel(path, outputs=["second"])(a, b), whole["second"])
     assert OnnxModel(path, outputs=["mixed"])(a, b).shape == (1, 4)
-    with pytest.raises(ConfigError, match=r"returns 2 tensors, and the task takes one: choose it, model.outputs=\["):
+    with pytest.raises(ConfigError, match=r"returns 2 tensors, and the task takes one: choose it, outputs=\["):
         OnnxModel(path, output_shape=(4,))
     with pytest.raises(ConfigError, match="has no tensor 'third'; its outputs are first, second"):
         OnnxModel(path, outputs=["third"])
@@ -178,7 +178,9 @@ def test_what_is_inside_a_branch_is_computed_too(tmp_path):
 
 def test_nothing_is_offered_where_a_size_depends_on_values(tmp_path):
     path = onnx_files.values_decide(tmp_path / "net.onnx")
-    with pytest.raises(ConfigError, match=r"at its end the size of found depends on values; choose model.outputs="):
+    with pytest.raises(
+        ConfigError, match=r"at its end the size of found depends on values; choose other outputs of the model"
+    ):
         OnnxGraph(OnnxModel(path), torch.ones(1, 4))
     assert len(OnnxGraph(OnnxModel(path, outputs=["y"]), torch.ones(1, 4)).points) == 2
 

@@ -277,7 +277,7 @@ def test_an_input_that_is_too_small_is_told_with_a_size_that_is_not() -> None:
     said = refusal(f"{__name__}.Shrinks")
     assert "Shrinks cannot take inputs of (1, 8, 8)" in said
     assert "It takes (1, 32, 32): give it a task with larger inputs" in said
-    with pytest.raises(ConfigError, match=r"vgg11 cannot .*\(1, 8, 8\).*by model.image_size=32"):
+    with pytest.raises(ConfigError, match=r"vgg11 cannot .*\(1, 8, 8\).*by the model's image_size=32"):
         torchvision_model("vgg11", INPUT, OUTPUT)
 
 

@@ -57,7 +57,9 @@ def test_a_kept_sweep_is_drawn_again_elsewhere_and_stays_as_it_is(tmp_path):
     assert result.metrics == {"num_sweeps": 1, "num_jobs": 3}
     expected = {"results.csv", "report.html", "rate_accuracy.png", "rate_accuracy.csv", "table.tex", "table.md"}
     assert expected <= {path.name for path in folder.iterdir()}
-    assert "codec=quant8" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert "codec=quant8" in page
+    assert "<h1>quant8</h1>" in page
     assert state(source) == before
 
 
@@ -65,6 +67,7 @@ def test_a_joined_table_says_whose_each_row_is_and_has_each_reference_once(tmp_p
     sources = [kept(tmp_path / "day" / name, codec) for name, codec in (("first", "quant8"), ("second", "quant4"))]
     folder, result = report(tmp_path, *sources)
     assert result.metrics == {"num_sweeps": 2, "num_jobs": 6}
+    assert "<h1>2 sweeps joined: quant8 | quant4</h1>" in (folder / "report.html").read_text()
     table = pd.read_csv(folder / "results.csv")
     jobs = table[table["reference"].isna()]
     assert jobs.groupby("sweep")["codec"].unique().map(list).to_dict() == {

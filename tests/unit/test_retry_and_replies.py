@@ -5,12 +5,15 @@ import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 
 from splitsem.errors import ConfigError
 from splitsem.remote.journal import Journal
 from splitsem.remote.replies import Replies, ReplyBook
 from splitsem_device.answers import Answer
+from splitsem_device.grpc.client import GrpcTail
+from splitsem_device.grpc.connection import Security
 from splitsem_device.peer_text import shown, shown_lines
 from splitsem_device.plan import MAX_PLAN_BYTES, Plan
 from splitsem_device.retry import Backoff, Patience
@@ -182,3 +185,13 @@ def test_what_is_no_number_is_refused_and_the_bounds_of_the_tries_are_told():
         Backoff(patience_s="a")
     assert Backoff().bounds() == "for up to 120 s"
     assert Backoff(retries=2).bounds() == "for up to 120 s, at most 2 more times"
+
+
+def test_what_only_grpcs_developers_read_is_left_out():
+    tail = GrpcTail("127.0.0.1:9", 8, Backoff(), Security())
+    said = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:9: Failed to connect"
+    assert tail._plain(grpc.StatusCode.UNAVAILABLE, said) == "the connection to 127.0.0.1:9 broke"
+    assert tail._plain(grpc.StatusCode.DEADLINE_EXCEEDED, "x") == "127.0.0.1:9 did not answer in time"
+    assert (
+        tail._plain(grpc.StatusCode.UNAVAILABLE, "the next machine is away") == "UNAVAILABLE: the next machine is away"
+    )

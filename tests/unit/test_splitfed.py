@@ -199,7 +199,7 @@ def test_steps_of_a_client_are_known_before_it_trains(num_samples, steps):
 def test_a_partition_by_domain_wants_domains():
     from splitsem.workflows.federated.assembly import divide
 
-    with pytest.raises(ConfigError, match=r"has none: take task=domains task.domain=null"):
+    with pytest.raises(ConfigError, match=r"has none: take the task domains with domain=null"):
         divide(ByDomain(), TASK, 2)
     one = Subset(TASK.splits().train, [0, 1])
     one.dataset = type("OneDomain", (), {"domains": np.zeros(4)})()

@@ -1,17 +1,19 @@
 """Tracking: whatever is wrong with a store is one short line, and what is logged twice is there once."""
 
 import http.server
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from splitsem.errors import ConfigError, LinkError
-from splitsem.workflows import folders, track
+from splitsem.workflows import folders, track, tracking
 from splitsem.workflows.folders import Record
 from splitsem.workflows.tracking import Mlflow
 from tests.conftest import ROOT
@@ -49,6 +51,16 @@ def server() -> Iterator[http.server.ThreadingHTTPServer]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
+
+
+def test_a_server_that_hangs_is_one_line_soon(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "_GREETING_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(LinkError, match=r"failed \(it did not answer in time\)"):
+            Mlflow(f"http://127.0.0.1:{silent.getsockname()[1]}", "x", str(tmp_path)).open()
+    assert time.monotonic() - began < 5  # the import of MLflow included
+    assert 2 * tracking._GREETING_S + tracking._ANSWER_S <= 10
 
 
 @pytest.mark.parametrize("status", [200, 401, 403, 404, 0])

@@ -1,6 +1,7 @@
 """GrpcTail is the edge's end over gRPC; it survives broken connections and restarted servers."""
 
 import logging
+import re
 import threading
 import time
 import uuid
@@ -331,7 +332,7 @@ class GrpcTail(RemoteTail):
             if code is grpc.StatusCode.UNAUTHENTICATED:
                 raise TokenError(f"{self.target}: {details}") from exc
             is_news = (wait_s is None or not self._has_connected) and not self.is_terse  # else the way is right
-            why = diagnose(self.target, self.security, code, details) if is_news else f"{code.name}: {details}"
+            why = diagnose(self.target, self.security, code, details) if is_news else self._plain(code, details)
         is_hopeless = why.startswith("TLS:") and not self._has_connected
         if wait_s is None or is_hopeless:
             raise LinkError(f"{why} (after {max(1, patience.num_failures)} tries)") from exc
@@ -340,6 +341,14 @@ class GrpcTail(RemoteTail):
         log.debug("%s: %s (%s); trying again in %.2f s", self.target, code.name, shown(details), wait_s)
         self.counters.retries += 1
         time.sleep(wait_s)
+
+    def _plain(self, code: grpc.StatusCode, details: str) -> str:
+        """The failure without what only gRPC's own developers read."""
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return f"{self.target} did not answer in time"
+        if code is grpc.StatusCode.UNAVAILABLE and _OF_GRPC.search(details):
+            return f"the connection to {self.target} broke"
+        return f"{code.name}: {details}"
 
     def _calling(self) -> grpc.UnaryUnaryMultiCallable:
         """The method Call of this connection, which takes longer to make than to use."""
@@ -364,6 +373,8 @@ class GrpcTail(RemoteTail):
 
 
 _HEALTH_OF_TAIL = b"\x0a\x10splitsem.v1.Tail"  # HealthCheckRequest(service="splitsem.v1.Tail")
+_OF_GRPC = re.compile(r"failed to connect|last error|[Ss]ocket|recvmsg|GOAWAY|ipv[46]:|Connection reset|Broken pipe")
+"""In what gRPC itself says of a connection, and no server."""
 _SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING)
 
 

@@ -88,7 +88,7 @@ class Security:
     def _check_clear(self, host: str, refusal: str) -> None:
         if not self.insecure and not is_loopback(host):
             raise SecurityError(
-                f"{refusal}: give transport.security.cert, key and ca (make certs), or transport.security.insecure=true"
+                f"{refusal}: give cert, key and ca of its security (`make certs` makes some to try), or insecure=true"
             )
 
 

@@ -58,7 +58,7 @@ def torchvision_detector(
     transform = model.transform
     own_size = None if transform.fixed_size is None else (transform.fixed_size[1], transform.fixed_size[0])
     if own_size is not None and image_size not in (None, own_size[0]):
-        raise ModelError(f"{name} always sees pictures of {own_size}; leave model.image_size=null, got {image_size}")
+        raise ModelError(f"{name} always sees pictures of {own_size}; leave image_size=null, got {image_size}")
     picture_size = (input_shape[1], input_shape[2])
     size = own_size or (picture_size if image_size is None else (image_size, image_size))
     network = BackboneOfPictures(model.backbone, transform, picture_size, size)
@@ -72,8 +72,8 @@ class _Ready(Detector):
         """Detections. Raises ModelError in train mode."""
         if self.training:
             raise ModelError(
-                "torchvision's detectors are not trained here; give weights by model.pretrained=true or "
-                "model.weights=FILE, with trainer.max_epochs=0, or train model=detector"
+                "torchvision's detectors are not trained here; give them weights by pretrained=true or "
+                "weights=FILE, with max_epochs=0 for the trainer, or train model=detector"
             )
         return super().forward(x)
 

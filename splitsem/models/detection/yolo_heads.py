@@ -22,7 +22,7 @@ def check_pictures(name: str, input_shape: Sequence[int]) -> None:
     if len(input_shape) != 3 or input_shape[0] != 3 or any(size % _STRIDE for size in input_shape[1:]):
         raise ModelError(
             f"{name} takes pictures of 3 channels, height and width multiples of {_STRIDE}, got {tuple(input_shape)}; "
-            "give the task such a size, e.g. task.size=[416,416]"
+            "give the task such a size, e.g. size=[416,416]"
         )
 
 

@@ -32,7 +32,9 @@ def training_handlers(engine: "TrainingEngine | None", limits: Limits) -> dict[s
 
     def trains() -> "TrainingEngine":
         if engine is None:
-            raise ConfigError("this server does not train: start it with workflow.training=true")
+            raise ConfigError(
+                "this server does not train: start one that does (workflow=serve with workflow.training=true)"
+            )
         return engine
 
     def open_(request: tail_pb2.OpenTrainingRequest, context: grpc.ServicerContext) -> tail_pb2.OpenTrainingReply:

@@ -116,7 +116,7 @@ class UdpTail(RemoteTail):
                 return took_s, (frames.num_missing - before[1]) / max(1, frames.num_bytes - before[0])
         raise LinkError(
             f"{self.target} answers over gRPC, but no datagram comes back: may UDP pass to port {self._port} there? "
-            "transport=grpc does without"
+            "a link over gRPC alone does without"
         )
 
     def profile(

@@ -267,12 +267,12 @@ def allowed(table: SettingTable, least_score: float | None) -> np.ndarray:
     best = int(np.argmax(table.score))
     if not reaches.any():
         raise ConfigError(
-            f"controller.least_score={least_score:g} is reached by no setting; nearest is {table.names[best]} with "
+            f"least_score={least_score:g} is reached by no setting; nearest is {table.names[best]} with "
             f"{table.score[best]:.4f} on the validation split"
         )
     if not reaches[table.home]:
         raise ConfigError(
-            f"controller.least_score={least_score:g} is not reached by {table.names[table.home]} "
+            f"least_score={least_score:g} is not reached by {table.names[table.home]} "
             f"({table.score[table.home]:.4f} on the validation split), which answers while the link is dead: give that "
             "score at most"
         )

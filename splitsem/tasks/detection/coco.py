@@ -288,7 +288,7 @@ def _cut_to_pictures(rows: NDArray[np.float64], images: Sequence[_Image], clip: 
         raise DataError(
             f"{path}: in {image.file_name}, {image.width}x{image.height} pixels, the box x={x:g} y={y:g} "
             f"width={right - x:g} height={bottom - y:g} reaches {outside[worst]:g} pixels outside: mend it, or have "
-            "all boxes cut at the edge by task.source.clip=true"
+            "all boxes cut at the edge by the source's clip=true"
         )
     rows[:, :4] = rows[:, :4].clip(0, np.hstack([sides, sides]))
     has_area = np.all(rows[:, 2:4] > rows[:, :2], axis=1)

@@ -133,8 +133,8 @@ class Detection(Task):
         numbers = {name: number for number, name in enumerate(self.class_names)}
         if missing := sorted(self.source.used_names - {*numbers}):
             raise ConfigError(
-                f"task.classes has no {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}, which the "
-                f"targets are of: name the network's classes as the annotations do, or leave task.classes=null"
+                f"the task's classes lack {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}, which "
+                f"the targets are of: name the network's classes as the annotations do, or leave classes=null"
             )
         return [numbers.get(name, -1) for name in self.source.class_names]
 

@@ -1,0 +1,60 @@
+"""Rows of the page "Measured": a benchmark that prints a figure beside its bar also records it.
+
+``make bench`` sets ``SPLITSEM_RECORD`` to the file of the kept rows; without it ``record`` does nothing, so that
+a trial run changes no page. ``python scripts/measured_page.py`` writes the page's tables from the rows.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+ROWS = ROOT / "benchmarks" / "measured.json"
+BARS = "bars"
+"""The table of figures beside their bars; the others are of one benchmark each."""
+
+Tables = dict[str, dict[str, list[Any]]]
+"""By name: ``columns``, their headers, and ``rows``, each a mapping from header to text."""
+
+
+def record(what: str, measured: str, bar: str) -> None:
+    """Keep a figure, in place of the one of the same name and command.
+
+    Args:
+        what: what was measured, on what.
+        measured: the figure with its unit.
+        bar: what it must reach.
+    """
+    if not (file := os.environ.get("SPLITSEM_RECORD")):
+        return
+    path, script = Path(file), Path(sys.argv[0]).resolve()
+    command = f"`{' '.join(['python', str(script.relative_to(ROOT)), *sys.argv[1:]])}`"
+    where = f"{time.strftime('%Y-%m-%d', time.gmtime())}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    row = {"what": what, "measured": measured, "bar": bar, "date, machine": where, "command": command}
+    tables = read(path)
+    rows = tables[BARS]["rows"]
+    same = [n for n, old in enumerate(rows) if (old["what"], old["command"]) == (what, command)]
+    if same:
+        rows[same[0]] = row
+    else:
+        rows.append(row)
+    write(tables, path)
+
+
+def read(path: Path = ROWS) -> Tables:
+    """The kept tables."""
+    found: Tables = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def write(tables: Tables, path: Path = ROWS) -> None:
+    """Keep the tables, a row a line, so that a change is one line, too."""
+    parts = []
+    for name, table in tables.items():
+        rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in table["rows"])
+        columns = json.dumps(table["columns"], ensure_ascii=False)
+        parts.append(f'{json.dumps(name)}: {{"columns": {columns}, "rows": [\n{rows}\n]}}')
+    path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")

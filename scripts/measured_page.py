@@ -1,0 +1,39 @@
+"""Write the tables of docs/measured.md from the kept rows, benchmarks/measured.json.
+
+    python scripts/measured_page.py          # after make bench, or after a row was mended by hand
+
+A table stands between ``<!-- rows: NAME -->`` and the next blank line; the text around it is kept.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT)]
+
+from benchmarks.harness.measured_rows import Tables, read  # noqa: E402 (of this checkout)
+
+PAGE = ROOT / "docs" / "measured.md"
+_PLACE = re.compile(r"(<!-- rows: (\w+) -->\n\n)((?:\|.*\n)*)")
+
+
+def rendered(page: str, tables: Tables) -> str:
+    """The page with its tables as the rows have them."""
+    return _PLACE.sub(lambda place: place[1] + _table(tables[place[2]]["columns"], tables[place[2]]["rows"]), page)
+
+
+def _table(columns: list[str], rows: list[dict[str, str]]) -> str:
+    """A table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in rows)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines).replace("| --- ", "|---").replace("|--- |", "|---|")
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8"), read()), encoding="utf-8")
+    sys.stdout.write(f"{PAGE.relative_to(ROOT)}\n")
+
+
+if __name__ == "__main__":
+    main()

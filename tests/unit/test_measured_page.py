@@ -1,0 +1,39 @@
+"""The page "Measured" has its tables from kept rows, and a benchmark's record takes the place of its own row alone."""
+
+import sys
+
+from benchmarks.harness import measured_rows
+from scripts import measured_page
+from tests.conftest import ROOT
+
+
+def test_the_page_agrees_with_the_rows():
+    page = measured_page.PAGE.read_text()
+    assert measured_page.rendered(page, measured_rows.read()) == page, "run python scripts/measured_page.py"
+    assert page.count("<!-- rows: ") == len(measured_rows.read())
+
+
+def test_each_row_says_when_where_and_by_which_command():
+    rows = measured_rows.read()[measured_rows.BARS]["rows"]
+    assert len(rows) > 20
+    assert all(row["date, machine"].startswith("2026-") and "cores" in row["date, machine"] for row in rows)
+    assert all(row["command"].startswith("`") and row["bar"] for row in rows)
+
+
+def test_a_record_takes_the_place_of_the_row_of_its_name_and_command(tmp_path, monkeypatch):
+    file = tmp_path / "rows.json"
+    measured_rows.write(measured_rows.read(), file)
+    before = measured_rows.read(file)[measured_rows.BARS]["rows"]
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "benchmarks" / "places.py")])
+    measured_rows.record("a new one", "1 s", "≤ 2 s")
+    assert measured_rows.read(file)[measured_rows.BARS]["rows"] == before, "nothing is kept unless asked for"
+    monkeypatch.setenv("SPLITSEM_RECORD", str(file))
+    for measured in ("1 s", "3 s"):
+        measured_rows.record("a new one", measured, "≤ 2 s")
+    *others, mine = measured_rows.read(file)[measured_rows.BARS]["rows"]
+    assert others == before
+    assert (mine["measured"], mine["command"]) == ("3 s", "`python benchmarks/places.py`")
+    page = measured_page.rendered("<!-- rows: bars -->\n\n| old |\n\nrest\n", measured_rows.read(file))
+    assert "| a new one | 3 s | ≤ 2 s | " in page
+    assert page.endswith("|\n\nrest\n")
+    assert "| old |" not in page
