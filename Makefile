@@ -92,9 +92,9 @@ test-slow: setup ## the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 bench: setup ## the numbers in docs/measured.md, measured here
-	for script in benchmarks/*.py; do \
-	  SPLITSEM_RECORD=benchmarks/measured.json $(BIN)/python $$script || echo "$$script ended with an error: see above"; done
-	$(BIN)/python scripts/measured_page.py
+	failed=; for script in benchmarks/*.py; do \
+	  SPLITSEM_RECORD=benchmarks/measured.json $(BIN)/python $$script || failed="$$failed $$script"; done; \
+	$(BIN)/python scripts/measured_page.py; test -z "$$failed" || { echo "ended with an error:$$failed"; exit 1; }
 
 docs: setup ## the documentation as a site: outputs/site/index.html
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(CURDIR):$(CURDIR)/device $(BIN)/python -m mkdocs build --quiet --strict

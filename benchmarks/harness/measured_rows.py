@@ -18,10 +18,11 @@ BARS = "bars"
 
 Tables = dict[str, dict[str, list[Any]]]
 """By name: ``columns``, their headers, and ``rows``, each a mapping from header to text."""
+_recorded: list[str] = []  # by this process
 
 
 def record(what: str, measured: str, bar: str) -> None:
-    """Keep a figure, in place of the one of the same name and command.
+    """Keep a figure; the first one of a process takes the place of all that its command recorded before.
 
     Args:
         what: what was measured, on what.
@@ -36,11 +37,12 @@ def record(what: str, measured: str, bar: str) -> None:
     row = {"what": what, "measured": measured, "bar": bar, "date, machine": where, "command": command}
     tables = read(path)
     rows = tables[BARS]["rows"]
-    same = [n for n, old in enumerate(rows) if (old["what"], old["command"]) == (what, command)]
-    if same:
-        rows[same[0]] = row
-    else:
-        rows.append(row)
+    old = [n for n, kept in enumerate(rows) if kept["command"] == command]
+    at = old[0] if old and not _recorded else old[-1] + 1 if old else len(rows)
+    if not _recorded:
+        tables[BARS]["rows"] = rows = [kept for kept in rows if kept["command"] != command]
+    rows.insert(at, row)
+    _recorded.append(what)
     write(tables, path)
 
 

@@ -1,4 +1,4 @@
-"""The page "Measured" has its tables from kept rows, and a benchmark's record takes the place of its own row alone."""
+"""The page "Measured" has its tables from kept rows, and a benchmark's record takes the place of its command's rows alone."""
 
 import sys
 
@@ -20,19 +20,23 @@ def test_each_row_says_when_where_and_by_which_command():
     assert all(row["command"].startswith("`") and row["bar"] for row in rows)
 
 
-def test_a_record_takes_the_place_of_the_row_of_its_name_and_command(tmp_path, monkeypatch):
+def test_the_first_record_of_a_run_takes_the_place_of_its_command_s_rows(tmp_path, monkeypatch):
     file = tmp_path / "rows.json"
     measured_rows.write(measured_rows.read(), file)
     before = measured_rows.read(file)[measured_rows.BARS]["rows"]
     monkeypatch.setattr(sys, "argv", [str(ROOT / "benchmarks" / "places.py")])
+    monkeypatch.setattr(measured_rows, "_recorded", [])
     measured_rows.record("a new one", "1 s", "≤ 2 s")
     assert measured_rows.read(file)[measured_rows.BARS]["rows"] == before, "nothing is kept unless asked for"
     monkeypatch.setenv("SPLITSEM_RECORD", str(file))
-    for measured in ("1 s", "3 s"):
-        measured_rows.record("a new one", measured, "≤ 2 s")
-    *others, mine = measured_rows.read(file)[measured_rows.BARS]["rows"]
+    for run in (("old name", "other old name"), ("a new one", "another")):
+        measured_rows._recorded.clear()
+        for what in run:
+            measured_rows.record(what, "3 s", "≤ 2 s")
+    *others, one, two = measured_rows.read(file)[measured_rows.BARS]["rows"]
     assert others == before
-    assert (mine["measured"], mine["command"]) == ("3 s", "`python benchmarks/places.py`")
+    assert (one["what"], one["measured"], one["command"]) == ("a new one", "3 s", "`python benchmarks/places.py`")
+    assert two["what"] == "another"
     page = measured_page.rendered("<!-- rows: bars -->\n\n| old |\n\nrest\n", measured_rows.read(file))
     assert "| a new one | 3 s | ≤ 2 s | " in page
     assert page.endswith("|\n\nrest\n")
