@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from splitsem import extras
 from splitsem.report import figure_choice
 from splitsem.report.figure_choice import Format, StyleName
 from splitsem.workflows import aside
@@ -37,7 +38,8 @@ class Drawing(NamedTuple):
 
 def get_ready() -> None:
     """Have the process aside import what draws, while this one computes."""
-    aside.call(_import_what_draws)
+    if extras.has("plots"):
+        aside.call(_import_what_draws)
 
 
 def _import_what_draws() -> None:
