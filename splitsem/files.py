@@ -60,21 +60,28 @@ def reason(exc: OSError) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, waits: bool = True) -> Iterator[bool]:
     """Hold ``path`` against other processes that do the same, by the file ``<path>.lock``, as far as the disk lets.
 
     Where no lock can be had (no permission, no space, a network disk without locks), processes do not wait for each
     other: work may be done twice, and the last result stays.
+
+    Args:
+        path: names what is held.
+        waits: for a process that holds it; else False is yielded at once, and nothing is held.
     """
     lock = filelock.FileLock(f"{path}.lock")
     try:
-        lock.acquire()
+        lock.acquire(blocking=waits)
+    except filelock.Timeout:
+        yield False
+        return
     except (OSError, NotImplementedError) as exc:
         log.debug("%s is used without a lock: %s", path, exc)
-        yield
+        yield True
         return
     try:
-        yield
+        yield True
     finally:
         lock.release()
 

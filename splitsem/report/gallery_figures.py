@@ -7,7 +7,6 @@ long, and a gallery belongs to each job of a sweep.
 import textwrap
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Generic, NamedTuple, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -18,8 +17,8 @@ from numpy.typing import NDArray
 
 from splitsem.report import style
 from splitsem.report.figure_choice import chosen
+from splitsem.report.gallery_samples import Forecast, Found, Label, Shown
 
-T = TypeVar("T")
 UNSPLIT, SPLIT = style.COLOURS[0], style.COLOURS[1]
 _TEXT_PT = 8.5
 _NAME_IN = 0.135  # from one name of a box to the next
@@ -28,54 +27,6 @@ _MARGIN_IN = 0.14
 _EM = 0.58  # mean width of a letter, in font sizes
 _MOST_VALUES = 12
 _PIXELATED_BELOW = 128  # pixels of a side
-
-
-class Shown(NamedTuple, Generic[T]):
-    """One sample.
-
-    Attributes:
-        number: of the sample in its split.
-        picture: ``(height, width, 3)`` or ``(height, width)`` in [0, 1]; None where the input is no picture.
-        unsplit: what the unsplit network finds.
-        split: what the split one finds.
-        truth: what is there; None where nobody knows.
-        text: the input in words, where it is text.
-    """
-
-    number: int
-    picture: NDArray[np.floating] | None
-    unsplit: T
-    split: T
-    truth: T | None = None
-    text: str = ""
-
-
-class Label(NamedTuple):
-    """A class, and how sure the network is of it in [0, 1]; None where the answer does not say."""
-
-    name: str
-    confidence: float | None = None
-
-
-class Found(NamedTuple):
-    """Boxes in a picture.
-
-    Attributes:
-        corners: ``(n, 4)``: x1, y1, x2, y2 in pixels.
-        names: of the classes, with their scores as the figure is to show them.
-        is_matched: ``(n,)``: whether the other network finds the same.
-    """
-
-    corners: NDArray[np.floating]
-    names: Sequence[str]
-    is_matched: NDArray[np.bool_]
-
-
-class Forecast(NamedTuple):
-    """A series and how it goes on: ``(steps,)`` and ``(horizon,)``."""
-
-    past: NDArray[np.floating]
-    future: NDArray[np.floating]
 
 
 def labels(samples: Sequence[Shown[Label]], title: str, subtitle: str) -> Figure:

@@ -1,6 +1,7 @@
-"""Aside: calls that run one after another in a process of their own, while this one computes: what MLflow is told.
+"""Aside: calls that run one after another in a process of their own, while this one computes.
 
-To import MLflow takes seconds, and to log a run some tenths of a second; neither shall keep a job waiting. What is
+It tells MLflow, and draws the figures of jobs. To import MLflow or what draws takes seconds, to log a run or to draw
+its figures some tenths of a second; none of it shall keep a job waiting. What is
 called and what it returns go through pipes of this program's own; the process ends with this one, however that ends.
 """
 
@@ -50,7 +51,7 @@ def _ask(function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, An
         is_well, found = pickle.load(process.stdout)  # noqa: S301 (from this program's own process)
     except (OSError, EOFError) as exc:
         status = process.wait()
-        raise LinkError(f"the process that writes to the store ended (exit status {status})") from exc
+        raise LinkError(f"the process that draws and writes to the store ended (exit status {status})") from exc
     if not is_well:
         raise found
     return found
@@ -71,6 +72,12 @@ def _running() -> "subprocess.Popen[bytes]":
             )
         )
     return _processes[0]
+
+
+def settle() -> None:
+    """Wait for the calls that it was given."""
+    if _threads:
+        _threads[0].submit(int).result()
 
 
 @atexit.register

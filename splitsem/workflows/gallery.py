@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from splitsem.scoring import Batches, Scored, score_samples
 from splitsem.tasks.task import Task
 from splitsem.workflows import evaluation
 from splitsem.workflows.assemble import Network
+from splitsem.workflows.drawing import Drawing
 from splitsem.workflows.gallery_forms import Form, Kept, form_of
 from splitsem.workflows.result import Metrics
 
@@ -102,7 +102,7 @@ class Gallery:
                 (heapq.heappush if len(self._kept) < self._most else heapq.heapreplace)(self._kept, (*key, kept))
         self._num += len(split)
 
-    def figures(self, metrics: Metrics) -> dict[str, Figure]:
+    def figures(self, metrics: Metrics) -> dict[str, Drawing]:
         """The gallery by its file's name, the largest disagreement first; ``metrics`` say of what run."""
         ranked = sorted(self._kept, key=lambda one: one[:2], reverse=True)
         num_other = sum(disagreement > 0 for disagreement, _, _ in ranked)

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -14,14 +13,15 @@ from torch.nn import functional
 from splitsem import extras, trees
 from splitsem.detections import Boxes, unpack
 from splitsem.errors import ConfigError
-from splitsem.report import gallery_figures
-from splitsem.report.gallery_figures import Forecast, Found, Label, Shown
+from splitsem.report.gallery_samples import Forecast, Found, Label, Shown
 from splitsem.tasks.answer import likeliest
 from splitsem.tasks.task import Forecasting, Task
+from splitsem.workflows.drawing import Drawing
 
 _LEAST_SCORE = 0.25  # of a box that counts, as in agreement
 _LEAST_IOU = 0.5
 _MOST_BOXES = 20
+_FIGURES = "splitsem.report.gallery_figures"
 
 
 class Kept(NamedTuple):
@@ -58,7 +58,7 @@ class Form(ABC):
         """How far the results of a batch disagree, ``(batch,)``, at least 0; 0 where they are alike."""
 
     @abstractmethod
-    def draw(self, kept: Sequence[Kept], title: str, subtitle: str) -> Figure:
+    def draw(self, kept: Sequence[Kept], title: str, subtitle: str) -> Drawing:
         """The gallery of these samples."""
 
     def picture(self, one: Kept) -> NDArray[np.float32] | None:
@@ -98,7 +98,7 @@ class Classes(Form):
         is_named = split.max(1).values == 1
         return is_other + (unsplit - split).abs().sum(1) / 2 * (is_other | ~is_named)
 
-    def draw(self, kept: Sequence[Kept], title: str, subtitle: str) -> Figure:
+    def draw(self, kept: Sequence[Kept], title: str, subtitle: str) -> Drawing:
         """See Form."""
         samples = []
         for one in kept:
@@ -107,7 +107,7 @@ class Classes(Form):
                 truth = Label(self.class_name(int(one.y)))
             found = self._label(one.unsplit), self._label(one.split)
             samples.append(Shown(one.number, self.picture(one), *found, truth, self.task.text_of(one.x)))
-        return gallery_figures.labels(samples, title, subtitle)
+        return Drawing(f"{_FIGURES}.labels", (samples, title, subtitle))
 
     def _label(self, probabilities: Tensor) -> Label:
         sure, best = probabilities.max(0)
@@ -128,13 +128,13 @@ class ClassMaps(Form):
         """Share of the pixels that are of another class."""
         return (unsplit != split).flatten(1).float().mean(1)
 
-    def draw(self, kept: Sequence[Kept], title: str, subtitle: str) -> Figure:
+    def draw(self, kept: Sequence[Kept], title: str, subtitle: str) -> Drawing:
         """See Form."""
         samples = [
             Shown(one.number, self.picture(one), one.unsplit.long().numpy(), one.split.long().numpy()) for one in kept
         ]
         names = dict(enumerate(map(str, self.task.class_names)))
-        return gallery_figures.masks(samples, names, self.task.palette, title, subtitle)
+        return Drawing(f"{_FIGURES}.masks", (samples, names, self.task.palette, title, subtitle))
 
 
 class Detected(Form):
@@ -153,7 +153,7 @@ class Detected(Form):
             shares.append(1 - 2 * overlap / num if num else 0.0)
         return torch.tensor(shares).clamp_min(0)
 
-    def draw(self, kept: Sequence[Kept], title: str, subtitle: str) -> Figure:
+    def draw(self, kept: Sequence[Kept], title: str, subtitle: str) -> Drawing:
         """See Form."""
         samples = []
         for one in kept:
@@ -161,7 +161,7 @@ class Detected(Form):
             pairs = matches(ours, theirs)
             found = (self._found(ours, {i for i, _, _ in pairs}), self._found(theirs, {j for _, j, _ in pairs}))
             samples.append(Shown(one.number, self.picture(one), *found))
-        return gallery_figures.boxes(samples, title, f"{subtitle} · boxes of score ≥ {_LEAST_SCORE}")
+        return Drawing(f"{_FIGURES}.boxes", (samples, title, f"{subtitle} · boxes of score ≥ {_LEAST_SCORE}"))
 
     def _found(self, boxes: Boxes, matched: set[int]) -> Found:
         """The boxes with the highest scores, and all that only one network finds among them."""
@@ -184,7 +184,7 @@ class Forecasts(Form):
         """Root of the mean squared difference."""
         return (unsplit - split).flatten(1).square().mean(1).sqrt()
 
-    def draw(self, kept: Sequence[Kept], title: str, subtitle: str) -> Figure:
+    def draw(self, kept: Sequence[Kept], title: str, subtitle: str) -> Drawing:
         """See Form."""
         task = self.task
         assert isinstance(task, Forecasting)
@@ -193,7 +193,7 @@ class Forecasts(Form):
             made = [task.series(one.x[0], future) for future in (one.unsplit, one.split, one.y[0])]
             unsplit, split, truth = (Forecast(past.numpy(), future.numpy()) for past, future in made)
             samples.append(Shown(one.number, None, unsplit, split, None if self.task.is_agreement else truth))
-        return gallery_figures.forecasts(samples, task.unit, title, subtitle)
+        return Drawing(f"{_FIGURES}.forecasts", (samples, task.unit, title, subtitle))
 
 
 class OutputValues(Form):
@@ -207,10 +207,10 @@ class OutputValues(Form):
         """Root of the mean squared difference."""
         return (unsplit - split).square().mean(1).sqrt()
 
-    def draw(self, kept: Sequence[Kept], title: str, subtitle: str) -> Figure:
+    def draw(self, kept: Sequence[Kept], title: str, subtitle: str) -> Drawing:
         """See Form."""
         samples = [Shown(one.number, None, one.unsplit.numpy(), one.split.numpy()) for one in kept]
-        return gallery_figures.bars(samples, title, subtitle)
+        return Drawing(f"{_FIGURES}.bars", (samples, title, subtitle))
 
 
 def form_of(task: Task) -> Form:

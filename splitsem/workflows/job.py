@@ -1,6 +1,7 @@
 """One job: run the workflow, write its folder, log it to MLflow, return what a sweeper optimises."""
 
 import contextlib
+import functools
 import json
 import logging
 from concurrent.futures import Future, wait
@@ -16,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from splitsem import json_files, redaction
 from splitsem.errors import LinkError
 from splitsem.report import figure_choice
-from splitsem.workflows import aside, digests, folders, mistakes, readme_file, settings, stopping, track
+from splitsem.workflows import aside, digests, drawing, folders, mistakes, readme_file, settings, stopping, track
+from splitsem.workflows.drawing import UNDRAWN
 from splitsem.workflows.folders import Record
 from splitsem.workflows.result import DRAWS, Metrics, Result, write_draws
 from splitsem.workflows.tracking import Mlflow, provenance
@@ -57,7 +59,7 @@ def _run_once(cfg: DictConfig, hydra_cfg: HydraConf, folder: Path) -> Metrics:
         if earlier is None or earlier.settings != settings:
             folders.clear(folder)
             return _run(cfg, hydra_cfg, folder, Record(settings=settings), is_new=True)
-        if (metrics := folders.metrics(folder)) is not None:
+        if (metrics := folders.metrics(folder)) is not None and not (folder / UNDRAWN).exists():
             return metrics
         folders.clear(folder)
         earlier.state, earlier.tracked = "running", False
@@ -67,17 +69,24 @@ def _run_once(cfg: DictConfig, hydra_cfg: HydraConf, folder: Path) -> Metrics:
 
 
 def _run(cfg: DictConfig, hydra_cfg: HydraConf, folder: Path, record: Record, is_new: bool) -> Metrics:
-    for left_over in (folders.METRICS, DRAWS, track.HISTORY, track.TRAINING, folders.ERROR):  # of an earlier try
+    left_overs = folders.METRICS, DRAWS, track.HISTORY, track.TRAINING, folders.ERROR, UNDRAWN
+    for left_over in left_overs:  # of an earlier try
         (folder / left_over).unlink(missing_ok=True)
     record.provenance = record.provenance or provenance()
     record.write(folder)
     tracker = _Tracker(cfg, hydra_cfg, folder, record)
     tracker.begin(is_new)
+    if OmegaConf.select(cfg, "workflow.gallery"):
+        drawing.get_ready()
     try:
         with figure_choice.using(**cfg.plots):
             result: Result = _locate(cfg.workflow["_target_"])(cfg, folder)
-            _write(result, folder)
+            drawn = _write(result, folder, cfg.plots)
             readme_file.write(folder, result.headline)
+        if drawn is not None and tracker.has_next:
+            drawn.add_done_callback(functools.partial(_tell_undrawn, folder))
+        elif drawn is not None:
+            drawn.result()
         log.info("%s", result.headline)
         if hydra_cfg.mode != RunMode.MULTIRUN:
             log.info("Results: %s", folder)
@@ -169,15 +178,18 @@ class _Tracker:
             (self.sweep / track.UNTRACKED).write_text(redaction.text(f"{exc}\n"))
 
 
-def _write(result: Result, folder: Path) -> None:
-    """Leave the results; the metrics last and whole, for they say that a job is done."""
+def _tell_undrawn(folder: Path, drawn: "Future[None]") -> None:
+    """Say it where the figures of a job that others follow failed; its results are there."""
+    if (exc := drawn.exception()) is not None:
+        log.error("%s lacks its figures: %s: %s", folder, type(exc).__name__, exc)
+
+
+def _write(result: Result, folder: Path, plots: DictConfig) -> "Future[None] | None":
+    """Leave the results; the metrics last and whole, for they say that a job is done. Returns what is being drawn."""
     write_draws(result.draws, folder / DRAWS)
     for rows, name in ((result.history, track.HISTORY), (list(result.training), track.TRAINING)):
         if rows:
             json_files.write_text(json.dumps(json_files.finite(rows)) + "\n", folder / name)
-    if result.figures:
-        from splitsem.report import style
-
-        for name, figure in result.figures.items():
-            style.save(figure, folder / name)
+    drawn = drawing.save_aside(result.figures, folder, plots.style, list(plots.formats))
     json_files.write_text(json.dumps(json_files.finite(result.metrics), indent=2) + "\n", folder / folders.METRICS)
+    return drawn

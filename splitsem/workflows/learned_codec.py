@@ -27,6 +27,7 @@ from splitsem.training.importance import code_importance
 from splitsem.workflows import assemble, assemble_codec, evaluation, split
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import is_learned
+from splitsem.workflows.drawing import Drawing
 from splitsem.workflows.optional_figures import breakdown, gallery_of
 from splitsem.workflows.replay import Recording, play_all
 from splitsem.workflows.result import Metrics, Result
@@ -122,7 +123,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     point = assemble.chosen_point(cfg, network.graph)
     encoder: Codec
     history: list[dict[str, float]] = []
-    figures: dict[str, Figure] = {}
+    figures: dict[str, Figure | Drawing] = {}
     cut, train_s, kept = network.graph.cut(point), 0.0, ""
     if is_learned(cfg):
         encoder, trained = assemble_codec.trained_codec(cfg, network, point)

@@ -140,7 +140,7 @@ def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport, ends
     finally:
         remote.close()
     result = _result(cfg, network, predicted, measured, remote.counters)
-    return result._replace(figures=result.figures | gallery.figures(result.metrics)) if gallery else result
+    return result._replace(figures={**result.figures, **gallery.figures(result.metrics)}) if gallery else result
 
 
 def _stay(cfg: DictConfig, network: Network, end: EdgeEnd) -> Result:

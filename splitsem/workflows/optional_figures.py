@@ -7,11 +7,10 @@ from omegaconf import DictConfig
 
 from splitsem import extras
 from splitsem.workflows.assemble import Network
+from splitsem.workflows.drawing import Drawing
 from splitsem.workflows.result import Metrics
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from splitsem.workflows.gallery import Gallery
 
 log = logging.getLogger(__name__)
@@ -26,11 +25,9 @@ def gallery_of(cfg: DictConfig, network: Network) -> "Gallery | None":
     return fresh_gallery(cfg, network)
 
 
-def breakdown(metrics: Metrics) -> "dict[str, Figure]":
+def breakdown(metrics: Metrics) -> dict[str, Drawing]:
     """The figure of where the time goes, by its file's name."""
     if not extras.has("plots"):
         log.info("No figures: pip install 'splitsem[plots]' brings what draws them")
         return {}
-    from splitsem.report.run_figures import run_breakdown
-
-    return {"breakdown": run_breakdown(metrics)}
+    return {"breakdown": Drawing("splitsem.report.run_figures.run_breakdown", (metrics,))}

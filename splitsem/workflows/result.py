@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from splitsem.workflows.drawing import Drawing
+
 Metrics = dict[str, Any]
 
 
@@ -37,7 +39,7 @@ class Result(NamedTuple):
     """
 
     metrics: Metrics
-    figures: dict[str, "Figure"]
+    figures: "Mapping[str, Figure | Drawing]"
     history: list[dict[str, float]]
     headline: str
     draws: Mapping[str, "NDArray[np.float32]"] = {}

@@ -75,7 +75,8 @@ class _Baseline(NamedTuple):
 def references(cfg: DictConfig, network: Network) -> None:
     """In a sweep, once for each network, link and pair of machines: all on the edge, and all on the server.
 
-    A picture goes to the server in each way that ``references`` lists, any other sample as it is.
+    A picture goes to the server in each way that ``references`` lists, any other sample as it is. Processes that run
+    jobs of one sweep share these evaluations: each takes those that no other has begun.
     """
     hydra_cfg = HydraConfig.get()
     if hydra_cfg.mode != RunMode.MULTIRUN or not cfg.references:
@@ -86,10 +87,12 @@ def references(cfg: DictConfig, network: Network) -> None:
     key = hashlib.sha256((network.key + json.dumps(shared, sort_keys=True)).encode()).hexdigest()[:12]
     folder = Path(hydra_cfg.sweep.dir) / "references"
     folder.mkdir(exist_ok=True)
-    with locked(folder / key):
-        for name, codec, varied, point in _baselines(cfg.references, network.task.is_image):
-            path = folder / f"{'-'.join((key, name, *map(str, varied.values())))}.json"
-            if not path.exists():
+    for name, codec, varied, point in _baselines(cfg.references, network.task.is_image):
+        path = folder / f"{'-'.join((key, name, *map(str, varied.values())))}.json"
+        if path.exists():
+            continue
+        with locked(path, waits=False) as is_mine:
+            if is_mine and not path.exists():
                 cut, seeds = network.graph.cut(point), cfg.workflow.channel_seeds
                 found = evaluation.evaluate(cfg, network, cut, instantiate(codec), instantiate(codec), seeds)
                 write_draws(found.draws, path.with_suffix(".npz"))

@@ -19,6 +19,7 @@ from yaml import YAMLError
 from splitsem.errors import ConfigError, LinkError
 from splitsem.report.units import setting_in_words
 from splitsem.workflows import comparison, digests, folders
+from splitsem.workflows.drawing import UNDRAWN
 from splitsem.workflows.folders import Record
 from splitsem.workflows.result import Result
 from splitsem.workflows.tracking import CHOSEN, Mlflow, Status
@@ -29,7 +30,7 @@ TRAINING = "training.json"
 UNTRACKED = "untracked.txt"
 """In a sweep's folder: why MLflow failed. While it lies there, no job tries again."""
 _STATUS: dict[folders.State, Status] = {"running": "RUNNING", "ok": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
-_NOT_COPIED = (folders.RECORD, folders.LOCK, UNTRACKED)
+_NOT_COPIED = (folders.RECORD, folders.LOCK, UNTRACKED, UNDRAWN)
 
 
 def run(cfg: DictConfig, folder: Path) -> Result:

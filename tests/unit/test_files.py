@@ -117,3 +117,10 @@ def test_weights_of_another_network_leave_the_network_as_it_was(tmp_path):
 def test_no_message_tells_to_delete_a_file():
     for path in (Path(files.__file__).parent).rglob("*.py"):
         assert "delete it" not in path.read_text(), path
+
+
+def test_who_does_not_wait_is_told_that_another_holds_the_file(tmp_path):
+    with files.locked(tmp_path / "a") as first, files.locked(tmp_path / "a", waits=False) as second:
+        assert (first, second) == (True, False)
+    with files.locked(tmp_path / "a", waits=False) as third:
+        assert third

@@ -12,7 +12,8 @@ from torch import nn
 
 from splitsem.detections import Boxes, pack
 from splitsem.report import gallery_figures
-from splitsem.report.gallery_figures import Found, Label, Shown, fit
+from splitsem.report.gallery_figures import fit
+from splitsem.report.gallery_samples import Found, Label, Shown
 from splitsem.tasks.answer import TopClasses
 from splitsem.tasks.detection.detection import Detection
 from splitsem.tasks.detection.scenes import DrawnScenes
@@ -144,7 +145,7 @@ def test_the_largest_disagreements_are_kept_in_one_pass_and_the_score_is_what_it
     kept = sorted(gallery._kept, key=lambda one: one[:2], reverse=True)
     assert [one.number for _, _, one in kept] == expected
     assert torch.equal(kept[0][2].x, test[expected[0]][0][None])
-    figure = gallery.figures(METRICS)["gallery"]
+    figure = gallery.figures(METRICS)["gallery"].figure()
     assert len(figure.axes[0].images) == 8
     assert "the 8 largest disagreements of 50 samples" in figure.texts[0].get_text()
     shown = [text.get_text() for text in texts(figure)]
@@ -162,7 +163,7 @@ def test_a_text_stands_where_a_picture_would():
     form = form_of(Said())
     gallery = Gallery(form, form.results(torch.randn(4, 10)), most=4)
     gallery.add({"ids": torch.zeros(4, 8)}, torch.arange(4), torch.randn(4, 10))
-    shown = [text.get_text() for text in texts(gallery.figures(METRICS)["gallery"])]
+    shown = [text.get_text() for text in texts(gallery.figures(METRICS)["gallery"].figure())]
     assert sum(text.startswith("1 of many words") and text.endswith(" …") for text in shown) == 4
 
 
@@ -172,14 +173,14 @@ def test_samples_beyond_those_that_memory_holds_are_scored_and_not_compared():
     for _ in range(2):
         gallery.add(torch.zeros(2, 1), torch.zeros(2), torch.ones(2, 2))
     assert len(gallery._kept) == 3
-    assert "of 3 samples" in gallery.figures(METRICS)["gallery"].texts[0].get_text()
+    assert "of 3 samples" in gallery.figures(METRICS)["gallery"].figure().texts[0].get_text()
 
 
 def test_without_any_difference_the_title_says_so():
     gallery = Gallery(OutputValues(plain("values", 2)), torch.ones(3, 2), most=2)
     gallery.add(torch.zeros(3, 1), torch.zeros(3), torch.ones(3, 2))
     assert [one.number for _, _, one in sorted(gallery._kept, reverse=True)] == [0, 1]
-    assert "no result of 3 samples differs" in gallery.figures(METRICS)["gallery"].texts[0].get_text()
+    assert "no result of 3 samples differs" in gallery.figures(METRICS)["gallery"].figure().texts[0].get_text()
 
 
 def figures():
@@ -196,7 +197,7 @@ def figures():
     gallery = Gallery(form_of(task), torch.zeros(4, 8), most=4)
     x, y = (torch.stack([task.splits().test[i][part] for i in range(4)]) for part in (0, 1))
     gallery.add(x, y, torch.ones(4, 8))
-    yield gallery.figures(METRICS)["gallery"]
+    yield gallery.figures(METRICS)["gallery"].figure()
     values = [Shown(i, None, *random.normal(size=(2, 30))) for i in range(2)]
     yield gallery_figures.bars(values, "title", "subtitle")
 
@@ -251,7 +252,7 @@ def test_a_run_has_the_gallery_that_it_asks_for_and_the_same_metrics(most, tmp_p
     result = split.run(cfg, tmp_path)
     assert ("gallery" in result.figures) == bool(most)
     if most:
-        assert len(result.figures["gallery"].axes[0].images) == most
+        assert len(result.figures["gallery"].figure().axes[0].images) == most
 
 
 def test_the_page_of_a_sweep_shows_the_galleries_of_at_most_three_stars_and_stays_small(tmp_path):
