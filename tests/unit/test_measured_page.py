@@ -1,4 +1,4 @@
-"""The page "Measured" has its tables from kept rows; a benchmark's first record takes the place of its command's old rows."""
+"""The page "Measured" has its tables from kept rows; a first record takes the place of its command's old rows."""
 
 import sys
 
