@@ -14,12 +14,14 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import Collection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from PIL import Image
 
 from splitsem.report.figure_choice import chosen
 from splitsem.report.units import format_bytes, format_hz, format_seconds
@@ -320,8 +322,21 @@ def content(figure: Figure, kind: str = "png", sharper: float = 1.0) -> bytes:
     with mpl.rc_context(
         {"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "splitsem", "hatch.linewidth": 0.6}
     ):
-        figure.savefig(buffer, format=kind, dpi=sharper * chosen().style.dpi, metadata=dates.get(kind))
+        if kind == "png":
+            _draw_once(figure, sharper * chosen().style.dpi, buffer)
+        else:
+            figure.savefig(buffer, format=kind, dpi=sharper * chosen().style.dpi, metadata=dates.get(kind))
     return buffer.getvalue()
+
+
+def _draw_once(figure: Figure, dpi: float, buffer: io.BytesIO) -> None:
+    """Write a PNG. ``savefig`` lays out and draws all twice, for margins that it might trim; the pixels are the same."""
+    usual = figure.dpi
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).save(buffer, "png", dpi=(dpi, dpi))
+    figure.set_dpi(usual)
 
 
 def empty(ax: Axes, message: str = "no job of this sweep succeeded") -> None:

@@ -30,13 +30,12 @@ from splitsem.workflows.codec_options import is_learned
 from splitsem.workflows.drawing import Drawing
 from splitsem.workflows.optional_figures import breakdown, gallery_of
 from splitsem.workflows.replay import Recording, play_all
-from splitsem.workflows.result import Metrics, Result
+from splitsem.workflows.result import SCORES, Metrics, Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-SCORES = "link_scores.csv"
 Links = dict[str | float, Callable[[int], Link]]
 
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 Metrics = dict[str, Any]
 
-
 DRAWS = "score_draws.npz"
+SCORES = "link_scores.csv"
 
 
 def write_draws(draws: Mapping[str, "NDArray[np.float32]"], path: Path) -> None:

@@ -22,8 +22,7 @@ from splitsem.report.tables import codec_table
 from splitsem.report.tables import table as results_table
 from splitsem.report.terminal import grid_of
 from splitsem.report.units import format_bytes
-from splitsem.workflows.learned_codec import SCORES
-from splitsem.workflows.result import DRAWS
+from splitsem.workflows.result import DRAWS, SCORES
 from splitsem.workflows.summary import Sweep
 
 _OF_JOB = ("score_name", "score_clean", "score_unsplit", "encoder_bytes")
