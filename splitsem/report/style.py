@@ -330,7 +330,7 @@ def content(figure: Figure, kind: str = "png", sharper: float = 1.0) -> bytes:
 
 
 def _draw_once(figure: Figure, dpi: float, buffer: io.BytesIO) -> None:
-    """Write a PNG. ``savefig`` lays out and draws all twice, for margins that it might trim; the pixels are the same."""
+    """Write a PNG. ``savefig`` lays out and draws all twice, for margins it might trim; the pixels are the same."""
     usual = figure.dpi
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
