@@ -141,6 +141,8 @@ class Problem:
             server_s=self.server_base_s * crosses,
             answer_s=self.answer_s * answered,
             answer_busy_s=self.answer_busy_s * answered,
+            edge_transport_s=np.zeros(len(crosses)),  # the bases of the ends hold it
+            server_transport_s=np.zeros(len(crosses)),
         )
 
     def stages(self, split_index: Any, edge_units_s: Any, server_units_s: Any) -> Stages:
@@ -159,6 +161,8 @@ class Problem:
             server_s=beside.server_s[split_index] + server_units_s,
             answer_s=beside.answer_s[split_index],
             answer_busy_s=beside.answer_busy_s[split_index],
+            edge_transport_s=beside.edge_transport_s[split_index],
+            server_transport_s=beside.server_transport_s[split_index],
         )
 
     def tiers(self, allowed: Mask | None = None) -> tuple[Floats, Floats]:

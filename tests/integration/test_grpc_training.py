@@ -148,7 +148,7 @@ def serve_here(sides):
 
 def test_a_server_that_only_answers_says_how_to_make_it_train(serve_here, device, reach):
     _, address = serve_here(trains=False)
-    with pytest.raises(ConfigError, match=r"start it with workflow\.training=true"):
+    with pytest.raises(ConfigError, match=r"start one that does .*workflow\.training=true"):
         device.trainer(reach(address))
 
 

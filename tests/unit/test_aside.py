@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,9 +21,13 @@ def note(number: int) -> list[int]:
     return _seen
 
 
-def where(delay_s: float = 0.0) -> int:
-    time.sleep(delay_s)
+def where() -> int:
     return os.getpid()
+
+
+def stay(begun: Path) -> None:
+    begun.touch()
+    time.sleep(30.0)
 
 
 def refuse(why: str) -> None:
@@ -67,9 +72,11 @@ def test_what_is_raised_there_is_raised_here_with_its_traceback() -> None:
     assert aside.call(where).result()
 
 
-def test_a_process_that_ended_is_told_and_replaced() -> None:
+def test_a_process_that_ended_is_told_and_replaced(tmp_path: Path) -> None:
     pid = aside.call(where).result()
-    found = aside.call(where, 30.0)
+    found = aside.call(stay, tmp_path / "begun")
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(LinkError, match="ended"):
         found.result()
