@@ -24,6 +24,8 @@ UNNAMED = {
     'type="checkbox" id="__search"': "Search",
     'type="checkbox" id="__drawer"': "Menu",
 }
+WIDE = ("measured.md",)
+"""Pages whose tables need the whole width; neither column beside them says much."""
 ASSETS = (".png", ".svg", ".csv", ".pdf", ".json", ".html", ".jpg")
 
 
@@ -131,5 +133,7 @@ def on_page_markdown(text: str, page: Any, config: Any, files: Files) -> str:
     """Links as the site has them; a layered figure for Mermaid's; the reason beside a block that no test runs."""
     source = page.file.abs_src_path
     here = Path(source) if source else DOCS / page.file.src_uri
+    if page.file.src_uri in WIDE:
+        page.meta["hide"] = ["navigation", "toc"]
     text = markdown.relinked(text, here, page.file.src_uri, site_uri)
     return markdown.with_reasons(markdown.with_layers(text))

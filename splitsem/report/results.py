@@ -274,10 +274,14 @@ def _is_seed(column: str) -> bool:
 
 
 def _once(frame: pd.DataFrame) -> pd.DataFrame:
-    """Without jobs of the same settings and seeds as one before: a search may draw a configuration again."""
+    """Without jobs of the same settings and seeds as one before: a search may draw a configuration again.
+
+    References stay. Each is evaluated once, and those of several seeds carry no seed that tells them apart.
+    """
     settings = [c for c in map(str, frame) if is_override(c)]
     keys = [c for c in dict.fromkeys(["series", "split_point", "reference", *LABELS, *settings, "sweep"]) if c in frame]
-    return frame[~(frame["is_ok"] & frame[keys].astype(str).duplicated())].reset_index(drop=True)
+    again = frame["is_ok"] & ~frame["is_reference"] & frame[keys].astype(str).duplicated()
+    return frame[~again].reset_index(drop=True)
 
 
 def _average_seeds(frame: pd.DataFrame) -> pd.DataFrame:

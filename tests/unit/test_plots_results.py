@@ -55,6 +55,19 @@ def test_a_configuration_that_a_search_draws_again_is_one_run():
     assert set(prepare(seeded)["num_runs"]) == {2}
 
 
+def test_baselines_of_several_seeds_are_averaged_though_they_name_none():
+    seeded = []
+    for seed in range(3):
+        rows = sample_results().assign(seed=float(seed))
+        is_reference = rows["reference"].notna()
+        rows.loc[is_reference, "seed"] = np.nan  # a baseline is no job, and no setting of a job is its own
+        rows.loc[is_reference, "score"] = 0.90 + 0.01 * seed
+        seeded.append(rows)
+    baselines = references(prepare(pd.concat(seeded, ignore_index=True)))
+    assert set(baselines["num_runs"]) == {3}
+    assert np.allclose(baselines["score"], 0.91)
+
+
 def test_rows_are_in_network_order_and_failures_last():
     shuffled = sample_results(num_failed=2).sample(frac=1.0, random_state=1)
     prepared = prepare(shuffled)
