@@ -293,7 +293,7 @@ class JointCuts(JointBase):
         if self.kept_sweep is None:
             return [], {}
         rows = within(self.choosable, self.settings.most_latency_s, self.settings.least_rate_hz)
-        rows = keeping(rows, self._table(rows), self.settings.epsilon + self.joint["best"]["slack_val"])
+        rows = keeping(rows, self._table(rows), self.joint, self.settings.least)
         words = {name: (one["split_point"], one["codec"]) for name, one in self.compared().items()}
         allowed = list(zip(rows["split_point"], rows["codec"], strict=True))
         return self.kept_sweep.regret(self.joint["best"], allowed, words, self.solver.objective)
