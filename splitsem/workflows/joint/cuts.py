@@ -69,8 +69,7 @@ class JointCuts(JointBase):
             )
         if not isinstance(self.solver, Exact):
             raise ConfigError(f"optimise=exact is all there is for model={self.model}: each row of its table is tried")
-        given = [entry.lstrip("+~") for entry in HydraConfig.get().overrides.task]
-        for entry in given:
+        for entry in (given.lstrip("+~") for given in HydraConfig.get().overrides.task):
             if entry.startswith(("codec=", "codec.", "split.point=", "split.index=")):
                 raise ConfigError(
                     f"workflow=joint chooses cut and codec itself, from workflow.codecs: leave out {entry}"
@@ -313,8 +312,7 @@ class JointCuts(JointBase):
     def described_fully(self) -> str:
         """See JointBase."""
         edge, server = self.tiers
-        link = HydraConfig.get().runtime.choices["transport"]
-        return f"{self.described} · {link} · edge {edge.timing}, server {server.timing}"
+        return f"{self.described} · {HydraConfig.get().runtime.choices['transport']} · edge {edge.timing}, server {server.timing}"
 
     def _facts(self) -> Document:
         """The facts that determine the scores of any cut and codec, and their times here."""
@@ -381,8 +379,9 @@ class JointCuts(JointBase):
         extra = None if self.best_set is None else self.best_set.cut
         is_set = extra is not None and best["split_point"] == extra.point.name
         cut = extra if extra is not None and is_set else network.graph.cut(best["split_point"])
-        answer = answering(self.cfg, network.task)
-        pipeline = Pipeline(cut, offer.make(), offer.make(), simulated_link(self.cfg), answer)
+        pipeline = Pipeline(
+            cut, offer.make(), offer.make(), simulated_link(self.cfg), answering(self.cfg, network.task)
+        )
         chosen = DeployedCodec(pipeline, network.placement)
         scored = score_samples(chosen, network.task, self.batches("test"))
         reference = score_samples(network.run, network.task, self.batches("test"))

@@ -135,7 +135,7 @@ def _check_same_network(folder: Path) -> None:
     """Raise ConfigError where a job's settings of the network, weights aside, are not those of this run."""
     own = _network(HydraConfig.get().overrides.task)
     for written in folder.glob("*/.hydra/overrides.yaml"):
-        theirs = _network([str(one) for one in OmegaConf.to_container(OmegaConf.load(written))])
+        theirs = _network([str(one) for one in OmegaConf.load(written)])
         if other := sorted(own ^ theirs):
             raise ConfigError(f"workflow.against={folder} is a sweep of another network: {other[0]} is of one only")
 
