@@ -194,12 +194,8 @@ class JointCuts(JointBase):
         rows = self.rows[self.rows["left_out"].isna()]
         plain = rows[(rows["codec"] == REFERENCE) & (rows["split_point"] != self._set_name)]
         last = len(self.trained.graph.points) - 1
-        among = {
-            self.fastest: self.choosable,
-            "float32": plain,
-            "edge_only": plain[plain["lambda"] == last],
-            "server_only": plain[plain["lambda"] == 0],
-        }
+        alone = {"edge_only": plain[plain["lambda"] == last], "server_only": plain[plain["lambda"] == 0]}
+        among = {self.fastest: self.choosable, "float32": plain} | alone
         began = time.perf_counter()
         solutions = {name: row_object(some.iloc[self._table(some).fastest()]) for name, some in among.items()}
         return {"solver_s": time.perf_counter() - began, "solutions": solutions} | self._said()
@@ -379,9 +375,8 @@ class JointCuts(JointBase):
         extra = None if self.best_set is None else self.best_set.cut
         is_set = extra is not None and best["split_point"] == extra.point.name
         cut = extra if extra is not None and is_set else network.graph.cut(best["split_point"])
-        pipeline = Pipeline(
-            cut, offer.make(), offer.make(), simulated_link(self.cfg), answering(self.cfg, network.task)
-        )
+        link, answer = simulated_link(self.cfg), answering(self.cfg, network.task)
+        pipeline = Pipeline(cut, offer.make(), offer.make(), link, answer)
         chosen = DeployedCodec(pipeline, network.placement)
         scored = score_samples(chosen, network.task, self.batches("test"))
         reference = score_samples(network.run, network.task, self.batches("test"))
