@@ -308,7 +308,8 @@ class JointCuts(JointBase):
     def described_fully(self) -> str:
         """See JointBase."""
         edge, server = self.tiers
-        return f"{self.described} · {HydraConfig.get().runtime.choices['transport']} · edge {edge.timing}, server {server.timing}"
+        link = HydraConfig.get().runtime.choices["transport"]
+        return f"{self.described} · {link} · edge {edge.timing}, server {server.timing}"
 
     def _facts(self) -> Document:
         """The facts that determine the scores of any cut and codec, and their times here."""
