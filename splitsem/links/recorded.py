@@ -111,7 +111,10 @@ def read_link_metrics(path: str | Path) -> LinkMetrics:
         text = read_text(path, "link's file")
     except ConfigError as exc:
         raise ConfigError(f"{exc}; workflow=measure_link writes one") from exc
-    return parse(text, str(path), "file", SCHEMA, _File, _metrics)
+    try:
+        return parse(text, str(path), "file", SCHEMA, _File, _metrics)
+    except ConfigError as exc:
+        raise ConfigError(f"{exc}; measure the link anew by workflow=measure_link") from exc
 
 
 class _RoundTrip(msgspec.Struct):

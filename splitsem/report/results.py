@@ -97,12 +97,12 @@ def stage_times(frame: pd.DataFrame) -> pd.DataFrame:
     busy_s = frame["link_busy_s"].fillna(frame["link_s"]).clip(upper=frame["link_s"])
     return pd.DataFrame(
         {
-            "head_s": frame["edge_s"] - coding["encode_s"] - coding["answer_decode_s"],
+            "head_s": frame["head_s"].where(is_split, frame["edge_s"]),
             "encode_s": coding["encode_s"],
             "link_busy_s": busy_s,
             "link_delay_s": frame["link_s"] - busy_s,
             "decode_s": coding["decode_s"],
-            "tail_s": frame["server_s"] - coding["decode_s"] - coding["answer_encode_s"],
+            "tail_s": frame["tail_s"].where(is_split, frame["server_s"]),
             "answer": coding["answer_encode_s"] + coding["answer_s"] + coding["answer_decode_s"],
         }
     )

@@ -42,11 +42,12 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future
 
 
 def _ask(function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+    asked = pickle.dumps((redaction.known(), function, args, kwargs))  # whole, or the pipe has half a call
     process = _running()
     assert process.stdin
     assert process.stdout
     try:
-        pickle.dump((redaction.known(), function, args, kwargs), process.stdin)
+        process.stdin.write(asked)
         process.stdin.flush()
         is_well, found = pickle.load(process.stdout)  # noqa: S301 (from this program's own process)
     except (OSError, EOFError) as exc:
@@ -98,6 +99,16 @@ def _close(process: "subprocess.Popen[bytes]") -> None:
         process.communicate()
 
 
+def _failure(exc: Exception) -> bytes:
+    """An exception as a reply; in words where it cannot be made again on the other side."""
+    try:
+        reply = pickle.dumps((False, exc))
+        pickle.loads(reply)  # noqa: S301 (made here)
+    except Exception:  # noqa: BLE001 (whatever its class raises)
+        return pickle.dumps((False, RuntimeError(f"{type(exc).__name__}: {exc}")))
+    return reply
+
+
 def _serve() -> None:
     """Run what comes in, until the other side ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the other side decides
@@ -111,11 +122,11 @@ def _serve() -> None:
             return
         redaction.remember(secrets)
         try:
-            reply = True, function(*args, **kwargs)
+            reply = pickle.dumps((True, function(*args, **kwargs)))
         except Exception as exc:  # noqa: BLE001 (raised on the other side)
             exc.add_note(traceback.format_exc())
-            reply = False, exc
-        pickle.dump(reply, replies)
+            reply = _failure(exc)
+        replies.write(reply)
         replies.flush()
 
 

@@ -28,6 +28,8 @@ Above = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(gt=0, le=1)]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 
+_NAME = r"^[A-Za-z0-9_-]+$"
+
 RULES: dict[str, Any] = {
     "seed": Seed,
     "cache_dir": str,
@@ -43,7 +45,7 @@ RULES: dict[str, Any] = {
     "answer.at": Literal["edge", "server"],
     "hardware.chain": list[str] | None,
     "hardware.links": list[str] | None,
-    "hardware.save": Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+$")] | None,
+    "hardware.save": Annotated[str, Meta(pattern=_NAME)] | None,
     "workflow._target_": str,
     "workflow.summary": str | None,
     "workflow.objective": list[str],
@@ -291,6 +293,7 @@ def _checkable(annotation: Any) -> Any:
 
 
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null", None: "null"}
+_PATTERNS = {_NAME: "letters, digits, - and _"}
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
@@ -311,6 +314,8 @@ def in_words(rule: Any) -> str:
             for name, word in _BOUNDS.items()
             if getattr(arguments[1], name) is not None
         ]
+        if arguments[1].pattern:
+            bounds.append(_PATTERNS.get(arguments[1].pattern, arguments[1].pattern))
         return f"{in_words(arguments[0])} of {' and '.join(bounds)}"
     if origin in (Union, UnionType):
         return ", or ".join(dict.fromkeys(in_words(each) for each in arguments))

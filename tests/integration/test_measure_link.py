@@ -84,6 +84,7 @@ def test_probes_without_a_network_still_need_the_same_protocol():
         ({"schema": "other/1"}, "schema"),
         ({"up_bps": -1}, "up_bps"),
         ({"loss": "much"}, "loss"),
+        ({"schema": "splitsem.link/1"}, "'splitsem.link/1'; measure the link anew by workflow=measure_link"),
         ({"rtt_s": {"median": 1}}, "p95"),
         ({"edge_work": {"fixed_s": -1, "s_per_byte": 0}}, "fixed_s"),
     ],

@@ -1,6 +1,7 @@
 """Calls in a process of their own: in order, with their exceptions, and with the secrets that this process knows."""
 
 import os
+import pickle
 import signal
 import sys
 import time
@@ -36,6 +37,15 @@ def stay(begun: Path) -> None:
 
 def refuse(why: str) -> None:
     raise ConfigError(why)
+
+
+class OddError(Exception):
+    def __init__(self, code: int, why: str) -> None:
+        super().__init__(why)  # so that pickle cannot make it again
+
+
+def fail_oddly() -> None:
+    raise OddError(3, "no glyph")
 
 
 def prints() -> str:
@@ -100,3 +110,12 @@ def test_it_survives_what_a_terminal_sends() -> None:
 
 def test_it_starts_light() -> None:
     assert not aside.call(is_loaded, "torch").result()
+
+
+def test_what_cannot_be_pickled_fails_alone() -> None:
+    pid = aside.call(where).result()
+    with pytest.raises(RuntimeError, match="OddError: no glyph"):
+        aside.call(fail_oddly).result()
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        aside.call(print, [0] * 100_000, lambda: None).result()
+    assert aside.call(where).result() == pid

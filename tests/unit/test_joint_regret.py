@@ -64,7 +64,7 @@ def test_the_best_score_within_a_budget_of_latency_and_pace(cache, tmp_path):
     assert found["best"]["damage"] <= lost
     assert found["best"]["value"] == pytest.approx(allowed.loc[allowed["lost"] <= lost, "value"].min())
     with pytest.raises(
-        ConfigError, match=r"no cut and codec keeps latency_s 1e-09 \(the least is .* with .*\): allow"
+        ConfigError, match=r"no cut and codec keeps workflow\.most_latency_s=1e-09 \(the least is .* with .*\): allow"
     ) as e:
         chosen(cache, tmp_path / "none", "workflow.most_latency_s=1e-9")
     assert "\n" not in str(e.value)
@@ -113,7 +113,10 @@ def test_regret_is_what_the_choice_takes_over_the_best_that_was_measured(cache, 
     assert result.metrics["regret"] == pytest.approx(1.0)
     assert result.metrics["regret_low"] == pytest.approx(2 * 0.95 / 1.05 - 1)
     assert result.metrics["swept_best"].startswith(second["split_point"])
-    assert f"regret 100.0% against the best of {rows['kept'].sum()} measured settings that keep ε" in result.headline
+    assert (
+        f"regret 100.0% against the best of {rows['kept'].sum()} measured settings that keep the constraint"
+        in result.headline
+    )
     assert "measured there: " in result.headline
     assert re.search(r"all on the edge [\d.]+ [mµ]?s", result.headline)
 
@@ -141,6 +144,12 @@ def test_regret_is_what_the_choice_takes_over_the_best_that_was_measured(cache, 
             "split_point,codec,latency_s,throughput_hz,edge_s,payload_bytes,task\ninput,x,1,1,1,1,netqos",
             "is a sweep of task=netqos, not digits",
         ),
+        ("", r"results\.csv is no table of a sweep \(No columns to parse"),
+        (
+            "split_point,codec,latency_s,throughput_hz,edge_s,payload_bytes,task,transport\n"
+            "input,x,1,1,1,1,digits,wifi\ninput,x,1,1,1,1,digits,lte",
+            r"is a sweep over transport \(wifi, lte\), too: give one of cuts and codecs alone",
+        ),
     ],
 )
 def test_what_is_no_sweep_of_this_network_is_refused_before_anything_is_trained(tmp_path, columns, says):
@@ -149,6 +158,26 @@ def test_what_is_no_sweep_of_this_network_is_refused_before_anything_is_trained(
     with pytest.raises(ConfigError, match=says) as told:
         run(tmp_path / "cache", tmp_path / "run", f"workflow.against={tmp_path}")
     assert "\n" not in str(told.value)
+
+
+def test_a_sweep_of_a_network_with_other_settings_is_refused(tmp_path):
+    (tmp_path / "0" / ".hydra").mkdir(parents=True)
+    (tmp_path / "0" / ".hydra" / "overrides.yaml").write_text("- model=cnn\n- model.stem_width=4\n- codec=quant8\n")
+    columns = "split_point,codec,latency_s,throughput_hz,edge_s,payload_bytes"
+    (tmp_path / "results.csv").write_text(f"{columns}\ninput,x,1,1,1,1\n")
+    with pytest.raises(ConfigError, match=r"is a sweep of another network: model\.\S+ is of one only"):
+        plainly(tmp_path / "cache", tmp_path / "run", "model=cnn", f"workflow.against={tmp_path}")
+    with pytest.raises(ConfigError, match=r"workflow\.against=\[\] names no sweep"):
+        run(tmp_path / "cache", tmp_path / "run", "workflow.against=[]")
+
+
+def test_with_the_least_damage_the_choice_pays_against_settings_that_lose_no_more(cache, tmp_path):
+    budget = ("workflow.least=damage", "workflow.most_latency_s=10", f"{MODULE}.latency", "~optimise.objective.omega")
+    _, rows, found = chosen(cache, tmp_path / "plain", *budget)
+    same = sweep(tmp_path / "sweeps" / "damage", rows)
+    result, *_ = chosen(cache, tmp_path / "run", *budget, "workflow.epsilon=1", f"workflow.against={same}")
+    assert result.metrics["regret"] == 0
+    assert result.metrics["num_swept"] == (rows["lost"] <= max(0.0, found["best"]["damage"])).sum() < len(rows)
 
 
 @pytest.mark.parametrize(

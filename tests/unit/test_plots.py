@@ -276,6 +276,13 @@ def test_the_stages_add_up_to_the_latency(kind):
     np.testing.assert_allclose(rs.stage_times(frame).sum(axis=1), frame["latency_s"])
 
 
+def test_a_head_of_no_operations_takes_exactly_no_time():
+    parts = {"head_s": 0.0, "encode_s": 0.1, "answer_decode_s": 0.2, "tail_s": 0.0, "decode_s": 0.1}
+    both = {"answer_encode_s": 0.2, "edge_s": 0.1 + 0.2, "server_s": 0.1 + 0.2, "link_s": 1.0, "score": 1.0}
+    times = rs.stage_times(rs.prepare(pd.DataFrame([parts | both])))
+    assert times[["head_s", "tail_s"]].to_numpy().tolist() == [[0.0, 0.0]]
+
+
 def test_silence_after_the_last_byte_is_no_part_of_the_latency():
     row = rs.prepare(
         pd.DataFrame([{"score": 1.0, "link_s": 2.0, "link_busy_s": 200.0, "edge_s": 1.0, "server_s": 1.0}])

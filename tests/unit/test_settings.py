@@ -169,3 +169,7 @@ def test_every_rule_is_of_a_setting_that_there_is():
 
 def test_every_rule_can_be_said():
     assert all("something else" not in in_words(rule) for rule in RULES.values())
+
+
+def test_a_rule_with_a_pattern_says_it():
+    assert in_words(RULES["hardware.save"]) == "text of letters, digits, - and _, or null"

@@ -55,17 +55,21 @@ def row_object(row: pd.Series) -> Document:
 
 def within(rows: pd.DataFrame, most_latency_s: float | None, least_rate_hz: float | None) -> pd.DataFrame:
     """The rows that keep both budgets. Raises ConfigError where none does; it names the nearest."""
-    budgets = ("latency_s", most_latency_s), ("cycle_s", None if least_rate_hz is None else 1 / least_rate_hz)
-    for name, most in budgets:
+    num = len(rows)
+    budgets = (
+        ("latency_s", most_latency_s, f"workflow.most_latency_s={most_latency_s} (the least is"),
+        ("cycle_s", least_rate_hz and 1 / least_rate_hz, f"workflow.least_rate_hz={least_rate_hz} (the highest is"),
+    )
+    for name, most, told in budgets:
         if most is None:
             continue
         kept = rows[rows[name] <= most]
         if kept.empty:
             nearest = rows.sort_values(name).iloc[0].to_dict()
             where = f"{nearest['split_point']} with {nearest['codec']}"
-            raise ConfigError(
-                f"no cut and codec keeps {name} {most:g} (the least is {nearest[name]:.4g}, {where}): allow more"
-            )
+            found = nearest[name] if name == "latency_s" else 1 / nearest[name]
+            first = "no cut and codec keeps" if len(rows) == num else "no cut and codec that keeps the latency keeps"
+            raise ConfigError(f"{first} {told} {found:.4g}, {where}): allow more")
         rows = kept
     return rows
 
@@ -77,8 +81,14 @@ def choose(table: RateTable, epsilon: float, least: str) -> Choice:
     return table.choose(epsilon)
 
 
-def keeping(rows: pd.DataFrame, table: RateTable, most_damage: float) -> pd.DataFrame:
-    """The rows whose damage and margin, by the table of these rows, are no larger."""
+def keeping(rows: pd.DataFrame, table: RateTable, joint: Document, least: str) -> pd.DataFrame:
+    """The rows whose damage and margin, by the table of these rows, keep what the choice had to keep.
+
+    That is ε and the choice's slack; with ``least="damage"`` the choice's own damage and margin.
+    """
+    best = joint["best"]
+    is_value = least == "value"
+    most_damage = joint["epsilon"] + best["slack_val"] if is_value else max(0.0, best["damage"] + joint["margin"])
     margins = np.array([rate.margin for rate in table.rates])
     return rows[table.damage + margins <= most_damage + ROUNDING]
 

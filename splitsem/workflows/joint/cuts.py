@@ -69,8 +69,7 @@ class JointCuts(JointBase):
             )
         if not isinstance(self.solver, Exact):
             raise ConfigError(f"optimise=exact is all there is for model={self.model}: each row of its table is tried")
-        given = [entry.lstrip("+~") for entry in HydraConfig.get().overrides.task]
-        for entry in given:
+        for entry in (given.lstrip("+~") for given in HydraConfig.get().overrides.task):
             if entry.startswith(("codec=", "codec.", "split.point=", "split.index=")):
                 raise ConfigError(
                     f"workflow=joint chooses cut and codec itself, from workflow.codecs: leave out {entry}"
@@ -195,12 +194,8 @@ class JointCuts(JointBase):
         rows = self.rows[self.rows["left_out"].isna()]
         plain = rows[(rows["codec"] == REFERENCE) & (rows["split_point"] != self._set_name)]
         last = len(self.trained.graph.points) - 1
-        among = {
-            self.fastest: self.choosable,
-            "float32": plain,
-            "edge_only": plain[plain["lambda"] == last],
-            "server_only": plain[plain["lambda"] == 0],
-        }
+        alone = {"edge_only": plain[plain["lambda"] == last], "server_only": plain[plain["lambda"] == 0]}
+        among = {self.fastest: self.choosable, "float32": plain} | alone
         began = time.perf_counter()
         solutions = {name: row_object(some.iloc[self._table(some).fastest()]) for name, some in among.items()}
         return {"solver_s": time.perf_counter() - began, "solutions": solutions} | self._said()
@@ -293,7 +288,7 @@ class JointCuts(JointBase):
         if self.kept_sweep is None:
             return [], {}
         rows = within(self.choosable, self.settings.most_latency_s, self.settings.least_rate_hz)
-        rows = keeping(rows, self._table(rows), self.settings.epsilon + self.joint["best"]["slack_val"])
+        rows = keeping(rows, self._table(rows), self.joint, self.settings.least)
         words = {name: (one["split_point"], one["codec"]) for name, one in self.compared().items()}
         allowed = list(zip(rows["split_point"], rows["codec"], strict=True))
         return self.kept_sweep.regret(self.joint["best"], allowed, words, self.solver.objective)
@@ -381,8 +376,8 @@ class JointCuts(JointBase):
         extra = None if self.best_set is None else self.best_set.cut
         is_set = extra is not None and best["split_point"] == extra.point.name
         cut = extra if extra is not None and is_set else network.graph.cut(best["split_point"])
-        answer = answering(self.cfg, network.task)
-        pipeline = Pipeline(cut, offer.make(), offer.make(), simulated_link(self.cfg), answer)
+        link, answer = simulated_link(self.cfg), answering(self.cfg, network.task)
+        pipeline = Pipeline(cut, offer.make(), offer.make(), link, answer)
         chosen = DeployedCodec(pipeline, network.placement)
         scored = score_samples(chosen, network.task, self.batches("test"))
         reference = score_samples(network.run, network.task, self.batches("test"))

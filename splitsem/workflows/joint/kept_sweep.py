@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from splitsem.errors import ConfigError
 from splitsem.intervals import ci95
@@ -45,11 +46,14 @@ class KeptSweep:
         offers: the codecs that may be chosen.
 
     Raises:
-        ConfigError: a folder has no results, not those of cuts, or those of another network.
+        ConfigError: there is no folder; or one has no results, not those of cuts, those of another network, or those of
+            a sweep over something else, too.
     """
 
     def __init__(self, folders: str | Sequence[str], offers: Sequence[Offer]) -> None:
         self.folders = [folders] if isinstance(folders, str) else list(folders)
+        if not self.folders:
+            raise ConfigError("workflow.against=[] names no sweep: give the folder of one, or null")
         self.jobs = pd.concat([_read(Path(folder).expanduser()) for folder in self.folders], ignore_index=True)
         self.labels = [(offer.label, rows) for offer in offers if not (rows := _of(self.jobs, offer)).empty]
 
@@ -75,7 +79,8 @@ class KeptSweep:
         paid, own = self.paid(objective), _pair(best["split_point"], best["codec"])
         where = ", ".join(self.folders)
         if own not in paid:
-            return [f"regret unknown: {where} has no {_said(own)}; sweep it, too"], {}
+            more = "a sweep has split points only" if own[0].startswith("anywhere-") else "sweep it, too"
+            return [f"regret unknown: {where} has no {_said(own)}; {more}"], {}
         among = {pair: paid[pair] for pair in (_pair(*one) for one in allowed) if pair in paid}
         least = min(among, key=lambda pair: among[pair].value, default=own)
         chosen, fair = paid[own], paid[least]
@@ -88,7 +93,7 @@ class KeptSweep:
         interval = "one measurement each: no interval; give several sweeps" if ends is None else _interval(ends)
         tied = " (tied)" if ends is not None and own != least and ends[0] <= 0 <= ends[1] else ""
         lines = [
-            f"regret {regret:.1%}{tied} against the best of {len(among)} measured settings that keep ε, "
+            f"regret {regret:.1%}{tied} against the best of {len(among)} measured settings that keep the constraint, "
             f"{_said(least)}: {_amount(chosen, objective)} against {_amount(fair, objective)} ({interval})"
         ]
         near = [pair for pair, one in among.items() if fair.high and one.low is not None and one.low <= fair.high]
@@ -107,7 +112,10 @@ class KeptSweep:
 def _read(folder: Path) -> pd.DataFrame:
     if not (folder / TABLE).is_file():
         raise ConfigError(f"workflow.against={folder} has no {TABLE}: give the folder of a sweep of cuts (-m)")
-    jobs = pd.read_csv(folder / TABLE)
+    try:
+        jobs = pd.read_csv(folder / TABLE)
+    except (OSError, ValueError) as exc:  # pandas' own are ValueErrors
+        raise ConfigError(f"workflow.against: {folder / TABLE} is no table of a sweep ({exc})".split("\n")[0]) from exc
     if lacking := [name for name in _NEEDED if name not in jobs]:
         raise ConfigError(
             f"workflow.against: {folder / TABLE} has no column {lacking[0]}: give a sweep of workflow=split or offload"
@@ -117,7 +125,41 @@ def _read(folder: Path) -> pd.DataFrame:
         known = set(jobs[name].dropna()) if name in jobs else set()
         if known and choices[name] not in known:
             raise ConfigError(f"workflow.against={folder} is a sweep of {name}={', '.join(known)}, not {choices[name]}")
-    return jobs[jobs["latency_s"].notna()]
+    jobs = jobs[jobs["latency_s"].notna()]
+    _check_same_network(folder)
+    _check_swept(folder, jobs)
+    return jobs
+
+
+def _check_same_network(folder: Path) -> None:
+    """Raise ConfigError where a job's settings of the network, weights aside, are not those of this run."""
+    own = _network(HydraConfig.get().overrides.task)
+    for written in folder.glob("*/.hydra/overrides.yaml"):
+        theirs = _network([str(one) for one in OmegaConf.load(written)])
+        if other := sorted(own ^ theirs):
+            raise ConfigError(f"workflow.against={folder} is a sweep of another network: {other[0]} is of one only")
+
+
+def _network(overrides: Sequence[str]) -> set[str]:
+    """The overrides that say what is computed."""
+    found = (one.lstrip("+~") for one in overrides)
+    return {one for one in found if one.startswith(("model.", "split.granularity=")) and "weights=" not in one}
+
+
+def _check_swept(folder: Path, jobs: pd.DataFrame) -> None:
+    """Raise ConfigError where jobs of the same cut and codec differ in a setting, so that no one of them can be told.
+
+    Seeds are repetitions.
+    """
+    names = [str(name) for name in jobs]
+    given = names[: names.index("status")] if "status" in names else ["task", "model", "transport"]
+    fixed = ("job", "seed", "split.", "codec")
+    for name in (name for name in given if name in jobs and not name.startswith(fixed)):
+        if jobs[name].nunique() > 1:
+            values = ", ".join(map(str, jobs[name].dropna().unique()))
+            raise ConfigError(
+                f"workflow.against={folder} is a sweep over {name} ({values}), too: give one of cuts and codecs alone"
+            )
 
 
 def _of(jobs: pd.DataFrame, offer: Offer) -> pd.DataFrame:
