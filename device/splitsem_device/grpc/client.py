@@ -208,11 +208,10 @@ class GrpcTail(RemoteTail):
         def once() -> Profile:
             if payload and not self._session:
                 self._open_once()
-            session = self._session if payload else ""
             request = tail_pb2.ProfileRequest(
                 points=points,
                 budget_s=budget_s,
-                session=session,
+                session=self._session if payload else "",
                 payload=payload,
                 pause_s=pause_s,
                 layers_s=layers_s,
