@@ -1,23 +1,27 @@
 """Federated training beside plain Flower, the codec's share of a round, and a hundred clients in one process.
 
     python benchmarks/federated.py
+    python benchmarks/federated.py processes   # only: disaster, 10 clients, in one process and in two
 
-Digits, all clients in this process. Scores are in the study (experiments/federated).
+Digits, all clients in this process, but for the last row. Scores are in the study (experiments/federated).
 """
 
 import resource
 import statistics
+import sys
 import time
 from pathlib import Path
 
 from harness.ends import state_of_the_machine
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from splitsem.federated.flower import ClientApp, Context, Message, MetricRecord, RecordDict
 from splitsem.federated.in_process import InProcessGrid
 from splitsem.federated.round_report import run_metrics
 from splitsem.federated.state import State, to_record
 from splitsem.workflows.federated.assembly import Ends, build
+from splitsem.workflows.federated.rounds import grid_of, run_rounds
 
 CONF = Path(__file__).parents[1] / "conf"
 BASE = ("workflow=federated", "task=digits", "device=cpu", "device.num_threads=1")
@@ -34,8 +38,13 @@ CODECS = ("codec=identity", "codec=quant8", "codec=quant4", "codec=topk_quant co
 
 def made(*overrides: str) -> Ends:
     """Both ends of a configuration."""
+    return build(composed(*overrides))
+
+
+def composed(*overrides: str) -> DictConfig:
+    """A configuration."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return build(compose("config", [*BASE, *overrides]))
+        return compose("config", [*BASE, *overrides])
 
 
 def run(ends: Ends) -> float:
@@ -89,9 +98,43 @@ def beside_plain_flower() -> None:
     )
 
 
+def in_processes() -> None:
+    """Compare clients one after another with clients in two processes, turn and turn about.
+
+    The first round is left out: it imports Lightning, here as there. A round is timed with its scoring.
+    """
+    few = (
+        "task=disaster",
+        "codec=quant8",
+        "federated.num_clients=10",
+        "federated.rounds=3",
+        "federated.local_epochs=1",
+    )
+    networks: list[State] = []
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for number in (1, 2) * 2:
+        cfg = composed(*few, f"federated.client_processes={number}")
+        ends, ended_s = build(cfg), list[float]()
+        ends.server.on_round = lambda row, ended_s=ended_s: ended_s.append(time.perf_counter())
+        began = time.perf_counter()
+        with grid_of(cfg, ends.client_app) as grid:
+            start_s = time.perf_counter() - began
+            run_rounds(ends.server, grid)
+        networks.append(ends.server.final)
+        rates[number].append((len(ended_s) - 1) / (ended_s[-1] - ended_s[0]))
+        print(f"disaster, 10 clients, {number} processes: {rates[number][-1]:.3f} rounds/s; start-up {start_s:.1f} s")
+    same = all(bool((network[name] == networks[0][name]).all()) for network in networks for name in network)
+    ratio = statistics.median(two / one for one, two in zip(rates[1], rates[2], strict=True))
+    print(f"two processes: {ratio:.2f} times the rounds/s of one; networks equal to the last bit: {same}")
+    print(state_of_the_machine())
+
+
 def main() -> None:
     """Print the figures."""
     print(state_of_the_machine())
+    if "processes" in sys.argv[1:]:
+        in_processes()
+        return
     for codec in CODECS:  # warm up: import and compile everything
         run(made("federated.num_clients=2", "federated.rounds=1", *codec.split()))
     beside_plain_flower()
@@ -113,6 +156,7 @@ def main() -> None:
         f"100 clients, {ROUNDS} rounds, quant8: {seconds:.0f} s, {100 * share:.1f} % of it the codec's; peak memory "
         f"{peaks_mb[0]:.0f} MB after the first round, {peaks_mb[-1]:.0f} MB after the last"
     )
+    in_processes()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ with warnings.catch_warnings():
     from flwr.clientapp.typing import ClientAppCallable, Mod
     from flwr.common.constant import ErrorCode
     from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+    from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
     from flwr.serverapp import Grid, ServerApp
     from flwr.serverapp.exception import AggregationError
     from flwr.serverapp.strategy import (
@@ -79,6 +80,8 @@ __all__ = [
     "TaskIdentity",
     "content_bytes",
     "copy_content",
+    "from_bytes",
+    "to_bytes",
 ]
 
 
@@ -90,3 +93,13 @@ def content_bytes(content: RecordDict) -> int:
 def copy_content(content: RecordDict) -> RecordDict:
     """What the other end would read: the content, serialised and parsed again."""
     return recorddict_from_proto(recorddict_to_proto(content))
+
+
+def to_bytes(content: RecordDict) -> bytes:
+    """The content as Flower serialises it."""
+    return recorddict_to_proto(content).SerializeToString()
+
+
+def from_bytes(data: bytes) -> RecordDict:
+    """Undo ``to_bytes``."""
+    return recorddict_from_proto(RecordDictProto.FromString(data))

@@ -39,8 +39,7 @@ class InProcessGrid(Grid):
     def __init__(self, client_app: ClientApp, num_clients: int, clock: Callable[[], float] = time.perf_counter) -> None:
         if num_clients < 1:
             raise ValueError(f"num_clients must be at least 1, got {num_clients}")
-        # Messages take their sender from this class-wide identity, which a Flower process sets when it starts.
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 1
+        identify()
         self._client_app, self._clock = client_app, clock
         self.contexts = {
             node: Context(1, node, {"partition-id": node - 1, "num-partitions": num_clients}, RecordDict(), {})
@@ -71,12 +70,9 @@ class InProcessGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """See Grid; the clients work before this returns."""
-        pushed = []
-        for message in messages:
-            message_id = str(next(self._ids))
-            self._replies[message_id] = self._call(message, message_id)
-            pushed.append(message_id)
-        return pushed
+        replies = {reply.metadata.reply_to_message_id: reply for reply, _ in self._answers(messages)}
+        self._replies |= replies
+        return list(replies)
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """See Grid."""
@@ -87,29 +83,44 @@ class InProcessGrid(Grid):
 
         The grid waits for a client that takes longer, and drops that client's reply.
         """
-        replies = []
-        for message in messages:
-            began = self._clock()
-            (reply,) = self.pull_messages(self.push_messages([message]))
-            if timeout is None or self._clock() - began <= timeout:
-                replies.append(reply)
-        return replies
+        return [reply for reply, took_s in self._answers(messages) if timeout is None or took_s <= timeout]
 
-    def _call(self, message: Message, message_id: str) -> Message:
-        node = message.metadata.dst_node_id
-        received = Message(copy_content(message.content), node, message.metadata.message_type)
-        received.metadata.__dict__["_message_id"] = message_id
-        try:
-            reply = self._client_app(received, self.contexts[node])
-        except SplitSemError as exc:
-            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(exc)), reply_to=received)
-        except Exception as exc:  # the client's app stands for a process of its own: however it ends, the round goes on
-            log.debug("client %d failed", node, exc_info=True)
-            reason = f"{type(exc).__name__}: {exc}"
-            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=received)
+    def _answers(self, messages: Iterable[Message]) -> list[tuple[Message, float]]:
+        """The reply to each message, and the seconds that its client took."""
+        return [self._answer(message, str(next(self._ids))) for message in messages]
+
+    def _answer(self, message: Message, message_id: str) -> tuple[Message, float]:
+        began = self._clock()
+        content, node = copy_content(message.content), message.metadata.dst_node_id
+        received = arrived(content, node, message.metadata.message_type, message_id)
+        reply = answer_of(self._client_app, received, self.contexts[node])
         if reply.has_content():
             reply.content = copy_content(reply.content)
-        return reply
+        return reply, self._clock() - began
+
+
+def identify() -> None:
+    """Set the class-wide identity from which messages take their sender, as a Flower process does when it starts."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 1
+
+
+def arrived(content: RecordDict, node: int, message_type: str, message_id: str) -> Message:
+    """A message as the client ``node`` gets it."""
+    message = Message(content, node, message_type)
+    message.metadata.__dict__["_message_id"] = message_id
+    return message
+
+
+def answer_of(client_app: ClientApp, message: Message, context: Context) -> Message:
+    """The app's reply, or an error where the app raises: it stands for a process of its own."""
+    try:
+        return client_app(message, context)
+    except SplitSemError as exc:
+        reason = str(exc)
+    except Exception as exc:  # however a client ends, the round goes on
+        log.debug("client %d failed", message.metadata.dst_node_id, exc_info=True)
+        reason = f"{type(exc).__name__}: {exc}"
+    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
 
 class ClientLinks:

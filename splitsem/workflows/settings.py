@@ -135,6 +135,7 @@ RULES: dict[str, Any] = {
     "workflow.networks": list[str] | None,
     "workflow.limit_s": Above,
     "federated.num_clients": Count,
+    "federated.client_processes": Count,
     "federated.fraction": Share,
     "federated.min_clients": Count,
     "federated.rounds": Count,

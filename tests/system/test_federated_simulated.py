@@ -91,3 +91,5 @@ def test_without_ray_the_extra_is_named():
 def test_two_places_to_run_at_once_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="two places to run"):
         rounds.run(settings("federated.superlink=here"), tmp_path)
+    with pytest.raises(ConfigError, match="client_processes is for clients of this process"):
+        rounds.run(settings("federated.client_processes=2"), tmp_path)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from splitsem.codecs.codec import Codec
+from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import Identity
 from splitsem.federated.client_app import UpdateMod, make_client_app
 from splitsem.federated.flower import Context, Message, RecordDict, Strategy
@@ -19,6 +20,7 @@ from splitsem.tasks.digits import Digits
 from splitsem.training.fit import Fit
 
 NUM_CLIENTS = 3
+QUANTISED = Quantise(4)
 TASK = Digits()
 FIT = Fit(1, 8, learning_rate=0.01, weight_decay=0.01, gradient_clip_norm=1.0)
 Fault = Callable[[Message, Context, int], Message]

@@ -1,7 +1,8 @@
 """Federated training as a deployment: the apps that Flower's processes run, and how run.py submits a run.
 
 The resolved configuration travels as text in Flower's run configuration, so that server and clients build exactly
-what a run in one process builds. The server leaves its results in the run's folder.
+what a run in one process builds. The server leaves its results in the run's folder. Started as a program, this module
+is one of ``federated.client_processes``.
 """
 
 import functools
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import splitsem
 from splitsem.errors import ConfigError, LinkError, SplitSemError
+from splitsem.federated import client_processes
 from splitsem.federated.flower import ClientApp, Context, Grid, Message, ServerApp
 from splitsem.training import kept_weights
 from splitsem.workflows.federated.assembly import Ends, build
@@ -128,3 +130,7 @@ def serve(ends: Ends, grid: Grid, context: Context, folder: Path) -> None:
     server.app()(grid, context)
     ends.install(server.final)
     kept_weights.save(ends.model, folder / "weights.safetensors", server.rows, time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    client_processes.main(lambda config: _ends(config).client_app)

@@ -19,6 +19,7 @@ from rich.progress import Progress
 
 from splitsem import extras
 from splitsem.errors import ConfigError
+from splitsem.federated.client_processes import ClientProcesses
 from splitsem.federated.flower import ClientApp, Context, Grid, RecordDict, ServerApp
 from splitsem.federated.in_process import InProcessGrid
 from splitsem.federated.round_report import Row, run_metrics
@@ -29,6 +30,7 @@ from splitsem.training import kept_weights
 from splitsem.training.time_left import time_left
 from splitsem.trees import call
 from splitsem.workflows import assemble, evaluation
+from splitsem.workflows.federated import deployment
 from splitsem.workflows.federated.assembly import Ends, build
 from splitsem.workflows.federated.deployment import as_text, make_client_app, serve, submit
 from splitsem.workflows.federated.summary import ROUNDS
@@ -43,6 +45,11 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     settings = cfg.federated
     if settings.engine is not None and settings.superlink is not None:
         raise ConfigError("federated.superlink and federated/engine name two places to run: give one of them")
+    if settings.client_processes > 1 and (settings.engine is not None or settings.superlink is not None):
+        raise ConfigError(
+            "federated.client_processes is for clients of this process, and federated.superlink or federated/engine "
+            "runs them elsewhere: leave out one of them"
+        )
     ends = build(cfg)
     num_clients = settings.num_clients
     path = _train(cfg, ends, folder) if settings.superlink is None else submit(cfg, folder)
@@ -82,18 +89,34 @@ def shown(server: Server) -> Iterator[None]:
 
 
 def _in_process(cfg: DictConfig, ends: Ends, folder: Path) -> Path:
-    """Train with all clients in this process, one after the other; returns where the weights are."""
+    """Train with all clients in this process, or in some that it starts; returns where the weights are."""
     ends.server.folder = folder if cfg.federated.checkpoint else None
-    train_s = run_rounds(ends.server, ends.client_app, cfg.federated.num_clients)
+    with grid_of(cfg, ends.client_app) as grid:
+        train_s = run_rounds(ends.server, grid)
     path = folder / "weights.safetensors"
     ends.install(ends.server.final)
     kept_weights.save(ends.model, path, ends.server.rows, train_s)
     return path
 
 
-def run_rounds(server: Server, client_app: ClientApp, num_clients: int) -> float:
-    """Run all rounds with all clients in this process; returns the seconds that the rounds took."""
-    grid = InProcessGrid(client_app, num_clients)
+@contextmanager
+def grid_of(cfg: DictConfig, client_app: ClientApp) -> Iterator[InProcessGrid]:
+    """All clients in this process, one after the other, or in ``federated.client_processes`` that each build them.
+
+    Raises ConfigError or LinkError where a process cannot build them.
+    """
+    settings = cfg.federated
+    if settings.client_processes == 1:
+        yield InProcessGrid(client_app, settings.num_clients)
+        return
+    command = [sys.executable, "-m", deployment.__name__]
+    with ClientProcesses(command, as_text(cfg), settings.client_processes, settings.num_clients) as grid:
+        grid.wait_ready()
+        yield grid
+
+
+def run_rounds(server: Server, grid: InProcessGrid) -> float:
+    """Run all rounds with the clients of ``grid``; returns the seconds that the rounds took."""
     server.contexts = grid.contexts
     began = time.perf_counter()
     server.app()(grid, Context(1, 0, {}, RecordDict(), {}))

@@ -19,6 +19,7 @@ from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError, SplitSemError
 from splitsem.federated.client_app import UpdateMod, make_client_app
 from splitsem.federated.flower import ClientApp, FedProx, Strategy
+from splitsem.federated.in_process import InProcessGrid
 from splitsem.federated.round_report import Row, run_metrics
 from splitsem.federated.server_app import Server
 from splitsem.federated.site import SplitSite, TailGroup
@@ -215,7 +216,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     """See ``run_splitfed`` in workflow.py."""
     num_clients = cfg.federated.num_clients
     with open_ends(cfg) as ends, shown(ends.server):
-        train_s = run_rounds(ends.server, ends.client_app, num_clients)
+        train_s = run_rounds(ends.server, InProcessGrid(ends.client_app, num_clients))
     rows, site = ends.server.rows, ends.site
     path = folder / "weights.safetensors"
     kept_weights.save(ends.network.model, path, rows, train_s)
