@@ -223,6 +223,8 @@ def _check_names(where: str, node: DictConfig) -> None:
     parameters = inspect.signature(made).parameters
     is_open = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
     hints = _hints(made)
+    if "_partial_" in node:
+        check_value(f"{where}._partial_", _plain(node, "_partial_"), bool)
     for name in (str(each) for each in node if each not in _HYDRAS):
         value = _plain(node, name)
         if name not in parameters and not is_open and (where, name) != ("model", "weights"):  # own_model reads those
