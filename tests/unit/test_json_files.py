@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from omegaconf import OmegaConf
 
 from splitsem.errors import ConfigError
 from splitsem.json_files import Amount, JsonFile, decode, parse, write_text
@@ -76,6 +77,10 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_a_runs_files_hold_null_for_what_json_cannot_say(tmp_path: Path) -> None:
-    _write(Result({"distortion_mse": inf, "score": 1.0}, {}, [{"train_loss": nan}], ""), tmp_path)
+    _write(
+        Result({"distortion_mse": inf, "score": 1.0}, {}, [{"train_loss": nan}], ""),
+        tmp_path,
+        OmegaConf.create({"style": "screen", "formats": ["png"]}),
+    )
     assert msgspec.json.decode((tmp_path / "metrics.json").read_bytes()) == {"distortion_mse": None, "score": 1.0}
     assert msgspec.json.decode((tmp_path / "history.json").read_bytes()) == [{"train_loss": None}]

@@ -122,7 +122,7 @@ def test_published_weights_without_network_are_a_config_error(monkeypatch: pytes
         raise URLError("no network")
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", refuse)
-    with pytest.raises(ConfigError, match=r"resnet18 could not be downloaded: .*no network.*model\.weights=path"):
+    with pytest.raises(ConfigError, match=r"resnet18 could not be downloaded: .*no network.*give weights=path"):
         torchvision_model("resnet18", PICTURE, (10,), pretrained=True)
 
 
@@ -130,7 +130,7 @@ def test_timms_published_weights_without_network_are_a_config_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match=r"resnet18 with its published weights.*model\.weights=path"):
+    with pytest.raises(ConfigError, match=r"resnet18 with its published weights.*weights=path"):
         timm_model("resnet18", PICTURE, (10,), pretrained=True, cache_dir=str(tmp_path))
 
 

@@ -220,7 +220,7 @@ def test_external_data_is_read(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"hello world", b"PK\x03\x04 and more"])
 def test_what_is_no_onnx_file_is_refused(content, tmp_path):
-    with pytest.raises(ConfigError, match="there is no such file"):
+    with pytest.raises(ConfigError, match="there is no file"):
         OnnxModel(str(tmp_path / "net.onnx"))
     (tmp_path / "net.onnx").write_bytes(content)
     with pytest.raises(ConfigError, match="is no ONNX file, or a damaged one"):

@@ -69,9 +69,9 @@ def test_no_start_needs_no_inventory():
     ("how", "host", "said"),
     [
         ("ssh", "other", "no host 'other'; .* knows: lab, board"),
-        ("ssh", None, "needs transport.host; .* knows: lab, board"),
+        ("ssh", None, "start=ssh needs host; .* knows: lab, board"),
         ("telnet", "lab", "must be null or ssh, .* got 'telnet'"),
-        (None, "lab", "transport.host=lab"),
+        (None, "lab", "host needs start=ssh; host=lab"),
     ],
 )
 def test_a_wrong_choice_of_host_lists_what_is_known(how, host, said, inventory):

@@ -97,7 +97,7 @@ def test_classes_are_renumbered_by_name_and_unknown_ones_are_told():
     y, plain = turned.splits().test[0][1], Detection(source).splits().test[0][1]
     is_used = plain[:, 5] >= 0
     assert torch.equal(y[is_used][:, 5], 4 - plain[is_used][:, 5])
-    with pytest.raises(ConfigError, match=r"task\.classes has no [a-z, ]*disc"):
+    with pytest.raises(ConfigError, match=r"classes lack [a-z, ]*disc"):
         Detection(source, classes="coco80").splits()
     assert len(Detection(source, classes="coco80").class_names) == len(set(COCO80)) == 80
 

@@ -105,7 +105,7 @@ def test_a_category_without_a_box_needs_no_class_of_the_network(tmp_path):
     task = Detection(CocoFolder(str(tmp_path / "a"), path), classes="coco80", augment=False)
     assert len(task.splits().train) > 0
     task = Detection(CocoFolder(str(tmp_path / "a"), path), classes=["dog", "person"], augment=False)
-    with pytest.raises(ConfigError, match=r"task\.classes has no toothbrush, which the targets are of"):
+    with pytest.raises(ConfigError, match=r"classes lack toothbrush, which the targets are of"):
         task.splits()
 
 

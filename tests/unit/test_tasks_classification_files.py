@@ -67,7 +67,13 @@ def test_fashion_mnist_is_found_in_debians_folder(nowhere: Path) -> None:
 def test_missing_fashion_mnist_says_where_it_looked_and_how_to_get_it(nowhere: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         FashionMnist(root=str(nowhere / "mine"), download=False).splits()
-    for hint in (str(nowhere / "mine"), str(nowhere / "debian"), "`make data`", "task.root=", "task.download=true"):
+    for hint in (
+        str(nowhere / "mine"),
+        str(nowhere / "debian"),
+        "`make data`",
+        "the task's root=",
+        "the task's download=true",
+    ):
         assert hint in str(caught.value)
 
 
@@ -162,7 +168,7 @@ def test_only_cifars_training_images_are_augmented(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("num_classes", [10, 100])
 def test_missing_cifar_says_what_was_looked_for_and_how_to_get_it(tmp_path: Path, num_classes: int) -> None:
-    with pytest.raises(ConfigError, match=r"CIFAR-\d+ \(.*cifar-.*\) was not found.*task\.root=.*task\.download=true"):
+    with pytest.raises(ConfigError, match=r"CIFAR-\d+ \(.*cifar-.*\) was not found.*the task's root=.*download=true"):
         Cifar(str(tmp_path), num_classes).splits()
 
 
