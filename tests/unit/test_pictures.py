@@ -167,7 +167,7 @@ def test_fewer_bits_in_sixteen_are_refused_until_white_is_named(tmp_path: Path, 
     with pytest.raises(ConfigError, match=rf"a\.{suffix} has 16 bits but no value above {white}.*white=4095"):
         read_picture(path)
     assert np.abs(np.asarray(read_picture(path, white)).astype(int) - UPRIGHT).max() <= 1
-    with pytest.raises(ConfigError, match=r"outside 0…100 \(task\.white\)"):
+    with pytest.raises(ConfigError, match=r"outside 0…100, the task's white"):
         read_picture(path, 100)
 
 
