@@ -11,6 +11,8 @@ def test_the_page_agrees_with_the_rows():
     page = measured_page.PAGE.read_text()
     assert measured_page.rendered(page, measured_rows.read()) == page, "run python scripts/measured_page.py"
     assert page.count("<!-- rows: ") == len(measured_rows.read())
+    for table in measured_rows.read().values():
+        assert len(set(table["columns"])) == len(table["columns"]), "a row holds one cell for each header"
 
 
 def test_each_row_says_when_where_and_by_which_command():
