@@ -64,6 +64,28 @@ class Counters:
     missing_share: float = 0.0
 
 
+class ToMeasure(NamedTuple):
+    """What a server is asked to measure of itself.
+
+    Attributes:
+        points: split points whose tails are timed; none: all.
+        payload: of the open plan, whose answer is timed; empty: none.
+        budget_s: seconds of measuring, for each tail and for the answer.
+        pause_s: seconds of idleness before each run, as before a frame: a hot loop is faster.
+        layers_s: seconds of measuring all layers of the whole network; 0: they are not measured.
+    """
+
+    points: Sequence[str] = ()
+    payload: bytes = b""
+    budget_s: float = 0.3
+    pause_s: float = 0.002
+    layers_s: float = 0.0
+
+
+EVERYTHING = ToMeasure()
+"""All tails."""
+
+
 class Profile(NamedTuple):
     """What a server measured of itself.
 
@@ -137,20 +159,11 @@ class RemoteTail(ABC):
         """Seconds from sending ``num_bytes`` bytes to a short acknowledgement of all bytes; nothing is computed."""
 
     @abstractmethod
-    def profile(
-        self,
-        points: Sequence[str] = (),
-        payload: bytes = b"",
-        budget_s: float = 0.3,
-        pause_s: float = 0.002,
-        layers_s: float = 0.0,
-    ) -> Profile:
-        """The server's own times for its tails at these points (none: all), each measured for up to ``budget_s``.
+    def profile(self, asked: ToMeasure = EVERYTHING) -> Profile:
+        """The server's own times.
 
-        If a payload of the open plan is given, the server also measures the time to answer it; with ``layers_s``, all
-        layers of the whole network for so many seconds. Each run comes after
-        ``pause_s`` of idleness, as a frame does. The server bounds budget and pause, keeps its measurements for later
-        requests, and measures only while it answers no frames: LinkError when the server is busy.
+        The server bounds the seconds that it is asked to spend, keeps its measurements for later requests, and measures
+        only while it answers no frames: LinkError when the server is busy.
         """
 
     @abstractmethod

@@ -3,11 +3,11 @@
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
-from splitsem_device.answers import Answer, Profile, RemoteTail
+from splitsem_device.answers import EVERYTHING, Answer, Profile, RemoteTail, ToMeasure
 from splitsem_device.errors import LinkError, SplitSemError, TokenError
 from splitsem_device.fields import Payload
 from splitsem_device.plan import Plan
@@ -63,18 +63,11 @@ class _Searching(RemoteTail):
             raise LinkError("the server is gone: the link cannot be measured")
         return self.remote.echo_s(num_bytes)
 
-    def profile(
-        self,
-        points: Sequence[str] = (),
-        payload: bytes = b"",
-        budget_s: float = 0.3,
-        pause_s: float = 0.002,
-        layers_s: float = 0.0,
-    ) -> Profile:
+    def profile(self, asked: ToMeasure = EVERYTHING) -> Profile:
         """See RemoteTail. Raises LinkError when the server is gone."""
         if self.is_gone:
             raise LinkError("the server is gone: it cannot be measured")
-        return self.remote.profile(points, payload, budget_s, pause_s, layers_s)
+        return self.remote.profile(asked)
 
     def close(self) -> None:
         """See RemoteTail."""

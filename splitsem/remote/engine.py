@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 from splitsem.errors import ConfigError
 from splitsem.remote.server_metrics import ServerMetrics
-from splitsem_device.answers import Profile
+from splitsem_device.answers import Profile, ToMeasure
 from splitsem_device.fields import Payload
 from splitsem_device.plan import Plan
 
@@ -78,16 +78,7 @@ class Engine(ABC):
         """Let go of other servers; nothing is asked afterwards."""
         return
 
-    def profile(
-        self,
-        points: Sequence[str],
-        session: str,
-        payload: Payload,
-        budget_s: float,
-        pause_s: float,
-        is_wanted: Callable[[], bool],
-        layers_s: float = 0.0,
-    ) -> Profile:
+    def profile(self, asked: ToMeasure, session: str, is_wanted: Callable[[], bool]) -> Profile:
         """The engine's own times, see ``Profiler.profile``. Raises ConfigError where there is no network to measure."""
         raise ConfigError("this server does not measure itself: it serves no network")
 

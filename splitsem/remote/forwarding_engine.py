@@ -27,7 +27,7 @@ from splitsem.remote.replies import then
 from splitsem.remote.tail_engine import TailEngine, contiguous, read_payload
 from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.point import SplitPoint
-from splitsem_device.answers import Answer, Profile
+from splitsem_device.answers import Answer, Profile, ToMeasure
 from splitsem_device.fields import Payload
 from splitsem_device.grpc.client import GrpcTail
 from splitsem_device.grpc.connection import diagnose
@@ -210,7 +210,7 @@ class ForwardingEngine(TailEngine):
             return super().compute(chosen, payload, over)
         return bytes(contiguous(self._lane(chosen.plan).send(self._passed(chosen, payload, over)).result().payload))
 
-    def ask_next(self, chosen: Any, payload: Payload, budget_s: float, pause_s: float) -> Profile | None:
+    def ask_next(self, chosen: Any, asked: ToMeasure) -> Profile | None:
         """See TailEngine; over a connection of its own, since that of frames has a stream."""
         if not chosen.plan.onward:
             return None
@@ -218,8 +218,8 @@ class ForwardingEngine(TailEngine):
         end.retry = end.retry.at_most(0)  # the camera is the one that is patient
         try:
             end.open(further)
-            onward = self._passed(chosen, payload, lambda *_: None)
-            return end.profile([further.point], onward, budget_s, pause_s)
+            onward = self._passed(chosen, asked.payload, lambda *_: None)
+            return end.profile(asked._replace(points=[further.point], payload=onward))
         finally:
             end.close()
 

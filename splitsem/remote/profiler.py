@@ -5,7 +5,7 @@ import statistics
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.graph import SplitGraph
 from splitsem.splitting.half import Half
 from splitsem.splitting.point import SplitPoint
-from splitsem_device.answers import Profile
+from splitsem_device.answers import EVERYTHING, Profile, ToMeasure
 from splitsem_device.fields import Payload
 from splitsem_device.plan import MAX_FIELD_CHARS, probe_bytes
 
@@ -40,7 +40,7 @@ class Measured(Protocol):
     def compute(self, chosen: Any, payload: Payload, over: Callable[..., object]) -> object:
         """Answer a payload without counting it."""
 
-    def ask_next(self, chosen: Any, payload: Payload, budget_s: float, pause_s: float) -> Profile | None:
+    def ask_next(self, chosen: Any, asked: ToMeasure) -> Profile | None:
         """What the next machine of a chain says of its part of this payload; None where there is no next machine."""
 
 
@@ -65,22 +65,14 @@ class Profiler:
         self._measuring = threading.Lock()
 
     def profile(
-        self,
-        points: Sequence[str] = (),
-        session: str = "",
-        payload: Payload = b"",
-        budget_s: float = 0.3,
-        pause_s: float = 0.002,
-        is_wanted: Callable[[], bool] = lambda: True,
-        layers_s: float = 0.0,
+        self, asked: ToMeasure = EVERYTHING, session: str = "", is_wanted: Callable[[], bool] = lambda: True
     ) -> Profile:
-        """The times of the tails at these points (none: all), and of answering ``payload`` in ``session``.
+        """The times of tails and layers, and of answering a payload in ``session``; see ``ToMeasure``.
 
-        With ``layers_s``, also what ``workflow=profile`` measures there of all layers, for so many seconds (bounded).
-        Each run comes after ``pause_s`` of idleness, as a frame does: a hot loop is faster. Measuring stops when
-        ``is_wanted`` returns False. Raises SplitPointError (no such point), PayloadError (a payload, budget or pause
-        that makes no sense), SessionError (no such session) and BusyError.
+        Measuring stops when ``is_wanted`` returns False. Raises SplitPointError (no such point), PayloadError (a
+        payload, budget or pause that makes no sense), SessionError (no such session) and BusyError.
         """
+        points, payload, budget_s, pause_s, layers_s = asked
         if len(points) > len(self.engine.graph.points) or any(len(str(name)) > MAX_FIELD_CHARS for name in points):
             most = len(self.engine.graph.points)
             raise PayloadError(f"expected at most {most} split points, names of at most {MAX_FIELD_CHARS} characters")
@@ -136,7 +128,7 @@ class Profiler:
             self._layers_json = layers_json(found, graph.fingerprint)
         return self._layers_json
 
-    def _answer_s(self, session: str, payload: Payload, budget_s: float, pause_s: float) -> tuple[float, ...]:
+    def _answer_s(self, session: str, payload: bytes, budget_s: float, pause_s: float) -> tuple[float, ...]:
         """Median seconds of answering a payload of this size in this session after about such a pause.
 
         In a chain, its stages follow: this machine, the hop behind it, and the stages that the next machine tells.
@@ -158,7 +150,7 @@ class Profiler:
             self._check_quiet(num_answered)
             drop = min(_WARM_UP, len(times_s) - 1)
             answer_s, here_s = statistics.median(times_s[drop:]), statistics.median(own_s[drop:])
-            onward = self.engine.ask_next(chosen, payload, budget_s, pause_s)
+            onward = self.engine.ask_next(chosen, ToMeasure((), payload, budget_s, pause_s))
             stages_s: tuple[float, ...] = ()
             if onward is not None:
                 hop_s = max(0.0, answer_s - here_s - onward.answer_s)

@@ -25,7 +25,7 @@ from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.point import SplitPoint
 from splitsem.tasks.answer import AnswerCoder, raw_coder
 from splitsem.trees import mapped, rows, sliced
-from splitsem_device.answers import Profile
+from splitsem_device.answers import Profile, ToMeasure
 from splitsem_device.fields import Payload, Pieces
 from splitsem_device.peer_text import shown
 from splitsem_device.plan import MAX_PROBE_BYTES, Plan, probe_bytes
@@ -267,18 +267,9 @@ class TailEngine(Engine):
                 self._has_answered.add(session)
         return answer, request.server_s
 
-    def profile(
-        self,
-        points: Sequence[str],
-        session: str,
-        payload: Payload,
-        budget_s: float,
-        pause_s: float,
-        is_wanted: Callable[[], bool],
-        layers_s: float = 0.0,
-    ) -> Profile:
+    def profile(self, asked: ToMeasure, session: str, is_wanted: Callable[[], bool]) -> Profile:
         """See Engine."""
-        return self._profiler.profile(points, session, payload, budget_s, pause_s, is_wanted, layers_s)
+        return self._profiler.profile(asked, session, is_wanted)
 
     def compute(self, chosen: _Session, payload: Payload, over: Callable[..., object]) -> bytes:
         """As ``answer``, but neither counts nor times; calls ``over`` with the name of each finished stage."""
@@ -297,7 +288,7 @@ class TailEngine(Engine):
             over("encode", len(answer))
         return answer
 
-    def ask_next(self, chosen: _Session, payload: Payload, budget_s: float, pause_s: float) -> Profile | None:
+    def ask_next(self, chosen: _Session, asked: ToMeasure) -> Profile | None:
         """What the next machine of a chain says of its part of this payload; None: there is no next machine here."""
         return None
 

@@ -137,10 +137,7 @@ class ChainProblem:
         return found.tolist()
 
     def transports_s(self) -> list[Floats]:
-        """Seconds that the transport's software keeps each machine busy, by states as ``works_s``.
-
-        What is passed on unread is received and sent all the same.
-        """
+        """The same by states, as ``works_s``; what is passed on unread is received and sent all the same."""
         send_s, receive_s = (self._at(np.asarray(values)) for values in (self.send_s, self.receive_s))
         middle = (receive_s[m][:, None] + send_s[m][None, :] for m in range(1, self.num_machines - 1))
         return [send_s[0][None, :], *middle, receive_s[-1][:, None]]
@@ -368,10 +365,13 @@ class _Search:
         """One line: what the budget allows, and the least of each by itself."""
         least = {name: float(rests[0][0]) for name, rests in self.rests.items()}
         least |= {"value": float(self.value({name: np.float64(value) for name, value in least.items()}))}
-        names = {"latency_s": "latency", "cycle_s": "cycle", "damage": "damage", "value": "value"}
-        asked = {name: getattr(self.budget, name) for name in names if getattr(self.budget, name) < inf}
-        told = ", ".join(f"{name} {limit:g} (the least is {least[names[name]]:g})" for name, limit in asked.items())
-        return f"no cut and codec keeps {told}: allow more of one of them"
+        told = []
+        for name in ("latency_s", "cycle_s", "damage", "value"):
+            limit, best = getattr(self.budget, name), least[name.removesuffix("_s")]
+            if limit < inf:
+                pace = f"a pace of {1 / limit:g} samples/s (the highest is {1 / best:g})"
+                told.append(pace if name == "cycle_s" else f"{name} {limit:g} (the least is {best:g})")
+        return f"no cut and codec keeps {', '.join(told)}: allow more of one of them"
 
 
 def _walked(trail: list[tuple[NDArray[np.intp], NDArray[np.intp]]], label: int) -> list[int]:

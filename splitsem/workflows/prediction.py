@@ -26,7 +26,7 @@ from splitsem.remote.link_probe import measure_work
 from splitsem.workflows import assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.evaluation import Evaluation
-from splitsem_device.answers import Profile, RemoteTail
+from splitsem_device.answers import Profile, RemoteTail, ToMeasure
 from splitsem_device.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def _warm_up(remote: RemoteTail, end: EdgeEnd, samples: list[Tensor]) -> tuple[i
 def _ask_server(remote: RemoteTail, plan: Plan, payload: bytes, idle_s: float) -> Profile | None:
     """What the server measures for ``payload`` after ``idle_s`` idle seconds; None if it does not say."""
     try:
-        return remote.profile([plan.point], payload, pause_s=idle_s)
+        return remote.profile(ToMeasure([plan.point], payload, pause_s=idle_s))
     except (LinkError, ConfigError) as exc:
         log.warning("The server does not say what it takes, so its part is measured on this machine: %s", exc)
         return None

@@ -45,6 +45,7 @@ from splitsem.splitting.half import Half
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.result import Metrics, Result
+from splitsem_device.answers import ToMeasure
 from splitsem_device.plan import Plan
 
 if TYPE_CHECKING:
@@ -228,7 +229,8 @@ def _ask_server(cfg: DictConfig, network: Network, transport: RemoteTransport) -
     log.info("The server at %s measures its tails and layers", cfg.transport.target)
     try:
         remote.open(plan)
-        found = remote.profile(budget_s=cfg.workflow.budget_s, pause_s=cfg.workflow.pause_s, layers_s=layers_s)
+        asked = ToMeasure(budget_s=cfg.workflow.budget_s, pause_s=cfg.workflow.pause_s, layers_s=layers_s)
+        found = remote.profile(asked)
         return parse_lut(found.lut_json, f"the table of {cfg.transport.target}"), found.layers_json
     finally:
         remote.close()

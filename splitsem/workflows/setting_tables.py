@@ -26,7 +26,7 @@ from splitsem.tasks.answer import AnswerCoder
 from splitsem.workflows import assemble, evaluation
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.joint.rates import offers
-from splitsem_device.answers import Answer
+from splitsem_device.answers import Answer, ToMeasure
 from splitsem_device.grpc.client import GrpcTail
 from splitsem_device.plan import Plan
 
@@ -184,7 +184,7 @@ def _server_s(rows: list[_Row], remote: GrpcTail) -> list[float]:
     """The server's seconds for each row: its own times of the tails where it tells them, and coding as it took here."""
     points = list(dict.fromkeys(row.end.cut.point.name for row in rows))
     try:
-        lut = parse_lut(remote.profile(points, budget_s=_PROFILE_S).lut_json, "the server's table")
+        lut = parse_lut(remote.profile(ToMeasure(points, budget_s=_PROFILE_S)).lut_json, "the server's table")
     except (LinkError, ConfigError) as exc:
         log.warning("The server does not say what it takes, so its part is measured on this machine: %s", exc)
         return [row.server_s for row in rows]

@@ -12,6 +12,7 @@ import splitsem
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError, LinkError, SplitPointError
+from splitsem_device.answers import ToMeasure
 from splitsem_device.plan import Hop, Plan
 from tests.integration.network import INPUT_SHAPE, RAW, output_of, small_network, small_plan
 from tests.integration.tcp_relay import TcpRelay
@@ -87,7 +88,7 @@ def test_a_chain_tells_its_stages_one_by_one(chain, graph, connect):
     for onward in (hops, ()):
         tail = connect(chain[0].address)
         tail.open(replace(small_plan(model, graph, "stem"), onward=onward))
-        found[onward] = tail.profile(["stem"], payload, budget_s=0.02, pause_s=0.0)
+        found[onward] = tail.profile(ToMeasure(["stem"], payload, budget_s=0.02, pause_s=0.0))
     first, hop, second, further_hop, last = found[hops].stages_s
     assert min(first, second, last) > 0
     assert min(hop, further_hop) >= 0

@@ -21,7 +21,7 @@ from splitsem.pipeline import Frames, Pipeline
 from splitsem.remote.edge_end import EdgeEnd
 from splitsem.remote.grpc.server import SERVICE
 from splitsem.remote.labels import codec_label
-from splitsem_device.answers import Answer
+from splitsem_device.answers import Answer, ToMeasure
 from splitsem_device.grpc import tail_pb2
 from splitsem_device.grpc.frames import Frame, Reply
 from tests.conftest import ROOT
@@ -296,30 +296,30 @@ def connect_again(tail, plan):
 def test_the_server_measures_its_own_tails(server, connect, plan, frames, network):
     tail = connect(server.address)
     tail.open(plan)
-    found = tail.profile(["stage1"], frames[0][0], budget_s=0.01)
+    found = tail.profile(ToMeasure(["stage1"], frames[0][0], budget_s=0.01))
     assert found.answer_s > 0
     assert lut_of(found).fingerprint == network[1].fingerprint
     assert {point: list(sides) for point, sides in lut_of(found).times.items()} == {"stage1": ["tail"]}
-    assert list(lut_of(tail.profile(budget_s=0.01)).times) == [point.name for point in network[1].points]
-    assert lut_of(tail.profile(["stage1"], budget_s=0.01)).times == lut_of(found).times  # kept, not measured again
+    assert list(lut_of(tail.profile(ToMeasure(budget_s=0.01))).times) == [point.name for point in network[1].points]
+    assert lut_of(tail.profile(ToMeasure(["stage1"], budget_s=0.01))).times == lut_of(found).times
 
 
 def test_the_server_measures_its_layers_where_it_is_asked_to(server, connect, plan, network):
     tail = connect(server.address)
     tail.open(plan)
-    told = tail.profile(["stage1"], budget_s=0.01, layers_s=0.05).layers_json
+    told = tail.profile(ToMeasure(["stage1"], budget_s=0.01, layers_s=0.05)).layers_json
     found = parse_layers(told, "the server", network[1], 30.0, "a file")
     assert len(found.times.costs) == len(found.times.peak_bytes) > 5
-    assert tail.profile(["stage1"], budget_s=0.01).layers_json == ""
+    assert tail.profile(ToMeasure(["stage1"], budget_s=0.01)).layers_json == ""
 
 
 def test_a_profile_of_an_unknown_point_or_a_damaged_payload_has_one_line(server, connect, plan):
     tail = connect(server.address)
     tail.open(plan)
     with pytest.raises(SplitPointError, match="stage1"):
-        tail.profile(["nowhere"])
+        tail.profile(ToMeasure(["nowhere"]))
     with pytest.raises(PayloadError):
-        tail.profile(["stage1"], b"nonsense", budget_s=0.01)
+        tail.profile(ToMeasure(["stage1"], b"nonsense", budget_s=0.01))
 
 
 def test_with_a_window_of_one_no_other_thread_makes_payloads(server, connect, plan, frames):

@@ -30,6 +30,7 @@ from splitsem.remote.udp import packets
 from splitsem.remote.udp import server as udp_server
 from splitsem.remote.udp.settings import Grant
 from splitsem.remote.udp.transport import UdpTransport
+from splitsem_device.answers import ToMeasure
 from splitsem_device.fallback import LocalFallback
 from splitsem_device.grpc.connection import Security
 from splitsem_device.plan import Plan
@@ -410,7 +411,7 @@ def test_a_consumer_that_stops_early_leaves_the_session_usable(running, plan, fr
 
 def test_the_server_measures_its_own_tails(running, plan, frames):
     with connected(running[1], plan) as tail:
-        found = tail.profile([plan.point], frames[0][0], budget_s=0.01)
+        found = tail.profile(ToMeasure([plan.point], frames[0][0], budget_s=0.01))
         assert found.answer_s > 0
         assert list(json.loads(found.lut_json)["points"]) == [plan.point]
 

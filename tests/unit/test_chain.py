@@ -143,6 +143,8 @@ def test_sixty_cuts_four_machines_and_six_codecs_take_less_than_50_ms(objective:
 def test_a_budget_that_nothing_keeps_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"latency_s 1e-09 \(the least is 0\.\d+\)"):
         solve_chain(problem(3, 3, 4, 2), cycle(), Budget(latency_s=1e-9))
+    with pytest.raises(ConfigError, match=r"a pace of 1e\+09 samples/s \(the highest is \d+\.?\d*\)"):
+        solve_chain(problem(3, 3, 4, 2), cycle(), Budget(cycle_s=1e-9))
 
 
 @pytest.mark.parametrize(

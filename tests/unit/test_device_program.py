@@ -24,7 +24,7 @@ from splitsem.tasks.answer import AllTensors, AnswerCoder, ClassMap, TopClasses,
 from splitsem.tasks.detection.box_list import BoxList
 from splitsem.tasks.detection.letterbox import fitted
 from splitsem_device import answer_reader
-from splitsem_device.answers import Answer, Counters, Profile, RemoteTail
+from splitsem_device.answers import EVERYTHING, Answer, Counters, Profile, RemoteTail
 from splitsem_device.bundle import Bundle, Input
 from splitsem_device.fallback import Buffer
 from splitsem_device.grpc.connection import Security
@@ -192,7 +192,7 @@ class Dead(RemoteTail):
     def echo_s(self, num_bytes: int) -> float:
         raise LinkError("refused")
 
-    def profile(self, points=(), payload=b"", budget_s=0.3, pause_s=0.002, layers_s=0.0) -> Profile:
+    def profile(self, asked=EVERYTHING) -> Profile:
         raise LinkError("refused")
 
     def close(self) -> None:

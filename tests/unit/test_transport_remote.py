@@ -24,7 +24,7 @@ from splitsem.remote.replies import ReplyBook
 from splitsem.remote.tail_engine import TailEngine
 from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import TopClasses, Values
-from splitsem_device.answers import Answer
+from splitsem_device.answers import Answer, ToMeasure
 from splitsem_device.fields import Field, Pieces, join
 from splitsem_device.plan import Plan
 
@@ -277,32 +277,32 @@ def test_probes_with_answers_of_impossible_size_are_refused(engine, text):
 
 def test_a_profile_has_the_tails_that_were_asked_for_and_is_measured_once(engine, graph):
     profiler = Profiler(engine, most_s=1.0)
-    first = lut_of(profiler.profile(["stage1", "stage1"], budget_s=0.01))
+    first = lut_of(profiler.profile(ToMeasure(["stage1", "stage1"], budget_s=0.01)))
     assert {point: list(sides) for point, sides in first.times.items()} == {"stage1": ["tail"]}
     assert first.fingerprint == graph.fingerprint
-    everything = lut_of(profiler.profile(budget_s=0.01))
+    everything = lut_of(profiler.profile(ToMeasure(budget_s=0.01)))
     assert list(everything.times) == [point.name for point in graph.points]
     assert everything.times["stage1"] == first.times["stage1"]
-    assert lut_of(profiler.profile(["stage1"], budget_s=0.01)).times == first.times
+    assert lut_of(profiler.profile(ToMeasure(["stage1"], budget_s=0.01))).times == first.times
 
 
 def test_layers_are_measured_where_they_are_asked_for_and_once(engine, graph):
     profiler = Profiler(engine, most_s=1.0)
-    assert profiler.profile(["stage1"], budget_s=0.01).layers_json == ""
-    first = profiler.profile(["stage1"], budget_s=0.01, layers_s=0.05).layers_json
+    assert profiler.profile(ToMeasure(["stage1"], budget_s=0.01)).layers_json == ""
+    first = profiler.profile(ToMeasure(["stage1"], budget_s=0.01, layers_s=0.05)).layers_json
     found = parse_layers(first, "the server", graph, 30.0, "a file")
     assert [cost.name for cost in found.times.costs] == [op.name for op in graph.points[-1].head_ops]
     assert all(num_bytes > 0 for num_bytes in found.times.peak_bytes)
-    assert profiler.profile(["stage1"], budget_s=0.01, layers_s=0.05).layers_json == first
+    assert profiler.profile(ToMeasure(["stage1"], budget_s=0.01, layers_s=0.05)).layers_json == first
     with pytest.raises(PayloadError, match="0 s or more for layers"):
-        profiler.profile(layers_s=-1.0)
+        profiler.profile(ToMeasure(layers_s=-1.0))
 
 
 def test_answering_a_payload_is_timed_without_being_counted(engine, graph):
     session = engine.open(plan_for(engine))
     with torch.inference_mode():
         payload = Identity().encode(graph.cut("stage1").head(torch.rand(1, 1, 8, 8)))
-    found = Profiler(engine, most_s=1.0).profile(["stage1"], session, payload, budget_s=0.01)
+    found = Profiler(engine, most_s=1.0).profile(ToMeasure(["stage1"], payload, budget_s=0.01), session)
     assert found.answer_s > 0
     assert engine.num_answered == 0
 
@@ -318,8 +318,8 @@ def test_a_server_that_answers_frames_meanwhile_does_not_measure_itself(engine, 
 
     profiler = Profiler(engine)
     with pytest.raises(BusyError, match="answering frames"):
-        profiler.profile(budget_s=0.01, is_wanted=answering)
-    assert lut_of(profiler.profile(["stage1"], budget_s=0.01)).times.keys() == {"stage1"}
+        profiler.profile(ToMeasure(budget_s=0.01), is_wanted=answering)
+    assert lut_of(profiler.profile(ToMeasure(["stage1"], budget_s=0.01))).times.keys() == {"stage1"}
 
 
 def test_a_second_profile_at_the_same_time_is_refused(engine):
@@ -328,11 +328,11 @@ def test_a_second_profile_at_the_same_time_is_refused(engine):
 
     def second() -> bool:
         with pytest.raises(BusyError, match="for another edge"):
-            profiler.profile(["stage1"])
+            profiler.profile(ToMeasure(["stage1"]))
         refused.append(True)
         return True
 
-    profiler.profile(["stage1"], budget_s=0.01, is_wanted=second)
+    profiler.profile(ToMeasure(["stage1"], budget_s=0.01), is_wanted=second)
     assert refused
 
 
@@ -344,12 +344,12 @@ def test_a_profile_that_nobody_waits_for_stops(engine):
 @pytest.mark.parametrize("budget_s", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_budget_that_makes_no_sense_is_refused(engine, budget_s):
     with pytest.raises(PayloadError, match="budget"):
-        Profiler(engine).profile(budget_s=budget_s)
+        Profiler(engine).profile(ToMeasure(budget_s=budget_s))
 
 
 def test_a_profile_costs_no_more_than_the_server_allows(engine, graph):
     began = time.perf_counter()
-    Profiler(engine, most_s=0.2).profile(budget_s=60.0)
+    Profiler(engine, most_s=0.2).profile(ToMeasure(budget_s=60.0))
     assert time.perf_counter() - began < 0.2 * 2 + len(graph.points) * 0.1 + 1.0
 
 

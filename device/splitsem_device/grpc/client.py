@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from splitsem_device.allocator import keep_buffers
-from splitsem_device.answers import Answer, Counters, Info, Planned, Profile, RemoteTail
+from splitsem_device.answers import EVERYTHING, Answer, Counters, Info, Planned, Profile, RemoteTail, ToMeasure
 from splitsem_device.errors import (
     ConfigError,
     FunctionError,
@@ -195,27 +195,14 @@ class GrpcTail(RemoteTail):
 
         return self._persist(once)
 
-    def profile(
-        self,
-        points: Sequence[str] = (),
-        payload: bytes = b"",
-        budget_s: float = 0.3,
-        pause_s: float = 0.002,
-        layers_s: float = 0.0,
-    ) -> Profile:
+    def profile(self, asked: ToMeasure = EVERYTHING) -> Profile:
         """See RemoteTail."""
 
         def once() -> Profile:
-            if payload and not self._session:
+            if asked.payload and not self._session:
                 self._open_once()
-            request = tail_pb2.ProfileRequest(
-                points=points,
-                budget_s=budget_s,
-                session=self._session if payload else "",
-                payload=payload,
-                pause_s=pause_s,
-                layers_s=layers_s,
-            )
+            session = self._session if asked.payload else ""
+            request = tail_pb2.ProfileRequest(session=session, **asked._asdict())
             reply = self._unary("Profile", request, tail_pb2.ProfileReply, _PROFILE_S)
             return Profile(reply.lut_json, reply.answer_s, reply.layers_json, tuple(reply.stages_s))
 

@@ -18,6 +18,7 @@ from splitsem.remote.grpc.admission import MAX_WAITING, Doors, Places, WaitingRo
 from splitsem.remote.grpc.arrivals import statuses
 from splitsem.remote.grpc.streams import Limits, Streams
 from splitsem_device.allocator import give_memory_back, keep_buffers, share_arenas
+from splitsem_device.answers import ToMeasure
 from splitsem_device.grpc import tail_pb2
 from splitsem_device.grpc.connection import HEARTBEAT_S, Security, heartbeat_options, host_port
 from splitsem_device.grpc.frames import CHUNK_BYTES, Frame, Reply
@@ -215,15 +216,8 @@ class GrpcServer(TailServer):
 
     def _profile(self, request: tail_pb2.ProfileRequest, context: grpc.ServicerContext) -> tail_pb2.ProfileReply:
         with statuses(context):
-            found = self.engine.profile(
-                list(request.points),
-                request.session,
-                request.payload,
-                request.budget_s,
-                request.pause_s,
-                context.is_active,
-                request.layers_s,
-            )
+            asked = ToMeasure(**{name: getattr(request, name) for name in ToMeasure._fields})
+            found = self.engine.profile(asked, request.session, context.is_active)
         return tail_pb2.ProfileReply(
             lut_json=found.lut_json, answer_s=found.answer_s, layers_json=found.layers_json, stages_s=found.stages_s
         )

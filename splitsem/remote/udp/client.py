@@ -6,7 +6,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from math import inf
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ from splitsem.remote.udp.packets import (
 )
 from splitsem.remote.udp.settings import Settings, datagram_socket
 from splitsem.remote.udp.unanswered import Frame, Frames, Stream
-from splitsem_device.answers import Answer, Profile, RemoteTail
+from splitsem_device.answers import EVERYTHING, Answer, Profile, RemoteTail, ToMeasure
 from splitsem_device.grpc.connection import host_port
 from splitsem_device.plan import Plan
 from splitsem_device.retry import Retry
@@ -119,17 +119,10 @@ class UdpTail(RemoteTail):
             "a link over gRPC alone does without"
         )
 
-    def profile(
-        self,
-        points: Sequence[str] = (),
-        payload: bytes = b"",
-        budget_s: float = 0.3,
-        pause_s: float = 0.002,
-        layers_s: float = 0.0,
-    ) -> Profile:
+    def profile(self, asked: ToMeasure = EVERYTHING) -> Profile:
         """See RemoteTail; asked over the control channel."""
         self._opened()
-        return self._control.profile(points, payload, budget_s, pause_s, layers_s)
+        return self._control.profile(asked)
 
     def close(self) -> None:
         """See RemoteTail."""
