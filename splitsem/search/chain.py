@@ -363,14 +363,14 @@ class _Search:
 
     def refusal(self) -> str:
         """One line: what the budget allows, and the least of each by itself."""
-        least = {name: float(rests[0][0]) for name, rests in self.rests.items()}
-        least |= {"value": float(self.value({name: np.float64(value) for name, value in least.items()}))}
+        least = {name: np.float64(rests[0][0]) for name, rests in self.rests.items()}
+        least |= {"value": self.value(least)}
         told = []
-        for name in ("latency_s", "cycle_s", "damage", "value"):
-            limit, best = getattr(self.budget, name), least[name.removesuffix("_s")]
-            if limit < inf:
-                pace = f"a pace of {1 / limit:g} samples/s (the highest is {1 / best:g})"
-                told.append(pace if name == "cycle_s" else f"{name} {limit:g} (the least is {best:g})")
+        for name, limit in vars(self.budget).items():
+            if name == "cycle_s" and limit < inf:
+                told.append(f"a pace of {1 / limit:g} samples/s (the highest is {1 / least['cycle']:g})")
+            elif limit < inf:
+                told.append(f"{name} {limit:g} (the least is {least[name.removesuffix('_s')]:g})")
         return f"no cut and codec keeps {', '.join(told)}: allow more of one of them"
 
 
