@@ -363,7 +363,7 @@ class _Search:
 
     def refusal(self) -> str:
         """One line: what the budget allows, and the least of each by itself."""
-        least = {name: np.float64(rests[0][0]) for name, rests in self.rests.items()}
+        least: dict[str, Any] = {name: np.float64(rests[0][0]) for name, rests in self.rests.items()}
         least |= {"value": self.value(least)}
         told = []
         for name, limit in vars(self.budget).items():
