@@ -107,8 +107,10 @@ def test_the_answer_travels_to_where_it_is_needed(run_py, served, trained_cache,
     assert at["output", "edge"]["measured_link_s"] == 0 < at["output", "server"]["measured_link_s"]
     assert "answer_bytes" not in at["stage1", "server"]
     for metrics in found:
-        stages_s = sum(metrics[f"measured_{stage}_s"] for stage in ("edge", "link", "server"))
-        assert metrics["measured_latency_s"] == pytest.approx(stages_s, rel=0.5)
+        # a frame's stages sum up to its latency; medians need not, so each is held between what no noise can cross
+        stages = [f"measured_{stage}" for stage in ("edge", "link", "server")]
+        assert max(metrics[f"{stage}_s"] for stage in stages) <= metrics["measured_latency_s"]
+        assert metrics["measured_latency_s"] <= sum(metrics[f"{stage}_p99_s"] for stage in stages)
 
 
 @pytest.mark.slow  # three runs of the real entry point
