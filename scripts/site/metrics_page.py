@@ -43,8 +43,11 @@ WORKFLOWS: dict[str, dict[str, str]] = {
         "exit_score": "Score of the exit on all test samples.",
         "exit_ece exit_ece_uncalibrated": "Expected calibration error of the exit on test, in 15 bins, and before its "
         "temperature.",
-        "exit_s": "Seconds of the exit's decision, measured here and scaled to the edge; `head_s` contains it.",
+        "exit_s": "Seconds of the exit's decision on the edge, as the machine times the head; where times come from a "
+        "table, measured here and scaled as coding is. `head_s` contains it.",
         "exit_bytes": "Bytes of the exit's weights on the edge, beyond the head's.",
+        "num_exits": "Scored samples that exited and sent no frame (`workflow=offload`). `measured_<stage>_s` is then "
+        "the median of those and the median of the others, by their shares.",
     },
     "Of links that damage or lose (`transport=bsc`, `udp`, …)": {
         "num_lost": "Payloads lost, of those sent.",

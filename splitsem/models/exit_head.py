@@ -28,8 +28,8 @@ class ExitHead(nn.Module):
         grid: cells along each dimension of positions, at least 1.
 
     Attributes:
-        temperature: what the logits are divided by, a scalar (Guo, Pleiss, Sun, Weinberger, ICML 2017,
-            arXiv 1706.04599).
+        temperature: what the logits were divided by in calibration, a scalar that the weights contain (Guo, Pleiss,
+            Sun, Weinberger, ICML 2017, arXiv 1706.04599).
         threshold: in [0, 1]. A sample exits above it: at 1 none does, at 0 all do.
     """
 
@@ -46,16 +46,12 @@ class ExitHead(nn.Module):
 
     def features(self, z: Sequence[Tensor]) -> Tensor:
         """The pooled floating-point tensors, float32 ``(batch, features)``."""
-        return torch.cat([pooled(tensor.float(), self.grid) for tensor in z if tensor.is_floating_point()], dim=1)
+        parts = [pooled(tensor.float(), self.grid) for tensor in z if tensor.is_floating_point()]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def forward(self, *z: Tensor) -> Tensor:
-        """Calibrated logits ``(batch, classes)`` of the tensors that cross."""
-        logits: Tensor = self.linear(self.features(z)) / self.temperature
-        return logits
-
-    def decide(self, *z: Tensor) -> tuple[Tensor, Tensor]:
-        """The calibrated logits, and which samples exit, bool ``(batch,)``."""
-        logits = self(*z)
+    def forward(self, *z: Tensor) -> tuple[Tensor, Tensor]:
+        """Calibrated logits ``(batch, classes)`` of what crosses, and which samples exit, bool ``(batch,)``."""
+        logits: Tensor = self.linear(self.features(z))
         return logits, self.is_sure(logits)
 
     def is_sure(self, logits: Tensor) -> Tensor:
@@ -69,7 +65,7 @@ def confidence(logits: Tensor) -> Tensor:
     >>> confidence(torch.tensor([[0.0, 0.0], [0.0, 99.0]])).tolist()
     [0.5, 1.0]
     """
-    return logits.double().softmax(dim=1).amax(dim=1)
+    return logits.softmax(dim=1, dtype=torch.float64).amax(dim=1)
 
 
 def pooled(tensor: Tensor, grid: int) -> Tensor:

@@ -56,13 +56,14 @@ def fit_exit(head: ExitHead, train: Batches, val: Batches) -> list[dict[str, flo
     deviation[deviation < 1e-6] = 1.0  # of what is constant, nothing is learned
     weight, bias, train_loss = _logistic((x - mean) / deviation, y, head.linear.out_features)
     weight = weight / deviation
+    bias = bias - weight @ mean
     with torch.no_grad():
-        head.linear.weight.copy_(weight)
-        head.linear.bias.copy_(bias - weight @ mean)
         x, y = _gathered(head, val)
-        logits = x @ weight.T + bias - weight @ mean
-    temperature = best_temperature(logits, y)
-    head.temperature.fill_(temperature)
+        logits = x @ weight.T + bias
+        temperature = best_temperature(logits, y)
+        head.linear.weight.copy_(weight / temperature)
+        head.linear.bias.copy_(bias / temperature)
+        head.temperature.fill_(temperature)
     losses = {"val_loss_uncalibrated": logits, "val_loss": logits / temperature}
     return [{"train_loss": train_loss} | {name: F.cross_entropy(of, y).item() for name, of in losses.items()}]
 

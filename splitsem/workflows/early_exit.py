@@ -1,9 +1,8 @@
 """EarlyExit: samples whose class the edge is sure of exit at the cut; all others go on to the server."""
 
 import logging
-import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +12,16 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from splitsem.cost.measure import timed_s
+from splitsem import extras
+from splitsem.cost.machines import Machine
+from splitsem.cost.measure import measure
 from splitsem.errors import ConfigError
 from splitsem.links.link import Link
 from splitsem.models.exit_head import ExitHead, confidence
 from splitsem.pipeline import Answering, Features, Frames, Pipeline, features, stay
 from splitsem.scoring import Scored, plain, score_samples
 from splitsem.splitting.cut import Cut
+from splitsem.splitting.half import Half, OpCost
 from splitsem.splitting.point import SplitPoint
 from splitsem.tasks.classification import ClassificationTask
 from splitsem.tasks.task import Task
@@ -29,10 +31,11 @@ from splitsem.training.fingerprint import fingerprint
 from splitsem.trees import joined
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network
+from splitsem.workflows.drawing import Drawing
 from splitsem.workflows.result import Metrics
 
 log = logging.getLogger(__name__)
-_NUM_WARM_UP, _NUM_TIMED = 5, 50
+_NUM_WARM_UP, _NUM_TIMED, _BUDGET_S = 5, 50, 0.2
 
 
 class Parted(NamedTuple):
@@ -91,7 +94,7 @@ class EarlyExit:
             task: what is scored.
         """
         with torch.inference_mode():
-            rows = [(plain(self.head(*made[0].z)), plain(y_hat), y) for made, y_hat, y in batches]
+            rows = [(plain(self.head(*made[0].z)[0]), plain(y_hat), y) for made, y_hat, y in batches]
         own, output, y = (torch.cat(column) for column in zip(*rows, strict=True))
         exit_right, right = own.argmax(dim=1) == y, output.argmax(dim=1) == y
         self.trade_off = TradeOff.of(confidence(own), exit_right, right)
@@ -105,8 +108,7 @@ class EarlyExit:
     @torch.inference_mode()
     def part(self, made: Features) -> Parted:
         """Which samples of a batch exit, by the threshold."""
-        logits = plain(self.head(*made.z))
-        is_out = self.head.is_sure(logits)
+        logits, is_out = map(plain, self.head(*made.z))
         num = int((~is_out).sum())
         if num == made.num_samples:
             return Parted(logits, is_out, made)
@@ -132,16 +134,29 @@ class EarlyExit:
             self._targets.append(y)
             yield x, y
 
-    def time_s(self, z: Sequence[Tensor]) -> float:
-        """Median seconds of the exit's decision on one sample, measured here.
+    def time_s(self, edge: Machine, z: Sequence[Tensor]) -> float:
+        """Seconds of the exit's decision on one sample, on the edge.
+
+        A machine that is modelled by its operations, or is this one, says so as for the head. Where the times come from
+        a table, which holds no exit, they are measured here and scaled as coding is.
 
         Args:
+            edge: the machine.
             z: the crossing tensors of one sample.
         """
-        device = self.head.temperature.device
-        with torch.inference_mode():
-            times_s = [timed_s(lambda: self.head.decide(*z), device) for _ in range(_NUM_WARM_UP + _NUM_TIMED)]
-        return statistics.median(times_s[_NUM_WARM_UP:])
+        half = Half("head", "exit", self.head, tuple(z), self._ops(z), "exit")
+        if edge.timing in ("roofline", "measured"):
+            return edge.time_s(half)
+        return edge.coding_factor() * measure(half, _NUM_TIMED, _NUM_WARM_UP, _BUDGET_S).median_s
+
+    def _ops(self, z: Sequence[Tensor]) -> tuple[OpCost, ...]:
+        """The operations of a decision: a pool a tensor, the products, the softmax, its maximum and the comparison."""
+        read = [tensor.numel() for tensor in z if tensor.is_floating_point()]
+        width, num_classes = self.head.linear.in_features, self.head.linear.out_features
+        pools = [OpCost(f"pool{n}", size, 4 * (size + width / len(read))) for n, size in enumerate(read)]
+        products = OpCost("linear", 2 * width * num_classes, kept_weights.num_bytes(self.head) + 4 * width)
+        small = [OpCost(name, num_classes, 8 * num_classes) for name in ("softmax", "amax", "gt")]
+        return (*pools, products, *small)
 
     def metrics(self) -> Metrics:
         """What the exit did on the test split."""
@@ -220,6 +235,13 @@ def told(metrics: Metrics) -> str:
     if "exit_share" not in metrics:
         return ""
     return f"{metrics['exit_share']:.1%} exit above a confidence of {metrics['exit_threshold']:.4f}, "
+
+
+def figures(early: EarlyExit | None, metrics: Metrics) -> dict[str, Drawing]:
+    """The figure of what each threshold does, by its file's name; none without an exit."""
+    if early is None or early.trade_off is None or not extras.has("plots"):
+        return {}
+    return {"exit": Drawing("splitsem.report.exit_figure.exit_trade_off", (asdict(early.trade_off), metrics))}
 
 
 def _shapes(point: SplitPoint) -> list[tuple[int, ...]]:

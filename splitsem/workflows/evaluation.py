@@ -116,7 +116,7 @@ def evaluate(
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
     example = heads("example")(cut.example)
     halves = cut.halves(example[0].z if len(example) == 1 else None)
-    exit_s = 0.0 if early is None else edge.coding_factor() * early.time_s(halves[1].example)
+    exit_s = 0.0 if early is None else early.time_s(edge, halves[1].example)
     times = stage_times(halves, frames, edge, server, link, None if early is None else early.frames, exit_s)
     cost = Cost.of(edge, times, statistics.fmean(seen.link_j))
     sizes: Metrics = {"payload_bytes": statistics.fmean(seen.payload_bytes)}
