@@ -14,8 +14,10 @@ from splitsem.report.units import format_score
 def exit_trade_off(trade_off: Mapping[str, Sequence[float]], metrics: Mapping[str, Any]) -> Figure:
     """Score and threshold over the share of the validation samples that exit; the dot is the threshold taken.
 
+    The band is the paired 95 % interval of the score's difference to that without an exit.
+
     Args:
-        trade_off: ``threshold``, ``share`` and ``score`` of each place, from the threshold 1 to 0.
+        trade_off: ``threshold``, ``share``, ``score`` and ``loss_ci95`` of each place, from the threshold 1 to 0.
         metrics: the metrics of the run, as in metrics.json.
     """
     share = 100 * metrics["exit_share_val"]
@@ -29,6 +31,8 @@ def exit_trade_off(trade_off: Mapping[str, Sequence[float]], metrics: Mapping[st
     figure.data = pd.DataFrame(dict(trade_off))
     score_ax, threshold_ax = figure.subplots(1, 2)
     places = 100 * figure.data["share"]
+    low, high = (figure.data["score"] + sign * figure.data["loss_ci95"] for sign in (-1, 1))
+    score_ax.fill_between(places, low, high, step="post", color=style.COLOURS[0], alpha=0.18, linewidth=0)
     without = trade_off["score"][0]
     score = without - metrics["exit_loss_val"]
     _draw(score_ax, places, figure.data["score"], "Score on validation", (share, score))

@@ -17,6 +17,7 @@ _MOST_STEPS = 200
 _TEMPERATURES = 0.05, 20.0
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _NUM_BINS = 15
+_NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Confidence:
 
     Args:
         threshold: in [0, 1]; None: the lowest one that keeps to ``max_loss`` on the validation split.
-        max_loss: score in [0, 1] that the exit may cost, against the same samples without it.
+        max_loss: score in [0, 1] that the exit may cost, against the same samples without it; half the paired 95 %
+            interval of the loss counts as loss.
         grid: see ``ExitHead``.
     """
 
@@ -141,11 +143,13 @@ class TradeOff:
             confidences of two samples, so that a last bit decides nothing.
         share: of the samples that exit.
         score: share of right answers, of the exit where a sample exits, else of the network.
+        loss_ci95: half the paired 95 % interval of the loss ``score[0] - score``, by the normal approximation.
     """
 
     threshold: list[float]
     share: list[float]
     score: list[float]
+    loss_ci95: list[float]
 
     @classmethod
     def of(cls, sure: Tensor, exit_right: Tensor, right: Tensor) -> "TradeOff":
@@ -157,23 +161,23 @@ class TradeOff:
             right: bool; whether the answer of the network behind the codec is.
         """
         order = sure.double().sort(descending=True)
-        ranked = order.values.tolist()
-        gained = (exit_right.long() - right.long())[order.indices].cumsum(0).tolist()
-        num, base = len(ranked), int(right.sum())
-        places = [(1.0, 0, base)]
-        for k, (one, following) in enumerate(zip(ranked, [*ranked[1:], 0.0], strict=True), 1):
-            if one > following:
-                places.append(((one + following) / 2 if k < num else 0.0, k, base + gained[k - 1]))
-        return cls([t for t, _, _ in places], [k / num for _, k, _ in places], [r / num for _, _, r in places])
+        ranked, num = order.values, len(sure)
+        gain = (exit_right.double() - right.double())[order.indices]
+        mean = torch.cat([torch.zeros(1), gain.cumsum(0) / num])
+        square = torch.cat([torch.zeros(1), gain.square().cumsum(0) / num])
+        half = _NORMAL_95 * ((square - mean.square()).clamp(min=0) / num).sqrt()
+        middles = torch.cat([torch.ones(1), (ranked[:-1] + ranked[1:]) / 2, torch.zeros(1)])
+        places = torch.cat([torch.ones(1), ranked[:-1] > ranked[1:], torch.ones(1)]).bool()  # equal ones exit together
+        share = torch.arange(num + 1, dtype=torch.float64) / num
+        columns = middles, share, right.double().mean() + mean, half
+        return cls(*(column[places].tolist() for column in columns))
 
     def lowest(self, max_loss: float) -> float:
-        """The lowest threshold at which the score is at most ``max_loss`` below the score without the exit.
+        """The lowest threshold whose loss of score, with half its interval added, is at most ``max_loss``.
 
-        The scores are compared as they are, without their intervals.
-
-        >>> two = TradeOff([1.0, 0.8, 0.0], [0.0, 0.5, 1.0], [0.9, 0.9, 0.6])
-        >>> two.lowest(max_loss=0.01), two.lowest(max_loss=0.3)
-        (0.8, 0.0)
+        >>> two = TradeOff([1.0, 0.8, 0.0], [0.0, 0.5, 1.0], [0.9, 0.9, 0.6], [0.0, 0.01, 0.1])
+        >>> [two.lowest(max_loss) for max_loss in (0.0, 0.01, 0.4)]
+        [1.0, 0.8, 0.0]
         """
-        least = self.score[0] - max_loss - 1e-9
-        return min(threshold for threshold, score in zip(self.threshold, self.score, strict=True) if score >= least)
+        losses = (self.score[0] - score + half for score, half in zip(self.score, self.loss_ci95, strict=True))
+        return min(t for t, loss in zip(self.threshold, losses, strict=True) if loss <= max_loss + 1e-9)

@@ -101,8 +101,8 @@ class EarlyExit:
         given = self.settings.threshold
         self.head.threshold = self.trade_off.lowest(self.settings.max_loss) if given is None else given
         is_out = self.head.is_sure(own)
-        num_lost = int(right.sum()) - int(torch.where(is_out, exit_right, right).sum())
-        self._val = {"exit_share_val": int(is_out.sum()) / len(y), "exit_loss_val": num_lost / len(y)}
+        lost = right.double() - torch.where(is_out, exit_right, right).double()
+        self._val = {"exit_share_val": int(is_out.sum()) / len(y), "exit_loss_val": lost.mean().item()}
         return score_samples(lambda mixed: mixed, task, [(torch.where(is_out.unsqueeze(1), own, output), y)])
 
     @torch.inference_mode()

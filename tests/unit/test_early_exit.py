@@ -1,5 +1,6 @@
 """Early exit: who exits is decided by validation alone, what exits sends nothing, and all of it is counted."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,11 @@ def test_the_chosen_threshold_keeps_to_the_loss_and_a_lower_one_does_not(cache, 
     assert early is not None
     assert early.trade_off is not None
     assert found["exit_loss_val"] <= 0.01 + 1e-9
-    places = list(zip(early.trade_off.threshold, early.trade_off.score, strict=True))
-    below = [score for threshold, score in places if threshold < found["exit_threshold"]]
-    assert all(early.trade_off.score[0] - score > 0.01 for score in below)
+    places = early.trade_off
+    lost = [places.score[0] - score + half for score, half in zip(places.score, places.loss_ci95, strict=True)]
+    below = [loss for t, loss in zip(places.threshold, lost, strict=True) if t < found["exit_threshold"]]
+    assert below
+    assert min(below) > 0.01
     stricter = with_exit(cache, network, "exit.max_loss=0", point="stem")
     assert stricter["exit_threshold"] >= found["exit_threshold"]
 
@@ -208,11 +211,14 @@ def test_a_trade_off_says_what_each_threshold_does(data):
     found = TradeOff.of(sure, exit_right, right)
     assert found.threshold[0] == 1.0
     assert found.threshold[-1] == 0.0
-    for threshold, share, score in zip(found.threshold, found.share, found.score, strict=True):
+    for threshold, share, score, half in zip(*asdict(found).values(), strict=True):
         is_out = sure.double() > threshold
+        mixed = torch.where(is_out, exit_right, right).double()
         assert share == pytest.approx(is_out.double().mean().item())
-        assert score == pytest.approx(torch.where(is_out, exit_right, right).double().mean().item())
-    assert found.lowest(max_loss=1.0) == 0.0
+        assert score == pytest.approx(mixed.mean().item())
+        deviation = (mixed - right.double()).std(unbiased=False).item()
+        assert half == pytest.approx(1.96 * deviation / num**0.5, abs=1e-9)
+    assert found.lowest(max_loss=2.0) == 0.0
 
 
 def test_a_calibrated_exit_has_a_small_calibration_error_and_an_overconfident_one_has_not():
