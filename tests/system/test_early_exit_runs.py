@@ -1,7 +1,9 @@
-"""An early exit for real: what exits on the edge sends no frame, and the score is that of the simulated run."""
+"""An early exit through the real entry point: in a sweep, and for real, where what exits sends no frame."""
 
 import json
+import re
 
+import pandas as pd
 import pytest
 
 NETWORK = ("task=digits", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "device=cpu")
@@ -49,3 +51,15 @@ def test_what_an_offloaded_exit_does_not_go_with_is_told_before_a_training(run_p
         assert said in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_a_sweep_shows_how_many_exit_at_each_cut(run_py, trained_cache, tmp_path):
+    few = ("workflow.num_samples=60", "workflow.gallery=0", "tracking=none", "references=null")
+    swept = ("experiment=early_exit", "split.point=stage1,output", "exit.max_loss=0.05", "hydra.sweep.dir=swept", "-m")
+    done = run_py(*NETWORK, *few, *swept, f"cache_dir={trained_cache}")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "swept" / "results.csv").set_index("split_point")
+    assert 0 < table.loc["stage1", "exit_share"] <= 1
+    assert pd.isna(table.loc["output", "exit_share"])
+    assert (tmp_path / "swept" / "0" / "exit.png").exists()
+    assert re.search(r"\bexit\b", done.stdout)
