@@ -180,8 +180,10 @@ def is_on(cfg: DictConfig) -> bool:
 
 def check(cfg: DictConfig) -> None:
     """Raise ConfigError where an exit is asked for that the task cannot teach."""
+    if not is_on(cfg):
+        return
     task = instantiate(cfg.task)
-    if is_on(cfg) and (not isinstance(task, ClassificationTask) or task.is_agreement):
+    if not isinstance(task, ClassificationTask) or task.is_agreement:
         raise ConfigError(
             f"exit=confidence learns the class of each sample by labels, and {type(task).__name__} has none: take a "
             "classification task with labels, e.g. task=digits, or exit=none"
