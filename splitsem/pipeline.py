@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -76,6 +76,10 @@ class Frames:
     air_errors: int = 0
     squared_error: float = 0.0
     num_values: int = 0
+
+    def __add__(self, other: "Frames") -> "Frames":
+        """The samples of both, one after the other."""
+        return Frames(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
 
     @property
     def distortion_mse(self) -> float:

@@ -35,6 +35,20 @@ WORKFLOWS: dict[str, dict[str, str]] = {
         "cosine mae_<unit> rmse_<unit>": "Mean similarity, or error, of what the network returns.",
         "mae_<baseline>_bps": "The same error of a simple forecast: persistence, seasonal_naive.",
     },
+    "`exit=confidence`": {
+        "exit_share_val": "Share of the validation samples that exit.",
+        "exit_loss_val": "Score that the exit costs on validation, against the same cut and codec without it.",
+        "exit_threshold": "A sample exits where the exit's confidence is above it.",
+        "exit_temperature": "What the exit's logits are divided by; fitted on validation.",
+        "exit_score": "Score of the exit on all test samples.",
+        "exit_ece exit_ece_uncalibrated": "Expected calibration error of the exit on test, in 15 bins, and before its "
+        "temperature.",
+        "exit_s": "Seconds of the exit's decision on the edge, as the machine times the head; where times come from a "
+        "table, measured here and scaled as coding is. `head_s` contains it.",
+        "exit_bytes": "Bytes of the exit's weights on the edge, beyond the head's.",
+        "num_exits": "Scored samples that exited and sent no frame (`workflow=offload`). `measured_<stage>_s` is then "
+        "the median of those and the median of the others, by their shares.",
+    },
     "Of links that damage or lose (`transport=bsc`, `udp`, …)": {
         "num_lost": "Payloads lost, of those sent.",
         "num_resends": "Packets sent again, mean per sample.",

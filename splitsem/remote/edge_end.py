@@ -3,13 +3,15 @@
 import functools
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from splitsem.codecs.codec import Codec
+from splitsem.codecs.codec import Codec, Tensors
+from splitsem.models.exit_head import ExitHead
 from splitsem.remote.labels import codec_label
 from splitsem.remote.tail_engine import contiguous
 from splitsem.scoring import plain
@@ -22,10 +24,10 @@ from splitsem_device.plan import Plan
 
 @dataclass
 class EdgeTimes:
-    """Seconds on the edge, one value a sample, in the order of the samples.
+    """Seconds on the edge, one value a payload, in the order of the samples.
 
     Attributes:
-        head_s: the head.
+        head_s: the head, and the decision of an early exit.
         encode_s: making the payload.
         answer_decode_s: making the result of the answer.
     """
@@ -36,7 +38,7 @@ class EdgeTimes:
 
     @property
     def edge_s(self) -> list[float]:
-        """All the work of the edge on each sample that has its result."""
+        """All the work of the edge on each payload that has its result."""
         return [sum(times_s) for times_s in zip(self.head_s, self.encode_s, self.answer_decode_s, strict=False)]
 
 
@@ -48,21 +50,34 @@ class EdgeEnd:
         codec: makes the payloads.
         coder: reads the answers; None: the server keeps the results.
         own: makes the payloads in the codec's place, at the cut ``output``: answers for the server.
+        exit_head: decides which samples exit here, see ``payloads``; None: none does.
 
     Attributes:
         began: start of each payload (``time.perf_counter``), the oldest first.
-        times: what each sample took.
+        ended: when each result was there, the first result first.
+        times: what each payload took.
+        exited_s: seconds of each sample that exited.
     """
 
-    def __init__(self, cut: Cut, codec: Codec, coder: AnswerCoder | None, own: AnswerCoder | None = None) -> None:
-        self.cut, self.codec, self.coder, self.own = cut, codec, coder, own
+    def __init__(
+        self,
+        cut: Cut,
+        codec: Codec,
+        coder: AnswerCoder | None,
+        own: AnswerCoder | None = None,
+        exit_head: ExitHead | None = None,
+    ) -> None:
+        self.cut, self.codec, self.coder, self.own, self.exit_head = cut, codec, coder, own, exit_head
         self.began: deque[float] = deque()
+        self.ended: list[float] = []
         self.times = EdgeTimes()
+        self.exited_s: list[float] = []
         self._local: deque[Tensor | None] = deque()
+        self._order: deque[Tensor | None] = deque()  # the results of samples that exited; None where a payload was made
 
     def fresh(self) -> "EdgeEnd":
         """An end like this one that has seen no sample."""
-        return EdgeEnd(self.cut, self.codec, self.coder, self.own)
+        return EdgeEnd(self.cut, self.codec, self.coder, self.own, self.exit_head)
 
     def plan(self, weights: str, granularity: str, precision: str) -> Plan:
         """What this end must agree on with the server; the arguments are described in ``Plan``."""
@@ -70,11 +85,47 @@ class EdgeEnd:
         answer = "" if self.coder is None else self.coder.name
         return Plan(self.cut.fingerprint, weights, self.cut.point.name, granularity, precision, codec, answer)
 
-    @torch.inference_mode()
     def payload(self, x: Any) -> bytes:
-        """The payload for one sample ``(1, *input_shape)``."""
+        """The payload for one sample ``(1, *input_shape)``, whether it would exit or not."""
         began = time.perf_counter()
+        z, _ = self._decided(x)
+        return self._coded(z, began)
+
+    def payloads(self, samples: Iterable[Any]) -> Iterator[bytes]:
+        """The payload of each sample that goes on; ``results`` has those of the samples that exit, too."""
+        for x in samples:
+            began = time.perf_counter()
+            z, own = self._decided(x)
+            self._order.append(own)
+            if own is None:
+                yield self._coded(z, began)
+            else:
+                self.ended.append(time.perf_counter())
+                self.exited_s.append(self.ended[-1] - began)
+
+    def results(self, answers: Iterable[Answer]) -> Iterator[Any]:
+        """The result of each sample of ``payloads``, in order, given the answers in order; None: on the server.
+
+        Raises PayloadError.
+        """
+        for answer in answers:
+            result = self.result(answer)
+            while (own := self._order.popleft()) is not None:
+                yield own
+            yield result
+        yield from self._order  # all that came after the last payload
+
+    @torch.inference_mode()
+    def _decided(self, x: Any) -> tuple[Tensors, Tensor | None]:
+        """The crossing tensors of one sample, and the exit's answer where it exits."""
         z = call(self.cut.head, x)
+        if self.exit_head is None:
+            return z, None
+        logits, is_sure = self.exit_head(*z)
+        return z, plain(logits) if is_sure.item() else None
+
+    @torch.inference_mode()
+    def _coded(self, z: Tensors, began: float) -> bytes:
         made = time.perf_counter()
         payload = self.codec.payload(z) if self.own is None else self.own.encode(self.cut.tail(*z))
         self._local.append(self.codec.local_output(z) if self.own is None else None)
@@ -105,5 +156,6 @@ class EdgeEnd:
             result = self.coder.as_output(self.coder.decode(contiguous(answer.payload)))
         if local is not None:
             result = self.codec.combine(local, result)
-        self.times.answer_decode_s.append(time.perf_counter() - began)
+        self.ended.append(time.perf_counter())
+        self.times.answer_decode_s.append(self.ended[-1] - began)
         return result

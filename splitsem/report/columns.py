@@ -62,6 +62,12 @@ METRICS = {
     "input_bytes": Column("input", "kB", "The sample itself, as uint8 or in its file format.", 1e-3),
     "encoder_bytes": Column("encoder", "kB", "The codec's weights on the device, beyond the head's.", 1e-3),
     "compression_ratio": Column("ratio", "", "Raw bytes divided by payload bytes.", 1, format_ratio),
+    "exit_share": Column(
+        "exit",
+        "%",
+        "Share of the test samples that exit on the edge, whose features are not sent (`exit=confidence`).",
+        100,
+    ),
     "answer_bytes": Column("answer", "kB", "Bytes of the answer that the task needs, where it travels.", 1e-3),
     "edge_s": Column("edge", "ms", "Work of the edge for one sample: head + encode + reading the answer.", 1e3),
     "head_s": Column("head", "ms", "Time of the head on the edge machine.", 1e3),

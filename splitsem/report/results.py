@@ -15,7 +15,7 @@ from splitsem.report.units import setting_in_words, worded
 
 # Columns that say where and how a job ran; a column that varies makes several series of a sweep.
 LABELS = ("codec", "transport", "edge", "server", "model", "task", "device")
-GROUPS = (*LABELS, "hardware", "workflow", "trainer", "federated", "optimise", "experiment")
+GROUPS = (*LABELS, "exit", "hardware", "workflow", "trainer", "federated", "optimise", "experiment")
 SCORE_MARGIN = 0.01  # "no worse than unsplit" allows one point
 DRAWS = "draws_val"  # a column: the validation score of a job on bootstrap draws, arrays that results.csv has not
 REFERENCES = {

@@ -44,6 +44,8 @@ def table(results: pd.DataFrame) -> Table:
         shown[shown.index("answer_s")] = "encoder_bytes"
     elif len(_ways_back_s(frame)) < 2:  # the caption tells it
         shown.remove("answer_s")
+    if frame["exit_share"].notna().any():
+        shown.insert(shown.index("payload_bytes"), "exit_share")
     in_seconds = {name for name in shown if name.endswith("_s") and frame[name].max() >= _LONG_S}
     for name in shown:
         unit = "points" if name == "score_delta" else "s" if name in in_seconds else named[name].unit

@@ -17,7 +17,7 @@ from splitsem.splitting.point import SplitPoint
 from splitsem.tasks.task import Task
 from splitsem.training import kept_weights
 from splitsem.training.fingerprint import fingerprint
-from splitsem.workflows import assemble
+from splitsem.workflows import assemble, early_exit
 from splitsem.workflows.assemble import Network, spare_folder
 from splitsem.workflows.codec_options import build_codec, is_for_one_cut, is_learned
 from splitsem.workflows.own_model import check_learns
@@ -36,6 +36,7 @@ def suits(cfg: DictConfig) -> Callable[[CutGraph], None]:
 
     def ask(graph: CutGraph) -> None:
         point = assemble.chosen_point(cfg, graph, is_told=False)
+        early_exit.check_point(cfg, point)
         if is_learned(cfg):
             check_point(graph, point, cfg.codec["_target_"])
         else:

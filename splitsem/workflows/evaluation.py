@@ -27,6 +27,7 @@ from splitsem.splitting.half import Half
 from splitsem.tasks.task import Task
 from splitsem.workflows import assemble, replay
 from splitsem.workflows.assemble import Network, Whole
+from splitsem.workflows.early_exit import EarlyExit
 from splitsem.workflows.replay import Recording
 from splitsem.workflows.result import Metrics
 from splitsem.workflows.shared_features import Batch, SharedFeatures
@@ -79,6 +80,7 @@ def evaluate(
     measured: Link | None = None,
     scorer: Scorer | None = None,
     shared: SharedFeatures | None = None,
+    early: EarlyExit | None = None,
 ) -> Evaluation:
     """Run both held-out splits through ``cut``, and price what the test split sent.
 
@@ -87,6 +89,8 @@ def evaluate(
     times. The link is the configured one, or one that was ``measured``. Over a lossy one, test scores are means over
     ``channel_seeds`` runs of its channel, see ``replay.repeat``. A ``scorer`` takes the place of ``score_samples`` on
     the test split, and the tail, too. Features come from what is ``shared`` with evaluations of other cuts and codecs.
+    With an ``early`` exit, bytes, times and energy are means over the samples that exit and those that go on; its
+    threshold is chosen here, on validation.
     """
     task, point, cut = network.task, cut.point, cut.with_tail(decoder.tail)
     frames, answer = Frames(), assemble.answering(cfg, task, network.graph)
@@ -95,26 +99,31 @@ def evaluate(
     pipeline = Pipeline(cut, encoder, decoder, link, answer)
     began = time.perf_counter()
     heads = partial(_heads, cfg, network, cut, shared)
+    validated = _validated(cfg, network, pipeline, heads("val"), early)
     samples, head = batches(cfg, network, "test"), heads("test")
+    finish = pipeline.finish
+    if early is not None:
+        samples, finish = early.noting(samples), partial(early.finish, pipeline)
     scored_by = scorer or (lambda run, task, samples, _: score_samples(run, task, samples))
-    test = scored_by(lambda x: pipeline.finish(head(x), frames), task, samples, cut.tail)
-    validated = _validated(cfg, network, pipeline, heads("val"))
+    test = scored_by(lambda x: finish(head(x), frames), task, samples, cut.tail)
+    seen = frames if early is None else frames + early.frames
     evaluation_s = time.perf_counter() - began
     repeated: Metrics = {}
     if link.is_lossy:
-        recording = Recording(cut, encoder, batches(cfg, network, "test"), answer, heads("test"))
-        first = test.metrics, frames
+        recording = Recording(cut, encoder, batches(cfg, network, "test"), answer, heads("test"), early)
+        first = test.metrics, seen
         repeated = replay.repeat(cfg.transport, recording, decoder, task, first, channel_seeds)
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
     example = heads("example")(cut.example)
     halves = cut.halves(example[0].z if len(example) == 1 else None)
-    times = stage_times(halves, frames, edge, server, link)
-    cost = Cost.of(edge, times, statistics.fmean(frames.link_j))
-    sizes: Metrics = {"payload_bytes": statistics.fmean(frames.payload_bytes)}
+    exit_s = 0.0 if early is None else early.time_s(edge, halves[1].example)
+    times = stage_times(halves, frames, edge, server, link, None if early is None else early.frames, exit_s)
+    cost = Cost.of(edge, times, statistics.fmean(seen.link_j))
+    sizes: Metrics = {"payload_bytes": statistics.fmean(seen.payload_bytes)}
     if sizes["payload_bytes"]:
         sizes["compression_ratio"] = point.raw_bytes / sizes["payload_bytes"]
-    if frames.answer_bytes:
-        sizes["answer_bytes"] = statistics.fmean(frames.answer_bytes)
+    if seen.answer_bytes:
+        sizes["answer_bytes"] = statistics.fmean(seen.answer_bytes)
     metrics = {
         **test.metrics,
         "score_name": task.score_name,
@@ -126,13 +135,13 @@ def evaluate(
         "split_index": point.index,
         "num_samples": test.num_samples,
         "num_val_samples": validated.num_samples,
-        "num_lost": frames.num_lost,
+        "num_lost": seen.num_lost,
         "raw_bytes": point.raw_bytes,
         **sizes,
-        "wire_bytes": statistics.fmean(frames.wire_bytes),
+        "wire_bytes": statistics.fmean(seen.wire_bytes),
         "input_bytes": task.input_bytes,
         "encoder_bytes": encoder.encoder_bytes,
-        "distortion_mse": finite(frames.distortion_mse),
+        "distortion_mse": finite(seen.distortion_mse),
         "evaluation_s": evaluation_s,
         "answer": answer.coder.name,
         "answer_at": answer.at,
@@ -141,8 +150,9 @@ def evaluate(
         "server_timing": server.timing,
         "coding_timing": "measured" if edge.coding_bytes_per_s is server.coding_bytes_per_s is None else "scaled",
         **{f"link_{name}": value for name in ("bandwidth_bps", "rtt_s") if (value := getattr(link, name)) is not None},
-        "link_delay_s": statistics.fmean(frames.link_delay_s),
+        "link_delay_s": statistics.fmean(seen.link_delay_s),
         **cost.to_metrics(),
+        **({} if early is None else {**early.metrics(), "exit_s": exit_s}),
         **repeated,
     }
     metrics["score_delta"] = metrics["score"] - metrics["score_unsplit"]  # over a lossy link, of the mean
@@ -150,30 +160,51 @@ def evaluate(
     return Evaluation(metrics, {split: drawn for split, drawn in draws.items() if drawn is not None})
 
 
-def stage_times(halves: tuple[Half, Half], frames: Frames, edge: Machine, server: Machine, link: Link) -> StageTimes:
+def stage_times(
+    halves: tuple[Half, Half],
+    frames: Frames,
+    edge: Machine,
+    server: Machine,
+    link: Link,
+    exited: Frames | None = None,
+    exit_s: float = 0.0,
+) -> StageTimes:
     """The stages of a typical sample: what the machines say of the halves, and what was seen of payloads and answers.
 
     Coding was measured in this process (medians) and is scaled to the machines by their coding rates; the link's times
-    are means. The transport's work is that of a frame of the mean size, scaled as coding is.
+    are means. The transport's work is that of a frame of the mean size, scaled as coding is. Where some samples
+    ``exited``, every sample pays for the head and ``exit_s``; all else is the mean over those that exited and those
+    that went on, whose payloads are in ``frames``.
     """
     head, tail = halves
+    kinds = [frames] if exited is None else [frames, exited]
+    counts = [len(kind.payload_bytes) for kind in kinds]
+    shares = [count / sum(counts) for count in counts]
+    travels = [(share, _travel(kind, edge, server, link)) for share, kind in zip(shares, kinds, strict=True) if share]
+    return StageTimes(
+        head_s=edge.time_s(head) + exit_s,
+        tail_s=shares[0] * server.time_s(tail) if shares[0] else 0.0,
+        **{name: sum(share * travel[name] for share, travel in travels) for name in travels[0][1]},
+    )
+
+
+def _travel(frames: Frames, edge: Machine, server: Machine, link: Link) -> dict[str, float]:
+    """Seconds of coding and of the link, of a typical sample of these."""
     on_edge, on_server = edge.coding_factor(), server.coding_factor()
     answered = bool(frames.answer_bytes)
     travelled = statistics.fmean(frames.payload_bytes) + (statistics.fmean(frames.answer_bytes) if answered else 0.0)
-    return StageTimes(
-        head_s=edge.time_s(head),
-        encode_s=on_edge * statistics.median(frames.encode_s),
-        link_s=statistics.fmean(frames.link_s),
-        link_busy_s=statistics.fmean(frames.link_busy_s),
-        decode_s=on_server * statistics.median(frames.decode_s),
-        tail_s=server.time_s(tail),
-        answer_encode_s=on_server * statistics.median(frames.answer_encode_s) if answered else 0.0,
-        answer_s=statistics.fmean(frames.answer_s) if answered else 0.0,
-        answer_busy_s=statistics.fmean(frames.answer_busy_s) if answered else 0.0,
-        answer_decode_s=on_edge * statistics.median(frames.answer_decode_s) if answered else 0.0,
-        edge_transport_s=on_edge * link.edge_work.frame_s(travelled),
-        server_transport_s=on_server * link.server_work.frame_s(travelled),
-    )
+    return {
+        "encode_s": on_edge * statistics.median(frames.encode_s),
+        "link_s": statistics.fmean(frames.link_s),
+        "link_busy_s": statistics.fmean(frames.link_busy_s),
+        "decode_s": on_server * statistics.median(frames.decode_s),
+        "answer_encode_s": on_server * statistics.median(frames.answer_encode_s) if answered else 0.0,
+        "answer_s": statistics.fmean(frames.answer_s) if answered else 0.0,
+        "answer_busy_s": statistics.fmean(frames.answer_busy_s) if answered else 0.0,
+        "answer_decode_s": on_edge * statistics.median(frames.answer_decode_s) if answered else 0.0,
+        "edge_transport_s": on_edge * link.edge_work.frame_s(travelled),
+        "server_transport_s": on_server * link.server_work.frame_s(travelled),
+    }
 
 
 def _heads(
@@ -187,15 +218,22 @@ def _heads(
 
 
 def _validated(
-    cfg: DictConfig, network: Network, pipeline: Pipeline, head: Callable[[Any], Sequence[Features]]
+    cfg: DictConfig,
+    network: Network,
+    pipeline: Pipeline,
+    head: Callable[[Any], Sequence[Features]],
+    early: EarlyExit | None,
 ) -> Scored:
     """The scores on the validation split: over a clean link in memory, which it cannot tell from the bytes."""
-    val = batches(cfg, network, "val")
+    val, finish = batches(cfg, network, "val"), pipeline.in_memory
     if pipeline.link.is_lossy:
         link, frames = assemble.simulated_link(cfg), Frames()
         other = Pipeline(pipeline.cut, pipeline.codec, pipeline.decoder, link, pipeline.answering)
-        return score_samples(lambda x: other.finish(head(x), frames), network.task, val)
-    return score_samples(lambda x: pipeline.in_memory(head(x)), network.task, val)
+        finish = partial(other.finish, frames=frames)
+    if early is None:
+        return score_samples(lambda x: finish(head(x)), network.task, val)
+    made = ((head(x), y) for x, y in val)
+    return early.validate(((z, finish(z), y) for z, y in made), network.task)
 
 
 def compared(scored: Scored, unsplit: Scored, suffix: str = "") -> Metrics:

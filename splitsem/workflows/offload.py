@@ -3,7 +3,7 @@
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from math import ceil
@@ -17,6 +17,7 @@ from torch import Tensor
 from splitsem.codecs.codec import Codec
 from splitsem.cost.measure import Timing
 from splitsem.errors import ConfigError
+from splitsem.models.exit_head import ExitHead
 from splitsem.pipeline import Answering
 from splitsem.remote.edge_end import EdgeEnd
 from splitsem.remote.journal import Journal
@@ -25,13 +26,23 @@ from splitsem.remote.transports import RemoteTransport
 from splitsem.scoring import Scored, score_samples
 from splitsem.splitting.cut import Cut
 from splitsem.tasks.answer import AnswerCoder, raw_coder
-from splitsem.workflows import assemble, assemble_codec, evaluation, offload_adaptive, prediction, split, ssh_start
+from splitsem.workflows import (
+    assemble,
+    assemble_codec,
+    early_exit,
+    evaluation,
+    offload_adaptive,
+    prediction,
+    split,
+    ssh_start,
+)
 from splitsem.workflows.assemble import Network
+from splitsem.workflows.early_exit import EarlyExit
 from splitsem.workflows.evaluation import Evaluation
 from splitsem.workflows.optional_figures import breakdown, gallery_of
 from splitsem.workflows.result import Metrics, Result
 from splitsem.workflows.serve import answer_coders, engine_for, remote_transport
-from splitsem_device.answers import Counters, RemoteTail
+from splitsem_device.answers import Answer, Counters, RemoteTail
 from splitsem_device.fallback import LocalFallback
 from splitsem_device.grpc.connection import host_port, is_loopback
 from splitsem_device.plan import Hop, Plan
@@ -64,6 +75,11 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     if transport.start.how is None:
         transport.check_edge()
     check_chain(cfg)
+    early_exit.check(cfg)
+    if early_exit.is_on(cfg) and cfg.answer.at == "server":
+        raise ConfigError("exit=confidence has the results on the edge, so give workflow=offload answer.at=edge")
+    if early_exit.is_on(cfg) and cfg.controller is not None:
+        raise ConfigError("exit=confidence is for one cut and codec, not with controller=adaptive")
     switching = None if cfg.controller is None else offload_adaptive.check(cfg, transport)
     host = ssh_start.chosen_host(cfg, transport)  # before training, so that a wrong name is told first
     if switching is not None:
@@ -74,9 +90,10 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     codec = assemble_codec.codec(cfg, network, cut.point)
     if cut.point.name == "output" and answering.at == "edge":
         return _stay(cfg, network, EdgeEnd(cut, codec, None))
-    ends = _ends(cut, codec, answering, raw_coder(network.graph.sample))
+    early = early_exit.early_exit(cfg, network, cut)
+    ends = _ends(cut, codec, answering, raw_coder(network.graph.sample), None if early is None else early.head)
     with ssh_start.server_for(cfg, transport, host, network) as started:
-        result = _offload(cfg, network, transport, ends)
+        result = _offload(cfg, network, transport, ends, early)
     if cfg.workflow.onward:
         result = result._replace(headline=f"{result.headline}\n{_stages_told(result.metrics)}")
     elif host is None and is_loopback(host_port(cfg.transport.target)[0]):
@@ -107,13 +124,14 @@ def check_chain(cfg: DictConfig) -> None:
         "workflow.fallback=local, which knows no further cuts": cfg.workflow.fallback is not None,
         "controller=adaptive, which knows two machines": cfg.controller is not None,
         "answer.at=server, since its answers come back": cfg.answer.at != "edge",
+        "exit=confidence, which knows two machines": early_exit.is_on(cfg),
         "transport.start=ssh, since a middle machine needs workflow.forward": cfg.transport.get("start") is not None,
     }
     if cfg.workflow.onward and (wrong := [words for words, is_so in others.items() if is_so]):
         raise ConfigError(f"workflow.onward names a chain of machines: not with {wrong[0]}")
 
 
-def _ends(cut: Cut, codec: Codec, answering: Answering, raw: AnswerCoder) -> _Ends:
+def _ends(cut: Cut, codec: Codec, answering: Answering, raw: AnswerCoder, exit_head: ExitHead | None = None) -> _Ends:
     """What runs on the edge. Raises ConfigError where the server would need a result that only the edge has."""
     is_combined = type(codec).local_output is not Codec.local_output
     if answering.at == "server":
@@ -121,11 +139,13 @@ def _ends(cut: Cut, codec: Codec, answering: Answering, raw: AnswerCoder) -> _En
             raise ConfigError(f"with {codec.name} only the edge has the results, out of two outputs: answer.at=edge")
         own = answering.coder if cut.point.name == "output" else None
         return _Ends(EdgeEnd(cut, codec, None, own), EdgeEnd(cut, codec, raw, own))
-    end = EdgeEnd(cut, codec, raw if is_combined else answering.coder)
+    end = EdgeEnd(cut, codec, raw if is_combined else answering.coder, exit_head=exit_head)
     return _Ends(end, end.fresh())
 
 
-def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport, ends: _Ends) -> Result:
+def _offload(
+    cfg: DictConfig, network: Network, transport: RemoteTransport, ends: _Ends, early: EarlyExit | None
+) -> Result:
     gallery = gallery_of(cfg, network)
     remote: RemoteTail = transport.edge_end()
     if cfg.workflow.fallback == "local":
@@ -134,13 +154,14 @@ def _offload(cfg: DictConfig, network: Network, transport: RemoteTransport, ends
     try:
         remote.open(plans[0])
         known = prediction.measure(remote, plans[0], ends.timed, _probes(cfg, network), cfg.workflow.energy_j_per_bit)
-        predicted = prediction.predict(cfg, network, ends.timed, known)
+        predicted = prediction.predict(cfg, network, ends.timed, known, early)  # which chooses the threshold
         _check_window(cfg.transport.window, predicted.metrics)
         measured = _measure(cfg, network, ends, plans, remote, gallery)
     finally:
         remote.close()
     result = _result(cfg, network, predicted, measured, remote.counters)
-    return result._replace(figures={**result.figures, **gallery.figures(result.metrics)}) if gallery else result
+    figures = {**result.figures, **early_exit.figures(early, result.metrics)}
+    return result._replace(figures=figures | (gallery.figures(result.metrics) if gallery else {}))
 
 
 def _stay(cfg: DictConfig, network: Network, end: EdgeEnd) -> Result:
@@ -175,7 +196,7 @@ def _result(
     interval = f" ± {metrics['score_ci95']:.4f}" if "score_ci95" in metrics else ""
     headline = (
         f"{_cuts(cfg, metrics)}: {metrics['score_name']} {metrics['score']:.4f}{interval} "
-        f"on {metrics['num_samples']} samples, "
+        f"on {metrics['num_samples']} samples, {early_exit.told(metrics)}"
         f"{counters.frames_answered} frames answered, {counters.fallback_frames} on the edge{_losses(counters)}\n"
         f"{_side_by_side(metrics)}"
     )
@@ -229,39 +250,48 @@ def _measure(
     end, samples = ends.timed.fresh(), _samples(cfg, network, cfg.workflow.num_samples)
     ready = [x for x, _ in islice(samples, cfg.workflow.num_paced)]  # loading and scoring take no part in the pace
     frames = chain(ready, (x for x, _ in samples)) if asks else iter(ready)
-    answers = remote.stream(end.payload(x) for x in frames)
-    arrivals, outputs, server_s = [], [], []
-    for answer in islice(answers, len(ready)):
-        outputs.append(end.result(answer))
-        server_s.append(answer.server_s)
-        arrivals.append(time.perf_counter())
-    paced = {"edge": end.times.edge_s[: len(ready)], "server": server_s}
+    began = time.perf_counter()
+    server_s: list[float] = []
+    answers = remote.stream(end.payloads(frames))
+    results = end.results(_noting(answers, server_s))
+    outputs = [*islice(results, len(ready))]
+    arrivals = sorted(end.ended)[: len(ready)]
+    paced = {"edge": end.times.edge_s[: len(server_s)], "server": server_s[:]}
     steady = len(arrivals) > 2 * _NUM_WARM_UP
-    first = arrivals[_NUM_WARM_UP] if steady else end.began[0]
+    first = arrivals[_NUM_WARM_UP] if steady else end.began[0] if end.began else began
     num = len(arrivals) - 1 - _NUM_WARM_UP if steady else len(arrivals)
-    here = chain(outputs, (end.result(answer) for answer in answers))
-    rest = here if asks else _asked(cfg, network, ends.scored, plans[1], remote)
+    scored_end = end if asks else ends.scored
+    rest = chain(outputs, results) if asks else _asked(cfg, network, scored_end, plans[1], remote)
     score = gallery.score if gallery else score_samples
     scored = score(lambda _: _there(next(rest)), network.task, _samples(cfg, network, cfg.workflow.num_samples))
+    num_exits = len(scored_end.exited_s)
     answers.close()  # type: ignore[attr-defined]
     if not asks:
         remote.open(plans[0])
+    alone, exited_s = _alone(cfg, network, ends.timed.fresh(), remote)
     times = {
-        **_medians(_alone(cfg, network, ends.timed.fresh(), remote)),
+        **_medians(alone, exited_s, num_exits / scored.num_samples),
         "measured_throughput_hz": num / (arrivals[-1] - first),
-        **{f"paced_{stage}_s": statistics.median(times_s) for stage, times_s in paced.items()},
+        **{f"paced_{stage}_s": statistics.median(times_s) if times_s else 0.0 for stage, times_s in paced.items()},
     }
+    if end.exit_head is not None:
+        times["num_exits"] = num_exits
     return _Measured(scored, times)
+
+
+def _noting(answers: Iterable[Answer], server_s: list[float]) -> Iterator[Answer]:
+    """The answers; their seconds on the server go into ``server_s``."""
+    for answer in answers:
+        server_s.append(answer.server_s)
+        yield answer
 
 
 def _asked(cfg: DictConfig, network: Network, end: EdgeEnd, plan: Plan, remote: RemoteTail) -> Iterator[Tensor | None]:
     """The results of frames whose plan asks for them; where answers are kept, from those and the rest of the frames."""
     remote.open(plan)
-    payloads = (end.payload(x) for x, _ in _samples(cfg, network, cfg.workflow.num_samples))
+    payloads = end.payloads(x for x, _ in _samples(cfg, network, cfg.workflow.num_samples))
     path = cfg.workflow.answers
-    yield from map(
-        end.result, remote.stream(payloads) if path is None else Journal(path, plan).stream(remote, payloads)
-    )
+    yield from end.results(remote.stream(payloads) if path is None else Journal(path, plan).stream(remote, payloads))
 
 
 def _there(result: Any) -> Any:
@@ -269,31 +299,35 @@ def _there(result: Any) -> Any:
     return result
 
 
-def _medians(stages: Mapping[str, list[float]]) -> Metrics:
+def _medians(stages: Mapping[str, list[float]], exited_s: Sequence[float] = (), exit_share: float = 0.0) -> Metrics:
     """``measured_<stage>_s``, the median, and ``measured_<stage>_p50_s``, ``_p95_s``, ``_p99_s`` of each stage.
 
-    ``_low_s`` and ``_high_s`` are the ends of the 95 % interval of the median of edge and latency.
+    ``_low_s`` and ``_high_s`` are the ends of the 95 % interval of the median of edge and latency. Where samples exit,
+    the medians of those and of the others count by their share of the scored samples; percentiles are over both.
     """
-    medians = {f"measured_{stage}_s": statistics.median(times_s) for stage, times_s in stages.items()}
-    for stage in ("edge", "latency"):
-        timing = Timing.of(stages[stage])
-        assert timing.low_s is not None
-        assert timing.high_s is not None
-        medians |= {f"measured_{stage}_low_s": timing.low_s, f"measured_{stage}_high_s": timing.high_s}
-    return medians | {
-        f"measured_{stage}_p{percent}_s": torch.tensor(times_s, dtype=torch.float64).quantile(percent / 100).item()
-        for stage, times_s in stages.items()
-        for percent in (50, 95, 99)
-    }
+    metrics: Metrics = {}
+    for stage, times_s in stages.items():
+        own = [*exited_s] if stage in ("head", "edge", "latency") else [0.0] * len(exited_s)
+        kinds = [(weight, Timing.of(kind)) for weight, kind in ((1 - exit_share, times_s), (exit_share, own)) if kind]
+        whole = sum(weight for weight, _ in kinds)
+        ends = ("median", "low", "high") if stage in ("edge", "latency") else ("median",)
+        for end in ends:
+            name = f"measured_{stage}_s" if end == "median" else f"measured_{stage}_{end}_s"
+            metrics[name] = sum(weight * getattr(timing, f"{end}_s") for weight, timing in kinds) / whole
+        both = torch.tensor([*times_s, *own], dtype=torch.float64)
+        metrics |= {f"measured_{stage}_p{percent}_s": both.quantile(percent / 100).item() for percent in (50, 95, 99)}
+    return metrics
 
 
-def _alone(cfg: DictConfig, network: Network, end: EdgeEnd, remote: RemoteTail) -> dict[str, list[float]]:
-    """Seconds of each stage of some frames; a frame is sent when the previous frame is answered.
+def _alone(
+    cfg: DictConfig, network: Network, end: EdgeEnd, remote: RemoteTail
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Seconds of each stage of some frames, each sent when the previous one is answered; and of samples that exit.
 
     ``link`` is what edge and server leave of the latency: both ways, and ``queue``, the wait on the server.
     """
     link_s, server_s, queue_s, latency_s = [], [], [], []
-    payloads = (end.payload(x) for x, _ in _samples(cfg, network, cfg.workflow.num_timed))
+    payloads = end.payloads(x for x, _ in _samples(cfg, network, cfg.workflow.num_timed))
     for answer in remote.stream(payloads, window=1):
         end.result(answer)
         latency = time.perf_counter() - end.began.popleft()
@@ -303,7 +337,7 @@ def _alone(cfg: DictConfig, network: Network, end: EdgeEnd, remote: RemoteTail) 
         link_s.append(max(0.0, latency - end.times.edge_s[answer.request_id] - answer.server_s))
     edge = {name.removesuffix("_s"): times_s for name, times_s in vars(end.times).items()}
     waits = {"link": link_s, "server": server_s, "queue": queue_s, "latency": latency_s}
-    return {**edge, "edge": end.times.edge_s, **waits}
+    return {**edge, "edge": end.times.edge_s, **waits}, end.exited_s
 
 
 def _probes(cfg: DictConfig, network: Network) -> list[Tensor]:

@@ -25,6 +25,7 @@ from splitsem.remote.edge_end import EdgeEnd
 from splitsem.remote.link_probe import measure_work
 from splitsem.workflows import assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
+from splitsem.workflows.early_exit import EarlyExit
 from splitsem.workflows.evaluation import Evaluation
 from splitsem_device.answers import Profile, RemoteTail, ToMeasure
 from splitsem_device.plan import Plan
@@ -97,21 +98,27 @@ def measure_here(end: EdgeEnd, samples: list[Tensor]) -> Known:
     return Known(_edge(made, len(samples)), None, None)
 
 
-def predict(cfg: DictConfig, network: Network, end: EdgeEnd, known: Known) -> Evaluation:
+def predict(
+    cfg: DictConfig, network: Network, end: EdgeEnd, known: Known, early: EarlyExit | None = None
+) -> Evaluation:
     """The simulated run over the measured link, with measured times for machines whose timing is ``measured``.
 
     A probe's time holds the answer's way back, so ``link_s`` does, too, and what a frame waits for the transport.
+    An ``early`` exit gets its threshold; the measured head held the exit's decision, and only those that go on take the
+    rest.
     """
     encoder, decoder = (assemble_codec.codec(cfg, network, end.cut.point) for _ in range(2))
     link = known.link or NO_LINK
-    found = evaluation.evaluate(cfg, network, end.cut, encoder, decoder, measured=link)
+    found = evaluation.evaluate(cfg, network, end.cut, encoder, decoder, measured=link, early=early)
     metrics = found.metrics
+    share = 1 - metrics.get("exit_share", 0.0)  # of the samples, that goes on
     times = StageTimes(**{field.name: metrics[field.name] for field in fields(StageTimes)})
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
     if edge.timing == "measured":
-        times = replace(times, **known.edge)
+        measured = {name: took_s if name == "head_s" else share * took_s for name, took_s in known.edge.items()}
+        times = replace(times, **measured)
     if server.timing == "measured" and known.server_s is not None:
-        times = _with_server(times, known.server_s)
+        times = _with_server(times, share * known.server_s)
         metrics["server_timing"] = ASKED
     if known.link is None:
         metrics["link_timing"] = "no link"

@@ -18,6 +18,7 @@ from splitsem.scoring import plain
 from splitsem.splitting.cut import Cut
 from splitsem.tasks.task import Task
 from splitsem.trees import joined, mapped
+from splitsem.workflows.early_exit import EarlyExit, Parted
 from splitsem.workflows.result import Metrics
 
 Row = dict[str, float | str | None]
@@ -29,6 +30,7 @@ class _Batch(NamedTuple):
     local: list[Tensor | None]
     y: Any
     output: Any = None  # of a network that runs on the edge as a whole
+    parted: Parted | None = None  # by an early exit; the payloads are of the samples that go on
 
 
 class Recording:
@@ -43,6 +45,7 @@ class Recording:
         batches: ``(x, y)``, on the device that the head is on.
         answering: see ``Pipeline``.
         head: gives the features of each batch in turn, where they are there already.
+        early: the exit at the cut, with its threshold.
     """
 
     @torch.inference_mode()
@@ -53,6 +56,7 @@ class Recording:
         batches: Iterable[tuple[Any, Any]],
         answering: Answering | None = None,
         head: Callable[[Any], Sequence[Features]] | None = None,
+        early: EarlyExit | None = None,
     ) -> None:
         self.cut, self.codec, self.answering = cut, codec, answering
         self._stays = answering is not None and cut.point.name == "output"
@@ -63,12 +67,15 @@ class Recording:
             if self._stays:
                 self._batches.append(_Batch([], [], [], y, joined([cut.tail(*group.z) for group in made])))
                 continue
+            parted = None if early is None else early.part(made[0])
+            made = made if parted is None else [parted.rest] if parted.rest is not None else []
             z = [sample for group in made for sample in samples(group.z, group.num_samples, cut.point.is_batched)]
             payloads = [codec.payload(sample) for sample in z]
             protected_bytes = [codec.protected_bytes(payload) for payload in payloads]
             local = [codec.local_output(sample) for sample in z]
-            self._batches.append(_Batch(payloads, protected_bytes, local, y))
-            self._like = tuple(torch.zeros_like(tensor, device="cpu") for tensor in z[0])
+            self._batches.append(_Batch(payloads, protected_bytes, local, y, parted=parted))
+            if z:
+                self._like = tuple(torch.zeros_like(tensor, device="cpu") for tensor in z[0])
 
     @torch.inference_mode()
     def play(self, decoder: Codec, link: Link, task: Task) -> tuple[dict[str, float], Frames]:
@@ -83,11 +90,17 @@ class Recording:
             if batch.output is not None and self.answering is not None:
                 output = stay(batch.output, self.answering, link, frames)
             else:
-                z_hat, is_lost = self._receive(batch, decoder, link, frames)
-                output = self._run(cut, z_hat)
-                output = come_back(self.codec, batch.local, is_lost, output, link, frames, self.answering)
+                own = None
+                if batch.parted is not None and self.answering is not None:
+                    own = batch.parted.stay(self.answering, link, frames)
+                output = self._finish(batch, cut, decoder, link, frames) if batch.payloads else None
+                output = output if batch.parted is None else batch.parted.joined(own, output)
             metrics.update(mapped(plain, output), batch.y)
         return {name: float(value) for name, value in metrics.compute().items()}, frames
+
+    def _finish(self, batch: _Batch, cut: Cut, decoder: Codec, link: Link, frames: Frames) -> Any:
+        z_hat, is_lost = self._receive(batch, decoder, link, frames)
+        return come_back(self.codec, batch.local, is_lost, self._run(cut, z_hat), link, frames, self.answering)
 
     def _receive(self, batch: _Batch, decoder: Codec, link: Link, frames: Frames) -> tuple[list[Tensors], list[bool]]:
         """What the tail receives of each sample, zeros where it is lost, and whether it is."""

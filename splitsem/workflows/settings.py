@@ -156,6 +156,7 @@ RULES: dict[str, Any] = {
 }
 """What settings without a constructor may be. Those of a workflow hold for the workflows of splitsem."""
 
+_WITH_EXIT = tuple(f"splitsem.workflows.{name}.run" for name in ("split", "offload"))
 _HYDRAS = ("_target_", "_args_", "_convert_", "_partial_", "_recursive_")
 _LATER = ("workflow", "model", "tracking")
 """What is not made to see whether it can be: what runs itself, is large, or has effects."""
@@ -177,6 +178,10 @@ def check(cfg: DictConfig) -> None:
         raise SettingError(
             f"hardware.save={saved} is what workflow=profile writes; {target} uses it: "
             f"hardware/machine@hardware.edge={saved}"
+        )
+    if OmegaConf.select(cfg, "exit._target_") is not None and target not in _WITH_EXIT:
+        raise SettingError(
+            f"exit=confidence is for workflow=split and workflow=offload, and {target} knows no exit: give exit=none"
         )
     nodes = [*_nodes(cfg)]
     named = dict(nodes)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from splitsem.files import locked, write_whole
 from splitsem.json_files import finite
 from splitsem.report.units import worded
-from splitsem.workflows import assemble, assemble_codec, evaluation
+from splitsem.workflows import assemble, assemble_codec, early_exit, evaluation
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.optional_figures import breakdown, gallery_of
 from splitsem.workflows.result import Metrics, Result, write_draws
@@ -27,6 +27,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     """Score and time the chosen cut; in a sweep also, once, the picture sent as JPEG and WebP."""
     assemble.check_settings(cfg)
     assemble.simulated_link(cfg)
+    early_exit.check(cfg)
     network = assemble.network(cfg, assemble_codec.suits(cfg))
     point = assemble.chosen_point(cfg, network.graph)
     cut = network.graph.cut(point)
@@ -34,7 +35,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     gallery = gallery_of(cfg, network)
     scorer = gallery.score if gallery else None
     seeds, shared = cfg.workflow.channel_seeds, _shared(cfg)
-    found = evaluation.evaluate(cfg, network, cut, encoder, decoder, seeds, scorer=scorer, shared=shared)
+    early = early_exit.early_exit(cfg, network, cut)
+    found = evaluation.evaluate(cfg, network, cut, encoder, decoder, seeds, scorer=scorer, shared=shared, early=early)
     metrics = found.metrics | labels(cfg)
     references(cfg, network)
     training = [] if network.trained.from_cache else network.trained.history
@@ -42,11 +44,11 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     half = f" ± {metrics['score_ci95']:.4f}" if "score_ci95" in metrics else ""
     scored = f"score {metrics['score']:.4f}{half} ({clean}unsplit {metrics['score_unsplit']:.4f})"
     headline = (
-        f"{metrics['split_point']}: {worded(scored, metrics['score_name'])}, "
+        f"{metrics['split_point']}: {worded(scored, metrics['score_name'])}, {early_exit.told(metrics)}"
         f"payload {metrics['payload_bytes']:,.0f} bytes, latency {1e3 * metrics['latency_s']:.2f} ms, "
         f"{metrics['throughput_hz']:.1f} samples/s"
     )
-    figures = breakdown(metrics) | (gallery.figures(metrics) if gallery else {})
+    figures = breakdown(metrics) | early_exit.figures(early, metrics) | (gallery.figures(metrics) if gallery else {})
     return Result(metrics, figures, [], headline, found.draws, training)
 
 

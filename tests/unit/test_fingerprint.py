@@ -17,6 +17,7 @@ from torch import nn
 from splitsem.codecs.topk import TopK
 from splitsem.errors import ConfigError
 from splitsem.models.cnn import StagedCnn
+from splitsem.models.exit_head import ExitHead
 from splitsem.tasks.cifar import Cifar
 from splitsem.tasks.digits import Digits
 from splitsem.tasks.disaster import Disaster
@@ -323,6 +324,16 @@ def test_the_training_of_digits_is_determined_by_these_modules_alone():
         *("tasks.metrics", "tasks.task", "training", "training.fit", "training.gradient_codec", "training.loop"),
         *("training.modules", "training.optimiser", "training.time_left", "trees"),
         *(f"splitsem_device.{name}" for name in ("answer_reader", "fields", "picture_input", "this_machine")),
+    ]
+
+
+def test_the_training_of_an_exit_is_determined_by_these_modules_and_its_network():
+    names = modules([ExitHead([(1, 8)], num_classes=3), "splitsem.training.exit_fit"])
+    assert [name.removeprefix("splitsem.") for name in names] == [
+        "models",
+        "models.exit_head",
+        "training",
+        "training.exit_fit",
     ]
 
 

@@ -167,6 +167,9 @@ def test_a_sweep_of_a_network_with_other_settings_is_refused(tmp_path):
     (tmp_path / "results.csv").write_text(f"{columns}\ninput,x,1,1,1,1\n")
     with pytest.raises(ConfigError, match=r"is a sweep of another network: model\.\S+ is of one only"):
         plainly(tmp_path / "cache", tmp_path / "run", "model=cnn", f"workflow.against={tmp_path}")
+    (tmp_path / "results.csv").write_text(f"{columns},exit_share\ninput,x,1,1,1,1,0.5\n")
+    with pytest.raises(ConfigError, match=r"is a sweep with exit=confidence: give one with exit=none"):
+        plainly(tmp_path / "cache", tmp_path / "run", "model=cnn", f"workflow.against={tmp_path}")
     with pytest.raises(ConfigError, match=r"workflow\.against=\[\] names no sweep"):
         run(tmp_path / "cache", tmp_path / "run", "workflow.against=[]")
 

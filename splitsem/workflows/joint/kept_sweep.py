@@ -125,6 +125,8 @@ def _read(folder: Path) -> pd.DataFrame:
         known = set(jobs[name].dropna()) if name in jobs else set()
         if known and choices[name] not in known:
             raise ConfigError(f"workflow.against={folder} is a sweep of {name}={', '.join(known)}, not {choices[name]}")
+    if "exit_share" in jobs and jobs["exit_share"].notna().any():
+        raise ConfigError(f"workflow.against={folder} is a sweep with exit=confidence: give one with exit=none")
     jobs = jobs[jobs["latency_s"].notna()]
     _check_same_network(folder)
     _check_swept(folder, jobs)

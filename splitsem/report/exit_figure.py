@@ -1,0 +1,49 @@
+"""The figure of an early exit: what each threshold does on the validation split, and which one was taken."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from splitsem.report import style
+from splitsem.report.units import format_score
+
+
+def exit_trade_off(trade_off: Mapping[str, Sequence[float]], metrics: Mapping[str, Any]) -> Figure:
+    """Score and threshold over the share of the validation samples that exit; the dot is the threshold taken.
+
+    The band is the paired 95 % interval of the score's difference to that without an exit.
+
+    Args:
+        trade_off: ``threshold``, ``share``, ``score`` and ``loss_ci95`` of each place, from the threshold 1 to 0.
+        metrics: the metrics of the run, as in metrics.json.
+    """
+    share = 100 * metrics["exit_share_val"]
+    title = f"Early exit at {metrics['split_point']}: {share:.1f} % exit"
+    about = (
+        f"{metrics['task']} · {metrics['model']} · {metrics['codec']} · "
+        f"{metrics['num_val_samples']} validation samples; on "
+        f"test {100 * metrics['exit_share']:.1f} % exit, score {format_score(metrics['score'])}"
+    )
+    figure = style.new_figure(7.2, 2.6, title, about, num_side_by_side=2, kept="height")
+    figure.data = pd.DataFrame(dict(trade_off))
+    score_ax, threshold_ax = figure.subplots(1, 2)
+    places = 100 * figure.data["share"]
+    low, high = (figure.data["score"] + sign * figure.data["loss_ci95"] for sign in (-1, 1))
+    score_ax.fill_between(places, low, high, step="post", color=style.COLOURS[0], alpha=0.18, linewidth=0)
+    without = trade_off["score"][0]
+    score = without - metrics["exit_loss_val"]
+    _draw(score_ax, places, figure.data["score"], "Score on validation", (share, score))
+    score_ax.axhline(without, color=style.FAINT, linewidth=1.1, zorder=1)
+    score_ax.annotate("without exit", (0, without), (2, 3), textcoords="offset points", size=8, color=style.INK)
+    _draw(threshold_ax, places, figure.data["threshold"], "Threshold", (share, metrics["exit_threshold"]))
+    return figure
+
+
+def _draw(ax: Axes, places: pd.Series, values: pd.Series, label: str, taken: tuple[float, float]) -> None:
+    style.style_axes(ax, "Samples that exit (%)", label)
+    ax.step(places, values, where="post", color=style.COLOURS[0], linewidth=1.4)
+    ax.plot(*taken, marker="o", markersize=6, color=style.COLOURS[1], zorder=3)
+    ax.set_xlim(-2, 102)

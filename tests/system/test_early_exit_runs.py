@@ -1,0 +1,65 @@
+"""An early exit through the real entry point: in a sweep, and for real, where what exits sends no frame."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+NETWORK = ("task=digits", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "device=cpu")
+EXIT = ("exit=confidence", "split.point=stage1", "tracking=none", "workflow.gallery=0")
+
+
+@pytest.fixture
+def address(serve_py, trained_cache):
+    return serve_py(*NETWORK, f"cache_dir={trained_cache}")[0]
+
+
+def test_what_exits_sends_no_frame_and_scores_as_in_a_split_run(run_py, address, trained_cache, tmp_path):
+    few = ("workflow.num_samples=60", f"cache_dir={trained_cache}")
+    real = ("workflow=offload", f"transport.target={address}", "workflow.num_paced=20", "workflow.num_timed=20")
+    found = {}
+    for threshold in (0.0, 0.8, 1.0):
+        common = (*NETWORK, *EXIT, *few, f"exit.threshold={threshold}")
+        for name, workflow in (("split", ()), ("offload", real)):
+            done = run_py(*common, *workflow, f"hydra.run.dir={name}{threshold}")
+            assert done.returncode == 0, done.stderr
+            found[name, threshold] = json.loads((tmp_path / f"{name}{threshold}" / "metrics.json").read_text())
+        simulated, measured = found["split", threshold], found["offload", threshold]
+        for metric in ("score", "score_val", "exit_share", "exit_threshold", "payload_bytes"):
+            assert measured[metric] == simulated[metric], metric
+        assert measured["num_exits"] == round(measured["exit_share"] * 60)
+        assert measured["measured_throughput_hz"] > 0
+        assert measured["prediction_error"] >= 0
+    none, some, every = (found["offload", threshold] for threshold in (1.0, 0.8, 0.0))
+    assert none["num_exits"] == 0 < some["num_exits"] < every["num_exits"] == 60
+    assert none["frames_answered"] > some["frames_answered"] > every["frames_answered"]
+    assert every["measured_latency_s"] == every["measured_edge_s"]
+    assert every["measured_link_s"] == every["measured_server_s"] == every["paced_server_s"] == 0
+    assert some["measured_link_s"] < none["measured_link_s"]
+
+
+def test_what_an_offloaded_exit_does_not_go_with_is_told_before_a_training(run_py, tmp_path):
+    offload = (*NETWORK, *EXIT, "workflow=offload", "transport.target=127.0.0.1:9", f"cache_dir={tmp_path / 'none'}")
+    for wrong, said in (
+        ("answer.at=server", "give workflow=offload answer.at=edge"),
+        ("workflow.onward=[[stage2,identity]]", "not with exit=confidence, which knows two machines"),
+        ("controller=adaptive", "not with controller=adaptive"),
+    ):
+        done = run_py(*offload, wrong)
+        assert done.returncode == 1, wrong
+        assert said in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_sweep_shows_how_many_exit_at_each_cut(run_py, trained_cache, tmp_path):
+    few = ("workflow.num_samples=60", "workflow.gallery=0", "tracking=none", "references=null")
+    swept = ("experiment=early_exit", "split.point=stage1,output", "exit.max_loss=0.05", "hydra.sweep.dir=swept", "-m")
+    done = run_py(*NETWORK, *few, *swept, f"cache_dir={trained_cache}")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "swept" / "results.csv").set_index("split_point")
+    assert 0 < table.loc["stage1", "exit_share"] <= 1
+    assert pd.isna(table.loc["output", "exit_share"])
+    assert (tmp_path / "swept" / "0" / "exit.png").exists()
+    assert re.search(r"\bexit\b", done.stdout)
