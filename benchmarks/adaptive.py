@@ -3,6 +3,7 @@
     python benchmarks/adaptive.py                        # the table of docs/adaptive.md, some minutes
     python benchmarks/adaptive.py --figure adaptive      # one run of each kind as PNG files, with the baselines
     python benchmarks/adaptive.py --networks resnet50 --first-seed 100 --seeds 10 --controller probe_s=0.1   # to tune
+    python benchmarks/adaptive.py --distance             # of which frames the distance to the oracle is
     python benchmarks/adaptive.py --trace FILE           # over a Mahimahi trace of one's own
 
 The controller is the object that runs on a real line. Tables: cuts of torchvision's networks (random weights) by
@@ -42,6 +43,12 @@ OTHER_NETWORKS = ("resnet50", "efficientnet_b0", "squeezenet1_1")
 """For tuning, so that what is reported was not tuned on."""
 BIT_WIDTHS = (8, 4)
 RUNS = ("adaptive", "best fixed", "one-step", "informed", "oracle")
+FRAMES = (
+    "while link or server changed",
+    "given up, no change under way",
+    "not informed's setting",
+    "informed's setting",
+)
 GAIN_BAR, STEADY_BAR, ORACLE_BAR = -0.15, 0.02, 0.08  # where the link varies; where it does not; everywhere
 
 
@@ -116,6 +123,29 @@ def show(network: str, table: SettingTable, kinds: dict[str, Callable[[int], Var
         record(f"{what}: to the oracle, {furthest}", f"{above[furthest]:+.1%}", f"≤ {ORACLE_BAR:+.0%}")
 
 
+def distance(network: str, table: SettingTable, kinds: dict[str, Callable[[int], Variation]], args: Any) -> None:
+    """Print what share of the oracle's latency each sort of frame adds to it."""
+    print(f"\n{network}, above the oracle by frames, {args.seeds} seeds from {args.first_seed}")
+    print(f"{'trace':14}" + "".join(f"{name:>34}" for name in FRAMES))
+    for kind, make in kinds.items():
+        added, whole_s = np.zeros(len(FRAMES)), 0.0
+        for seed in args.range:
+            variation = make(seed)
+            period_s = 1.5 * float(table.edge_s[table.home])
+            mine = replay(table, variation, Adaptive(table, **args.settings), period_s, seed)
+            informed = replay(table, variation, Informed(table, variation), period_s, seed)
+            best = oracle(table, variation, period_s, seed)
+            ends_s = np.stack([best.taken_s, mine.taken_s + np.maximum(mine.latency_s, best.latency_s)])
+            steps = np.minimum(ends_s / STEP_S, len(variation.rate_bps) - 1).astype(int)
+            rates, factors = np.maximum(variation.rate_bps, 1.0)[steps], variation.server_factor[steps]
+            has_changed = np.max([rates.max(0) / rates.min(0), factors.max(0) / factors.min(0)], axis=0) > 2
+            is_other = mine.setting != informed.setting
+            sort = np.select([has_changed, mine.is_lost, is_other], [0, 1, 2], 3)
+            added += np.bincount(sort, mine.latency_s - best.latency_s, len(FRAMES))
+            whole_s += best.latency_s.sum()
+        print(f"{kind:14}" + "".join(f"{100 * each / whole_s:+32.1f} %" for each in added), flush=True)
+
+
 def draw(network: str, table: SettingTable, kind: str, variation: Variation, path: Path, args: Any) -> None:
     """One run as a figure, with those that it is compared with."""
     mine, *others = runs(table, variation, args.first_seed, args.settings)
@@ -138,6 +168,9 @@ if __name__ == "__main__":
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=[*NETWORKS, *OTHER_NETWORKS])
     parser.add_argument("--controller", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the controller")
+    parser.add_argument(
+        "--distance", action="store_true", help="of which frames the distance to the oracle is, instead"
+    )
     parser.add_argument("--trace", help="a Mahimahi trace, with a round trip of 10 ms")
     parser.add_argument("--figure", type=Path, metavar="FOLDER", help="draw a run of each kind instead")
     args = parser.parse_args()
@@ -149,7 +182,7 @@ if __name__ == "__main__":
     for network in args.networks:
         table = table_of(network)
         if args.figure is None:
-            show(network, table, kinds, args)
+            (distance if args.distance else show)(network, table, kinds, args)
             continue
         args.figure.mkdir(parents=True, exist_ok=True)
         for kind, make in kinds.items():
