@@ -1,4 +1,4 @@
-"""Informed: a bound for every rule that does not see the future, for the controller to be compared with."""
+"""Informed: what a rule that learns from answers alone could reach, for the controller to be compared with."""
 
 import numpy as np
 
@@ -10,9 +10,9 @@ from splitsem.search.adaptive.variations import STEP_S, Variation
 class Informed:
     """Knows the link and the server exactly as the newest answer saw them, and takes what suits that state.
 
-    No measurement is wrong and none is averaged, an empty probe goes with each frame that stays on the edge, and a
-    frame that is overdue is given up just when waiting for it would take longer. What it does not know is what changed
-    since the newest answer, and no rule that learns from frames can. It bounds those that do not foresee.
+    No measurement is wrong and none is averaged, the shortest probe goes with each frame that stays on the edge, and a
+    frame that is overdue is given up just when waiting for it would take longer. What changed since the newest answer
+    it does not know, as no rule can that learns from answers and does not foresee.
 
     Args:
         table: the settings.
@@ -45,7 +45,7 @@ class Informed:
         if frame.answered_s is not None and self.table.is_remote[frame.setting]:
             arrived_s = frame.answered_s - frame.server_s - self.variation.rtt_s / 2
             self._state_s = max(self._state_s, arrived_s)
-        elif frame.answered_s is None:
+        elif frame.answered_s is None:  # that it is overdue tells the state, too
             self._state_s = frame.sent_s
 
     def probe(self, now_s: float) -> int | None:
