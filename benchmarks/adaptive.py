@@ -2,7 +2,8 @@
 
     python benchmarks/adaptive.py                        # the table of docs/adaptive.md, some minutes
     python benchmarks/adaptive.py --figure adaptive      # one run of each kind as PNG files, with the baselines
-    python benchmarks/adaptive.py --first-seed 1000 --controller hysteresis=0.01        # to tune, on other seeds
+    python benchmarks/adaptive.py --networks resnet50 --first-seed 100 --seeds 10 --controller probe_s=0.1   # to tune
+    python benchmarks/adaptive.py --distance             # of which frames the distance to the oracle is
     python benchmarks/adaptive.py --trace FILE           # over a Mahimahi trace of one's own
 
 The controller is the object that runs on a real line. Tables: cuts of torchvision's networks (random weights) by
@@ -22,6 +23,7 @@ import pandas as pd
 import torch
 import torchvision
 from harness.ends import composed
+from harness.measured_rows import record
 from hydra.utils import instantiate
 
 from splitsem.codecs.quantise import Quantise
@@ -29,18 +31,25 @@ from splitsem.cost.setting_table import SettingTable
 from splitsem.intervals import ci95
 from splitsem.report.adaptive_figures import adaptation
 from splitsem.search.adaptive.controller import Adaptive
+from splitsem.search.adaptive.informed import Informed
 from splitsem.search.adaptive.one_step import OneStep
 from splitsem.search.adaptive.replayed import Replayed, best_fixed, oracle, replay
 from splitsem.search.adaptive.variations import KINDS, STEP_S, Variation, of_mahimahi
 from splitsem.splitting.graph import SplitGraph
 from splitsem.workflows.setting_tables import useful
 
-NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
-    "resnet18": lambda: torchvision.models.resnet18(),
-    "mobilenet_v2": lambda: torchvision.models.mobilenet_v2(),
-}
+NETWORKS = ("resnet18", "mobilenet_v2")
+OTHER_NETWORKS = ("resnet50", "efficientnet_b0", "squeezenet1_1")
+"""For tuning, so that what is reported was not tuned on."""
 BIT_WIDTHS = (8, 4)
-RUNS = ("adaptive", "best fixed", "one-step", "oracle")
+RUNS = ("adaptive", "best fixed", "one-step", "informed", "oracle")
+FRAMES = (
+    "while link or server changed",
+    "given up, no change under way",
+    "not informed's setting",
+    "informed's setting",
+)
+GAIN_BAR, STEADY_BAR, ORACLE_BAR = -0.15, 0.02, 0.08  # where the link varies; where it does not; everywhere
 
 
 def table_of(network: str) -> SettingTable:
@@ -48,7 +57,7 @@ def table_of(network: str) -> SettingTable:
     cfg = composed(["hardware=pi4_desktop", "hardware/machine@hardware.server=laptop_cpu"])
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
     torch.manual_seed(0)
-    graph = SplitGraph(NETWORKS[network]().eval(), (3, 224, 224))
+    graph = SplitGraph(getattr(torchvision.models, network)().eval(), (3, 224, 224))
     picture = _picture()
     rows: list[tuple[Any, ...]] = []
     for point in graph.points:
@@ -82,32 +91,65 @@ def runs(table: SettingTable, variation: Variation, seed: int, settings: dict[st
     yield replay(table, variation, Adaptive(table, **settings), period_s, seed)
     yield best_fixed(table, variation, period_s, seed)[1]
     yield replay(table, variation, OneStep(table, variation.rtt_s), period_s, seed)
+    yield replay(table, variation, Informed(table, variation), period_s, seed)
     yield oracle(table, variation, period_s, seed)
 
 
 def show(network: str, table: SettingTable, kinds: dict[str, Callable[[int], Variation]], args: Any) -> None:
-    """Print the rows of a network."""
+    """Print the rows of a network; each ``±`` is a 95 % interval of the mean over seeds."""
     about = f"{len(table)} settings, all on the edge {1e3 * table.edge_s[table.home]:.0f} ms"
     print(f"\n{network}: {about}, {args.seeds} seeds from {args.first_seed}")
     print(
         f"{'trace':14}"
         + "".join(f"{name:>12}" for name in RUNS)
-        + "   adaptive − fixed   − one-step     − oracle  switches"
+        + "   adaptive − fixed     − one-step     − informed       − oracle  informed − fixed  switches"
     )
+    gains, above = {}, {}
     for kind, make in kinds.items():
         found = [list(runs(table, make(seed), seed, args.settings)) for seed in args.range]
         means = np.array([[run.mean_s for run in each] for each in found])
         row = f"{kind:14}" + "".join(f"{1e3 * mean:9.1f} ms" for mean in means.mean(axis=0))
-        for other in (1, 2, 3):
-            ratios = [100 * (each[0] / each[other] - 1) for each in means]
+        for one, other in ((0, 1), (0, 2), (0, 3), (0, 4), (3, 1)):
+            ratios = [100 * (each[one] / each[other] - 1) for each in means]
             half = ci95(ratios) if len(ratios) > 1 else None
             row += f"{statistics.fmean(ratios):+9.1f} %" + (f" ± {half:3.1f}" if half is not None else "")
-        print(row + f"{statistics.fmean(each[0].num_switches for each in found):10.0f}")
+        print(row + f"{statistics.fmean(each[0].num_switches for each in found):10.0f}", flush=True)
+        gains[kind], above[kind] = ((means[:, 0] / means[:, other] - 1).mean() for other in (1, 4))
+    if args.trace is None:
+        what, steady = f"a cut that follows the link, {network}, simulated", gains.pop("stable")
+        worst, furthest = max(gains, key=lambda kind: gains[kind]), max(above, key=lambda kind: above[kind])
+        record(f"{what}: to the best fixed cut, {worst}", f"{gains[worst]:+.1%}", f"≤ {GAIN_BAR:.0%}")
+        record(f"{what}: to the best fixed cut, stable", f"{steady:+.1%}", f"≤ {STEADY_BAR:+.0%}")
+        record(f"{what}: to the oracle, {furthest}", f"{above[furthest]:+.1%}", f"≤ {ORACLE_BAR:+.0%}")
+
+
+def distance(network: str, table: SettingTable, kinds: dict[str, Callable[[int], Variation]], args: Any) -> None:
+    """Print what share of the oracle's latency each sort of frame adds to it."""
+    print(f"\n{network}, above the oracle by frames, {args.seeds} seeds from {args.first_seed}")
+    print(f"{'trace':14}" + "".join(f"{name:>34}" for name in FRAMES))
+    for kind, make in kinds.items():
+        added, whole_s = np.zeros(len(FRAMES)), 0.0
+        for seed in args.range:
+            variation = make(seed)
+            period_s = 1.5 * float(table.edge_s[table.home])
+            mine = replay(table, variation, Adaptive(table, **args.settings), period_s, seed)
+            informed = replay(table, variation, Informed(table, variation), period_s, seed)
+            best = oracle(table, variation, period_s, seed)
+            ends_s = np.stack([best.taken_s, mine.taken_s + np.maximum(mine.latency_s, best.latency_s)])
+            steps = np.minimum(ends_s / STEP_S, len(variation.rate_bps) - 1).astype(int)
+            rates, factors = np.maximum(variation.rate_bps, 1.0)[steps], variation.server_factor[steps]
+            has_changed = np.max([rates.max(0) / rates.min(0), factors.max(0) / factors.min(0)], axis=0) > 2
+            is_other = mine.setting != informed.setting
+            sort = np.select([has_changed, mine.is_lost, is_other], [0, 1, 2], 3)
+            added += np.bincount(sort, mine.latency_s - best.latency_s, len(FRAMES))
+            whole_s += best.latency_s.sum()
+        print(f"{kind:14}" + "".join(f"{100 * each / whole_s:+32.1f} %" for each in added), flush=True)
 
 
 def draw(network: str, table: SettingTable, kind: str, variation: Variation, path: Path, args: Any) -> None:
     """One run as a figure, with those that it is compared with."""
     mine, *others = runs(table, variation, args.first_seed, args.settings)
+    compared = {name: run.latency_s for name, run in zip(RUNS[1:], others, strict=True) if name != "informed"}
     sent = table.payload_bytes[mine.setting]
     frames = pd.DataFrame({
         "taken_s": mine.taken_s, "setting": [table.names[each] for each in mine.setting], "latency_s": mine.latency_s,
@@ -115,7 +157,6 @@ def draw(network: str, table: SettingTable, kind: str, variation: Variation, pat
         "bandwidth_low_bps": mine.believed_low_bps, "bandwidth_high_bps": mine.believed_high_bps,
     })  # fmt: skip
     rate = np.arange(len(variation.rate_bps)) * STEP_S, variation.rate_bps
-    compared = {name: run.latency_s for name, run in zip(RUNS[1:], others, strict=True)}
     figure = adaptation(frames, f"{network}, {kind}, simulated", rate, compared)
     figure.savefig(path)
     print(path)
@@ -125,8 +166,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=[*NETWORKS, *OTHER_NETWORKS])
     parser.add_argument("--controller", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the controller")
+    parser.add_argument(
+        "--distance", action="store_true", help="of which frames the distance to the oracle is, instead"
+    )
     parser.add_argument("--trace", help="a Mahimahi trace, with a round trip of 10 ms")
     parser.add_argument("--figure", type=Path, metavar="FOLDER", help="draw a run of each kind instead")
     args = parser.parse_args()
@@ -138,7 +182,7 @@ if __name__ == "__main__":
     for network in args.networks:
         table = table_of(network)
         if args.figure is None:
-            show(network, table, kinds, args)
+            (distance if args.distance else show)(network, table, kinds, args)
             continue
         args.figure.mkdir(parents=True, exist_ok=True)
         for kind, make in kinds.items():

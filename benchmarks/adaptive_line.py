@@ -27,6 +27,7 @@ import pandas as pd
 import torch
 from harness.ends import BRIEFLY, ROOT, configured, device_says, running_server, state_of_the_machine, stop_cleanly
 from harness.line import SERVER_ADDRESS, Line, environment, rate_limited_line
+from harness.measured_rows import record
 from hydra import initialize_config_dir
 
 from splitsem.cost.setting_table import SettingTable
@@ -40,6 +41,7 @@ from splitsem.workflows.serve import answer_coders, engine_for, remote_transport
 RATES_BPS = (8e6, 0.25e6)
 DELAY_S = 0.005
 SLOWNESS = 10
+LEAST_SWITCHES = 100
 NETWORK = ["task=disaster", *BRIEFLY, "split.granularity=layer"]
 
 
@@ -85,9 +87,14 @@ def edge(address: str, cache: str, seconds: float, frames_csv: str) -> dict[str,
     print("running", flush=True)
     end_s = time.monotonic() + seconds
 
+    num_taken = 0
+
     def until_the_end() -> Iterator[Any]:
+        nonlocal num_taken
         while time.monotonic() < end_s:
-            yield from samples
+            for x in samples:
+                num_taken += 1
+                yield x
 
     rows: list[Any] = []
     results = list(offload_adaptive.kept(line.frames(until_the_end()), controller, rows))
@@ -106,7 +113,8 @@ def edge(address: str, cache: str, seconds: float, frames_csv: str) -> dict[str,
         num_wrong += not torch.equal(expected[key], result)
     return {
         "frames": len(frames),
-        "in order": bool(frames["taken_s"].is_monotonic_increasing),
+        "lost or repeated": abs(num_taken - len(results)),
+        "out of order": int((frames["taken_s"].diff() < 0).sum()),
         "wrong for their setting": num_wrong,
         "switches": int((frames["setting"] != frames["setting"].shift()).sum()) - 1,
         "settings used": int(frames["setting"].nunique()),
@@ -166,6 +174,11 @@ def main() -> None:
                 changing.join()
         print("\n".join(f"{name:24}{value:.1f}" if isinstance(value, float) else f"{name:24}{value}"
                         for name, value in found.items()))  # fmt: skip
+        what = "frames of a run that adapts on a real line"
+        switches = f"{found['switches']} in {found['frames']:,}"
+        record(f"{what}: switches", switches, f"≥ {LEAST_SWITCHES}")
+        num_wrong = found["lost or repeated"] + found["wrong for their setting"] + found["out of order"]
+        record(f"{what}: lost, repeated, out of order or of another setting", f"{num_wrong}", "0")
         if args.figure:
             from splitsem.report.adaptive_figures import adaptation
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from harness.ends import ROOT, composed, configured, device_says, running_server, state_of_the_machine, stop_cleanly
 from harness.line import SERVER_ADDRESS, Line, rate_limited_line
+from harness.measured_rows import record
 
 BAR, WINNER_BAR = 0.10, 0.05
 RATES_MBIT, DELAY_S = (5, 20, 100), 0.010
@@ -181,11 +182,15 @@ def main(chosen: list[str], rates_mbit: list[int]) -> None:
     )
     for title, row in results.items():
         errors = [f"{row[n]:.1%}, {row[f'worst_{n}']:.1%}" for n in ("latency_s", "throughput_hz")]
+        medians = [f"{row[n]:.1%}" for n in ("latency_s", "throughput_hz")]
         behind = f"{row['winner_latency_s']:.1%}, {row['winner_throughput_hz']:.1%}"
         is_met = max(row[n] for n in ("latency_s", "throughput_hz")) <= BAR
         wins = max(row[f"winner_{n}"] for n in ("latency_s", "throughput_hz")) <= WINNER_BAR
         verdict = ", ".join("PASS" if ok else "MISSED" for ok in (is_met, wins))
         print(f"{title:22}{errors[0]:>26}{errors[1]:>28}{behind:>20}  {verdict}")
+        what = f"simulated against a real line, {title}"
+        record(f"{what}: median error of latency; of throughput", "; ".join(medians), f"≤ {BAR:.0%}")
+        record(f"{what}: best simulated pair behind the best, in latency; in throughput", behind, f"≤ {WINNER_BAR:.0%}")
 
 
 if __name__ == "__main__":

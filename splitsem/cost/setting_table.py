@@ -19,7 +19,6 @@ class Conditions:
     Attributes:
         bandwidth_bps: bits per second that frames get, both ways together.
         rtt_s: seconds of an empty frame and its answer, the ends' work aside.
-        loss: share of frames that get no answer in time.
         edge_factor: seconds on the edge for each second of the table.
         server_factor: seconds on the server for each second of the table.
         queue_s: seconds for which a frame waits on the server.
@@ -27,7 +26,6 @@ class Conditions:
 
     bandwidth_bps: float
     rtt_s: float
-    loss: float = 0.0
     edge_factor: float = 1.0
     server_factor: float = 1.0
     queue_s: float = 0.0

@@ -2,7 +2,8 @@
 
 Each frame names its plan, so that both ends change settings at the same frame, and frames under way are finished by
 their own. A frame without an answer in time is finished on the edge; its answer, should it come later, is only learned
-from. While there is no link, frames stay here, and probes look for it in a thread of their own.
+from. While there is no link, frames stay here, and probes look for it in a thread of their own. Probes go while the
+link has nothing else to do: beside a frame that stays here, or while the line waits for the camera.
 """
 
 import contextlib
@@ -151,7 +152,7 @@ class SwitchingLine:
         self._stream: _Stream | None = None
         self._probing: threading.Thread | None = None
         self._prober: GrpcTail | None = None
-        self._is_useless = False
+        self._is_useless = self._was_idle = False
 
     def connect(self) -> None:
         """Reach the server, agree on all plans, and send first probes. Raises what ``GrpcTail.open`` raises."""
@@ -177,10 +178,14 @@ class SwitchingLine:
                 while len(self._underway) >= self.window:
                     yield self._finished()
                 due_s = began_s + number * period_s
+                self._was_idle = False
                 while (left_s := due_s - time.perf_counter()) > 0 and period_s:
                     if self._underway:
                         yield self._finished()
                     else:
+                        if not self._was_idle:
+                            self._was_idle = True
+                            self._probe_if_asked(time.perf_counter())
                         self._listen(left_s)
                 self._begin(x, due_s if period_s else time.perf_counter())
             while self._underway:
@@ -212,8 +217,9 @@ class SwitchingLine:
         if stream is not None and stream.sent and stream.sent[0].is_lost and now_s - stream.sent[0].sent_s > _DEAD_S:
             self._lose(stream)
         setting = self.controller.choose(now_s)
-        self._probe_if_asked(now_s)
         offer = self._offers[setting]
+        if offer is None or not self._was_idle:  # else it would delay the frame
+            self._probe_if_asked(now_s)
         if offer is None:
             result = self._whole(x)
             done_s = time.perf_counter()

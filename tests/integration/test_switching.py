@@ -112,6 +112,40 @@ def test_a_frame_that_is_given_up_is_finished_here_by_its_own_setting_and_its_la
     assert 0 < line.counters.frames_late == sum(frame.is_late for frame in controller.frames) <= num_lost
 
 
+@pytest.mark.parametrize("setting", [0, HOME])
+def test_a_probe_goes_beside_a_frame_only_if_that_one_stays_here_else_while_the_line_waits(
+    server, connect, network, expected, setting
+):
+    class Asked(InTurn):
+        is_idle = True
+        asked: list[bool]
+
+        def choose(self, now_s: float) -> int:
+            self.is_idle = False
+            return setting
+
+        def seen(self, frame: Seen) -> None:
+            super().seen(frame)
+            self.is_idle = self.is_idle or not frame.is_probe
+
+        def probe(self, now_s: float) -> int | None:
+            self.asked.append(self.is_idle)
+            return 1
+
+    controller = Asked()
+    controller.asked = []
+    line = line_of(network, lambda: connect(server.address), controller)
+    line.connect()
+    controller.asked.clear()
+    check(list(line.frames(expected[0][:6], period_s=0.5)), 6, expected)
+    if setting == HOME:
+        assert not all(controller.asked)
+    else:  # before the first frame, the line has not waited
+        assert len(controller.asked) >= 4
+        assert all(controller.asked[1:])
+    assert line.num_probes >= 4
+
+
 def test_a_killed_server_leaves_the_frames_to_the_edge_and_a_new_one_gets_them_again(
     start_server, connect, network, expected
 ):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from splitsem.search.adaptive.controller import Adaptive
+from splitsem.search.adaptive.informed import Informed
 from splitsem.search.adaptive.one_step import OneStep
 from splitsem.search.adaptive.replayed import Fixed, _Line, best_fixed, oracle, replay
 from splitsem.search.adaptive.variations import KINDS, STEP_S, Variation, of_mahimahi, steps_of_ten
@@ -24,8 +25,39 @@ def test_it_is_between_oracle_and_best_fixed_setting(kind):
     ]
     best, mine, fixed = (run.mean_s for run in runs)
     assert best <= mine <= (1.03 if kind == "stable" else 0.9) * fixed
-    assert mine < 1.25 * best
-    assert mine < 1.1 * replay(TABLE, variation, OneStep(TABLE, variation.rtt_s), 0.2).mean_s
+    assert mine < 1.08 * best
+    assert mine < 1.05 * replay(TABLE, variation, OneStep(TABLE, variation.rtt_s), 0.2).mean_s
+    informed = replay(TABLE, variation, Informed(TABLE, variation), 0.2).mean_s
+    assert best <= informed < 1.06 * best
+    assert mine > 0.995 * informed
+
+
+def test_no_probe_goes_beside_a_frame_that_is_sent_while_the_edge_waits_for_the_camera():
+    class Asks(Fixed):
+        def __init__(self, setting):
+            super().__init__(setting)
+            self.asked_s, self.probes = [], []
+
+        def probe(self, now_s):
+            self.asked_s.append(now_s)
+            return 1 if now_s else None
+
+        def seen(self, frame):
+            self.probes += [frame] if frame.is_probe else []
+
+    variation = Variation(np.full(200, 2e7), np.ones(200), 0.01)
+    patient = Asks(1)
+    found = replay(TABLE, variation, patient, 0.2)
+    starts, ends = found.taken_s, found.taken_s + found.latency_s
+    assert len(patient.probes) > 40
+    assert {round(each.sent_s, 6) for each in patient.probes} <= {round(each, 6) for each in ends}
+    busy = Asks(1)
+    late = replay(TABLE, variation, busy, 0.001)
+    assert (late.latency_s > 0.001).all()
+    assert busy.probes  # who never waits probes beside frames
+    at_home = Asks(len(TABLE) - 1)
+    replay(TABLE, variation, at_home, 0.2)
+    assert {round(each.sent_s, 6) for each in at_home.probes} & {round(each, 6) for each in starts}
 
 
 def test_bytes_pass_when_the_rate_says_so():

@@ -13,12 +13,12 @@ import numpy as np
 from splitsem.cost.frame_costs import Seen
 from splitsem.cost.setting_table import Conditions, Predicted, SettingTable, Values
 from splitsem.errors import ConfigError
-from splitsem.search.adaptive.estimates import Level, LinkEstimate
+from splitsem.search.adaptive.estimates import Lateness, Level, LinkEstimate
 
 _REFRESH_S = 30.0
 _LEAST_SHARE = 40  # a probe's seconds on the link beside frames, times this, pass until the next one
 _HOPE = 4.0
-_LEAST_PATIENCE, _MOST_PATIENCE = 0.1, 2.0
+_MARGIN = 0.25  # share of its expected seconds away after which a frame is overdue
 Policy = Literal["latency", "throughput", "energy"]
 
 
@@ -39,7 +39,7 @@ class Adaptive:
     At each frame all settings are priced from the table (``SettingTable.predicted``), and the best one is taken if it
     gains more than ``hysteresis`` of what the last setting costs, and more within ``horizon`` frames than a switch
     costs. A frame without an answer in time means that the link is dead: the edge works alone until a late answer or a
-    probe comes back.
+    probe comes back. How long is in time, ``Lateness`` learns.
 
     Args:
         table: the settings.
@@ -52,8 +52,8 @@ class Adaptive:
         horizon: frames in which a switch must gain what it costs.
         smoothing: weight of the newest frame in the averages of loads.
         wander: see ``LinkEstimate``.
-        patience: a frame is given up once it is late by this share of its expected seconds away and of those that
-            finishing it here takes; less after frames that were given up rightly, more after others.
+        patience: share of a frame's expected seconds away and of those that finishing it here takes, by which the first
+            overdue frame is taken to be late; from then on ``Lateness`` knows better.
         probe_s: seconds between probes while the edge works alone; longer while they change nothing.
 
     Raises:
@@ -95,12 +95,14 @@ class Adaptive:
         self.is_allowed = allowed(table, least_score)
         self.link = LinkEstimate(wander=wander)
         self.edge, self.server = Level(smoothing=smoothing), Level(smoothing=smoothing)
-        self.queue_s, self.loss = 0.0, 0.0
+        self.queue_s = 0.0
         self.smoothing = smoothing
         self.setting = table.home
         self.num_changes = 0
         self.is_away = False
         self._arrived_s = -inf
+        self._away_s: dict[int, float] = {}  # expected of the newest frame of each setting
+        self._lateness = Lateness()
         self._sizes = _two_sizes(table)
         self._unknown = set(self._sizes)
         self._probing = _Probing(self._sizes[-1], wait_s=probe_s)
@@ -110,7 +112,7 @@ class Adaptive:
         """What link and ends seem to be."""
         link = self.link
         queue_s = self.queue_s if self.window == 1 else 0.0  # else frames wait for their own predecessors
-        return Conditions(link.bandwidth_bps, link.rtt_s, self.loss, self.edge.value, self.server.value, queue_s)
+        return Conditions(link.bandwidth_bps, link.rtt_s, self.edge.value, self.server.value, queue_s)
 
     def choose(self, now_s: float) -> int:
         """See Decides."""
@@ -126,7 +128,9 @@ class Adaptive:
     def deadline_s(self, setting: int) -> float:
         """See Decides."""
         away_s = float(self.table.predicted(self.conditions, self.window).away_s[setting])
-        return away_s + self.patience * (away_s + self.table.rest_here_s(setting))
+        rest_s = self.table.rest_here_s(setting)
+        self._away_s[setting] = away_s
+        return (1 + _MARGIN) * away_s + self._lateness.wait_s(self.patience * (away_s + rest_s), rest_s)
 
     def seen(self, frame: Seen) -> None:
         """See Decides."""
@@ -137,7 +141,7 @@ class Adaptive:
             return
         if frame.answered_s is None:
             if not frame.is_probe:
-                self.loss += self.smoothing * (1 - self.loss)
+                self._lateness.given_up()
                 self._probing.next_s, self._probing.wait_s, self._probing.left = (
                     frame.sent_s,
                     self.probe_s,
@@ -145,8 +149,9 @@ class Adaptive:
                 )
             self.is_away = True
             return
-        if frame.is_late:
-            self._learn_patience(frame, frame.answered_s)
+        if not frame.is_probe and frame.setting in self._away_s:
+            late_s = frame.answered_s - frame.sent_s - (1 + _MARGIN) * self._away_s[frame.setting]
+            self._lateness.add(late_s, frame.is_late)
         self._answered(frame, frame.answered_s)
 
     def probe(self, now_s: float) -> int | None:
@@ -207,29 +212,15 @@ class Adaptive:
         is_news = frame.is_late or frame.is_probe  # a probe is alone for long, so that no second one can confirm it
         if is_alone and frame.setting == self._sizes[0]:
             self.link.add_short(num_bytes, seconds)
-        if is_alone or self.window > 1:  # else behind a frame that was given up, or a probe
-            self.num_changes += self.link.add(num_bytes, max(seconds, 0.0), answered_s, is_alone, is_news)
+        self.num_changes += self.link.add(num_bytes, max(seconds, 0.0), answered_s, is_alone, is_news, frame.is_late)
         if frame.server_s > 0 and self.table.server_s[frame.setting] > 0:
             self.num_changes += self.server.add(frame.server_s / float(self.table.server_s[frame.setting]), is_news)
         self.queue_s += 2 * self.smoothing * (frame.queue_s - self.queue_s)
-        self.loss -= self.smoothing * self.loss if not frame.is_late else 0.0
         self.is_away = False
         self._unknown.discard(frame.setting)
 
-    def _learn_patience(self, frame: Seen, answered_s: float) -> None:
-        """Wait longer where the answer came before the edge was done, else less long."""
-        done_s = frame.sent_s + self.deadline_s(frame.setting) + self.table.rest_here_s(frame.setting)
-        self.patience *= 1.5 if answered_s < done_s else 0.7
-        self.patience = min(max(self.patience, _LEAST_PATIENCE), _MOST_PATIENCE)
-
     def _predicted(self) -> Predicted:
-        now = self.conditions
-        found = self.table.predicted(now, self.window)
-        if not now.loss:
-            return found
-        rest_s = np.maximum(0.0, self.table.edge_s[self.table.home] - self.table.edge_s)
-        given_up_s = self.patience * (found.away_s + rest_s) + rest_s
-        return found._replace(latency_s=found.latency_s + now.loss * self.table.is_remote * given_up_s)
+        return self.table.predicted(self.conditions, self.window)
 
     def _cost(self, found: Predicted) -> Values:
         """What the policy minimises, infinite where a setting is not allowed."""

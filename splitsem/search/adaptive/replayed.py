@@ -80,7 +80,8 @@ def replay(table: SettingTable, variation: Variation, controller: Decides, perio
 
     A frame begins when its predecessor has its result (a window of 1); those that come meanwhile wait, and their
     latency holds the wait. A frame that is given up is finished on the edge; its payload stays on the line, and its
-    answer comes late. A probe takes the line, too.
+    answer comes late. A probe takes the line, too: one at a time, beside a frame that stays on the edge, or while the
+    edge waits for the camera; beside other frames only if it never waits.
     """
     taken_s = np.arange(0.0, variation.seconds, period_s)
     line = _Line(table, variation, seed, len(taken_s))
@@ -88,8 +89,8 @@ def replay(table: SettingTable, variation: Variation, controller: Decides, perio
     coming: list[tuple[float, int, Seen]] = []  # answers that nobody waits for
     for number in range(FIRST_PROBES):  # as the line does, before the first frame
         if (probed := controller.probe(0.0)) is not None:
-            controller.seen(_probe(table, line, number, probed, 0.0, is_kept=False))
-    free_s = 0.0
+            controller.seen(_probe(line, number, probed, 0.0, is_kept=False))
+    free_s, was_idle = 0.0, False
     for number in range(len(taken_s)):
         began_s = max(free_s, float(taken_s[number]))
         _tell(controller, coming, began_s)
@@ -99,8 +100,8 @@ def replay(table: SettingTable, variation: Variation, controller: Decides, perio
         found.believed_bps[number] = link.bandwidth_bps if link else np.nan
         interval = link.bandwidth_interval if link else (np.nan, np.nan)
         found.believed_low_bps[number], found.believed_high_bps[number] = interval
-        if (probed := controller.probe(began_s)) is not None:
-            _keep(coming, number, _probe(table, line, number, probed, began_s))
+        if not (was_idle and table.is_remote[setting]):
+            _probe_if_asked(controller, line, coming, number, began_s)
         edge_s = line.edge_s(number, setting)
         sent_s = began_s + edge_s
         found.is_lost[number] = False
@@ -123,10 +124,23 @@ def replay(table: SettingTable, variation: Variation, controller: Decides, perio
                 controller.seen(seen._replace(answered_s=None))
                 _keep(coming, number, seen._replace(is_late=True, edge_s=0.0))
         found.latency_s[number] = free_s - taken_s[number]
+        was_idle = number + 1 < len(taken_s) and free_s < taken_s[number + 1]
+        if was_idle:
+            _probe_if_asked(controller, line, coming, number, free_s)
     return found
 
 
-def _probe(table: SettingTable, line: _Line, number: int, setting: int, now_s: float, is_kept: bool = True) -> Seen:
+def _probe_if_asked(
+    controller: Decides, line: _Line, coming: list[tuple[float, int, Seen]], number: int, now_s: float
+) -> None:
+    """Send a probe, one at a time."""
+    if any(seen.is_probe for _, _, seen in coming) or (probed := controller.probe(now_s)) is None:
+        return
+    _keep(coming, number, _probe(line, number, probed, now_s))
+
+
+def _probe(line: _Line, number: int, setting: int, now_s: float, is_kept: bool = True) -> Seen:
+    table = line.table
     answered_s, server_s, queue_s = line.send(number, setting, now_s, is_kept)
     sizes = int(table.payload_bytes[setting]), int(table.answer_bytes[setting])
     return Seen(setting, now_s, answered_s, *sizes, server_s, queue_s, is_probe=True)
