@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
+
 from splitsem.cost.frame_costs import FIRST_PROBES, Decides, Seen
 from splitsem.errors import LinkError, SessionError, SplitSemError
 from splitsem.remote.edge_end import EdgeEnd
@@ -221,7 +223,8 @@ class SwitchingLine:
         if offer is None or not self._was_idle:  # else it would delay the frame
             self._probe_if_asked(now_s)
         if offer is None:
-            result = self._whole(x)
+            with torch.inference_mode():
+                result = self._whole(x)
             done_s = time.perf_counter()
             self.controller.seen(Seen(setting, done_s, done_s, edge_s=done_s - now_s))
             self._underway.append(_Frame(setting, taken_s, done_s, b"", done_s - now_s, result=result))
