@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _NUM_WARM_UP = 5
+_CHAIN_STAGES = ("machine", ""), ("hop", "_busy")
 
 
 class _Ends(NamedTuple):
@@ -77,12 +78,28 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     ends = _ends(cut, codec, answering, raw_coder(network.graph.sample))
     with ssh_start.server_for(cfg, transport, host, network) as started:
         result = _offload(cfg, network, transport, ends)
+    lines = [result.headline]
     if cfg.workflow.onward:
-        result = result._replace(headline=f"{result.headline}\n{_stages_told(result.metrics)}")
-    elif host is None and is_loopback(host_port(cfg.transport.target)[0]):
-        note = "\nThe predicted throughput presumes a machine for each end; here both share one."
-        result = result._replace(headline=result.headline + note)
-    return result._replace(metrics=result.metrics | started)
+        lines.append(_stages_told(result.metrics))
+    is_here = host is None and is_loopback(host_port(cfg.transport.target)[0])
+    lines += _shared(result.metrics, 2 + len(cfg.workflow.onward), is_here)
+    return result._replace(headline="\n".join(lines), metrics=result.metrics | started)
+
+
+def _shared(metrics: Metrics, num_ends: int, is_here: bool) -> list[str]:
+    """A line where processes share cores, so that the prediction of the pace is not what it presumes.
+
+    Args:
+        metrics: with ``num_hosts`` where every server says which computer it runs on.
+        num_ends: the edge and all servers.
+        is_here: whether the first server's address is of this machine.
+    """
+    num_hosts = metrics.get("num_hosts", num_ends - is_here)
+    if num_hosts == num_ends:
+        return []
+    most = "" if "num_hosts" in metrics else "at most "
+    here = "both share one" if num_ends == 2 else f"{num_ends} processes share {most}{num_hosts}"
+    return [f"The predicted throughput presumes a machine for each end; here {here}."]
 
 
 def _stages_told(metrics: Metrics) -> str:
@@ -94,10 +111,15 @@ def _stages_told(metrics: Metrics) -> str:
         )
     seconds = [metrics[name] for name in sorted(metrics) if name.startswith("machine_") and name.endswith("_s")]
     each = ", ".join(f"{1e3 * took_s:.3f}" for took_s in seconds)
-    hops_s = sum(metrics[name] for name in metrics if name.startswith("hop_") and name.endswith("_s"))
+    hops = range(1, len(seconds) - 1)
+    hops_s = sum(metrics[f"hop_{h}_s"] for h in hops)
+    busy = [metrics[name] for h in hops if (name := f"hop_{h}_busy_s") in metrics]
+    told = f"and are busy for {', '.join(f'{1e3 * busy_s:.3f}' for busy_s in busy)} ms with a frame"
+    if len(busy) < len(hops):
+        told = "and what they are busy with bounds the pace no less, but a server is too old to tell it"
     return (
         f"server_s is the work of all machines behind the first hop. Predicted of each machine: {each} ms, the slowest "
-        f"of which bounds the pace; hops between servers add {1e3 * hops_s:.3f} ms to link_s."
+        f"of which bounds the pace; hops between servers add {1e3 * hops_s:.3f} ms to link_s, {told}."
     )
 
 
@@ -326,7 +348,8 @@ def _side_by_side(metrics: Metrics) -> str:
         rows.append(f"{name:14}{form(predicted):>12}{form(metrics[f'measured_{name}']):>12}")
     names = ["edge_s", "link_busy_s", "server_s", "answer_busy_s"]
     if "machine_1_s" in metrics:  # of a chain, whose servers are stages of their own
-        names[2:3] = [f"machine_{n}_s" for n in range(1, len(metrics)) if f"machine_{n}_s" in metrics]
+        chain_names = (f"{kind}_{n}{of}_s" for n in range(1, len(metrics)) for kind, of in _CHAIN_STAGES)
+        names[2:3] = [name for name in chain_names if name in metrics]
     parts = {name: metrics[name] for name in names}
     for end in ("edge", "server"):
         transport_s = metrics[f"{end}_transport_s"]

@@ -28,6 +28,7 @@ from splitsem.cost.profiled import Profiled
 from splitsem.cost.sensors import Watched
 from splitsem.errors import ConfigError
 from splitsem.models.cnn import StagedCnn
+from splitsem.placement import describe_run
 from splitsem.splitting.graph import SplitGraph
 from splitsem.splitting.half import OpCost, OpShape
 
@@ -229,16 +230,16 @@ def test_another_file_is_refused_in_a_line(text: str, said: str, tmp_path: Path)
 
 def test_a_file_of_another_version_or_machine_is_not_added_to(known: MachineFile) -> None:
     with pytest.raises(ConfigError, match=r"measured with torch .*, this is 1\.0: measure its networks anew"):
-        check_same(known, {}, "1.0")
+        check_same(known, {"torch": "1.0"})
     with pytest.raises(ConfigError, match="measured with processor one that is computed, this is a Pi: measure"):
-        check_same(known, {"processor": "a Pi", "gpu": "none"}, known.torch)
+        check_same(known, {"processor": "a Pi", "gpu": "none", "torch": known.torch})
 
 
 def test_a_prediction_says_its_error_and_another_version_once(
     graph: SplitGraph, known: MachineFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, point = tmp_path / "old.json", graph.points[1]
-    write_machine_file(replace(known, torch="1.0"), path)
+    write_machine_file(replace(known, machine={}, torch="1.0"), path)
     for _ in range(2):
         machine = Profiled(str(path), 5.0, 1.0)
         for half in graph.cut(point).halves():
@@ -248,3 +249,25 @@ def test_a_prediction_says_its_error_and_another_version_once(
         f"{path} has no times of some halves of this network (profiled at other points): they are predicted",
     ]
     assert "90 % within" in caplog.text
+
+
+def test_a_file_of_another_machine_is_used_and_said_to_be_another_ones(
+    graph: SplitGraph, known: MachineFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, half = describe_run("cpu"), graph.cut("stage2").halves()[0]
+    version = here.pop("torch")
+    others = {"same": {}, "threads": {"num_threads": "64"}, "board": {"processor": "a Pi", "num_threads": "4"}}
+    for name, words in others.items():
+        write_machine_file(replace(known, machine=here | words, torch=version), tmp_path / f"{name}.json")
+        assert Profiled(str(tmp_path / f"{name}.json"), 5.0, 1.0).time_s(half) > 0
+    said = [record.message for record in caplog.records if "was measured with" in record.message]
+    own = here["num_threads"]
+    assert said == [
+        f"{tmp_path}/threads.json was measured with num_threads 64, this is {own}: its times are of that machine as it "
+        "was then",
+        f"{tmp_path}/board.json was measured with processor a Pi, this is {here['processor']}; num_threads 4, this is "
+        f"{own}: its times are of that machine as it was then",
+    ]
+    machine = Profiled(str(tmp_path / "same.json"), 5.0, 1.0)
+    machine.say_foreign(here | {"processor": "another", "torch": version}, "the server there:1")
+    assert f"processor {here['processor']}, the server there:1 is another: its times" in caplog.records[-1].message
