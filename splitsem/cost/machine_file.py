@@ -23,7 +23,7 @@ from splitsem.cost.lut import Lut, Side
 from splitsem.cost.measure import Timing
 from splitsem.cost.op_regression import OpRegression, Regression, fit_whole
 from splitsem.errors import MachineError
-from splitsem.json_files import Amount, JsonFile, Size, parse, read_text, write_text
+from splitsem.json_files import Amount, Count, JsonFile, Size, parse, read_text, write_text
 from splitsem.splitting.half import OpCost, OpShape
 
 SCHEMA = "splitsem.machine/1"
@@ -37,8 +37,12 @@ class OpTime(msgspec.Struct, frozen=True):
     bytes: Amount
     steps: Size
     kernel_bytes: Amount
-    shape: tuple[Size, Size, Size, Size, Size]
+    shape: tuple[Count, ...]
     median_s: Amount
+
+    def __post_init__(self) -> None:
+        if not len(OpShape._fields) - 1 <= len(self.shape) <= len(OpShape._fields):  # older files know no ``permuted``
+            raise ValueError(f"an operation's shape has {len(OpShape._fields)} numbers, got {len(self.shape)}")
 
     @property
     def cost(self) -> OpCost:
