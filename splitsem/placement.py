@@ -94,6 +94,12 @@ def describe_machine() -> dict[str, str]:
     return description
 
 
+def describe_run(accelerator: str | None = None) -> dict[str, str]:
+    """``describe_machine`` with torch's version, the threads that are set and, where given, the accelerator."""
+    words = {**describe_machine(), "num_threads": str(torch.get_num_threads()), "torch": str(torch.__version__)}
+    return words if accelerator is None else words | {"accelerator": accelerator}
+
+
 def _resolve(accelerator: str) -> torch.device:
     if accelerator == "cpu":
         return torch.device("cpu")

@@ -96,12 +96,18 @@ class Profile(NamedTuple):
             is of a version that does not measure them.
         stages_s: of a chain, what ``answer_s`` consists of: seconds of this machine, of the hop behind it (both ways),
             of the next machine, and so on; empty where there is no next machine, or the server is older.
+        hops_busy_s: how long this payload and its successors keep each of these hops from the next frame, in order;
+            fewer where a server of the chain is older.
+        hosts: of this machine and of those behind it, what ``this_machine.host_id`` says; empty texts where one does
+            not know, none where a server is older or no payload was given.
     """
 
     lut_json: str
     answer_s: float
     layers_json: str = ""
     stages_s: tuple[float, ...] = ()
+    hops_busy_s: tuple[float, ...] = ()
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,8 @@ WORKFLOWS: dict[str, dict[str, str]] = {
         "Of an "
         "adaptive run: how the setting of a frame is chosen, and how often it changed.",
         "num_timed num_paced num_clients": "Frames timed alone, frames in the stream, clients.",
+        "num_hosts": "Computers that edge and servers run on, by what each process says of its own; fewer than "
+        "there are processes: they share cores, and the predicted pace presumes that they do not.",
     },
     "`workflow=board`": {
         "host start_s sent_bytes": "The board, seconds until it was ready, bytes that it had to be sent.",
@@ -152,7 +154,10 @@ WORKFLOWS: dict[str, dict[str, str]] = {
         "regret regret_low regret_high": "What the choice takes in the sweep of `workflow.against`, over its "
         "best less 1; 95 %.",
         "swept_best num_swept": "The best setting there, and how many there were that keep ε.",
-        "hop_<n>_s": "Predicted seconds of a further hop of a chain, both ways (`workflow=offload`).",
+        "hop_<n>_s hop_<n>_busy_s": "Predicted seconds of a further hop of a chain, both ways, and how long a "
+        "frame keeps it from the next one (`workflow=offload`).",
+        "estimated_loss_val": "Of a chain's choice: the sum of what each hop's codec loses by itself; `accuracy_val` "
+        "is scored through all hops.",
         "machine_<n>_s hop_<n>_bytes": "Seconds of each of its machines; mean bytes of each hop on the test split.",
         "num_scored num_rates num_left_out": "Candidates scored, rows of the table, rows left out.",
         "local_head_s local_tail_s": "Seconds of the chosen halves on this machine.",

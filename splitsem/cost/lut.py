@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import msgspec
-import torch
 
 from splitsem.cost.measure import Timing, measure
 from splitsem.errors import MachineError
 from splitsem.json_files import JsonFile, parse, read_text, write_text
-from splitsem.placement import describe_machine
+from splitsem.placement import describe_run
 from splitsem.splitting.half import Half
 
 SCHEMA = "splitsem.lut/1"
@@ -84,7 +83,7 @@ def measure_lut(
     """
     times: dict[str, dict[Side, Timing]] = {}
     fingerprint: str | None = None
-    num_threads, accelerator = torch.get_num_threads(), "cpu"
+    accelerator = "cpu"
     for half in halves:
         if fingerprint not in (None, half.fingerprint):
             raise MachineError(f"one LUT holds one model, got {fingerprint!r} and {half.fingerprint!r}")
@@ -93,8 +92,9 @@ def measure_lut(
         times.setdefault(half.point, {})[half.side] = measure(half, repeats, warmup, budget_s, pause_s)
     if fingerprint is None:
         raise MachineError("nothing to measure: the model has no split points")
-    machine = describe_machine() | {"accelerator": accelerator, "num_threads": str(num_threads)}
-    return Lut(fingerprint, times, machine, torch.__version__)
+    machine = describe_run(accelerator)
+    version = machine.pop("torch")
+    return Lut(fingerprint, times, machine, version)
 
 
 def lut_json(lut: Lut) -> str:

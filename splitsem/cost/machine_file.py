@@ -23,7 +23,7 @@ from splitsem.cost.lut import Lut, Side
 from splitsem.cost.measure import Timing
 from splitsem.cost.op_regression import OpRegression, Regression, fit_whole
 from splitsem.errors import MachineError
-from splitsem.json_files import Amount, JsonFile, Size, parse, read_text, write_text
+from splitsem.json_files import Amount, Count, JsonFile, Size, parse, read_text, write_text
 from splitsem.splitting.half import OpCost, OpShape
 
 SCHEMA = "splitsem.machine/1"
@@ -37,8 +37,12 @@ class OpTime(msgspec.Struct, frozen=True):
     bytes: Amount
     steps: Size
     kernel_bytes: Amount
-    shape: tuple[Size, Size, Size, Size, Size]
+    shape: tuple[Count, ...]
     median_s: Amount
+
+    def __post_init__(self) -> None:
+        if not len(OpShape._fields) - 1 <= len(self.shape) <= len(OpShape._fields):  # older files know no ``permuted``
+            raise ValueError(f"an operation's shape has {len(OpShape._fields)} numbers, got {len(self.shape)}")
 
     @property
     def cost(self) -> OpCost:
@@ -214,19 +218,14 @@ def time_of(network: MeasuredNetwork, point: str, side: Side) -> Timing | None:
     return None if times is None else times.head_s if side == "head" else times.tail_s
 
 
-def check_same(machine: MachineFile, words: Mapping[str, str], torch_version: str) -> None:
+def check_same(machine: MachineFile, words: Mapping[str, str]) -> None:
     """Raise MachineError where a file that is added to is of another machine, or of another version of torch."""
-    other = [
-        f"{name} {machine.machine[name]}, this is {words[name]}" for name in words if _differs(machine, words, name)
-    ]
-    if machine.torch != torch_version:
-        other.append(f"torch {machine.torch}, this is {torch_version}")
-    if other:
-        raise MachineError(
-            f"{machine.source} was measured with {'; '.join(other)}: measure its networks anew under another name"
-        )
+    if other := differences(machine, words, "this"):
+        raise MachineError(f"{machine.source} was measured with {other}: measure its networks anew under another name")
 
 
-def _differs(machine: MachineFile, words: Mapping[str, str], name: str) -> bool:
-    """Whether both say something of this, and not the same."""
-    return machine.machine.get(name, words[name]) != words[name]
+def differences(machine: MachineFile, words: Mapping[str, str], whose: str) -> str:
+    """What the file says of its machine and its torch that ``words`` say otherwise, in words; empty: nothing."""
+    known = {**machine.machine, "torch": machine.torch}
+    differing = (name for name in words if known.get(name, words[name]) != words[name])
+    return "; ".join(f"{name} {known[name]}, {whose} is {words[name]}" for name in differing)

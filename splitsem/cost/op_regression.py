@@ -1,9 +1,14 @@
 """Seconds of operations that were never measured on a machine, from those that were.
 
-Operations are grouped by what they do. In each group a line in FLOPs, bytes and weights that are laid out anew, without
-negative slopes, is fitted to relative errors; what it leaves is learned by a Gaussian process over the logarithms of
-the operation's sizes (Rasmussen and Williams, 2006, algorithm 2.1). Near operations that were measured, the process
-corrects the line; far from them, the line remains.
+Operations are grouped by which code runs. In each group a line in calls, FLOPs, bytes and weights that are laid out
+anew, without negative slopes, is fitted to relative errors; what it leaves is learned by a Gaussian process over the
+logarithms of the operation's sizes (Rasmussen and Williams, 2006, algorithm 2.1). Near operations that were measured,
+the process corrects the line; far from them, the line remains.
+
+On a CPU, torch takes a matrix product for a small convolution of one sample, and oneDNN for the others
+(``ConvParams::use_mkldnn`` in ATen/native/Convolution.cpp). In such a product the pixels are the rows: where they fill
+no whole vectors, the weights are laid out anew for each call, which at 3 × 3 pixels takes three times as long as the
+product at 4 × 4 does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +25,11 @@ ANY = "any"
 _MIN_OF_A_GROUP = 8  # operations, below which a group has no line of its own
 _MOST_OF_A_GROUP = 1200  # operations that a process looks at; the others are in the line alone
 _LEAST_S = 1e-7  # no operation is quicker than a clock tells
+_SMALL, _SMALL_WINDOW = 20_480, 9  # elements that a convolution reads, and its window, up to which it is a product
+_VECTOR = 16  # rows that fill whole vectors, of the longest there are
+_ALIGNED = 3.0  # octaves by which full vectors are unlike others
+_PRODUCTS = {"pointwise", "small convolution"}
+_PERMUTED = " permuted"
 
 
 @dataclass(frozen=True)
@@ -41,29 +51,43 @@ def group_of(op: OpCost) -> str:
     """What an operation does, as far as it decides which code runs.
 
     >>> from splitsem.splitting.half import OpShape
-    >>> group_of(OpCost("a", 1.0, 1.0, kind="conv2d", shape=OpShape(64, 32, 16)))
+    >>> group_of(OpCost("a", 1.0, 65536.0, kernel_bytes=2048.0, kind="conv2d", shape=OpShape(64, 32, 16)))
     'pointwise'
     """
-    if op.kind in CONVOLUTIONS:
-        if op.shape.groups == 1:
-            return "pointwise" if op.shape.window == 1 else "convolution"
-        return "depthwise" if op.shape.depth == op.shape.window else "grouped"
     if op.kind in RECURRENT:
-        return "recurrent"
-    if op.kind == "linear":  # of one row, reading the weights takes the time
-        return "vector" if op.shape.rows == 1 else "linear"
-    return op.kind or ANY
+        return op.kind
+    if op.kind == "linear" and op.shape.rows == 1:  # reading the weights takes the time
+        return "vector"
+    return (_convolution(op) if op.kind in CONVOLUTIONS else op.kind or ANY) + _PERMUTED * op.shape.permuted
+
+
+def _convolution(op: OpCost) -> str:
+    shape = op.shape
+    if shape.groups > 1:
+        return "depthwise" if shape.depth == shape.window else "grouped"
+    read = (op.bytes - op.kernel_bytes) / 4 - shape.rows * shape.columns  # elements, where they are float32
+    if shape.window == 1:
+        if shape.rows == 1:
+            return "pixel"
+        return "pointwise" if read < 1.5 * shape.rows * shape.depth else "strided"
+    return "small convolution" if read <= _SMALL + shape.columns and shape.window <= _SMALL_WINDOW else "convolution"
+
+
+def _is_aligned(op: OpCost) -> bool:
+    """Whether the rows of a convolution that is a matrix product fill whole vectors."""
+    return op.shape.rows % _VECTOR == 0 and group_of(op) in _PRODUCTS
 
 
 def features(op: OpCost) -> list[float]:
-    """Logarithms (base 2) of an operation's sizes."""
+    """Logarithms (base 2) of an operation's sizes, and whether vectors are full."""
     sizes = (op.flops, op.bytes, op.kernel_bytes, *op.shape, op.steps)
-    return [float(np.log2(1 + size)) for size in sizes]
+    return [*(float(np.log2(1 + size)) for size in sizes), _ALIGNED * _is_aligned(op)]
 
 
 def terms(op: OpCost) -> list[float]:
-    """What a line adds up: a launch (each step of a recurrent layer), FLOPs, bytes, weights laid out anew."""
-    return [float(op.steps), op.flops, op.bytes, op.kernel_bytes]
+    """What a line adds up: a call, its steps, FLOPs, bytes, weights, and weights laid out anew for broken vectors."""
+    laid_out = 0.0 if _is_aligned(op) else op.kernel_bytes
+    return [1.0, float(op.steps), op.flops, op.bytes, op.kernel_bytes, laid_out]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +95,8 @@ class _Group:
     """One fitted group.
 
     Attributes:
-        slopes: of ``terms``, ``(4,)``.
-        seen: features of what the process knows, ``(n, 9)``; empty where there is none.
+        slopes: of ``terms``, ``(6,)``.
+        seen: features of what the process knows, ``(n, 11)``; empty where there is none.
         weights: of each of them, ``(n,)``.
         least_s: no operation of the group took less.
     """
@@ -113,6 +137,11 @@ class OpRegression:
             if len(places) >= _MIN_OF_A_GROUP
         }
 
+    def _known_group(self, op: OpCost) -> str:
+        """The operation's group, else that of memory in order, else that of all."""
+        name = group_of(op)
+        return next((one for one in (name, name.removesuffix(_PERMUTED)) if one in self.groups), ANY)
+
     def _fitted(self, ops: Sequence[OpCost], times_s: Floats, *, learns: bool) -> _Group:
         with extras.needed("plots", "a machine that predicts"):
             from scipy.optimize import nnls
@@ -143,7 +172,7 @@ class OpRegression:
         by_group: dict[str, list[int]] = {}
         for place, op in enumerate(ops):
             if op.flops or op.bytes:
-                by_group.setdefault(group_of(op) if group_of(op) in self.groups else ANY, []).append(place)
+                by_group.setdefault(self._known_group(op), []).append(place)
         for name, places in by_group.items():
             group, some = self.groups[name], [ops[k] for k in places]
             line_s = np.maximum(np.array([terms(op) for op in some]) @ group.slopes, group.least_s)

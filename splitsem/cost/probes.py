@@ -5,6 +5,7 @@ what small and middling networks use, as kernel benchmarks do (Zhang et al., nn-
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ _ACTIVATIONS: tuple[Callable[[], nn.Module], ...] = (
 
 
 def probe_networks(seed: int = 0, num: int = 24) -> Iterator[tuple[str, nn.Module, tuple[int, ...]]]:
-    """Name, network and input shape without the batch; each of five styles in turn, ever new sizes."""
+    """Name, network and input shape without the batch; each of six styles in turn, ever new sizes."""
     rng = np.random.default_rng(seed)
     styles: tuple[Callable[[Rng], tuple[nn.Module, tuple[int, ...]]], ...] = (
         _plain,
@@ -26,6 +27,7 @@ def probe_networks(seed: int = 0, num: int = 24) -> Iterator[tuple[str, nn.Modul
         _tokens,
         _grouped,
         _steps,
+        _narrow,
     )
     for number in range(num):
         style = styles[number % len(styles)]
@@ -105,19 +107,39 @@ def _grouped(rng: Rng) -> tuple[nn.Module, tuple[int, ...]]:
 
 
 def _tokens(rng: Rng) -> tuple[nn.Module, tuple[int, ...]]:
-    """Patches, attention over all tokens or within windows, products of any width, depthwise mixing."""
+    """Patches, attention over all tokens, products of any width, depthwise mixing with layers or convolutions."""
     size, patch = _size(rng), int(rng.choice([4, 8, 16]))
     heads = int(rng.choice([1, 2, 3, 4, 6, 8, 12]))
     width = heads * int(rng.choice([16, 32, 64]))
-    blocks = [_Attention(rng, width, heads) if rng.random() < 0.7 else _Depthwise(rng, width) for _ in range(4)]
+    kinds = [int(rng.choice(3, p=[0.5, 0.2, 0.3])) for _ in range(4)]
+    blocks = [
+        _Attention(rng, width, heads) if kind == 0 else _Depthwise(rng, width, is_linear=kind == 1) for kind in kinds
+    ]
     return _ready([nn.Conv2d(3, width, patch, patch), *blocks, _Pooled(), nn.Linear(width, 100)], (3, size, size))
 
 
 def _steps(rng: Rng) -> tuple[nn.Module, tuple[int, ...]]:
-    """A recurrent network over a series, with a head."""
-    inputs, hidden, length = int(rng.integers(1, 33)), _between(rng, 16, 256), _between(rng, 8, 96, 4)
-    recurrent = (nn.LSTM, nn.GRU)[int(rng.random() < 0.25)](inputs, hidden, int(rng.integers(1, 3)), batch_first=True)
-    return _Series(recurrent, hidden, _between(rng, 8, 128)), (length, inputs)
+    """Two LSTMs, which are one call each, and a GRU, which is a call a step, over a series, with a head."""
+    inputs, length = int(rng.integers(1, 33)), _between(rng, 8, 96, 4)
+    kinds, widths = (nn.LSTM, nn.LSTM, nn.GRU), [_between(rng, 16, 256) for _ in range(3)]
+    layers = [
+        kind(width, hidden, int(rng.integers(1, 3)), batch_first=True)
+        for kind, width, hidden in zip(kinds, [inputs, *widths], widths, strict=False)
+    ]
+    return _Series(layers, widths[-1], _between(rng, 8, 128)), (length, inputs)
+
+
+def _narrow(rng: Rng) -> tuple[nn.Module, tuple[int, ...]]:
+    """Many channels at few pixels, where the weights take the time; half of them with channels last."""
+    size, width = int(rng.integers(2, 8)), _between(rng, 128, 1024)
+    shape = width, size, size
+    layers: list[nn.Module] = [_ChannelNorm(width)] if rng.random() < 0.5 else []
+    for _ in range(6):
+        window = int(rng.choice([1, 1, 3]))
+        out = _between(rng, 128, 2048 if window == 1 else 512)
+        layers += [nn.Conv2d(width, out, window, padding=window // 2, bias=bool(rng.random() < 0.5)), _activation(rng)]
+        width = out
+    return _ready(layers, shape)
 
 
 def _ready(layers: list[nn.Module], shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
@@ -193,25 +215,38 @@ class _Attention(nn.Module):
 
 
 class _Depthwise(nn.Module):
-    def __init__(self, rng: Rng, width: int) -> None:
+    def __init__(self, rng: Rng, width: int, is_linear: bool) -> None:
         super().__init__()
         hidden, window = _between(rng, width, 4 * width), int(rng.choice([3, 5, 7]))
         self.mix = nn.Conv2d(width, width, window, padding=window // 2, groups=width)
-        self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.norm, self.is_linear = _ChannelNorm(width), is_linear
+        made = nn.Linear if is_linear else partial(nn.Conv2d, kernel_size=1)
+        self.up, self.down = made(width, hidden), made(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.mix(x).permute(0, 2, 3, 1))
-        return x + self.down(functional.gelu(self.up(y))).permute(0, 3, 1, 2)
+        y = self.norm(self.mix(x))
+        if not self.is_linear:
+            return x + self.down(functional.gelu(self.up(y)))
+        return x + self.down(functional.gelu(self.up(y.permute(0, 2, 3, 1)))).permute(0, 3, 1, 2)
+
+
+class _ChannelNorm(nn.LayerNorm):
+    """Over the channels, which lie last in memory from then on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class _Series(nn.Module):
-    def __init__(self, recurrent: nn.Module, hidden: int, inner: int) -> None:
+    def __init__(self, layers: list[nn.Module], hidden: int, inner: int) -> None:
         super().__init__()
-        self.recurrent = recurrent
+        self.layers = nn.ModuleList(layers)
         self.head = nn.Sequential(nn.Linear(hidden, inner), nn.ReLU(), nn.Linear(inner, 8))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.recurrent(x)[0][:, -1])
+        for layer in self.layers:
+            x = layer(x)[0]
+        return self.head(x[:, -1])
 
 
 class _Pooled(nn.Module):

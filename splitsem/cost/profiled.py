@@ -2,13 +2,13 @@
 
 import functools
 import logging
+from collections.abc import Mapping
 from functools import cached_property
 
-import torch
-
-from splitsem.cost.machine_file import MachineFile, Predictor, read_machine_file, time_of
+from splitsem.cost.machine_file import MachineFile, Predictor, differences, read_machine_file, time_of
 from splitsem.cost.machines import Machine, check_power
 from splitsem.errors import MachineError
+from splitsem.placement import describe_run
 from splitsem.splitting.half import Half, OpCost
 
 log = logging.getLogger(__name__)
@@ -42,11 +42,7 @@ class Profiled(Machine):
         check_power(active_w, idle_w)
         self.active_w, self.idle_w, self.coding_bytes_per_s = active_w, idle_w, coding_bytes_per_s
         self.known: MachineFile = read_machine_file(file)
-        if self.known.torch != torch.__version__:
-            _say_once(
-                f"{file} was measured with torch {self.known.torch}, this is {torch.__version__}: its times are of "
-                "that version; profile its networks anew under another name"
-            )
+        self._is_compared = False
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -57,11 +53,23 @@ class Profiled(Machine):
         """Seconds of one sample through ``half``: measured, else predicted."""
         if not half.ops:
             return 0.0
+        self._compare_once(half.example[0].device.type)
         measured = self._measured_s(half)
         if measured is not None:
             return measured
         self._say_predicted(half)
         return self.predictor.time_s(half.ops)
+
+    def say_foreign(self, words: Mapping[str, str], whose: str) -> None:
+        """Warn where the file is of another machine, torch or number of threads than the words say of ``whose``."""
+        if other := differences(self.known, words, whose):
+            _say_once(f"{self.known.source} was measured with {other}: its times are of that machine as it was then")
+
+    def _compare_once(self, accelerator: str | None = None) -> None:
+        """Compare the file with this machine once its threads are set; a file of another one is fine for planning."""
+        if not self._is_compared:
+            self._is_compared = True
+            self.say_foreign(describe_run(accelerator), "this")
 
     def _say_predicted(self, half: Half) -> None:
         is_known = any(network.fingerprint == half.fingerprint for network in self.known.networks.values())
@@ -79,6 +87,7 @@ class Profiled(Machine):
 
     def op_s(self, op: OpCost) -> float:
         """Predicted seconds of one operation."""
+        self._compare_once()
         return self.predictor.op_s(op)
 
     def error(self, half: Half) -> float | None:

@@ -23,6 +23,7 @@ from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError, LinkError, PayloadError, SplitPointError, SplitSemError
 from splitsem.remote.engine import Answered
 from splitsem.remote.labels import codec_label, precision_of, weights_digest
+from splitsem.remote.link_probe import busy_s
 from splitsem.remote.replies import then
 from splitsem.remote.tail_engine import TailEngine, contiguous, read_payload
 from splitsem.splitting.cut_graph import CutGraph
@@ -210,16 +211,19 @@ class ForwardingEngine(TailEngine):
             return super().compute(chosen, payload, over)
         return bytes(contiguous(self._lane(chosen.plan).send(self._passed(chosen, payload, over)).result().payload))
 
-    def ask_next(self, chosen: Any, asked: ToMeasure) -> Profile | None:
+    def ask_next(self, chosen: Any, asked: ToMeasure, answer_bytes: int) -> Profile | None:
         """See TailEngine; over a connection of its own, since that of frames has a stream."""
         if not chosen.plan.onward:
             return None
         further, end = self._further(chosen.plan), self.next_end()
         end.retry = end.retry.at_most(0)  # the camera is the one that is patient
         try:
-            end.open(further)
             onward = self._passed(chosen, asked.payload, lambda *_: None)
-            return end.profile(asked._replace(points=[further.point], payload=onward))
+            end.open(further.probe(answer_bytes))
+            hop_busy_s = busy_s(end, len(onward))
+            end.open(further)
+            found = end.profile(asked._replace(points=[further.point], payload=onward))
+            return found._replace(hops_busy_s=(hop_busy_s, *found.hops_busy_s))
         finally:
             end.close()
 

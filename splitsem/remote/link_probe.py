@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -11,6 +12,7 @@ import numpy as np
 from splitsem.cost.fits import fit_link
 from splitsem.errors import LinkError
 from splitsem.links.link import FrameWork
+from splitsem.links.probed import ProbedLink
 from splitsem.remote.udp.transport import UdpTransport
 from splitsem_device.answers import RemoteTail
 from splitsem_device.plan import MAX_PROBE_BYTES, Plan
@@ -21,6 +23,9 @@ _WARM_UP = 3
 _LONGEST_PACKETS_S = 10.0
 _WORK_BYTES = (16 << 10, 512 << 10)
 _WORK_S, _PACE_S, _LEAST_FRAMES = 3.0, 0.001, 10
+_NUM_OF_A_SIZE, _MOST_BYTES = 5, 4 << 20
+_LONG_ENOUGH_S, _NUM_RTTS = 0.03, 10
+_NUM_PACED, _PACED_S, _NUM_UNSTEADY = 100, 2.0, 10
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,82 @@ def measure_loss(transport: UdpTransport, settings: ProbeSettings, up_bps: float
         return tail.echo(num * datagram_bytes)[1], num
     finally:
         tail.close()
+
+
+def busy_s(remote: RemoteTail, payload_bytes: int) -> float:
+    """How long a payload of this size keeps the link to ``remote`` from the next one, as ``ProbedLink`` has it.
+
+    A plan of probes is open, whose answers are as long as the payload's answer, so that the way back bounds it, too.
+    Raises LinkError.
+    """
+    paced = probe_pace(remote, payload_bytes)
+    link = ProbedLink(probe_sizes(remote, payload_bytes), paced=paced)
+    return link.send(bytes(payload_bytes)).link_busy_s
+
+
+def probe_pace(remote: RemoteTail, num_bytes: int) -> tuple[int, float]:
+    """Bytes of each probe of a stream, and the seconds from one answer to the next, as many unanswered as may be."""
+    arrivals_s = []
+    began = time.perf_counter()
+    for _ in remote.stream(bytes(num_bytes) for _ in range(_NUM_PACED)):
+        arrivals_s.append(time.perf_counter())
+        if arrivals_s[-1] - began > _PACED_S and len(arrivals_s) > _NUM_UNSTEADY + 1:
+            break
+    steady_s = arrivals_s[_NUM_UNSTEADY:]
+    return num_bytes, (steady_s[-1] - steady_s[0]) / (len(steady_s) - 1)
+
+
+def probe_sizes(remote: RemoteTail, payload_bytes: int) -> list[tuple[int, float]]:
+    """Probes of no bytes, and of growing sizes until they take long enough to tell the rate from noise and delay."""
+    probes = probe(remote, 0)
+    enough_s = long_enough_s(probes)
+    num_bytes = max(2 * payload_bytes, _FIRST_BYTES)
+    while True:
+        probes += probe(remote, num_bytes)
+        num_bytes *= _GROWTH
+        if probes[-1][1] > enough_s or num_bytes > _MOST_BYTES:
+            return probes
+
+
+def probe_down(remote: RemoteTail, plan: Plan, answer_bytes: int) -> float | None:
+    """Bits per second of the way back, from probes with growing answers; opens plans of probes like ``plan``."""
+    medians: list[tuple[int, float]] = []
+    num_bytes = 0
+    while not medians or (medians[-1][1] <= long_enough_s(medians[:1]) and num_bytes <= _MOST_BYTES):
+        remote.open(plan.probe(num_bytes))
+        medians.append((num_bytes, statistics.median(took_s for _, took_s in probe(remote, 0))))
+        num_bytes = max(2 * answer_bytes, _FIRST_BYTES, _GROWTH * num_bytes)
+    return ProbedLink(medians).bandwidth_bps
+
+
+def long_enough_s(probes: list[tuple[int, float]]) -> float:
+    """Seconds of a transfer that a link with these empty probes hardly delays beyond its rate."""
+    return max(_LONG_ENOUGH_S, _NUM_RTTS * statistics.median(took_s for _, took_s in probes))
+
+
+def probe(remote: RemoteTail, num_bytes: int) -> list[tuple[int, float]]:
+    """Size and seconds of some probes, one after the other."""
+    sent: deque[tuple[int, float]] = deque()
+
+    def payloads() -> Iterator[bytes]:
+        payload = bytes(num_bytes)
+        for _ in range(_NUM_OF_A_SIZE):
+            sent.append((num_bytes, time.perf_counter()))
+            yield payload
+
+    return answered(remote, payloads(), sent)[1:]  # the first probe waits for its stream
+
+
+def answered(remote: RemoteTail, payloads: Iterator[bytes], sent: deque[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Size and seconds of each probe; ``payloads`` puts size and moment of each into ``sent``. Raises LinkError."""
+    probes = []
+    for answer in remote.stream(payloads, window=1):
+        num_bytes, began = sent.popleft()
+        if not answer.is_lost:
+            probes.append((num_bytes, time.perf_counter() - began))
+    if not probes:
+        raise LinkError("no probe arrived: the link is too bad to be measured")
+    return probes
 
 
 def _goodput(transfer_s: Callable[[int], float], settings: ProbeSettings, rtt_s: float) -> float:

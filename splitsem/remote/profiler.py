@@ -19,6 +19,7 @@ from splitsem.splitting.point import SplitPoint
 from splitsem_device.answers import EVERYTHING, Profile, ToMeasure
 from splitsem_device.fields import Payload
 from splitsem_device.plan import MAX_FIELD_CHARS, probe_bytes
+from splitsem_device.this_machine import host_id
 
 _MAX_PAUSE_S = 0.05  # caches get no colder after this time
 _MAX_REPEATS, _WARM_UP = 50, 3
@@ -37,10 +38,10 @@ class Measured(Protocol):
     def session(self, key: str) -> Any:
         """The open session of this key. Raises SessionError."""
 
-    def compute(self, chosen: Any, payload: Payload, over: Callable[..., object]) -> object:
+    def compute(self, chosen: Any, payload: Payload, over: Callable[..., object]) -> bytes:
         """Answer a payload without counting it."""
 
-    def ask_next(self, chosen: Any, asked: ToMeasure) -> Profile | None:
+    def ask_next(self, chosen: Any, asked: ToMeasure, answer_bytes: int) -> Profile | None:
         """What the next machine of a chain says of its part of this payload; None where there is no next machine."""
 
 
@@ -61,7 +62,7 @@ class Profiler:
         self.engine, self.most_s = engine, most_s
         self._lut: Lut | None = None
         self._layers_json = ""
-        self._answers: OrderedDict[tuple[str, int, int], tuple[float, ...]] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, int, int], Profile] = OrderedDict()
         self._measuring = threading.Lock()
 
     def profile(
@@ -92,8 +93,8 @@ class Profiler:
             pause_s = min(pause_s, _MAX_PAUSE_S)
             lut = self._tails(names, budget_s, pause_s, is_wanted)
             layers = self._layers(layers_s, is_wanted) if layers_s else ""
-            answer_s, *stages_s = self._answer_s(session, payload, budget_s, pause_s) if payload else (0.0,)
-            return Profile(lut_json(lut), answer_s, layers, tuple(stages_s))
+            answering = self._answering(session, payload, budget_s, pause_s) if payload else Profile("", 0.0)
+            return answering._replace(lut_json=lut_json(lut), layers_json=layers)
         finally:
             self._measuring.release()
 
@@ -128,10 +129,10 @@ class Profiler:
             self._layers_json = layers_json(found, graph.fingerprint)
         return self._layers_json
 
-    def _answer_s(self, session: str, payload: bytes, budget_s: float, pause_s: float) -> tuple[float, ...]:
+    def _answering(self, session: str, payload: bytes, budget_s: float, pause_s: float) -> Profile:
         """Median seconds of answering a payload of this size in this session after about such a pause.
 
-        In a chain, its stages follow: this machine, the hop behind it, and the stages that the next machine tells.
+        In a chain, with its stages: this machine, the hop behind it, and the stages that the next machine tells.
         """
         key = (session, len(payload), math.frexp(pause_s)[1])
         if key not in self._answers:
@@ -144,18 +145,19 @@ class Profiler:
                 time.sleep(pause_s)
                 began = time.perf_counter()
                 marks = [began]
-                self.engine.compute(chosen, payload, lambda *_, marks=marks: marks.append(time.perf_counter()))
+                answer = self.engine.compute(chosen, payload, lambda *_, marks=marks: marks.append(time.perf_counter()))
                 times_s.append(time.perf_counter() - began)
                 own_s.append(marks[-1] - began)
             self._check_quiet(num_answered)
             drop = min(_WARM_UP, len(times_s) - 1)
             answer_s, here_s = statistics.median(times_s[drop:]), statistics.median(own_s[drop:])
-            onward = self.engine.ask_next(chosen, ToMeasure((), payload, budget_s, pause_s))
-            stages_s: tuple[float, ...] = ()
+            onward = self.engine.ask_next(chosen, ToMeasure((), payload, budget_s, pause_s), len(answer))
+            found = Profile("", answer_s, hosts=(host_id(),))
             if onward is not None:
                 hop_s = max(0.0, answer_s - here_s - onward.answer_s)
                 stages_s = (here_s, hop_s, *(onward.stages_s or (onward.answer_s,)))
-            self._answers[key] = answer_s, *stages_s
+                found = Profile("", answer_s, "", stages_s, onward.hops_busy_s, (*found.hosts, *onward.hosts))
+            self._answers[key] = found
             if len(self._answers) > _MAX_ANSWERS:
                 self._answers.popitem(last=False)
         return self._answers[key]

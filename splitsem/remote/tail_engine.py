@@ -288,8 +288,11 @@ class TailEngine(Engine):
             over("encode", len(answer))
         return answer
 
-    def ask_next(self, chosen: _Session, asked: ToMeasure) -> Profile | None:
-        """What the next machine of a chain says of its part of this payload; None: there is no next machine here."""
+    def ask_next(self, chosen: _Session, asked: ToMeasure, answer_bytes: int) -> Profile | None:
+        """What the next machine of a chain says of its part of this payload; None: there is no next machine here.
+
+        The hop to it, whose busy time is measured here, comes first in ``hops_busy_s``.
+        """
         return None
 
     def _num_tails(self) -> int:

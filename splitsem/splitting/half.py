@@ -11,7 +11,8 @@ class OpShape(NamedTuple):
 
     A convolution has a row for each output pixel, a column for each output channel of a group and a depth of input
     channels of a group × window; attention has rows of queries, columns of keys. Whatever multiplies no matrices has
-    a row for each element of its largest tensor, and is 1 in all else but a pool's window.
+    a row for each element of its largest tensor, and is 1 in all else but a pool's window. ``permuted`` is 1 where the
+    first tensor that it reads does not lie in memory in the order of its axes (channels last, say): other code runs.
     """
 
     rows: int = 1
@@ -19,6 +20,7 @@ class OpShape(NamedTuple):
     depth: int = 1
     groups: int = 1
     window: int = 1
+    permuted: int = 0
 
 
 ONE = OpShape()

@@ -42,7 +42,8 @@ def op_cost(node: fx.Node) -> OpCost:
     name = op_name(node)
     read = made if name in _LOOKUPS else sum(v.num_bytes for v in inputs)
     flops = float(_flops(node, inputs, outputs))
-    shape = _op_shape(node, inputs, outputs)
+    is_permuted = bool(inputs) and not inputs[0].is_contiguous
+    shape = _op_shape(node, inputs, outputs)._replace(permuted=int(is_permuted))
     if name in RECURRENT:
         cells, state_bytes, length = _recurrence(node, inputs[0])
         moved = float(made + read + (length - 1) * state_bytes)

@@ -3,7 +3,7 @@
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from math import ceil
@@ -32,6 +32,7 @@ from splitsem.workflows import (
     early_exit,
     evaluation,
     offload_adaptive,
+    offload_headline,
     prediction,
     split,
     ssh_start,
@@ -94,28 +95,12 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     ends = _ends(cut, codec, answering, raw_coder(network.graph.sample), None if early is None else early.head)
     with ssh_start.server_for(cfg, transport, host, network) as started:
         result = _offload(cfg, network, transport, ends, early)
+    lines = [result.headline]
     if cfg.workflow.onward:
-        result = result._replace(headline=f"{result.headline}\n{_stages_told(result.metrics)}")
-    elif host is None and is_loopback(host_port(cfg.transport.target)[0]):
-        note = "\nThe predicted throughput presumes a machine for each end; here both share one."
-        result = result._replace(headline=result.headline + note)
-    return result._replace(metrics=result.metrics | started)
-
-
-def _stages_told(metrics: Metrics) -> str:
-    """The predicted seconds of each machine of a chain, in a line."""
-    if "machine_1_s" not in metrics:
-        return (
-            "The first server does not tell its chain's stages, so the prediction takes all machines behind the first "
-            "hop for one."
-        )
-    seconds = [metrics[name] for name in sorted(metrics) if name.startswith("machine_") and name.endswith("_s")]
-    each = ", ".join(f"{1e3 * took_s:.3f}" for took_s in seconds)
-    hops_s = sum(metrics[name] for name in metrics if name.startswith("hop_") and name.endswith("_s"))
-    return (
-        f"server_s is the work of all machines behind the first hop. Predicted of each machine: {each} ms, the slowest "
-        f"of which bounds the pace; hops between servers add {1e3 * hops_s:.3f} ms to link_s."
-    )
+        lines.append(offload_headline.chain_stages(result.metrics))
+    is_here = host is None and is_loopback(host_port(cfg.transport.target)[0])
+    lines += offload_headline.shared_machines(result.metrics, 2 + len(cfg.workflow.onward), is_here)
+    return result._replace(headline="\n".join(lines), metrics=result.metrics | started)
 
 
 def check_chain(cfg: DictConfig) -> None:
@@ -195,35 +180,17 @@ def _result(
     metrics |= {name: abs(metrics[of] / metrics[f"measured_{of}"] - 1) for name, of in errors.items()}
     interval = f" ± {metrics['score_ci95']:.4f}" if "score_ci95" in metrics else ""
     headline = (
-        f"{_cuts(cfg, metrics)}: {metrics['score_name']} {metrics['score']:.4f}{interval} "
+        f"{offload_headline.cuts(cfg, metrics)}: {metrics['score_name']} {metrics['score']:.4f}{interval} "
         f"on {metrics['num_samples']} samples, {early_exit.told(metrics)}"
-        f"{counters.frames_answered} frames answered, {counters.fallback_frames} on the edge{_losses(counters)}\n"
-        f"{_side_by_side(metrics)}"
+        f"{counters.frames_answered} frames answered, {counters.fallback_frames} on the edge"
+        f"{offload_headline.losses(counters)}\n"
+        f"{offload_headline.side_by_side(metrics)}"
     )
     draws = dict(predicted.draws)
     draws.pop("test", None)
     if measured.scored.draws is not None:
         draws["test"] = measured.scored.draws
     return Result(metrics, breakdown(metrics), [], headline, draws)
-
-
-def _cuts(cfg: DictConfig, metrics: Metrics) -> str:
-    """The cut, with those of further machines in a chain."""
-    first = str(metrics["split_point"])
-    if not cfg.workflow.onward:
-        return first
-    hops = [f"{first} {metrics['codec']}", *(f"{point} {codec or 'unread'}" for point, codec in cfg.workflow.onward)]
-    return f"chain of {len(hops) + 1} machines, cut at {', '.join(hops)}"
-
-
-def _losses(counters: Counters) -> str:
-    """What a transport that tolerates loss tolerated; empty where nothing was lost."""
-    if not counters.missing_share:
-        return ""
-    return (
-        f", {counters.frames_lost} lost, {counters.frames_late} late, {counters.frames_filled} with gaps filled "
-        f"({counters.missing_share:.2%} of the bytes missing)"
-    )
 
 
 def _plan(cfg: DictConfig, network: Network, end: EdgeEnd) -> Plan:
@@ -346,30 +313,3 @@ def _probes(cfg: DictConfig, network: Network) -> list[Tensor]:
 
 def _samples(cfg: DictConfig, network: Network, num_samples: int | None) -> Iterator[tuple[Tensor, Tensor]]:
     return assemble.test_batches(network.task, network.placement, 1, num_samples)
-
-
-def _side_by_side(metrics: Metrics) -> str:
-    """Predicted and measured in a row each; the link's row holds the answer's way back."""
-    rows = [f"{'':14}{'predicted':>12}{'measured':>12}"]
-    form: Callable[[float], str]
-    for name in ("head_s", "encode_s", "edge_s", "link_s", "server_s", "latency_s", "throughput_hz"):
-        if f"measured_{name}" not in metrics:
-            continue
-        form = (lambda v: f"{v:.1f} /s") if name.endswith("_hz") else (lambda v: f"{1e3 * v:.3f} ms")
-        predicted = metrics[name] + (metrics["answer_s"] if name == "link_s" else 0.0)
-        rows.append(f"{name:14}{form(predicted):>12}{form(metrics[f'measured_{name}']):>12}")
-    names = ["edge_s", "link_busy_s", "server_s", "answer_busy_s"]
-    if "machine_1_s" in metrics:  # of a chain, whose servers are stages of their own
-        names[2:3] = [f"machine_{n}_s" for n in range(1, len(metrics)) if f"machine_{n}_s" in metrics]
-    parts = {name: metrics[name] for name in names}
-    for end in ("edge", "server"):
-        transport_s = metrics[f"{end}_transport_s"]
-        rows.append(f"{end}: {1e3 * transport_s:.3f} ms a frame of the transport's work beside this")
-        if f"{end}_s" in parts:
-            parts[f"{end}_s"] += transport_s
-    rows.append(f"throughput bound by {max(parts, key=parts.__getitem__)}")
-    rows.append(
-        f"prediction error: latency {metrics['prediction_error']:.1%}, "
-        f"throughput {metrics['throughput_prediction_error']:.1%}"
-    )
-    return "\n".join(rows)

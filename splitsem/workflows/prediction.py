@@ -8,7 +8,7 @@ import logging
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from itertools import cycle, islice
 from typing import NamedTuple
@@ -18,28 +18,27 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from splitsem.cost.end_to_end import Cost, StageTimes
+from splitsem.cost.lut import parse_lut
 from splitsem.cost.machines import Machine
+from splitsem.cost.profiled import Profiled
 from splitsem.errors import ConfigError, LinkError
 from splitsem.links.probed import ProbedLink
 from splitsem.remote.edge_end import EdgeEnd
-from splitsem.remote.link_probe import measure_work
+from splitsem.remote.link_probe import answered, measure_work, probe_down, probe_pace, probe_sizes
 from splitsem.workflows import assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.early_exit import EarlyExit
 from splitsem.workflows.evaluation import Evaluation
 from splitsem_device.answers import Profile, RemoteTail, ToMeasure
 from splitsem_device.plan import Plan
+from splitsem_device.this_machine import host_id
 
 log = logging.getLogger(__name__)
 NO_LINK = ProbedLink([(0, 0.0)])
 ASKED = "measured on the server"
 _NUM_WARM_UP = 10
-_NUM_OF_A_SIZE = 5
-_LONG_ENOUGH_S, _NUM_RTTS = 0.03, 10
-_PACKET_BYTES = 1400
-_NUM_PACED, _PACED_S = 100, 2.0
+_NUM_PACED, _PACKET_BYTES = 100, 1400
 _PAUSES_S = 0.0002, 0.005
-_FIRST_BYTES, _MOST_BYTES = 64 << 10, 4 << 20
 
 
 class Known(NamedTuple):
@@ -51,12 +50,18 @@ class Known(NamedTuple):
         link: the measured link; None when nothing travels.
         stages_s: of a chain, seconds of each machine behind the edge with the hop (both ways) before the next one
             between them; none of two machines, or where the first server does not say.
+        hops_busy_s: how long a payload keeps each of these hops from the next one; fewer where a server does not say.
+        hosts: which computer each server's process runs on, see ``Profile``.
+        server_words: the first server in words; None where it does not say.
     """
 
     edge: dict[str, float]
     server_s: float | None
     link: ProbedLink | None
     stages_s: tuple[float, ...] = ()
+    hops_busy_s: tuple[float, ...] = ()
+    hosts: tuple[str, ...] = ()
+    server_words: Mapping[str, str] | None = None
 
 
 def measure(remote: RemoteTail, plan: Plan, end: EdgeEnd, samples: list[Tensor], energy_j_per_bit: float) -> Known:
@@ -69,7 +74,7 @@ def measure(remote: RemoteTail, plan: Plan, end: EdgeEnd, samples: list[Tensor],
     remote.open(plan.probe(answer_bytes))
     edge, probes = _probe_with_head(remote, end.fresh(), samples, about_s)
     idle_s = sum(edge.values()) + statistics.median(took_s for _, took_s in probes)
-    paced = _probe_pace(remote, statistics.median_low(num_bytes for num_bytes, _ in probes))
+    paced = probe_pace(remote, statistics.median_low(num_bytes for num_bytes, _ in probes))
     works = measure_work(
         remote,
         (0, max(num_bytes for num_bytes, _ in probes)),
@@ -77,16 +82,20 @@ def measure(remote: RemoteTail, plan: Plan, end: EdgeEnd, samples: list[Tensor],
         min(max(sum(edge.values()), _PAUSES_S[0]), _PAUSES_S[1]),
         answer_bytes,
     )
-    probes += _probe_sizes(remote, max(num_bytes for num_bytes, _ in probes))
-    down_bps = _probe_down(remote, plan, answer_bytes)
+    probes += probe_sizes(remote, max(num_bytes for num_bytes, _ in probes))
+    down_bps = probe_down(remote, plan, answer_bytes) if answer_bytes > _PACKET_BYTES else None
     remote.open(plan)
     told = _ask_server(remote, plan, end.fresh().payload(samples[0]), idle_s)
-    server_s, stages_s = (None, ()) if told is None else (told.answer_s, told.stages_s)
     is_measured = not remote.is_gone and remote.counters.fallback_frames == before.fallback_frames
     for name in vars(before).keys() - {"retries", "reconnects"}:  # probes are no frames
         setattr(remote.counters, name, getattr(before, name))
     link = ProbedLink(probes, energy_j_per_bit, down_bps, paced, *works) if is_measured else None
-    return Known(edge | {"answer_decode_s": answer_decode_s}, server_s, link, stages_s)
+    edge["answer_decode_s"] = answer_decode_s
+    if told is None:
+        return Known(edge, None, link)
+    lut = parse_lut(told.lut_json, "what the server measured")
+    words = {**lut.machine, "torch": lut.torch_version}
+    return Known(edge, told.answer_s, link, told.stages_s, told.hops_busy_s, told.hosts, words)
 
 
 def measure_here(end: EdgeEnd, samples: list[Tensor]) -> Known:
@@ -114,6 +123,11 @@ def predict(
     share = 1 - metrics.get("exit_share", 0.0)  # of the samples, that goes on
     times = StageTimes(**{field.name: metrics[field.name] for field in fields(StageTimes)})
     edge, server = instantiate(cfg.hardware.edge), instantiate(cfg.hardware.server)
+    if known.server_words and isinstance(server, Profiled):
+        server.say_foreign(known.server_words, f"the server {cfg.transport.target}")
+    hosts = host_id(), *known.hosts
+    if all(hosts) and len(hosts) == 2 + len(cfg.workflow.onward):
+        metrics["num_hosts"] = len(set(hosts))
     if edge.timing == "measured":
         measured = {name: took_s if name == "head_s" else share * took_s for name, took_s in known.edge.items()}
         times = replace(times, **measured)
@@ -130,20 +144,23 @@ def predict(
 
 
 def _of_chain(found: Evaluation, edge: Machine, times: StageTimes, known: Known) -> Evaluation:
-    """Each machine of a chain is a stage of its own: the slowest one bounds the pace, hops delay.
+    """Each machine and each hop of a chain is a stage of its own: the slowest one bounds the pace.
 
     ``server_s`` is the work of all machines behind the edge, and the further hops count to ``answer_s``, as what was
     measured of frames does.
     """
     machines_s, hops_s = known.stages_s[::2], known.stages_s[1::2]
     metrics, link = found.metrics, known.link or NO_LINK
-    slowest = Cost.of(edge, replace(_with_server(times, max(machines_s)), answer_s=0.0), metrics["link_j"])
+    busy_s = max(times.link_busy_s, *known.hops_busy_s) if known.hops_busy_s else times.link_busy_s
+    paced_s = replace(_with_server(times, max(machines_s)), link_busy_s=busy_s, answer_s=0.0)
+    slowest = Cost.of(edge, paced_s, metrics["link_j"])
     whole = replace(_with_server(times, sum(machines_s)), answer_s=times.answer_s + sum(hops_s))
     paced = ("cycle_s", "throughput_hz", "energy_j", "idle_j")
     metrics |= Cost.of(edge, whole, metrics["link_j"]).to_metrics()
     metrics |= {name: value for name, value in slowest.to_metrics().items() if name in paced}
     metrics |= {f"machine_{n}_s": took_s for n, took_s in enumerate((times.edge_s, *machines_s))}
     metrics |= {f"hop_{h}_s": took_s for h, took_s in enumerate(hops_s, 1)}
+    metrics |= {f"hop_{h}_busy_s": busy_s for h, busy_s in enumerate(known.hops_busy_s, 1)}
     metrics |= {"link_rtt_s": link.rtt_s, "link_bandwidth_bps": link.bandwidth_bps}
     return found
 
@@ -206,71 +223,5 @@ def _probe_with_head(
             sent.append((len(payload), time.perf_counter()))
             yield payload
 
-    probes = _answered(remote, payloads(), sent)
+    probes = answered(remote, payloads(), sent)
     return _edge(end, len(samples)), probes[min(_NUM_WARM_UP, len(probes) - 1) :]
-
-
-def _probe_sizes(remote: RemoteTail, payload_bytes: int) -> list[tuple[int, float]]:
-    """Probes of no bytes, and of growing sizes until they take long enough to tell the rate from noise and delay."""
-    probes = _probe(remote, 0)
-    long_enough_s = _long_enough_s(probes)
-    num_bytes = max(2 * payload_bytes, _FIRST_BYTES)
-    while True:
-        probes += _probe(remote, num_bytes)
-        num_bytes *= 4
-        if probes[-1][1] > long_enough_s or num_bytes > _MOST_BYTES:
-            return probes
-
-
-def _probe_down(remote: RemoteTail, plan: Plan, answer_bytes: int) -> float | None:
-    """Bits per second of the way back, from probes with growing answers; None for answers of a packet at most."""
-    if answer_bytes <= _PACKET_BYTES:
-        return None
-    medians: list[tuple[int, float]] = []
-    num_bytes = 0
-    while not medians or (medians[-1][1] <= _long_enough_s(medians[:1]) and num_bytes <= _MOST_BYTES):
-        remote.open(plan.probe(num_bytes))
-        medians.append((num_bytes, statistics.median(took_s for _, took_s in _probe(remote, 0))))
-        num_bytes = max(2 * answer_bytes, _FIRST_BYTES, 4 * num_bytes)
-    return ProbedLink(medians).bandwidth_bps
-
-
-def _long_enough_s(probes: list[tuple[int, float]]) -> float:
-    """Seconds of a transfer that a link with these empty probes hardly delays beyond its rate."""
-    return max(_LONG_ENOUGH_S, _NUM_RTTS * statistics.median(took_s for _, took_s in probes))
-
-
-def _probe_pace(remote: RemoteTail, num_bytes: int) -> tuple[int, float]:
-    """Bytes of each probe of a stream, and the seconds from one answer to the next, as many unanswered as may be."""
-    arrivals_s = []
-    began = time.perf_counter()
-    for _ in remote.stream(bytes(num_bytes) for _ in range(_NUM_PACED)):
-        arrivals_s.append(time.perf_counter())
-        if arrivals_s[-1] - began > _PACED_S and len(arrivals_s) > _NUM_WARM_UP + 1:
-            break
-    steady_s = arrivals_s[_NUM_WARM_UP:]
-    return num_bytes, (steady_s[-1] - steady_s[0]) / (len(steady_s) - 1)
-
-
-def _probe(remote: RemoteTail, num_bytes: int) -> list[tuple[int, float]]:
-    sent: deque[tuple[int, float]] = deque()
-
-    def payloads() -> Iterator[bytes]:
-        payload = bytes(num_bytes)
-        for _ in range(_NUM_OF_A_SIZE):
-            sent.append((num_bytes, time.perf_counter()))
-            yield payload
-
-    return _answered(remote, payloads(), sent)[1:]  # the first probe waits for its stream
-
-
-def _answered(remote: RemoteTail, payloads: Iterator[bytes], sent: deque[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Size and seconds of each probe."""
-    probes = []
-    for answer in remote.stream(payloads, window=1):
-        num_bytes, began = sent.popleft()
-        if not answer.is_lost:
-            probes.append((num_bytes, time.perf_counter() - began))
-    if not probes:
-        raise LinkError("no probe arrived: the link is too bad to be measured")
-    return probes

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -36,7 +35,7 @@ from splitsem.cost.sensors import Watched
 from splitsem.errors import ConfigError
 from splitsem.files import inventory_folder
 from splitsem.json_files import write_text
-from splitsem.placement import Placement, describe_machine
+from splitsem.placement import Placement, describe_run
 from splitsem.remote.labels import codec_label, weights_digest
 from splitsem.remote.transports import RemoteTransport
 from splitsem.splitting.cut_graph import CutGraph
@@ -59,13 +58,10 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     """Time layers, heads and tails on this machine; tables, figures and the LUTs land in the run's folder."""
     placement: Placement = instantiate(cfg.device)
     placement.set_threads()
-    words = describe_machine() | {
-        "num_threads": str(torch.get_num_threads()),
-        "accelerator": placement.torch_device.type,
-    }
+    words = describe_run(placement.torch_device.type)
     path = _check_name(cfg)
     if path is not None and path.exists():
-        check_same(read_machine_file(path), words, torch.__version__)
+        check_same(read_machine_file(path), words)
     network = assemble.network(cfg)
     graph = network.graph
     if path is not None and not isinstance(graph, SplitGraph):
@@ -166,13 +162,14 @@ def _check_name(cfg: DictConfig) -> Path | None:
     return inventory_folder() / f"{name}.json"
 
 
-def _save(cfg: DictConfig, path: Path, network: MeasuredNetwork, watched: Watched, words: Mapping[str, str]) -> str:
+def _save(cfg: DictConfig, path: Path, network: MeasuredNetwork, watched: Watched, words: dict[str, str]) -> str:
     """Add the network to the machine's file and write its option; what to do with it, in a line."""
     name = cfg.hardware.save
     if path.exists():
         machine = read_machine_file(path)
     else:
-        machine = MachineFile(words, torch.__version__)
+        version = words.pop("torch")
+        machine = MachineFile(words, version)
         if cfg.workflow.probe_s:
             machine = replace(machine, networks=_probes(cfg.workflow.probe_s))
     machine = machine.with_network(_label(cfg), network)

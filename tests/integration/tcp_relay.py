@@ -1,19 +1,21 @@
-"""TcpRelay: stands between a device and its server, and cuts their connection when it is told to."""
+"""TcpRelay: stands between a device and its server, as a slow link, or one that is cut when it is told to."""
 
 import select
 import socket
 import threading
+import time
 
 
 class TcpRelay:
-    """Forwards connections to ``target`` (``host:port``).
+    """Forwards connections to ``target`` (``host:port``), ``up_bytes_per_s`` to it where a rate is given.
 
     Attributes:
         address: where to connect to.
         num_cuts: connections cut so far.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, up_bytes_per_s: float | None = None) -> None:
+        self.up_bytes_per_s = up_bytes_per_s
         host, _, port = target.rpartition(":")
         self._target = host, int(port)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -55,4 +57,6 @@ class TcpRelay:
                         return
                     if not piece:
                         return
+                    if source is device and self.up_bytes_per_s:
+                        time.sleep(len(piece) / self.up_bytes_per_s)  # as long as a link of this rate is busy with it
                     sink.sendall(piece)

@@ -14,6 +14,7 @@ from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import ConfigError, LinkError, SplitPointError
 from splitsem_device.answers import ToMeasure
 from splitsem_device.plan import Hop, Plan
+from splitsem_device.this_machine import host_id
 from tests.integration.network import INPUT_SHAPE, RAW, output_of, small_network, small_plan
 from tests.integration.tcp_relay import TcpRelay
 
@@ -94,6 +95,28 @@ def test_a_chain_tells_its_stages_one_by_one(chain, graph, connect):
     assert min(hop, further_hop) >= 0
     assert first + second + last <= found[hops].answer_s * 1.5  # medians of other moments
     assert found[()].stages_s == ()  # a server that computes to the end has no stages
+    assert min(found[hops].hops_busy_s) > 0
+    assert len(found[hops].hops_busy_s) == 2
+    assert found[hops].hosts == (host_id(),) * 3  # three servers on one machine
+    assert found[()].hosts == (host_id(),)
+    assert host_id()
+
+
+def test_a_slow_hop_tells_how_long_a_payload_keeps_it_busy(chain, graph, connect):
+    rate, relay = 200_000.0, TcpRelay(chain[2].address, up_bytes_per_s=200_000.0)
+    with (
+        splitsem.serve(graph, forward=relay.address, encoders=ENCODERS) as middle,
+        splitsem.serve(graph, forward=middle.address, encoders=ENCODERS) as first,
+        torch.inference_mode(),
+    ):
+        tail = connect(first.address)
+        tail.open(replace(small_plan(graph.model, graph, "stem"), onward=(Hop("stem"), Hop("stem"))))
+        payload = Identity().encode(graph.cut("stem").head(X[0]))
+        found = tail.profile(ToMeasure(["stem"], payload, budget_s=0.02, pause_s=0.0))
+    relay.close()
+    quick_s, slow_s = found.hops_busy_s
+    assert slow_s == pytest.approx(len(payload) / rate, rel=0.5)
+    assert quick_s < slow_s / 2
 
 
 def test_a_payload_of_several_samples_has_the_answers_of_all(chain, graph):

@@ -94,7 +94,9 @@ def test_three_processes_are_the_unsplit_network_and_name_the_one_that_is_down(s
     machines_s = [metrics[f"machine_{n}_s"] for n in range(3)]
     assert min(machines_s) > 0
     assert sum(machines_s[1:]) == pytest.approx(metrics["server_s"])
-    assert metrics["cycle_s"] == pytest.approx(max(*machines_s, metrics["link_busy_s"]))
+    assert metrics["cycle_s"] >= max(*machines_s, metrics["link_busy_s"], metrics["hop_1_busy_s"])
+    assert metrics["num_hosts"] == 1
+    assert "presumes a machine for each end; here 3 processes share 1." in output
     assert metrics["answer_s"] >= metrics["hop_1_s"] >= 0
 
     coded = start("camera", commands()[3], OPEN, "hydra.run.dir=two", *BRIEF).communicate(timeout=200)[0]

@@ -16,14 +16,14 @@ from splitsem.codecs.tensorwise import Identity
 from splitsem.cost.machines import Roofline
 from splitsem.errors import ConfigError
 from splitsem.links.simulated import SimulatedLink
-from splitsem.search.chain import Budget, evaluated, solve_chain
+from splitsem.search.chain import Budget, ChainPlan, evaluated, solve_chain
 from splitsem.search.chain_pipeline import ChainHop, ChainPipeline
 from splitsem.search.objective import cycle, latency
 from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import Values
 from splitsem.workflows import offload, serve, settings
-from splitsem.workflows.joint import workflow
-from splitsem.workflows.joint.machine_chain import MachineChain, priced
+from splitsem.workflows.joint import chain_choice, workflow
+from splitsem.workflows.joint.machine_chain import MachineChain, PricedChain, priced
 from splitsem.workflows.result import Result
 from tests.conftest import ROOT
 from tests.unit.test_chain import problem
@@ -62,6 +62,10 @@ def test_the_choice_is_the_exact_one_and_competes_with_each_machine_alone(done):
     assert metrics["accuracy_ref_val"] - metrics["accuracy_val"] <= metrics["epsilon"]
     assert {"accuracy", "accuracy_ref", "feasible", "energy_j", "predicted_damage"} <= metrics.keys()
     json.dumps(metrics, allow_nan=False)
+    lost = metrics["accuracy_ref_val"] - plans["chosen"]["score_val"]
+    assert f"loss {metrics['estimated_loss_val']:.4f} estimated, {lost:.4f} scored on val" in result.headline
+    assert "loss: estimated, the sum of each hop's own; val: scored through all hops" in result.headline
+    assert metrics["estimated_loss_val"] == plans["chosen"]["estimated_loss_val"] <= metrics["predicted_damage"]
     assert result.figures.keys() == {"chain_stages"}
     stages = pd.read_csv(folder / "chain_stages.csv")
     sums = stages.groupby("plan")["seconds"].sum()
@@ -153,6 +157,16 @@ def test_a_plan_by_hand_costs_what_the_solver_says_of_it(seed):
     with pytest.raises(ValueError, match="no plan has the cuts"):
         evaluated(given, latency(), [2, 1], [0, 0])
     assert solve_chain(given, latency(), Budget(damage=0.0)).damage == 0.0
+
+
+def test_a_choice_whose_hops_lose_more_together_than_they_may_is_said_to():
+    plan = ChainPlan((1, 2), (0, 0), (0.0,) * 3, 1.0, 1.0, 10.0, 0.01, 1.0)
+    table = PricedChain(problem(0, 3, 4, 2), np.full((4, 2), 0.005), ("input", "a", "b", "output"), ("x", "y"))
+    one = chain_choice._Named("chosen", plan, 0.0, 0.95)
+    assert chain_choice._loss_told(table, one, 0.96, 0.02) == (
+        "chosen: loss 0.0000 estimated, 0.0100 scored on val through all hops"
+    )
+    assert "which with its margin 0.0100 misses ε = 0.01" in chain_choice._loss_told(table, one, 0.96, 0.01)
 
 
 class Three(torch.nn.Module):

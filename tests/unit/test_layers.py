@@ -28,6 +28,7 @@ from splitsem.cost.profiled import Profiled
 from splitsem.cost.sensors import Watched
 from splitsem.errors import ConfigError
 from splitsem.models.cnn import StagedCnn
+from splitsem.placement import describe_run
 from splitsem.splitting.graph import SplitGraph
 from splitsem.splitting.half import OpCost, OpShape
 
@@ -143,14 +144,28 @@ def test_a_damaged_profile_is_refused_in_a_line(graph: SplitGraph, change, said:
     assert "\n" not in str(caught.value)
 
 
+def _conv(shape: OpShape, elements: int) -> OpCost:
+    """A convolution that reads so many elements."""
+    kernel_bytes = 4.0 * shape.columns * shape.depth
+    moved = 4.0 * (elements + shape.rows * shape.columns) + kernel_bytes
+    return OpCost("", 1.0, moved, kernel_bytes=kernel_bytes, kind="conv2d", shape=shape)
+
+
 @pytest.mark.parametrize(
     ("op", "group"),
     [
-        (OpCost("", 1.0, 1.0, kind="conv2d", shape=OpShape(64, 32, 16)), "pointwise"),
-        (OpCost("", 1.0, 1.0, kind="conv2d", shape=OpShape(64, 32, 144, 1, 9)), "convolution"),
+        (_conv(OpShape(64, 32, 16), 64 * 16), "pointwise"),
+        (_conv(OpShape(64, 32, 16, permuted=1), 64 * 16), "pointwise permuted"),
+        (_conv(OpShape(16, 32, 16), 64 * 16), "strided"),  # reads four pixels for each that it makes
+        (_conv(OpShape(1, 32, 16), 16), "pixel"),
+        (_conv(OpShape(49, 512, 4608, 1, 9), 49 * 512), "convolution"),
+        (_conv(OpShape(36, 512, 4608, 1, 9), 36 * 512), "small convolution"),
+        (_conv(OpShape(36, 64, 75, 1, 25), 36 * 3), "convolution"),  # a window that is no small one
         (OpCost("", 1.0, 1.0, kind="conv2d", shape=OpShape(64, 1, 9, 32, 9)), "depthwise"),
         (OpCost("", 1.0, 1.0, kind="conv2d", shape=OpShape(64, 8, 72, 4, 9)), "grouped"),
         (OpCost("", 1.0, 1.0, kind="gelu"), "gelu"),
+        (OpCost("", 1.0, 1.0, kind="lstm"), "lstm"),
+        (OpCost("", 1.0, 1.0, kind="linear"), "vector"),
     ],
 )
 def test_operations_are_grouped_by_what_runs(op: OpCost, group: str) -> None:
@@ -164,7 +179,7 @@ def test_operations_say_what_they_multiply() -> None:
     assert (convolution.kind, convolution.shape) == ("conv2d", OpShape(36, 4, 18, 3, 9))
     assert (linear.kind, linear.shape) == ("linear", OpShape(1, 5, 432))
     for op in (convolution, linear):
-        rows, columns, depth, groups, _ = op.shape
+        rows, columns, depth, groups, *_ = op.shape
         assert op.flops == 2 * rows * columns * depth * groups
 
 
@@ -177,6 +192,38 @@ def test_a_regression_finds_the_machine_that_made_the_times(known: MachineFile) 
     (head, _), ops = unseen.cut("output").halves(), unseen.points[-1].head_ops
     assert predictor.time_s(head.ops) == pytest.approx(1.1 * sum(map(model_s, ops)), rel=0.25)
     assert predictor.time_s([]) == 0.0
+
+
+def test_memory_that_is_not_in_order_is_told() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.conv = nn.LayerNorm(4), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+    graph = SplitGraph(Last().eval(), (4, 8, 8))
+    kinds = {cost.kind: cost.shape.permuted for part in graph.parts() for cost in part.costs if cost.flops}
+    assert kinds["conv2d"] == 1
+    plain = SplitGraph(nn.Conv2d(4, 4, 1).eval(), (4, 8, 8))
+    assert [cost.shape.permuted for part in plain.parts() for cost in part.costs if cost.flops] == [0]
+
+
+def test_a_convolution_of_broken_vectors_is_not_predicted_from_full_ones() -> None:
+    """As torch does it: as many weights take three times as long at 9 pixels as at 16."""
+
+    def op(rows: int, columns: int) -> OpCost:
+        shape = OpShape(rows, columns, 512)
+        return replace(_conv(shape, rows * 512), flops=2.0 * rows * columns * 512)
+
+    def taken_s(one: OpCost) -> float:
+        return 1e-6 + one.flops / 1e11 + (0.0 if one.shape.rows % 16 == 0 else one.kernel_bytes / 3e9)
+
+    seen = [op(rows, columns) for rows in (4, 16, 25, 36, 48, 64) for columns in (128, 192, 256, 384, 512)]
+    found = OpRegression(seen, [taken_s(one) for one in seen])
+    for rows in (9, 32, 49):
+        assert found.times_s([op(rows, 320)])[0] == pytest.approx(taken_s(op(rows, 320)), rel=0.15)
 
 
 def test_without_operations_there_is_no_regression() -> None:
@@ -229,16 +276,16 @@ def test_another_file_is_refused_in_a_line(text: str, said: str, tmp_path: Path)
 
 def test_a_file_of_another_version_or_machine_is_not_added_to(known: MachineFile) -> None:
     with pytest.raises(ConfigError, match=r"measured with torch .*, this is 1\.0: measure its networks anew"):
-        check_same(known, {}, "1.0")
+        check_same(known, {"torch": "1.0"})
     with pytest.raises(ConfigError, match="measured with processor one that is computed, this is a Pi: measure"):
-        check_same(known, {"processor": "a Pi", "gpu": "none"}, known.torch)
+        check_same(known, {"processor": "a Pi", "gpu": "none", "torch": known.torch})
 
 
 def test_a_prediction_says_its_error_and_another_version_once(
     graph: SplitGraph, known: MachineFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, point = tmp_path / "old.json", graph.points[1]
-    write_machine_file(replace(known, torch="1.0"), path)
+    write_machine_file(replace(known, machine={}, torch="1.0"), path)
     for _ in range(2):
         machine = Profiled(str(path), 5.0, 1.0)
         for half in graph.cut(point).halves():
@@ -248,3 +295,25 @@ def test_a_prediction_says_its_error_and_another_version_once(
         f"{path} has no times of some halves of this network (profiled at other points): they are predicted",
     ]
     assert "90 % within" in caplog.text
+
+
+def test_a_file_of_another_machine_is_used_and_said_to_be_another_ones(
+    graph: SplitGraph, known: MachineFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, half = describe_run("cpu"), graph.cut("stage2").halves()[0]
+    version = here.pop("torch")
+    others = {"same": {}, "threads": {"num_threads": "64"}, "board": {"processor": "a Pi", "num_threads": "4"}}
+    for name, words in others.items():
+        write_machine_file(replace(known, machine=here | words, torch=version), tmp_path / f"{name}.json")
+        assert Profiled(str(tmp_path / f"{name}.json"), 5.0, 1.0).time_s(half) > 0
+    said = [record.message for record in caplog.records if "was measured with" in record.message]
+    own = here["num_threads"]
+    assert said == [
+        f"{tmp_path}/threads.json was measured with num_threads 64, this is {own}: its times are of that machine as it "
+        "was then",
+        f"{tmp_path}/board.json was measured with processor a Pi, this is {here['processor']}; num_threads 4, this is "
+        f"{own}: its times are of that machine as it was then",
+    ]
+    machine = Profiled(str(tmp_path / "same.json"), 5.0, 1.0)
+    machine.say_foreign(here | {"processor": "another", "torch": version}, "the server there:1")
+    assert f"processor {here['processor']}, the server there:1 is another: its times" in caplog.records[-1].message

@@ -73,7 +73,7 @@ def test_views_cost_nothing_and_copies_only_bytes() -> None:
     costs = _costs(Moves(), (2, 3))
     assert set(costs) == {"cat", "mul"}
     assert costs["cat"] == OpCost("cat", 0.0, 4.0 * (6 + 12), kind="cat", shape=OpShape(12))
-    assert costs["mul"] == OpCost("mul", 12.0, 4.0 * 24, kind="mul", shape=OpShape(12))
+    assert costs["mul"] == OpCost("mul", 12.0, 4.0 * 24, kind="mul", shape=OpShape(12, permuted=1))
 
 
 def test_a_lookup_reads_only_what_it_returns() -> None:

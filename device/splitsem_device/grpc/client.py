@@ -204,7 +204,8 @@ class GrpcTail(RemoteTail):
             session = self._session if asked.payload else ""
             request = tail_pb2.ProfileRequest(session=session, **asked._asdict())
             reply = self._unary("Profile", request, tail_pb2.ProfileReply, _PROFILE_S)
-            return Profile(reply.lut_json, reply.answer_s, reply.layers_json, tuple(reply.stages_s))
+            chain = (tuple(getattr(reply, name)) for name in ("stages_s", "hops_busy_s", "hosts"))
+            return Profile(reply.lut_json, reply.answer_s, reply.layers_json, *chain)
 
         return self._persist(once, self.retry.at_most(_PROFILE_RETRIES))
 

@@ -113,13 +113,17 @@ class ProfileRequest(_message.Message):
     def __init__(self, points: _Optional[_Iterable[str]] = ..., budget_s: _Optional[float] = ..., session: _Optional[str] = ..., payload: _Optional[bytes] = ..., pause_s: _Optional[float] = ..., layers_s: _Optional[float] = ...) -> None: ...
 
 class ProfileReply(_message.Message):
-    __slots__ = ("lut_json", "answer_s", "stages_s", "layers_json")
+    __slots__ = ("lut_json", "answer_s", "stages_s", "layers_json", "hops_busy_s", "hosts")
     LUT_JSON_FIELD_NUMBER: _ClassVar[int]
     ANSWER_S_FIELD_NUMBER: _ClassVar[int]
     STAGES_S_FIELD_NUMBER: _ClassVar[int]
     LAYERS_JSON_FIELD_NUMBER: _ClassVar[int]
+    HOPS_BUSY_S_FIELD_NUMBER: _ClassVar[int]
+    HOSTS_FIELD_NUMBER: _ClassVar[int]
     lut_json: str
     answer_s: float
     stages_s: _containers.RepeatedScalarFieldContainer[float]
     layers_json: str
-    def __init__(self, lut_json: _Optional[str] = ..., answer_s: _Optional[float] = ..., stages_s: _Optional[_Iterable[float]] = ..., layers_json: _Optional[str] = ...) -> None: ...
+    hops_busy_s: _containers.RepeatedScalarFieldContainer[float]
+    hosts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, lut_json: _Optional[str] = ..., answer_s: _Optional[float] = ..., stages_s: _Optional[_Iterable[float]] = ..., layers_json: _Optional[str] = ..., hops_busy_s: _Optional[_Iterable[float]] = ..., hosts: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -218,9 +218,7 @@ class GrpcServer(TailServer):
         with statuses(context):
             asked = ToMeasure(**{name: getattr(request, name) for name in ToMeasure._fields})
             found = self.engine.profile(asked, request.session, context.is_active)
-        return tail_pb2.ProfileReply(
-            lut_json=found.lut_json, answer_s=found.answer_s, layers_json=found.layers_json, stages_s=found.stages_s
-        )
+        return tail_pb2.ProfileReply(**found._asdict())
 
     def _call(self, frame: Frame, context: grpc.ServicerContext) -> Reply:
         with statuses(context):

@@ -37,10 +37,18 @@ _LESS = 1e-6  # of damage, so that the next plan is another one
 
 
 class _Named(NamedTuple):
-    """A plan in the table."""
+    """A plan in the table.
+
+    Attributes:
+        name: of the plan.
+        plan: itself.
+        estimated_loss: of score, the sum of what each hop's codec loses by itself: an estimate where several hops lose.
+        score_val: of the validation split, through all hops.
+    """
 
     name: str
     plan: ChainPlan
+    estimated_loss: float
     score_val: float
 
 
@@ -63,8 +71,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     table = priced(chain, rows, chain.machine_s(network.graph), accuracy_ref)
     scorer = _Scorer(cfg, joint, chain, table)
     plan, solver_s = _choose(cfg, joint, table, scorer)
-    score_val = scorer.val(plan)
-    plans = [_Named(CHOSEN, plan, score_val), *_rivals(joint, chain, table, scorer)]
+    plans = [scorer.named(CHOSEN, plan), *_rivals(joint, chain, table, scorer)]
+    score_val = plans[0].score_val
     hops = scorer.hops(plan)
     scored = scorer.score(hops, "test")
     reference = score_samples(network.run, network.task, joint.batches("test"))
@@ -89,6 +97,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         "objective_value": plan.value,
         "epsilon": settings.epsilon,
         "predicted_damage": plan.damage,
+        "estimated_loss_val": plans[0].estimated_loss,
         "accuracy_val": score_val,
         "accuracy_ref_val": accuracy_ref,
         **verdict,
@@ -101,13 +110,17 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         "machines": list(chain.names),
         "links": list(chain.link_names),
         "hops": [list(hop) for hop in table.hops(plan)],
-        "plans": [{"name": one.name, "score_val": one.score_val, **one.plan._asdict()} for one in plans],
+        "plans": [
+            {"name": name, "estimated_loss_val": loss, "score_val": score, **one._asdict()}
+            for name, one, loss, score in plans
+        ],
         "metrics": metrics,
     }
     write_text(as_text(document), folder / "chain.json")
     stages.to_csv(folder / "chain_stages.csv", index=False)
     lines = [
         *_table(table, plans, accuracy_ref),
+        _loss_told(table, plans[0], accuracy_ref, settings.epsilon),
         _judged(metrics),
         *_recipe(joint, chain, table, plan),
         str(folder),
@@ -166,6 +179,10 @@ class _Scorer:
             self._known[key] = float(self.score(self.hops(plan), "val").metrics["score"])
         return self._known[key]
 
+    def named(self, name: str, plan: ChainPlan) -> _Named:
+        """The plan as the table has it."""
+        return _Named(name, plan, plan.damage - self.table.margin_of(plan), self.val(plan))
+
     @property
     def num_scored(self) -> int:
         """Plans scored on the validation split."""
@@ -220,13 +237,13 @@ def _rivals(joint: JointCuts, chain: MachineChain, table: PricedChain, scorer: _
         some = [evaluated(problem, objective, [cut] * num_hops, [codec] * num_hops) for cut, codec in states]
         found.append(("first and last only", best(some)))
     by_hops = {tuple(table.hops(plan)): (name, plan) for name, plan in reversed(found)}  # of equal ones the first name
-    return [_Named(name, plan, scorer.val(plan)) for name, plan in reversed(by_hops.values())]
+    return [scorer.named(name, plan) for name, plan in reversed(by_hops.values())]
 
 
 def _stages(chain: MachineChain, table: PricedChain, plans: list[_Named]) -> pd.DataFrame:
     """Seconds of each machine and hop, in order, a row each: ``plan``, ``stage``, ``kind``, ``seconds``."""
     problem, rows = table.problem, []
-    for name, plan, _ in plans:
+    for name, plan, *_ in plans:
         used = len(table.hops(plan))
         for m, machine in enumerate(chain.names):
             rows.append((name, f"{m + 1}. {machine}", "machine", plan.machine_s[m]))
@@ -251,18 +268,29 @@ def _table(table: PricedChain, plans: list[_Named], accuracy_ref: float) -> list
     grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
     for header in ("", "cuts", "codecs"):
         grid.add_column(header, overflow="fold")
-    for header in ("latency", "rate", "sent", "val"):
+    for header in ("latency", "rate", "sent", "loss", "val"):
         grid.add_column(header, justify="right", no_wrap=True)
-    for name, plan, score_val in sorted(plans, key=lambda one: (one.plan.value, one.name != CHOSEN)):
+    for name, plan, loss, score_val in sorted(plans, key=lambda one: (one.plan.value, one.name != CHOSEN)):
         hops = table.hops(plan)
         cuts, codecs = " → ".join(point for point, _ in hops), " → ".join(codec or "unread" for _, codec in hops)
         rate = format_hz(1 / plan.cycle_s) if plan.cycle_s else "–"
-        numbers = format_seconds(plan.latency_s), rate, format_bytes(plan.payload_bytes), format_score(score_val)
-        grid.add_row(name, cuts or "output", codecs or "–", *numbers)
+        numbers = format_seconds(plan.latency_s), rate, format_bytes(plan.payload_bytes), format_score(loss)
+        grid.add_row(name, cuts or "output", codecs or "–", *numbers, format_score(score_val))
     console = Console(width=100, color_system=None)
     with console.capture() as printed:
         console.print(grid)
-    return [*(line.rstrip() for line in printed.get().splitlines()), f"unsplit, val: {format_score(accuracy_ref)}"]
+    told = f"loss: estimated, the sum of each hop's own; val: scored through all hops, unsplit {accuracy_ref:.4f}"
+    return [*(line.rstrip() for line in printed.get().splitlines()), told]
+
+
+def _loss_told(table: PricedChain, chosen: _Named, accuracy_ref: float, epsilon: float) -> str:
+    """The chosen plan's loss on the validation split, as it was estimated and as it was scored, in a line."""
+    lost = accuracy_ref - chosen.score_val
+    margin = table.margin_of(chosen.plan)
+    missed = (
+        f", which with its margin {margin:.4f} misses ε = {epsilon:g}" if lost + margin > epsilon + ROUNDING else ""
+    )
+    return f"{CHOSEN}: loss {chosen.estimated_loss:.4f} estimated, {lost:.4f} scored on val through all hops{missed}"
 
 
 def _judged(metrics: Metrics) -> str:
