@@ -6,6 +6,7 @@ a trial run changes no page. ``python scripts/measured_page.py`` writes the page
 
 import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -21,20 +22,22 @@ Tables = dict[str, dict[str, list[Any]]]
 _recorded: list[str] = []  # by this process
 
 
-def record(what: str, measured: str, bar: str) -> None:
+def record(what: str, measured: str, bar: str, is_missed: bool = False) -> None:
     """Keep a figure; the first one of a process takes the place of all that its command recorded before.
 
     Args:
         what: what was measured, on what.
         measured: the figure with its unit.
         bar: what it must reach.
+        is_missed: whether it does not, which makes the figure bold.
     """
     if not (file := os.environ.get("SPLITSEM_RECORD")):
         return
     path, script = Path(file), Path(sys.argv[0]).resolve()
-    command = f"`{' '.join(['python', str(script.relative_to(ROOT)), *sys.argv[1:]])}`"
+    command = f"`{shlex.join(['python', str(script.relative_to(ROOT)), *sys.argv[1:]])}`"
     where = f"{time.strftime('%Y-%m-%d', time.gmtime())}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-    row = {"what": what, "measured": measured, "bar": bar, "date, machine": where, "command": command}
+    figure = f"**{measured}**" if is_missed else measured
+    row = {"what": what, "measured": figure, "bar": bar, "date, machine": where, "command": command}
     tables = read(path)
     rows = tables[BARS]["rows"]
     old = [n for n, kept in enumerate(rows) if kept["command"] == command]
