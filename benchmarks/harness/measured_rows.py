@@ -6,6 +6,7 @@ a trial run changes no page. ``python scripts/measured_page.py`` writes the page
 
 import json
 import os
+import re
 import shlex
 import sys
 import time
@@ -16,6 +17,18 @@ ROOT = Path(__file__).parents[2]
 ROWS = ROOT / "benchmarks" / "measured.json"
 BARS = "bars"
 """The table of figures beside their bars; the others are of one benchmark each."""
+
+TOPICS = {
+    "exactness": "identity any_cut onnx_cuts train_mode",
+    "coder": "entropy coder_maps clipping_rules device_coders photos",
+    "links": "round_trip function_calls pipelined chain channels adaptive adaptive_line udp_lines",
+    "speed": "sweep many_devices optimise places",
+    "prediction": "prediction roofline_fit predict_machine regret published_table simulated_real",
+    "machines": "published_networks device_process server_memory",
+    "federated": "federated splitfed rate_controller time_to_score",
+    "security": "hostile_payloads hostile_server federated_attacks",
+}
+"""The benchmarks whose figures a section of the page has, in its order."""
 
 Tables = dict[str, dict[str, list[Any]]]
 """By name: ``columns``, their headers, and ``rows``, each a mapping from header to text."""
@@ -47,6 +60,16 @@ def record(what: str, measured: str, bar: str, is_missed: bool = False) -> None:
     rows.insert(at, row)
     _recorded.append(what)
     write(tables, path)
+
+
+def of_topic(topic: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows whose benchmark belongs to a topic; what no benchmark measures is a matter of speed."""
+    return [row for row in rows if _topic(row["command"]) == topic]
+
+
+def _topic(command: str) -> str:
+    script = re.search(r"benchmarks/(\w+)\.py", command)
+    return next((t for t, names in TOPICS.items() if script and script[1] in names.split()), "speed")
 
 
 def read(path: Path = ROWS) -> Tables:
