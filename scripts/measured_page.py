@@ -16,7 +16,7 @@ sys.path[:0] = [str(ROOT)]
 from benchmarks.harness.measured_rows import BARS, TOPICS, Tables, of_topic, read  # noqa: E402 (of this checkout)
 
 PAGE = ROOT / "docs" / "measured.md"
-_PLACE = re.compile(r"(<!-- rows: (\w+) -->\n\n)((?:\|.*\n)*)")
+_PLACE = re.compile(r"(<!-- rows: (\w+) -->\n\n)((?:\|.*\n)+\n)?")
 
 
 def rendered(page: str, tables: Tables) -> str:
@@ -28,11 +28,12 @@ def rendered(page: str, tables: Tables) -> str:
 
 
 def _table(columns: list[str], rows: list[dict[str, str]]) -> str:
-    """A table in Markdown; nothing where no figure was recorded."""
+    """A table in Markdown and the blank line below it; nothing where no figure was recorded."""
     if not rows:
         return ""
     lines = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in rows)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines).replace("| --- ", "|---").replace("|--- |", "|---|")
+    text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return text.replace("| --- ", "|---").replace("|--- |", "|---|") + "\n"
 
 
 def main() -> None:
