@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -43,6 +43,7 @@ def test_a_folder_of_any_name_is_read_back(name):
     assert read(pasted.words(both)) == [name, [name, "multirun/b"]]
 
 
+@settings(deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES)
 def test_any_setting_is_read_back(value):
     assert read(pasted.words([pasted.setting("x", value)])) == [value]
