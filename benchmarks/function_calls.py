@@ -24,12 +24,14 @@ import grpc
 import numpy as np
 
 import splitsem
+from benchmarks.harness.measured_rows import record
 from splitsem_device.grpc import tail_pb2
 
 SIZES = (4 << 10, 256 << 10, 1_600_000, 12_800_000)
 ROUNDS, REPEATS = 30, 10
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-BARS = "bar: splitsem / bare ≤ 1.5 at 256 KB, and splitsem ≤ message"
+BAR, BARRED_BYTES, BAR_MB = 1.5, 256 << 10, 100
+BARS = f"bar: splitsem / bare ≤ {BAR} at 256 KB, and splitsem ≤ message"
 
 
 def resident_mb() -> float:
@@ -75,12 +77,12 @@ def seconds(call: Callable[[], object]) -> float:
     return (time.perf_counter() - began) / REPEATS
 
 
-def ratio(upper: list[float], lower: list[float]) -> str:
-    """The median ratio of the rounds, with its interval."""
+def ratio(upper: list[float], lower: list[float]) -> tuple[float, str]:
+    """The median ratio of the rounds, and in words with its interval."""
     ratios = np.array(upper) / np.array(lower)
     drawn = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
     low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
-    return f"{np.median(ratios):.2f} ({low:.2f} to {high:.2f})"
+    return float(np.median(ratios)), f"{np.median(ratios):.2f} ({low:.2f} to {high:.2f})"
 
 
 def main() -> None:
@@ -119,16 +121,22 @@ def main() -> None:
                     times[name].append(seconds(ways[name]))
             times = {name: found[1:] for name, found in times.items()}  # the first round warms up
             median_ms = 1000 * statistics.median(times["bare"])
-            print(
-                f"{size:>10} {median_ms:8.3f} {ratio(times['splitsem'], times['bare']):>22} "
-                f"{ratio(times['splitsem'], times['message']):>22}"
-            )
+            of_bare, of_message = (ratio(times["splitsem"], times[way]) for way in ("bare", "message"))
+            print(f"{size:>10} {median_ms:8.3f} {of_bare[1]:>22} {of_message[1]:>22}")
+            words = f"a function called with {f'{size >> 10} KB' if size < 1e6 else f'{size / 1e6:.1f} MB'}"
+            if size == BARRED_BYTES:
+                record(f"{words}, against bare gRPC", f"{of_bare[1]} ×", f"≤ {BAR} ×", of_bare[0] > BAR)
+            record(f"{words}, against a message of protobuf", f"{of_message[1]} ×", "≤ 1 ×", of_message[0] > 1)
     for pipe in pipes:
         pipe.send(None)
     end_mb, has_torch = pipes[0].recv()
     print(
-        f"function server: {idle_mb:.0f} MB idle, {end_mb:.0f} MB at the end; torch imported: {has_torch}; bar 100 MB"
+        f"function server: {idle_mb:.0f} MB idle, {end_mb:.0f} MB at the end; torch imported: {has_torch}; "
+        f"bar {BAR_MB} MB"
     )
+    is_missed = end_mb > BAR_MB or has_torch
+    what, figure = "a function's server without torch: memory idle, at the end", f"{idle_mb:.0f}, {end_mb:.0f} MB"
+    record(what, figure, f"≤ {BAR_MB} MB", is_missed)
     for process in processes:
         process.join()
 

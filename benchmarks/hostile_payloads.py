@@ -24,6 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from benchmarks.harness.measured_rows import record
 from splitsem.check.forgery import changed, forge
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.codecs.expected import Expected
@@ -243,6 +244,7 @@ def main() -> int:
     shares = sum(target.weight for target in known.values())
     print(f"{'decoder':26} {'forged':>8} {'refused':>8} {'decoded':>8} {'time':>7} {'grew':>8} {'bar':>8}")
     sums, is_missed = [0, 0], False
+    num_faults, slowest, grown = 0, 0.0, 0.0
     for name, target in known.items():
         num = max(-(-total * target.weight // shares), 300)
         with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
@@ -251,6 +253,8 @@ def main() -> int:
         is_bad = bool(out.faults) or out.time_ratio > TIME_BAR or out.grown_bytes > bar_bytes
         is_missed |= is_bad
         sums = [sums[0] + out.num, sums[1] + out.refused]
+        num_faults, slowest = num_faults + len(out.faults), max(slowest, out.time_ratio)
+        grown = max(grown, out.grown_bytes / bar_bytes)
         print(
             f"{name:26} {out.num:8} {out.refused:8} {out.num - out.refused - len(out.faults):8} {out.time_ratio:6.1f}× "
             f"{out.grown_bytes / 1e6:5.1f} MB {bar_bytes / 1e6:5.1f} MB {'MISSED' if is_bad else ''}",
@@ -259,6 +263,10 @@ def main() -> int:
             flush=True,
         )
     print(f"{'all':26} {sums[0]:8} {sums[1]:8}")
+    what = f"{sums[0]:,} forged payloads, {len(known)} decoders"
+    record(f"{what}: exceptions but `PayloadError`", f"{num_faults}", "0", num_faults > 0)
+    record(f"{what}: worst time, of an honest one's", f"{slowest:.1f} ×", f"≤ {TIME_BAR} ×", slowest > TIME_BAR)
+    record(f"{what}: worst growth, of what a decoder may", f"{grown:.0%}", "≤ 100 %", grown > 1)
     return int(is_missed)
 
 

@@ -25,6 +25,7 @@ from queue import SimpleQueue
 import grpc
 import torch
 
+from benchmarks.harness.measured_rows import record
 from splitsem.codecs.tensorwise import Identity
 from splitsem.models.cnn import StagedCnn
 from splitsem.remote.grpc.server import GrpcServer
@@ -42,6 +43,13 @@ SIZES = (4 << 10, 256 << 10, 1_600_000, 12_800_000)
 ROUNDS = 12
 REPEATS = 5
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+LEAST, MOST = "≥", "≤"
+JUDGED = {
+    ("frames", "bare"): (MOST, {256 << 10: 1.3, 1_600_000: 1.3, 12_800_000: 1.3}),
+    ("tensors", "bare"): (MOST, {256 << 10: 1.5, 1_600_000: 1.5, 12_800_000: 1.3}),
+    ("naive", "frames"): (LEAST, {1_600_000: 2.5, 12_800_000: 2.5}),
+}
+"""The bars of each ratio by the clock, by size."""
 BARS = "bars: frames / bare ≤ 1.3, naive / frames ≥ 2.5 from 1.6 MB on"
 WAYS = ("bare", "frames", "tensors", "naive")
 RATIOS = (("frames", "bare"), ("tensors", "bare"), ("naive", "frames"), ("naive", "tensors"))
@@ -171,6 +179,16 @@ def row(rounds: list[dict[str, tuple[float, float]]], which: int) -> str:
     return "".join(f"{value:9.2f}" for value in times) + "  " + "".join(f"{value:16.2f}" for value in ratios)
 
 
+def record_bars(rounds: list[dict[str, tuple[float, float]]], num_bytes: int) -> None:
+    """Keep the ratios that have a bar."""
+    for (a, b), (way, bars) in JUDGED.items():
+        if bar := bars.get(num_bytes):
+            found = statistics.median(one[a][0] / one[b][0] for one in rounds)
+            is_missed = found > bar if way == MOST else found < bar
+            size = f"{num_bytes >> 10} KB" if num_bytes < 1_000_000 else f"{num_bytes / 1e6:.1f} MB"
+            record(f"round trip of {size}: {a} / {b}", f"{found:.2f} ×", f"{way} {bar} ×", is_missed)
+
+
 def main() -> None:
     """Print medians in milliseconds and their ratios, by the clock and in processor time."""
     torch.set_num_threads(1)
@@ -185,6 +203,7 @@ def main() -> None:
         rounds = measure(ways(*addresses, num_bytes), here)
         print(f"{num_bytes:>10}{'clock':>10}{row(rounds, 0)}", flush=True)
         print(f"{'':>10}{'processor':>10}{row(rounds, 1)}", flush=True)
+        record_bars(rounds, num_bytes)
     here.send(False)
     process.join(5)
 

@@ -6,6 +6,8 @@ a trial run changes no page. ``python scripts/measured_page.py`` writes the page
 
 import json
 import os
+import re
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -16,25 +18,39 @@ ROWS = ROOT / "benchmarks" / "measured.json"
 BARS = "bars"
 """The table of figures beside their bars; the others are of one benchmark each."""
 
+TOPICS = {
+    "exactness": "identity any_cut onnx_cuts train_mode",
+    "coder": "entropy coder_maps clipping_rules device_coders photos",
+    "links": "round_trip function_calls pipelined chain channels adaptive adaptive_line udp_lines",
+    "speed": "sweep many_devices optimise places",
+    "prediction": "prediction roofline_fit predict_machine regret published_table simulated_real",
+    "machines": "published_networks device_process server_memory",
+    "federated": "federated splitfed rate_controller time_to_score",
+    "security": "hostile_payloads hostile_server federated_attacks",
+}
+"""The benchmarks whose figures a section of the page has, in its order."""
+
 Tables = dict[str, dict[str, list[Any]]]
 """By name: ``columns``, their headers, and ``rows``, each a mapping from header to text."""
 _recorded: list[str] = []  # by this process
 
 
-def record(what: str, measured: str, bar: str) -> None:
+def record(what: str, measured: str, bar: str, is_missed: bool = False) -> None:
     """Keep a figure; the first one of a process takes the place of all that its command recorded before.
 
     Args:
         what: what was measured, on what.
         measured: the figure with its unit.
         bar: what it must reach.
+        is_missed: whether it does not, which makes the figure bold.
     """
     if not (file := os.environ.get("SPLITSEM_RECORD")):
         return
     path, script = Path(file), Path(sys.argv[0]).resolve()
-    command = f"`{' '.join(['python', str(script.relative_to(ROOT)), *sys.argv[1:]])}`"
+    command = f"`{shlex.join(['python', str(script.relative_to(ROOT)), *sys.argv[1:]])}`"
     where = f"{time.strftime('%Y-%m-%d', time.gmtime())}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-    row = {"what": what, "measured": measured, "bar": bar, "date, machine": where, "command": command}
+    figure = f"**{measured}**" if is_missed else measured
+    row = {"what": what, "measured": figure, "bar": bar, "date, machine": where, "command": command}
     tables = read(path)
     rows = tables[BARS]["rows"]
     old = [n for n, kept in enumerate(rows) if kept["command"] == command]
@@ -44,6 +60,16 @@ def record(what: str, measured: str, bar: str) -> None:
     rows.insert(at, row)
     _recorded.append(what)
     write(tables, path)
+
+
+def of_topic(topic: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows whose benchmark belongs to a topic; what no benchmark measures is a matter of speed."""
+    return [row for row in rows if _topic(row["command"]) == topic]
+
+
+def _topic(command: str) -> str:
+    script = re.search(r"benchmarks/(\w+)\.py", command)
+    return next((t for t, names in TOPICS.items() if script and script[1] in names.split()), "speed")
 
 
 def read(path: Path = ROWS) -> Tables:

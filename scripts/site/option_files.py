@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 HYDRAS = ("defaults", "hydra", "_target_", "_args_", "_convert_", "_partial_", "_recursive_")
+_COMMAND = re.compile(r"(python run\.py(?: -m| [\w@/.+~-]+=[^\s;]*[^\s;.,:)])+)")
 ABOUT = re.compile(r"(?P<names>[a-z]\w*(?:\.\w+)*(?:, \w+(?:\.\w+)*)*): (?P<text>.+)")
 
 
@@ -75,7 +76,7 @@ def _header(lines: list[str]) -> tuple[str, dict[str, str]]:
         found = ABOUT.fullmatch(" ".join(entry))
         assert found is not None
         about |= dict.fromkeys(found["names"].split(", "), found["text"])
-    return " ".join(entries[0]), about
+    return _COMMAND.sub(r"`\1`", " ".join(entries[0])), about
 
 
 def _target(node: yaml.MappingNode) -> str:

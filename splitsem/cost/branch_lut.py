@@ -225,7 +225,7 @@ class BranchLut:
 
         A table may have more ways than the model offers, since a pruned model offers fewer.
         """
-        remake = f"measure this model: python run.py workflow=joint model={model} workflow.steps=[lut]"
+        remake = f"measure this model: python run.py workflow=joint model={model} 'workflow.steps=[lut]'"
         if self.model != model:
             raise MachineError(f"{self.source} is a LUT of the model {self.model!r}, not of {model!r}; {remake}")
         names, own = [unit.name for unit in units], [unit.name for unit in self.units]

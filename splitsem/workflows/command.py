@@ -14,16 +14,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from splitsem import files, redaction
 from splitsem.errors import ConfigError, SplitSemError, coded
-from splitsem.workflows import mistakes, startup, sweep
+from splitsem.workflows import mistakes, pasted, startup, sweep
 
 VERSION_BASE = "1.3"
 CONFIG = "config"
-NEXT = """
+NEXT = f"""
 Next:
-  python run.py -m                      every cut of this network, and a report
-  python run.py codec=quant2,quant4 -m  the same with two codecs
-  python run.py workflow=points         where the network can be cut
-  python run.py --help                  what else can be chosen
+  {pasted.PROGRAM} -m                      every cut of this network, and a report
+  {pasted.PROGRAM} codec=quant2,quant4 -m  the same with two codecs
+  {pasted.PROGRAM} workflow=points         where the network can be cut
+  {pasted.PROGRAM} --help                  what else can be chosen
 """
 """What a run without any argument ends with."""
 

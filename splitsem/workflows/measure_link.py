@@ -22,6 +22,7 @@ from splitsem.remote.link_probe import (
 )
 from splitsem.remote.transports import RemoteTransport
 from splitsem.remote.udp.transport import UdpTransport
+from splitsem.workflows import pasted
 from splitsem.workflows.result import Result
 from splitsem.workflows.serve import remote_transport
 from splitsem.workflows.tracking import versions
@@ -60,7 +61,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         f"{1e-6 * link.up_bps:.4g} Mbit/s up, {1e-6 * link.down_bps:.4g} down, loss {loss}, "
         f"a frame keeps the edge's processor busy for {_said(link.edge_work)}, the server's for "
         f"{_said(link.server_work)}; "
-        f"use it as transport=recorded transport.path={path}"
+        f"use it as {pasted.words(['transport=recorded', pasted.setting('transport.path', str(path))])}"
     )
     return Result({**metrics, "target": link.target}, {}, [], headline)
 

@@ -41,7 +41,7 @@ from splitsem.remote.transports import RemoteTransport
 from splitsem.splitting.cut_graph import CutGraph
 from splitsem.splitting.graph import SplitGraph
 from splitsem.splitting.half import Half
-from splitsem.workflows import assemble
+from splitsem.workflows import assemble, pasted
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.result import Metrics, Result
 from splitsem_device.answers import ToMeasure
@@ -76,13 +76,14 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     lut = measure_lut(bar, budget_s=cfg.workflow.budget_s, pause_s=cfg.workflow.pause_s)
     lut_path = _write(lut, folder / ("lut.json" if server is None else "edge_lut.json"))
     metrics: Metrics = {"num_points": len(graph.points), "whole_s": lut.times["output"]["head"].median_s}
-    headline = f"LUT of {len(graph.points)} points: {lut_path}; use it as hardware.edge.lut={lut_path}"
+    lut_of_edge = pasted.setting("hardware.edge.lut", str(lut_path))
+    headline = f"LUT of {len(graph.points)} points: {lut_path}; use it as {pasted.words([lut_of_edge])}"
     if server is not None:
         metrics["server_whole_s"] = server.times["input"]["tail"].median_s
+        lut_of_server = pasted.setting("hardware.server.lut", str(_write(server, folder / "server_lut.json")))
         headline = (
             f"LUTs of {len(graph.points)} points, of this machine and of {server.machine['processor']} "
-            f"at {cfg.transport.target}; use them as\n  python run.py hardware=local hardware.edge.lut={lut_path} "
-            f"hardware.server.lut={_write(server, folder / 'server_lut.json')}"
+            f"at {cfg.transport.target}; use them as\n  {pasted.command('hardware=local', lut_of_edge, lut_of_server)}"
         )
     if not isinstance(graph, SplitGraph):
         return Result(metrics, {}, [], f"{headline}\nlayers are measured of networks of torch")

@@ -1,12 +1,13 @@
 """README.txt of a run's or a sweep's folder: what was run, what came out, what the files are, how to go on."""
 
-import shlex
 import time
 from pathlib import Path
+from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
 from splitsem import redaction
+from splitsem.workflows import pasted
 from splitsem.workflows.folders import README
 
 _FILES = {
@@ -33,6 +34,11 @@ _FILES = {
     "multirun.yaml": "the sweep's own configuration",
     ".hydra": "the configuration: config.yaml (all of it), overrides.yaml (what was asked for)",
 }
+_SWEEP = "multirun.yaml"
+_CHOSEN_ANEW = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
+_OF_A_USER = ("command-line", "api")
+"""Who gave a folder of options: ``--config-dir``, or ``config_dir`` from Python."""
+
 _KINDS = {
     ".png": "a figure",
     ".pdf": "a figure, for a paper",
@@ -50,18 +56,15 @@ def write(folder: Path, result: str) -> None:
     """
     if (folder / README).exists():
         return
-    is_sweep = (folder / "multirun.yaml").exists()
-    settings = redaction.text(shlex.join(asked(folder)))
-    command = f"python run.py {settings}".rstrip() + (" -m" if is_sweep else "")
     place = folder.absolute()
     redraw = []
     if any(path.name.isdigit() for path in folder.iterdir() if path.is_dir()):
-        redraw = [f"To draw again, without a job: python run.py workflow=report {shlex.quote(str(place))}"]
-        redraw += ["For a paper, add: plots.style=paper plots.formats=[pdf]"]
+        redraw = [f"To draw again, without a job: {pasted.command('workflow=report', str(place))}"]
+        redraw += [f"For a paper, add: {pasted.words(['plots.style=paper', 'plots.formats=[pdf]'])}"]
     lines = [
         f"{place.name}, {time.strftime('%Y-%m-%d %H:%M')}",
         "",
-        f"To run again: {command}",
+        f"To run again: {command_of(folder)}",
         *redraw,
         "",
         "RESULT",
@@ -77,13 +80,29 @@ def write(folder: Path, result: str) -> None:
     (folder / README).write_text(redaction.text("\n".join(lines) + "\n"), encoding="utf-8")
 
 
+def command_of(folder: Path) -> str:
+    """The command that made the folder, but for where its results go, which a further run chooses anew."""
+    is_sweep = (folder / _SWEEP).exists()
+    hydra = _kept(folder / _SWEEP if is_sweep else folder / ".hydra" / "hydra.yaml").get("hydra", {})
+    given = (str(one) for one in hydra.get("overrides", {}).get("hydra", ()))
+    own = [one for one in given if not one.lstrip("+~").startswith(_CHOSEN_ANEW)]
+    sources = hydra.get("runtime", {}).get("config_sources", ())
+    options = [f"--config-dir={one['path']}" for one in sources if one["provider"] in _OF_A_USER]
+    return pasted.command(*options, *own, *asked(folder), *(["-m"] if is_sweep else []))
+
+
 def asked(folder: Path) -> list[str]:
     """The settings of the command line that made the folder; none where Hydra kept none."""
-    for path, key in ((folder / "multirun.yaml", "hydra.overrides.task"), (folder / ".hydra" / "overrides.yaml", "")):
-        if path.exists():
-            kept = OmegaConf.load(path)
-            return [str(one) for one in ((OmegaConf.select(kept, key) if key else kept) or ())]
-    return []
+    if (folder / _SWEEP).exists():
+        found = _kept(folder / _SWEEP).get("hydra", {}).get("overrides", {}).get("task", ())
+    else:
+        found = _kept(folder / ".hydra" / "overrides.yaml")
+    return [str(one) for one in found]
+
+
+def _kept(path: Path) -> Any:
+    """What Hydra wrote there, as it was given; empty where there is no such file."""
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
 
 
 def _listed(folder: Path) -> list[tuple[str, str]]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from splitsem import extras, redaction
+from splitsem import extras
 from splitsem.errors import ConfigError
-from splitsem.workflows import folders
-from splitsem.workflows.readme_file import asked
+from splitsem.workflows import folders, pasted
+from splitsem.workflows.readme_file import asked, command_of
 from splitsem.workflows.result import Result
 from splitsem.workflows.summary import summarise, sweep_of, title_of
 
@@ -24,7 +24,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     extras.check("plots", "workflow=report")
     sources = list(dict.fromkeys(Path(str(name)).expanduser().absolute() for name in cfg.folders))
     if not sources:
-        raise ConfigError("workflow=report needs the folder of a sweep: python run.py workflow=report multirun/…")
+        raise ConfigError(f"workflow=report needs the folder of a sweep: {pasted.PROGRAM} workflow=report multirun/…")
     made_by = {str(source): _workflow(source) for source in sources}
     if len(set(made_by.values())) > 1:
         told = ", ".join(f"{name} of {kind}" for name, kind in made_by.items())
@@ -75,5 +75,5 @@ def _title(titles: list[str], num_sweeps: int) -> str:
 
 
 def _command(source: Path) -> str:
-    """The settings that the sweep was asked for."""
-    return redaction.text(" ".join(asked(source))) or "settings not kept"
+    """What made the sweep."""
+    return command_of(source) if asked(source) else "settings not kept"

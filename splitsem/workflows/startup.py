@@ -11,6 +11,7 @@ from hydra._internal import utils
 from hydra.core.config_store import ConfigStore
 
 from splitsem import redaction
+from splitsem.workflows import pasted
 
 _TAKE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p")
 FIELDS = ("peer", "session", "client")
@@ -59,7 +60,7 @@ def folders_named(arguments: list[str]) -> list[str]:
     """The command line's arguments, where those of ``workflow=report`` that are folders' names become a setting.
 
     >>> folders_named(["workflow=report", "multirun/a", "--config-dir", "mine", "b c"])
-    ['workflow=report', '--config-dir', 'mine', "folders=['multirun/a','b c']"]
+    ['workflow=report', '--config-dir', 'mine', "folders=[multirun/a,'b c']"]
     """
     if "workflow=report" not in arguments:
         return arguments
@@ -69,9 +70,7 @@ def folders_named(arguments: list[str]) -> list[str]:
         for a, b in zip(arguments, before, strict=False)
         if a[:1] not in ("-", "~") and "=" not in a and b not in _TAKE
     ]
-    quoted = (name.replace("\\", "\\\\").replace("'", "\\'") for name in bare)
-    named = [f"folders=[{','.join(chr(39) + name + chr(39) for name in quoted)}]"] if bare else []
-    return [a for a in arguments if a not in bare] + named
+    return [a for a in arguments if a not in bare] + ([pasted.setting("folders", bare)] if bare else [])
 
 
 def raise_plainly() -> None:

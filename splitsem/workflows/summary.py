@@ -7,8 +7,6 @@ figures and a page into the sweep's folder, and prints a table.
 import json
 import platform
 import re
-import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -120,7 +118,7 @@ def summarise(
         console.print(f"No job was started: {folder}", highlight=False, soft_wrap=True)
         return results
     results.to_csv(folder / "results.csv", index=False)
-    sweep = Sweep(folder, results, _origin(results, seconds, details or {}, title or title_of(folder)), console)
+    sweep = Sweep(folder, results, _origin(folder, results, seconds, details or {}, title), console)
     if (name := sweep.setting("workflow.summary")) is None:
         sweep.print_list()
     else:
@@ -165,7 +163,7 @@ def title_of(folder: Path) -> str:
     return redaction.text(" · ".join(words)) or "sweep"
 
 
-def _origin(results: pd.DataFrame, seconds: float | None, more: Mapping[str, str], title: str) -> Origin:
+def _origin(folder: Path, results: pd.DataFrame, seconds: float | None, more: Mapping[str, str], title: str) -> Origin:
     took = f"{seconds:.0f} s for {len(results)} rows" if seconds is not None else "drawn again, no job ran"
     details = {
         **more,
@@ -174,7 +172,7 @@ def _origin(results: pd.DataFrame, seconds: float | None, more: Mapping[str, str
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "machine": platform.platform(),
     }
-    return Origin(title, redaction.text(shlex.join(["python", *sys.argv])), details)
+    return Origin(title or title_of(folder), readme_file.command_of(folder), details)
 
 
 def _overrides(folder: Path) -> dict[str, str]:

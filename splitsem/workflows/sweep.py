@@ -29,7 +29,7 @@ from splitsem.errors import ConfigError, LinkError, SplitSemError
 from splitsem.files import write_whole
 from splitsem.report import figure_choice
 from splitsem.training.time_left import time_left
-from splitsem.workflows import aside, digests, folders, renamed, stopping, study_name, track
+from splitsem.workflows import aside, digests, folders, pasted, renamed, stopping, study_name, track
 from splitsem.workflows.composed_once import compose_once
 from splitsem.workflows.folders import Claim, Record, State
 from splitsem.workflows.mistakes import told
@@ -215,7 +215,7 @@ class _Sweep:
         with read_write(config.hydra):
             place.dir = str(self.folder)
             # each job composes its configuration anew
-            config.hydra.overrides.hydra.append(track.override("hydra.sweep.dir", str(self.folder)))
+            config.hydra.overrides.hydra.append(pasted.setting("hydra.sweep.dir", str(self.folder)))
 
     @property
     def num_done(self) -> int:

@@ -3,14 +3,11 @@
 import hashlib
 import json
 import logging
-import re
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,7 +15,7 @@ from yaml import YAMLError
 
 from splitsem.errors import ConfigError, LinkError
 from splitsem.report.units import setting_in_words
-from splitsem.workflows import comparison, digests, folders
+from splitsem.workflows import comparison, digests, folders, pasted
 from splitsem.workflows.drawing import UNDRAWN
 from splitsem.workflows.folders import Record
 from splitsem.workflows.result import Result
@@ -245,22 +242,11 @@ def copy_sweep(tracker: Mlflow, folder: Path) -> Copied:
 
 def told(exc: LinkError | OSError, folder: Path) -> str:
     """One line: what failed, that nothing is lost, and how the folder is logged later."""
-    later = shlex.join(["python", "run.py", "workflow=track", override("folder", str(folder))])
+    later = pasted.command("workflow=track", pasted.setting("folder", str(folder)))
     return (
         f"{exc}. The results are kept in {folder}; to log them later, mend the store or name another by "
         f"tracking.uri=..., then `{later}`; tracking=none goes without"
     )
-
-
-def override(key: str, value: str) -> str:
-    """``key=value`` as Hydra reads it back.
-
-    >>> override("folder", "/a b/c")
-    "folder='/a b/c'"
-    """
-    if re.fullmatch(r"[\w/][\w./:+-]*", value, re.ASCII):
-        return f"{key}={value}"
-    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
 
 
 def params(cfg: DictConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What the gRPC link survives: killed and stopping servers, absent ones, clients that do not read."""
 
+import logging
 import signal
 import socket
 import time
@@ -12,16 +13,19 @@ import torch
 
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import LinkError
-from splitsem.remote.grpc.server import SERVICE
+from splitsem.remote.grpc.server import SERVICE, GrpcServer
+from splitsem.remote.grpc.streams import Limits
 from splitsem.remote.journal import Journal
 from splitsem.remote.tail_engine import TailEngine
 from splitsem_device.fallback import LocalFallback
 from splitsem_device.grpc import tail_pb2
+from splitsem_device.grpc.connection import Security
 from splitsem_device.grpc.frames import Frame, Reply
-from splitsem_device.retry import Backoff
+from splitsem_device.retry import Backoff, NoRetry
 from tests.hatchery import Hatched
 from tests.integration import tail_device
 from tests.integration.network import output_of
+from tests.integration.tcp_relay import TcpRelay
 
 PATIENT = Backoff(retries=400, first_s=0.05, most_s=0.2, deadline_s=20.0)
 
@@ -58,6 +62,36 @@ def test_every_frame_is_answered_once_and_right_while_the_server_is_killed_again
     assert all(map(torch.equal, outputs, expected))
     assert tail.counters.frames_answered == 2000
     assert tail.counters.reconnects >= 3
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_the_log_tells_a_normal_end_of_a_client_from_a_broken_one(window, engine, connect, plan, frames, caplog):
+    caplog.set_level(logging.INFO, "splitsem.remote.visits")
+    server = GrpcServer(engine, "127.0.0.1:0", Security(), Limits())
+    relay = TcpRelay(server.start())
+    once = NoRetry(deadline_s=20.0)
+
+    def told(use):
+        (tail := connect(relay.address, window, once)).open(plan)
+        use(tail.stream(frames[0][:5], window))
+        tail.close()
+        server.streams.wait(20.0)
+        server.streams.visits.settle(0.0)
+        return caplog.records[-1].getMessage().partition(" is gone after ")[2].partition(": ")[2]
+
+    def leave_midway(answers):
+        next(answers)
+        answers.close()
+
+    def lose_the_link(answers):
+        relay.cut_at_next_reply(50)
+        with pytest.raises(LinkError):
+            list(answers)
+
+    assert told(list) == "it closed its stream"
+    assert told(leave_midway) == told(lose_the_link) == "it left midway, or the connection broke"
+    relay.close()
+    server.stop(0.0)
 
 
 def test_a_stopping_server_answers_what_it_has_and_ends_well(start_server, connect, plan, frames):

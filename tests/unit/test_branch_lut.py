@@ -199,7 +199,7 @@ def test_a_table_of_another_model_is_refused(why: str) -> None:
 
 
 def test_a_table_of_another_name_or_length_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"model 'toy', not of 'repvgg_a0'.* model=repvgg_a0 workflow\.steps=\[lut\]"):
+    with pytest.raises(ConfigError, match=r"'toy', not of 'repvgg_a0'.* model=repvgg_a0 'workflow\.steps=\[lut\]'"):
         table().check_fits("repvgg_a0", CHAIN.specs)
     with pytest.raises(ConfigError, match="it has head"):
         table().check_fits("toy", CHAIN.specs[:3])

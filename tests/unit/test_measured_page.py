@@ -10,9 +10,22 @@ from tests.conftest import ROOT
 def test_the_page_agrees_with_the_rows():
     page = measured_page.PAGE.read_text()
     assert measured_page.rendered(page, measured_rows.read()) == page, "run python scripts/measured_page.py"
-    assert page.count("<!-- rows: ") == len(measured_rows.read())
+    tables = {*measured_rows.TOPICS, *measured_rows.read()} - {measured_rows.BARS}
+    assert [name for name in tables if page.count(f"<!-- rows: {name} -->") != 1] == []
     for table in measured_rows.read().values():
         assert len(set(table["columns"])) == len(table["columns"]), "a row holds one cell for each header"
+
+
+def test_each_benchmark_has_one_topic_and_each_figure_one_place():
+    named = " ".join(measured_rows.TOPICS.values()).split()
+    assert sorted(named) == sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
+    rows = measured_rows.read()[measured_rows.BARS]["rows"]
+    assert sum(len(measured_rows.of_topic(topic, rows)) for topic in measured_rows.TOPICS) == len(rows)
+
+
+def test_the_cells_of_a_row_are_short():
+    rows = measured_rows.read()[measured_rows.BARS]["rows"]
+    assert [cell for row in rows for cell in row.values() if len(cell) > 110] == []
 
 
 def test_each_row_says_when_where_and_by_which_command():
@@ -39,7 +52,7 @@ def test_the_first_record_of_a_run_takes_the_place_of_its_command_s_rows(tmp_pat
     assert others == before
     assert (one["what"], one["measured"], one["command"]) == ("a new one", "3 s", "`python benchmarks/places.py`")
     assert two["what"] == "another"
-    page = measured_page.rendered("<!-- rows: bars -->\n\n| old |\n\nrest\n", measured_rows.read(file))
+    page = measured_page.rendered("<!-- rows: speed -->\n\n| old |\n\nrest\n", measured_rows.read(file))
     assert "| a new one | 3 s | ≤ 2 s | " in page
     assert page.endswith("|\n\nrest\n")
     assert "| old |" not in page

@@ -12,7 +12,7 @@ def test_a_runs_folder_says_how_it_came_to_be_and_what_its_files_are(tmp_path):
         (tmp_path / name).touch()
     readme_file.write(tmp_path, "stage1: score 0.9")
     text = (tmp_path / "README.txt").read_text()
-    assert "To run again: python run.py task=digits codec=quant8 'split.point='" in text
+    assert "To run again: python run.py task=digits codec=quant8 \"split.point='[a,b]'\"\n" in text
     assert "stage1: score 0.9" in text
     assert "metrics.json              all metrics" in text
     assert "gallery.png               a figure" in text

@@ -109,7 +109,7 @@ def test_what_cannot_be_reported_is_told_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["workflow=report", "a", "b"], ["workflow=report", "folders=['a','b']"]),
+        (["workflow=report", "a", "b"], ["workflow=report", "folders=[a,b]"]),
         (["workflow=report", "it's"], ["workflow=report", r"folders=['it\'s']"]),
         (["workflow=report", "folders=[a]", "-cd", "mine"], ["workflow=report", "folders=[a]", "-cd", "mine"]),
         (["task=digits", "stray"], ["task=digits", "stray"]),

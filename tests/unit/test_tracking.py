@@ -208,14 +208,6 @@ def test_a_folder_without_a_run_and_one_whose_run_is_going_are_refused(store, tm
         track.run(cfg, tmp_path)
 
 
-def test_a_folder_is_named_as_hydra_reads_it():
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    for name in ("/a b/c", "/it's/{x},y=z", "/back\\slash'", "/ü/é"):
-        (override,) = OverridesParser.create().parse_overrides([track.override("folder", name)])
-        assert override.value() == name
-
-
 @pytest.mark.parametrize("num_jobs", [8, pytest.param(64, marks=pytest.mark.slow)])
 def test_jobs_that_write_to_one_store_at_the_same_time_are_all_there(num_jobs, store, tmp_path):
     code = (

@@ -249,9 +249,8 @@ class GrpcTail(RemoteTail):
         try:
             while True:
                 if drawn is not None:
-                    if (frame := next(numbered, None)) is None:
-                        break
-                    for part in parts(*frame):
+                    frame = next(numbered, None)
+                    for part in parts(*frame) if frame else (None,):  # None ends the stream, which the server confirms
                         drawn.put(part)
                 if (reply := next(replies, None)) is None:
                     break

@@ -148,7 +148,7 @@ class Stream:
     num_frames: int = 0
     num_held_bytes: int = 0
     num_received_bytes: int = 0
-    why: str = "it closed its stream"
+    why: str = "it left midway, or the connection broke"  # gRPC does not say which
     heard_s: float = field(default_factory=time.monotonic)
     sending_since: float | None = None
     _waiting_since: float | None = None
@@ -206,12 +206,13 @@ class Stream:
 
     def _receive(self) -> Frame | None:
         try:
-            return next(self.frames, None)
-        except grpc.RpcError:  # the client is gone; gRPC tells the thread that answers
+            frame = next(self.frames, None)
+        except grpc.RpcError:  # gRPC tells the thread that answers
             log.debug("A client is gone")
-            if self.why == Stream.why:
-                self.why = "the connection broke"
             return None
+        if frame is None and self.why == Stream.why:
+            self.why = "it closed its stream"
+        return frame
 
     def _fill(self) -> None:
         error = None

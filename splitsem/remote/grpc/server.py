@@ -67,6 +67,7 @@ _HANDSHAKE_S = 10.0  # TLS and the first bytes of HTTP/2
 _MAX_CONNECTIONS = 4096
 _MAX_CALLS_A_CONNECTION = 256
 _TICK_S, _SUMMARY_S = 1.0, 60.0
+_LAST_WORDS_S = 2.0  # for streams that have ended, whose threads have yet to say so
 
 
 class GrpcServer(TailServer):
@@ -141,6 +142,7 @@ class GrpcServer(TailServer):
         self._server.stop(grace_s).wait()
         self._pool.shutdown(wait=False)
         self._stopped.set()
+        self.streams.wait(_LAST_WORDS_S)
         self.streams.visits.settle(0.0)
 
     def queue_depth(self) -> int:

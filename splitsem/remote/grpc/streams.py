@@ -83,6 +83,7 @@ class Streams:
         self.has_garbage = threading.Event()  # set when large payloads are done with
         self._streams: set[Stream] = set()
         self._lock = threading.Lock()
+        self._left = threading.Condition(self._lock)
 
     def stop(self) -> None:
         """Take no more frames; received frames are still answered."""
@@ -90,6 +91,11 @@ class Streams:
             self.is_stopping = True
             for stream in self._streams:
                 stream.end()
+
+    def wait(self, most_s: float) -> None:
+        """Wait until all streams have ended."""
+        with self._left:
+            self._left.wait_for(lambda: not self._streams, most_s)
 
     def queue_depth(self) -> int:
         """Frames that wait at this moment."""
@@ -218,9 +224,10 @@ class Streams:
         if stream.num_received_bytes > _LARGE_BYTES:
             self.has_garbage.set()
         self._give_back(stream)
-        with self._lock:
-            self._streams.discard(stream)
         self._settle_visit(stream, stream.why)
+        with self._left:
+            self._streams.discard(stream)
+            self._left.notify_all()
 
     def _ahead(self, stream: "Stream") -> Inbox:
         """The frames of a stream, each begun by another thread, so that the next server works while this one does."""

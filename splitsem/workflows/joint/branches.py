@@ -17,7 +17,7 @@ from splitsem.models.repvgg_units import most_important
 from splitsem.scoring import score_samples
 from splitsem.search.deployed import DeployedSplit
 from splitsem.search.problem import Mask, Problem, fused_gammas, measured_problem, offered_by
-from splitsem.workflows import assemble, own_model
+from splitsem.workflows import assemble, own_model, pasted
 from splitsem.workflows.assemble import Whole
 from splitsem.workflows.joint import real, real_frames, search, tiers
 from splitsem.workflows.joint.base import Baseline, Document, JointBase, solution_of
@@ -245,7 +245,7 @@ class JointBranches(JointBase):
     def recipe(self) -> str:
         """See JointBase."""
         best = self.joint["best"]
-        return f"model.gamma=[{','.join(map(str, best['gammas']))}] split.index={best['lambda']}"
+        return pasted.words([pasted.setting("model.gamma", best["gammas"]), f"split.index={best['lambda']}"])
 
     @property
     def described_fully(self) -> str:

@@ -1,6 +1,5 @@
 """Which machine of a chain computes what, and what travels on each hop: workflow=joint with hardware.chain."""
 
-import json
 import logging
 import time
 from dataclasses import replace
@@ -25,6 +24,7 @@ from splitsem.search.chain import Budget, ChainPlan, ChainProblem, evaluated, so
 from splitsem.search.chain_pipeline import ChainHop, ChainPipeline
 from splitsem.search.objective import quantile
 from splitsem.search.solution import ROUNDING
+from splitsem.workflows import pasted
 from splitsem.workflows.assemble import answering
 from splitsem.workflows.joint.base import as_text
 from splitsem.workflows.joint.cuts import JointCuts
@@ -308,9 +308,9 @@ def _recipe(joint: JointCuts, chain: MachineChain, table: PricedChain, plan: Cha
     if not hops:
         return ["to run it: all of it computes on the first machine"]
     offer = next(offer for offer in joint.offers if offer.label == hops[0][1])
-    onward = json.dumps(hops[1:], separators=(",", ":"))
-    more = f" 'workflow.onward={onward}'" if hops[1:] else ""
-    lines = [f"  {chain.names[0]}: workflow=offload split.point={hops[0][0]} {offer.overrides}{more}"]
+    own = pasted.words(["workflow=offload", pasted.setting("split.point", hops[0][0])])
+    onward = pasted.words([pasted.setting("workflow.onward", hops[1:])] if hops[1:] else [])
+    lines = [f"  {chain.names[0]}: {own} {offer.overrides} {onward}".rstrip()]
     servers = chain.names[1 : len(hops) + 1]
     for here, there in pairwise(servers):
         lines.append(f"  {here}: workflow=serve workflow.forward={there.upper()}:50051")

@@ -22,6 +22,7 @@ from splitsem.scoring import check_found, plain
 from splitsem.splitting.point import SplitPoint
 from splitsem.tasks.task import Task
 from splitsem.trees import mapped, num_samples, sliced
+from splitsem.workflows import pasted
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import codec_option, is_for_one_cut
 from splitsem.workflows.joint.base import Document
@@ -54,8 +55,9 @@ class Offer(NamedTuple):
 
     @property
     def overrides(self) -> str:
-        """Overrides that give other workflows this codec: ``codec=topk codec.keep_ratio=0.1``."""
-        return " ".join([f"codec={self.name}", *(f"codec.{key}={value}" for key, value in self.given.items())])
+        """Overrides that give other workflows this codec, to paste: ``codec=topk codec.keep_ratio=0.1``."""
+        own = (pasted.setting(f"codec.{key}", value) for key, value in self.given.items())
+        return pasted.words([f"codec={self.name}", *own])
 
     def make(self) -> Codec:
         """A fresh codec."""
@@ -208,7 +210,7 @@ class _Row:
             "lambda": point.index,
             "split_point": point.name,
             "codec": self.offer.label,
-            "overrides": f"split.point={point.name} {self.offer.overrides}",
+            "overrides": f"{pasted.words([pasted.setting('split.point', point.name)])} {self.offer.overrides}",
             "offered": self.offer.is_offered,
             "raw_bytes": point.raw_bytes,
             "left_out": self.left_out,
