@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from splitsem import redaction
 from splitsem.errors import LinkError
+from splitsem.workflows import startup
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -115,6 +116,7 @@ def _serve() -> None:
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no reply
     redaction.install()
+    startup.read_yaml_quickly()
     while True:
         try:
             secrets, function, args, kwargs = pickle.load(sys.stdin.buffer)  # noqa: S301 (from this program itself)

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from splitsem import json_files, redaction
 from splitsem.report import table_files
-from splitsem.report.terminal import terminal
+from splitsem.report.terminal import Screen, terminal
 from splitsem.report.units import setting_in_words
 from splitsem.workflows import digests, folders, readme_file
 from splitsem.workflows.tracking import versions
@@ -104,7 +104,12 @@ class Sweep(NamedTuple):
 
 
 def summarise(
-    folder: Path, seconds: float | None = None, details: Mapping[str, str] | None = None, title: str = ""
+    folder: Path,
+    seconds: float | None = None,
+    details: Mapping[str, str] | None = None,
+    title: str = "",
+    screen: Screen | None = None,
+    arguments: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Write ``results.csv``, have the jobs' workflow summarise them, and return the results.
 
@@ -113,14 +118,17 @@ def summarise(
         seconds: how long the sweep took; None where no job ran.
         details: what else the page says of how its results came to be.
         title: the page's; empty takes the settings that the sweep was asked for.
+        screen: what is printed for, and ``arguments``: of the command that ran; None: of this process.
     """
     results = gather(folder)
-    console = terminal()
+    console = terminal(screen)
+    command = redaction.text(shlex.join(["python", *(sys.argv if arguments is None else arguments)]))
     if results.empty:
         console.print(f"No job was started: {folder}", highlight=False, soft_wrap=True)
         return results
     results.to_csv(folder / "results.csv", index=False)
-    sweep = Sweep(folder, results, _origin(results, seconds, details or {}, title or title_of(folder)), console)
+    origin = Origin(title or title_of(folder), command, _details(results, seconds, details or {}))
+    sweep = Sweep(folder, results, origin, console)
     if (name := sweep.setting("workflow.summary")) is None:
         sweep.print_list()
     else:
@@ -165,16 +173,15 @@ def title_of(folder: Path) -> str:
     return redaction.text(" · ".join(words)) or "sweep"
 
 
-def _origin(results: pd.DataFrame, seconds: float | None, more: Mapping[str, str], title: str) -> Origin:
+def _details(results: pd.DataFrame, seconds: float | None, more: Mapping[str, str]) -> dict[str, str]:
     took = f"{seconds:.0f} s for {len(results)} rows" if seconds is not None else "drawn again, no job ran"
-    details = {
+    return {
         **more,
         "finished": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         "duration": took,
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "machine": platform.platform(),
     }
-    return Origin(title, redaction.text(shlex.join(["python", *sys.argv])), details)
 
 
 def _overrides(folder: Path) -> dict[str, str]:

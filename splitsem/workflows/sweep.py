@@ -27,9 +27,9 @@ from omegaconf.errors import OmegaConfBaseException
 from splitsem import extras, redaction
 from splitsem.errors import ConfigError, LinkError, SplitSemError
 from splitsem.files import write_whole
-from splitsem.report import figure_choice
+from splitsem.report.terminal import Screen
 from splitsem.training.time_left import time_left
-from splitsem.workflows import aside, digests, folders, renamed, stopping, study_name, track
+from splitsem.workflows import aside, digests, folders, renamed, stopping, study_name, summary_aside, track
 from splitsem.workflows.composed_once import compose_once
 from splitsem.workflows.folders import Claim, Record, State
 from splitsem.workflows.mistakes import told
@@ -122,6 +122,7 @@ class SweepCallback(Callback):
             _started.append(sweep := _Sweep(config))
             compose_once(config)
         sweep.track()
+        aside.call(summary_aside.get_ready, OmegaConf.select(config, "workflow.summary"))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Take the secrets out of what Hydra has just written."""
@@ -262,16 +263,16 @@ class _Sweep:
         Returns:
             failed: jobs failed, and each has told why. stopped: not all jobs ended, or there was none.
         """
-        from splitsem.workflows.summary import summarise
-
-        aside.settle()  # the page shows figures of jobs
         redaction.clean(self.folder)
         statuses: set[str] = set()
         self.record.state = "stopped"
         try:
-            with figure_choice.using(**self.config.plots):
-                results = summarise(self.folder, time.time() - self.began)
-            statuses |= set(results["status"]) if len(results) else set()
+            plots: Any = OmegaConf.to_container(self.config.plots, resolve=True)
+            seconds, screen = time.time() - self.began, Screen.here()
+            done = aside.call(summary_aside.summarise, self.folder, seconds, plots, screen, sys.argv)
+            text, statuses = done.result()
+            sys.stdout.write(text)
+            sys.stdout.flush()
             if not stop and "unfinished" not in statuses:
                 self.record.state = "ok" if statuses == {"ok"} else "failed"
         finally:

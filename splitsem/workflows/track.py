@@ -1,5 +1,6 @@
 """Track: what a run's or a sweep's folder holds, copied to MLflow, at its end or later (``workflow=track``)."""
 
+import functools
 import hashlib
 import json
 import logging
@@ -313,7 +314,13 @@ _FIRST = ("split.point", "codec", "codec.bit_width")
 def _asked(sweep: Path) -> list[str]:
     """The settings of a sweep's command; none where Hydra kept none."""
     path = sweep / "multirun.yaml"
-    return [str(one) for one in _load(path).hydra.overrides.task] if path.exists() else []
+    return list(_asked_by(path, path.stat().st_mtime_ns)) if path.exists() else []
+
+
+@functools.lru_cache(maxsize=1)
+def _asked_by(path: Path, _changed_ns: int) -> tuple[str, ...]:
+    """The settings in a file that each job of a sweep asks."""
+    return tuple(str(one) for one in _load(path).hydra.overrides.task)
 
 
 def sweep_name(asked: Sequence[str]) -> str:
