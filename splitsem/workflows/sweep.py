@@ -29,7 +29,7 @@ from splitsem.errors import ConfigError, LinkError, SplitSemError
 from splitsem.files import write_whole
 from splitsem.report.terminal import Screen
 from splitsem.training.time_left import time_left
-from splitsem.workflows import aside, digests, folders, renamed, stopping, study_name, summary_aside, track
+from splitsem.workflows import aside, digests, drawing, folders, renamed, stopping, study_name, summary_aside, track
 from splitsem.workflows.composed_once import compose_once
 from splitsem.workflows.folders import Claim, Record, State
 from splitsem.workflows.mistakes import told
@@ -113,6 +113,7 @@ class SweepCallback(Callback):
             renamed.check_composed(config)
             _refuse_secrets(config, config.hydra.run.dir)
             _started.append(_Run(config))
+            _get_ready(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse names that have changed; make the sweep's folder and its MLflow parent run, before any job."""
@@ -147,6 +148,14 @@ class SweepCallback(Callback):
         for sweep in _started:  # none in a process that has a job of the sweep only
             if isinstance(sweep, _Sweep):
                 sweep.tell_time_left()
+
+
+def _get_ready(config: DictConfig) -> None:
+    """Have the process aside import what a run will need of it, while this one imports torch."""
+    if tracker := track.store_of(config):
+        aside.call(tracker.get_ready)
+    if OmegaConf.select(config, "workflow.gallery"):
+        drawing.get_ready()
 
 
 class _Run:

@@ -56,6 +56,12 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     return Result(metrics, {}, [], f"{copied.num_logged} runs logged, {there} were there already")
 
 
+def store_of(cfg: DictConfig) -> Mlflow | None:
+    """The store that a run of these settings is written to, if it is to any."""
+    is_tracked = OmegaConf.select(cfg, "workflow.is_tracked", default=True)
+    return (instantiate(cfg.tracking) or None) if is_tracked else None
+
+
 def begin(
     tracker: Mlflow, folder: Path, record: Record, name: str, sweep: Path | None = None, *, is_new: bool = False
 ) -> Record:
