@@ -134,6 +134,4 @@ def _serve() -> None:
 
 if __name__ == "__main__":
     _serve()
-    atexit._run_exitfuncs()
-    sys.stderr.flush()
-    os._exit(0)  # to take the interpreter apart takes a second with all that is imported here, and this is waited for
+    startup.leave()
