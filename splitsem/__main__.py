@@ -2,7 +2,7 @@
 
 import sys
 
-from splitsem.workflows.startup import flags_last, folders_named, leave, spin_briefly
+from splitsem.workflows.startup import flags_last, folders_named, spin_briefly
 
 spin_briefly()  # before anything loads torch
 
@@ -30,4 +30,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    leave()
