@@ -123,7 +123,7 @@ class SweepCallback(Callback):
             _started.append(sweep := _Sweep(config))
             compose_once(config)
         sweep.track()
-        aside.call(summary_aside.get_ready, OmegaConf.select(config, "workflow.summary"))
+        aside.prepare(summary_aside.get_ready, OmegaConf.select(config, "workflow.summary"))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Take the secrets out of what Hydra has just written."""
@@ -152,8 +152,9 @@ class SweepCallback(Callback):
 
 def _get_ready(config: DictConfig) -> None:
     """Have the process aside import what a run will need of it, while this one imports torch."""
-    if tracker := track.store_of(config):
-        aside.call(tracker.get_ready)
+    with contextlib.suppress(ConfigError, HydraException):  # the job tells it
+        if tracker := track.store_of(config):
+            aside.prepare(tracker.get_ready)
     if OmegaConf.select(config, "workflow.gallery"):
         drawing.get_ready()
 
