@@ -273,6 +273,7 @@ class _Sweep:
         Returns:
             failed: jobs failed, and each has told why. stopped: not all jobs ended, or there was none.
         """
+        aside.settle()  # what it draws is looked through, too
         redaction.clean(self.folder)
         statuses: set[str] = set()
         self.record.state = "stopped"
