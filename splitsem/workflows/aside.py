@@ -148,8 +148,11 @@ def _serve() -> None:
         except Exception as exc:  # noqa: BLE001 (raised on the other side)
             exc.add_note(traceback.format_exc())
             reply = _failure(exc)
-        replies.write(reply)
-        replies.flush()
+        try:
+            replies.write(reply)
+            replies.flush()
+        except BrokenPipeError:  # the other side was killed
+            return
 
 
 if __name__ == "__main__":
