@@ -6,6 +6,7 @@ from abc import abstractmethod
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from torch import Tensor
 
@@ -20,7 +21,13 @@ _MODES = {1: "L", 3: "RGB"}
 
 
 class PictureCodec(TensorwiseCodec):
-    """Carries float32 images in [0, 1], ``(B, 1 | 3, H, W)``, as 8-bit files; gradients pass straight through."""
+    """Carries float32 images in [0, 1], ``(B, 1 | 3, H, W)``, as 8-bit files; gradients pass straight through.
+
+    Attributes:
+        is_lossless: whether the file gives back each 8-bit pixel; ``forward`` then makes no file.
+    """
+
+    is_lossless: bool = False
 
     @abstractmethod
     def write_file(self, image: Image.Image) -> bytes:
@@ -35,25 +42,33 @@ class PictureCodec(TensorwiseCodec):
         """
 
     def approximate(self, z: Tensor) -> Tensor:
-        """See TensorwiseCodec; runs the real coder."""
-        part = wire.Part(z.dtype, tuple(z.shape), self.encode_tensor(z.detach().cpu()))
-        z_hat = self.decode_tensor(part).to(z.device)
+        """See TensorwiseCodec; runs the real coder where it loses something."""
+        on_cpu = z.detach().cpu()
+        if self.is_lossless:
+            z_hat = _values(self._pixels_of(on_cpu))
+        else:
+            z_hat = self.decode_tensor(wire.Part(z.dtype, tuple(z.shape), self.encode_tensor(on_cpu)))
+        z_hat = z_hat.to(z.device)
         return StraightThrough.apply(z, z_hat, torch.ones_like(z, dtype=torch.bool))
 
     def encode_tensor(self, z: Tensor) -> bytes:
         """See TensorwiseCodec."""
+        body = []
+        for pixels in self._pixels_of(z):
+            data = self.write_file(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels))
+            body += [wire.varint(len(data)), data]
+        return b"".join(body)
+
+    def _pixels_of(self, z: Tensor) -> NDArray[np.uint8]:
+        """The 8-bit pixels ``(B, H, W, 1 | 3)``. Raises ConfigError for what is no picture."""
         is_image = z.dtype is torch.float32 and z.dim() == 4 and z.shape[1] in _MODES
         if not (is_image and bool(((z >= 0) & (z <= 1)).all())):
             raise ConfigError(
                 f"{type(self).__name__} carries pictures only, float32 (B, 1|3, H, W) in [0, 1], and got {z.dtype} "
                 f"{tuple(z.shape)} in [{z.min():.3g}, {z.max():.3g}]: use it at the split point `input`"
             )
-        pixels_BHWC = (z * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-        body = []
-        for pixels in pixels_BHWC:
-            data = self.write_file(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels))
-            body += [wire.varint(len(data)), data]
-        return b"".join(body)
+        pixels_BHWC: NDArray[np.uint8] = (z * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+        return pixels_BHWC
 
     def decode_tensor(self, part: wire.Part) -> Tensor:
         """See TensorwiseCodec."""
@@ -62,8 +77,7 @@ class PictureCodec(TensorwiseCodec):
         reader = wire.Reader(part.body)
         files = [bytes(reader.take(reader.varint("file size", len(part.body)), "file")) for _ in range(part.shape[0])]
         reader.finish()
-        pixels_BHWC = np.stack([self._pixels(data, part.shape[1:]) for data in files])
-        return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).float().div_(255).contiguous()
+        return _values(np.stack([self._pixels(data, part.shape[1:]) for data in files]))
 
     def _pixels(self, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
         channels, height, width = shape
@@ -74,6 +88,11 @@ class PictureCodec(TensorwiseCodec):
         except _DAMAGE as exc:
             raise PayloadError(f"expected a {type(self).__name__} file of {width}×{height}, got: {exc}") from exc
         return np.asarray(image).reshape(height, width, channels)
+
+
+def _values(pixels_BHWC: NDArray[np.uint8]) -> Tensor:
+    """Pictures ``(B, 1 | 3, H, W)`` in [0, 1]."""
+    return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).float().div_(255).contiguous()
 
 
 class Jpeg(PictureCodec):
@@ -105,6 +124,7 @@ class Webp(PictureCodec):
     def __init__(self, quality: int = 75, lossless: bool = False) -> None:
         super().__init__()
         self.quality, self.lossless = _checked(quality), lossless
+        self.is_lossless = self.is_samplewise = lossless
 
     def write_file(self, image: Image.Image) -> bytes:
         """See PictureCodec."""
@@ -123,6 +143,7 @@ class Webp(PictureCodec):
 class Png(PictureCodec):
     """PNG, which keeps the 8-bit pixels exactly, at the library's usual effort."""
 
+    is_lossless = is_samplewise = True
     codec_id = wire.CodecId.PNG
 
     def write_file(self, image: Image.Image) -> bytes:
@@ -140,6 +161,7 @@ class Png(PictureCodec):
 class Pixels(PictureCodec):
     """The 8-bit pixels as they are: what a camera without any coder would send."""
 
+    is_lossless = is_samplewise = True
     codec_id = wire.CodecId.PIXELS
 
     def write_file(self, image: Image.Image) -> bytes:

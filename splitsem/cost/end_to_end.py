@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from splitsem.cost.machines import Machine
+if TYPE_CHECKING:
+    from splitsem.cost.machines import Machine
 
 
 def latency_s(edge_s: Any, link_s: Any, server_s: Any, answer_s: Any = 0.0) -> Any:
@@ -163,7 +164,7 @@ class Cost:
             raise ValueError("all stages take no time: a sample must take some time")
 
     @classmethod
-    def of(cls, edge: Machine, times: StageTimes, link_j: float, pipelined: bool = True) -> "Cost":
+    def of(cls, edge: "Machine", times: StageTimes, link_j: float, pipelined: bool = True) -> "Cost":
         """Estimate the cost from the times, the energy on the link and the powers of the machine ``edge``."""
         return cls(times, link_j, edge.active_w, edge.idle_w, pipelined)
 

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import PchipInterpolator
 
 from splitsem.report import results as rs
 from splitsem.report.pareto import pareto_front
@@ -76,6 +75,8 @@ def bd_rate(curve: Curve, reference: Curve) -> float:
             f"no common scores: {curve.score[0]:.4f}…{curve.score[-1]:.4f} against "
             f"{reference.score[0]:.4f}…{reference.score[-1]:.4f}"
         )
+    from scipy.interpolate import PchipInterpolator  # takes longer to import than the page to make
+
     areas = [float(PchipInterpolator(c.score, c.log_rate).integrate(low, high)) for c in (curve, reference)]
     return float(np.expm1((areas[0] - areas[1]) / (high - low)))
 

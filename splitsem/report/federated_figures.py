@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from scipy import special
 
 from splitsem.report import style
 from splitsem.report.columns import Column
@@ -72,6 +71,8 @@ def half_ci95(values: pd.Series) -> float:
     """
     if len(values) < 2:
         return 0.0
+    from scipy import special
+
     return float(special.stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / len(values) ** 0.5)
 
 

@@ -66,6 +66,7 @@ REFERENCES = {
 FORMATS: dict[str, Callable[..., str]] = {"s": format_seconds, "B": format_bytes, "Hz": format_hz}
 _HEADER_IN = 0.62  # height of title and subtitle, in inches
 _TWO_COLUMNS_IN = 9.0  # a figure that is wider than this takes two columns
+_COMPRESS_LEVEL = 3  # of a PNG: 60 % of the time that 6 takes, for 10 % more bytes
 
 
 class Chart(Figure):
@@ -335,7 +336,8 @@ def _draw_once(figure: Figure, dpi: float, buffer: io.BytesIO) -> None:
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())).save(buffer, "png", dpi=(dpi, dpi))
+    opaque = np.asarray(canvas.buffer_rgba())[..., :3]
+    Image.fromarray(opaque).save(buffer, "png", dpi=(dpi, dpi), compress_level=_COMPRESS_LEVEL)
     figure.set_dpi(usual)
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -29,8 +28,9 @@ def draw_points(ax: Axes, split: pd.DataFrame, x: str) -> list[Line2D]:
     names = sorted(split["series"].unique(), key=_natural)
     colors = dict(zip(names, style.palette(len(names)), strict=True))
     markers = {name: style.MARKERS[i % len(style.MARKERS)] for i, name in enumerate(names)}
-    series: dict[str, Any] = {"hue": "series", "style": "series", "palette": colors, "markers": markers}
-    seaborn.scatterplot(split, x=x, y="score", ax=ax, s=30, linewidth=0, alpha=0.85, zorder=3, legend=False, **series)
+    for name, rows in split.groupby("series", sort=False):
+        look: dict[str, Any] = {"color": colors[str(name)], "marker": markers[str(name)]}
+        ax.scatter(rows[x], rows["score"], s=30, linewidth=0, alpha=0.85, zorder=3, **look)
     faint = 0.45 if len(split) <= _MANY else 0.2
     for name, rows in split[split["score_ci95"] > 0].groupby("series", sort=False):
         bars: dict[str, Any] = {"fmt": "none", "ecolor": colors[str(name)], "elinewidth": 0.9, "alpha": faint}

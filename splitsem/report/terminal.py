@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -17,12 +17,32 @@ if TYPE_CHECKING:
 WIDTH = 100
 
 
-def terminal() -> Console:
-    """The console that prints tables: a terminal has its own width, a file or a pipe the tables' width.
+class Screen(NamedTuple):
+    """Where a process prints: another process that prints for it takes its width and its colours.
 
-    It records what it prints, for ``export_text``.
+    Attributes:
+        width: letters in a line; a terminal has its own, a file or a pipe the tables' width.
+        is_terminal: colours are shown.
     """
-    return Console(width=None if sys.stdout.isatty() else WIDTH, record=True)
+
+    width: int
+    is_terminal: bool
+
+    @classmethod
+    def here(cls) -> "Screen":
+        """This process's own."""
+        is_terminal = sys.stdout.isatty()
+        return cls(Console().width if is_terminal else WIDTH, is_terminal)
+
+
+def terminal(screen: Screen | None = None) -> Console:
+    """The console that prints tables on standard output; it records what it prints, for ``export_text``.
+
+    Args:
+        screen: what is printed for; None: this process's own.
+    """
+    width, is_terminal = screen or Screen.here()
+    return Console(width=width, force_terminal=is_terminal or None, record=True)
 
 
 class Grid(Table):

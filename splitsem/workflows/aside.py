@@ -19,11 +19,13 @@ from typing import Any, ParamSpec, TypeVar
 
 from splitsem import redaction
 from splitsem.errors import LinkError
+from splitsem.workflows import startup
 
 P = ParamSpec("P")
 T = TypeVar("T")
 _threads: list[ThreadPoolExecutor] = []
 _processes: list[subprocess.Popen[bytes]] = []
+_awaited: list[Callable[..., Any]] = []
 _PATIENCE_S = 60.0
 
 
@@ -36,6 +38,19 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future
         function: a function of a module, which is imported there.
         args, kwargs: anything that can be pickled; what the function changes in them stays there.
     """
+    _awaited.append(function)
+    return _submit(function, *args, **kwargs)
+
+
+def prepare(function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Call what makes later calls faster: nobody asks how it went, and while no other call was made, none waits for it.
+
+    For the arguments see ``call``.
+    """
+    _submit(function, *args, **kwargs)
+
+
+def _submit(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
     if not _threads:
         _threads.append(ThreadPoolExecutor(1, thread_name_prefix="aside"))
     return _threads[0].submit(_ask, function, args, kwargs)
@@ -83,7 +98,13 @@ def settle() -> None:
 
 @atexit.register
 def close() -> None:
-    """Let the process end, after the calls that it was given."""
+    """Let the process end, after the calls that it was given; at once where all of them only prepared others."""
+    if not _awaited:
+        for executor in _threads:
+            executor.shutdown(wait=False, cancel_futures=True)
+        for process in _processes:
+            process.kill()
+    _awaited.clear()
     while _threads:
         _threads.pop().shutdown()
     while _processes:
@@ -115,6 +136,7 @@ def _serve() -> None:
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no reply
     redaction.install()
+    startup.read_yaml_quickly()
     while True:
         try:
             secrets, function, args, kwargs = pickle.load(sys.stdin.buffer)  # noqa: S301 (from this program itself)
@@ -126,9 +148,13 @@ def _serve() -> None:
         except Exception as exc:  # noqa: BLE001 (raised on the other side)
             exc.add_note(traceback.format_exc())
             reply = _failure(exc)
-        replies.write(reply)
-        replies.flush()
+        try:
+            replies.write(reply)
+            replies.flush()
+        except BrokenPipeError:  # the other side was killed
+            return
 
 
 if __name__ == "__main__":
     _serve()
+    startup.leave()

@@ -34,6 +34,7 @@ def prepare() -> None:
     redaction.install()
     sweep.register()
     startup.list_groups_quickly()
+    startup.read_yaml_quickly()
     startup.raise_plainly()
 
 

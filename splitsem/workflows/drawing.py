@@ -39,7 +39,7 @@ class Drawing(NamedTuple):
 def get_ready() -> None:
     """Have the process aside import what draws, while this one computes."""
     if extras.has("plots"):
-        aside.call(_import_what_draws)
+        aside.prepare(_import_what_draws)
 
 
 def _import_what_draws() -> None:

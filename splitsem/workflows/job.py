@@ -11,7 +11,6 @@ from hydra._internal.utils import _locate  # get_method logs what it raises, too
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem import json_files, redaction
@@ -21,7 +20,7 @@ from splitsem.workflows import aside, digests, drawing, folders, mistakes, readm
 from splitsem.workflows.drawing import UNDRAWN
 from splitsem.workflows.folders import Record
 from splitsem.workflows.result import DRAWS, Metrics, Result, write_draws
-from splitsem.workflows.tracking import Mlflow, provenance
+from splitsem.workflows.tracking import provenance
 
 log = logging.getLogger(__name__)
 
@@ -122,8 +121,7 @@ class _Tracker:
         self.cfg, self.folder, self.record = cfg, folder, record
         self.sweep = Path(hydra_cfg.sweep.dir) if hydra_cfg.mode == RunMode.MULTIRUN else None
         self.name = track.name_of(hydra_cfg, self.sweep)
-        is_tracked = OmegaConf.select(cfg, "workflow.is_tracked", default=True)
-        self.store: Mlflow | None = (instantiate(cfg.tracking) or None) if is_tracked else None
+        self.store = track.store_of(cfg)
         self.has_next = self.sweep is not None and hydra_cfg.runtime.choices["hydra/launcher"] == "basic"
         self.begun: Future[Record] | None = None
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from splitsem import json_files, redaction
 from splitsem.report import table_files
-from splitsem.report.terminal import terminal
+from splitsem.report.terminal import Screen, terminal
 from splitsem.report.units import setting_in_words
 from splitsem.workflows import digests, folders, readme_file
 from splitsem.workflows.tracking import versions
@@ -102,7 +102,11 @@ class Sweep(NamedTuple):
 
 
 def summarise(
-    folder: Path, seconds: float | None = None, details: Mapping[str, str] | None = None, title: str = ""
+    folder: Path,
+    seconds: float | None = None,
+    details: Mapping[str, str] | None = None,
+    title: str = "",
+    screen: Screen | None = None,
 ) -> pd.DataFrame:
     """Write ``results.csv``, have the jobs' workflow summarise them, and return the results.
 
@@ -111,14 +115,17 @@ def summarise(
         seconds: how long the sweep took; None where no job ran.
         details: what else the page says of how its results came to be.
         title: the page's; empty takes the settings that the sweep was asked for.
+        screen: what is printed for; None: this process's own.
     """
     results = gather(folder)
-    console = terminal()
+    console = terminal(screen)
     if results.empty:
         console.print(f"No job was started: {folder}", highlight=False, soft_wrap=True)
         return results
     results.to_csv(folder / "results.csv", index=False)
-    sweep = Sweep(folder, results, _origin(folder, results, seconds, details or {}, title), console)
+    found = _details(results, seconds, details or {})
+    origin = Origin(title or title_of(folder), readme_file.command_of(folder), found)
+    sweep = Sweep(folder, results, origin, console)
     if (name := sweep.setting("workflow.summary")) is None:
         sweep.print_list()
     else:
@@ -163,16 +170,15 @@ def title_of(folder: Path) -> str:
     return redaction.text(" · ".join(words)) or "sweep"
 
 
-def _origin(folder: Path, results: pd.DataFrame, seconds: float | None, more: Mapping[str, str], title: str) -> Origin:
+def _details(results: pd.DataFrame, seconds: float | None, more: Mapping[str, str]) -> dict[str, str]:
     took = f"{seconds:.0f} s for {len(results)} rows" if seconds is not None else "drawn again, no job ran"
-    details = {
+    return {
         **more,
         "finished": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         "duration": took,
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "machine": platform.platform(),
     }
-    return Origin(title or title_of(folder), readme_file.command_of(folder), details)
 
 
 def _overrides(folder: Path) -> dict[str, str]:

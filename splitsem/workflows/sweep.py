@@ -27,9 +27,20 @@ from omegaconf.errors import OmegaConfBaseException
 from splitsem import extras, redaction
 from splitsem.errors import ConfigError, LinkError, SplitSemError
 from splitsem.files import write_whole
-from splitsem.report import figure_choice
+from splitsem.report.terminal import Screen
 from splitsem.training.time_left import time_left
-from splitsem.workflows import aside, digests, folders, pasted, renamed, stopping, study_name, track
+from splitsem.workflows import (
+    aside,
+    digests,
+    drawing,
+    folders,
+    pasted,
+    renamed,
+    stopping,
+    study_name,
+    summary_aside,
+    track,
+)
 from splitsem.workflows.composed_once import compose_once
 from splitsem.workflows.folders import Claim, Record, State
 from splitsem.workflows.mistakes import told
@@ -113,6 +124,7 @@ class SweepCallback(Callback):
             renamed.check_composed(config)
             _refuse_secrets(config, config.hydra.run.dir)
             _started.append(_Run(config))
+            _get_ready(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse names that have changed; make the sweep's folder and its MLflow parent run, before any job."""
@@ -122,6 +134,7 @@ class SweepCallback(Callback):
             _started.append(sweep := _Sweep(config))
             compose_once(config)
         sweep.track()
+        aside.prepare(summary_aside.get_ready, OmegaConf.select(config, "workflow.summary"))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Take the secrets out of what Hydra has just written."""
@@ -146,6 +159,15 @@ class SweepCallback(Callback):
         for sweep in _started:  # none in a process that has a job of the sweep only
             if isinstance(sweep, _Sweep):
                 sweep.tell_time_left()
+
+
+def _get_ready(config: DictConfig) -> None:
+    """Have the process aside import what a run will need of it, while this one imports torch."""
+    with contextlib.suppress(ConfigError, HydraException):  # the job tells it
+        if tracker := track.store_of(config):
+            aside.prepare(tracker.get_ready)
+    if OmegaConf.select(config, "workflow.gallery"):
+        drawing.get_ready()
 
 
 class _Run:
@@ -262,16 +284,17 @@ class _Sweep:
         Returns:
             failed: jobs failed, and each has told why. stopped: not all jobs ended, or there was none.
         """
-        from splitsem.workflows.summary import summarise
-
-        aside.settle()  # the page shows figures of jobs
+        aside.settle()  # what it draws is looked through, too
         redaction.clean(self.folder)
         statuses: set[str] = set()
         self.record.state = "stopped"
         try:
-            with figure_choice.using(**self.config.plots):
-                results = summarise(self.folder, time.time() - self.began)
-            statuses |= set(results["status"]) if len(results) else set()
+            plots: Any = OmegaConf.to_container(self.config.plots, resolve=True)
+            seconds, screen = time.time() - self.began, Screen.here()
+            done = aside.call(summary_aside.summarise, self.folder, seconds, plots, screen)
+            text, statuses = done.result()
+            sys.stdout.write(text)
+            sys.stdout.flush()
             if not stop and "unfinished" not in statuses:
                 self.record.state = "ok" if statuses == {"ok"} else "failed"
         finally:

@@ -1,5 +1,6 @@
 """Track: what a run's or a sweep's folder holds, copied to MLflow, at its end or later (``workflow=track``)."""
 
+import functools
 import hashlib
 import json
 import logging
@@ -50,6 +51,12 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     there = copied.num_runs - copied.num_logged
     metrics = {"num_runs": copied.num_runs, "num_logged": copied.num_logged}
     return Result(metrics, {}, [], f"{copied.num_logged} runs logged, {there} were there already")
+
+
+def store_of(cfg: DictConfig) -> Mlflow | None:
+    """The store that a run of these settings is written to, if it is to any."""
+    is_tracked = OmegaConf.select(cfg, "workflow.is_tracked", default=True)
+    return (instantiate(cfg.tracking) or None) if is_tracked else None
 
 
 def begin(
@@ -299,7 +306,13 @@ _FIRST = ("split.point", "codec", "codec.bit_width")
 def _asked(sweep: Path) -> list[str]:
     """The settings of a sweep's command; none where Hydra kept none."""
     path = sweep / "multirun.yaml"
-    return [str(one) for one in _load(path).hydra.overrides.task] if path.exists() else []
+    return list(_asked_by(path, path.stat().st_mtime_ns)) if path.exists() else []
+
+
+@functools.lru_cache(maxsize=1)
+def _asked_by(path: Path, _changed_ns: int) -> tuple[str, ...]:
+    """The settings in a file that each job of a sweep asks."""
+    return tuple(str(one) for one in _load(path).hydra.overrides.task)
 
 
 def sweep_name(asked: Sequence[str]) -> str:

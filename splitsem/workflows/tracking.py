@@ -7,6 +7,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +52,13 @@ class Mlflow:
         self.folder = Path(folder).absolute()
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"
         self._is_reached = False
+
+    def get_ready(self) -> None:
+        """Import what writes, before there is a run to write of; an import that fails is told when it is needed."""
+        with contextlib.suppress(ImportError):
+            import_module("mlflow")
+            if self.uri.startswith("sqlite"):
+                import_module("mlflow.store.tracking.sqlalchemy_store")
 
     def open(self) -> str:
         """The experiment's id; it is created once however many processes ask."""

@@ -119,3 +119,17 @@ def test_what_cannot_be_pickled_fails_alone() -> None:
     with pytest.raises((AttributeError, pickle.PicklingError)):
         aside.call(print, [0] * 100_000, lambda: None).result()
     assert aside.call(where).result() == pid
+
+
+def test_what_only_prepares_keeps_nobody_waiting(tmp_path: Path) -> None:
+    aside.prepare(stay, tmp_path / "begun")
+    while not (tmp_path / "begun").exists():
+        pass
+    began = time.monotonic()
+    aside.close()
+    assert time.monotonic() - began < 10  # of the 30 s that it stays
+
+
+def test_a_call_waits_for_what_prepares_it() -> None:
+    aside.prepare(note, 1)
+    assert aside.call(note, 2).result() == [1, 2]

@@ -8,6 +8,7 @@ import pytest
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -46,17 +47,51 @@ def _counted(loader: ConfigLoaderImpl, monkeypatch: pytest.MonkeyPatch) -> list[
     return composed
 
 
-def test_each_job_is_composed_once(loader: ConfigLoaderImpl, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("jobs", "num_composed"),
+    [
+        (JOBS, 1),
+        ([[*job, codec] for job in JOBS for codec in ("codec=quant2", "codec=quant8")], 2),
+        ([["codec=quant8", "codec.bit_width=3", "seed=1"], ["codec=quant8", "codec.bit_width=4", "seed=null"]], 1),
+        (
+            [["seed=1", "task=digits", "transport.rtt_s=1e-3"], ["seed=2", "task=digits", "transport.rtt_s='${seed}'"]],
+            1,
+        ),
+        ([["plots.formats=[pdf]", "seed=1"], ["plots.formats=[svg]", "seed=2"]], 2),
+        ([["+note=a", "split.point=stage1"], ["+note=b", "split.point=stage1"]], 2),
+        (
+            [
+                ["hardware/machine@hardware.edge=raspberry_pi_4", "seed=1"],
+                ["hardware/machine@hardware.edge=local", "seed=1"],
+            ],
+            2,
+        ),
+    ],
+)
+def test_each_job_is_composed_once_and_few_from_the_files(
+    loader: ConfigLoaderImpl, monkeypatch: pytest.MonkeyPatch, jobs: list[list[str]], num_composed: int
+) -> None:
     config, sweeper = _sweep(loader)
-    wanted = [loader.load_sweep_config(config, job) for job in JOBS]
+    wanted = [loader.load_sweep_config(config, job) for job in jobs]
     composed_once.compose_once(config)
     composed = _counted(loader, monkeypatch)
-    Sweeper.validate_batch_is_legal(sweeper, JOBS)
-    found = [loader.load_sweep_config(config, job) for job in JOBS]
-    assert len(composed) == len(JOBS)
+    Sweeper.validate_batch_is_legal(sweeper, jobs)
+    found = [loader.load_sweep_config(config, job) for job in jobs]
+    assert len(composed) == num_composed
     for ours, theirs in zip(found, wanted, strict=True):
         assert OmegaConf.to_yaml(ours) == OmegaConf.to_yaml(theirs)
-        assert str(ours.hydra.sweep.dir) == str(theirs.hydra.sweep.dir) == str(config.hydra.sweep.dir)
+        for path in ("", "hydra", "hydra.overrides.task", "split", "transport"):
+            nodes = (OmegaConf.select(one, path) if path else one for one in (ours, theirs))
+            assert len({(OmegaConf.is_readonly(node), OmegaConf.is_struct(node)) for node in nodes}) == 1
+        assert str(ours.hydra.sweep.dir) == str(theirs.hydra.sweep.dir)
+        assert jobs is not JOBS or str(ours.hydra.sweep.dir) == str(config.hydra.sweep.dir)
+
+
+def test_a_setting_that_is_not_there_is_refused_as_by_hydra(loader: ConfigLoaderImpl) -> None:
+    config, sweeper = _sweep(loader)
+    composed_once.compose_once(config)
+    with pytest.raises(ConfigCompositionException, match=r"(?s)Could not override 'sed'.*\+sed=2"):
+        Sweeper.validate_batch_is_legal(sweeper, [["seed=1"], ["sed=2"]])
 
 
 def test_two_equal_jobs_share_no_configuration(loader: ConfigLoaderImpl) -> None:
