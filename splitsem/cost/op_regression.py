@@ -6,9 +6,9 @@ logarithms of the operation's sizes (Rasmussen and Williams, 2006, algorithm 2.1
 the process corrects the line; far from them, the line remains.
 
 On a CPU, torch takes a matrix product for a small convolution of one sample, and oneDNN for the others
-(``ConvParams::use_mkldnn`` in ATen/native/Convolution.cpp). In such a product the pixels are the rows: where they fill
-no whole vectors, the weights are laid out anew for each call, which at 3 × 3 pixels takes three times as long as the
-product at 4 × 4 does.
+(``ConvParams::use_mkldnn`` in ATen/native/Convolution.cpp). In such a product the pixels are the rows. Where they fill
+no whole vectors, a call takes as long as if it laid the weights out anew: at 3 × 3 pixels three times as long as at
+4 × 4.
 """
 
 from collections.abc import Mapping, Sequence
