@@ -122,7 +122,7 @@ def candidates(goal: Goal, frame: pd.DataFrame) -> pd.DataFrame:
 
 def name(row: pd.Series) -> str:
     """A configuration in words."""
-    codec = f" with {row['series']}" if row["series"] and row["payload_bytes"] != 0 else ""
+    codec = f" with {row['series']}" if row["series"] and not rs.is_silent(row) else ""
     ends = {"input": "everything on the server (cut at input)", "output": "everything on the edge (cut at output)"}
     return ends.get(row["split_point"], f"the cut at {row['split_point']}") + codec
 

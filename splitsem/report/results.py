@@ -311,14 +311,18 @@ def _average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
 
 def sends_nothing(frame: pd.DataFrame) -> pd.Series:
     """Which configurations run all on the edge, so that their codec has no work."""
-    return frame["is_ok"] & ~frame["is_reference"] & frame["payload_bytes"].eq(0)
+    is_silent = frame["payload_bytes"].eq(0) & frame["exit_share"].isna()  # an early exit may let no sample go on
+    return frame["is_ok"] & ~frame["is_reference"] & is_silent
+
+
+def is_silent(row: pd.Series) -> bool:
+    """``sends_nothing`` of one configuration."""
+    return bool(row["payload_bytes"] == 0 and pd.isna(row["exit_share"]) and not row["is_reference"])
 
 
 def named(row: pd.Series, *, several: bool = True) -> str:
     """A configuration in short: ``enc2 · quant8``; by the point alone where the codec is no part of it."""
-    return (
-        f"{row['split_point']} · {row['series']}" if several and row["payload_bytes"] != 0 else str(row["split_point"])
-    )
+    return f"{row['split_point']} · {row['series']}" if several and not is_silent(row) else str(row["split_point"])
 
 
 def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:

@@ -207,7 +207,7 @@ def _table(
 
 
 def _setting(row: pd.Series) -> str:
-    return MISSING if row["payload_bytes"] == 0 and not row["is_reference"] else str(row["series"])
+    return MISSING if rs.is_silent(row) else str(row["series"])
 
 
 def _rates(frame: pd.DataFrame) -> PageTable:

@@ -56,8 +56,7 @@ def table(results: pd.DataFrame) -> Table:
         marks = f"{MARKS[row['front']]:1}" + ("▼" if row["is_bottleneck"] and not row["is_reference"] else "")
         point = f"{row['split_point']} ({row['series']})" if row["is_reference"] and not several else row["split_point"]
         cells = [format_number(row[name]) if name in in_seconds else _cell(row, name) for name in shown]
-        is_silent = row["payload_bytes"] == 0 and not row["is_reference"]
-        label = [MISSING if is_silent else row["series"]] if several else []
+        label = [MISSING if rs.is_silent(row) else row["series"]] if several else []
         look = "dim" if row["is_reference"] else "bold" if row["front"] == "best" else ""
         grid.add_row(plain(point), *map(plain, label), *cells, marks, style=look)
     grid.caption = _caption(frame)

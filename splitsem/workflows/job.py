@@ -81,7 +81,8 @@ def _run(cfg: DictConfig, hydra_cfg: HydraConf, folder: Path, record: Record, is
         with figure_choice.using(**cfg.plots):
             result: Result = _locate(cfg.workflow["_target_"])(cfg, folder)
             drawn = _write(result, folder, cfg.plots)
-            readme_file.write(folder, result.headline)
+            coming = [f"{name}.{form}" for name in result.figures for form in cfg.plots.formats]
+            readme_file.write(folder, result.headline, coming)
         if drawn is not None and tracker.has_next:
             drawn.add_done_callback(functools.partial(_tell_undrawn, folder))
         elif drawn is not None:

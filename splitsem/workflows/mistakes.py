@@ -17,7 +17,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from splitsem import extras
+from splitsem import extras, files
 from splitsem.errors import ExtraError, RenamedError, SettingError, SplitSemError, coded
 from splitsem.workflows.renamed import new_option
 
@@ -132,9 +132,19 @@ def _setting_line(exc: OmegaConfBaseException) -> str:
     parent, _, name = where.rpartition(".")
     siblings = exc.parent_node.keys() if isinstance(exc.parent_node, DictConfig) else ()
     whose = f"{parent} has" if parent else "there is"
+    having = _options_with(parent, name)
+    others = f"; it is a setting of {', '.join(having[:3])}{' and others' * (len(having) > 3)}" if having else ""
+    if not siblings and (files.CONF / parent).is_dir():
+        return f"{where} is no setting of the {parent} that is chosen{others}"
     if not siblings:
         return f"{where} is no setting: {parent} is a value" if parent else f"{where} is no setting"
-    return f"{whose} no setting {name}: {likeness(name, (str(each) for each in siblings))}"
+    return f"{whose} no setting {name}: {likeness(name, (str(each) for each in siblings))}{others}"
+
+
+def _options_with(group: str, name: str) -> list[str]:
+    """The options of a group that have a setting of this name, as a command chooses them: ``exit=confidence``."""
+    texts = ((path.stem, path.read_text(encoding="utf-8")) for path in sorted((files.CONF / group).glob("*.yaml")))
+    return [f"{group}={stem}" for stem, text in texts if re.search(rf"^{re.escape(name)}:", text, re.MULTILINE)]
 
 
 def _not_made(exc: InstantiationException) -> str | None:

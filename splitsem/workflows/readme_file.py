@@ -1,6 +1,7 @@
 """README.txt of a run's or a sweep's folder: what was run, what came out, what the files are, how to go on."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,17 @@ from splitsem.workflows.folders import README
 
 _FILES = {
     "report.html": "the whole report as one page; it opens without a network",
+    "accuracy_throughput.png": "score against pace: the best cuts are named, references are crosses",
+    "latency_breakdown.png": "where the time of each cut goes",
+    "rate_accuracy.png": "score against bytes",
+    "sensitivity.png": "which cut is best if a time or the link is off",
+    "sensitivity.csv": "its numbers",
+    "gallery.png": "the samples on which the split and the unsplit network disagree most",
+    "breakdown.png": "where the time of a sample goes",
+    "exit.png": "what each threshold of the early exit does, on the validation split",
+    "exit.csv": "its numbers",
+    "adaptation.png": "link, setting and latency over time",
+    "frames.csv": "a row a frame",
     "results.csv": "a row a job, and a row for each reference: settings and all metrics",
     "table.md": "the table, for a page",
     "table.tex": "the table, for a paper (booktabs)",
@@ -47,12 +59,13 @@ _KINDS = {
 }
 
 
-def write(folder: Path, result: str) -> None:
+def write(folder: Path, result: str, coming: Iterable[str] = ()) -> None:
     """Leave README.txt; one that a summary wrote into the same folder stays.
 
     Args:
-        folder: of a run, a job or a sweep, with all its files.
+        folder: of a run, a job or a sweep, with its files.
         result: what was printed, the main result among it.
+        coming: names of files that are still being drawn.
     """
     if (folder / README).exists():
         return
@@ -73,7 +86,7 @@ def write(folder: Path, result: str) -> None:
         "",
         "FILES",
         "",
-        *(f"{name:24}  {said}" for name, said in _listed(folder)),
+        *(f"{name:24}  {said}" for name, said in _listed(folder, coming)),
         "",
         "What each metric means: docs/numbers.md and the site's reference (make docs).",
     ]
@@ -105,9 +118,9 @@ def _kept(path: Path) -> Any:
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
 
 
-def _listed(folder: Path) -> list[tuple[str, str]]:
+def _listed(folder: Path, coming: Iterable[str]) -> list[tuple[str, str]]:
     """The files that a reader looks for, with what they are; known ones first."""
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted({*coming, *(path.name for path in folder.iterdir())})
     known = [(name, said) for name, said in _FILES.items() if name in names]
     jobs = [name for name in names if name.isdigit()]
     if jobs:

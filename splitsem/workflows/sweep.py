@@ -309,7 +309,7 @@ class _Sweep:
             self._join()
             self.record.write(self.folder)
             if self.tracker and (page := aside.call(track.copy_sweep, self.tracker, self.folder).result().page):
-                log.info("To compare the jobs: %s", page)
+                log.info("%s", track.invitation(page))
         except (LinkError, OSError) as exc:
             log.warning("%s", track.told(exc, self.folder))
 

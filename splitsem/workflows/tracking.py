@@ -25,7 +25,7 @@ _CONNECT_S = 10
 _GREETING_S = 3  # a server that hangs is noticed by this, at the begin and again at the end of a run
 _ANSWER_S = 6  # of a server that answered once; with a greeting it is less than 10 s
 _KEY = "splitsem.run"
-_UI = "http://127.0.0.1:5000"
+UI = "http://127.0.0.1:5000"
 CHOSEN = ("task", "model", "codec", "transport", "edge", "server", "split_point", "optimise", "strategy", "partition")
 """Labels among a run's metrics that say what it ran: MLflow's parameters, by which it groups and compares."""
 _QUIET = ("alembic", "mlflow", "urllib3.connectionpool")  # tell of tables made; what fails is said in one line here
@@ -113,7 +113,7 @@ class Mlflow:
 
     def page(self, experiment_id: str, run_id: str) -> str:
         """The address of the charts of a sweep's jobs; of an embedded store, where ``make ui`` shows it."""
-        at = redaction.text(self.uri).rstrip("/") if self.uri.startswith("http") else _UI
+        at = redaction.text(self.uri).rstrip("/") if self.uri.startswith("http") else UI
         return f"{at}/#/experiments/{experiment_id}/runs?viewStateShareKey={run_id}&compareRunsMode=CHART"
 
     def save_view(self, experiment_id: str, run_id: str, state: str) -> None:

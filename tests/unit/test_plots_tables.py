@@ -180,3 +180,13 @@ def test_points_table_shows_what_hooks_would_send_only_where_it_is_not_what_cros
 def test_an_unbatched_tensor_keeps_its_first_dimension():
     lines = printed(points_table([point(1, [(5, 3)], is_batched=False)], input_bytes=0))
     assert any("5×3" in line for line in lines)
+
+
+def test_an_exit_that_takes_all_samples_is_no_network_on_the_edge():
+    results = complete_results(UNET, ("quant8", "quant4"))
+    at = results["split_point"] == "bottleneck"
+    results.loc[at, ["payload_bytes", "exit_share"]] = [0.0, 1.0]
+    rows = [line for line in printed(table(results), width=120) if line.strip().startswith("bottleneck")]
+    assert len(rows) == 2
+    assert ["quant" in row for row in rows] == [True, True]
+    assert named(splits(prepare(results)).query("split_point == 'bottleneck'").iloc[0]).startswith("bottleneck · quant")

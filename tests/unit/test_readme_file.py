@@ -10,12 +10,14 @@ def test_a_runs_folder_says_how_it_came_to_be_and_what_its_files_are(tmp_path):
     OmegaConf.save(["task=digits", "codec=quant8", "split.point='[a,b]'"], tmp_path / ".hydra" / "overrides.yaml")
     for name in ("metrics.json", "gallery.png", "odd.bin"):
         (tmp_path / name).touch()
-    readme_file.write(tmp_path, "stage1: score 0.9")
+    readme_file.write(tmp_path, "stage1: score 0.9", coming=["breakdown.png", "own.png"])
     text = (tmp_path / "README.txt").read_text()
     assert "To run again: python run.py task=digits codec=quant8 \"split.point='[a,b]'\"\n" in text
     assert "stage1: score 0.9" in text
     assert "metrics.json              all metrics" in text
-    assert "gallery.png               a figure" in text
+    assert "gallery.png               the samples on which" in text
+    assert "breakdown.png             where the time" in text
+    assert "own.png                   a figure" in text
     assert "odd.bin" not in text
     assert "workflow=report" not in text
 

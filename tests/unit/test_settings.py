@@ -132,6 +132,12 @@ def test_what_is_wrong_is_said_with_what_is_allowed(overrides, said, tmp_path, m
         (["codec=quan8"], "codec has no option quan8: did you mean quant8? There are adjscc,", "E-OPTION"),
         (["trainer=digits"], "trainer=digits is no more: give trainer=default", "E-RENAMED"),
         (["seed.x=1"], "seed.x is no setting: seed is a value", "E-SETTING"),
+        (
+            ["exit.threshold=0.9"],
+            "exit.threshold is no setting of the exit that is chosen; it is a setting of exit=confidence [",
+            "E-SETTING",
+        ),
+        (["codec=quant4", "codec.keep_ratio=0.1"], "rate_bps; it is a setting of codec=topk [", "E-SETTING"),
         (["a=[1"], "settings are NAME=VALUE, and lists and braces need quotes: 'NAME=[1,2]'", "E-SYNTAX"),
         (["transport=null"], "Got NoneType: choose an option by GROUP=OPTION", "E-OPTION"),
         (["seed=${nope}"], "Interpolation key 'nope' not found", "E-SETTING"),

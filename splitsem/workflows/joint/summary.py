@@ -75,7 +75,8 @@ def summarise(sweep: Sweep) -> None:
     if shown is not table:
         subtitle += " · measured on the wire"
     save(domain_gains(shown, subtitle, weaker, stronger, word), sweep.folder / "domains")
-    sweep.print_table(_terminal(shown, subtitle, weaker, stronger, word))
+    swept = "domain" if results["domain"].nunique() > 1 else "setting"
+    sweep.print_table(_terminal(shown, subtitle, swept, weaker, stronger, word))
     kept = int(table["feasible"].sum())
     sweep.write_best(_best(shown))
     sweep.console.print(
@@ -152,12 +153,12 @@ def _span(gains: pd.Series) -> str:
     return low if low == high else f"{low} … {high}"
 
 
-def _terminal(table: pd.DataFrame, title: str, weaker: str, stronger: str, word: str) -> Table:
+def _terminal(table: pd.DataFrame, title: str, swept: str, weaker: str, stronger: str, word: str) -> Table:
     drawn = grid_of(title, _LEAST, TABLE)
     has_codecs = "codec" in table
     words = [f"over {text.removeprefix('all branches in ').removeprefix('all ')}" for text in (weaker, stronger)]
     names = [
-        "domain",
+        swept,
         word,
         "A_ref",
         "ε kept",
@@ -170,7 +171,7 @@ def _terminal(table: pd.DataFrame, title: str, weaker: str, stronger: str, word:
         *["codec"] * has_codecs,
     ]
     for name in names:
-        is_text = name in ("domain", "split point", "codec", *words)
+        is_text = name in (swept, "split point", "codec", *words)
         drawn.add_column(name, justify="left" if is_text else "right", no_wrap=not is_text)
     for row in table.to_dict("records"):
         drawn.add_row(
