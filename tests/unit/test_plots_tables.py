@@ -184,9 +184,11 @@ def test_an_unbatched_tensor_keeps_its_first_dimension():
 
 def test_an_exit_that_takes_all_samples_is_no_network_on_the_edge():
     results = complete_results(UNET, ("quant8", "quant4"))
-    at = results["split_point"] == "bottleneck"
+    at = results["split_point"] == "bottleneck.conv1"
     results.loc[at, ["payload_bytes", "exit_share"]] = [0.0, 1.0]
-    rows = [line for line in printed(table(results), width=120) if line.strip().startswith("bottleneck")]
+    rows = [line for line in printed(table(results), width=120) if line.strip().startswith("bottleneck.conv1")]
     assert len(rows) == 2
     assert ["quant" in row for row in rows] == [True, True]
-    assert named(splits(prepare(results)).query("split_point == 'bottleneck'").iloc[0]).startswith("bottleneck · quant")
+    assert named(splits(prepare(results)).query("split_point == 'bottleneck.conv1'").iloc[0]).startswith(
+        "bottleneck.conv1 · quant"
+    )
