@@ -96,7 +96,9 @@ def install() -> None:
     """Keep secrets out of this process's log records, stdout and stderr; those of the environment are learned."""
     learn({name: value for name, value in os.environ.items() if name not in ("PWD", "OLDPWD")})
     if not isinstance(sys.stdout, _Redacted):
-        sys.stdout, sys.stderr = _Redacted(sys.stdout), _Redacted(sys.stderr)
+        for name in ("stdout", "stderr"):
+            if (stream := getattr(sys, name)) is not None:  # None: closed when the program began
+                setattr(sys, name, _Redacted(stream))
     if (make := logging.getLogRecordFactory()) is not _record:
         _factories[:] = [make]
         logging.setLogRecordFactory(_record)

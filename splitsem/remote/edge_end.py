@@ -54,6 +54,7 @@ class EdgeEnd:
 
     Attributes:
         began: start of each payload (``time.perf_counter``), the oldest first.
+        first_s: when the first sample of ``payloads`` began, whether it exited or not.
         ended: when each result was there, the first result first.
         times: what each payload took.
         exited_s: seconds of each sample that exited.
@@ -69,6 +70,7 @@ class EdgeEnd:
     ) -> None:
         self.cut, self.codec, self.coder, self.own, self.exit_head = cut, codec, coder, own, exit_head
         self.began: deque[float] = deque()
+        self.first_s = 0.0
         self.ended: list[float] = []
         self.times = EdgeTimes()
         self.exited_s: list[float] = []
@@ -95,6 +97,7 @@ class EdgeEnd:
         """The payload of each sample that goes on; ``results`` has those of the samples that exit, too."""
         for x in samples:
             began = time.perf_counter()
+            self.first_s = self.first_s or began
             z, own = self._decided(x)
             self._order.append(own)
             if own is None:

@@ -134,7 +134,8 @@ def _serve() -> None:
     """Run what comes in, until the other side ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the other side decides
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no reply
+    said = os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else sys.stderr.fileno()  # None: it was closed
+    os.dup2(said, sys.stdout.fileno())  # what a library prints is no reply
     redaction.install()
     startup.read_yaml_quickly()
     while True:

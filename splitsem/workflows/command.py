@@ -36,6 +36,7 @@ def prepare() -> None:
     startup.list_groups_quickly()
     startup.read_yaml_quickly()
     startup.raise_plainly()
+    startup.log_in_vain()
 
 
 def job(cfg: DictConfig) -> list[float]:

@@ -1,7 +1,7 @@
 """EarlyExit: samples whose class the edge is sure of exit at the cut; all others go on to the server."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,21 +86,28 @@ class EarlyExit:
     _targets: list[Tensor] = field(default_factory=list)
     _val: Metrics = field(default_factory=dict)
 
-    def validate(self, batches: Iterable[tuple[Sequence[Features], Any, Tensor]], task: Task) -> Scored:
+    def validate(
+        self,
+        batches: Iterable[tuple[Sequence[Features], Any, Tensor]],
+        task: Task,
+        received: Callable[[Tensor], Tensor],
+    ) -> Scored:
         """Choose the threshold on the validation split, where none is given, and score there with it.
 
         Args:
             batches: features, what the server makes of them, and targets.
             task: what is scored.
+            received: what is read of the exit's answers where they are needed, which a link may lose.
         """
         with torch.inference_mode():
             rows = [(plain(self.head(*made[0].z)[0]), plain(y_hat), y) for made, y_hat, y in batches]
-        own, output, y = (torch.cat(column) for column in zip(*rows, strict=True))
+        logits, output, y = (torch.cat(column) for column in zip(*rows, strict=True))
+        own = plain(received(logits))
         exit_right, right = own.argmax(dim=1) == y, output.argmax(dim=1) == y
-        self.trade_off = TradeOff.of(confidence(own), exit_right, right)
+        self.trade_off = TradeOff.of(confidence(logits), exit_right, right)
         given = self.settings.threshold
         self.head.threshold = self.trade_off.lowest(self.settings.max_loss) if given is None else given
-        is_out = self.head.is_sure(own)
+        is_out = self.head.is_sure(logits)
         lost = right.double() - torch.where(is_out, exit_right, right).double()
         self._val = {"exit_share_val": int(is_out.sum()) / len(y), "exit_loss_val": lost.mean().item()}
         return score_samples(lambda mixed: mixed, task, [(torch.where(is_out.unsqueeze(1), own, output), y)])

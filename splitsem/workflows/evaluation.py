@@ -20,7 +20,7 @@ from splitsem.cost.machines import Machine
 from splitsem.intervals import half_width
 from splitsem.json_files import finite
 from splitsem.links.link import Link
-from splitsem.pipeline import Features, Frames, Pipeline, features
+from splitsem.pipeline import Features, Frames, Pipeline, features, stay
 from splitsem.scoring import Batches, Scored, check_found, score_samples
 from splitsem.splitting.cut import Cut
 from splitsem.splitting.half import Half
@@ -225,15 +225,17 @@ def _validated(
     early: EarlyExit | None,
 ) -> Scored:
     """The scores on the validation split: over a clean link in memory, which it cannot tell from the bytes."""
-    val, finish = batches(cfg, network, "val"), pipeline.in_memory
+    val, finish, link, frames = batches(cfg, network, "val"), pipeline.in_memory, pipeline.link, Frames()
     if pipeline.link.is_lossy:
-        link, frames = assemble.simulated_link(cfg), Frames()
+        link = assemble.simulated_link(cfg)
         other = Pipeline(pipeline.cut, pipeline.codec, pipeline.decoder, link, pipeline.answering)
         finish = partial(other.finish, frames=frames)
     if early is None:
         return score_samples(lambda x: finish(head(x)), network.task, val)
     made = ((head(x), y) for x, y in val)
-    return early.validate(((z, finish(z), y) for z, y in made), network.task)
+    assert pipeline.answering is not None
+    received = partial(stay, answering=pipeline.answering, link=link, frames=Frames())
+    return early.validate(((z, finish(z), y) for z, y in made), network.task, received)
 
 
 def compared(scored: Scored, unsplit: Scored, suffix: str = "") -> Metrics:

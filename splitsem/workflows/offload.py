@@ -217,15 +217,15 @@ def _measure(
     end, samples = ends.timed.fresh(), _samples(cfg, network, cfg.workflow.num_samples)
     ready = [x for x, _ in islice(samples, cfg.workflow.num_paced)]  # loading and scoring take no part in the pace
     frames = chain(ready, (x for x, _ in samples)) if asks else iter(ready)
-    began = time.perf_counter()
     server_s: list[float] = []
     answers = remote.stream(end.payloads(frames))
     results = end.results(_noting(answers, server_s))
     outputs = [*islice(results, len(ready))]
     arrivals = sorted(end.ended)[: len(ready)]
-    paced = {"edge": end.times.edge_s[: len(server_s)], "server": server_s[:]}
+    share = len(end.exited_s) / max(1, len(end.exited_s) + len(end.times.head_s))
+    paced = {"edge": (end.times.edge_s[: len(server_s)], end.exited_s[:]), "server": (server_s[:], [0.0])}
     steady = len(arrivals) > 2 * _NUM_WARM_UP
-    first = arrivals[_NUM_WARM_UP] if steady else end.began[0] if end.began else began
+    first = arrivals[_NUM_WARM_UP] if steady else end.first_s
     num = len(arrivals) - 1 - _NUM_WARM_UP if steady else len(arrivals)
     scored_end = end if asks else ends.scored
     rest = chain(outputs, results) if asks else _asked(cfg, network, scored_end, plans[1], remote)
@@ -239,11 +239,17 @@ def _measure(
     times = {
         **_medians(alone, exited_s, num_exits / scored.num_samples),
         "measured_throughput_hz": num / (arrivals[-1] - first),
-        **{f"paced_{stage}_s": statistics.median(times_s) if times_s else 0.0 for stage, times_s in paced.items()},
+        **{f"paced_{stage}_s": _mixed(*both, share) for stage, both in paced.items()},
     }
     if end.exit_head is not None:
         times["num_exits"] = num_exits
     return _Measured(scored, times)
+
+
+def _mixed(gone_s: Sequence[float], exited_s: Sequence[float], exit_share: float) -> float:
+    """The median of samples that went on and that of samples that exited, each by its share."""
+    kinds = [(1 - exit_share, gone_s), (exit_share, exited_s)]
+    return sum(share * statistics.median(times_s) for share, times_s in kinds if share and times_s)
 
 
 def _noting(answers: Iterable[Answer], server_s: list[float]) -> Iterator[Answer]:

@@ -1,5 +1,6 @@
 """Workflow offload with a controller: each frame's cut and codec follow the link and the loads of both ends."""
 
+import copy
 import statistics
 from collections.abc import Iterator
 from dataclasses import replace
@@ -113,7 +114,9 @@ def _frames(cfg: DictConfig, network: Network, line: SwitchingLine, controller: 
     frames["taken_s"] -= frames["taken_s"].iloc[0]
     frames.to_csv(folder / FRAMES, index=False)
     metrics = _metrics(frames, line, controller) | scored.metrics | split.labels(cfg)
-    metrics |= evaluation.compared(scored, evaluation.score_unsplit(cfg, network, "test"))
+    same = copy.deepcopy(cfg)
+    same.workflow.num_samples = scored.num_samples  # frames may be fewer than samples
+    metrics |= evaluation.compared(scored, evaluation.score_unsplit(same, network, "test"))
     metrics |= {"score_name": network.task.score_name, "num_samples": scored.num_samples}
     interval = f" ± {metrics['score_ci95']:.4f}" if "score_ci95" in metrics else ""
     headline = (

@@ -47,7 +47,7 @@ def _value(value: Any) -> str:
         return f"[{','.join(map(_value, value))}]"
     if isinstance(value, int | float) or (_BARE.fullmatch(value) and value.lower() not in _OTHERWISE_READ):
         return str(value)
-    return str(QuotedString(value, Quote.single).with_quotes())
+    return str(QuotedString(value.replace("${", r"\${"), Quote.single).with_quotes())
 
 
 def _word(argument: str) -> str:

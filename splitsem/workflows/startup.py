@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -59,8 +60,12 @@ def flags_last(arguments: list[str]) -> list[str]:
     >>> flags_last(["task=digits", "-m", "--config-dir", "mine", "codec=quant2,quant4"])
     ['task=digits', 'codec=quant2,quant4', '-m', '--config-dir', 'mine']
     """
-    settings = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
-    return settings + [a for a in arguments if a not in settings]
+    pairs = list(zip(arguments, ["", *arguments], strict=False))
+    is_setting = [
+        not a.startswith("-") and before not in _TAKE and ("=" in a or a.startswith("~")) for a, before in pairs
+    ]
+    first = [a for a, is_one in zip(arguments, is_setting, strict=True) if is_one]
+    return first + [a for a, is_one in zip(arguments, is_setting, strict=True) if not is_one]
 
 
 def folders_named(arguments: list[str]) -> list[str]:
@@ -75,9 +80,21 @@ def folders_named(arguments: list[str]) -> list[str]:
     bare = [
         a
         for a, b in zip(arguments, before, strict=False)
-        if a[:1] not in ("-", "~") and "=" not in a and b not in _TAKE
+        if a[:1] not in ("-", "~") and b not in _TAKE and ("=" not in a or Path(a).is_dir())
     ]
     return [a for a in arguments if a not in bare] + ([pasted.setting("folders", bare)] if bare else [])
+
+
+@functools.cache
+def log_in_vain() -> None:
+    """Have a log line that nobody reads any more (``| head``), or that a full disk has no room for, be dropped."""
+    handle = logging.Handler.handleError
+
+    def drop(self: logging.Handler, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            handle(self, record)
+
+    logging.Handler.handleError = drop  # type: ignore[method-assign]
 
 
 def raise_plainly() -> None:

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from splitsem import json_files, redaction
 from splitsem.report import table_files
-from splitsem.report.terminal import Screen, terminal
+from splitsem.report.terminal import Screen, plain, terminal
 from splitsem.report.units import setting_in_words
 from splitsem.workflows import digests, folders, readme_file
 from splitsem.workflows.tracking import versions
@@ -64,7 +64,7 @@ class Sweep(NamedTuple):
     def print_list(self) -> None:
         """Say where the results are: all there is to say of jobs that have nothing to compare."""
         path = self.folder / "results.csv"
-        self.console.print(f"{len(self.results)} jobs: {path}", highlight=False, soft_wrap=True)
+        self.console.print(f"{len(self.results)} jobs: {plain(path)}", highlight=False, soft_wrap=True)
 
     def print_table(self, table: Table, name: str = "table") -> None:
         """Print a table, and leave it as LaTeX and as Markdown."""
@@ -79,7 +79,7 @@ class Sweep(NamedTuple):
         """Leave ``report.html`` and say where it is."""
         page = self.folder / "report.html"
         page.write_text(text)
-        self.console.print(f"\n{page.absolute()}", highlight=False, soft_wrap=True)
+        self.console.print(f"\n{plain(page.absolute())}", highlight=False, soft_wrap=True)
 
     def pictures(
         self, whole: Sequence[str], jobs: Mapping[str, int], names: Sequence[str]
@@ -120,7 +120,7 @@ def summarise(
     results = gather(folder)
     console = terminal(screen)
     if results.empty:
-        console.print(f"No job was started: {folder}", highlight=False, soft_wrap=True)
+        console.print(f"No job was started: {plain(folder)}", highlight=False, soft_wrap=True)
         return results
     results.to_csv(folder / "results.csv", index=False)
     found = _details(results, seconds, details or {})

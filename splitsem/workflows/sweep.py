@@ -292,11 +292,14 @@ class _Sweep:
             plots: Any = OmegaConf.to_container(self.config.plots, resolve=True)
             seconds, screen = time.time() - self.began, Screen.here()
             done = aside.call(summary_aside.summarise, self.folder, seconds, plots, screen)
-            text, statuses = done.result()
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            try:
+                text, statuses = done.result()
+            except Stopped:  # all jobs have ended, and what sums them up is at work
+                text, statuses = done.result()
             if not stop and "unfinished" not in statuses:
                 self.record.state = "ok" if statuses == {"ok"} else "failed"
+            sys.stdout.write(text)  # last, since nobody may read it
+            sys.stdout.flush()
         finally:
             self._log()
             self.lock.release()

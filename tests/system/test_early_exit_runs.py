@@ -17,7 +17,7 @@ def address(serve_py, trained_cache):
 
 def test_what_exits_sends_no_frame_and_scores_as_in_a_split_run(run_py, address, trained_cache, tmp_path):
     few = ("workflow.num_samples=60", f"cache_dir={trained_cache}")
-    real = ("workflow=offload", f"transport.target={address}", "workflow.num_paced=20", "workflow.num_timed=20")
+    real = ("workflow=offload", f"transport.target={address}", "workflow.num_paced=5", "workflow.num_timed=20")
     found = {}
     for threshold in (0.0, 0.8, 1.0):
         common = (*NETWORK, *EXIT, *few, f"exit.threshold={threshold}")
@@ -29,12 +29,13 @@ def test_what_exits_sends_no_frame_and_scores_as_in_a_split_run(run_py, address,
         for metric in ("score", "score_val", "exit_share", "exit_threshold", "payload_bytes"):
             assert measured[metric] == simulated[metric], metric
         assert measured["num_exits"] == round(measured["exit_share"] * 60)
-        assert measured["measured_throughput_hz"] > 0
+        assert 0 < measured["measured_throughput_hz"] < 1e5
         assert measured["prediction_error"] >= 0
     none, some, every = (found["offload", threshold] for threshold in (1.0, 0.8, 0.0))
     assert none["num_exits"] == 0 < some["num_exits"] < every["num_exits"] == 60
     assert none["frames_answered"] > some["frames_answered"] > every["frames_answered"]
     assert every["measured_latency_s"] == every["measured_edge_s"]
+    assert all(one["paced_edge_s"] > 0 for one in (none, some, every))
     assert every["measured_link_s"] == every["measured_server_s"] == every["paced_server_s"] == 0
     assert some["measured_link_s"] < none["measured_link_s"]
 

@@ -35,6 +35,12 @@ def test_each_frame_of_a_run_that_adapts_has_a_setting_of_those_it_may_take(run_
     assert metrics["measured_latency_s"] == pytest.approx(frames["latency_s"].mean())
     assert (tmp_path / "run" / "adaptation.png").exists()
 
+    few = run_py(*RUN, *FEW, *here, "workflow.num_adaptive=9", "hydra.run.dir=few", "controller.least_score=0.05")
+    assert few.returncode == 0, few.stderr
+    found = json.loads((tmp_path / "few" / "metrics.json").read_text())
+    assert (found["num_samples"], found["num_frames"]) == (9, 9)
+    assert (9 * found["score_unsplit"]) % 1 == pytest.approx(0, abs=1e-9), "of the same nine samples"
+
     refused = run_py(*RUN, *FEW, *here, "controller.least_score=1.0", "hydra.run.dir=floor")
     assert refused.returncode == 1
     assert "least_score" in refused.stderr

@@ -100,6 +100,14 @@ def test_where_the_server_needs_the_answer_an_exit_sends_it_alone(cache, network
     assert found["link_s"] > 0
 
 
+def test_the_threshold_knows_that_an_exits_answer_can_get_lost(cache, network):
+    lossy = ("transport=erasure", "transport.channel.rate=0.4", "transport.resends=0", "answer.at=server")
+    plain, _ = run(config(cache, "codec=fixed", *lossy), network)
+    found = with_exit(cache, network, "codec=fixed", "exit.threshold=0", *lossy)
+    assert found["score_val"] == pytest.approx(plain["score_val"], abs=0.15)  # the same share of answers is lost
+    assert found["score"] == pytest.approx(plain["score"], abs=0.15)
+
+
 def test_over_a_lossy_link_only_what_goes_on_can_be_damaged(cache, network):
     lossy = ("transport=bsc", "transport.channel.ber=0.05")
     alone, _ = run(config(cache, *lossy), network)

@@ -49,6 +49,11 @@ def test_any_setting_is_read_back(value):
     assert read(pasted.words([pasted.setting("x", value)])) == [value]
 
 
+def test_a_name_that_looks_like_an_interpolation_is_none():
+    (override,) = OverridesParser.create().parse_overrides(shlex.split(pasted.words([pasted.setting("x", "/a${b}")])))
+    assert OmegaConf.create({"x": plain(override.value())}).x == "/a${b}"
+
+
 def test_what_needs_no_quotes_has_none():
     assert pasted.command("codec=quant2,quant8", "-m") == "python run.py codec=quant2,quant8 -m"
 

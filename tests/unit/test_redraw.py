@@ -12,7 +12,7 @@ from splitsem.errors import ConfigError
 from splitsem.report import results as rs
 from splitsem.workflows import redraw
 from splitsem.workflows.result import DRAWS
-from splitsem.workflows.startup import folders_named
+from splitsem.workflows.startup import flags_last, folders_named
 from splitsem.workflows.summary import gather
 from tests.unit.sample_results import complete_results
 
@@ -117,3 +117,10 @@ def test_what_cannot_be_reported_is_told_in_one_line(tmp_path):
 )
 def test_folders_need_no_name_on_the_command_line(arguments, expected):
     assert folders_named(arguments) == expected
+
+
+def test_a_folder_whose_name_has_an_equals_sign_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "o=p").mkdir()
+    assert folders_named(["workflow=report", "o=p", "a=b"]) == ["workflow=report", "a=b", "folders=['o=p']"]
+    assert flags_last(["-m", "--config-dir", "o=p", "a=b"]) == ["a=b", "-m", "--config-dir", "o=p"]

@@ -332,6 +332,8 @@ class GrpcTail(RemoteTail):
         """The failure without what only gRPC's own developers read."""
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"{self.target} did not answer in time"
+        if code is grpc.StatusCode.CANCELLED:
+            return f"{self.target} ended the call"
         if code is grpc.StatusCode.UNAVAILABLE and _OF_GRPC.search(details):
             return f"the connection to {self.target} broke"
         return f"{code.name}: {details}"

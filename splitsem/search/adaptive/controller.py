@@ -245,7 +245,10 @@ def _two_sizes(table: SettingTable) -> list[int]:
     """The setting that sends least, and one that sends eight times as much, or else the most."""
     order = [int(each) for each in np.argsort(table.wire_bytes) if table.is_remote[each]]
     if not order:
-        raise ConfigError("there is no setting but all on the edge: name cuts and codecs to choose from")
+        raise ConfigError(
+            "all on the edge takes less time than head and codec of each cut that is named, so there is nothing to "
+            "switch to: name other cuts and codecs, or leave out controller=adaptive"
+        )
     large = next((each for each in order if table.wire_bytes[each] >= 8 * table.wire_bytes[order[0]]), order[-1])
     return [order[0], large] if large != order[0] else order[:1]
 

@@ -5,7 +5,7 @@ from rich.table import Table
 
 from splitsem.report.joint_report import domain_gains, joint_report, score_word
 from splitsem.report.style import save
-from splitsem.report.terminal import grid_of
+from splitsem.report.terminal import grid_of, plain
 from splitsem.report.units import format_hz, format_score, format_seconds
 from splitsem.workflows.summary import Sweep
 
@@ -96,7 +96,7 @@ def summarise(sweep: Sweep) -> None:
     if shown is not table:
         worst = table["t_eff_prediction_error"].max()
         sweep.console.print(f"• These were measured; T_eff was predicted to within {worst:.1%} of it.", highlight=False)
-    sweep.console.print(f"\n{(sweep.folder / 'domains.png').absolute()}", highlight=False, soft_wrap=True)
+    sweep.console.print(f"\n{plain((sweep.folder / 'domains.png').absolute())}", highlight=False, soft_wrap=True)
     labels = table["label"].astype(str).tolist()
     jobs = sweep.done.loc[sweep.done["accuracy"].notna(), "job"]
     pictures = sweep.pictures(("domains",), dict(zip(labels, jobs, strict=True)), _PICTURES)
