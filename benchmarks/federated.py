@@ -106,7 +106,8 @@ def beside_plain_flower(num_clients: int) -> None:
         f"FedAvg, identity, {num_clients} clients, 5 rounds, beside plain Flower: {told}; largest difference of a "
         f"weight {apart[-1]:.1e} with SGD, {max(apart[:REPEATS]):.1e} with AdamW"
     )
-    record(f"FedAvg with identity / plain Flower, digits, {num_clients} clients, 5 rounds", told, "≤ 1.1 ×", statistics.median(processor) > 1.1)
+    what = f"FedAvg with identity / plain Flower, digits, {num_clients} clients, 5 rounds"
+    record(what, told, "≤ 1.1 ×", statistics.median(processor) > 1.1)
 
 
 def processor_s(call: Callable[[], Any]) -> tuple[float, float, Any]:
