@@ -153,8 +153,8 @@ def test_features_survive_loss_better_than_they_would_by_frames(network):
         connected(address, plan, datagram_target=relay.address, fragment_bytes=100) as tail,
     ):
         answers = list(tail.stream(codec.payload((batch,)) for batch in x))
-        assert tail.counters.frames_filled > 25
-        assert tail.counters.frames_lost <= 2
+        assert tail.counters.frames_filled > 20  # most of the 40
+        assert tail.counters.frames_lost <= 4
     agreeing = [
         (output_of(a).argmax(1) == model(batch).argmax(1)).float().mean().item()
         for a, batch in zip(answers, x, strict=True)

@@ -31,13 +31,16 @@ def test_the_flag_of_a_sweep_may_stand_between_settings(run_py):
     assert "quant8" in done.stderr
 
 
-def test_help_takes_less_than_a_second(run_py_anew):
-    times = []
+def test_help_takes_less_than_a_second_or_as_much_more_as_the_cores_are_slow(run_py_anew):
+    times, yardstick = [], []
     for _ in range(3):
         began = time.perf_counter()
         assert run_py_anew("--help").returncode == 0
         times.append(time.perf_counter() - began)
-    assert min(times) < 1.0
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import hydra"], check=True)
+        yardstick.append(time.perf_counter() - began)
+    assert min(times) < max(1.0, 5 * min(yardstick))
 
 
 def test_help_teaches_the_groups_and_the_first_commands(run_py):
