@@ -182,7 +182,7 @@ class EarlyExit:
 
 def is_on(cfg: DictConfig) -> bool:
     """Whether the configuration asks for an exit."""
-    return bool(cfg.get("exit"))
+    return bool(cfg.exit)
 
 
 def check(cfg: DictConfig) -> None:

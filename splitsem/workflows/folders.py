@@ -4,6 +4,7 @@ A run creates its folder or takes another name; while its process lives it holds
 a lock and without an end is of a run that was killed.
 """
 
+import functools
 import glob
 import itertools
 import json
@@ -16,9 +17,10 @@ from typing import Any, Literal, NamedTuple
 
 import filelock
 import msgspec
+import yaml
 
 from splitsem import json_files
-from splitsem.errors import FolderError
+from splitsem.errors import ConfigError, FolderError
 
 RECORD = "run.json"
 LOCK = ".lock"
@@ -27,6 +29,9 @@ ERROR = "error.txt"
 BEST = "best.json"  # of a sweep
 _TRACES = (RECORD, ".hydra", "multirun.yaml", METRICS)
 README = "README.txt"
+SWEEP = "multirun.yaml"
+QUICK_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The first where PyYAML was built with libyaml: a tenth of the time."""
 _OF_HYDRA = {"multirun.yaml", "config.yaml", "hydra.yaml", "overrides.yaml"}
 _WITHOUT_RESULTS = {RECORD, LOCK, ERROR, README, "results.csv", *_OF_HYDRA}
 _INTERPOLATION = re.compile(r"\$\{[^{}]*\}")
@@ -206,3 +211,26 @@ def _has_results(folder: Path) -> bool:
 
 def _is_result(path: Path) -> bool:
     return path.is_file() and path.name not in _WITHOUT_RESULTS and path.suffix != ".log"
+
+
+def asked(folder: Path) -> list[str]:
+    """The settings of the command line that made a run's or a sweep's folder; none where Hydra kept none."""
+    if (folder / SWEEP).exists():
+        found = kept_yaml(folder / SWEEP).get("hydra", {}).get("overrides", {}).get("task", ())
+    else:
+        found = kept_yaml(folder / ".hydra" / "overrides.yaml")
+    return [str(one) for one in found]
+
+
+def kept_yaml(path: Path) -> Any:
+    """What Hydra wrote there, as it was given; empty where there is no such file. Raises ConfigError."""
+    return _read_yaml(path, path.stat().st_mtime_ns) if path.exists() else {}
+
+
+@functools.lru_cache(maxsize=4)
+def _read_yaml(path: Path, _changed_ns: int) -> Any:
+    """Read a file that each job of a sweep asks for."""
+    try:
+        return yaml.load(path.read_bytes(), QUICK_YAML) or {}
+    except yaml.YAMLError as exc:
+        raise ConfigError(f"{path} is no configuration that Hydra kept: {exc}") from exc

@@ -3,12 +3,9 @@
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from splitsem import redaction
-from splitsem.workflows import pasted
+from splitsem.workflows import folders, pasted
 from splitsem.workflows.folders import README
 
 _FILES = {
@@ -46,7 +43,6 @@ _FILES = {
     "multirun.yaml": "the sweep's own configuration",
     ".hydra": "the configuration: config.yaml (all of it), overrides.yaml (what was asked for)",
 }
-_SWEEP = "multirun.yaml"
 _CHOSEN_ANEW = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
 _OF_A_USER = ("command-line", "api")
 """Who gave a folder of options: ``--config-dir``, or ``config_dir`` from Python."""
@@ -95,27 +91,13 @@ def write(folder: Path, result: str, coming: Iterable[str] = ()) -> None:
 
 def command_of(folder: Path) -> str:
     """The command that made the folder, but for where its results go, which a further run chooses anew."""
-    is_sweep = (folder / _SWEEP).exists()
-    hydra = _kept(folder / _SWEEP if is_sweep else folder / ".hydra" / "hydra.yaml").get("hydra", {})
+    is_sweep = (folder / folders.SWEEP).exists()
+    hydra = folders.kept_yaml(folder / folders.SWEEP if is_sweep else folder / ".hydra" / "hydra.yaml").get("hydra", {})
     given = (str(one) for one in hydra.get("overrides", {}).get("hydra", ()))
     own = [one for one in given if not one.lstrip("+~").startswith(_CHOSEN_ANEW)]
     sources = hydra.get("runtime", {}).get("config_sources", ())
     options = [f"--config-dir={one['path']}" for one in sources if one["provider"] in _OF_A_USER]
-    return pasted.command(*options, *own, *asked(folder), *(["-m"] if is_sweep else []))
-
-
-def asked(folder: Path) -> list[str]:
-    """The settings of the command line that made the folder; none where Hydra kept none."""
-    if (folder / _SWEEP).exists():
-        found = _kept(folder / _SWEEP).get("hydra", {}).get("overrides", {}).get("task", ())
-    else:
-        found = _kept(folder / ".hydra" / "overrides.yaml")
-    return [str(one) for one in found]
-
-
-def _kept(path: Path) -> Any:
-    """What Hydra wrote there, as it was given; empty where there is no such file."""
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+    return pasted.command(*options, *own, *folders.asked(folder), *(["-m"] if is_sweep else []))
 
 
 def _listed(folder: Path, coming: Iterable[str]) -> list[tuple[str, str]]:

@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from splitsem import extras
 from splitsem.errors import ConfigError
 from splitsem.workflows import folders, pasted
-from splitsem.workflows.readme_file import asked, command_of
+from splitsem.workflows.folders import asked
+from splitsem.workflows.readme_file import command_of
 from splitsem.workflows.result import Result
 from splitsem.workflows.summary import summarise, sweep_of, title_of
 

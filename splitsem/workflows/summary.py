@@ -164,7 +164,7 @@ def sweep_of(folder: Path) -> str:
 
 def title_of(folder: Path) -> str:
     """A sweep's settings in words, ``digits · quant2, quant8``; without where results go."""
-    asked = [one for one in readme_file.asked(folder) if not one.lstrip("+~").startswith(_NOT_TOLD)]
+    asked = [one for one in folders.asked(folder) if not one.lstrip("+~").startswith(_NOT_TOLD)]
     pairs = (one.lstrip("+~").partition("=") for one in asked)
     words = (setting_in_words(name, re.sub(r",\s*", ", ", value)) for name, _, value in pairs)
     return redaction.text(" · ".join(words)) or "sweep"

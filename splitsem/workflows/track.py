@@ -1,6 +1,5 @@
 """Track: what a run's or a sweep's folder holds, copied to MLflow, at its end or later (``workflow=track``)."""
 
-import functools
 import hashlib
 import json
 import logging
@@ -231,7 +230,7 @@ def copy_sweep(tracker: Mlflow, folder: Path) -> Copied:
     record = folders.read(folder) or _made(folder)
     is_there = record.tracked and record.run_id is not None and tracker.has(record.run_id)
     if not is_there:
-        begin(tracker, folder, record, sweep_name(_asked(folder)))
+        begin(tracker, folder, record, sweep_name(folders.asked(folder)))
     num_logged, page = int(not is_there), ""
     for job in (jobs := folders.jobs(folder)):
         if lock := folders.hold(job):  # else a process that outlived its sweep works on it
@@ -298,7 +297,7 @@ def name_of(hydra_cfg: Any, sweep: Path | None) -> str:
         hydra_cfg: Hydra's configuration of the job.
         sweep: the folder of the sweep.
     """
-    given, asked = [str(one) for one in hydra_cfg.overrides.task], set(_asked(sweep)) if sweep else set()
+    given, asked = [str(one) for one in hydra_cfg.overrides.task], set(folders.asked(sweep)) if sweep else set()
     own = [one for one in given if one not in asked] or given
     pairs = [(key.lstrip("+~"), value.strip("'\"")) for key, _, value in (one.partition("=") for one in own)]
     pairs.sort(key=lambda pair: _FIRST.index(pair[0]) if pair[0] in _FIRST else len(_FIRST))
@@ -306,18 +305,6 @@ def name_of(hydra_cfg: Any, sweep: Path | None) -> str:
 
 
 _FIRST = ("split.point", "codec", "codec.bit_width")
-
-
-def _asked(sweep: Path) -> list[str]:
-    """The settings of a sweep's command; none where Hydra kept none."""
-    path = sweep / "multirun.yaml"
-    return list(_asked_by(path, path.stat().st_mtime_ns)) if path.exists() else []
-
-
-@functools.lru_cache(maxsize=1)
-def _asked_by(path: Path, _changed_ns: int) -> tuple[str, ...]:
-    """The settings in a file that each job of a sweep asks."""
-    return tuple(str(one) for one in _load(path).hydra.overrides.task)
 
 
 def sweep_name(asked: Sequence[str]) -> str:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,15 +24,14 @@ from splitsem.training.exit_fit import Confidence, TradeOff, best_temperature, c
 from splitsem.workflows import assemble, assemble_codec, early_exit, evaluation, settings
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.result import Metrics
-from tests.conftest import ROOT
+from tests.unit import test_evaluation
 
 FIXED = ("task=digits", "model=cnn", "device=cpu", "trainer.max_epochs=3", "trainer.batch_size=32")
 SAME = ("score", "score_val", "score_delta", "payload_bytes", "wire_bytes", "answer_bytes", "distortion_mse", "link_s")
 
 
 def config(cache: Path, *overrides: str) -> DictConfig:
-    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
-        return compose("config", [*FIXED, f"cache_dir={cache}", *overrides])
+    return test_evaluation.config(cache, *FIXED, *overrides)
 
 
 @pytest.fixture(scope="module")
