@@ -2,9 +2,10 @@
 
 import sys
 
-from splitsem.workflows.startup import flags_last, folders_named, spin_briefly
+from splitsem.workflows.startup import collect_rarely, flags_last, folders_named, spin_briefly
 
 spin_briefly()  # before anything loads torch
+collect_rarely()
 
 import hydra
 

