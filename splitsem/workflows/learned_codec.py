@@ -24,7 +24,7 @@ from splitsem.report.units import worded
 from splitsem.splitting.cut import Cut
 from splitsem.training import kept_weights
 from splitsem.training.importance import code_importance
-from splitsem.workflows import assemble, assemble_codec, evaluation, split
+from splitsem.workflows import assemble, assemble_codec, evaluation, references, split
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.codec_options import is_learned
 from splitsem.workflows.drawing import Drawing
@@ -145,7 +145,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         x: Axis = "snr_db" if rows["snr_db"].notna().any() else "ber"
         subtitle = f"{metrics['task']} · {point.name} · {metrics['payload_bytes']:,.0f} bytes"
         figures["score_channel"] = score_channel(rows.assign(**known, training_seed=cfg.seed), x, subtitle)
-    split.references(cfg, network)
+    references.evaluate(cfg, network, split.labels(cfg))
     figures |= breakdown(metrics) | (gallery.figures(metrics) if gallery else {})
     ratio = metrics["input_bytes"] / metrics["payload_bytes"]
     clean = f"clean link {metrics['score_clean']:.4f}, "

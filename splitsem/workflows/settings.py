@@ -53,6 +53,7 @@ RULES: dict[str, Any] = {
     "workflow.channel_seeds": Count,
     "workflow.sensitivity": bool,
     "workflow.features_mb": Whole,
+    "workflow.keep_references": bool,
     "workflow.gallery": Whole,
     "workflow.over": dict[str, Any] | None,
     "workflow.margin": Amount | None,
