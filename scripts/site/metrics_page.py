@@ -26,6 +26,7 @@ WORKFLOWS: dict[str, dict[str, str]] = {
         "interval_over": "What `score_ci95` is over: samples, channel seeds.",
         "edge_timing link_timing server_timing coding_timing": "Where the times come from: roofline, lut, measured, "
         "simulated, scaled.",
+        "measured_at": "When a reference was evaluated, which may have been for an earlier sweep.",
         "energy_source": "Where the energy comes from.",
     },
     "Of a task": {
