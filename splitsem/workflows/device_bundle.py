@@ -79,7 +79,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     metrics = found.metrics | split.labels(cfg) | metrics
     metrics["bundle_bytes"] = sum(one.stat().st_size for one in ([made] if made.is_file() else made.iterdir()))
     headline = f"{worded(_headline(metrics), metrics['score_name'])}: {made}"
-    return Result(metrics, breakdown(metrics), [], headline, found.draws)
+    return Result(metrics, breakdown(cfg, metrics), [], headline, found.draws)
 
 
 def _suits(cfg: DictConfig) -> Callable[[CutGraph], None]:

@@ -146,7 +146,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         subtitle = f"{metrics['task']} · {point.name} · {metrics['payload_bytes']:,.0f} bytes"
         figures["score_channel"] = score_channel(rows.assign(**known, training_seed=cfg.seed), x, subtitle)
     references.evaluate(cfg, network, split.labels(cfg))
-    figures |= breakdown(metrics) | (gallery.figures(metrics) if gallery else {})
+    figures |= breakdown(cfg, metrics) | (gallery.figures(metrics) if gallery else {})
     ratio = metrics["input_bytes"] / metrics["payload_bytes"]
     clean = f"clean link {metrics['score_clean']:.4f}, "
     scored = f"score {metrics['score']:.4f} ({clean}unsplit {metrics['score_unsplit']:.4f})"

@@ -190,7 +190,7 @@ def _result(
     draws.pop("test", None)
     if measured.scored.draws is not None:
         draws["test"] = measured.scored.draws
-    return Result(metrics, breakdown(metrics), [], headline, draws)
+    return Result(metrics, breakdown(cfg, metrics), [], headline, draws)
 
 
 def _plan(cfg: DictConfig, network: Network, end: EdgeEnd) -> Plan:

@@ -3,6 +3,8 @@
 import logging
 from typing import TYPE_CHECKING
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from splitsem import extras
@@ -25,8 +27,10 @@ def gallery_of(cfg: DictConfig, network: Network) -> "Gallery | None":
     return fresh_gallery(cfg, network)
 
 
-def breakdown(metrics: Metrics) -> dict[str, Drawing]:
-    """The figure of where the time goes, by its file's name."""
+def breakdown(cfg: DictConfig, metrics: Metrics) -> dict[str, Drawing]:
+    """The figure of where the time goes, by its file's name; a sweep's summary draws one of all its jobs instead."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN and cfg.workflow.summary:
+        return {}
     if not extras.has("plots"):
         log.info("No figures: pip install 'splitsem[plots]' brings what draws them")
         return {}

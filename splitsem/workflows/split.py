@@ -40,7 +40,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         f"payload {metrics['payload_bytes']:,.0f} bytes, latency {1e3 * metrics['latency_s']:.2f} ms, "
         f"{metrics['throughput_hz']:.1f} samples/s"
     )
-    figures = breakdown(metrics) | early_exit.figures(early, metrics) | (gallery.figures(metrics) if gallery else {})
+    figures = breakdown(cfg, metrics) | early_exit.figures(early, metrics)
+    figures |= gallery.figures(metrics) if gallery else {}
     return Result(metrics, figures, [], headline, found.draws, training)
 
 

@@ -5,20 +5,14 @@ import pytest
 
 NETWORK = ("task=digits", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "device=cpu", "tracking=none")
 SWEEP = ("split.point=stage1", "workflow.num_samples=40", "workflow.gallery=0", "-m")
-ONE = "references={webp: {quality: [50]}}"
-    "split.point=stage1",
-    "workflow.num_samples=40",
-    "workflow.gallery=0",
-    "references={webp: {quality: [50]}}",
-    "-m",
-)
+WEBP = "references={webp: {quality: [50]}}"
 SAID = "were evaluated at"
 
 
 @pytest.fixture
 def swept(run_py, trained_cache, tmp_path):
     def sweep(name: str, *more: str) -> tuple[pd.DataFrame, str]:
-        done = run_py(*NETWORK, *SWEEP, f"cache_dir={trained_cache}", f"hydra.sweep.dir={name}", *more)
+        done = run_py(*NETWORK, *SWEEP, WEBP, f"cache_dir={trained_cache}", f"hydra.sweep.dir={name}", *more)
         assert done.returncode == 0, done.stderr
         found = pd.read_csv(tmp_path / name / "results.csv")
         return found[found["reference"].notna()].set_index("reference"), done.stdout + done.stderr
