@@ -1,6 +1,7 @@
 """An HTML page of results: one self-contained file that needs no network, no script and no other file."""
 
 import base64
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
+from PIL import Image
 
 from splitsem.report import results as rs
 from splitsem.report.columns import Column
@@ -68,10 +70,22 @@ class Picture(NamedTuple):
 
     @classmethod
     def of(cls, name: str, caption: str, content: Figure | bytes) -> "Picture":
-        """The picture of a figure, or of the bytes of a PNG file."""
+        """The picture of a figure, in 256 colours, or of the bytes of a PNG file."""
         if isinstance(content, Figure):
-            content = file_of(content, sharper=1.25)
+            content = small_png(file_of(content, sharper=1.25))
         return cls(name, caption, base64.b64encode(content).decode("ascii"))
+
+
+def small_png(content: bytes, most_bytes: float = math.inf) -> bytes:
+    """A PNG file in 256 colours, a third of the bytes; in fewer pixels, down to half a side, where it is too large."""
+    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    for scale in (1.0, 0.8, 0.64, 0.5):
+        size = (round(scale * picture.width), round(scale * picture.height))
+        buffer = io.BytesIO()
+        (picture if scale == 1 else picture.resize(size)).quantize(256).save(buffer, "png", optimize=True)
+        if len(buffer.getvalue()) <= most_bytes:
+            break
+    return buffer.getvalue()
 
 
 class Failures(NamedTuple):

@@ -17,7 +17,8 @@ from splitsem.report.units import MISSING, format_number, format_ratio, format_s
 _FRONT = ("score", "score_ci95", "score_delta", "score_delta_ci95", "payload_bytes", "edge_s", "link_s", "server_s",
           "answer_s", "latency_s", "throughput_hz", "energy_j")  # fmt: skip
 _HIDDEN = ("split_index", "score_unsplit", "score_val_unsplit", "input_bytes", "cycle_s", "num_samples",
-           "num_val_samples", "channel_seeds", "link_bandwidth_bps", "link_rtt_s")  # fmt: skip
+           "num_val_samples", "channel_seeds", "link_bandwidth_bps", "link_rtt_s",
+           "encode_s_ci95", "decode_s_ci95", "coding_drift")  # fmt: skip
 _TIMINGS = {
     "roofline": "estimated (roofline)",
     "lut": "estimated from layers that were measured before (LUT)",
@@ -31,7 +32,8 @@ _CAPTIONS = {
     "perhaps higher.",
     "latency_breakdown": "The stages of one sample: head and encode on the edge; the link, busy and delayed; decode "
     "and tail on the server; the answer: coded, sent back, read.",
-    "rate_accuracy": "Up and to the left is better. The dotted line is the sample as it is; the small ticks are the "
+    "rate_accuracy": "Up and to the left is better. ◆: of the fewest bytes, a score that is better, beyond the paired "
+    "interval, than that of every ◆ with fewer; ★: the table's, which goes by throughput, not by bytes. The dotted line is the sample as it is; the small ticks are the "
     "raw float32 features.",
     "sensitivity": "How far each assumption may be off, the others as they are, until another configuration that keeps "
     "the score is better by more than 2 %; the last bar is for all of them at a time. Nothing was run again.",

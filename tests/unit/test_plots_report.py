@@ -184,7 +184,7 @@ def test_what_is_about_equal_is_as_fast_never_1_0_times_faster():
     results["latency_s"] = [0.0104, 0.01, 0.0096]
     for answer in best(results.iloc[:2]):
         assert "1.0×" not in answer.sentence
-    assert "as fast as all on the server" in best(results.iloc[:2])[1].sentence
+    assert "1.04× faster than all on the server" in best(results.iloc[:2])[1].sentence
 
 
 def test_the_winner_is_chosen_on_validation_and_reported_on_test():
