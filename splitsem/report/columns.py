@@ -133,8 +133,8 @@ WORDS = {
     "input = everything on the server, output = everything on the edge.",
     "★ best": "Chosen on the validation split: a score that is better, beyond the paired 95 % interval, than that of "
     "every ★ that is faster. Of equally fast ones, the better one.",
-    "= tie": "Not faster than its ★, its score perhaps higher: the interval does not tell. "
-    "An equal score at less speed gets no mark.",
+    "= tie": "Not faster than its ★, and its score may be as high: the interval does not tell. "
+    "An equal score at less speed, beyond the interval of the speeds, gets no mark.",
     "±": "Half a 95 % interval: over several seeds (Student's t), else over the samples (bootstrap).",
     "▼ bottleneck": "A point whose raw crossing tensors are smaller than the network's input: a natural place to cut.",
     "reference": "No split at all: everything on the edge, or the picture itself is sent (uint8, PNG, WebP, JPEG) and "

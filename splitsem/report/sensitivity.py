@@ -1,6 +1,7 @@
 """How sure the winners are: how far each assumption of a sweep may be off until another configuration is better.
 
-No model runs. The times and energies of the sweep are scaled, see ``scaled_costs``. Scores do not depend on what is scaled.
+No model runs. The times and energies of the sweep are scaled, see ``scaled_costs``. Scores do not depend on what
+is scaled.
 """
 
 from collections.abc import Callable, Sequence
@@ -153,9 +154,10 @@ def format_factor(factor: float) -> str:
 def sensitivity(results: pd.DataFrame) -> list[Sensitivity]:
     """For each goal's winner, how far each assumption may be off until a rival is better by more than 2 %.
 
-    The winner is compared with the configurations that keep the score, over its own link and on its own machines, by the
-    algebra of ``scaled_costs``. The first factor from 1 on at which a rival is better is looked for on a grid of 240 steps, then by bisection.
-    The powers are those of all rows with this edge; where none has it wait, the energy has no answer.
+    The winner is compared with the configurations that keep the score, over its own link and on its own machines, by
+    the algebra of ``scaled_costs``. The first factor from 1 on at which a rival is better is looked for on a grid of
+    240 steps, then by bisection. The powers are those of all rows with this edge; where none has it wait, the energy
+    has no answer.
 
     Args:
         results: one row a job, as in results.csv.

@@ -150,7 +150,8 @@ def _scale_scores(ax: Axes, shown: pd.DataFrame, front: pd.DataFrame, unsplit: l
     low = ax.get_ylim()[0]
     below = shown[shown["score"] < low]
     if len(below):
-        ranges = [_range(name, rows["score"]) for name, rows in below.groupby("family", sort=False)]
+        kinds = below["family"].where(below["is_reference"], below["series"])
+        ranges = [_range(name, rows["score"]) for name, rows in below.groupby(kinds, sort=False)]
         named, num_more = ranges[:_MOST_BELOW], len(ranges) - _MOST_BELOW
         text = f"▾ below: {' · '.join(named)}" + (f" · {num_more} more" if num_more > 0 else "")
         look: dict[str, Any] = {

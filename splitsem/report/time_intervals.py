@@ -1,8 +1,8 @@
 """How exact the times are that this machine's clock took part in: intervals of latency, throughput and energy.
 
 Coding is measured, and its times spread in two ways. Within a job, the samples' times spread, which
-``encode_s_ci95`` and ``decode_s_ci95`` tell. And the machine's pace drifts, since other programs come and go: one quarter
-of a job's samples takes longer than the next (``coding_drift``), and so does one job.
+``encode_s_ci95`` and ``decode_s_ci95`` tell. And the machine's pace drifts, since other programs come and go: one
+quarter of a job's samples takes longer than the next (``coding_drift``), and so does one job.
 """
 
 import numpy as np
@@ -42,7 +42,8 @@ def with_intervals(results: pd.DataFrame) -> pd.DataFrame:
     columns = {goal.column: np.full(len(frame), np.nan) for goal in GOALS}
     known = frame["is_ok"] & frame[list(NEEDED)].notna().all(axis=1)
     for _, rows in frame[known].groupby("edge", dropna=False):
-        costs = Costs.of(rows, *powers(rows))
+        active_w, idle_w = powers(rows)
+        costs = Costs.of(rows, active_w, float(np.nan_to_num(idle_w)))  # not known where no row's edge ever waits
         factors, ends = np.ones((6, len(rows), 1)), _ends(rows, off)
         for goal in GOALS:
             given = rows[goal.column].to_numpy(float)

@@ -20,8 +20,8 @@ from rich.table import Table
 
 from splitsem import json_files, redaction
 from splitsem.report import table_files
-from splitsem.report.time_intervals import with_intervals
 from splitsem.report.terminal import Screen, plain, terminal
+from splitsem.report.time_intervals import with_intervals
 from splitsem.report.units import setting_in_words
 from splitsem.workflows import digests, folders, readme_file
 from splitsem.workflows.tracking import versions

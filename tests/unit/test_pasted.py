@@ -79,7 +79,7 @@ def test_a_sweep_with_a_launcher_and_options_of_ones_own_can_be_run_again(tmp_pa
             "config_sources": [
                 {"path": "hydra.conf", "provider": "hydra", "schema": "pkg"},
                 {"path": "/my conf", "provider": "command-line", "schema": "file"},
-            ]
+            ],
         },
     }
     OmegaConf.save(OmegaConf.create({"hydra": hydra}), tmp_path / "multirun.yaml")
