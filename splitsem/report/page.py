@@ -77,15 +77,21 @@ class Picture(NamedTuple):
 
 
 def small_png(content: bytes, most_bytes: float = math.inf) -> bytes:
-    """A PNG file in 256 colours, a third of the bytes; in fewer pixels, down to half a side, where it is too large."""
-    picture = Image.open(io.BytesIO(content)).convert("RGB")
-    for scale in (1.0, 0.8, 0.64, 0.5):
-        size = (round(scale * picture.width), round(scale * picture.height))
+    """A PNG file in 256 colours, a third of the bytes; in fewer pixels where that is still too much.
+
+    Args:
+        content: a PNG file.
+        most_bytes: what the result may have, far more than a picture of a few pixels.
+    """
+    picture = smaller = Image.open(io.BytesIO(content)).convert("RGB")
+    scale = 1.0
+    while True:
         buffer = io.BytesIO()
-        (picture if scale == 1 else picture.resize(size)).quantize(256).save(buffer, "png", optimize=True)
+        smaller.quantize(256).save(buffer, "png", optimize=True)
         if len(buffer.getvalue()) <= most_bytes:
-            break
-    return buffer.getvalue()
+            return buffer.getvalue()
+        scale *= 0.8
+        smaller = picture.resize((round(scale * picture.width), round(scale * picture.height)))
 
 
 class Failures(NamedTuple):

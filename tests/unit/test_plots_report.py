@@ -8,7 +8,10 @@ import pandas as pd
 import pytest
 
 from splitsem.report.best import best
-from splitsem.report.sweep_figures import accuracy_throughput
+from splitsem.report.breakdown import latency_breakdown
+from splitsem.report.sensitivity import sensitivity
+from splitsem.report.sensitivity_figure import sensitivity_figure
+from splitsem.report.sweep_figures import accuracy_throughput, rate_accuracy
 from splitsem.report.sweep_report import report
 from tests.unit.sample_results import UNET, complete_results, sample_results
 
@@ -249,3 +252,11 @@ def test_the_picture_is_compared_over_the_same_link_and_at_its_best_quality():
     sentence = best(pd.concat([own, worse, good, other_link]))[1].sentence
     assert "sending the picture as JPEG q75 beats every cut with 20 ms at score 0.740; of the cuts, " in sentence
     assert sentence.count("JPEG") == 1
+
+
+def test_a_page_of_all_figures_and_three_galleries_has_less_than_a_megabyte():
+    results = complete_results()
+    figures = {draw.__name__: draw(results) for draw in (accuracy_throughput, latency_breakdown, rate_accuracy)}
+    figures["sensitivity"] = sensitivity_figure(sensitivity(results), "")
+    html = report(results, figures | {f"gallery_{i}": bytes(100_000) for i in range(3)}, "t", "c", {})
+    assert len(html.encode()) < 1e6
