@@ -275,13 +275,13 @@ def rate_accuracy(results: pd.DataFrame) -> Chart:
         style.empty(ax, "nothing was sent" if len(silent) else "no job of this sweep succeeded")
         return figure
     split = rs.splits(shown)
+    stars = split[split["front"] == "best"]
     handles = _draw_curves(ax, split)
     found = rs.front_of(split, 1 / split["payload_bytes"], 0.0 * split["payload_bytes"])  # sizes are exact
     split = split.assign(front=found.kind, tie_group=found.group)
     figure.data = _told(pd.concat([split, rs.references(sized), rs.splits(silent)]), "payload_bytes")
     front = split[split["front"] != ""]
     handles += draw_front(ax, front, "payload_bytes", falling=False)
-    stars = rs.splits(shown)[lambda rows: rows["front"] == "best"]
     if len(stars):
         _draw_best(ax, stars, "payload_bytes", "*", 11, gid="star")
         look: dict[str, Any] = {"marker": "*", "color": style.STAR, "markeredgecolor": style.INK, "markersize": 11}
