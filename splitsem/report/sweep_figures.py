@@ -1,6 +1,7 @@
 """The figures of a sweep's scores: over throughput, and over payload bytes."""
 
 import re
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -63,8 +64,7 @@ def draw_front(ax: Axes, front: pd.DataFrame, x: str, *, falling: bool) -> list[
     if len(ties):
         ax.scatter(ties[x], ties["score"], s=190, color=_SHADE, linewidths=0, zorder=1.8, gid="tie")
         look = {"color": _SHADE, "marker": "o", "markersize": 12, "linestyle": "none"}
-        text = "tie with a ★ (=)" if falling else "more bytes, and not\nsurely a better score"
-        handles.append(Line2D([], [], label=worded(text, rs.score_name(front)), **look))
+        handles.append(Line2D([], [], label="tie with a ★ (=)" if falling else "tie with a ◆", **look))
     return handles
 
 
@@ -159,7 +159,8 @@ def _scale_scores(ax: Axes, shown: pd.DataFrame, front: pd.DataFrame, unsplit: l
             "color": style.MUTED,
             "path_effects": [withStroke(linewidth=2.2, foreground=style.PAPER)],
         }
-        ax.text(0.01, 0.05, text, transform=ax.transAxes, zorder=6, gid="below", **look)
+        lines = textwrap.fill(text, int(style.width_of(ax) * 11))
+        ax.text(0.01, 0.05, lines, transform=ax.transAxes, va="bottom", zorder=6, gid="below", in_layout=False, **look)
 
 
 def _mark_below(ax: Axes, shown: pd.DataFrame, x: str) -> None:
@@ -285,7 +286,7 @@ def rate_accuracy(results: pd.DataFrame) -> Chart:
     if len(stars):
         _draw_best(ax, stars, "payload_bytes", "*", 11, gid="star")
         look: dict[str, Any] = {"marker": "*", "color": style.STAR, "markeredgecolor": style.INK, "markersize": 11}
-        handles.append(Line2D([], [], linestyle="none", label="best by throughput:\nthe table's ★", **look))
+        handles.append(Line2D([], [], linestyle="none", label="the table's ★", **look))
     unsplit, unsplit_scores = draw_unsplit(ax, shown)
     handles += unsplit + draw_references(ax, rs.references(shown), "payload_bytes")
     handles += _draw_sizes(ax, shown) + _draw_silent(ax, silent)
