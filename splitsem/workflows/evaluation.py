@@ -211,6 +211,8 @@ def _travel(frames: Frames, edge: Machine, server: Machine, link: Link) -> dict[
 def coding_spread(frames: Frames, times: StageTimes) -> Metrics:
     """How exact the medians are that ``stage_times`` has of coding: over the timed samples, and as time goes by."""
     found: Metrics = {}
+    if not frames.encode_s:  # all samples exited
+        return found
     for name in ("encode_s", "decode_s"):
         timed_s, coding_s = getattr(frames, name), getattr(times, name)
         found[f"{name}_ci95"] = coding_s and coding_s / statistics.median(timed_s) * median_half_width(timed_s)
