@@ -86,7 +86,7 @@ def of_one(deviations: Sequence[float], freedom: int) -> float:
     >>> round(of_one([0.1, 0.1, 0.1, 9.0], 3), 3)
     0.245
     """
-    with extras.needed("training", "an interval of few values"):
+    with extras.needed("plots", "an interval of times"):
         from scipy import special
 
     median_share = 2 * float(special.gammaincinv(freedom / 2, 0.5)) / freedom
