@@ -44,6 +44,9 @@ CLOCKED |= {
     "wait_s",
     "local_head_s",
     "local_tail_s",
+    "encode_s_ci95",
+    "decode_s_ci95",
+    "coding_drift",
 }
 LABELS = {"model"}  # names of options, which may be renamed
 CLOCKED_IN = {"cuts": ("_s", "_hz"), "splitfed": ("_s",), "federated": ("_s",)}  # coding takes part, or steps are timed

@@ -1,16 +1,17 @@
 """The best configuration for throughput, latency and energy, in one honest sentence each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from splitsem.report import results as rs
-from splitsem.report.fronts import TOLERANCE, equally_fast
-from splitsem.report.units import format_hz, format_joules, format_ratio, format_seconds, worded
+from splitsem.report.fronts import equally_fast
+from splitsem.report.units import format_hz, format_joules, format_number, format_ratio, format_seconds, worded
 
 _LOSSY = ("JPEG", "WebP")
+_MOST_NAMED = 3  # of those that tie
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,32 @@ class Goal:
         forms = {"throughput_hz": format_hz, "latency_s": format_seconds, "energy_j": format_joules}
         return forms[self.column](value)
 
-    def compare(self, mine: float, other: float) -> str:
+    def told(self, row: pd.Series) -> str:
+        """The row's value, its interval in per cent, and whether it was measured: ``11 ms ± 2 % (estimated)``."""
+        value, half, source = row[self.column], row[f"{self.column}_ci95"], self.source(row)
+        interval = f" ± {format_number(100 * half / value, 1)} %" if half > 0 else ""
+        return f"{self.show(value)}{interval}{source and f' ({source})'}"
+
+    def compare(self, mine: pd.Series, other: pd.Series) -> str:
         """How ``mine`` relates to ``other``, ready to be followed by the other's name."""
-        gain = mine / other if self.maximise else other / mine
-        factor = format_ratio(max(gain, 1 / gain))
-        return self.equal if factor == "1.0×" else f"{factor} {self.better if gain > 1 else self.worse}"
+        if self.is_tie(mine, other):
+            return self.equal
+        gain = mine[self.column] / other[self.column]
+        gain = gain if self.maximise else 1 / gain
+        return f"{_factor(max(gain, 1 / gain))} {self.better if gain > 1 else self.worse}"
 
     def sort(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows, best first; of equal ones the one whose score, of those that choose, is higher."""
         return rows.sort_values([self.column, rs.choice(rows)], ascending=[not self.maximise, False], kind="stable")
 
-    def num_alike(self, rows: pd.DataFrame) -> int:
-        """How many of the rows, sorted best first, cannot be told from the first in this quantity, itself included."""
-        values = rows[self.column].to_numpy(float)
-        interval = f"{self.column}_ci95"
-        ci95 = rows[interval].to_numpy(float) if interval in rows else np.full(len(rows), np.nan)
-        return int(equally_fast(values, ci95)[0].sum())
+    def ties(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The other rows that cannot be told from the first in this quantity: they differ by less than the interval."""
+        values, ci95 = (rows[name].to_numpy(float) for name in (self.column, f"{self.column}_ci95"))
+        return rows.iloc[1:][equally_fast(values, ci95)[0, 1:]]
+
+    def is_tie(self, one: pd.Series, other: pd.Series) -> bool:
+        """Whether two rows cannot be told apart in this quantity."""
+        return not self.ties(pd.DataFrame([one, other]).infer_objects()).empty
 
     def source(self, row: pd.Series) -> str:
         """Whether the value was ``measured`` or ``estimated``; nothing where the results do not say."""
@@ -71,12 +82,16 @@ class Best:
         row: the configuration that wins, or that comes closest when none keeps the score; None when no job succeeded.
         qualifies: whether the row's score keeps the unsplit score, see ``results.keeps_score``.
         sentence: the answer in words.
+        ties: the other configurations that keep the score and cannot be told from the row in the goal's quantity.
+        beating: the baseline that keeps the score and beats every configuration, where one does.
     """
 
     goal: Goal
     row: pd.Series | None
     qualifies: bool
     sentence: str
+    ties: pd.DataFrame = field(default_factory=pd.DataFrame)
+    beating: pd.Series | None = None
 
     @property
     def detail(self) -> str:
@@ -89,7 +104,8 @@ def best(results: pd.DataFrame) -> list[Best]:
     """For each goal, the best configuration whose score keeps the unsplit score; the sentence has the test score.
 
     A configuration keeps the score unless its validation score is more than one point (0.01) below the unsplit one,
-    beyond the paired 95 % interval.
+    beyond the paired 95 % interval. Of those, the best of a goal is that of the best value; all that differ from it by
+    less than the interval of the difference (``fronts.equally_fast``) tie with it, and are named.
 
     Args:
         results: one row a job, as in results.csv. Where a baseline that keeps the score beats every cut, the sentence
@@ -103,13 +119,20 @@ def best(results: pd.DataFrame) -> list[Best]:
 
 
 def as_metrics(answers: Sequence[Best]) -> dict[str, float | str]:
-    """The answers for a list of sweeps: of each goal that a configuration meets, its value, its score and its name."""
+    """The answers for a list of sweeps: of each goal that a configuration meets, its value, its score and its name.
+
+    Beside them stand the names of those that tie with it, and the baseline that beats it, where there are such.
+    """
     found: dict[str, float | str] = {}
     for answer in answers:
         if answer.row is not None and answer.qualifies:
             found[f"best_{answer.goal.column}"] = float(answer.row[answer.goal.column])
             found[f"best_{answer.goal.column}_score"] = float(answer.row["score"])
             found[f"winner_{answer.goal.column}"] = rs.named(answer.row)
+            if len(answer.ties):
+                found[f"tied_{answer.goal.column}"] = ", ".join(rs.named(row) for _, row in answer.ties.iterrows())
+            if answer.beating is not None:
+                found[f"beaten_{answer.goal.column}"] = _baseline(answer.beating)
     return found
 
 
@@ -135,16 +158,25 @@ def _answer(goal: Goal, frame: pd.DataFrame) -> Best:
     kept = candidates(goal, frame)
     if kept.empty:
         return _closest(goal, split)
-    row, num_alike = kept.iloc[0], goal.num_alike(kept)
-    source, beating = goal.source(row), _beating(goal, row, frame)
+    row, ties = kept.iloc[0], goal.ties(kept)
+    beating = _beating(goal, row, frame)
     said_first = "" if beating is None else f"{_told(goal, beating)}; of the cuts, "
     parts = [
-        f"{said_first}{name(row)} reaches {goal.show(row[goal.column])}{source and f' ({source})'}"
+        f"{said_first}{name(row)} reaches {goal.told(row)}"
         f" at {_score(row)}" + worded(f" (unsplit {row['score_unsplit']:.3f})", rs.score_name(frame)),
-        *([f"one of {num_alike} that cannot be told apart"] if num_alike > 1 else []),
+        *([_tied(ties, several=split["series"].nunique() > 1)] if len(ties) else []),
         ", ".join(_comparisons(goal, row, frame, beating)),
     ]
-    return Best(goal, row, True, f"{goal.title}: {'; '.join(part for part in parts if part)}.")
+    sentence = f"{goal.title}: {'; '.join(part for part in parts if part)}."
+    return Best(goal, row, True, sentence, ties, beating)
+
+
+def _tied(ties: pd.DataFrame, *, several: bool) -> str:
+    """``a tie with enc1 and enc2``; of many, the first ones and how many more."""
+    names = [rs.named(row, several=several) for _, row in ties.iterrows()]
+    rest = [f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED + 1 else names[_MOST_NAMED:]
+    *first, last = names[:_MOST_NAMED] + rest
+    return f"a tie with {', '.join(first)} and {last}" if first else f"a tie with {last}"
 
 
 def _closest(goal: Goal, split: pd.DataFrame) -> Best:
@@ -185,7 +217,7 @@ def _comparisons(goal: Goal, row: pd.Series, frame: pd.DataFrame, said: pd.Serie
             if said is not None and other.name == said.name:
                 continue
             lost = "" if rs.keeps_score(other.to_frame().T.infer_objects()).all() else f" ({_score(other)})"
-            parts.append(f"{goal.compare(row[goal.column], other[goal.column])} {text.format(_sent(other))}{lost}")
+            parts.append(f"{goal.compare(row, other)} {text.format(_sent(other))}{lost}")
     return parts
 
 
@@ -196,13 +228,17 @@ def _beating(goal: Goal, row: pd.Series, frame: pd.DataFrame) -> pd.Series | Non
     kept = goal.sort(baselines[rs.keeps_score(baselines)]) if len(baselines) else baselines
     if kept.empty:
         return None
-    gain = kept.iloc[0][goal.column] / row[goal.column]
-    return kept.iloc[0] if (gain if goal.maximise else 1 / gain) > 1 + TOLERANCE else None
+    first = kept.iloc[0]
+    is_better = first[goal.column] > row[goal.column] if goal.maximise else first[goal.column] < row[goal.column]
+    return first if is_better and not goal.is_tie(row, first) else None
 
 
 def _told(goal: Goal, beating: pd.Series) -> str:
-    what = "all on the edge" if beating["split_point"] == "output" else f"sending the {_sent(beating)}"
-    return f"{what} beats every cut with {goal.show(beating[goal.column])} at {_score(beating)}"
+    return f"{_baseline(beating)} beats every cut with {goal.told(beating)} at {_score(beating)}"
+
+
+def _baseline(row: pd.Series) -> str:
+    return "all on the edge" if row["split_point"] == "output" else f"sending the {_sent(row)}"
 
 
 def _sent(reference: pd.Series) -> str:
@@ -214,6 +250,11 @@ def _fairest(goal: Goal, rows: pd.DataFrame) -> pd.Series:
     """The best one that keeps the score, else the one with the highest score."""
     kept = rows[rs.keeps_score(rows)]
     return rows.sort_values("score", ascending=False, kind="stable").iloc[0] if kept.empty else goal.sort(kept).iloc[0]
+
+
+def _factor(factor: float) -> str:
+    """A factor of two that are told apart, which is above 1: ``1.04×``, ``3.5×``."""
+    return f"{factor:.2f}×" if factor < 1.05 else format_ratio(factor)
 
 
 def _score(row: pd.Series) -> str:

@@ -77,6 +77,11 @@ METRICS = {
     "link_delay_s": Column("delay", "ms", "How long a payload is on its way beyond that.", 1e3),
     "server_s": Column("server", "ms", "Work of the server: decode + tail + coding the answer.", 1e3),
     "decode_s": Column("decode", "ms", "Reading the payload on the server: measured here, scaled.", 1e3),
+    "encode_s_ci95": Column("± encode", "ms", "Half the 95 % interval of encode over the timed samples.", 1e3),
+    "decode_s_ci95": Column("± decode", "ms", "The same of decode.", 1e3),
+    "coding_drift": Column(
+        "drift", "%", "How far a quarter's median of coding was off the other quarters' while the job ran.", 100
+    ),
     "tail_s": Column("tail", "ms", "Time of the tail on the server.", 1e3),
     "answer_encode_s": Column("answer encode", "ms", "Coding the answer on the server.", 1e3),
     "answer_s": Column("way back", "ms", "The answer's way back to the edge, where it is needed.", 1e3),
@@ -89,7 +94,11 @@ METRICS = {
         "cycle", "ms", "The slowest of edge, busy link, server, busy way back, with transport: the pace.", 1e3
     ),
     "throughput_hz": Column("throughput", "Hz", "Samples a second: 1 / cycle if the stages overlap, else 1 / latency."),
-    "throughput_hz_ci95": Column("± Hz", "Hz", "Half the 95 % interval of the throughput, where it was measured."),
+    "latency_s_ci95": Column(
+        "± ms", "ms", "Half the 95 % interval of the latency: spread of coding, and the machine's drift.", 1e3
+    ),
+    "throughput_hz_ci95": Column("± Hz", "Hz", "The same of the throughput."),
+    "energy_j_ci95": Column("± mJ", "mJ", "The same of the energy.", 1e3),
     "energy_j": Column(
         "energy", "mJ", "Estimated energy of the edge for one sample: computing, sending, waiting.", 1e3
     ),
@@ -124,8 +133,8 @@ WORDS = {
     "input = everything on the server, output = everything on the edge.",
     "★ best": "Chosen on the validation split: a score that is better, beyond the paired 95 % interval, than that of "
     "every ★ that is faster. Of equally fast ones, the better one.",
-    "= tie": "Not faster than its ★, its score perhaps higher: the interval does not tell. "
-    "An equal score at less speed gets no mark.",
+    "= tie": "Not faster than its ★, and its score may be as high: the interval does not tell. "
+    "An equal score at less speed, beyond the interval of the speeds, gets no mark.",
     "±": "Half a 95 % interval: over several seeds (Student's t), else over the samples (bootstrap).",
     "▼ bottleneck": "A point whose raw crossing tensors are smaller than the network's input: a natural place to cut.",
     "reference": "No split at all: everything on the edge, or the picture itself is sent (uint8, PNG, WebP, JPEG) and "

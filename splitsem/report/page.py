@@ -1,6 +1,7 @@
 """An HTML page of results: one self-contained file that needs no network, no script and no other file."""
 
 import base64
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
+from PIL import Image
 
 from splitsem.report import results as rs
 from splitsem.report.columns import Column
@@ -68,10 +70,28 @@ class Picture(NamedTuple):
 
     @classmethod
     def of(cls, name: str, caption: str, content: Figure | bytes) -> "Picture":
-        """The picture of a figure, or of the bytes of a PNG file."""
+        """The picture of a figure, in 256 colours, or of the bytes of a PNG file."""
         if isinstance(content, Figure):
-            content = file_of(content, sharper=1.25)
+            content = small_png(file_of(content, sharper=1.25))
         return cls(name, caption, base64.b64encode(content).decode("ascii"))
+
+
+def small_png(content: bytes, most_bytes: float = math.inf) -> bytes:
+    """A PNG file in 256 colours, a third of the bytes; in fewer pixels where that is still too much.
+
+    Args:
+        content: a PNG file.
+        most_bytes: what the result may have, far more than a picture of a few pixels.
+    """
+    picture = smaller = Image.open(io.BytesIO(content)).convert("RGB")
+    scale = 1.0
+    while True:
+        buffer = io.BytesIO()
+        smaller.quantize(256).save(buffer, "png", optimize=True)
+        if len(buffer.getvalue()) <= most_bytes:
+            return buffer.getvalue()
+        scale *= 0.8
+        smaller = picture.resize((round(scale * picture.width), round(scale * picture.height)))
 
 
 class Failures(NamedTuple):

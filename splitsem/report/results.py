@@ -29,7 +29,8 @@ REFERENCES = {
 }
 _PARTS = ("encode_s", "decode_s", "answer_encode_s", "answer_s", "answer_decode_s")
 _WITH_INTERVAL = {"score": "score_ci95", "score_delta": "score_delta_ci95", "score_val": "score_val_ci95",
-                  "score_val_delta": "score_val_delta_ci95", "throughput_hz": "throughput_hz_ci95"}  # fmt: skip
+                  "score_val_delta": "score_val_delta_ci95", "latency_s": "latency_s_ci95",
+                  "throughput_hz": "throughput_hz_ci95", "energy_j": "energy_j_ci95"}  # fmt: skip
 
 
 def prepare(results: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """How sure the winners are: how far each assumption of a sweep may be off until another configuration is better.
 
-No model runs. The times and energies of the sweep are scaled, and the algebra of ``cost.end_to_end`` is applied again.
-Scores do not depend on what is scaled.
+No model runs. The times and energies of the sweep are scaled, see ``scaled_costs``. Scores do not depend on what
+is scaled.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from splitsem.cost.end_to_end import cycle_s, latency_s
 from splitsem.report import results as rs
 from splitsem.report.best import GOALS, Goal, candidates
 from splitsem.report.fronts import TOLERANCE
-from splitsem.report.units import format_ratio, format_seconds, format_si, worded
+from splitsem.report.scaled_costs import NEEDED, Costs, powers
+from splitsem.report.units import format_number, format_ratio, format_seconds, format_si, worded
 
+_FRAGILE = 1.1  # a choice that errors of so small a factor change
 MOST = 100.0  # factors from 1 / MOST to MOST are tried
 _STEPS = np.geomspace(1.0, MOST, 241)
 _NUM_HALVINGS = 30
-_NEEDED = ("head_s", "tail_s", "link_busy_s", "link_delay_s", "edge_j", "link_j")
 _SAME = ("transport", "edge", "server", "model", "task")
 
 
@@ -42,13 +42,14 @@ class Knob(NamedTuple):
     def value(self, row: pd.Series, factor: float) -> str:
         """The knob at ``factor`` times what ``row`` assumed, in its own unit where that is known."""
         now = row[self.column] if self.column else float("nan")
-        return self.show(factor * now) if now > 0 else format_ratio(factor)
+        return self.show(factor * now) if now > 0 else format_factor(factor)
 
 
 def _format_bps(value: float) -> str:
     return format_si(value, "bit/s", smallest=0)
 
 
+ASSUMPTIONS = "bandwidth, round trip, speeds of edge and server, coding rate, radio power"
 KNOBS = (
     Knob("bandwidth", "link_bandwidth_bps", _format_bps),
     Knob("round trip", "link_rtt_s", format_seconds),
@@ -100,7 +101,7 @@ class Sensitivity:
 
     @property
     def sentence(self) -> str:
-        """``Highest throughput: dec2 stays best from 3 to 41 Mbit/s; below it bottleneck, above it input``, and more.
+        """``Highest throughput: dec2 stays best from 3 to 41 Mbit/s (below it bottleneck, above it input)``, and more.
 
         The bandwidth, then of the other knobs the one that may be off least, then all at a time.
         """
@@ -112,10 +113,18 @@ class Sensitivity:
         told = [self._told(KNOBS[0], self.reaches[0])]
         if reach.below or reach.above:
             told.append(f"{knob.title} {self._told(knob, reach)}")
-        told.append(
-            f"all six off by {format_factor(self.corner)} at a time" + (" at most" if self.corner_rival else "")
-        )
-        return f"{self.goal.title}: {self.name} stays best {'; '.join(told)}."
+        return f"{self.goal.title}: {self.name} stays best {'; with '.join(told)}. {self._together}."
+
+    @property
+    def _together(self) -> str:
+        """What becomes of the winner where all assumptions are off at a time."""
+        if not self.corner_rival:
+            return f"All six may be off by {format_factor(self.corner)} at a time"
+        if self.corner < _FRAGILE:
+            off = f"{format_number(100 * (self.corner - 1), 2)} %"
+            return f"Fragile: if all six are off by {off} at a time, in the worst directions, {self.corner_rival} wins"
+        off = f"more than {format_factor(self.corner)}"
+        return f"If all six are off by {off} at a time, in the worst directions, {self.corner_rival} wins"
 
     def _told(self, knob: Knob, reach: Reach) -> str:
         low, high = knob.value(self.row, reach.low), knob.value(self.row, reach.high)
@@ -130,32 +139,25 @@ class Sensitivity:
             number, _, unit = low.rpartition(" ")
             span = f"from {number if unit and high.endswith(f' {unit}') else low} to {high}{name}"
         takers = [f"{side} it {who}" for side, who in (("below", reach.below), ("above", reach.above)) if who]
-        return f"{span}, {', '.join(takers)}"
+        return f"{span} ({', '.join(takers)})"
 
 
 def format_factor(factor: float) -> str:
     """A factor that may be close to 1.
 
-    >>> format_factor(1.04), format_factor(55.2)
-    ('1.04×', '55×')
+    >>> format_factor(1.04), format_factor(0.514), format_factor(55.2)
+    ('1.04×', '0.51×', '55×')
     """
-    return f"{factor:.2f}×" if factor < 10 else f"{factor:.0f}×"
+    return f"{factor:.2f}×" if 0.9 < factor < 2 else format_ratio(factor)
 
 
 def sensitivity(results: pd.DataFrame) -> list[Sensitivity]:
     """For each goal's winner, how far each assumption may be off until a rival is better by more than 2 %.
 
-    The winner is compared with the configurations that keep the score, over its own link and on its own machines. With
-    factors ``b`` (bandwidth), ``r`` (round trip), ``e``, ``s`` (speeds of edge and server), ``c`` (rate of coding, of
-    both) and ``p`` (radio power):
-
-    * ``edge_s = head_s/e + (encode_s + answer_decode_s)/c``; ``server_s = tail_s/s + (decode_s + answer_encode_s)/c``
-    * ``edge_busy_s = edge_s + edge_transport_s/c``; the server likewise
-    * ``link_busy_s/b``; ``link_s = (link_s - link_delay_s)/b + r · link_delay_s``; the way back likewise
-    * ``energy_j = edge_busy_s · active_w + p · link_j + (cycle_s - edge_busy_s) · idle_w``
-
-    The first factor from 1 on at which a rival is better is looked for on a grid of 240 steps, then by bisection.
-    The powers are those of all rows with this edge; where none has it wait, the energy has no answer.
+    The winner is compared with the configurations that keep the score, over its own link and on its own machines, by
+    the algebra of ``scaled_costs``. The first factor from 1 on at which a rival is better is looked for on a grid of
+    240 steps, then by bisection. The powers are those of all rows with this edge; where none has it wait, the energy
+    has no answer.
 
     Args:
         results: one row a job, as in results.csv.
@@ -168,11 +170,11 @@ def sensitivity(results: pd.DataFrame) -> list[Sensitivity]:
     found = []
     for goal in GOALS:
         kept = candidates(goal, frame)
-        if kept.empty or kept.iloc[0][list(_NEEDED)].isna().any():
+        if kept.empty or kept.iloc[0][list(NEEDED)].isna().any():
             continue
         same = (kept[list(_SAME)].fillna("") == kept.iloc[0][list(_SAME)].fillna("")).all(axis=1)
-        rows = kept[same & kept[list(_NEEDED)].notna().all(axis=1)]
-        costs = _Costs.of(rows, *_powers(frame[frame["is_ok"] & frame["edge"].eq(kept.iloc[0]["edge"])]))
+        rows = kept[same & kept[list(NEEDED)].notna().all(axis=1)]
+        costs = Costs.of(rows, *powers(frame[frame["is_ok"] & frame["edge"].eq(kept.iloc[0]["edge"])]))
         if np.allclose(costs.minimised(goal, np.ones((len(KNOBS), 1)))[:, 0], _given(goal, rows), rtol=1e-3):
             found.append(_answer(goal, rows, costs, several=rs.splits(frame)["series"].nunique() > 1))
     return found
@@ -183,16 +185,7 @@ def _given(goal: Goal, rows: pd.DataFrame) -> NDArray[np.float64]:
     return 1 / values if goal.maximise else values
 
 
-def _powers(rows: pd.DataFrame) -> tuple[float, float]:
-    """Active and idle power of the rows' edge in watts, from its energies and times; NaN where no row tells one."""
-    busy_s = rows["edge_s"] + rows["edge_transport_s"].fillna(0.0)
-    waiting_s = rows["cycle_s"] - busy_s
-    active_w = (rows["edge_j"] / busy_s)[busy_s > 0]
-    idle_w = (rows["idle_j"] / waiting_s)[waiting_s > 1e-6 * rows["cycle_s"]]
-    return float(active_w.median()), float(idle_w.median())
-
-
-def _answer(goal: Goal, rows: pd.DataFrame, costs: "_Costs", *, several: bool) -> Sensitivity:
+def _answer(goal: Goal, rows: pd.DataFrame, costs: Costs, *, several: bool) -> Sensitivity:
     names = [rs.named(row, several=several) for _, row in rows.iterrows()]
 
     def limit(turned: Sequence[NDArray[np.float64]]) -> tuple[float, str]:
@@ -208,7 +201,7 @@ def _answer(goal: Goal, rows: pd.DataFrame, costs: "_Costs", *, several: bool) -
     return Sensitivity(goal, rows.iloc[0], names[0], len(rows) - 1, reaches, *corner)
 
 
-def _limit(costs: "_Costs", goal: Goal, exponents: NDArray[np.float64]) -> tuple[float, int | None]:
+def _limit(costs: Costs, goal: Goal, exponents: NDArray[np.float64]) -> tuple[float, int | None]:
     """How far the first row stays the best along a direction, and the row that takes over; none up to ``MOST``."""
 
     def overtaking(factors: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -225,62 +218,3 @@ def _limit(costs: "_Costs", goal: Goal, exponents: NDArray[np.float64]) -> tuple
         low, high = (low, middle) if overtaking(np.array([middle])).any() else (middle, high)
     cost = costs.minimised(goal, np.array([high])[None, :] ** exponents[:, None])[:, 0]
     return float(high), int(cost.argmin())
-
-
-class _Costs(NamedTuple):
-    """Seconds, joules and watts of some rows, ``(n, 1)`` each."""
-
-    head_s: NDArray[np.float64]
-    edge_coding_s: NDArray[np.float64]
-    tail_s: NDArray[np.float64]
-    server_coding_s: NDArray[np.float64]
-    edge_transport_s: NDArray[np.float64]
-    server_transport_s: NDArray[np.float64]
-    busy_s: NDArray[np.float64]
-    sending_s: NDArray[np.float64]
-    delay_s: NDArray[np.float64]
-    answer_busy_s: NDArray[np.float64]
-    answer_sending_s: NDArray[np.float64]
-    answer_delay_s: NDArray[np.float64]
-    link_j: NDArray[np.float64]
-    active_w: float
-    idle_w: float
-
-    @classmethod
-    def of(cls, rows: pd.DataFrame, active_w: float, idle_w: float) -> "_Costs":
-        """The columns of ``rows``; coding, link or answer that a row lacks takes no time."""
-        known = {name: rows[name].fillna(0.0).to_numpy(float)[:, None] for name in rows.select_dtypes("number")}
-        answer_delay_s = np.minimum(known["link_delay_s"], known["answer_s"])
-        return cls(
-            known["head_s"],
-            known["encode_s"] + known["answer_decode_s"],
-            known["tail_s"],
-            known["decode_s"] + known["answer_encode_s"],
-            known["edge_transport_s"],
-            known["server_transport_s"],
-            known["link_busy_s"],
-            known["link_s"] - known["link_delay_s"],
-            known["link_delay_s"],
-            known["answer_busy_s"],
-            known["answer_s"] - answer_delay_s,
-            answer_delay_s,
-            known["link_j"],
-            active_w,
-            idle_w,
-        )
-
-    def minimised(self, goal: Goal, factors: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What the goal wants small, ``(n, k)``, at factors of the knobs ``(6, k)``: cycle, latency or energy."""
-        bandwidth, round_trip, edge, server, coding, radio = factors
-        edge_s = self.head_s / edge + self.edge_coding_s / coding
-        server_s = self.tail_s / server + self.server_coding_s / coding
-        if goal.column == "latency_s":
-            link_s = self.sending_s / bandwidth + self.delay_s * round_trip
-            return latency_s(
-                edge_s, link_s, server_s, self.answer_sending_s / bandwidth + self.answer_delay_s * round_trip
-            )
-        edge_s, server_s = edge_s + self.edge_transport_s / coding, server_s + self.server_transport_s / coding
-        pace_s = cycle_s(edge_s, self.busy_s / bandwidth, server_s, self.answer_busy_s / bandwidth)
-        if goal.column == "throughput_hz":
-            return pace_s
-        return edge_s * self.active_w + self.link_j * radio + (pace_s - edge_s) * self.idle_w

@@ -1,6 +1,7 @@
 """The figures of a sweep's scores: over throughput, and over payload bytes."""
 
 import re
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from splitsem.report.units import format_bytes, worded
 
 _RATE = "Throughput (samples per second, Hz)"
 _SHADE = "#c9d3dd"
+_MOST_BELOW = 4  # kinds that are listed below the axis of scores
 _MANY = 30  # bars of more configurations than these are fainter, or they hide the points
 
 
@@ -42,29 +44,33 @@ def draw_points(ax: Axes, split: pd.DataFrame, x: str) -> list[Line2D]:
 
 
 def draw_front(ax: Axes, front: pd.DataFrame, x: str, *, falling: bool) -> list[Line2D]:
-    """Star the best, shade what ties with them, and join the stars by the staircase of what can be reached.
+    """Mark the best, shade what ties with them, and join the best by the staircase of what can be reached.
 
     Args:
         ax: the axes.
         front: the front's rows, with the column ``front``.
         x: the column on the horizontal axis.
-        falling: more ``x`` is better, and the stairs go down to the right; else less ``x`` is, and they go up.
+        falling: more ``x`` is better: the best are the table's, with its ★, and the stairs go down to the right. Else
+            less ``x`` is better: the best are others, with a ◆, and the stairs go up.
     """
     best, ties = (front[front["front"] == kind].sort_values([x, "score"]) for kind in ("best", "tie"))
     stairs = np.repeat(best[[x, "score"]].to_numpy(), 2, axis=0)
     across, up = (stairs[:-1, 0], stairs[1:, 1]) if falling else (stairs[1:, 0], stairs[:-1, 1])
     ax.plot(across, up, color=style.INK, linewidth=1.0, alpha=0.55, zorder=2)
-    stars: dict[str, Any] = {"marker": "*", "facecolors": style.STAR, "edgecolors": style.INK, "linewidths": 0.8}
-    ax.scatter(best[x], best["score"], s=170, zorder=4, gid="best", **stars)
-    look: dict[str, Any] = {"marker": "*", "markerfacecolor": style.STAR, "markeredgecolor": style.INK}
-    handles = [
-        Line2D([], [], color=style.INK, linewidth=1, markersize=11, markeredgewidth=0.8, label="best (★)", **look)
-    ]
+    marker, size, label = ("*", 11, "best (★)") if falling else ("D", 7, "fewest bytes (◆)")
+    _draw_best(ax, best, x, marker, size)
+    look: dict[str, Any] = {"marker": marker, "markerfacecolor": style.STAR, "markeredgecolor": style.INK}
+    handles = [Line2D([], [], color=style.INK, linewidth=1, markersize=size, markeredgewidth=0.8, label=label, **look)]
     if len(ties):
         ax.scatter(ties[x], ties["score"], s=190, color=_SHADE, linewidths=0, zorder=1.8, gid="tie")
         look = {"color": _SHADE, "marker": "o", "markersize": 12, "linestyle": "none"}
-        handles.append(Line2D([], [], label="tie with a ★ (=)", **look))
+        handles.append(Line2D([], [], label="tie with a ★ (=)" if falling else "tie with a ◆", **look))
     return handles
+
+
+def _draw_best(ax: Axes, best: pd.DataFrame, x: str, marker: str, size: float, gid: str = "best") -> None:
+    look: dict[str, Any] = {"marker": marker, "facecolors": style.STAR, "edgecolors": style.INK, "linewidths": 0.8}
+    ax.scatter(best[x], best["score"], s=1.4 * size**2, zorder=4, gid=gid, **look)
 
 
 def draw_unsplit(ax: Axes, frame: pd.DataFrame) -> tuple[list[Line2D], list[float]]:
@@ -136,25 +142,38 @@ def _name(row: pd.Series, several: bool) -> str:
 
 
 def _scale_scores(ax: Axes, shown: pd.DataFrame, front: pd.DataFrame, unsplit: list[float]) -> None:
-    """Let the axis of scores show the front's spread; scores far below it are counted, not shown.
-
-    With all rows in place of the front's, all are shown.
-    """
+    """Let the axis of scores show the front's spread; scores far below it are listed at the lower edge."""
     ends = [shown["score"] + sign * shown["score_ci95"].fillna(0.0) for sign in (-1, 1)]
-    best = front[front["front"] == "best"] if front is not shown else shown
+    best = front[front["front"] == "best"]
     needed = [*(best["score"] - best["score_ci95"].fillna(0.0)), *unsplit]
     style.score_axis(ax, [*ends[0], *ends[1], *unsplit], needed)
     low = ax.get_ylim()[0]
-    num_below = int((shown["score"] < low).sum())
-    if num_below:
-        low = shown["score"].min()
-        text = worded(f"▾ {num_below} more, with scores from {low:.2f} on, below", rs.score_name(shown))
+    below = shown[shown["score"] < low]
+    if len(below):
+        kinds = below["family"].where(below["is_reference"], below["series"])
+        ranges = [_range(name, rows["score"]) for name, rows in below.groupby(kinds, sort=False)]
+        named, num_more = ranges[:_MOST_BELOW], len(ranges) - _MOST_BELOW
+        text = f"▾ below: {' · '.join(named)}" + (f" · {num_more} more" if num_more > 0 else "")
         look: dict[str, Any] = {
             "size": 8,
             "color": style.MUTED,
             "path_effects": [withStroke(linewidth=2.2, foreground=style.PAPER)],
         }
-        ax.text(0.01, 0.05, text, transform=ax.transAxes, zorder=6, gid="below", **look)
+        lines = textwrap.fill(text, int(style.width_of(ax) * 11))
+        ax.text(0.01, 0.05, lines, transform=ax.transAxes, va="bottom", zorder=6, gid="below", in_layout=False, **look)
+
+
+def _mark_below(ax: Axes, shown: pd.DataFrame, x: str) -> None:
+    """An arrow at the lower edge for each reference whose score is below it, in its colour."""
+    for name, rows in shown[shown["is_reference"] & (shown["score"] < ax.get_ylim()[0])].groupby("family", sort=False):
+        _, color = style.REFERENCES.get(str(name), ("h", style.INK))
+        look: dict[str, Any] = {"color": color, "marker": "v", "markersize": 5, "linestyle": "none", "clip_on": False}
+        ax.plot(rows[x], [0.0] * len(rows), transform=ax.get_xaxis_transform(), zorder=5, gid=f"below {name}", **look)
+
+
+def _range(name: object, scores: pd.Series) -> str:
+    low, high = f"{scores.min():.2f}", f"{scores.max():.2f}"
+    return f"{name} {low}" if low == high else f"{name} {low} to {high}"
 
 
 def accuracy_throughput(results: pd.DataFrame) -> Figure:
@@ -175,7 +194,7 @@ def accuracy_throughput(results: pd.DataFrame) -> Figure:
     figure = style.new_figure(
         8.4, 6.4 if is_flat else 4.4, worded("Accuracy against throughput", rs.score_name(frame)), rs.about(frame)
     )
-    ax, *more = figure.subplots(1 + is_flat, 1, sharex=True, squeeze=False, height_ratios=[3, 2][: 1 + is_flat])[:, 0]
+    ax, *more = figure.subplots(1 + is_flat, 1, sharex=True, squeeze=False)[:, 0]
     style.style_axes(ax, "" if more else _RATE, worded("Score (0 to 1, higher is better)", rs.score_name(frame)))
     if shown.empty:
         style.empty(ax)
@@ -189,7 +208,8 @@ def accuracy_throughput(results: pd.DataFrame) -> Figure:
     unsplit, unsplit_scores = draw_unsplit(ax, shown)
     handles += unsplit + draw_references(ax, reference, "throughput_hz")
     style.unit_axis(ax, "Hz", shown["throughput_hz"].tolist())
-    _scale_scores(ax, shown, shown if is_flat else front, unsplit_scores)
+    _scale_scores(ax, shown, front, unsplit_scores)
+    _mark_below(ax, shown, "throughput_hz")
     style.legend_outside(ax, handles, _legend_title(shown))
     label_points(ax, front, shown, "throughput_hz")
     return figure
@@ -216,6 +236,8 @@ def _draw_differences(ax: Axes, split: pd.DataFrame) -> None:
         ci95 = 100 * rows["score_delta_ci95"].fillna(0.0)
         ax.errorbar(rows["throughput_hz"], 100 * rows["score_delta"], ci95, gid="difference", **look)
     ax.axhline(0.0, color=style.MUTED, linestyle=(0, (5, 3)), linewidth=1.1, zorder=1)
+    best = split[split["front"] == "best"].assign(score=lambda rows: 100 * rows["score_delta"])
+    _draw_best(ax, best, "throughput_hz", "*", 11, gid="best difference")
     text = "bars: paired 95 % interval; where it holds 0, the cut cannot be told from the unsplit network"
     style.note(ax, text)
 
@@ -235,7 +257,8 @@ def rate_accuracy(results: pd.DataFrame) -> Chart:
 
     Returns:
         The figure, with the size of the sample itself, the raw float32 features, the unsplit score and the
-        "just send the picture" rows as references. What sends nothing stands at the left edge.
+        "just send the picture" rows as references. What sends nothing stands at the left edge. A ◆ has the fewest
+        bytes: no configuration of fewer has a score that is as high; a ★ is the table's, which goes by throughput.
     """
     frame = rs.prepare(results)
     sized = frame[frame["is_ok"] & np.isfinite(frame["payload_bytes"])]
@@ -253,18 +276,24 @@ def rate_accuracy(results: pd.DataFrame) -> Chart:
         style.empty(ax, "nothing was sent" if len(silent) else "no job of this sweep succeeded")
         return figure
     split = rs.splits(shown)
+    stars = split[split["front"] == "best"]
     handles = _draw_curves(ax, split)
     found = rs.front_of(split, 1 / split["payload_bytes"], 0.0 * split["payload_bytes"])  # sizes are exact
     split = split.assign(front=found.kind, tie_group=found.group)
     figure.data = _told(pd.concat([split, rs.references(sized), rs.splits(silent)]), "payload_bytes")
     front = split[split["front"] != ""]
     handles += draw_front(ax, front, "payload_bytes", falling=False)
+    if len(stars):
+        _draw_best(ax, stars, "payload_bytes", "*", 11, gid="star")
+        look: dict[str, Any] = {"marker": "*", "color": style.STAR, "markeredgecolor": style.INK, "markersize": 11}
+        handles.append(Line2D([], [], linestyle="none", label="the table's ★", **look))
     unsplit, unsplit_scores = draw_unsplit(ax, shown)
     handles += unsplit + draw_references(ax, rs.references(shown), "payload_bytes")
     handles += _draw_sizes(ax, shown) + _draw_silent(ax, silent)
     sizes = shown[["payload_bytes", "input_bytes", "raw_bytes"]].to_numpy().ravel()
     style.unit_axis(ax, "B", sizes.tolist(), log=True)
     _scale_scores(ax, pd.concat([shown, silent]), front, unsplit_scores)
+    _mark_below(ax, shown, "payload_bytes")
     style.legend_outside(ax, handles, _legend_title(shown))
     label_points(ax, front, shown, "payload_bytes")
     return figure

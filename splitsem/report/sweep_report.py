@@ -17,7 +17,8 @@ from splitsem.report.units import MISSING, format_number, format_ratio, format_s
 _FRONT = ("score", "score_ci95", "score_delta", "score_delta_ci95", "payload_bytes", "edge_s", "link_s", "server_s",
           "answer_s", "latency_s", "throughput_hz", "energy_j")  # fmt: skip
 _HIDDEN = ("split_index", "score_unsplit", "score_val_unsplit", "input_bytes", "cycle_s", "num_samples",
-           "num_val_samples", "channel_seeds", "link_bandwidth_bps", "link_rtt_s")  # fmt: skip
+           "num_val_samples", "channel_seeds", "link_bandwidth_bps", "link_rtt_s",
+           "encode_s_ci95", "decode_s_ci95", "coding_drift")  # fmt: skip
 _TIMINGS = {
     "roofline": "estimated (roofline)",
     "lut": "estimated from layers that were measured before (LUT)",
@@ -28,11 +29,12 @@ _TIMINGS = {
 _CAPTIONS = {
     "accuracy_throughput": "Up and to the right is better. ★: a score that is better, beyond the paired 95 % "
     "interval, than that of every ★ that is faster, on the validation split. Shaded: not faster than its ★, and "
-    "perhaps higher.",
+    "perhaps as good. Arrows at the lower edge: scores below it.",
     "latency_breakdown": "The stages of one sample: head and encode on the edge; the link, busy and delayed; decode "
     "and tail on the server; the answer: coded, sent back, read.",
-    "rate_accuracy": "Up and to the left is better. The dotted line is the sample as it is; the small ticks are the "
-    "raw float32 features.",
+    "rate_accuracy": "Up and to the left is better. ◆: of the fewest bytes, a score that is better, beyond the paired "
+    "interval, than that of every ◆ with fewer; ★: the table's, which goes by throughput, not by bytes. The "
+    "dotted line is the sample as it is; the small ticks are the raw float32 features.",
     "sensitivity": "How far each assumption may be off, the others as they are, until another configuration that keeps "
     "the score is better by more than 2 %; the last bar is for all of them at a time. Nothing was run again.",
     "three_way": "Left: up and to the left is better. The same codecs on the right by what they need on the device.",
@@ -41,7 +43,7 @@ _CAPTIONS = {
     "score_channel": "How the score falls as bits go wrong. Bands are 95 % intervals over the channel's seeds.",
 }
 _MARKS = (
-    "★ best · = not faster than its ★, perhaps better · ▼ natural bottleneck · in italics: no split, all on "
+    "★ best · = not faster than its ★, perhaps as good · ▼ natural bottleneck · in italics: no split, all on "
     "the edge or the picture itself is sent. A click on a header sorts."
 )
 _FRONT_NOTE = "Each ★ is followed by those that are not faster and perhaps better (=)."

@@ -7,6 +7,7 @@ from splitsem.report import columns
 from splitsem.report import results as rs
 from splitsem.report.columns import METRICS
 from splitsem.report.terminal import WIDTH, grid_of, plain
+from splitsem.report.time_intervals import drift
 from splitsem.report.units import (
     MISSING,
     format_bytes,
@@ -97,21 +98,24 @@ def _cell(row: pd.Series, metric: str) -> str:
 
 def _caption(frame: pd.DataFrame) -> str:
     word = rs.score_name(frame)
+    back_s = " to ".join(format_seconds(t) for t in _ways_back_s(frame))
+    back = f", {back_s} of it the answer's way back" if back_s else ""
     notes = [
-        "★ best: higher score, beyond the interval, than every faster ★ · = not faster, perhaps higher\n"
-        "▼ bottleneck · Δ: to the unsplit network, 1 point = 0.01 · times and energy of one sample"
+        "★ best: a higher score, beyond the interval, than every faster ★\n"
+        "= tie: not faster than its ★, perhaps as good · no sign: another is better\n"
+        "▼ bottleneck: less crosses than at the input · Δ: to unsplit, 1 point = 0.01\n"
+        f"sum: latency of one sample{back} · rate: samples/s"
     ]
+    notes += _sources(frame)
     chosen = (
         ""
         if rs.splits(frame).empty
-        else f"★ chosen on {_validation(frame)}; scores are test's"
+        else f"★ and = chosen on {_validation(frame)}; scores are test's"
         if rs.choice(frame) == "score_val"
-        else "★ chosen on the scores shown"
+        else "★ and = chosen on the scores shown"
     )
     interval = rs.about_interval(frame)
     notes.append(" · ".join(text for text in (f"±: {interval}" if "over" in interval else interval, chosen) if text))
-    if len(back_s := _ways_back_s(frame)):
-        notes.append(f"the sum includes the answer's way back, {' to '.join(format_seconds(t) for t in back_s)}")
     unsplit = frame["score_unsplit"].dropna().unique()
     if len(unsplit) == 1:
         notes.append(f"score of the unsplit network: {format_score(unsplit[0])}")
@@ -123,6 +127,21 @@ def _caption(frame: pd.DataFrame) -> str:
         line = f"failed at {place}: {rs.one_line(row['error']) or 'no reason given'}"
         notes.append(f"[red not italic]{plain(line if len(line) <= WIDTH else line[: WIDTH - 1] + '…')}[/]")
     return "\n".join(notes)
+
+
+def _sources(frame: pd.DataFrame) -> list[str]:
+    """Which times were measured in these runs, and how exactly, and which are estimates; nothing where none says."""
+    halves = {str(one) for side in ("edge", "server") for one in frame.get(f"{side}_timing", pd.Series()).dropna()}
+    coding = set(frame.get("coding_timing", pd.Series()).dropna())
+    if not halves or not coding:
+        return []
+    off = drift(frame)
+    exactly = "" if pd.isna(off) else f" (±{format_number(100 * off, 2)} %)"
+    scaled = ", scaled" if "scaled" in coding else ""
+    if halves == {"measured"}:
+        return [f"measured here{exactly}: head, tail, coding · estimated: energy"]
+    also = " (in part)" if "measured" in halves else ""
+    return [f"measured here: coding{exactly}{scaled} · estimated: head, tail{also}, energy"]
 
 
 def _validation(frame: pd.DataFrame) -> str:

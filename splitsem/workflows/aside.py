@@ -80,7 +80,7 @@ def _running() -> "subprocess.Popen[bytes]":
         path = os.pathsep.join(filter(None, sys.path))  # what is called may lie wherever this process found it
         _processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", __name__],
+                [sys.executable, "-m", __name__, os.environ.get("PYTHONPATH", "")],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": path},
@@ -132,6 +132,7 @@ def _failure(exc: Exception) -> bytes:
 
 def _serve() -> None:
     """Run what comes in, until the other side ends."""
+    os.environ["PYTHONPATH"] = sys.argv[1]  # what the user gave, for commands to paste; the path is read by now
     startup.collect_rarely()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the other side decides
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

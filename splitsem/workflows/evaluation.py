@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from splitsem.codecs.codec import Codec
 from splitsem.cost.end_to_end import Cost, StageTimes
 from splitsem.cost.machines import Machine
-from splitsem.intervals import half_width
+from splitsem.intervals import NUM_PARTS, half_width, median_half_width, wander
 from splitsem.json_files import finite
 from splitsem.links.link import Link
 from splitsem.pipeline import Features, Frames, Pipeline, features, stay
@@ -152,6 +152,7 @@ def evaluate(
         **{f"link_{name}": value for name in ("bandwidth_bps", "rtt_s") if (value := getattr(link, name)) is not None},
         "link_delay_s": statistics.fmean(seen.link_delay_s),
         **cost.to_metrics(),
+        **coding_spread(frames, times),
         **({} if early is None else {**early.metrics(), "exit_s": exit_s}),
         **repeated,
     }
@@ -205,6 +206,20 @@ def _travel(frames: Frames, edge: Machine, server: Machine, link: Link) -> dict[
         "edge_transport_s": on_edge * link.edge_work.frame_s(travelled),
         "server_transport_s": on_server * link.server_work.frame_s(travelled),
     }
+
+
+def coding_spread(frames: Frames, times: StageTimes) -> Metrics:
+    """How exact the medians are that ``stage_times`` has of coding: over the timed samples, and as time goes by."""
+    found: Metrics = {}
+    if not frames.encode_s:  # all samples exited
+        return found
+    for name in ("encode_s", "decode_s"):
+        timed_s, coding_s = getattr(frames, name), getattr(times, name)
+        found[f"{name}_ci95"] = coding_s and coding_s / statistics.median(timed_s) * median_half_width(timed_s)
+    coding_s = [sum(both) for both in zip(frames.encode_s, frames.decode_s, strict=True)]
+    if len(coding_s) >= NUM_PARTS and min(coding_s) > 0:
+        found["coding_drift"] = wander(coding_s)
+    return found
 
 
 def _heads(

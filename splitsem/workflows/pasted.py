@@ -1,5 +1,6 @@
 """Commands for a user to paste: words that a shell takes as they are, settings that Hydra reads back."""
 
+import os
 import re
 import shlex
 from collections.abc import Iterable
@@ -10,7 +11,8 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from splitsem import redaction
 
-PROGRAM = "python run.py" if (Path(__file__).parents[2] / "run.py").is_file() else "splitsem"
+_ROOT = Path(__file__).parents[2]
+PROGRAM = "python run.py" if (_ROOT / "run.py").is_file() else "splitsem"
 """What starts a workflow: of a checkout, or of an installation."""
 
 _BARE = re.compile(r"\.{0,2}[A-Za-z_/][\w./:+-]*", re.ASCII)
@@ -38,6 +40,25 @@ def words(arguments: Iterable[str]) -> str:
 def command(*arguments: str) -> str:
     """The command with these arguments."""
     return f"{PROGRAM} {words(arguments)}".rstrip()
+
+
+def anywhere(cwd: Path | None, *arguments: str) -> str:
+    """The command as it works from any folder, as long as the same Python is active.
+
+    Args:
+        cwd: where it ran, which relative paths in its arguments start from; None where that is not known.
+        arguments: of the command.
+    """
+    others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and Path(part) != _ROOT]
+    program = PROGRAM if cwd == _ROOT else PROGRAM.replace("run.py", words([str(_ROOT / "run.py")]))
+    return " ".join(
+        [
+            *([f"cd {words([str(cwd)])} &&"] if cwd else []),
+            *([f"PYTHONPATH={words([os.pathsep.join(others)])}"] if others else []),
+            program,
+            words(arguments),
+        ]
+    ).rstrip()
 
 
 def _value(value: Any) -> str:

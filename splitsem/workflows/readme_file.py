@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from splitsem import redaction
 from splitsem.workflows import folders, pasted
@@ -68,7 +69,7 @@ def write(folder: Path, result: str, coming: Iterable[str] = ()) -> None:
     place = folder.absolute()
     redraw = []
     if any(path.name.isdigit() for path in folder.iterdir() if path.is_dir()):
-        redraw = [f"To draw again, without a job: {pasted.command('workflow=report', str(place))}"]
+        redraw = [f"To draw again, without a job: {pasted.anywhere(_cwd(folder), 'workflow=report', str(place))}"]
         redraw += [f"For a paper, add: {pasted.words(['plots.style=paper', 'plots.formats=[pdf]'])}"]
     lines = [
         f"{place.name}, {time.strftime('%Y-%m-%d %H:%M')}",
@@ -90,14 +91,28 @@ def write(folder: Path, result: str, coming: Iterable[str] = ()) -> None:
 
 
 def command_of(folder: Path) -> str:
-    """The command that made the folder, but for where its results go, which a further run chooses anew."""
-    is_sweep = (folder / folders.SWEEP).exists()
-    hydra = folders.kept_yaml(folder / folders.SWEEP if is_sweep else folder / ".hydra" / "hydra.yaml").get("hydra", {})
+    """The command that made the folder, but for where its results go, which a further run chooses anew.
+
+    It works from any folder: paths are relative to where it ran, and parts of a user's own are found as they were.
+    """
+    is_sweep, hydra = (folder / folders.SWEEP).exists(), _hydra(folder)
     given = (str(one) for one in hydra.get("overrides", {}).get("hydra", ()))
     own = [one for one in given if not one.lstrip("+~").startswith(_CHOSEN_ANEW)]
     sources = hydra.get("runtime", {}).get("config_sources", ())
     options = [f"--config-dir={one['path']}" for one in sources if one["provider"] in _OF_A_USER]
-    return pasted.command(*options, *own, *folders.asked(folder), *(["-m"] if is_sweep else []))
+    return pasted.anywhere(_cwd(folder), *options, *own, *folders.asked(folder), *(["-m"] if is_sweep else []))
+
+
+def _hydra(folder: Path) -> dict[str, Any]:
+    """Hydra's own settings of a run or a sweep, as kept there."""
+    kept = folder / folders.SWEEP
+    return dict(folders.kept_yaml(kept if kept.exists() else folder / ".hydra" / "hydra.yaml").get("hydra", {}))
+
+
+def _cwd(folder: Path) -> Path | None:
+    """Where the command was given."""
+    cwd = _hydra(folder).get("runtime", {}).get("cwd")
+    return Path(cwd) if cwd else None
 
 
 def _listed(folder: Path, coming: Iterable[str]) -> list[tuple[str, str]]:

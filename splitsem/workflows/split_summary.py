@@ -1,20 +1,19 @@
 """The end of a sweep over cuts, codecs and links: its figures, its report and the best choices in sentences."""
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
-from PIL import Image
 
 from splitsem.report import results as rs
 from splitsem.report import style
 from splitsem.report.best import as_metrics, best
 from splitsem.report.breakdown import latency_breakdown
 from splitsem.report.codec_figures import is_three_way, score_channel, three_way, three_way_figure
-from splitsem.report.sensitivity import sensitivity
+from splitsem.report.page import small_png
+from splitsem.report.sensitivity import ASSUMPTIONS, sensitivity
 from splitsem.report.sensitivity_figure import sensitivity_figure
 from splitsem.report.sweep_figures import accuracy_throughput, rate_accuracy
 from splitsem.report.sweep_report import report
@@ -27,7 +26,7 @@ from splitsem.workflows.summary import Sweep
 
 _OF_JOB = ("score_name", "score_clean", "score_unsplit", "encoder_bytes")
 _MOST_GALLERIES = 3
-_GALLERY_BYTES = 2**20 / 2  # of one on the page; base64 adds a third
+_GALLERIES_BYTES = 300_000  # of all on the page, so that it stays below a megabyte; base64 adds a third
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,7 +57,7 @@ def summarise(sweep: Sweep) -> None:
     for answer in answers:
         sweep.console.print(f"• {answer.sentence}", highlight=False)
     if sure:
-        sweep.console.print("How sure:")
+        sweep.console.print(f"How sure, if one of six assumptions is off ({ASSUMPTIONS}):", highlight=False)
     for one in sure:
         sweep.console.print(f"• {one.sentence}", highlight=False)
     remarks = {"sensitivity": " ".join(one.sentence for one in sure)}
@@ -77,28 +76,16 @@ def galleries(folder: Path, results: pd.DataFrame) -> dict[str, tuple[str, bytes
     """
     frame = rs.prepare(results.assign(job=results["job"].map("{:.0f}".format)))  # as text: of several seeds, the first
     best_first = frame[frame["front"] == "best"].sort_values("throughput_hz", ascending=False)
-    found: dict[str, tuple[str, bytes]] = {}
-    for _, row in best_first.iterrows():
-        path = folder / row["job"] / "gallery.png"
-        if len(found) < _MOST_GALLERIES and path.exists():
-            caption = f"★ {row['split_point']} · {row['series']}. Each job's folder has such a file."
-            found[f"gallery_{row['job']}"] = caption, _small(path)
-    return found
-
-
-def _small(path: Path) -> bytes:
-    """A PNG file as it is, or in fewer colours and pixels where it would make the page too large."""
-    content = path.read_bytes()
-    if len(content) <= _GALLERY_BYTES:
-        return content
-    picture = Image.open(io.BytesIO(content)).convert("RGB")
-    for scale in (1.0, 0.8, 0.64, 0.5):
-        smaller = picture.resize([round(scale * side) for side in picture.size]).quantize(256)
-        buffer = io.BytesIO()
-        smaller.save(buffer, "png")
-        if len(buffer.getvalue()) <= _GALLERY_BYTES:
-            break
-    return buffer.getvalue()
+    paths = [folder / job / "gallery.png" for job in best_first["job"]]
+    found = [(row, path) for (_, row), path in zip(best_first.iterrows(), paths, strict=True) if path.exists()]
+    shown = found[:_MOST_GALLERIES]
+    return {
+        f"gallery_{row['job']}": (
+            f"★ {row['split_point']} · {row['series']}. Each job's folder has such a file.",
+            small_png(path.read_bytes(), _GALLERIES_BYTES / len(shown)),
+        )
+        for row, path in shown
+    }
 
 
 def summarise_trainings(sweep: Sweep) -> None:

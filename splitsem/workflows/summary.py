@@ -21,6 +21,7 @@ from rich.table import Table
 from splitsem import json_files, redaction
 from splitsem.report import table_files
 from splitsem.report.terminal import Screen, plain, terminal
+from splitsem.report.time_intervals import with_intervals
 from splitsem.report.units import setting_in_words
 from splitsem.workflows import digests, folders, readme_file
 from splitsem.workflows.tracking import versions
@@ -117,7 +118,7 @@ def summarise(
         title: the page's; empty takes the settings that the sweep was asked for.
         screen: what is printed for; None: this process's own.
     """
-    results = gather(folder)
+    results = with_intervals(gather(folder))
     console = terminal(screen)
     if results.empty:
         console.print(f"No job was started: {plain(folder)}", highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import mlflow
 import pandas as pd
@@ -52,6 +53,9 @@ TIMINGS = (
     "energy_j",
     "edge_j",
     "idle_j",
+    "encode_s_ci95",
+    "decode_s_ci95",
+    "coding_drift",
 )
 PLOTS = ("accuracy_throughput.png", "latency_breakdown.png", "rate_accuracy.png")
 
@@ -88,6 +92,10 @@ def test_a_bare_multirun_sweeps_every_split_point_and_leaves_results(run_py_anew
     for plot in PLOTS:
         assert Image.open(folder / plot).size[0] > 600
     page = (folder / "report.html").read_text()
+    assert len(page.encode()) < 1e6
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)  # it opens without a network
+    assert (results.loc[results["payload_bytes"] > 0, "latency_s_ci95"] > 0).all()
+    assert f"To run again: cd {tmp_path} && " in (folder / "README.txt").read_text()
     assert all(point in page for point in jobs["split_point"])
 
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow/mlflow.db")

@@ -95,6 +95,8 @@ def test_the_stages_add_up_and_coding_is_among_them(trained: tuple[DictConfig, N
     busy = ("edge_s", "link_busy_s", "server_s", "answer_busy_s")
     assert metrics["throughput_hz"] == pytest.approx(1 / max(metrics[name] for name in busy))
     assert min(metrics[name] for name in ("encode_s", "decode_s", "answer_encode_s", "answer_decode_s")) > 0
+    assert all(metrics[f"{name}_ci95"] > 0 for name in ("encode_s", "decode_s"))
+    assert metrics["coding_drift"] > 0
     assert metrics["answer_bytes"] == 1
 
 

@@ -1,5 +1,6 @@
 """The gallery: the samples that disagree most are kept, and each form of results is drawn to be read."""
 
+import io
 from math import prod
 from types import SimpleNamespace
 
@@ -267,5 +268,6 @@ def test_the_page_of_a_sweep_shows_the_galleries_of_at_most_three_stars_and_stay
     for name, (caption, png) in found.items():
         assert name.startswith("gallery_")
         assert caption.startswith("★ ")
-        assert len(png) <= 2**19
+        assert Image.open(io.BytesIO(png)).size[0] > 300
+    assert sum(len(png) for _, png in found.values()) <= 300_000  # of a page below a megabyte
     assert split_summary.galleries(tmp_path / "elsewhere", results) == {}

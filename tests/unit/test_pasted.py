@@ -1,6 +1,7 @@
 """Commands that splitsem prints can be pasted: the shell and Hydra read back what was meant."""
 
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 
 from splitsem.workflows import pasted, readme_file
 
+ROOT = Path(__file__).parents[2]
 NAMES = ("/a b/c", "/it's/{x},y=z", "/back\\slash'", "/ü/é", "a,b", "[1]", "(x)", "$HOME", 'a"b', "`id`", "null", "1e5")
 TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF)).filter(lambda text: "${" not in text)
 VALUES = st.recursive(
@@ -65,26 +67,49 @@ def test_a_command_holds_no_secret_and_still_its_quotes():
     assert read(said) == ["REDACTED", "http://REDACTED@host/a b"]
 
 
-def test_a_sweep_with_a_launcher_and_options_of_ones_own_can_be_run_again(tmp_path):
+def test_a_sweep_with_a_launcher_and_options_of_ones_own_can_be_run_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:/my parts:lib")
     hydra = {
         "overrides": {
             "hydra": ["hydra/launcher=joblib", "hydra.sweep.dir='/old place'", "hydra.mode=MULTIRUN"],
             "task": ["codec=quant2,quant8", "split.point='a,b'", "folders=['x y','z']", "model.x=[1,{a: 2}]"],
         },
         "runtime": {
+            "cwd": "/where it ran",
             "config_sources": [
                 {"path": "hydra.conf", "provider": "hydra", "schema": "pkg"},
                 {"path": "/my conf", "provider": "command-line", "schema": "file"},
-            ]
+            ],
         },
     }
     OmegaConf.save(OmegaConf.create({"hydra": hydra}), tmp_path / "multirun.yaml")
     words = shlex.split(readme_file.command_of(tmp_path))
-    assert words[:2] == ["python", "run.py"]
-    assert words[2:] == ["--config-dir=/my conf", "hydra/launcher=joblib", *hydra["overrides"]["task"], "-m"]
+    assert words[:6] == ["cd", "/where it ran", "&&", "PYTHONPATH=/my parts:lib", "python", str(ROOT / "run.py")]
+    assert words[6:] == ["--config-dir=/my conf", "hydra/launcher=joblib", *hydra["overrides"]["task"], "-m"]
 
 
-def test_a_report_is_drawn_again_from_a_folder_of_any_name(tmp_path):
+def test_the_command_of_a_run_with_a_part_elsewhere_works_from_any_folder(tmp_path, monkeypatch):
+    own, elsewhere = tmp_path / "my project", tmp_path / "elsewhere"
+    (own / "parts").mkdir(parents=True)
+    elsewhere.mkdir()
+    (own / "parts" / "mine.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Sequential):\n"
+        "    def __init__(self):\n        super().__init__(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", "parts")
+    settings = ["workflow=points", "task=digits", "model=custom", "model._target_=mine.Net", "tracking=none"]
+    command = ["python", str(ROOT / "run.py"), *settings, "hydra.run.dir=first"]
+    subprocess.run(command, cwd=own, check=True, capture_output=True)
+    text = (own / "first" / "README.txt").read_text()
+    (again,) = [line.partition(": ")[2] for line in text.splitlines() if line.startswith("To run again")]
+    monkeypatch.delenv("PYTHONPATH")
+    done = subprocess.run(["sh", "-c", f"{again} hydra.run.dir=second"], cwd=elsewhere, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (own / "second" / "metrics.json").exists()
+
+
+def test_a_report_is_drawn_again_from_a_folder_of_any_name(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     for name in NAMES:
         folder = tmp_path / name.strip("/")
         (folder / "0").mkdir(parents=True)

@@ -153,18 +153,24 @@ def test_scores_on_one_line_have_a_panel_of_their_paired_differences():
     points = bars.lines[0]
     np.testing.assert_allclose(sorted(points.get_ydata()), sorted(100 * frame["score_delta"]))
     assert "paired 95 % interval" in below.get_title(loc="left")
-    assert top.get_ylim()[0] < results["score"].min()
+    low, high = top.get_ylim()
+    assert results["score"].min() < low < frame["score"].min()  # bad pictures do not press the cuts into one line
+    assert high - low < 5 * frame["score_ci95"].max()
     assert len(accuracy_throughput(sample_results(UNET)).axes) == 1
 
 
-def test_scores_far_below_the_front_are_counted_not_shown():
+def test_scores_far_below_the_front_are_listed_at_the_edge():
     results = complete_results(UNET[::3], ("quant8", "quant4")).drop(columns="draws_val")
     bad = results["codec"].eq("quant4") & results["reference"].isna()
     results.loc[bad, ["score", "score_val", "throughput_hz"]] = 0.1
     (ax,) = accuracy_throughput(results).axes
     assert ax.get_ylim()[0] > 0.5
     (note,) = [text.get_text() for text in ax.texts if text.get_gid() == "below"]
-    assert note == f"▾ {bad.sum() + 4} more, with scores from 0.10 on, below"
+    assert note == "▾ below: JPEG 0.54 to 0.68 · WebP 0.54 to 0.68 · quant4 0.10"
+    lines = {line.get_gid(): line for line in ax.get_lines()}
+    hz = results.loc[results["reference"].eq("jpeg") & results["codec.quality"].le(30), "throughput_hz"]
+    assert sorted(lines["below JPEG"].get_xdata()) == sorted(hz)
+    assert set(lines["below JPEG"].get_ydata()) == {0.0}  # the lower edge
 
 
 def test_what_sends_nothing_stands_at_the_edge_of_the_rates():
@@ -319,3 +325,15 @@ def test_the_legend_counts_bit_widths_upwards():
     ax = accuracy_throughput(pd.DataFrame(rows)).axes[0]
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
     assert [text for text in texts if "bit" in text] == ["2 bit", "8 bit", "10 bit"]
+
+
+def test_the_rates_tell_their_own_best_from_the_tables_star():
+    results = SWEEPS["with draws"]
+    (ax,) = figure_of(rate_accuracy, "with draws").axes
+    frame = rs.splits(rs.prepare(results))
+    (stars,) = [c for c in ax.collections if c.get_gid() == "star"]
+    shown = frame[(frame["front"] == "best") & (frame["payload_bytes"] > 0)]
+    np.testing.assert_allclose(sorted(stars.get_offsets()[:, 0]), sorted(shown["payload_bytes"]))
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert "fewest bytes (◆)" in texts
+    assert "the table's ★" in texts

@@ -119,7 +119,7 @@ def test_the_table_says_intervals_splits_and_the_source_of_each_time():
     text = " ".join(" ".join(printed(table(complete_results(UNET, ("quant8", "quant4"))))).split())
     assert "0.7411±.020" in text
     assert "±: 95 % interval over 96 samples" in text
-    assert re.search(r"★ chosen on \d+ validation samples; scores are test's", text)
+    assert re.search(r"★ and = chosen on \d+ validation samples; scores are test's", text)
     assert (
         "edge raspberry_pi_4 (roofline, estimated) · link lte (simulated) · server desktop_gpu (roofline, estimated)"
         in text

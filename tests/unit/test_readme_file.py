@@ -1,8 +1,18 @@
 """The folder of a run explains itself a week later."""
 
+from pathlib import Path
+
+import pytest
 from omegaconf import OmegaConf
 
 from splitsem.workflows import readme_file
+
+RUN = f"python {Path(__file__).parents[2] / 'run.py'}"
+
+
+@pytest.fixture(autouse=True)
+def no_parts_elsewhere(monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
 
 
 def test_a_runs_folder_says_how_it_came_to_be_and_what_its_files_are(tmp_path):
@@ -12,7 +22,7 @@ def test_a_runs_folder_says_how_it_came_to_be_and_what_its_files_are(tmp_path):
         (tmp_path / name).touch()
     readme_file.write(tmp_path, "stage1: score 0.9", coming=["breakdown.png", "own.png"])
     text = (tmp_path / "README.txt").read_text()
-    assert "To run again: python run.py task=digits codec=quant8 \"split.point='[a,b]'\"\n" in text
+    assert f"To run again: {RUN} task=digits codec=quant8 \"split.point='[a,b]'\"\n" in text
     assert "stage1: score 0.9" in text
     assert "metrics.json              all metrics" in text
     assert "gallery.png               the samples on which" in text
@@ -29,8 +39,8 @@ def test_a_sweeps_folder_says_how_to_draw_it_again(tmp_path):
     (tmp_path / "results.csv").touch()
     readme_file.write(tmp_path, "the table\n")
     text = (tmp_path / "README.txt").read_text()
-    assert "To run again: python run.py codec=quant2,quant8 -m" in text
-    assert f"python run.py workflow=report {tmp_path}" in text
+    assert f"To run again: {RUN} codec=quant2,quant8 -m" in text
+    assert f"{RUN} workflow=report {tmp_path}" in text
     assert "0 … 1                     a folder a job" in text
 
 

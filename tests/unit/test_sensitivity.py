@@ -75,9 +75,9 @@ def test_the_worst_corner_is_closer_than_any_single_knob():
 
 def test_the_sentence_has_the_links_units_and_who_takes_over():
     sentence = sensitivity(pd.DataFrame([EARLY, LATE]))[0].sentence
-    assert sentence.startswith("Highest throughput: early stays best from 6.54 Mbit/s on, below it late; edge speed")
+    assert sentence.startswith("Highest throughput: early stays best from 6.54 Mbit/s on (below it late); with edge")
     unknown = pd.DataFrame([EARLY, LATE]).assign(link_bandwidth_bps=np.nan)
-    assert "from 0.65× the bandwidth on, below it late" in sensitivity(unknown)[0].sentence
+    assert "from 0.65× the bandwidth on (below it late)" in sensitivity(unknown)[0].sentence
 
 
 def test_winners_are_compared_over_their_own_link_and_machines_only():
@@ -137,3 +137,13 @@ def test_the_page_says_how_sure_the_winners_are():
         results, {"sensitivity": sensitivity_figure(answers, "")}, "t", "c", {}, {"sensitivity": answers[0].sentence}
     )
     assert answers[0].sentence in page
+
+
+def test_a_choice_that_small_errors_change_is_called_fragile():
+    near = configuration("near", head_s=0.0041, link_busy_s=0.002, link_delay_s=0.003, tail_s=0.001, link_j=0.002)
+    close, far = (sensitivity(pd.DataFrame([EARLY, rival]))[0] for rival in (near, LATE))
+    assert close.sentence.endswith(" wins.")
+    assert "Fragile: if all six are off by " in close.sentence
+    assert f"{100 * (close.corner - 1):.2g}"[:3] in close.sentence
+    assert "Fragile" not in far.sentence
+    assert "If all six are off by more than 1.24× at a time, in the worst directions, late wins." in far.sentence
