@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -36,6 +36,7 @@ from splitsem.workflows import (
     folders,
     pasted,
     renamed,
+    sent_jobs,
     stopping,
     study_name,
     summary_aside,
@@ -62,7 +63,12 @@ def split_points(*, _root_: DictConfig) -> str:
     from splitsem.workflows import assemble
 
     try:
-        return ",".join(point.name for point in assemble.network(_root_).graph.points)
+        if sent_jobs.are_sent(_root_):  # a cluster's login node trains nothing, and may have no GPU
+            here = {"device": {"accelerator": "cpu", "precision": "float32"}}
+            graph = assemble.untrained_graph(cast(DictConfig, OmegaConf.merge(_root_, here)))
+        else:
+            graph = assemble.network(_root_).graph
+        return ",".join(point.name for point in graph.points)
     except (SplitSemError, HydraException, ImportError) as exc:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or (line := told(exc)) is None:
             raise
@@ -132,6 +138,7 @@ class SweepCallback(Callback):
             _refuse_secrets(config, config.hydra.sweep.dir)
             _started.append(sweep := _Sweep(config))
             compose_once(config)
+            sent_jobs.wait_for_all(config)
         sweep.track()
         aside.prepare(summary_aside.get_ready, OmegaConf.select(config, "workflow.summary"))
 
@@ -154,7 +161,7 @@ class SweepCallback(Callback):
         if job_return.status == JobStatus.FAILED and config.hydra.mode == RunMode.MULTIRUN:
             error = job_return._return_value
             (Path(config.hydra.runtime.output_dir) / folders.ERROR).write_text(redaction.text(f"{error}\n"))
-            log.error("Job %s failed: %s", config.hydra.job.num, (str(error) or type(error).__name__).splitlines()[0])
+            log.error("%s", sent_jobs.told_failed(job_return, config.hydra.job.num))
         for sweep in _started:  # none in a process that has a job of the sweep only
             if isinstance(sweep, _Sweep):
                 sweep.tell_time_left()
@@ -295,7 +302,7 @@ class _Sweep:
                 text, statuses = done.result()
             except Stopped:  # all jobs have ended, and what sums them up is at work
                 text, statuses = done.result()
-            if not stop and "unfinished" not in statuses:
+            if not stop and "unfinished" not in statuses and not sent_jobs.are_lost():
                 self.record.state = "ok" if statuses == {"ok"} else "failed"
             sys.stdout.write(text)  # last, since nobody may read it
             sys.stdout.flush()
