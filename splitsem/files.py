@@ -5,8 +5,10 @@ its place is kept at another one, which is said in one line.
 """
 
 import contextlib
+import errno
 import logging
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from splitsem.errors import ConfigError
 log = logging.getLogger(__name__)
 CONF = Path(__file__).parent / "conf"  # the configuration: a folder of the package, in a checkout a link to conf/
 T = TypeVar("T")
+_NO_ROOM_BYTES = 1 << 18
 
 
 def inventory_folder() -> Path:
@@ -53,10 +56,28 @@ def make_folder(path: str | Path) -> None:
         raise ConfigError(f"{path} must be a folder, but {other} is {kind}; name another folder") from exc
 
 
-def reason(exc: OSError) -> str:
-    """What the disk said, on one line, with the file where it is known."""
+def reason(exc: OSError, *places: str | Path) -> str:
+    """What the disk said, on one line, with the file where it is known.
+
+    Args:
+        exc: of a full disk, it seldom knows the file.
+        places: folders that were written to, of which those on a full disk are named then.
+    """
     said = exc.strerror or str(exc) or type(exc).__name__
+    if is_full(exc) and places:
+        full = [str(place) for place in places if _free_bytes(Path(place)) < _NO_ROOM_BYTES] or [str(places[0])]
+        return f"{said} in {' and in '.join(full)}"
     return f"{exc.filename}: {said}" if exc.filename else said
+
+
+def is_full(exc: BaseException | None) -> bool:
+    """Whether a disk, or what a user may have of it, is full."""
+    return isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _free_bytes(place: Path) -> int:
+    """Of the disk that a folder lies on, or would lie on."""
+    return shutil.disk_usage(next(p for p in (place, *place.absolute().parents) if p.exists())).free
 
 
 @contextlib.contextmanager

@@ -52,7 +52,8 @@ def job(cfg: DictConfig) -> list[float]:
         with sent_jobs.listening():
             return run_job(cfg)
     except OSError as exc:  # a full disk, a folder in place of a file: what was trained is kept already
-        _give_up(coded(f"{files.reason(exc)}; make room or name another place, and run again", mistakes.FILE), exc)
+        said = files.reason(exc, HydraConfig.get().runtime.output_dir, cfg.cache_dir)
+        _give_up(coded(f"{said}; make room or name another place, and run again", mistakes.FILE), exc)
     except (SplitSemError, HydraException, OmegaConfBaseException, ImportError) as exc:
         if (line := mistakes.told(exc)) is None:
             raise

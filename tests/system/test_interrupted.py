@@ -10,6 +10,7 @@ import mlflow
 import pandas as pd
 import pytest
 
+from splitsem.workflows import folders
 from tests.conftest import ENVIRONMENT, ROOT
 
 TOY = ("workflow=points", "workflow._target_=tests.unit.toy_job.counted", "workflow.objective=[score]")
@@ -104,3 +105,33 @@ def test_jobs_that_would_share_a_folder_are_refused(run_py):
     assert done.returncode == 1
     line = "hydra.sweep.subdir must be ${hydra.job.num}, a folder for each job, got one"
     assert done.stderr.strip() == f"{line} [E-CONFIG]"
+
+
+def test_a_disk_that_fills_ends_a_sweep_in_one_line_and_the_same_command_goes_on(tmp_path):
+    """The results' disk is one of a megabyte, and job 1 writes more; then there is room."""
+    if subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+        pytest.skip("needs a mount namespace of its own")
+    (tmp_path / "multirun").mkdir()
+    toy = "workflow=points workflow._target_=tests.unit.toy_job.fills workflow.objective=[score] tracking=none"
+    run = f"{sys.executable} {ROOT / 'run.py'} {toy} seed=1,2,3 -m"
+    small, large = "mount -t tmpfs -o size=1m none multirun", "mount -o remount,size=64m multirun"
+    script = f"{small} && ({run}; echo $? > status; cp -r multirun first; {large}; {run}; cp -r multirun second)"
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script],
+        cwd=tmp_path,
+        env=os.environ | ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said
+    assert (tmp_path / "status").read_text() == "1\n"
+    (folder,) = tmp_path.glob("first/*/*")
+    assert f"No space left on device in {tmp_path / 'multirun'}" in said
+    assert "what there is lies there; make room, and the same command goes on [E-FOLDER]" in said
+    assert folders.metrics(folder / "0") == {"score": 0.1}
+    assert [folders.read(place).state for place in (folder, folder / "0", folder / "1")] == ["stopped", "ok", "failed"]
+    (folder,) = tmp_path.glob("second/*/*")
+    assert pd.read_csv(folder / "results.csv")["score"].tolist() == [0.1, 0.2, 0.3]
+    assert folders.read(folder).state == "ok"

@@ -57,6 +57,13 @@ def ends_variously(cfg: DictConfig, folder: Path) -> Result:
     return Result({"score": cfg.seed / 10}, {}, [], f"seed {cfg.seed}")
 
 
+def fills(cfg: DictConfig, folder: Path) -> Result:
+    """A score; seed 2 first writes more than its disk holds."""
+    if cfg.seed == 2:
+        (folder / "features.bin").write_bytes(bytes(8 << 20))
+    return Result({"score": cfg.seed / 10}, {}, [], f"seed {cfg.seed}")
+
+
 def run_toy(
     folder: Path,
     workflow: Callable[..., Result] = works,
