@@ -81,7 +81,7 @@ def _free_bytes(place: Path) -> int:
 
 
 @contextlib.contextmanager
-def locked(path: Path, waits: bool = True) -> Iterator[bool]:
+def locked(path: Path, waits: bool = True, others: Sequence[Path] = ()) -> Iterator[bool]:
     """Hold ``path`` against other processes that do the same, by the file ``<path>.lock``, as far as the disk lets.
 
     Where no lock can be had (no permission, no space, a network disk without locks), processes do not wait for each
@@ -90,21 +90,27 @@ def locked(path: Path, waits: bool = True) -> Iterator[bool]:
     Args:
         path: names what is held.
         waits: for a process that holds it; else False is yielded at once, and nothing is held.
+        others: what is held instead, the first that can be, where no lock of ``path`` can be had.
     """
-    lock = filelock.FileLock(f"{path}.lock")
-    try:
-        lock.acquire(blocking=waits)
-    except filelock.Timeout:
-        yield False
-        return
-    except (OSError, NotImplementedError) as exc:
-        log.debug("%s is used without a lock: %s", path, exc)
-        yield True
-        return
+    held = None
+    for place in (path, *others):
+        lock = filelock.FileLock(f"{place}.lock")
+        try:
+            make_folder(place.parent)
+            lock.acquire(blocking=waits)
+        except filelock.Timeout:
+            yield False
+            return
+        except (OSError, NotImplementedError, ConfigError) as exc:
+            log.debug("%s has no lock: %s", place, exc)
+            continue
+        held = lock
+        break
     try:
         yield True
     finally:
-        lock.release()
+        if held:
+            held.release()
 
 
 def read_or_make(
@@ -131,7 +137,10 @@ def read_or_make(
         return found
     with contextlib.suppress(OSError):
         make_folder(places[0].parent)
-    with locked(places[0]):
+    with locked(places[0], others=places[1:]):
+        for place in places:  # over NFS, to open a folder asks the server for what other machines have put there
+            with contextlib.suppress(OSError), os.scandir(place.parent):
+                pass
         if (found := _first(places, read, damaged)) is not None:
             return found
         made = make()

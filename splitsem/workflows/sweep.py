@@ -42,6 +42,7 @@ from splitsem.workflows import (
     study_name,
     summary_aside,
     track,
+    workers,
 )
 from splitsem.workflows.composed_once import compose_once
 from splitsem.workflows.folders import Claim, Record, State
@@ -142,6 +143,7 @@ class SweepCallback(Callback):
             _started.append(sweep := _Sweep(config))
             compose_once(config)
             sent_jobs.wait_for_all(config)
+            workers.get_ready(config)
         sweep.track()
         aside.prepare(summary_aside.get_ready, OmegaConf.select(config, "workflow.summary"))
 

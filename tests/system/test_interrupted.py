@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+import psutil
 import pytest
 
 from splitsem.workflows import folders
@@ -135,3 +136,15 @@ def test_a_disk_that_fills_ends_a_sweep_in_one_line_and_the_same_command_goes_on
     (folder,) = tmp_path.glob("second/*/*")
     assert pd.read_csv(folder / "results.csv")["score"].tolist() == [0.1, 0.2, 0.3]
     assert folders.read(folder).state == "ok"
+
+
+def test_the_workers_of_a_sweep_that_was_killed_end_too(tmp_path):
+    sweep = start(tmp_path, "experiment=parallel", "hydra.launcher.n_jobs=2", "tracking=none", "seed=range(0,6)")
+    until_done(sweep, tmp_path, 1)
+    others = psutil.Process(sweep.pid).children(recursive=True)
+    assert any("loky" in word for other in others for word in other.cmdline())
+    sweep.kill()
+    sweep.wait()
+    _, left = psutil.wait_procs(others, timeout=20)  # joblib's own wait for minutes
+    assert left == []
+    sweep.stdout.close()
