@@ -13,6 +13,7 @@ import pytest
 
 from splitsem.workflows import folders
 from tests.conftest import ENVIRONMENT, ROOT, SHRUNK
+from tests.page_blocks import blocks, commands
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra slurm is not installed")
 SENT = ("experiment=slurm", "hydra/launcher=submitit_local")
@@ -24,11 +25,15 @@ TOY = (
 )
 
 
+@pytest.mark.slow  # four processes that import torch, three that import MLflow
 # MLflow's own store warns of SQLAlchemy 2.1 and leaves its connections to the garbage collector.
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_jobs_that_are_sent_train_once_and_find_what_jobs_of_one_process_find(run_py, tmp_path):
-    command = ("task=digits", "codec=quant4", "split.point=stem,stage2", "references={}", *SHRUNK, "-m")
+    (block,) = (one for one in blocks(ROOT / "docs" / "how-to" / "run-on-slurm.md") if one.test)
+    ((_, _, *words),) = commands(block.body)
+    assert words[:2] == [*SENT]
+    command = (*words[2:], "references={}", *SHRUNK)
     sent = run_py(*SENT, *command)
     assert sent.returncode == 0, sent.stdout + sent.stderr
     here = run_py(*command, "tracking=none", "cache_dir=other", "device.num_threads=1")
@@ -36,14 +41,14 @@ def test_jobs_that_are_sent_train_once_and_find_what_jobs_of_one_process_find(ru
     trained = [log for log in tmp_path.glob("multirun/*/*-slurm-*/*/run.log") if "Training" in log.read_text()]
     assert len(trained) == 1
     (theirs,), (ours,) = (list(tmp_path.glob(f"multirun/*/*-{kind}-*/results.csv")) for kind in ("slurm", "split"))
-    names = ["split_point", "status", "score", "score_unsplit", "payload_bytes", "distortion_mse"]
+    names = ["codec", "split_point", "status", "score", "score_unsplit", "payload_bytes", "distortion_mse"]
     pd.testing.assert_frame_equal(pd.read_csv(theirs)[names], pd.read_csv(ours)[names])
     assert (theirs.parent / "report.html").exists()
     runs = mlflow.MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow/mlflow.db").search_runs(["1"])
     (parent,) = [run.info.run_id for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    children = [run for run in runs if "split.point" in run.data.params and run.info.run_id != parent]
+    children = [run for run in runs if "score" in run.data.metrics]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent}
-    assert {run.data.params["split.point"] for run in children} == {"stem", "stage2"}
+    assert {run.data.params["codec"] for run in children} == {"quant4", "quant8"}
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
