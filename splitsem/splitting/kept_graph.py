@@ -2,7 +2,8 @@
 
 A safetensors file: its metadata holds the graph as JSON, its tensors what the graph reads beside the model's weights.
 It is read without running code from it: names must be names, and operations are looked up among torch's and
-``operator``'s. What was read is compared with the model, bit for bit, on one sample; a checksum keeps its costs.
+``operator``'s. What was read is compared with the model, bit for bit, on one sample; costs, which
+that does not show, have a checksum.
 """
 
 import hashlib

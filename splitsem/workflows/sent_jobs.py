@@ -39,6 +39,7 @@ def wait_for_all(config: DictConfig) -> None:
     Args:
         config: the sweep's; others are left as they are.
     """
+    _lost.clear()
     if not are_sent(config):
         return
     executor: Any = import_module("submitit").AutoExecutor
@@ -128,7 +129,9 @@ def _cancel(jobs: "list[submitit.Job[JobReturn]]") -> None:
 
 def _is_here(job: "submitit.Job[JobReturn]") -> bool:
     """Whether the job is a child of this process, by the number of the process that starts it and hands on signals."""
-    return type(job).__name__ == "LocalJob"
+    from submitit import LocalJob
+
+    return isinstance(job, LocalJob)
 
 
 @contextlib.contextmanager

@@ -367,7 +367,7 @@ def _exiting() -> Iterator[None]:
 
 def _told_full(exc: OSError, folder: Path) -> str:
     said = files.reason(exc, folder, tempfile.gettempdir())
-    return f"{said}; what there is lies there; make room, and the same command goes on"
+    return f"{said}: make room, and give the same command again; what there is lies in {folder}"
 
 
 def _refuse_secrets(config: DictConfig, folder: str) -> None:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 _LAUNCHER = "hydra_plugins.hydra_joblib_launcher."
 _PAUSE_S = 0.5
+_QUIET = "ignore:resource_tracker:UserWarning"
 
 
 def get_ready(config: DictConfig) -> None:
@@ -26,8 +27,9 @@ def get_ready(config: DictConfig) -> None:
         return
     launcher: Any = import_module(f"{_LAUNCHER}_core")
     launcher.Parallel = partial(import_module("joblib").Parallel, initializer=_end_with, initargs=(os.getpid(),))
-    known = os.environ.get("PYTHONWARNINGS")  # Python's tracker cleans up what killed workers left, and says so
-    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (known, "ignore:resource_tracker:UserWarning")))
+    known = os.environ.get("PYTHONWARNINGS", "")  # Python's tracker cleans up what killed workers left, and says so
+    if _QUIET not in known:
+        os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (known, _QUIET)))
 
 
 def _end_with(sweep: int) -> None:

@@ -129,8 +129,11 @@ def test_a_disk_that_fills_ends_a_sweep_in_one_line_and_the_same_command_goes_on
     assert "Traceback" not in said
     assert (tmp_path / "status").read_text() == "1\n"
     (folder,) = tmp_path.glob("first/*/*")
-    assert f"No space left on device in {tmp_path / 'multirun'}" in said
-    assert "what there is lies there; make room, and the same command goes on [E-FOLDER]" in said
+    place = f"{tmp_path / 'multirun' / folder.parent.name / folder.name}"
+    line = (
+        f"No space left on device in {place}: make room, and give the same command again; what there is lies in {place}"
+    )
+    assert f"{line} [E-FOLDER]" in said
     assert folders.metrics(folder / "0") == {"score": 0.1}
     assert [folders.read(place).state for place in (folder, folder / "0", folder / "1")] == ["stopped", "ok", "failed"]
     (folder,) = tmp_path.glob("second/*/*")
