@@ -24,7 +24,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "detection": ("av", "libreyolo", "pycocotools"),
     "ultralytics": ("ultralytics",),
     "simulation": ("ray",),
-    "postgres": ("psycopg2-binary",),
+    "postgres": ("psycopg",),
     "slurm": ("hydra-submitit-launcher",),
 }
 IN_ALL = ("training", "plots", "tracking", "vision", "sweeps", "federated", "export", "transformers")
@@ -32,7 +32,6 @@ IN_ALL = ("training", "plots", "tracking", "vision", "sweeps", "federated", "exp
 
 _MODULES = {
     "scikit-learn": "sklearn",
-    "psycopg2-binary": "psycopg2",
     "hydra-joblib-launcher": "hydra_plugins.hydra_joblib_launcher",
     "hydra-optuna-sweeper": "hydra_plugins.hydra_optuna_sweeper",
     "hydra-submitit-launcher": "hydra_plugins.hydra_submitit_launcher",

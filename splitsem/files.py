@@ -5,8 +5,10 @@ its place is kept at another one, which is said in one line.
 """
 
 import contextlib
+import errno
 import logging
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from splitsem.errors import ConfigError
 log = logging.getLogger(__name__)
 CONF = Path(__file__).parent / "conf"  # the configuration: a folder of the package, in a checkout a link to conf/
 T = TypeVar("T")
+_NO_ROOM_BYTES = 1 << 18
 
 
 def inventory_folder() -> Path:
@@ -53,14 +56,32 @@ def make_folder(path: str | Path) -> None:
         raise ConfigError(f"{path} must be a folder, but {other} is {kind}; name another folder") from exc
 
 
-def reason(exc: OSError) -> str:
-    """What the disk said, on one line, with the file where it is known."""
+def reason(exc: OSError, *places: str | Path) -> str:
+    """What the disk said, on one line, with the file where it is known.
+
+    Args:
+        exc: of a full disk, it seldom knows the file.
+        places: folders that were written to, of which those on a full disk are named then.
+    """
     said = exc.strerror or str(exc) or type(exc).__name__
+    if is_full(exc) and places:
+        full = [str(place) for place in places if _free_bytes(Path(place)) < _NO_ROOM_BYTES] or [str(places[0])]
+        return f"{said} in {' and in '.join(full)}"
     return f"{exc.filename}: {said}" if exc.filename else said
 
 
+def is_full(exc: BaseException | None) -> bool:
+    """Whether a disk, or what a user may have of it, is full."""
+    return isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _free_bytes(place: Path) -> int:
+    """Of the disk that a folder lies on, or would lie on."""
+    return shutil.disk_usage(next(p for p in (place, *place.absolute().parents) if p.exists())).free
+
+
 @contextlib.contextmanager
-def locked(path: Path, waits: bool = True) -> Iterator[bool]:
+def locked(path: Path, waits: bool = True, others: Sequence[Path] = ()) -> Iterator[bool]:
     """Hold ``path`` against other processes that do the same, by the file ``<path>.lock``, as far as the disk lets.
 
     Where no lock can be had (no permission, no space, a network disk without locks), processes do not wait for each
@@ -69,21 +90,27 @@ def locked(path: Path, waits: bool = True) -> Iterator[bool]:
     Args:
         path: names what is held.
         waits: for a process that holds it; else False is yielded at once, and nothing is held.
+        others: what is held instead, the first that can be, where no lock of ``path`` can be had.
     """
-    lock = filelock.FileLock(f"{path}.lock")
-    try:
-        lock.acquire(blocking=waits)
-    except filelock.Timeout:
-        yield False
-        return
-    except (OSError, NotImplementedError) as exc:
-        log.debug("%s is used without a lock: %s", path, exc)
-        yield True
-        return
+    held = None
+    for place in (path, *others):
+        lock = filelock.FileLock(f"{place}.lock")
+        try:
+            make_folder(place.parent)
+            lock.acquire(blocking=waits)
+        except filelock.Timeout:
+            yield False
+            return
+        except (OSError, NotImplementedError, ConfigError) as exc:
+            log.debug("%s has no lock: %s", place, exc)
+            continue
+        held = lock
+        break
     try:
         yield True
     finally:
-        lock.release()
+        if held:
+            held.release()
 
 
 def read_or_make(
@@ -110,7 +137,10 @@ def read_or_make(
         return found
     with contextlib.suppress(OSError):
         make_folder(places[0].parent)
-    with locked(places[0]):
+    with locked(places[0], others=places[1:]):
+        for place in places:  # over NFS, to open a folder asks the server for what other machines have put there
+            with contextlib.suppress(OSError), os.scandir(place.parent):
+                pass
         if (found := _first(places, read, damaged)) is not None:
             return found
         made = make()

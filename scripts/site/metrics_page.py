@@ -75,7 +75,8 @@ WORKFLOWS: dict[str, dict[str, str]] = {
         "measured_throughput_hz": "Frames a second of the stream.",
         "paced_<stage>_s": "Median seconds of a stage in the stream.",
         "prediction_error throughput_prediction_error": "`|predicted / measured − 1|` of latency and of throughput.",
-        "frames_sent frames_answered frames_lost frames_late frames_filled fallback_frames": "Frames by their fate.",
+        "frames_sent frames_answered frames_lost frames_late frames_filled fallback_frames": "Frames by their fate: "
+        "those that are scored, paced and timed. Probes, and the frames by which both ends settle, are not counted.",
         "missing_share": "Share of the bytes that did not arrive and were filled.",
         "reconnects retries": "How often the connection was made anew, a call tried again.",
         "start_s host": "Seconds to start the server over ssh, and where (`transport.start=ssh`).",

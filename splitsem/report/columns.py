@@ -68,7 +68,9 @@ METRICS = {
         "Share of the test samples that exit on the edge, whose features are not sent (`exit=confidence`).",
         100,
     ),
-    "answer_bytes": Column("answer", "kB", "Bytes of the answer that the task needs, where it travels.", 1e-3),
+    "answer_bytes": Column(
+        "answer", "kB", "Bytes of the answer that the task needs, mean over all samples, where it travels.", 1e-3
+    ),
     "edge_s": Column("edge", "ms", "Work of the edge for one sample: head + encode + reading the answer.", 1e3),
     "head_s": Column("head", "ms", "Time of the head on the edge machine.", 1e3),
     "encode_s": Column("encode", "ms", "Making the payload on the edge: measured here, scaled to the machine.", 1e3),

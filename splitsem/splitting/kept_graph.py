@@ -2,9 +2,11 @@
 
 A safetensors file: its metadata holds the graph as JSON, its tensors what the graph reads beside the model's weights.
 It is read without running code from it: names must be names, and operations are looked up among torch's and
-``operator``'s. What was read is compared with the model, bit for bit, on one sample.
+``operator``'s. What was read is compared with the model, bit for bit, on one sample; costs, which
+that does not show, have a checksum.
 """
 
+import hashlib
 import json
 import logging
 import operator
@@ -36,7 +38,7 @@ from splitsem.trees import by_path
 
 log = logging.getLogger(__name__)
 
-_FORM = 2
+_FORM = 3
 _SEED = 20_477  # of what a network draws in both runs
 _KINDS = torch.dtype, torch.layout, torch.memory_format
 _TORCHS: dict[str, Any] = {str(value): value for value in vars(torch).values() if isinstance(value, _KINDS)}
@@ -78,7 +80,7 @@ def write(proven: Proven, model: nn.Module, path: Path) -> None:
     tensors = {name: tensor.detach().cpu() for name, tensor in own.items()}
     if not all(tensor.is_contiguous() for tensor in tensors.values()):
         return  # a file has no strides, and kernels go by them
-    write_whole(safetensors.torch.save(tensors, {"graph": text}), path)
+    write_whole(safetensors.torch.save(tensors, {"graph": text, "sha256": _checksum(text)}), path)
 
 
 def read(path: Path, model: nn.Module, example: Example) -> Proven:
@@ -90,7 +92,10 @@ def read(path: Path, model: nn.Module, example: Example) -> Proven:
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {})["graph"])
+            metadata = file.metadata() or {}
+            if metadata["sha256"] != _checksum(metadata["graph"]):
+                raise ConfigError(f"{path} was damaged or changed since it was written (checksum)")
+            facts = json.loads(metadata["graph"])
             if (facts["form"], facts["torch"]) != (_FORM, torch.__version__):
                 raise ConfigError(f"{path} is of another version")
             device = next((tensor.device for _, tensor in _tensors(model)), torch.device("cpu"))
@@ -107,6 +112,11 @@ def read(path: Path, model: nn.Module, example: Example) -> Proven:
         RuntimeError,
     ) as exc:
         raise ConfigError(f"{path} holds no graph of this {type(model).__name__}: {reason(exc)}") from exc
+
+
+def _checksum(text: str) -> str:
+    """Of all facts: a changed output is seen when the graph runs, a changed cost is not."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _proven(facts: Mapping[str, Any], model: nn.Module, held: Mapping[str, Tensor], example: Example) -> Proven:

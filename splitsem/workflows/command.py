@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from splitsem import files, redaction
 from splitsem.errors import ConfigError, SplitSemError, coded
-from splitsem.workflows import mistakes, pasted, startup, sweep
+from splitsem.workflows import mistakes, pasted, sent_jobs, startup, sweep
 
 VERSION_BASE = "1.3"
 CONFIG = "config"
@@ -49,9 +49,11 @@ def job(cfg: DictConfig) -> list[float]:
     from splitsem.workflows.job import run_job
 
     try:
-        return run_job(cfg)
+        with sent_jobs.listening():
+            return run_job(cfg)
     except OSError as exc:  # a full disk, a folder in place of a file: what was trained is kept already
-        _give_up(coded(f"{files.reason(exc)}; make room or name another place, and run again", mistakes.FILE), exc)
+        said = files.reason(exc, HydraConfig.get().runtime.output_dir, cfg.cache_dir)
+        _give_up(coded(f"{said}; make room or name another place, and run again", mistakes.FILE), exc)
     except (SplitSemError, HydraException, OmegaConfBaseException, ImportError) as exc:
         if (line := mistakes.told(exc)) is None:
             raise

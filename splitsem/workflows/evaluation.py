@@ -123,7 +123,7 @@ def evaluate(
     if sizes["payload_bytes"]:
         sizes["compression_ratio"] = point.raw_bytes / sizes["payload_bytes"]
     if seen.answer_bytes:
-        sizes["answer_bytes"] = statistics.fmean(seen.answer_bytes)
+        sizes["answer_bytes"] = sum(seen.answer_bytes) / len(seen.payload_bytes)  # as of payloads: over all samples
     metrics = {
         **test.metrics,
         "score_name": task.score_name,

@@ -19,7 +19,7 @@ import filelock
 import msgspec
 import yaml
 
-from splitsem import json_files
+from splitsem import files, json_files
 from splitsem.errors import ConfigError, FolderError
 
 RECORD = "run.json"
@@ -63,8 +63,16 @@ class Record(msgspec.Struct, kw_only=True):
     tracked: bool = False
 
     def write(self, folder: Path) -> None:
-        """Put it into the folder, whole."""
-        json_files.write_text(msgspec.json.encode(self).decode() + "\n", folder / RECORD)
+        """Put it into the folder, whole; on a full disk in place of the earlier one, whose room it takes."""
+        text = msgspec.json.encode(self).decode() + "\n"
+        try:
+            json_files.write_text(text, folder / RECORD)
+        except OSError as exc:
+            if not files.is_full(exc) or not (folder / RECORD).exists():
+                raise
+            with open(folder / RECORD, "r+b", buffering=0) as file:
+                file.write(text.encode())
+                file.truncate()
 
 
 class Claim(NamedTuple):

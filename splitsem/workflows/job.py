@@ -174,7 +174,8 @@ class _Tracker:
     def _give_up(self, exc: BaseException) -> None:
         """Spare the other jobs of the sweep the same wait; the sweep tries once more at its end."""
         if self.sweep is not None:
-            (self.sweep / track.UNTRACKED).write_text(redaction.text(f"{exc}\n"))
+            with contextlib.suppress(OSError):  # the disk may be what failed
+                (self.sweep / track.UNTRACKED).write_text(redaction.text(f"{exc}\n"))
 
 
 def _tell_undrawn(folder: Path, drawn: "Future[None]") -> None:

@@ -29,7 +29,7 @@ from splitsem.workflows import assemble_codec, evaluation
 from splitsem.workflows.assemble import Network
 from splitsem.workflows.early_exit import EarlyExit
 from splitsem.workflows.evaluation import Evaluation
-from splitsem_device.answers import Profile, RemoteTail, ToMeasure
+from splitsem_device.answers import Counters, Profile, RemoteTail, ToMeasure
 from splitsem_device.plan import Plan
 from splitsem_device.this_machine import host_id
 
@@ -67,10 +67,12 @@ class Known(NamedTuple):
 def measure(remote: RemoteTail, plan: Plan, end: EdgeEnd, samples: list[Tensor], energy_j_per_bit: float) -> Known:
     """Measure what a prediction needs; the plan is open before and afterwards. Raises ConfigError, LinkError."""
     _check_any(samples)
-    answer_bytes, about_s, answer_decode_s = _warm_up(remote, end.fresh(), samples)
-    if remote.is_gone:
-        return Known({}, None, None)
     before = replace(remote.counters)
+    answer_bytes, about_s, answer_decode_s = _warm_up(remote, end.fresh(), samples)
+    num_finished = remote.counters.fallback_frames
+    if remote.is_gone:
+        _set_back(remote, before)
+        return Known({}, None, None)
     remote.open(plan.probe(answer_bytes))
     edge, probes = _probe_with_head(remote, end.fresh(), samples, about_s)
     idle_s = sum(edge.values()) + statistics.median(took_s for _, took_s in probes)
@@ -86,9 +88,8 @@ def measure(remote: RemoteTail, plan: Plan, end: EdgeEnd, samples: list[Tensor],
     down_bps = probe_down(remote, plan, answer_bytes) if answer_bytes > _PACKET_BYTES else None
     remote.open(plan)
     told = _ask_server(remote, plan, end.fresh().payload(samples[0]), idle_s)
-    is_measured = not remote.is_gone and remote.counters.fallback_frames == before.fallback_frames
-    for name in vars(before).keys() - {"retries", "reconnects"}:  # probes are no frames
-        setattr(remote.counters, name, getattr(before, name))
+    is_measured = not remote.is_gone and remote.counters.fallback_frames == num_finished
+    _set_back(remote, before)
     link = ProbedLink(probes, energy_j_per_bit, down_bps, paced, *works) if is_measured else None
     edge["answer_decode_s"] = answer_decode_s
     if told is None:
@@ -96,6 +97,12 @@ def measure(remote: RemoteTail, plan: Plan, end: EdgeEnd, samples: list[Tensor],
     lut = parse_lut(told.lut_json, "what the server measured")
     words = {**lut.machine, "torch": lut.torch_version}
     return Known(edge, told.answer_s, link, told.stages_s, told.hops_busy_s, told.hosts, words)
+
+
+def _set_back(remote: RemoteTail, before: Counters) -> None:
+    """Count no probe and no frame of the warm-up among the frames of the run; what the link cost stays counted."""
+    for name in vars(before).keys() - {"retries", "reconnects"}:
+        setattr(remote.counters, name, getattr(before, name))
 
 
 def measure_here(end: EdgeEnd, samples: list[Tensor]) -> Known:

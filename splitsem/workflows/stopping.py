@@ -20,12 +20,16 @@ class Stopped(SystemExit):
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[None]:
+def listening(*, is_once: bool = False) -> Iterator[None]:
     """Raise Stopped at the first signal that asks for an end; again at one that comes seconds later.
 
     A signal that is ignored stays so: a shell starts jobs in the background with SIGINT ignored, nohup with SIGHUP.
+
+    Args:
+        is_once: nothing is raised a second time, so that what is written at the end gets written.
     """
-    before = {n: signal.signal(n, _stop) for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN}
+    stop = _stop_once if is_once else _stop
+    before = {n: signal.signal(n, stop) for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN}
     try:
         yield
     finally:
@@ -63,3 +67,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
     stopped = Stopped(number)
     _asked.append((now, stopped))
     raise stopped
+
+
+def _stop_once(number: int, frame: FrameType | None) -> None:
+    if not _asked:
+        _stop(number, frame)

@@ -27,6 +27,7 @@ from splitsem.workflows import digests, folders, readme_file
 from splitsem.workflows.tracking import versions
 
 _MOST_PICTURED_JOBS = 12  # further ones' figures would hide the sweep's own
+_UNTOLD = "its disk had no room for what went wrong"
 _NOT_TOLD = (*digests.NO_RESULT, "cache_dir=", "hydra")
 
 
@@ -149,7 +150,7 @@ def gather(folder: Path) -> pd.DataFrame:
         if (metrics := folders.metrics(job)) is not None:
             row |= {"status": "ok"} | metrics
         elif (job / folders.ERROR).exists():
-            row |= {"status": "failed", "error": (job / folders.ERROR).read_text().strip()}
+            row |= {"status": "failed", "error": (job / folders.ERROR).read_text().strip() or _UNTOLD}
         else:
             row |= {"status": "unfinished", "error": "stopped before it ended"}
         rows.append(row)
@@ -184,6 +185,8 @@ def _details(results: pd.DataFrame, seconds: float | None, more: Mapping[str, st
 
 def _overrides(folder: Path) -> dict[str, str]:
     """The overrides that a job ran under, by key."""
-    lines = [str(line) for line in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
+    if not (path := folder / ".hydra" / "overrides.yaml").exists():
+        return {}  # its disk was full
+    lines = [str(line) for line in OmegaConf.load(path)]
     pairs = (line.lstrip("+~").partition("=") for line in lines)
     return {key: value for key, _, value in pairs}

@@ -7,11 +7,12 @@ import contextlib
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,8 +25,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from splitsem import extras, redaction
-from splitsem.errors import ConfigError, LinkError, SplitSemError
+from splitsem import extras, files, redaction
+from splitsem.errors import ConfigError, FolderError, LinkError, SplitSemError, coded
 from splitsem.files import write_whole
 from splitsem.report.terminal import Screen
 from splitsem.training.time_left import time_left
@@ -36,14 +37,16 @@ from splitsem.workflows import (
     folders,
     pasted,
     renamed,
+    sent_jobs,
     stopping,
     study_name,
     summary_aside,
     track,
+    workers,
 )
 from splitsem.workflows.composed_once import compose_once
 from splitsem.workflows.folders import Claim, Record, State
-from splitsem.workflows.mistakes import told
+from splitsem.workflows.mistakes import FILE, told
 from splitsem.workflows.stopping import Stopped
 from splitsem.workflows.tracking import Mlflow, provenance
 
@@ -62,7 +65,12 @@ def split_points(*, _root_: DictConfig) -> str:
     from splitsem.workflows import assemble
 
     try:
-        return ",".join(point.name for point in assemble.network(_root_).graph.points)
+        if sent_jobs.are_sent(_root_):  # a cluster's login node trains nothing, and may have no GPU
+            here = {"device": {"accelerator": "cpu", "precision": "float32"}}
+            graph = assemble.untrained_graph(cast(DictConfig, OmegaConf.merge(_root_, here)))
+        else:
+            graph = assemble.network(_root_).graph
+        return ",".join(point.name for point in graph.points)
     except (SplitSemError, HydraException, ImportError) as exc:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or (line := told(exc)) is None:
             raise
@@ -104,6 +112,8 @@ def closing() -> Iterator[None]:
                 state = ended.finish(stop)
             if stop:
                 raise stop from None
+            if files.is_full(failure):
+                raise FolderError(_told_full(cast(OSError, failure), ended.folder)) from failure
             if state == "failed" and isinstance(ended, _Sweep):
                 raise JobsFailed(ended.folder)
             if state == "stopped" and failure is None:
@@ -132,6 +142,8 @@ class SweepCallback(Callback):
             _refuse_secrets(config, config.hydra.sweep.dir)
             _started.append(sweep := _Sweep(config))
             compose_once(config)
+            sent_jobs.wait_for_all(config)
+            workers.get_ready(config)
         sweep.track()
         aside.prepare(summary_aside.get_ready, OmegaConf.select(config, "workflow.summary"))
 
@@ -153,8 +165,9 @@ class SweepCallback(Callback):
         """Keep and say the one-line error of a job that failed."""
         if job_return.status == JobStatus.FAILED and config.hydra.mode == RunMode.MULTIRUN:
             error = job_return._return_value
-            (Path(config.hydra.runtime.output_dir) / folders.ERROR).write_text(redaction.text(f"{error}\n"))
-            log.error("Job %s failed: %s", config.hydra.job.num, (str(error) or type(error).__name__).splitlines()[0])
+            with contextlib.suppress(OSError):  # the disk may be what failed
+                (Path(config.hydra.runtime.output_dir) / folders.ERROR).write_text(redaction.text(f"{error}\n"))
+            log.error("%s", sent_jobs.told_failed(job_return, config.hydra.job.num))
         for sweep in _started:  # none in a process that has a job of the sweep only
             if isinstance(sweep, _Sweep):
                 sweep.tell_time_left()
@@ -182,20 +195,20 @@ class _Run:
     def __init__(self, config: DictConfig) -> None:
         place, settings = config.hydra.run, digests.of_run(config)
         self.claim = folders.claim(Path(place.dir), folders.pattern_of(_written(place, "dir")) is None, settings)
+        self.folder = self.claim.folder
         _write_record(self.claim, settings)
         with read_write(config.hydra):
-            place.dir = str(self.claim.folder)
+            place.dir = str(self.folder)
 
     def finish(self, stop: Stopped | None) -> State:
         """Let go of the folder; ok: there is nothing to add to the exception that ends the run."""
-        folder = self.claim.folder
-        record = folders.read(folder)
+        record = folders.read(self.folder)
         if record and record.state == "running":  # it failed before it could say so
-            record.state = folders.ended(folder, is_stopped=stop is not None)
+            record.state = folders.ended(self.folder, is_stopped=stop is not None)
             with contextlib.suppress(OSError):
-                record.write(folder)
+                record.write(self.folder)
         if stop:
-            sys.stderr.write(f"stopped by {stop.signal}; what there is lies in {folder}\n")
+            sys.stderr.write(f"stopped by {stop.signal}; what there is lies in {self.folder}\n")
         self.claim.lock.release()
         return "ok"
 
@@ -272,7 +285,8 @@ class _Sweep:
             self.record.run_id, self.record.experiment_id = found.run_id, found.experiment_id
         except (LinkError, OSError) as exc:
             log.warning("%s. The sweep goes on, and tries again at its end", exc)
-            (self.folder / track.UNTRACKED).write_text(redaction.text(f"{exc}\n"))
+            with contextlib.suppress(OSError):
+                (self.folder / track.UNTRACKED).write_text(redaction.text(f"{exc}\n"))
 
     def finish(self, stop: Stopped | None) -> State:
         """Gather the jobs into table, plots and report, then log them.
@@ -295,10 +309,14 @@ class _Sweep:
                 text, statuses = done.result()
             except Stopped:  # all jobs have ended, and what sums them up is at work
                 text, statuses = done.result()
-            if not stop and "unfinished" not in statuses:
+            if not stop and "unfinished" not in statuses and not sent_jobs.are_lost():
                 self.record.state = "ok" if statuses == {"ok"} else "failed"
             sys.stdout.write(text)  # last, since nobody may read it
             sys.stdout.flush()
+        except OSError as exc:
+            if not files.is_full(exc):
+                raise
+            log.error("No table and no report: %s", files.reason(exc, self.folder))
         finally:
             self._log()
             self.lock.release()
@@ -343,6 +361,13 @@ def _exiting() -> Iterator[None]:
         if (line := told(exc)) is None:
             raise
         sys.exit(line)
+    except OSError as exc:
+        sys.exit(coded(f"{files.reason(exc)}; make room or name another place", FILE))
+
+
+def _told_full(exc: OSError, folder: Path) -> str:
+    said = files.reason(exc, folder, tempfile.gettempdir())
+    return f"{said}: make room, and give the same command again; what there is lies in {folder}"
 
 
 def _refuse_secrets(config: DictConfig, folder: str) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+import psutil
 import pytest
 
+from splitsem.workflows import folders
 from tests.conftest import ENVIRONMENT, ROOT
 
 TOY = ("workflow=points", "workflow._target_=tests.unit.toy_job.counted", "workflow.objective=[score]")
@@ -104,3 +106,48 @@ def test_jobs_that_would_share_a_folder_are_refused(run_py):
     assert done.returncode == 1
     line = "hydra.sweep.subdir must be ${hydra.job.num}, a folder for each job, got one"
     assert done.stderr.strip() == f"{line} [E-CONFIG]"
+
+
+def test_a_disk_that_fills_ends_a_sweep_in_one_line_and_the_same_command_goes_on(tmp_path):
+    """The results' disk is one of a megabyte, and job 1 writes more; then there is room."""
+    if subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+        pytest.skip("needs a mount namespace of its own")
+    (tmp_path / "multirun").mkdir()
+    toy = "workflow=points workflow._target_=tests.unit.toy_job.fills workflow.objective=[score] tracking=none"
+    run = f"{sys.executable} {ROOT / 'run.py'} {toy} seed=1,2,3 -m"
+    small, large = "mount -t tmpfs -o size=1m none multirun", "mount -o remount,size=64m multirun"
+    script = f"{small} && ({run}; echo $? > status; cp -r multirun first; {large}; {run}; cp -r multirun second)"
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script],
+        cwd=tmp_path,
+        env=os.environ | ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said
+    assert (tmp_path / "status").read_text() == "1\n"
+    (folder,) = tmp_path.glob("first/*/*")
+    place = f"{tmp_path / 'multirun' / folder.parent.name / folder.name}"
+    line = (
+        f"No space left on device in {place}: make room, and give the same command again; what there is lies in {place}"
+    )
+    assert f"{line} [E-FOLDER]" in said
+    assert folders.metrics(folder / "0") == {"score": 0.1}
+    assert [folders.read(place).state for place in (folder, folder / "0", folder / "1")] == ["stopped", "ok", "failed"]
+    (folder,) = tmp_path.glob("second/*/*")
+    assert pd.read_csv(folder / "results.csv")["score"].tolist() == [0.1, 0.2, 0.3]
+    assert folders.read(folder).state == "ok"
+
+
+def test_the_workers_of_a_sweep_that_was_killed_end_too(tmp_path):
+    sweep = start(tmp_path, "experiment=parallel", "hydra.launcher.n_jobs=2", "tracking=none", "seed=range(0,6)")
+    until_done(sweep, tmp_path, 1)
+    others = psutil.Process(sweep.pid).children(recursive=True)
+    assert any("loky" in word for other in others for word in other.cmdline())
+    sweep.kill()
+    sweep.wait()
+    _, left = psutil.wait_procs(others, timeout=20)  # joblib's own wait for minutes
+    assert left == []
+    sweep.stdout.close()

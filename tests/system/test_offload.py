@@ -52,7 +52,8 @@ def test_an_offload_run_has_predicted_and_measured_side_by_side(run_py, served, 
     assert sorted(np.load(tmp_path / "one" / "score_draws.npz")) == ["test", "val"]
     assert (tmp_path / "one" / "gallery.png").exists()
     assert metrics["answer_bytes"] == 1
-    assert metrics["frames_sent"] == metrics["frames_answered"] >= 20
+    assert metrics["frames_sent"] == metrics["frames_answered"] == 20 + 50  # scored, and timed alone
+    num_seen = metrics["frames_answered"] + 10  # by which both ends settle
     assert [metrics[name] for name in COUNTED[2:]] == [0, 0, 0]
 
     for stage in ("head", "encode", "answer_decode", "edge", "link", "server", "queue", "latency"):
@@ -66,12 +67,12 @@ def test_an_offload_run_has_predicted_and_measured_side_by_side(run_py, served, 
     assert "Traceback" not in wrong.stderr
 
     found = scraped((tmp_path / "served" / "metrics_address.txt").read_text().strip())
-    assert found["splitsem_requests_total", "answered"] == metrics["frames_answered"]
+    assert found["splitsem_requests_total", "answered"] == num_seen
     assert found["splitsem_plans_total", "refused"] == 1
     assert found["splitsem_plans_total", "agreed"] == 3  # the run's, that of the probes, and the run's again
     assert found["splitsem_tails",] == 1
     for stage in ("queue", "decode", "tail", "encode"):
-        assert found["splitsem_stage_seconds_count", stage] == metrics["frames_answered"]
+        assert found["splitsem_stage_seconds_count", stage] == num_seen
         assert 0 < found["splitsem_stage_seconds_sum", stage] < 10
     assert found["splitsem_received_bytes_total",] > metrics["payload_bytes"] * metrics["frames_answered"] * 0.9
     assert found["process_resident_memory_bytes",] > 100e6
@@ -85,9 +86,9 @@ def test_an_offload_run_has_predicted_and_measured_side_by_side(run_py, served, 
     assert len(came) == 1  # no line for a probe
     assert re.fullmatch(r"127\.0\.0\.1/[0-9a-f]{6} sends stage1", came[0]["message"].split(" by ")[0])
     assert len(gone) == 1
-    assert f"after {metrics['frames_answered']} frames" in gone[0]["message"]
+    assert f"after {num_seen} frames" in gone[0]["message"]
     assert came[0]["peer"].startswith("ipv4:127.0.0.1:")
-    assert f"{metrics['frames_answered']} frames answered" in process.stdout.read()
+    assert f"{num_seen} frames answered" in process.stdout.read()
 
 
 def test_the_answer_travels_to_where_it_is_needed(run_py, served, trained_cache, tmp_path):

@@ -86,6 +86,7 @@ def test_bytes_and_times_are_means_over_all_samples(cache, network):
     assert found["payload_bytes"] == pytest.approx(on * plain["payload_bytes"], rel=0.05)
     assert found["link_s"] == pytest.approx(on * plain["link_s"], rel=0.01)
     assert found["answer_s"] == pytest.approx(on * plain["answer_s"], rel=0.01)
+    assert found["answer_bytes"] == pytest.approx(on * plain["answer_bytes"])
     assert found["tail_s"] == pytest.approx(on * plain["tail_s"], rel=1e-9)  # of the same modelled machine
     assert found["head_s"] == pytest.approx(plain["head_s"] + found["exit_s"], rel=1e-9)
 

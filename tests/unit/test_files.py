@@ -70,6 +70,20 @@ def test_weights_are_read_and_trained_without_locks(tmp_path, monkeypatch, troub
     assert (made.from_cache, again.from_cache, again.path) == (False, True, made.path)
 
 
+def test_processes_that_cannot_lock_the_cache_take_turns_beside_their_results(tmp_path):
+    """So that the jobs of a sweep train once, also where the cache can be read only."""
+    (tmp_path / "key.safetensors.lock").mkdir()
+    spare, tried = tmp_path / "run" / "weights", []
+
+    def train() -> list[dict[str, float]]:
+        with files.locked(spare / "key.safetensors", waits=False) as is_free:
+            tried.append(is_free)
+        return []
+
+    kept_weights.fit_or_load(nn.Linear(2, 2), "key", tmp_path, train, spare)
+    assert tried == [False]
+
+
 def test_a_lock_that_is_a_folder_does_no_harm(tmp_path):
     (tmp_path / "key.safetensors.lock").mkdir()
     kept_weights.fit_or_load(nn.Linear(2, 2), "key", tmp_path, list)

@@ -1,5 +1,6 @@
 """A captured graph on disk: what is read is what was captured, and whatever else is in its place is made again."""
 
+import hashlib
 import logging
 import subprocess
 import sys
@@ -138,15 +139,24 @@ def _without_a_graph(path: Path) -> None:
     path.write_bytes(safetensors.torch.save({}))
 
 
-def _changed(path: Path, old: str, new: str) -> None:
+def _of_another_cost(path: Path) -> None:
+    _changed(path, '"cost": ["conv2d", ', '"cost": ["conv2d", 1', is_sealed=False)
+
+
+def _changed(path: Path, old: str, new: str, is_sealed: bool = True) -> None:
+    """Change the graph's text; sealed, by somebody who knows how its checksum is made."""
     with safetensors.safe_open(path, "pt") as file:
-        text = file.metadata()["graph"]
+        text, seal = file.metadata()["graph"], file.metadata()["sha256"]
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     assert old in text
-    path.write_bytes(safetensors.torch.save(tensors, {"graph": text.replace(old, new)}))
+    text = text.replace(old, new)
+    seal = hashlib.sha256(text.encode()).hexdigest() if is_sealed else seal
+    path.write_bytes(safetensors.torch.save(tensors, {"graph": text, "sha256": seal}))
 
 
-@pytest.mark.parametrize("spoil", [_cut_short, _of_no_operation, _of_python, _of_another_torch, _without_a_graph])
+@pytest.mark.parametrize(
+    "spoil", [_cut_short, _of_no_operation, _of_python, _of_another_torch, _without_a_graph, _of_another_cost]
+)
 def test_a_spoilt_file_is_made_again(
     spoil: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

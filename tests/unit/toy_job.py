@@ -1,5 +1,6 @@
 """A job in this process: a configuration of a few lines, and workflows of a line each."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from splitsem.errors import ConfigError
 from splitsem.workflows.job import run_job
 from splitsem.workflows.result import Result
 
@@ -40,6 +42,25 @@ def counted(cfg: DictConfig, folder: Path) -> Result:
     time.sleep(0.2)
     with Path("evaluated.txt").open("a") as file:
         file.write(f"{cfg.seed}\n")
+    return Result({"score": cfg.seed / 10}, {}, [], f"seed {cfg.seed}")
+
+
+def ends_variously(cfg: DictConfig, folder: Path) -> Result:
+    """A score of the even seeds; 1 is killed, as where there is no memory left, 3 fails, 5 waits to be stopped."""
+    if cfg.seed == 1:
+        signal.raise_signal(signal.SIGKILL)
+    if cfg.seed == 3:
+        raise ConfigError("three is odd")
+    if cfg.seed == 5:
+        (folder / "pid.txt").write_text(f"{os.getpid()}")
+        signal.pause()
+    return Result({"score": cfg.seed / 10}, {}, [], f"seed {cfg.seed}")
+
+
+def fills(cfg: DictConfig, folder: Path) -> Result:
+    """A score; seed 2 first writes more than its disk holds."""
+    if cfg.seed == 2:
+        (folder / "features.bin").write_bytes(bytes(8 << 20))
     return Result({"score": cfg.seed / 10}, {}, [], f"seed {cfg.seed}")
 
 
