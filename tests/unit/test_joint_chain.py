@@ -89,7 +89,8 @@ def test_the_best_score_within_a_budget_or_what_is_too_tight(cache, tmp_path):
     [
         (("hardware.chain=[local]",), "hardware.chain needs two machines or more, from the camera on, got local"),
         ((CHAIN, "hardware.links=[wifi]"), "hardware.chain has 3 machines, so hardware.links needs 2, got 1"),
-        (("hardware.chain=[local,nowhere]",), "hardware.chain: nowhere is no option of hardware/machine"),
+        (("hardware.chain=[local,nowhere]",), "hardware.chain: nowhere is no option of hardware/machine; There are"),
+        (("hardware.chain=[local,pi4]",), r"pi4 is no option of hardware/machine; did you mean raspberry_pi_4\?"),
         ((CHAIN, "hardware.links=[wifi,nowhere]"), "hardware.links: nowhere is no option of transport"),
         ((CHAIN, "transport=bsc"), "a chain needs simulated links that lose nothing, .* got bsc"),
         ((CHAIN, "hardware.links=[wifi,grpc]"), "a chain needs simulated links that lose nothing, .* got grpc"),
