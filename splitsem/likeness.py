@@ -29,7 +29,7 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     alike = [one for one in names if number is not None and _numbered(one)[0] == stem and _numbered(one)[1] is not None]
     if alike:
         return min(alike, key=lambda one: abs((_numbered(one)[1] or 0) - (number or 0)))
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.65)  # codec is not model
     near = near or [one for one in names if len(name) > 1 and name in one.replace("_", "")]
     return near[0] if near else None
 

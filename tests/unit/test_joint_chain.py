@@ -165,7 +165,7 @@ def test_a_choice_whose_hops_lose_more_together_than_they_may_is_said_to():
     table = PricedChain(problem(0, 3, 4, 2), np.full((4, 2), 0.005), ("input", "a", "b", "output"), ("x", "y"))
     one = chain_choice._Named("chosen", plan, 0.0, 0.95)
     assert chain_choice._loss_told(table, one, 0.96, 0.02) == (
-        "chosen: loss 0.0000 estimated, 0.0100 scored on val through all hops"
+        "its loss 0.0000 estimated, 0.0100 scored on val through all hops"
     )
     assert "which with its margin 0.0100 misses ε = 0.01" in chain_choice._loss_told(table, one, 0.96, 0.01)
 

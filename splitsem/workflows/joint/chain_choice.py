@@ -126,6 +126,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         f"machines: {chain_words(chain.names, chain.link_names)}",
         f"sought: {goal_words(settings, objective, 'agreement' if network.task.is_agreement else 'score')}",
         *_table(table, plans, accuracy_ref),
+        f"{CHOSEN}: {metrics['split_point']} with {metrics['codec'] or 'no codec'}, predicted latency "
+        f"{format_seconds(plan.latency_s)}, predicted throughput {format_hz(metrics['throughput_hz'])}",
         _loss_told(table, plans[0], accuracy_ref, settings.epsilon),
         _judged(metrics),
         *_recipe(joint, chain, table, plan),
@@ -292,7 +294,7 @@ def _loss_told(table: PricedChain, chosen: _Named, accuracy_ref: float, epsilon:
     missed = (
         f", which with its margin {margin:.4f} misses ε = {epsilon:g}" if lost + margin > epsilon + ROUNDING else ""
     )
-    return f"{CHOSEN}: loss {chosen.estimated_loss:.4f} estimated, {lost:.4f} scored on val through all hops{missed}"
+    return f"its loss {chosen.estimated_loss:.4f} estimated, {lost:.4f} scored on val through all hops{missed}"
 
 
 def _judged(metrics: Metrics) -> str:

@@ -200,7 +200,7 @@ def _chosen(joint: JointBase) -> list[str]:
         f"sought: {goal_words(joint.settings, objective, _word(joint))}",
         f"{CHOSEN}: cut {best['split_point']} (λ = {best['lambda']}){codec}, "
         f"{name} {format_value(best['value'], objective)} "
-        f"(latency {format_seconds(best['latency_s'])}, throughput {format_hz(best['throughput_hz'])})",
+        f"(predicted: latency {format_seconds(best['latency_s'])}, throughput {format_hz(best['throughput_hz'])})",
     ]
     if changes:
         lines.append(f"its {name}: {', '.join(changes)}")
