@@ -246,11 +246,13 @@ def test_the_series_of_a_forecast_is_the_one_it_was_made_of():
 def test_a_run_has_the_gallery_that_it_asks_for_and_the_same_metrics(most, tmp_path, monkeypatch):
     monkeypatch.setattr(split, "labels", lambda cfg: {name: "x" for name in ("task", "model", "codec", "transport")})
     monkeypatch.setattr(split, "references", lambda cfg, network: None)
+    monkeypatch.setattr(split, "_shared", lambda cfg: None)  # this is no sweep
     fixed = ["device=cpu", "trainer.max_epochs=0", "workflow.num_samples=9", "split.point=stage2", "codec=quant1"]
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
         cfg = compose("config", [*fixed, f"cache_dir={tmp_path}", f"workflow.gallery={most}"])
     result = split.run(cfg, tmp_path)
     assert ("gallery" in result.figures) == bool(most)
+    assert result.headline.endswith(" samples/s (estimated)")
     if most:
         assert len(result.figures["gallery"].figure().axes[0].images) == most
 
