@@ -124,8 +124,8 @@ def _frames(cfg: DictConfig, network: Network, line: SwitchingLine, controller: 
         f"measured latency {1e3 * metrics['measured_latency_s']:.2f} ms (mean), "
         f"{1e3 * metrics['measured_latency_p95_s']:.2f} ms (95th percentile); "
         f"{metrics['score_name']} {metrics['score']:.4f}{interval} (unsplit {metrics['score_unsplit']:.4f})\n"
-        f"most frames by: {metrics['settings']}; {metrics['fallback_frames']} finished on the edge, "
-        f"{metrics['num_probes']} probes"
+        f"most frames by: {metrics['settings']}; {metrics['num_probes']} probes of the link, "
+        f"{metrics['fallback_frames']} frames finished on the edge for want of an answer"
     )
     figures = {}
     if extras.has("plots"):
