@@ -164,10 +164,8 @@ def setting_in_words(name: str, value: object) -> str:
     'no exit'
     """
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    if value == "none":  # the option by which a group is left out
-        return f"no {name}"
     if name == "split.point" or not ("." in name.partition("@")[0] or name in ("seed", "sweep")):
-        return text
+        return f"no {name}" if value == "none" else text  # the option by which a group is left out
     if name.endswith("bit_width"):
         return f"{text} bit"
     if name.endswith("max_loss"):

@@ -86,7 +86,7 @@ def test_a_run_says_which_machines_and_which_goal(tmp_path):
     few = ("workflow.codecs=[identity,quant4]", "workflow.times=hardware", "hardware=pi5_datacenter", "transport=lte")
     result = run(tmp_path / "cache", tmp_path / "run", *few, "workflow.least=damage", "workflow.most_latency_s=1")
     first, second, third, *_ = result.headline.splitlines()
-    assert first == "machines: edge raspberry_pi_5 (roofline), server datacenter_gpu (roofline), link lte (modelled)"
+    assert first == "machines: edge raspberry_pi_5 (roofline), server datacenter_gpu (roofline), link lte (simulated)"
     assert second.startswith("sought: the best validation accuracy with latency at most 1 s; of equal ones the least")
     assert third.startswith("chosen: cut ")
     assert result.metrics["objective"].startswith("loss, then T_eff")

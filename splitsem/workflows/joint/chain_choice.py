@@ -122,8 +122,9 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     }
     write_text(as_text(document), folder / "chain.json")
     stages.to_csv(folder / "chain_stages.csv", index=False)
+    timings = [(name, machine.timing) for name, machine in zip(chain.names, chain.machines, strict=True)]
     lines = [
-        f"machines: {chain_words(chain.names, chain.link_names)}",
+        f"machines: {chain_words(timings, chain.link_names)}",
         f"sought: {goal_words(settings, objective, 'agreement' if network.task.is_agreement else 'score')}",
         *_table(table, plans, accuracy_ref),
         f"{CHOSEN}: {metrics['split_point']} with {metrics['codec'] or 'no codec'}, predicted latency "

@@ -144,7 +144,7 @@ class JointCuts(JointBase):
             merged = [by_name.get((row["split_point"], row["codec"]), row) for row in first["rows"]]
             first = first | {"rows": merged, "table_s": first["table_s"] + second["table_s"]}
             told = (
-                "Coded %d of %d pairs of cut and codec on all validation samples: by a few samples no other can be best"
+                "Coded %d of %d pairs of cut and codec on all validation samples; a few show that no other can be best"
             )
             log.info(told, len(asked), len(rows))
         said = zip(first["rows"], rows["screened_out"], strict=True)

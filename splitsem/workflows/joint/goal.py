@@ -41,12 +41,15 @@ def machine_words(cfg: DictConfig, edge_timing: str, server_timing: str) -> str:
         else:
             name = "this machine"
         parts.append(f"{end} {name} ({_KINDS.get(timing, timing)})")
-    return ", ".join([*parts, f"link {choices['transport']} ({'measured' if settings.mode == 'real' else 'modelled'})"])
+    return ", ".join(
+        [*parts, f"link {choices['transport']} ({'measured' if settings.mode == 'real' else 'simulated'})"]
+    )
 
 
-def chain_words(machines: Sequence[str], links: Sequence[str]) -> str:
-    """The machines of a chain and the links between them, in a line; all of their times are modelled."""
-    return " → ".join(machines) + f", links {' → '.join(links)} (all modelled)"
+def chain_words(machines: Sequence[tuple[str, str]], links: Sequence[str]) -> str:
+    """The machines of a chain, each with where its times come from, and the links between them, in a line."""
+    named = " → ".join(f"{name} ({_KINDS.get(timing, timing)})" for name, timing in machines)
+    return f"{named}, links {' → '.join(links)} (simulated)"
 
 
 def least_words(settings: DictConfig, objective: Objective) -> str:
