@@ -70,7 +70,10 @@ def test_the_choice_is_the_exact_one_and_competes_with_each_machine_alone(done):
     stages = pd.read_csv(folder / "chain_stages.csv")
     sums = stages.groupby("plan")["seconds"].sum()
     assert sums["chosen"] == pytest.approx(plans["chosen"]["latency_s"])
-    assert max(map(len, result.headline.splitlines()[: len(plans) + 1])) <= 100
+    machines, sought, *table = result.headline.splitlines()
+    assert machines.startswith("machines: raspberry_pi_4 (roofline) → jetson_tx2 (roofline) → ")
+    assert sought == "sought: the least cycle that loses at most ε = 0.02 of validation score"
+    assert max(map(len, table[: len(plans) + 1])) <= 100
     hops = document["hops"]
     assert f"split.point={hops[0][0]}" in result.headline
     assert "jetson_tx2: workflow=serve workflow.forward=" in result.headline
