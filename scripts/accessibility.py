@@ -4,10 +4,12 @@
     make docs
     python scripts/accessibility.py /tmp/axe outputs/site/index.html multirun/…/report.html
 
-Each page is copied beside itself with axe-core in it, so that its links to files hold. No server is needed.
+Each page is looked at in the light and in the dark scheme. It is copied beside itself with axe-core in it, so that its
+links to files hold. No server is needed.
 """
 
 import html
+import itertools
 import json
 import re
 import subprocess
@@ -20,15 +22,17 @@ const out = document.createElement("pre"); out.id = "found"; out.textContent = J
 document.body.append(out); }), 800));</script>"""
 BROWSER = ("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
            "--window-size=1280,900", "--virtual-time-budget=15000", "--dump-dom")  # fmt: skip
+SCHEMES = {"light": 1, "dark": 0}  # Chromium's numbers for what a reader prefers
 
 
-def violations(page: Path, axe: str) -> list[dict[str, Any]]:
-    """What axe-core finds on a page, each with its rule, how grave it is, and the elements."""
+def violations(page: Path, axe: str, scheme: str) -> list[dict[str, Any]]:
+    """What axe-core finds on a page in one of ``SCHEMES``, each with its rule, how grave it is, and the elements."""
     copy = page.with_name(f"axe-{page.name}")
     script = RUN % axe.replace("</script>", r"<\/script>")
     copy.write_text(page.read_text().replace("</body>", f"{script}</body>"))
     try:
-        done = subprocess.run([*BROWSER, copy.resolve().as_uri()], capture_output=True, text=True, timeout=120)
+        prefers = f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}"
+        done = subprocess.run([*BROWSER, prefers, copy.resolve().as_uri()], capture_output=True, text=True, timeout=120)
     finally:
         copy.unlink()
     found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
@@ -38,13 +42,13 @@ def violations(page: Path, axe: str) -> list[dict[str, Any]]:
 
 
 def main(folder: str, *pages: str) -> int:
-    """Print what is wrong on each page; returns how many pages have something."""
+    """Print what is wrong on each page in each scheme; returns how many have something."""
     axe = (Path(folder) / "node_modules" / "axe-core" / "axe.min.js").read_text()
     bad = 0
-    for page in map(Path, pages):
-        wrong = violations(page, axe)
+    for page, scheme in itertools.product(map(Path, pages), SCHEMES):
+        wrong = violations(page, axe, scheme)
         bad += bool(wrong)
-        print(f"{page}: {len(wrong) or 'no'} rules broken")
+        print(f"{page}, {scheme}: {len(wrong) or 'no'} rules broken", flush=True)
         for one in wrong:
             print(f"  {one['impact']}: {one['help']} ({one['id']})")
             for node in one["nodes"][:3]:

@@ -3,7 +3,7 @@
     python scripts/measured_page.py          # after make bench, or after a row was mended by hand
 
 A table stands between ``<!-- rows: NAME -->`` and the next blank line, where NAME is a topic of the figures that have
-a bar, or a table of one benchmark; the text around it is kept.
+a bar, a table of one benchmark, or ``predictions``, which sums both up; the text around it is kept.
 """
 
 import re
@@ -16,6 +16,15 @@ sys.path[:0] = [str(ROOT)]
 from benchmarks.harness.measured_rows import BARS, TOPICS, Tables, of_topic, read  # noqa: E402 (of this checkout)
 
 PAGE = ROOT / "docs" / "measured.md"
+PREDICTIONS = [
+    "network, line",
+    "latency, median",
+    "latency, worst",
+    "throughput, median",
+    "throughput, worst",
+    "command",
+]
+_PREDICTED = re.compile(r"(?P<of>latency|throughput)(?:, predicted against measured)?: (?P<where>.+)")
 _PLACE = re.compile(r"(<!-- rows: (\w+) -->\n\n)((?:\|.*\n)+\n)?")
 
 
@@ -24,7 +33,31 @@ def rendered(page: str, tables: Tables) -> str:
     bars = tables[BARS]
     found = {topic: _table(bars["columns"], of_topic(topic, bars["rows"])) for topic in TOPICS}
     found |= {name: _table(table["columns"], table["rows"]) for name, table in tables.items()}
+    found["predictions"] = _table(PREDICTIONS, predictions(tables))
     return _PLACE.sub(lambda place: place[1] + found[place[2]], page)
+
+
+def predictions(tables: Tables) -> list[dict[str, str]]:
+    """How far latency and throughput were predicted from what was measured, a row for each network and line."""
+    found: dict[str, dict[str, str]] = {}
+    for row in tables[BARS]["rows"]:
+        what = _PREDICTED.fullmatch(row["what"])
+        if what is not None:
+            known = found.setdefault(what["where"], dict.fromkeys(PREDICTIONS, "–"))
+            known |= {
+                "network, line": what["where"],
+                f"{what['of']}, median": row["measured"],
+                "command": row["command"],
+            }
+    simulated = tables["simulated_summary"]
+    for row in simulated["rows"]:
+        where = f"{row[simulated['columns'][0]].partition(' (')[0]} Mbit/s, simulated sweep"
+        known = found.setdefault(where, dict.fromkeys(PREDICTIONS, "–"))
+        known |= {"network, line": where, "command": "`python benchmarks/simulated_real.py`"}
+        for of in ("latency", "throughput"):
+            median, worst = row[f"{of}: median, worst error"].removesuffix(" %").split(", ")
+            known |= {f"{of}, median": f"{median} %", f"{of}, worst": f"{worst} %"}
+    return list(found.values())
 
 
 def _table(columns: list[str], rows: list[dict[str, str]]) -> str:

@@ -51,7 +51,8 @@ def read_text(path: str | Path, what: str) -> str:
     try:
         return Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as exc:
-        raise ConfigError(f"cannot read the {what} {str(path)!r}: {exc}") from exc
+        why = exc.strerror or exc if isinstance(exc, OSError) else exc  # without the number, and the name once
+        raise ConfigError(f"cannot read the {what} {str(path)!r}: {why}") from exc
 
 
 def parse(text: str, source: str, what: str, schema: str, type_: type[_File], make: Callable[[_File], _Made]) -> _Made:

@@ -125,7 +125,8 @@ def on_post_template(output: str, template_name: str, config: Any) -> str:
 
 def _mended(output: str, up: str) -> str:
     for part, name in UNNAMED.items():
-        output = output.replace(part, f'{part} aria-label="{name}"')
+        is_box = "checkbox" in part  # the theme's style hides these boxes, which a page without it would show
+        output = output.replace(part, f'{part} aria-label="{name}"{" hidden" * is_box}')
     return output.replace(SHIM, f"{up}assets/frame-worker.js")
 
 

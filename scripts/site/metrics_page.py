@@ -19,6 +19,12 @@ FORMULAS = {
 }
 WORKFLOWS: dict[str, dict[str, str]] = {
     "Labels": {
+        "job": "Number of the job in a sweep, which is its folder's name; empty in the row of a reference.",
+        "status error": "`ok`, `failed` or `stopped`, and the line that a failed job ended with.",
+        "reference": "What is sent in place of features, e.g. `png`, or `all_on_edge`; empty in the row of a job.",
+        "sweep": "The sweep that a row is of, where `workflow=report` joins several.",
+        "experiment workflow exit hardware trainer federated references tracking cache_dir resume": "What the "
+        "command line chose.",
         "task model codec transport edge server answer answer_at device seed domain": "What was chosen.",
         "strategy partition privacy optimise downlink_codec head_codec gradient_codec": "What was chosen.",
         "split_point": "Name of the cut.",
@@ -39,7 +45,6 @@ WORKFLOWS: dict[str, dict[str, str]] = {
     "`exit=confidence`": {
         "exit_share_val": "Share of the validation samples that exit.",
         "exit_loss_val": "Score that the exit costs on validation, against the same cut and codec without it.",
-        "exit_threshold": "A sample exits where the exit's confidence is above it.",
         "exit_temperature": "What the exit's logits are divided by; fitted on validation.",
         "exit_score": "Score of the exit on all test samples.",
         "exit_ece exit_ece_uncalibrated": "Expected calibration error of the exit on test, in 15 bins, and before its "
@@ -113,6 +118,17 @@ WORKFLOWS: dict[str, dict[str, str]] = {
         "where "
         "it comes from.",
     },
+    "`workflow=zoo`, a row a network": {
+        "network family source": "The network, its kind, and the package that it is of.",
+        "input batch": "Shape and type of its inputs, and the batch that it was checked with.",
+        "num_params": "Parameters.",
+        "smallest_share smallest_at": "The least that crosses at a cut, as a share of the input; and where.",
+        "first_bottleneck first_flops_share": "The first cut at which less crosses than at the input, and the share of "
+        "the operations before it.",
+        "cut_cpu_s check_s": "Processor seconds of cutting, and seconds of comparing every cut with the whole network.",
+        "is_exact max_diff": "Whether head and tail give what the whole gives, and by how much they differ at most.",
+        "reason": "Why it was not cut.",
+    },
     "`workflow=measure_link`": {
         "rtt_s rtt_p<n>_s": "Round trip of an empty message: median and n-th percentile.",
         "up_bps down_bps": "Goodput up and down.",
@@ -170,7 +186,9 @@ _PLACE = re.compile(r"<\w+>")
 
 
 def known(name: str) -> bool:
-    """Whether the page explains a metric."""
+    """Whether the page explains a metric, or a column of ``results.csv``; a setting has a page of its own."""
+    if "." in name or "@" in name:
+        return True
     return name in METRICS or any(pattern.fullmatch(name) for pattern in _patterns())
 
 
@@ -188,8 +206,9 @@ def metrics_page() -> str:
     lines = [
         "# Metrics",
         "",
-        "*Made of the source.* Units are SI and stand in the name. Tables and reports show them scaled (kB, ms). `<n>` "
-        "stands for what varies. *What the numbers mean* explains how they are made.",
+        "*Made of the source.* This is every metric of `metrics.json` and every column of `results.csv`; a column with "
+        "a point in its name, `codec.bit_width`, is a setting. Units are SI and stand in the name. Tables and reports "
+        "show them scaled (kB, ms). `<n>` stands for what varies. *What the numbers mean* explains how they are made.",
         "",
         "## In every table",
         "",

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from splitsem import extras, files
 from splitsem.errors import ConfigError, SettingError, SplitSemError, coded
+from splitsem.likeness import likeness, nearest
 
 _GROUPS = ("codec", "task", "model", "transport", "hardware/machine")
 _FACTS: dict[str, Any] = {
@@ -115,14 +116,16 @@ def _option(
 ) -> _Part:
     """An option of a group of the configuration, as run.py would compose it with these others beside it."""
     from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, MissingConfigException
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     group, _, option = choice.partition("=")
     if group not in _GROUPS:
+        near = nearest(group, _GROUPS)
+        hint = f" (did you mean {near}?)" if near else ""
         raise ConfigError(
-            f"a group of options is one of {', '.join(_GROUPS)}, got {group!r}; or give package.module.Class"
+            f"a group of options is one of {', '.join(_GROUPS)}, got {group!r}{hint}; or give package.module.Class"
         )
     facts = [setting for setting in settings if setting.partition("=")[0] in known]
     search = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
@@ -138,6 +141,8 @@ def _option(
     except (HydraException, OmegaConfBaseException) as exc:
         if isinstance(exc, MissingMandatoryValue):
             raise ConfigError(f"{choice}: {exc.full_key} is required; give {exc.full_key}=VALUE") from exc
+        if isinstance(exc, MissingConfigException) and exc.options:
+            raise ConfigError(f"{group} has no option {option}: {likeness(option, exc.options)}") from exc
         why = " ".join(str(exc).partition("Config search path")[0].split()).removeprefix("In '_dummy_empty_config_': ")
         raise ConfigError(f"{choice}: {why}") from exc
     if not isinstance(plain, dict) or "_target_" not in plain:
@@ -160,6 +165,8 @@ def _part(settings: dict[str, Any], given: dict[str, Any], name: str, known: dic
             raise ConfigError(line) from exc
         kind = "" if isinstance(exc, ImportError | AttributeError | ValueError) else f"{type(exc).__name__}: "
         why = " ".join(f"{kind}{exc}".split())
+        near = nearest(path.rpartition(".")[2], [one for one in dir(getattr(exc, "obj", None)) if one[0] != "_"])
+        why += f"; did you mean {near}?" if isinstance(exc, AttributeError) and near else ""
         raise ConfigError(
             f"{path}: no such class or function ({why}); give package.module.Class, from its folder"
         ) from exc

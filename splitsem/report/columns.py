@@ -68,6 +68,7 @@ METRICS = {
         "Share of the test samples that exit on the edge, whose features are not sent (`exit=confidence`).",
         100,
     ),
+    "exit_threshold": Column("above", "", "Confidence above which a sample exits on the edge."),
     "answer_bytes": Column(
         "answer", "kB", "Bytes of the answer that the task needs, mean over all samples, where it travels.", 1e-3
     ),

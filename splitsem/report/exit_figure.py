@@ -11,14 +11,18 @@ from splitsem.report import style
 from splitsem.report.units import format_score
 
 
-def exit_trade_off(trade_off: Mapping[str, Sequence[float]], metrics: Mapping[str, Any]) -> Figure:
+def exit_trade_off(
+    trade_off: Mapping[str, Sequence[float]], metrics: Mapping[str, Any], max_loss: float | None
+) -> Figure:
     """Score and threshold over the share of the validation samples that exit; the dot is the threshold taken.
 
-    The band is the paired 95 % interval of the score's difference to that without an exit.
+    The band is the paired 95 % interval of the score's difference to that without an exit. Where the threshold was
+    chosen by ``exit.max_loss``, a dashed line is the least score that this allows.
 
     Args:
         trade_off: ``threshold``, ``share``, ``score`` and ``loss_ci95`` of each place, from the threshold 1 to 0.
         metrics: the metrics of the run, as in metrics.json.
+        max_loss: score that the exit was allowed to lose, half the interval included; None: the threshold was given.
     """
     share = 100 * metrics["exit_share_val"]
     title = f"Early exit at {metrics['split_point']}: {share:.1f} % exit"
@@ -32,18 +36,29 @@ def exit_trade_off(trade_off: Mapping[str, Sequence[float]], metrics: Mapping[st
     score_ax, threshold_ax = figure.subplots(1, 2)
     places = 100 * figure.data["share"]
     low, high = (figure.data["score"] + sign * figure.data["loss_ci95"] for sign in (-1, 1))
-    score_ax.fill_between(places, low, high, step="post", color=style.COLOURS[0], alpha=0.18, linewidth=0)
+    score_ax.fill_between(
+        places, low, high, step="post", color=style.COLOURS[0], alpha=0.18, linewidth=0, label="its 95 % interval"
+    )
     without = trade_off["score"][0]
     score = without - metrics["exit_loss_val"]
     _draw(score_ax, places, figure.data["score"], "Score on validation", (share, score))
-    score_ax.axhline(without, color=style.FAINT, linewidth=1.1, zorder=1)
-    score_ax.annotate("without exit", (0, without), (2, 3), textcoords="offset points", size=8, color=style.INK)
+    score_ax.axhline(without, color=style.FAINT, linewidth=1.1, zorder=1, label="without exit")
+    if max_loss is not None:
+        score_ax.axhline(
+            without - max_loss,
+            color=style.INK,
+            linewidth=1.1,
+            linestyle="--",
+            zorder=1,
+            label=f"allowed: max loss {max_loss:g}",
+        )
+    score_ax.legend(loc="lower left", frameon=False, fontsize=8)
     _draw(threshold_ax, places, figure.data["threshold"], "Threshold", (share, metrics["exit_threshold"]))
     return figure
 
 
 def _draw(ax: Axes, places: pd.Series, values: pd.Series, label: str, taken: tuple[float, float]) -> None:
     style.style_axes(ax, "Samples that exit (%)", label)
-    ax.step(places, values, where="post", color=style.COLOURS[0], linewidth=1.4)
-    ax.plot(*taken, marker="o", markersize=6, color=style.COLOURS[1], zorder=3)
+    ax.step(places, values, where="post", color=style.COLOURS[0], linewidth=1.4, label="with exit")
+    ax.plot(*taken, marker="o", markersize=6, color=style.COLOURS[1], linestyle="", zorder=3, label="chosen")
     ax.set_xlim(-2, 102)

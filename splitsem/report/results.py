@@ -327,9 +327,10 @@ def named(row: pd.Series, *, several: bool = True) -> str:
 
 
 def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
-    """Drop all rows but one of those that differ in the codec only, and send nothing; and the reference that is it."""
+    """Drop all rows but one of those that send nothing and differ in codec or exit; and the reference that is it."""
     places = ["transport", "edge", "server", "model", "task", "device"]
-    settings = [c for c in map(str, frame) if is_override(c) and not c.startswith("codec") and c not in places]
+    idle = ("codec", "exit")  # at output, neither does anything
+    settings = [c for c in map(str, frame) if is_override(c) and not c.startswith(idle) and c not in places]
     silent = sends_nothing(frame)
     again = silent & frame[silent].duplicated(["split_point", *places, *settings]).reindex(
         frame.index, fill_value=False

@@ -46,7 +46,8 @@ def table(results: pd.DataFrame) -> Table:
     elif len(_ways_back_s(frame)) < 2:  # the caption tells it
         shown.remove("answer_s")
     if frame["exit_share"].notna().any():
-        shown.insert(shown.index("payload_bytes"), "exit_share")
+        at = shown.index("payload_bytes")
+        shown[at:at] = ["exit_share", "exit_threshold"]
     in_seconds = {name for name in shown if name.endswith("_s") and frame[name].max() >= _LONG_S}
     for name in shown:
         unit = "points" if name == "score_delta" else "s" if name in in_seconds else named[name].unit

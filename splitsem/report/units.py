@@ -160,10 +160,14 @@ def setting_in_words(name: str, value: object) -> str:
 
     >>> [setting_in_words(*pair) for pair in (("codec", "quant8"), ("codec.bit_width", 4), ("trainer.max_epochs", 3.0))]
     ['quant8', '4 bit', 'max epochs 3']
+    >>> setting_in_words("exit", "none")
+    'no exit'
     """
     text = f"{value:g}" if isinstance(value, float) else str(value)
     if name == "split.point" or not ("." in name.partition("@")[0] or name in ("seed", "sweep")):
-        return text
+        return f"no {name}" if value == "none" else text  # the option by which a group is left out
     if name.endswith("bit_width"):
         return f"{text} bit"
+    if name.endswith("max_loss"):
+        return f"loss ≤ {text}"
     return f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {text}"

@@ -368,9 +368,9 @@ class _Search:
         told = []
         for name, limit in vars(self.budget).items():
             if name == "cycle_s" and limit < inf:
-                told.append(f"a pace of {1 / limit:g} samples/s (the highest is {1 / least['cycle']:g})")
+                told.append(f"a pace of {1 / limit:g} samples/s (the highest is {1 / least['cycle']:.4g})")
             elif limit < inf:
-                told.append(f"{name} {limit:g} (the least is {least[name.removesuffix('_s')]:g})")
+                told.append(f"{name} {limit:g} (the least is {least[name.removesuffix('_s')]:.4g})")
         return f"no cut and codec keeps {', '.join(told)}: allow more of one of them"
 
 

@@ -142,7 +142,8 @@ def headline(metrics: Metrics) -> str:
     head_s, trip_s, late_s = (metrics[name] for name in ("head_p50_s", "round_trip_p50_s", "round_trip_p95_s"))
     return (
         f"{metrics['host']}: {metrics['frames_answered']} frames answered, {metrics['payload_bytes']:.0f} bytes each; "
-        f"head {1e3 * head_s:.3g} ms, round trip {1e3 * trip_s:.3g} ms (95th percentile {1e3 * late_s:.3g}); "
+        f"measured medians: head {1e3 * head_s:.3g} ms, round trip {1e3 * trip_s:.3g} ms (95th percentile "
+        f"{1e3 * late_s:.3g} ms); "
         f"memory {metrics['rss_bytes'] / 1e6:.0f} MB; ready after {metrics['start_s']:.1f} s"
     )
 

@@ -13,7 +13,7 @@ from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError
 from splitsem.tasks.classification import ClassificationTask
 from splitsem.tasks.task import Task
-from splitsem.workflows.mistakes import short
+from splitsem.workflows.mistakes import no_such, short
 from splitsem.workflows.renamed import new_option
 
 
@@ -27,7 +27,7 @@ def codec_option(name: str, where: str) -> dict[str, Any]:
     try:
         settings = OmegaConf.to_container(compose(f"codec/{name}").codec, resolve=True)
     except HydraException as exc:
-        raise ConfigError(f"{short(where)}: no such codec; codec=list names them, e.g. topk or quant4") from exc
+        raise ConfigError(f"{short(where)}: no such codec; {no_such('codec', name)}") from exc
     assert isinstance(settings, dict)
     return {str(key): value for key, value in settings.items()}
 

@@ -250,7 +250,10 @@ def figures(early: EarlyExit | None, metrics: Metrics) -> dict[str, Drawing]:
     """The figure of what each threshold does, by its file's name; none without an exit."""
     if early is None or early.trade_off is None or not extras.has("plots"):
         return {}
-    return {"exit": Drawing("splitsem.report.exit_figure.exit_trade_off", (asdict(early.trade_off), metrics))}
+    settings = early.settings
+    max_loss = settings.max_loss if settings.threshold is None else None
+    arguments = asdict(early.trade_off), metrics, max_loss
+    return {"exit": Drawing("splitsem.report.exit_figure.exit_trade_off", arguments)}
 
 
 def _shapes(point: SplitPoint) -> list[tuple[int, ...]]:

@@ -5,7 +5,6 @@ helpful one first. ``report`` takes the place of Python's hook for exceptions th
 mistake keeps its traceback. Imported by every run, so it imports nothing heavy.
 """
 
-import difflib
 import os
 import re
 import sys
@@ -13,12 +12,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from splitsem import extras, files
 from splitsem.errors import ExtraError, RenamedError, SettingError, SplitSemError, coded
+from splitsem.likeness import likeness
 from splitsem.workflows.renamed import new_option
 
 OPTION = "E-OPTION"
@@ -65,13 +67,19 @@ def told(exc: BaseException) -> str | None:
     if isinstance(exc, OverrideParseException):
         said = str(exc).splitlines()
         what = exc.override if getattr(exc, "override", None) else "a setting of the command line"
-        rule = "settings are NAME=VALUE, and lists and braces need quotes: 'NAME=[1,2]'"
-        return coded(f"cannot read {what}: {said[0]}; {rule}", SYNTAX)
+        rule = "settings are NAME=VALUE without spaces, and lists and braces need quotes: 'NAME=[1,2]'"
+        why = "" if said[0].startswith("Error parsing override") else f"{said[0]}; "
+        return coded(f"cannot read {what}: {why}{rule}", SYNTAX)
     if isinstance(exc, OmegaConfBaseException):
         return _no_setting(exc)
     if isinstance(exc, HydraException):
         if isinstance(exc.__cause__, OmegaConfBaseException):
             return _no_setting(exc.__cause__)
+        if (several := re.match(r"Ambiguous value for argument '([^=']+)=([^']*)'", str(exc))) is not None:
+            name, values = several.groups()
+            return coded(
+                f"{name}={values} are several values: add -m to run each, or give one list: '{name}=[{values}]'", SYNTAX
+            )
         return coded("; ".join(line for line in str(exc).splitlines() if line), OPTION)
     if isinstance(exc, ValueError) and "/hydra/_internal/" in _raised_in(exc):
         return coded(f"{short(exc)}: choose an option by GROUP=OPTION; GROUP=list names them", OPTION)
@@ -86,21 +94,15 @@ def _raised_in(exc: BaseException) -> str:
     return Path(traceback.tb_frame.f_code.co_filename).as_posix() if traceback else ""
 
 
-def likeness(name: str, known: Iterable[str]) -> str:
-    """The names that there are, and the nearest one first if one is near.
-
-    >>> likeness("bitwidth", ["bit_width", "clipping"])
-    'did you mean bit_width? There are bit_width, clipping'
-    """
-    names = [str(each) for each in known if not str(each).startswith("_")]
-    near = difflib.get_close_matches(name, names, n=1)
-    return (f"did you mean {near[0]}? " if near else "") + f"There are {', '.join(names) or 'none'}"
-
-
 def short(said: object) -> str:
     """A foreign message on one line, of bounded length."""
     line = " ".join(str(said).split())
     return line if len(line) <= _MOST else f"{line[:_MOST]}…"
+
+
+def no_such(group: str, name: str) -> str:
+    """The options of a group of the composed configuration, the nearest one first."""
+    return likeness(name, GlobalHydra.instance().config_loader().get_group_options(group))
 
 
 def _no_option(file: str, options: Iterable[str]) -> str:
@@ -125,7 +127,7 @@ def _setting_line(exc: OmegaConfBaseException) -> str:
     where = str(exc.full_key or exc.key or "")
     if isinstance(exc, MissingMandatoryValue):
         name = where or str(exc).rpartition(": ")[2]
-        return f"{name} must be given: {name}=…; its file below conf/ says what it is"
+        return must_be_given(name)
     said = short(exc.msg or str(exc)).split(" full_key:")[0]
     if "is not in struct" not in said and "not in '" not in said:
         return f"{where}: {said}" if where and where not in said else said
@@ -139,6 +141,21 @@ def _setting_line(exc: OmegaConfBaseException) -> str:
     if not siblings:
         return f"{where} is no setting: {parent} is a value" if parent else f"{where} is no setting"
     return f"{whose} no setting {name}: {likeness(name, (str(each) for each in siblings))}{others}"
+
+
+def must_be_given(name: str) -> str:
+    """The line for a setting without a value: with an example, or its meaning, from the file of the option chosen."""
+    group = name.rpartition(".")[0].replace(".", "/") or "workflow"
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    option = next((str(choices[each]) for each in choices if each.partition("@")[0] == group), "")
+    file = files.CONF / group / f"{option}.yaml"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    if (example := re.search(rf"(?<!\S){re.escape(name)}=[^\s,;`]+", text)) is not None:
+        return f"{name} must be given: {name}=…, e.g. {example[0]}"
+    if (meaning := re.search(rf"^{re.escape(name.rpartition('.')[2])}: \?\?\? # (.*)", text, re.MULTILINE)) is not None:
+        return f"{name} must be given: {name}=…, {meaning[1]}"
+    where = f"conf/{group}/{option}.yaml" if text else "its file below conf/"
+    return f"{name} must be given: {name}=…; {where} says what it is"
 
 
 def _options_with(group: str, name: str) -> list[str]:

@@ -121,10 +121,11 @@ def _frames(cfg: DictConfig, network: Network, line: SwitchingLine, controller: 
     interval = f" ± {metrics['score_ci95']:.4f}" if "score_ci95" in metrics else ""
     headline = (
         f"{metrics['num_settings']} settings, {metrics['num_switches']} switches over {num_frames} frames: "
-        f"latency {1e3 * metrics['measured_latency_s']:.2f} ms, p95 {1e3 * metrics['measured_latency_p95_s']:.2f} ms; "
+        f"measured latency {1e3 * metrics['measured_latency_s']:.2f} ms (mean), "
+        f"{1e3 * metrics['measured_latency_p95_s']:.2f} ms (95th percentile); "
         f"{metrics['score_name']} {metrics['score']:.4f}{interval} (unsplit {metrics['score_unsplit']:.4f})\n"
-        f"most frames by: {metrics['settings']}; {metrics['fallback_frames']} finished on the edge, "
-        f"{metrics['num_probes']} probes"
+        f"most frames by: {metrics['settings']}; {metrics['num_probes']} probes of the link, "
+        f"{metrics['fallback_frames']} frames finished on the edge for want of an answer"
     )
     figures = {}
     if extras.has("plots"):

@@ -5,6 +5,7 @@ those that workflows read themselves. What only a constructor knows (``ber`` or 
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
 from types import NoneType, UnionType
@@ -17,8 +18,9 @@ from msgspec import Meta
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from splitsem.errors import SettingError
+from splitsem.likeness import likeness
 from splitsem.report.figure_choice import Format, StyleName
-from splitsem.workflows.mistakes import likeness, short, told
+from splitsem.workflows.mistakes import must_be_given, short, told
 from splitsem.workflows.own_model import find
 
 Count = Annotated[int, Meta(ge=1)]
@@ -236,9 +238,16 @@ def _check_names(where: str, node: DictConfig) -> None:
         if name not in parameters and not is_open and (where, name) != ("model", "weights"):  # own_model reads those
             raise SettingError(f"{where} ({target}) has no setting {name}: {likeness(name, parameters)}")
         if value == "???":
-            raise SettingError(f"{where}.{name} must be given: {where}.{name}=…; its file below conf/ says what it is")
+            raise SettingError(must_be_given(f"{where}.{name}"))
         if name in hints and name in parameters:
-            check_value(f"{where}.{name}", value, hints[name])
+            check_value(_given_as(node, name, f"{where}.{name}"), value, hints[name])
+
+
+def _given_as(node: DictConfig, name: str, where: str) -> str:
+    """The setting whose value this one takes over, ``${transport.bandwidth_bps}``; itself where it has its own."""
+    raw = str(OmegaConf.to_container(node, resolve=False)[name]) if OmegaConf.is_interpolation(node, name) else ""  # type: ignore[index, call-overload]
+    source = re.fullmatch(r"\$\{(?:oc\.select:)?([a-z][\w.]+)(?:,\w+)?\}", raw)
+    return where if source is None else source[1]
 
 
 def _check_made(where: str, node: DictConfig) -> None:

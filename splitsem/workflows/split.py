@@ -35,10 +35,12 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     clean = f"clean link {metrics['score_clean']:.4f}, " if "score_clean" in metrics else ""
     half = f" ± {metrics['score_ci95']:.4f}" if "score_ci95" in metrics else ""
     scored = f"score {metrics['score']:.4f}{half} ({clean}unsplit {metrics['score_unsplit']:.4f})"
+    timings = {metrics[f"{part}_timing"] for part in ("edge", "link", "server")}
+    origin = "measured" if timings <= {"measured"} else "estimated"
     headline = (
         f"{metrics['split_point']}: {worded(scored, metrics['score_name'])}, {early_exit.told(metrics)}"
         f"payload {metrics['payload_bytes']:,.0f} bytes, latency {1e3 * metrics['latency_s']:.2f} ms, "
-        f"{metrics['throughput_hz']:.1f} samples/s"
+        f"{metrics['throughput_hz']:.1f} samples/s ({origin})"
     )
     figures = breakdown(cfg, metrics) | early_exit.figures(early, metrics)
     figures |= gallery.figures(metrics) if gallery else {}

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from hydra._internal import utils
 from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import _utils
 
 from splitsem import redaction
@@ -109,6 +110,14 @@ def log_in_vain() -> None:
 def raise_plainly() -> None:
     """Have Hydra let the exceptions of a run through, which it would print in several lines with advice of its own."""
     utils.run_and_report = _run
+    JobReturn.return_value = property(_returned, JobReturn.return_value.fset)  # type: ignore[assignment, attr-defined]
+
+
+def _returned(job: JobReturn) -> Any:
+    """What a job returned, or what it raised; Hydra prints the job's overrides too, which a sweep's list has."""
+    if job.status == JobStatus.COMPLETED:
+        return job._return_value
+    raise job._return_value
 
 
 def _run(func: Callable[[], Any]) -> Any:

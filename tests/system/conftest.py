@@ -1,6 +1,7 @@
 """Fixtures: a server that runs workflow=serve through the real entry point."""
 
 import contextlib
+import csv
 import json
 import os
 import subprocess
@@ -19,9 +20,12 @@ Served = tuple[str, subprocess.Popen[str]]
 
 @pytest.fixture(autouse=True)
 def _metrics_are_explained(tmp_path: Path) -> Iterator[None]:
-    """Each metric of each run that a test of this folder makes stands on the reference's page."""
+    """Each metric of each run, and each column of each sweep, that a test of this folder makes is explained."""
     yield
     names = {name for path in tmp_path.rglob("metrics.json") for name in json.loads(path.read_text() or "{}")}
+    for path in tmp_path.rglob("results.csv"):
+        with path.open(newline="") as table:
+            names |= set(next(csv.reader(table), []))
     unknown = sorted(name for name in names if not known(name))
     assert unknown == [], "scripts/site/metrics_page.py: say in WORKFLOWS what these metrics mean"
 

@@ -56,11 +56,18 @@ def test_what_an_offloaded_exit_does_not_go_with_is_told_before_a_training(run_p
 
 def test_a_sweep_shows_how_many_exit_at_each_cut(run_py, trained_cache, tmp_path):
     few = ("workflow.num_samples=60", "workflow.gallery=0", "tracking=none", "references=null")
-    swept = ("experiment=early_exit", "split.point=stage1,output", "exit.max_loss=0.05", "hydra.sweep.dir=swept", "-m")
+    swept = ("experiment=early_exit", "split.point=stage1,output", "hydra.sweep.dir=swept", "-m")
     done = run_py(*NETWORK, *few, *swept, f"cache_dir={trained_cache}")
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "swept" / "results.csv").set_index("split_point")
-    assert 0 < table.loc["stage1", "exit_share"] <= 1
-    assert pd.isna(table.loc["output", "exit_share"])
-    assert (tmp_path / "swept" / "0" / "exit.png").exists()
-    assert re.search(r"\bexit\b", done.stdout)
+    exits = table.loc["stage1"].set_index("exit.max_loss")
+    assert exits.loc[[0.0, 0.01, 0.05], "exit_share"].is_monotonic_increasing
+    assert exits.loc[exits.index.isna(), "exit_share"].isna().all()  # without an exit
+    assert table.loc["output", "exit_share"].isna().all()
+    assert len(list((tmp_path / "swept").glob("*/exit.png"))) == 3
+    lines = [line.split() for line in done.stdout.splitlines()]
+    rows = [" ".join(line[1:4]) for line in lines if line[:1] == ["stage1"]]
+    assert rows[0].startswith("no exit")
+    assert [float(row.removeprefix("loss ≤ ")) for row in rows[1:4]] == [0.0, 0.01, 0.05]
+    assert sum(line[:1] == ["output"] for line in lines) == 1
+    assert re.search(r"\bexit\b.*\n.*\babove\b", done.stdout)

@@ -138,5 +138,5 @@ def test_a_report_becomes_flat_metrics_and_a_headline():
     report = {"payload_bytes": 227.0, "first_payload_s": 0.5, "rss_bytes": 87_000_000, "counters": counters}
     metrics = {"host": "pi", "start_s": 2.0} | board.summary(json.loads(json.dumps(report | {"stages": stages})))
     assert (metrics["round_trip_p95_s"], metrics["reconnects"]) == (0.002, 1)
-    assert "8 frames answered, 227 bytes each; head 1 ms, round trip 1 ms" in board.headline(metrics)
+    assert "8 frames answered, 227 bytes each; measured medians: head 1 ms, round trip 1 ms" in board.headline(metrics)
     assert "no frame" in board.headline({"host": "pi"})

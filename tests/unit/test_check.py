@@ -161,7 +161,10 @@ def test_a_function_that_makes_a_model_is_recognised(capsys: pytest.CaptureFixtu
         (["splitsem.codecs.quantise.Quantise", "bit_width"], "settings are name=value, e.g. level=9, got 'bit_width'"),
         (["splitsem.codecs.quantise.Quantise", "bit_width=[3"], "the value of bit_width must be YAML"),
         (["splitsem.codecs.quantise.Quantise", "bit_width=30"], "raised ValueError: bit_width must be 1…16, got 30"),
-        (["codec=nope"], "Could not find 'codec/nope' Available options in 'codec': adjscc agilenn"),
+        (["codec=nope"], "codec has no option nope: There are adjscc, agilenn,"),
+        (["codec=quant9"], "codec has no option quant9: did you mean quant8? There are"),
+        (["code=quant8"], "got 'code' (did you mean codec?); or give package.module.Class"),
+        (["splitsem.codecs.topk.TopJ"], "has no attribute 'TopJ'; did you mean TopK?"),
         (["codec=quant", "codec.bits=3"], "Could not override 'codec.bits'"),
         (
             ["trainer=digits"],

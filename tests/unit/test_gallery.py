@@ -252,6 +252,7 @@ def test_a_run_has_the_gallery_that_it_asks_for_and_the_same_metrics(most, tmp_p
     monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)
     result = split.run(cfg, tmp_path)
     assert ("gallery" in result.figures) == bool(most)
+    assert result.headline.endswith(" samples/s (estimated)")
     if most:
         assert len(result.figures["gallery"].figure().axes[0].images) == most
 

@@ -70,7 +70,10 @@ def test_the_choice_is_the_exact_one_and_competes_with_each_machine_alone(done):
     stages = pd.read_csv(folder / "chain_stages.csv")
     sums = stages.groupby("plan")["seconds"].sum()
     assert sums["chosen"] == pytest.approx(plans["chosen"]["latency_s"])
-    assert max(map(len, result.headline.splitlines()[: len(plans) + 1])) <= 100
+    machines, sought, *table = result.headline.splitlines()
+    assert machines.startswith("machines: raspberry_pi_4 (roofline) → jetson_tx2 (roofline) → ")
+    assert sought == "sought: the least cycle that loses at most ε = 0.02 of validation score"
+    assert max(map(len, table[: len(plans) + 1])) <= 100
     hops = document["hops"]
     assert f"split.point={hops[0][0]}" in result.headline
     assert "jetson_tx2: workflow=serve workflow.forward=" in result.headline
@@ -89,7 +92,8 @@ def test_the_best_score_within_a_budget_or_what_is_too_tight(cache, tmp_path):
     [
         (("hardware.chain=[local]",), "hardware.chain needs two machines or more, from the camera on, got local"),
         ((CHAIN, "hardware.links=[wifi]"), "hardware.chain has 3 machines, so hardware.links needs 2, got 1"),
-        (("hardware.chain=[local,nowhere]",), "hardware.chain: nowhere is no option of hardware/machine"),
+        (("hardware.chain=[local,nowhere]",), "hardware.chain: nowhere is no option of hardware/machine; There are"),
+        (("hardware.chain=[local,pi4]",), r"pi4 is no option of hardware/machine; did you mean raspberry_pi_4\?"),
         ((CHAIN, "hardware.links=[wifi,nowhere]"), "hardware.links: nowhere is no option of transport"),
         ((CHAIN, "transport=bsc"), "a chain needs simulated links that lose nothing, .* got bsc"),
         ((CHAIN, "hardware.links=[wifi,grpc]"), "a chain needs simulated links that lose nothing, .* got grpc"),
@@ -164,7 +168,7 @@ def test_a_choice_whose_hops_lose_more_together_than_they_may_is_said_to():
     table = PricedChain(problem(0, 3, 4, 2), np.full((4, 2), 0.005), ("input", "a", "b", "output"), ("x", "y"))
     one = chain_choice._Named("chosen", plan, 0.0, 0.95)
     assert chain_choice._loss_told(table, one, 0.96, 0.02) == (
-        "chosen: loss 0.0000 estimated, 0.0100 scored on val through all hops"
+        "its loss 0.0000 estimated, 0.0100 scored on val through all hops"
     )
     assert "which with its margin 0.0100 misses ε = 0.01" in chain_choice._loss_told(table, one, 0.96, 0.01)
 

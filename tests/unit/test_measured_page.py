@@ -10,10 +10,24 @@ from tests.conftest import ROOT
 def test_the_page_agrees_with_the_rows():
     page = measured_page.PAGE.read_text()
     assert measured_page.rendered(page, measured_rows.read()) == page, "run python scripts/measured_page.py"
-    tables = {*measured_rows.TOPICS, *measured_rows.read()} - {measured_rows.BARS}
+    tables = {*measured_rows.TOPICS, *measured_rows.read(), "predictions"} - {measured_rows.BARS}
     assert [name for name in tables if page.count(f"<!-- rows: {name} -->") != 1] == []
     for table in measured_rows.read().values():
         assert len(set(table["columns"])) == len(table["columns"]), "a row holds one cell for each header"
+
+
+def test_predictions_are_summed_up_from_the_rows_that_the_page_has():
+    rows = {row["network, line"]: row for row in measured_page.predictions(measured_rows.read())}
+    bars = {row["what"]: row["measured"] for row in measured_rows.read()[measured_rows.BARS]["rows"]}
+    assert rows["CNN, 50 Mbit/s"]["latency, median"] == bars["latency: CNN, 50 Mbit/s"]
+    assert rows["CNN, 50 Mbit/s"]["throughput, median"] == bars["throughput: CNN, 50 Mbit/s"]
+    assert rows["CNN, 50 Mbit/s"]["latency, worst"] == "–"  # which the benchmark does not record
+    simulated = measured_rows.read()["simulated_summary"]["rows"]
+    assert len([name for name in rows if name.endswith("simulated sweep")]) == len(simulated)
+    for row in simulated:
+        one = rows[f"{row['network, Mbit/s'].partition(' (')[0]} Mbit/s, simulated sweep"]
+        pair = f"{one['throughput, median'].removesuffix(' %')}, {one['throughput, worst']}"
+        assert pair == row["throughput: median, worst error"]
 
 
 def test_each_benchmark_has_one_topic_and_each_figure_one_place():

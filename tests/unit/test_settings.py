@@ -5,13 +5,14 @@ import math
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.errors import ConfigError, SplitSemError
 from splitsem.workflows import sweep
-from splitsem.workflows.mistakes import told
+from splitsem.workflows.mistakes import must_be_given, told
 from splitsem.workflows.settings import RULES, check, in_words
 from tests.conftest import ROOT
 
@@ -102,6 +103,10 @@ def test_any_value_of_any_setting_passes_or_is_told_in_one_line(choice, data, va
         ),
         (["transport=grpc", "transport.bind=127.0.0.1:99999"], "port of 0…65535, got '127.0.0.1:99999'"),
         (["transport.bandwidth_bps=-1"], "transport: bandwidth_bps must be positive and finite, got -1"),
+        (
+            ["transport.bandwidth_bps=fast"],
+            "transport.bandwidth_bps must be a number",
+        ),  # not codec.rate_bps, which has it
         (["transport=trace"], "transport.path must be given"),
         (["references.webp.quality=[10,300]"], "quality must be 1…100, got 300"),
         (["+model.width=3"], "model (splitsem.models.cnn.StagedCnn) has no setting width: did you mean widths?"),
@@ -138,7 +143,15 @@ def test_what_is_wrong_is_said_with_what_is_allowed(overrides, said, tmp_path, m
             "E-SETTING",
         ),
         (["codec=quant4", "codec.keep_ratio=0.1"], "rate_bps; it is a setting of codec=topk [", "E-SETTING"),
-        (["a=[1"], "settings are NAME=VALUE, and lists and braces need quotes: 'NAME=[1,2]'", "E-SYNTAX"),
+        (["codec=quant9"], "codec has no option quant9: did you mean quant8? There are adjscc,", "E-OPTION"),
+        (["hardware=pi4"], "hardware has no option pi4: did you mean pi4_desktop? There are", "E-OPTION"),
+        (
+            ["a=[1"],
+            "settings are NAME=VALUE without spaces, and lists and braces need quotes: 'NAME=[1,2]'",
+            "E-SYNTAX",
+        ),
+        (["digits"], "cannot read digits: settings are NAME=VALUE", "E-SYNTAX"),
+        (["split.point=a,b"], "split.point=a,b are several values: add -m to run each, or give one list", "E-SYNTAX"),
         (["transport=null"], "Got NoneType: choose an option by GROUP=OPTION", "E-OPTION"),
         (["seed=${nope}"], "Interpolation key 'nope' not found", "E-SETTING"),
     ],
@@ -152,6 +165,22 @@ def test_a_typo_is_told_with_the_nearest_name_and_a_code(overrides, said, code):
     assert "\n" not in line
     assert line.endswith(f" [{code}]")
     assert "+codec" not in line
+
+
+@pytest.mark.parametrize(
+    ("override", "name", "said"),
+    [
+        ("transport=trace", "transport.path", "transport.path=…, e.g. transport.path=FILE"),
+        ("model=torchvision", "model.name", "model.name=…, e.g. model.name=resnet18"),
+        ("task=imagefolder", "task.root", "task.root=…; conf/task/imagefolder.yaml says what it is"),
+        ("workflow=report", "folders", "folders=…, of sweeps; their names alone, without folders=, do as well"),
+    ],
+)
+def test_what_must_be_given_has_an_example_its_meaning_or_its_file(override, name, said, monkeypatch):
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        cfg = compose("config", [override], return_hydra_config=True)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)
+    assert must_be_given(name) == f"{name} must be given: {said}"
 
 
 def test_a_group_lists_its_options():

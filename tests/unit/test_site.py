@@ -59,6 +59,7 @@ def test_the_metrics_of_every_table_and_of_workflows_are_explained():
     assert "| `latency_s` | s | " in page
     assert "| `edge_s + link_s + server_s + answer_s` |" in page
     assert metrics_page.known("measured_tail_p95_s")
+    assert metrics_page.known("codec.bit_width")  # a column that is a setting
     assert not metrics_page.known("latency")
     assert set(metrics_page.FORMULAS) <= set(metrics_page.METRICS)
 

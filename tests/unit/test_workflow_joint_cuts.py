@@ -254,7 +254,7 @@ def test_steps_that_need_no_weights_train_nothing(tmp_path):
     ("override", "message"),
     [
         ("workflow.codecs=[]", "must list at least one codec"),
-        ("workflow.codecs=[quant9]", "has quant9: no such codec"),
+        ("workflow.codecs=[quant9]", "has quant9: no such codec; did you mean quant8\\? There are adjscc,"),
         ("workflow.codecs=[semanticnn]", "is built, or trained, for one cut at a time"),
         ("workflow.codecs=[quant4,quant4]", "has quant4 twice"),
         ("workflow.codecs=[{bit_width:4}]", "an entry is a name or"),

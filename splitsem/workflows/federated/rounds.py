@@ -60,9 +60,10 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     metrics = _score(cfg, ends) | run_metrics(rows, ends.layout.raw_bytes)
     metrics |= {"num_clients": num_clients, "train_total_s": trained.train_s} | _labels(cfg)
     headline = (
-        f"{metrics['strategy']}, {metrics['codec']}: score {metrics['score']:.4f} after {metrics['rounds']} rounds of "
-        f"{num_clients} clients; {metrics['uplink_bytes']:,.0f} bytes up a client and round "
-        f"({metrics['uplink_compression_ratio']:.1f} times fewer), "
+        f"{metrics['strategy']}, {metrics['codec']}: test score {metrics['score']:.4f} after "
+        f"{metrics['rounds']} rounds of {num_clients} clients; "
+        f"{metrics['uplink_bytes']:,.0f} bytes up a client and round "
+        f"({metrics['uplink_compression_ratio']:.1f} times fewer than float32), "
         f"{metrics['downlink_bytes']:,.0f} down; weights: {path}"
     )
     figures = {"score_by_round": score_by_round(rows, metrics)}

@@ -224,7 +224,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     metrics |= {"num_clients": num_clients, "train_total_s": train_s} | _labels(cfg)
     metrics |= {"split_point": site.cut.point.name, "split_index": site.cut.evaluation.point.index}
     headline = (
-        f"{metrics['strategy']}, {metrics['split_point']}, {metrics['codec']}: score {metrics['score']:.4f} after "
+        f"{metrics['strategy']}, {metrics['split_point']}, {metrics['codec']}: test score {metrics['score']:.4f} after "
         f"{metrics['rounds']} rounds of {num_clients} clients; {metrics['uplink_bytes']:,.0f} bytes up a client and "
         f"round ({metrics['head_uplink_bytes']:,.0f} of them the head), {metrics['downlink_bytes']:,.0f} down; "
         f"weights: {path}"

@@ -186,6 +186,10 @@ class JointBase(ABC):
         """What was measured on the wire; empty in pseudo mode."""
         return {}
 
+    def check_budgets(self) -> None:
+        """Raise ConfigError where no choice can keep the budgets, as early as that is known: nothing is trained yet."""
+        return
+
     @abstractmethod
     def write_lut(self) -> Metrics:
         """Leave what was measured of both machines in the run's folder."""
@@ -211,8 +215,15 @@ class JointBase(ABC):
 
     @property
     @abstractmethod
+    def timings(self) -> tuple[str, str]:
+        """Where the times of the edge and of the server come from: ``measured``, ``assumed``, ``lut``, …"""
+
+    @property
     def described_fully(self) -> str:
         """Task, model, link and machines, for a figure's header."""
+        edge, server = self.timings
+        link = HydraConfig.get().runtime.choices["transport"]
+        return f"{self.described} · {link} · edge {edge}, server {server}"
 
     @cached_property
     def solver(self) -> Solver:

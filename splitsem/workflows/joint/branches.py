@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import pandas as pd
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -248,11 +247,9 @@ class JointBranches(JointBase):
         return pasted.words([pasted.setting("model.gamma", best["gammas"]), f"split.index={best['lambda']}"])
 
     @property
-    def described_fully(self) -> str:
+    def timings(self) -> tuple[str, str]:
         """See JointBase."""
-        edge, server = (lut.units[0].origin for lut in (self.hardware.edge, self.hardware.server))
-        link = HydraConfig.get().runtime.choices["transport"]
-        return f"{self.described} · {link} · edge {edge}, server {server}"
+        return self.hardware.edge.units[0].origin, self.hardware.server.units[0].origin
 
     def _code(self) -> list[object]:
         """The code that searches."""

@@ -20,7 +20,7 @@ from splitsem.errors import ConfigError
 from splitsem.json_files import write_text
 from splitsem.report.units import format_bytes, format_hz, format_score, format_seconds
 from splitsem.scoring import Scored, score_samples
-from splitsem.search.chain import Budget, ChainPlan, ChainProblem, evaluated, solve_chain
+from splitsem.search.chain import ChainPlan, ChainProblem, evaluated, solve_chain
 from splitsem.search.chain_pipeline import ChainHop, ChainPipeline
 from splitsem.search.objective import quantile
 from splitsem.search.solution import ROUNDING
@@ -28,6 +28,7 @@ from splitsem.workflows import pasted
 from splitsem.workflows.assemble import answering
 from splitsem.workflows.joint.base import as_text
 from splitsem.workflows.joint.cuts import JointCuts
+from splitsem.workflows.joint.goal import chain_budget, chain_words, check_chain_budgets, goal_words, least_words
 from splitsem.workflows.joint.machine_chain import MachineChain, PricedChain, priced
 from splitsem.workflows.result import Metrics, Result
 
@@ -63,12 +64,15 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     """
     _check(cfg)
     chain, joint = MachineChain.of(cfg), JointCuts(cfg, folder)
-    network, settings = joint.trained, cfg.workflow
+    settings, objective = cfg.workflow, joint.solver.objective
+    machine_s = chain.machine_s(joint.graph)
+    check_chain_budgets(settings, objective, machine_s, chain.links_once)
+    network = joint.trained
     rows, accuracy_ref = pd.DataFrame(joint.rates["rows"]), joint.rates["accuracy_ref_val"]
     rows["margin"] = (
         quantile(settings.confidence) * rows["damage_error"] if settings.margin is None else settings.margin
     )
-    table = priced(chain, rows, chain.machine_s(network.graph), accuracy_ref)
+    table = priced(chain, rows, machine_s, accuracy_ref)
     scorer = _Scorer(cfg, joint, chain, table)
     plan, solver_s = _choose(cfg, joint, table, scorer)
     plans = [scorer.named(CHOSEN, plan), *_rivals(joint, chain, table, scorer)]
@@ -93,7 +97,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         "energy_j": _energy_j(chain, table.problem, plan, hops),
         "energy_source": "estimated",
         "payload_bytes": plan.payload_bytes,
-        "objective": joint.solver.objective.words,
+        "objective": least_words(settings, objective),
         "objective_value": plan.value,
         "epsilon": settings.epsilon,
         "predicted_damage": plan.damage,
@@ -118,8 +122,13 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     }
     write_text(as_text(document), folder / "chain.json")
     stages.to_csv(folder / "chain_stages.csv", index=False)
+    timings = [(name, machine.timing) for name, machine in zip(chain.names, chain.machines, strict=True)]
     lines = [
+        f"machines: {chain_words(timings, chain.link_names)}",
+        f"sought: {goal_words(settings, objective, 'agreement' if network.task.is_agreement else 'score')}",
         *_table(table, plans, accuracy_ref),
+        f"{CHOSEN}: {metrics['split_point']} with {metrics['codec'] or 'no codec'}, predicted latency "
+        f"{format_seconds(plan.latency_s)}, predicted throughput {format_hz(metrics['throughput_hz'])}",
         _loss_told(table, plans[0], accuracy_ref, settings.epsilon),
         _judged(metrics),
         *_recipe(joint, chain, table, plan),
@@ -192,11 +201,7 @@ class _Scorer:
 def _choose(cfg: DictConfig, joint: JointCuts, table: PricedChain, scorer: _Scorer) -> tuple[ChainPlan, float]:
     """The plan, and the seconds of solving."""
     settings, objective = cfg.workflow, joint.solver.objective
-    budget = Budget(
-        latency_s=inf if settings.most_latency_s is None else settings.most_latency_s,
-        cycle_s=inf if settings.least_rate_hz is None else 1 / settings.least_rate_hz,
-        damage=settings.epsilon if settings.least == "value" else inf,
-    )
+    budget = replace(chain_budget(settings), damage=settings.epsilon if settings.least == "value" else inf)
     solver_s, accuracy_ref = 0.0, joint.rates["accuracy_ref_val"]
     if settings.least == "damage":  # the least value among those of the least loss
         least = solve_chain(table.problem, objective, budget, "damage")
@@ -290,7 +295,7 @@ def _loss_told(table: PricedChain, chosen: _Named, accuracy_ref: float, epsilon:
     missed = (
         f", which with its margin {margin:.4f} misses ε = {epsilon:g}" if lost + margin > epsilon + ROUNDING else ""
     )
-    return f"{CHOSEN}: loss {chosen.estimated_loss:.4f} estimated, {lost:.4f} scored on val through all hops{missed}"
+    return f"its loss {chosen.estimated_loss:.4f} estimated, {lost:.4f} scored on val through all hops{missed}"
 
 
 def _judged(metrics: Metrics) -> str:

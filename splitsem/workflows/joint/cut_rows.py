@@ -5,7 +5,6 @@ from dataclasses import fields
 import numpy as np
 import pandas as pd
 
-from splitsem.errors import ConfigError
 from splitsem.search.fronts import Choice
 from splitsem.search.objective import Objective, Stages
 from splitsem.search.rate_table import Rate, RateTable
@@ -51,27 +50,6 @@ def row_object(row: pd.Series) -> Document:
         **{name: float(row[name]) for name in numbers},
         "accuracy_val": float(row["score"]),
     }
-
-
-def within(rows: pd.DataFrame, most_latency_s: float | None, least_rate_hz: float | None) -> pd.DataFrame:
-    """The rows that keep both budgets. Raises ConfigError where none does; it names the nearest."""
-    num = len(rows)
-    budgets = (
-        ("latency_s", most_latency_s, f"workflow.most_latency_s={most_latency_s} (the least is"),
-        ("cycle_s", least_rate_hz and 1 / least_rate_hz, f"workflow.least_rate_hz={least_rate_hz} (the highest is"),
-    )
-    for name, most, told in budgets:
-        if most is None:
-            continue
-        kept = rows[rows[name] <= most]
-        if kept.empty:
-            nearest = rows.sort_values(name).iloc[0].to_dict()
-            where = f"{nearest['split_point']} with {nearest['codec']}"
-            found = nearest[name] if name == "latency_s" else 1 / nearest[name]
-            first = "no cut and codec keeps" if len(rows) == num else "no cut and codec that keeps the latency keeps"
-            raise ConfigError(f"{first} {told} {found:.4g}, {where}): allow more")
-        rows = kept
-    return rows
 
 
 def choose(table: RateTable, epsilon: float, least: str) -> Choice:

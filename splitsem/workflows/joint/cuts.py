@@ -12,7 +12,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from splitsem.cost.lut import write_lut
 from splitsem.errors import ConfigError
 from splitsem.pipeline import Pipeline
 from splitsem.placement import describe_machine
@@ -29,7 +28,8 @@ from splitsem.workflows.assemble import Network, answering, simulated_link
 from splitsem.workflows.joint import tiers
 from splitsem.workflows.joint.anywhere_cut import BestSet, OneMoreCut, best_set
 from splitsem.workflows.joint.base import Baseline, Document, JointBase
-from splitsem.workflows.joint.cut_rows import DERIVED, choose, keeping, rate_table, row_object, screened_out, within
+from splitsem.workflows.joint.cut_rows import DERIVED, choose, keeping, rate_table, row_object, screened_out
+from splitsem.workflows.joint.goal import has_budgets, least_rows, within
 from splitsem.workflows.joint.kept_sweep import KeptSweep
 from splitsem.workflows.joint.rates import REFERENCE, SIZES, Coded, measure_rates, offers
 from splitsem.workflows.joint.screening import survivors
@@ -143,7 +143,10 @@ class JointCuts(JointBase):
             by_name = {(row["split_point"], row["codec"]): row for row in second["rows"]}
             merged = [by_name.get((row["split_point"], row["codec"]), row) for row in first["rows"]]
             first = first | {"rows": merged, "table_s": first["table_s"] + second["table_s"]}
-            log.info("%d of %d rows are scored by all bytes; others cannot be the best", len(asked), len(rows))
+            told = (
+                "Coded %d of %d pairs of cut and codec on all validation samples; a few show that no other can be best"
+            )
+            log.info(told, len(asked), len(rows))
         said = zip(first["rows"], rows["screened_out"], strict=True)
         found = [row | {"screened_out": bool(is_out)} for row, is_out in said]
         if self.best_set is not None and self.best_set.cut is not None:
@@ -203,7 +206,7 @@ class JointCuts(JointBase):
     @cached_property
     def joint(self) -> Document:
         """The best row whose accuracy on the validation split keeps ε, and the front of value and damage."""
-        rows = within(self.choosable, self.settings.most_latency_s, self.settings.least_rate_hz)
+        rows = within(self.choosable, self.settings)
         accuracy_ref, epsilon = self.rates["accuracy_ref_val"], self.settings.epsilon
         began = time.perf_counter()
         table = self._table(rows)
@@ -230,16 +233,16 @@ class JointCuts(JointBase):
         facts = self._facts() | {"best": self.joint["best"], "epsilon": self.settings.epsilon}
         return self.store.get("deployed", facts, self._deploy, self._code())
 
+    def check_budgets(self) -> None:
+        """See JointBase; by the times of both machines, which no weights change, and an empty payload."""
+        if has_budgets(self.settings) and self.settings.cuts == "points":
+            edge, server = self._tiers_of_points
+            least = least_rows(edge.time_s, server.time_s, simulated_link(self.cfg), self.cfg.answer.at)
+            within(least, self.settings)
+
     def write_lut(self) -> Metrics:
         """Write ``cut_times.csv``, and a LUT file for each machine that has a table."""
-        edge, server = self.tiers
-        for name, tier in (("edge", edge), ("server", server)):
-            if tier.lut is not None:
-                write_lut(tier.lut, self.folder / f"{name}_lut.json")
-        times = {"head_s": edge.time_s.values(), "tail_s": server.time_s.values()}
-        table = pd.DataFrame({"lambda": range(len(edge.time_s)), "split_point": list(edge.time_s), **times})
-        table.to_csv(self.folder / "cut_times.csv", index=False)
-        return {"num_points": len(table), "edge_timing": edge.timing, "server_timing": server.timing}
+        return tiers.write_cut_times(*self.tiers, self.folder)
 
     def write_rates(self) -> Metrics:
         """Write ``rate_accuracy.csv``: a row for each split point and codec."""
@@ -287,7 +290,7 @@ class JointCuts(JointBase):
         """Against the sweeps of ``workflow.against``: lines and metrics."""
         if self.kept_sweep is None:
             return [], {}
-        rows = within(self.choosable, self.settings.most_latency_s, self.settings.least_rate_hz)
+        rows = within(self.choosable, self.settings)
         rows = keeping(rows, self._table(rows), self.joint, self.settings.least)
         words = {name: (one["split_point"], one["codec"]) for name, one in self.compared().items()}
         allowed = list(zip(rows["split_point"], rows["codec"], strict=True))
@@ -305,11 +308,10 @@ class JointCuts(JointBase):
         return overrides
 
     @property
-    def described_fully(self) -> str:
+    def timings(self) -> tuple[str, str]:
         """See JointBase."""
         edge, server = self.tiers
-        link = HydraConfig.get().runtime.choices["transport"]
-        return f"{self.described} · {link} · edge {edge.timing}, server {server.timing}"
+        return edge.timing, server.timing
 
     def _facts(self) -> Document:
         """The facts that determine the scores of any cut and codec, and their times here."""
@@ -331,8 +333,7 @@ class JointCuts(JointBase):
     def _step(self) -> int:
         """Each ``step``-th sample is coded to screen; 1 where all are: they are few, or the link loses some."""
         num, wanted = sum(num_samples(y) for _, y in self.batches("val")), self.settings.screening_samples
-        budgets = self.settings.most_latency_s, self.settings.least_rate_hz  # which another row may keep than the best
-        if wanted is None or num < 2 * wanted or simulated_link(self.cfg).is_lossy or any(budgets):
+        if wanted is None or num < 2 * wanted or simulated_link(self.cfg).is_lossy or has_budgets(self.settings):
             return 1
         return int(num // wanted)
 

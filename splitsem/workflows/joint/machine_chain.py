@@ -19,7 +19,7 @@ from splitsem.search.chain import ChainPlan, ChainProblem
 from splitsem.search.problem import Floats
 from splitsem.splitting.cut_graph import CutGraph
 from splitsem.workflows.joint.rates import REFERENCE, SIZES
-from splitsem.workflows.mistakes import short
+from splitsem.workflows.mistakes import no_such, short
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _option(group: str, name: str, where: str) -> DictConfig:
     try:
         found = compose(f"{group}/{name}")
     except HydraException as exc:
-        raise ConfigError(f"{where}: {short(name)} is no option of {group}; python run.py --help lists them") from exc
+        raise ConfigError(f"{where}: {short(name)} is no option of {group}; {no_such(group, name)}") from exc
     option: DictConfig = OmegaConf.select(found, group.replace("/", "."))
     return option
 

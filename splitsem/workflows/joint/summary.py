@@ -86,7 +86,7 @@ def summarise(sweep: Sweep) -> None:
         highlight=False,
     )
     least = ", ".join(table["objective"].unique())
-    sweep.console.print(f"• Each is the least {least} within ε, not the highest throughput.", highlight=False)
+    sweep.console.print(f"• Each has the least {least}, which need not be the highest throughput.", highlight=False)
     if table["accuracy_delta_ci95"].notna().any():
         num_tied = int((table["accuracy_delta"].abs() <= table["accuracy_delta_ci95"]).sum())
         sweep.console.print(

@@ -202,10 +202,27 @@ def tiers_of_both(cfg: DictConfig, model: str, graph: CutGraph, placement: Place
     )
 
 
+def write_cut_times(edge: Tier, server: Tier, folder: Path) -> Metrics:
+    """Leave ``cut_times.csv``, and a LUT file for each machine that has a table, in ``folder``."""
+    for name, tier in (("edge", edge), ("server", server)):
+        if tier.lut is not None:
+            write_lut(tier.lut, folder / f"{name}_lut.json")
+    times = {"head_s": edge.time_s.values(), "tail_s": server.time_s.values()}
+    table = pd.DataFrame({"lambda": range(len(edge.time_s)), "split_point": list(edge.time_s), **times})
+    table.to_csv(folder / "cut_times.csv", index=False)
+    return {"num_points": len(table), "edge_timing": edge.timing, "server_timing": server.timing}
+
+
 def check_settings(settings: DictConfig) -> None:
     """Raise ConfigError for settings of ``workflow`` that cannot be, before anything is measured."""
     if settings.times not in ("measured", "hardware"):
         raise ConfigError(f"workflow.times must be measured or hardware, got {settings.times}")
+    for name in ("edge_lut", "server_lut"):
+        if settings[name] is not None:
+            try:
+                read_lut(settings[name])
+            except ConfigError as exc:
+                raise ConfigError(f"workflow.{name}: {exc}; workflow=profile writes one") from exc
     try:
         check_factor(settings.edge_slowdown)
     except ValueError as exc:

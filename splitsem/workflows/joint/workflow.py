@@ -19,6 +19,7 @@ from splitsem.workflows.joint import chain_choice, figures
 from splitsem.workflows.joint.base import Document, JointBase, as_text, t_eff_s
 from splitsem.workflows.joint.branches import JointBranches
 from splitsem.workflows.joint.cuts import JointCuts
+from splitsem.workflows.joint.goal import goal_words, least_words, machine_words
 from splitsem.workflows.joint.ranking import CHOSEN, are_tied, format_value, ranking
 from splitsem.workflows.result import Metrics, Result
 
@@ -60,6 +61,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
             f"for model={joint.model}: {', '.join(joint.steps)}"
         )
     metrics: Metrics = dict.fromkeys(("accuracy", *cfg.workflow.objective))
+    joint.check_budgets()
     for name in steps:
         metrics |= STEPS[name](joint, folder)
     drawn = figures.draw(joint, steps) if "plots" in steps else {}
@@ -119,7 +121,7 @@ def _joint(joint: JointBase, folder: Path) -> Metrics:
             for label, baseline in joint.baselines.items()
             if baseline.name in joint.throughput["solutions"]
         },
-        "objective": joint.solver.objective.words,
+        "objective": least_words(joint.settings, joint.solver.objective),
         "objective_value": best["value"],
         "accuracy_val": best["accuracy_val"],
         "accuracy_ref_val": found["accuracy_ref_val"],
@@ -186,19 +188,24 @@ def _headline(metrics: Metrics, joint: JointBase, folder: Path) -> str:
 def _chosen(joint: JointBase) -> list[str]:
     """What was minimised, what was chosen by it, against what; then all of them by rank."""
     best, compared, objective = joint.joint["best"], joint.compared(), joint.solver.objective
+    edge, server = joint.timings
     name = objective.words.partition(" = ")[0]
     codec = f", {best['codec']}" if "codec" in best else ""
     same = [words for words, one in compared.items() if all(best.get(key) == one.get(key) for key in _IDENTITY)]
     others = {words: one for words, one in compared.items() if words not in same}
     tied = [words for words, one in others.items() if are_tied(best, one)]
     changes = [f"{best['value'] / one['value'] - 1:+.1%} against {words}" for words, one in others.items()]
-    changes += [f"the choice is {words}" for words in same]
     lines = [
-        f"least {objective.words}: cut {best['split_point']} (λ = {best['lambda']}){codec}, "
+        f"machines: {machine_words(joint.cfg, edge, server)}",
+        f"sought: {goal_words(joint.settings, objective, _word(joint))}",
+        f"{CHOSEN}: cut {best['split_point']} (λ = {best['lambda']}){codec}, "
         f"{name} {format_value(best['value'], objective)} "
-        f"(latency {format_seconds(best['latency_s'])}, throughput {format_hz(best['throughput_hz'])})",
-        f"its {name}: {', '.join(changes)}",
+        f"(predicted: latency {format_seconds(best['latency_s'])}, throughput {format_hz(best['throughput_hz'])})",
     ]
+    if changes:
+        lines.append(f"its {name}: {', '.join(changes)}")
+    if same:
+        lines.append(f"the same as: {'; '.join(same)}")
     if tied:
         lines.append(f"within the spread of the measured times it cannot be told apart from: {', '.join(tied)} (=)")
     return lines + ranking({CHOSEN: best} | compared, objective)
