@@ -1,5 +1,10 @@
 """Entropy stages: exact, as small as promised, and safe."""
 
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +12,10 @@ import torch
 from splitsem.codecs.quantise import Quantise
 from splitsem.codecs.topk import TopK
 from splitsem.errors import PayloadError
-from splitsem_device import entropy
+from splitsem_device import entropy, sources
 from splitsem_device.entropy import choice
 from splitsem_device.entropy.bits import pack_bits, packed_size, unpack_bits
+from splitsem_device.entropy.maps import Layout
 
 ENTROPIES = ("none", "zstd", "rans", "context")
 Z = torch.randn(1, 16, 24, 24, generator=torch.Generator().manual_seed(0)).relu()
@@ -177,3 +183,34 @@ def test_quantise_takes_auto_and_topk_does_not() -> None:
     assert Quantise(entropy="auto", rate_bps=1e15).encode((Z,)) == Quantise(entropy="none").encode((Z,))
     with pytest.raises(ValueError, match="entropy must be one of none, zstd, rans, context, got 'auto'"):
         TopK(entropy="auto")
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_lines_for_any_processor_make_and_read_the_same_bytes_as_those_for_sse2(tmp_path: Path) -> None:
+    made = tmp_path / "any.so"
+    files = [file for file in sources.c_files() if file.name.startswith("maps")]
+    subprocess.run(["cc", "-std=c11", "-O1", "-U__SSE2__", "-shared", "-fPIC", "-o", made, *files], check=True)
+    built, portable = ctypes.CDLL(str(sources.LIBRARY)), ctypes.CDLL(str(made))
+    shapes = ((8, (1, 8, 66, 70)), (8, (2, 20, 9, 4)), (6, (1, 4, 30, 31)), (4, (1, 8, 66, 70)), (2, (1, 1, 200, 200)))
+    for bit_width, shape in shapes:
+        symbols = feature_symbols(bit_width, shape).reshape(-1)
+        layout = (*Layout.of(shape), 0, 1 << bit_width)
+        bodies = [coded_by(library, symbols, layout) for library in (built, portable)]
+        assert bodies[0] == bodies[1]
+        back = np.empty_like(symbols)
+        assert portable.decode_map(
+            bodies[0], *int64s(len(bodies[0])), ctypes.c_void_p(back.ctypes.data), *int64s(*layout)
+        )
+        assert np.array_equal(back, symbols)
+
+
+def coded_by(library: ctypes.CDLL, symbols: np.ndarray, layout: tuple[int, ...]) -> bytes:
+    """The code of a map in at most 16 times 4 contexts, by one build of the coder."""
+    data = ctypes.create_string_buffer(symbols.size)
+    library.encode_map.restype = ctypes.c_int64
+    size = library.encode_map(ctypes.c_void_p(symbols.ctypes.data), *int64s(*layout, 16, 4), data, *int64s(len(data)))
+    return data.raw[:size]
+
+
+def int64s(*numbers: int) -> list[ctypes.c_int64]:
+    return [ctypes.c_int64(number) for number in numbers]

@@ -22,8 +22,9 @@ typedef struct {
     int fill, values, num_levels, num_acts;
     uint8_t levels[4 * MOST_VALUES], acts[3 * MOST_VALUES];
     uint8_t slopes[MOST_ACTS], offsets[MOST_ACTS], scales[MOST_ACTS];
-    uint8_t digits[MOST_SCALES][2 * FURTHEST], bits[MOST_SCALES][DIGITS]; /* of a distance + FURTHEST; raw ones of a digit */
-    int16_t bases[MOST_SCALES][DIGITS];                                   /* the least distance of a digit */
+    uint32_t steps[MOST_SCALES * 2 * FURTHEST]; /* of a scale and a distance + FURTHEST: digit << 24 | raw bits << 8 | what they are */
+    uint8_t bits[MOST_SCALES][DIGITS];          /* how many raw bits a digit has */
+    int16_t bases[MOST_SCALES][DIGITS];         /* the least distance of a digit */
 } Model;
 
 /* Choose what travels, by every few rows. At most `most_levels` times `most_acts`, at most 256 in all, contexts. */

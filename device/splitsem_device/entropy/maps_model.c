@@ -86,7 +86,7 @@ static void choose_scales(Model *model, const Seen *seen) {
         int act = model->acts[seen->act[k]], distance = seen->symbol[k] - middle_of(model, act, seen->foretold[k]);
         if (seen->symbol[k] == model->fill) continue;
         off[act] += abs(distance), num[act]++;
-        for (int scale = 0; scale < MOST_SCALES; scale++) counts[act][scale][model->digits[scale][distance + FURTHEST]]++;
+        for (int scale = 0; scale < MOST_SCALES; scale++) counts[act][scale][model->steps[(2 * scale + 1) * FURTHEST + distance] >> 24]++;
     }
     for (int act = 0; act < model->num_acts; act++) {
         int64_t best = INT64_MAX;
@@ -133,7 +133,7 @@ void lay_digits(Model *model) {
             model->bits[scale][d] = (uint8_t)bits;
             model->bases[scale][d] = (int16_t)base;
             for (int r = upper(base, -FURTHEST); r < lower(base + size, FURTHEST); r++)
-                model->digits[scale][r + FURTHEST] = (uint8_t)d;
+                model->steps[(2 * scale + 1) * FURTHEST + r] = (uint32_t)(d << 24 | bits << 8 | (r - base));
         }
     }
 }
