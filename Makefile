@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export FLWR_TELEMETRY_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup docs demo joint sweep profile ui doctor loopback certs device-wheels proto test test-slow bench federated federated-deploy lint format data clean
+.PHONY: help setup docs demo joint sweep profile ui doctor loopback certs device-wheels proto test test-thorough test-slow bench federated federated-deploy lint format data clean
 
 #@ Start
 help: ## this list
@@ -86,7 +86,10 @@ proto: setup ## generate the code of tail.proto
 	$(BIN)/python -m grpc_tools.protoc -Idevice --python_out=device --pyi_out=device splitsem_device/grpc/tail.proto
 
 test: setup ## the tests, in parallel
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow' $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow and not thorough' $(ARGS)
+
+test-thorough: setup ## whole runs on further paths, which CI tests too
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m 'thorough and not slow' $(ARGS)
 
 test-slow: setup ## the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -8,9 +8,11 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -55,6 +57,7 @@ _lost: list[str] = []
 
 def _send_and_wait(executor: "submitit.AutoExecutor", *args: Any) -> "list[_Ended]":
     """What the jobs returned, once all of them ended; on a stop, none goes on."""
+    _share_path()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit it: a terminal's Ctrl-C
     try:  # is for this one, which cancels them
         jobs: list[submitit.Job[JobReturn]] = _sending[0](executor, *args)
@@ -65,6 +68,13 @@ def _send_and_wait(executor: "submitit.AutoExecutor", *args: Any) -> "list[_Ende
     except BaseException:
         _cancel(jobs)
         raise
+
+
+def _share_path() -> None:
+    """Have the jobs find what lies beside run.py, as this process does: they are started in another way."""
+    if (Path(sys.path[0]) / "run.py").is_file():
+        given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, (sys.path[0], *given))))
 
 
 class _Ended(NamedTuple):

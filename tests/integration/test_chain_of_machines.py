@@ -165,6 +165,7 @@ def test_a_machine_that_is_down_at_the_start_is_named_by_its_address(graph):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.thorough
 def test_a_machine_that_dies_is_named_and_once_it_is_back_every_frame_is_answered_once_and_in_order(
     graph, connect, start_server
 ):

@@ -45,6 +45,7 @@ def assert_gone(pid: int, within_s: float = 30.0) -> None:
             time.sleep(0.02)
 
 
+@pytest.mark.thorough
 def test_a_run_starts_its_server_sends_it_the_weights_and_leaves_nothing_behind(run_py, inventory, tmp_path):
     done = run_py(
         "workflow=offload", *UNTRAINED, "transport.start=ssh", "transport.host=here",
@@ -63,6 +64,7 @@ def test_a_run_starts_its_server_sends_it_the_weights_and_leaves_nothing_behind(
     assert_gone(int(pid), within_s=1.0)
 
 
+@pytest.mark.thorough
 def test_jobs_of_a_process_share_a_server_and_a_dead_connection_is_told_and_ends_it(inventory, tmp_path):
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
         start = ("transport.start=ssh", "transport.host=direct", f"transport.inventory={inventory}")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import ENVIRONMENT, ROOT
 
+pytestmark = pytest.mark.thorough
 UNTRAINED = ("task=digits", "tracking=none", "trainer.max_epochs=0", "workflow.num_samples=6", "-m")
 ONE_STEP = [
     f"codec.stages.{name}" for name in ("features.max_epochs=0", "task.max_epochs=1", "task.limit_train_batches=1")

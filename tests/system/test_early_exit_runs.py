@@ -15,6 +15,7 @@ def address(serve_py, trained_cache):
     return serve_py(*NETWORK, f"cache_dir={trained_cache}")[0]
 
 
+@pytest.mark.thorough
 def test_what_exits_sends_no_frame_and_scores_as_in_a_split_run(run_py, address, trained_cache, tmp_path):
     few = ("workflow.num_samples=60", f"cache_dir={trained_cache}")
     real = ("workflow=offload", f"transport.target={address}", "workflow.num_paced=5", "workflow.num_timed=20")
@@ -54,6 +55,7 @@ def test_what_an_offloaded_exit_does_not_go_with_is_told_before_a_training(run_p
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.thorough
 def test_a_sweep_shows_how_many_exit_at_each_cut(run_py, trained_cache, tmp_path):
     few = ("workflow.num_samples=60", "workflow.gallery=0", "tracking=none", "references=null")
     swept = ("experiment=early_exit", "split.point=stage1,output", "hydra.sweep.dir=swept", "-m")

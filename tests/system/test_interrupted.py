@@ -39,6 +39,7 @@ def until_done(sweep: subprocess.Popen[str], folder: Path, num_jobs: int) -> Non
         pytest.fail(sweep.communicate()[0])
 
 
+@pytest.mark.thorough
 # MLflow's own store warns of SQLAlchemy 2.1 and leaves its connections to the garbage collector.
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -87,6 +88,7 @@ def test_the_same_command_goes_on_with_a_sweep_that_was_stopped(num_jobs, stops,
     assert {run.data.tags.get("mlflow.parentRunId", parent) for run in runs} == {parent}
 
 
+@pytest.mark.thorough
 def test_sweeps_and_runs_of_one_second_have_folders_of_their_own_and_a_finished_one_is_not_gone_on_with(tmp_path):
     """The folders' names hold no seconds here, so that all of them meet."""
     place = "hydra.sweep.dir='multirun/${now:%Y}/sweep'"
@@ -108,6 +110,7 @@ def test_jobs_that_would_share_a_folder_are_refused(run_py):
     assert done.stderr.strip() == f"{line} [E-CONFIG]"
 
 
+@pytest.mark.thorough
 def test_a_disk_that_fills_ends_a_sweep_in_one_line_and_the_same_command_goes_on(tmp_path):
     """The results' disk is one of a megabyte, and job 1 writes more; then there is room."""
     if subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
@@ -141,6 +144,7 @@ def test_a_disk_that_fills_ends_a_sweep_in_one_line_and_the_same_command_goes_on
     assert folders.read(folder).state == "ok"
 
 
+@pytest.mark.thorough
 def test_the_workers_of_a_sweep_that_was_killed_end_too(tmp_path):
     sweep = start(tmp_path, "experiment=parallel", "hydra.launcher.n_jobs=2", "tracking=none", "seed=range(0,6)")
     until_done(sweep, tmp_path, 1)

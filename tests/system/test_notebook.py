@@ -1,11 +1,13 @@
 """examples/first_steps.ipynb runs from top to bottom in a kernel of its own."""
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 from tests.conftest import ROOT
 
 
+@pytest.mark.thorough
 def test_the_notebook_runs_and_shows_what_it_says(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'device'}")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))

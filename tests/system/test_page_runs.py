@@ -72,6 +72,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("page", PYTHON, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_python_of_a_page_runs_in_order(page: Path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -90,6 +90,7 @@ def test_the_part_of_each_recipe_keeps_its_contract(kind, follow):
     assert done.returncode == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_recipe_runs_as_it_stands(kind, follow):
     done = follow(kind, recipe(kind).commands[1])

@@ -12,6 +12,7 @@ from splitsem_device.grpc.client import GrpcTail
 from tests.conftest import ROOT
 from tests.page_blocks import blocks, commands
 
+pytestmark = pytest.mark.thorough
 TINY = ("model.widths=[4,4]", "model.inner_widths=null", "model.stem_width=4")
 SERVED = ("task=digits", "device=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=2")
 SHRUNK = {

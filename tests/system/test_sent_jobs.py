@@ -15,6 +15,7 @@ from splitsem.workflows import folders
 from tests.conftest import ENVIRONMENT, ROOT, SHRUNK
 from tests.page_blocks import blocks, commands
 
+pytestmark = pytest.mark.thorough
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra slurm is not installed")
 SENT = ("experiment=slurm", "hydra/launcher=submitit_local")
 TOY = (

@@ -12,6 +12,7 @@ SURE = ("task=digits", "model=custom", "model._target_=my_postprocessor.Sure")
 FEW = ("workflow.num_samples=12", "workflow.num_timed=4", "workflow.num_probes=4", "workflow.num_paced=6")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("network", "answer", "point"),
     [

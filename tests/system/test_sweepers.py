@@ -7,10 +7,12 @@ import sys
 import time
 
 import pandas as pd
+import pytest
 
 from tests.conftest import ENVIRONMENT, ROOT, SHRUNK
 
 
+@pytest.mark.thorough
 def test_parallel_jobs_give_the_same_results_as_one_after_the_other(run_py, trained_cache, tmp_path):
     shared = (*SHRUNK, f"cache_dir={trained_cache}", "split.point=stage1,stage2,output")
     alone = run_py(*shared, "tracking=none", "hydra.sweep.dir=alone", "device.num_threads=1", "-m")
@@ -21,6 +23,7 @@ def test_parallel_jobs_give_the_same_results_as_one_after_the_other(run_py, trai
     pd.testing.assert_frame_equal(one[same], two[same])
 
 
+@pytest.mark.thorough
 def test_optuna_searches_score_and_throughput_together(run_py, trained_cache, tmp_path):
     done = run_py(
         "experiment=pareto", "hydra.sweeper.n_trials=4", "hydra.sweep.dir=sweep", *SHRUNK,
@@ -33,6 +36,7 @@ def test_optuna_searches_score_and_throughput_together(run_py, trained_cache, tm
     assert (results["reference"].isna()).sum() == 4
 
 
+@pytest.mark.thorough
 def test_a_killed_sweep_started_again_trains_nothing_twice(run_py, tmp_path):
     arguments = [*SHRUNK, "cache_dir=cache", "tracking=none", "hydra.sweep.dir=sweep", "-m"]
     command = [sys.executable, str(ROOT / "run.py"), *arguments]

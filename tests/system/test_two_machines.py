@@ -84,6 +84,7 @@ def served(line: Line, run: Run, folder: Path) -> Iterator[None]:
         process.communicate()
 
 
+@pytest.mark.thorough
 def test_a_device_offloads_over_tls_to_a_server_behind_a_slow_line(line, served, run, folder):
     command = [word for word in page_command("workflow=offload") if word != "-m" and "split.point" not in word]
     settings = ("split.point=stage1", "codec=identity", "tracking=none", "hydra.run.dir=one", *BRIEF)

@@ -15,6 +15,7 @@ def metrics_of(folder: Path) -> dict:
     return json.loads((folder / "metrics.json").read_text())
 
 
+@pytest.mark.thorough
 def test_training_through_the_codec_raises_its_score_and_the_weights_can_be_used_again(run_py, tmp_path):
     cut = ("codec=quant1", "split.point=stage2", "tracking=none", "cache_dir=cache")
     done = run_py("workflow=train", *cut, "workflow.tuning.max_epochs=5", "hydra.run.dir=tuned")
@@ -35,6 +36,7 @@ def test_plain_training_logs_every_epoch(run_py, tmp_path):
     assert 0 <= metrics_of(tmp_path / "run")["score"] <= 1
 
 
+@pytest.mark.thorough
 def test_a_profile_becomes_the_edge_machine_and_refuses_another_model(run_py, tmp_path):
     measured = run_py("workflow=profile", "workflow.budget_s=0.02", *QUICK[:2], "hydra.run.dir=profile")
     assert measured.returncode == 0, measured.stderr

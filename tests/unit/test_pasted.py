@@ -1,7 +1,9 @@
 """Commands that splitsem prints can be pasted: the shell and Hydra read back what was meant."""
 
+import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,7 @@ def test_the_command_of_a_run_with_a_part_elsewhere_works_from_any_folder(tmp_pa
         "    def __init__(self):\n        super().__init__(nn.Flatten(), nn.Linear(64, 10))\n"
     )
     monkeypatch.setenv("PYTHONPATH", "parts")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")  # the Python is active
     settings = ["workflow=points", "task=digits", "model=custom", "model._target_=mine.Net", "tracking=none"]
     command = ["python", str(ROOT / "run.py"), *settings, "hydra.run.dir=first"]
     subprocess.run(command, cwd=own, check=True, capture_output=True)

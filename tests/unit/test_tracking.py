@@ -210,6 +210,7 @@ def test_a_folder_without_a_run_and_one_whose_run_is_going_are_refused(store, tm
         track.run(cfg, tmp_path)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("num_jobs", [8, pytest.param(64, marks=pytest.mark.slow)])
 def test_jobs_that_write_to_one_store_at_the_same_time_are_all_there(num_jobs, store, tmp_path):
     code = (
