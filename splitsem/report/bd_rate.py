@@ -122,9 +122,12 @@ def equal_score(frame: pd.DataFrame) -> pd.DataFrame:
     table = split[["series", "split_point", "score", "payload_bytes"]].copy()
     table["float32"] = split["raw_bytes"] / split["payload_bytes"]
     table["uint8"] = split["input_bytes"] / split["payload_bytes"]
-    pictures = rs.references(frame)
-    for name in pictures.loc[pictures["payload_bytes"] > 0, "family"].unique():
-        table[name] = [_picture_ratio(frame, split.loc[[index]], name) for index in split.index]
+    sent = rs.references(frame)
+    pictures = {index: rs.references_for(frame, split.loc[[index]]) for index in split.index}
+    for name in sent.loc[sent["payload_bytes"] > 0, "family"].unique():
+        table[name] = [
+            _picture_ratio(pictures[index][pictures[index]["family"] == name], row) for index, row in split.iterrows()
+        ]
     return table
 
 
@@ -161,11 +164,10 @@ def _delta(name: str, rows: pd.DataFrame, reference: str, others: pd.DataFrame) 
         return DeltaRate(name, reference, None, str(exc))
 
 
-def _picture_ratio(frame: pd.DataFrame, row: pd.DataFrame, picture: str) -> float:
-    """Bytes of the picture at the row's score, divided by the row's payload."""
-    pictures = rs.references_for(frame, row)
-    log_rate = _curve(pictures[pictures["family"] == picture]).log_rate_at(float(row["score"].iloc[0]))
-    return float("nan") if log_rate is None else float(np.exp(log_rate) / row["payload_bytes"].iloc[0])
+def _picture_ratio(pictures: pd.DataFrame, row: pd.Series) -> float:
+    """Bytes of a kind of pictures at the row's score, divided by the row's payload."""
+    log_rate = _curve(pictures).log_rate_at(float(row["score"]))
+    return float("nan") if log_rate is None else float(np.exp(log_rate) / row["payload_bytes"])
 
 
 def _curve(rows: pd.DataFrame) -> Curve:

@@ -1,6 +1,6 @@
 """The HTML report of a sweep over cuts, codecs and links."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -65,6 +65,7 @@ def report(
     command: str,
     details: Mapping[str, str],
     remarks: Mapping[str, str] | None = None,
+    answers: Sequence[Best] | None = None,
 ) -> str:
     """Write the report of a sweep.
 
@@ -78,6 +79,7 @@ def report(
             ``edge_timing``, ``server_timing`` and ``link_timing`` with ``roofline``, ``lut``, ``measured`` or
             ``simulated`` are spelt out; these keys may be columns of the results instead.
         remarks: what else to say of a figure, by the figure's name.
+        answers: ``best`` of the results; found here if None.
 
     Returns:
         A complete HTML page; every value in it is escaped.
@@ -98,7 +100,7 @@ def report(
             subtitle=rs.about(frame),
             summary=_summary(frame),
             command=command,
-            cards=[_card(answer, word) for answer in best(results)],
+            cards=[_card(answer, word) for answer in (best(results) if answers is None else answers)],
             pictures=[
                 Picture.of(
                     name, f"{worded(_CAPTIONS.get(name, ''), word)} {(remarks or {}).get(name, '')}".strip(), figure

@@ -63,8 +63,9 @@ def summarise(sweep: Sweep) -> None:
     remarks = {"sensitivity": " ".join(one.sentence for one in sure)}
     shown = galleries(folder, results)
     remarks |= {name: remark for name, (remark, _) in shown.items()}
-    pictures = figures | {name: png for name, (_, png) in shown.items()}
-    sweep.write_page(report(results, pictures, *sweep.origin, remarks))
+    pictures = {name: small_png((folder / f"{name}.png").read_bytes()) for name in figures}  # drawn once
+    pictures |= {name: png for name, (_, png) in shown.items()}
+    sweep.write_page(report(results, pictures, *sweep.origin, remarks, answers))
 
 
 def galleries(folder: Path, results: pd.DataFrame) -> dict[str, tuple[str, bytes]]:
