@@ -10,7 +10,7 @@ import pandas as pd
 
 from splitsem.intervals import ci95
 from splitsem.report.columns import METRICS
-from splitsem.report.fronts import Draws, Front, front, gaps
+from splitsem.report.fronts import TOLERANCE, Draws, Front, front, gaps
 from splitsem.report.units import setting_in_words, worded
 
 # Columns that say where and how a job ran; a column that varies makes several series of a sweep.
@@ -303,7 +303,9 @@ def _average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
         if len(group) > 1:
             row["interval_over"] = "seeds"
             for name, interval in _WITH_INTERVAL.items():
-                row[interval] = ci95(group[name].tolist()) if group[name].notna().all() else float("nan")
+                found = ci95(group[name].tolist()) if group[name].notna().all() else float("nan")
+                least = 0.0 if name.startswith("score") else TOLERANCE / 2**0.5 * row[name]  # as of one run
+                row[interval] = found if found is None else max(found, least)
             labels = tuple(group[seeds].astype(str).itertuples(index=False, name=None))
             row[DRAWS] = Draws(group[choice(frame)].to_numpy(), labels)
         rows.append(row)

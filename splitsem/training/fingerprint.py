@@ -126,8 +126,7 @@ def _named_files(settings: object) -> Iterator[str]:
             yield from _named_files(value)
     elif isinstance(settings, str):
         path = os.path.abspath(os.path.expanduser(settings))
-        is_file = ("." in settings or os.sep in settings) and os.path.isfile(path)
-        if is_file or os.path.isfile(os.path.join(path, "config.json")):
+        if os.path.isfile(path) or os.path.isfile(os.path.join(path, "config.json")):
             yield path
 
 
@@ -233,7 +232,7 @@ def _closure(roots: Iterable[str], without: Sequence[str]) -> dict[str, _Counted
 
 def _c_digest(place: _Place) -> bytes:
     """What counts of the C files that lie in a package: they are compiled as it is installed."""
-    files = sorted(path for folder in place.folders or () for path in Path(folder).glob("*.c"))
+    files = sorted(path for folder in place.folders or () for path in Path(folder).glob("*.[ch]"))
     return b"".join(_source(str(path), path.name).digest for path in files)
 
 

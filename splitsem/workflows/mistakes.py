@@ -62,6 +62,12 @@ def told(exc: BaseException) -> str | None:
         return _not_made(exc)
     if (line := extras.line_of(exc)) is not None:
         return coded(line, ExtraError.code)
+    if type(exc).__name__ == "TerminatedWorkerError":  # joblib's, which this does not import
+        return coded(
+            "a worker of the sweep was killed, perhaps for want of memory: give fewer (hydra.launcher.n_jobs); the "
+            "same command goes on",
+            SettingError.code,
+        )
     if isinstance(exc, MissingConfigException) and exc.missing_cfg_file:
         return _no_option(str(exc.missing_cfg_file), exc.options or ())
     if isinstance(exc, OverrideParseException):

@@ -49,7 +49,9 @@ def anywhere(cwd: Path | None, *arguments: str) -> str:
         cwd: where it ran, which relative paths in its arguments start from; None where that is not known.
         arguments: of the command.
     """
-    others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and Path(part) != _ROOT]
+    given = os.environ.get("PYTHONPATH")
+    parts = [part or "." for part in given.split(os.pathsep)] if given else []  # an empty part is where it ran
+    others = [part for part in parts if Path(part) != _ROOT]
     program = PROGRAM if cwd == _ROOT else PROGRAM.replace("run.py", words([str(_ROOT / "run.py")]))
     return " ".join(
         [

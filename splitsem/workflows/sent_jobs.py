@@ -91,7 +91,7 @@ def _outcome(job: "submitit.Job[JobReturn]") -> JobReturn:
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
     try:
-        (returned,) = job.results()
+        returned, *_ = job.results()  # of the first task, where a job has several
     except (FailedJobError, UncompletedJobError) as exc:
         log.debug("submitit: %s", exc)
         why = "ended in an error of its own" if isinstance(exc, FailedJobError) else "was killed before it ended"

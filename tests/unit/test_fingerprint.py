@@ -359,7 +359,18 @@ def test_c_files_count_with_the_package_they_lie_in(usernet):
     (usernet / "fast.c").write_text("int one(void) { return 1; }\n")
     with_c = fingerprint({}, ["usernet.net"])
     (usernet / "fast.c").write_text("int one(void) { return 2; }\n")
-    assert len({before, with_c, fingerprint({}, ["usernet.net"])}) == 3
+    changed = fingerprint({}, ["usernet.net"])
+    (usernet / "fast.h").write_text("#define TWO 2\n")
+    assert len({before, with_c, changed, fingerprint({}, ["usernet.net"])}) == 4
+
+
+def test_a_file_that_a_setting_names_counts_whatever_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = [fingerprint({"path": "cell"})]
+    for content in ("1 2", "1 3"):
+        (tmp_path / "cell").write_text(content)
+        found.append(fingerprint({"path": "cell"}))
+    assert len(set(found)) == 3
 
 
 def test_what_an_object_holds_counts_and_loaded_data_do_not():

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from splitsem.intervals import median_half_width, of_one, wander
+from splitsem.report import results as rs
 from splitsem.report.best import as_metrics, best
 from splitsem.report.fronts import TOLERANCE
 from splitsem.report.tables import table
@@ -47,6 +48,25 @@ def test_a_pace_that_the_link_sets_is_as_exact_as_estimates_are():
 def test_halves_that_were_measured_drift_like_coding():
     results = sweep(0.002, edge_timing="measured", server_timing="roofline")
     assert with_intervals(results)["latency_s_ci95"].item() == pytest.approx(0.003 * drift(results))
+
+
+def test_a_time_is_no_more_off_than_all_its_coding():
+    found = with_intervals(sweep(0.002, encode_s_ci95=0.1)).iloc[0]
+    assert 0.0018 < found["latency_s_ci95"] < 0.002
+    assert 0.9 < found["energy_j_ci95"] / (4.0 * 0.002) < 1.0  # ACTIVE_W
+
+
+def test_coding_without_an_interval_leaves_the_row_without_one():
+    found = with_intervals(sweep(0.002, 0.003).assign(encode_s_ci95=[0.0, np.nan]))
+    assert found["latency_s_ci95"].isna().tolist() == [False, True]
+
+
+def test_times_over_seeds_are_no_more_exact_than_estimates_are():
+    results = sweep(0.002, 0.002, head_s=0.001).assign(split_point="p0", split_index=1, series="quant8")
+    results["override.seed"] = [0, 1]
+    row = rs.prepare(with_intervals(results)).iloc[0]
+    assert row["num_runs"] == 2
+    assert row["latency_s_ci95"] == pytest.approx(TOLERANCE / 2**0.5 * row["latency_s"])
 
 
 def test_one_odd_job_does_not_make_all_times_vague():

@@ -61,7 +61,8 @@ def run(cfg: DictConfig, folder: Path) -> Result:
             f"for model={joint.model}: {', '.join(joint.steps)}"
         )
     metrics: Metrics = dict.fromkeys(("accuracy", *cfg.workflow.objective))
-    joint.check_budgets()
+    if {"throughput", "joint"} & set(steps):  # those that choose
+        joint.check_budgets()
     for name in steps:
         metrics |= STEPS[name](joint, folder)
     drawn = figures.draw(joint, steps) if "plots" in steps else {}
