@@ -106,7 +106,9 @@ class Sensitivity:
         The bandwidth, then of the other knobs the one that may be off least, then all at a time.
         """
         if not self.num_rivals:
-            alone = worded("has no rival that keeps the score over this link", self.row["score_name"] or "score")
+            alone = worded(
+                "has no rival among the cuts that keeps the score over this link", self.row["score_name"] or "score"
+            )
             return f"{self.goal.title}: {self.name} {alone}."
         others = zip(KNOBS[1:], self.reaches[1:], strict=True)
         knob, reach = min(others, key=lambda pair: min(pair[1].high, 1 / pair[1].low))
