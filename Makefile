@@ -25,7 +25,8 @@ $(READY): pyproject.toml constraints.txt device/pyproject.toml device/build_back
 	@rm -f $(VENV)/.failed
 	@{ $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt \
 	  --editable device --editable '.[$(EXTRAS)]' || touch $(VENV)/.failed; } \
-	  | sed -unE 's#^(Collecting|Processing) ([^ ]*/)?([^ ;]+).*#  \3#p; /^(Build|Install|ERROR)/{s/(.{76}).*/\1…/;p}'
+	  | sed -unE -e 's#^(Collecting|Processing) ([^ ]*/)?([^ ;]+).*#  \3#p; /^(Build|Install|ERROR)/{s/(.{76}).*/\1…/;p}' \
+	    -e '/^The conflict/,/^$$/p'
 	@! test -e $(VENV)/.failed
 	@touch $@
 
