@@ -102,7 +102,7 @@ bench: setup ## docs/measured.md; over an hour; some: BENCH="chain regret"
 	$(BIN)/python scripts/measured_page.py; test -z "$$failed" || { echo "ended with an error:$$failed"; exit 1; }
 
 docs: setup ## the documentation as a site: outputs/site/index.html
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(CURDIR):$(CURDIR)/device $(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH="$(CURDIR):$(CURDIR)/device" $(BIN)/python -m mkdocs build --quiet --strict
 	@echo "outputs/site/index.html"
 
 lint: setup ## ruff, mypy and the layers of the packages

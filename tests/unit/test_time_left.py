@@ -1,9 +1,14 @@
 """What takes longer than a few seconds says how long it still takes."""
 
+import io
 import logging
+
+from rich.console import Console
+from rich.progress import Progress
 
 from splitsem.training.loop import History
 from splitsem.training.time_left import time_left
+from splitsem.workflows.federated.rounds import show_round
 
 
 def test_the_rest_is_told_at_the_pace_so_far_and_only_where_it_is_worth_a_word():
@@ -28,3 +33,13 @@ def test_a_training_into_a_pipe_logs_a_line_an_epoch_with_the_time_left(monkeypa
     with caplog.at_level(logging.INFO):
         history.on_train_epoch_end(Trainer(), None)
     assert caplog.messages == ["epoch 1/4: loss 0.5000, validation score 0.7500, about 60 s left"]
+
+
+def test_a_terminal_keeps_a_line_of_each_federated_round_above_the_bar():
+    row = {"round/train_loss": 0.5, "round/val_score": 0.75, "round/uplink_bytes": 28634.0}
+    shown = io.StringIO()
+    with Progress(console=Console(file=shown, force_terminal=True, width=100), transient=True) as bar:
+        for number in (1, 2):
+            show_round(bar, 2, 0.0, row | {"round/number": number})
+    for number in (1, 2):
+        assert f"round {number}/2: loss 0.5000, validation score 0.7500, 28,634 bytes up\n" in shown.getvalue()

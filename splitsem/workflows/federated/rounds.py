@@ -15,6 +15,7 @@ import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from rich.console import Console
 from rich.progress import Progress
 
 from splitsem import extras
@@ -85,7 +86,7 @@ def _train(cfg: DictConfig, ends: Ends, folder: Path) -> Path:
 def shown(server: Server) -> Iterator[None]:
     """Show each round: by a progress bar on a terminal, else by a line in the log."""
     with _bar(server.num_rounds) as bar:
-        server.on_round = partial(_show, bar, server.num_rounds, time.perf_counter())
+        server.on_round = partial(show_round, bar, server.num_rounds, time.perf_counter())
         yield
 
 
@@ -144,19 +145,22 @@ def _labels(cfg: DictConfig) -> Metrics:
 
 def _bar(num_rounds: int) -> Any:
     """A progress bar over the rounds, for a terminal."""
-    return Progress(transient=True) if sys.stderr.isatty() else nullcontext()
+    return Progress(console=Console(stderr=True), transient=True) if sys.stderr.isatty() else nullcontext()
 
 
-def _show(bar: Progress | None, num_rounds: int, began_s: float, row: Row) -> None:
-    text = f"loss {row['round/train_loss']:.4f}, validation score {row['round/val_score']:.4f}"
+def show_round(bar: Progress | None, num_rounds: int, began_s: float, row: Row) -> None:
+    """Print a line about the round of ``row``: above the bar on a terminal, to the log elsewhere."""
+    number = int(row["round/number"])
+    scored = f"loss {row['round/train_loss']:.4f}, validation score {row['round/val_score']:.4f}"
+    text = f"round {number}/{num_rounds}: {scored}, {row['round/uplink_bytes']:,.0f} bytes up"
     if bar is None:
-        number, up = int(row["round/number"]), row["round/uplink_bytes"]
         left = time_left(time.perf_counter() - began_s, number, num_rounds)
-        log.info("round %d/%d: %s, %s bytes up%s", number, num_rounds, text, f"{up:,.0f}", left and f", {left}")
+        log.info("%s%s", text, left and f", {left}")
         return
     if not bar.tasks:
-        bar.add_task("", total=num_rounds)
-    bar.update(bar.tasks[0].id, completed=row["round/number"], description=text)
+        bar.add_task("rounds", total=num_rounds)
+    bar.console.print(text, highlight=False, soft_wrap=True)
+    bar.update(bar.tasks[0].id, completed=number)
 
 
 def simulate(cfg: DictConfig, ends: Ends, folder: Path, *, num_cpus: float, num_gpus: float) -> Path:
