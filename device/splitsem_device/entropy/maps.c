@@ -106,7 +106,7 @@ static uint8_t *begin(Coder *coder) {
 
 /* A coder that does not know its model yet, or NULL where there is no memory. */
 static Coder *new_coder(int64_t planes, int64_t rows, int64_t cols, int64_t fill, int64_t values) {
-    Coder *coder = malloc(sizeof(Coder));
+    Coder *coder = aligned_alloc(_Alignof(Coder), sizeof(Coder));
     if (!coder) return NULL;
     int64_t num = planes * rows * cols, packed_bytes = num * (32 - __builtin_clz((unsigned)values - 1)) / 8;
     int64_t most = packed_bytes < 1500 ? 1 : packed_bytes < 2000 ? 2 : STREAMS; /* a stream costs four bytes */
