@@ -147,7 +147,9 @@ def name(row: pd.Series) -> str:
     """A configuration in words."""
     codec = f" with {row['series']}" if row["series"] and not rs.is_silent(row) else ""
     ends = {"input": "everything on the server (cut at input)", "output": "everything on the edge (cut at output)"}
-    return ends.get(row["split_point"], f"the cut at {row['split_point']}") + codec
+    cut = f"the cut at {row['split_point']}"
+    has_exit = pd.notna(row["exit_share"])  # an exit is computed on the edge, also where nothing else is
+    return (cut if has_exit else ends.get(row["split_point"], cut)) + codec
 
 
 def _answer(goal: Goal, frame: pd.DataFrame) -> Best:

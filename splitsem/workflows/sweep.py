@@ -309,7 +309,7 @@ class _Sweep:
                 text, statuses = done.result()
             except Stopped:  # all jobs have ended, and what sums them up is at work
                 text, statuses = done.result()
-            if not stop and "unfinished" not in statuses and not sent_jobs.are_lost():
+            if statuses and not stop and "unfinished" not in statuses and not sent_jobs.are_lost():
                 self.record.state = "ok" if statuses == {"ok"} else "failed"
             sys.stdout.write(text)  # last, since nobody may read it
             sys.stdout.flush()
@@ -320,9 +320,9 @@ class _Sweep:
         finally:
             self._log()
             self.lock.release()
-        if self.record.state == "stopped":
+        if self.record.state == "stopped" and (stop or statuses):  # else an error says why no job was started
             self._say_stopped(stop)
-        return self.record.state if statuses else "stopped"
+        return self.record.state
 
     def _log(self) -> None:
         try:

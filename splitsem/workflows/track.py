@@ -246,7 +246,7 @@ def copy_sweep(tracker: Mlflow, folder: Path) -> Copied:
         common, varied, metrics = _compared(jobs)
         tracker.save_view(record.experiment_id, record.run_id, comparison.state(record.run_id, metrics, varied))
         end(tracker, folder, record, common | {"num_jobs": len(jobs)} if state != "stopped" else {}, is_sweep=True)
-        page = tracker.page(record.experiment_id, record.run_id)
+        page = tracker.page(record.experiment_id, record.run_id) if jobs else ""
     (folder / UNTRACKED).unlink(missing_ok=True)
     return Copied(len(jobs) + 1, num_logged, page)
 

@@ -1,5 +1,6 @@
 """Sweeps that are stopped or killed go on where they were; those of the same second do not meet."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -155,3 +156,28 @@ def test_the_workers_of_a_sweep_that_was_killed_end_too(tmp_path):
     _, left = psutil.wait_procs(others, timeout=20)  # joblib's own wait for minutes
     assert left == []
     sweep.stdout.close()
+
+
+@pytest.mark.thorough
+def test_a_sweep_whose_worker_is_killed_before_any_job_goes_on(tmp_path):
+    """One line says why; the sweep is not over, and has nothing to compare."""
+    command = ("experiment=parallel", "hydra.launcher.n_jobs=2", "seed=1,2")
+    sweep = start(tmp_path, *command)
+    killed = False
+    while not killed and sweep.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):  # others end meanwhile
+            for child in psutil.Process(sweep.pid).children():
+                if any("popen_loky" in word for word in child.cmdline()):
+                    child.kill()
+                    killed = True
+    said = sweep.communicate(timeout=120)[0]
+    assert sweep.returncode == 1
+    assert "a worker of the sweep was killed" in said
+    assert said.count("the same command goes on") == 1
+    assert "Traceback" not in said
+    assert "To compare the jobs" not in said
+    (folder,) = tmp_path.glob("multirun/*/*")
+    assert not folders.jobs(folder)
+    assert folders.read(folder).state == "stopped"
+    assert "Going on with the sweep" in start(tmp_path, *command).communicate(timeout=120)[0]
+    assert folders.read(folder).state == "ok"

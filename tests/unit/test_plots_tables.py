@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from splitsem.report.best import best
+from splitsem.report.best import best, name
 from splitsem.report.results import named, prepare, splits
 from splitsem.report.tables import table
 from splitsem.report.terminal import points_table
@@ -192,3 +192,11 @@ def test_an_exit_that_takes_all_samples_is_no_network_on_the_edge():
     assert named(splits(prepare(results)).query("split_point == 'bottleneck.conv1'").iloc[0]).startswith(
         "bottleneck.conv1 · quant"
     )
+
+
+def test_a_cut_at_the_input_runs_all_on_the_server_but_for_an_early_exit():
+    frame = prepare(complete_results())
+    row = splits(frame).query("split_point == 'input'").iloc[0].copy()
+    assert name(row) == "everything on the server (cut at input) with quant8"
+    row["exit_share"] = 1.0
+    assert name(row) == "the cut at input with quant8"
