@@ -12,16 +12,20 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import filelock
 
 from splitsem.errors import ConfigError
 
+if TYPE_CHECKING:
+    import pandas
+
 log = logging.getLogger(__name__)
 CONF = Path(__file__).parent / "conf"  # the configuration: a folder of the package, in a checkout a link to conf/
 T = TypeVar("T")
 _NO_ROOM_BYTES = 1 << 18
+_said: set[str] = set()  # warnings
 
 
 def inventory_folder() -> Path:
@@ -42,6 +46,11 @@ def write_whole(content: bytes, path: str | Path) -> None:
     finally:
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
+
+
+def write_csv(table: "pandas.DataFrame", path: str | Path) -> None:
+    """Write a table, without its index, whole or not at all. Raises like ``write_whole``."""
+    write_whole(table.to_csv(index=False).encode(), path)
 
 
 def make_folder(path: str | Path) -> None:
@@ -148,12 +157,19 @@ def read_or_make(
             try:
                 write(made, place)
             except OSError as exc:
-                log.warning("Not kept in %s (%s)", place.parent, exc.strerror or exc)
+                _warn_once(f"Not kept in {place.parent} ({exc.strerror or exc})")
                 continue
             if place != places[0]:
-                log.warning("Kept in %s instead", place)
+                _warn_once(f"Kept in {place.parent} instead")
             return made, place
     return made, None
+
+
+def _warn_once(line: str) -> None:
+    """Say it unless this process has: a full store is one fact, however much it does not keep."""
+    if line not in _said:
+        _said.add(line)
+        log.warning("%s", line)
 
 
 def _first(places: Sequence[Path], read: Callable[[Path], T], damaged: set[Path]) -> tuple[T, Path] | None:

@@ -23,6 +23,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from PIL import Image
 
+from splitsem.files import write_csv, write_whole
 from splitsem.report.figure_choice import chosen
 from splitsem.report.units import format_bytes, format_hz, format_seconds
 
@@ -305,9 +306,9 @@ def save(figure: Figure, path: Path) -> None:
         path: of the files, without a suffix.
     """
     for kind in chosen().formats:
-        path.with_name(f"{path.name}.{kind}").write_bytes(content(figure, kind))
+        write_whole(content(figure, kind), path.with_name(f"{path.name}.{kind}"))
     if isinstance(figure, Chart) and figure.data is not None:
-        figure.data.to_csv(path.with_name(f"{path.name}.csv"), index=False)
+        write_csv(figure.data, path.with_name(f"{path.name}.csv"))
 
 
 def content(figure: Figure, kind: str = "png", sharper: float = 1.0) -> bytes:

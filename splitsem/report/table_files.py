@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.table import Column, Table
 from rich.text import Text
 
+from splitsem.json_files import write_text
 from splitsem.report.terminal import is_empty
 
 _MATHS = {
@@ -27,7 +28,7 @@ def write(table: Table, path: Path) -> None:
         path: of the files, without a suffix.
     """
     for suffix, text in ((".tex", latex(table)), (".md", markdown(table))):
-        path.with_name(path.name + suffix).write_text(text, encoding="utf-8")
+        write_text(text, path.with_name(path.name + suffix))
 
 
 def latex(table: Table) -> str:

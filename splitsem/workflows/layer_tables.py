@@ -11,6 +11,7 @@ import pandas as pd
 from splitsem.cost.layer_profile import LayerProfile
 from splitsem.cost.lut import Lut, Side
 from splitsem.cost.measure import MachineRates, Timing
+from splitsem.files import write_csv
 from splitsem.report.layer_figures import layer_bars
 from splitsem.report.roofline_figure import roofline
 from splitsem.splitting.graph import SplitGraph
@@ -104,7 +105,7 @@ def write_tables(tables: dict[str, pd.DataFrame], folder: Path) -> list[str]:
     """
     names = []
     for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
+        write_csv(table, folder / f"{name}.csv")
         names.append(f"{name}.csv")
     for ending, package in _PACKAGES.items():
         if find_spec(package) is None:

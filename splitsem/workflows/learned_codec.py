@@ -18,6 +18,7 @@ from torch import Tensor
 from splitsem.codecs.codec import Codec
 from splitsem.codecs.learned.learned import LearnedCodec
 from splitsem.errors import ConfigError
+from splitsem.files import write_csv
 from splitsem.links.link import Link
 from splitsem.report.codec_figures import Axis, importance, score_channel
 from splitsem.report.units import worded
@@ -79,7 +80,7 @@ def score_over(
     made = links(cfg)
     recording = Recording(cut, encoder, batches, assemble.answering(cfg, network.task, network.graph))
     rows = pd.DataFrame(play_all(recording, decoder, network.task, made, seeds))
-    rows.rename(columns={"link": cfg.workflow.over.setting}).to_csv(folder / SCORES, index=False)
+    write_csv(rows.rename(columns={"link": cfg.workflow.over.setting}), folder / SCORES)
     scores = {float(value): statistics.fmean(rows.loc[rows["link"] == value, "score"]) for value in made}
     # a dot would make it a setting in the tables of a sweep
     at = {f"score_at_{value:g}".replace(".", "_"): score for value, score in scores.items()}

@@ -18,6 +18,7 @@ from splitsem import extras
 from splitsem.codecs.tensorwise import Identity
 from splitsem.cost.setting_table import SettingTable
 from splitsem.errors import ConfigError
+from splitsem.files import write_csv
 from splitsem.remote.grpc.transport import Grpc
 from splitsem.remote.labels import codec_label
 from splitsem.remote.ssh_inventory import Host
@@ -112,7 +113,7 @@ def _frames(cfg: DictConfig, network: Network, line: SwitchingLine, controller: 
         pass
     frames = pd.DataFrame(rows)
     frames["taken_s"] -= frames["taken_s"].iloc[0]
-    frames.to_csv(folder / FRAMES, index=False)
+    write_csv(frames, folder / FRAMES)
     metrics = _metrics(frames, line, controller) | scored.metrics | split.labels(cfg)
     same = copy.deepcopy(cfg)
     same.workflow.num_samples = scored.num_samples  # frames may be fewer than samples

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from splitsem import redaction
+from splitsem.json_files import write_text
 from splitsem.workflows import folders, pasted
 from splitsem.workflows.folders import README
 
@@ -87,7 +88,7 @@ def write(folder: Path, result: str, coming: Iterable[str] = ()) -> None:
         "",
         "What each metric means: docs/numbers.md and the site's reference (make docs).",
     ]
-    (folder / README).write_text(redaction.text("\n".join(lines) + "\n"), encoding="utf-8")
+    write_text(redaction.text("\n".join(lines) + "\n"), folder / README)
 
 
 def command_of(folder: Path) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
+from splitsem.files import write_csv
 from splitsem.report import results as rs
 from splitsem.report import style
 from splitsem.report.best import as_metrics, best
@@ -152,7 +153,7 @@ def codec_figures(folder: Path, results: pd.DataFrame) -> dict[str, "Figure"]:
         figures["three_way"] = three_way_figure(results)
     rows = link_scores(folder, results)
     if len(rows):
-        rows.to_csv(folder / SCORES, index=False)
+        write_csv(rows, folder / SCORES)
         sizes = rows.groupby("codec")["payload_bytes"].transform("mean").map(format_bytes)
         shown = rows.assign(link=rows["setting_value"], codec=rows["codec"] + " · " + sizes)
         shown = shown.drop(columns="score_clean")  # a line for each of so many codecs would hide the curves

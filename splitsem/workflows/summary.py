@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from splitsem import json_files, redaction
+from splitsem.files import write_csv
 from splitsem.report import table_files
 from splitsem.report.terminal import Screen, plain, terminal
 from splitsem.report.time_intervals import with_intervals
@@ -124,7 +125,7 @@ def summarise(
     if results.empty:
         console.print(f"No job was started: {plain(folder)}", highlight=False, soft_wrap=True)
         return results
-    results.to_csv(folder / "results.csv", index=False)
+    write_csv(results, folder / "results.csv")
     found = _details(results, seconds, details or {})
     origin = Origin(title or title_of(folder), readme_file.command_of(folder), found)
     sweep = Sweep(folder, results, origin, console)

@@ -109,8 +109,10 @@ def test_what_the_cache_cannot_keep_is_kept_beside_the_results(tmp_path, monkeyp
     assert made.path == spare / "key.safetensors"
     assert kept_weights.load(network, made.path).from_cache
     assert "No space left on device" in caplog.text
-    assert f"Kept in {made.path} instead" in caplog.text
+    assert f"Kept in {made.path.parent} instead" in caplog.text
     assert kept_weights.fit_or_load(network, "key", tmp_path / "cache", list, spare).from_cache
+    kept_weights.fit_or_load(network, "other", tmp_path / "cache", list, spare)
+    assert [caplog.text.count(said) for said in ("Not kept", "Kept in")] == [1, 1]  # one store, one warning
 
 
 def test_a_folder_in_place_of_the_weights_file_costs_no_training(tmp_path):

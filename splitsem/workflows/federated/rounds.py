@@ -25,6 +25,7 @@ from splitsem.federated.flower import ClientApp, Context, Grid, RecordDict, Serv
 from splitsem.federated.in_process import InProcessGrid
 from splitsem.federated.round_report import Row, run_metrics
 from splitsem.federated.server_app import Server
+from splitsem.files import write_csv
 from splitsem.report.federated_figures import score_by_round, score_by_uplink
 from splitsem.scoring import Batches
 from splitsem.training import kept_weights
@@ -57,7 +58,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     trained = kept_weights.load(ends.model, path)
     ends.model.eval()
     rows = trained.history
-    pd.DataFrame(rows).to_csv(folder / ROUNDS, index=False)
+    write_csv(pd.DataFrame(rows), folder / ROUNDS)
     metrics = _score(cfg, ends) | run_metrics(rows, ends.layout.raw_bytes)
     metrics |= {"num_clients": num_clients, "train_total_s": trained.train_s} | _labels(cfg)
     headline = (

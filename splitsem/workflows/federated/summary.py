@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from splitsem.files import write_csv
 from splitsem.report.federated_figures import federated_report, over_seeds, score_by_update, score_over_rounds
 from splitsem.report.style import save
 from splitsem.report.terminal import grid_of
@@ -25,7 +26,7 @@ def summarise(sweep: Sweep) -> None:
         console.print(f"{len(sweep.results) - len(done)} jobs failed: see results.csv", highlight=False)
     done["label"] = _labels(done)
     means = over_seeds(done)
-    means.to_csv(folder / "means.csv", index=False)
+    write_csv(means, folder / "means.csv")
     save(score_by_update(means), folder / "score_by_update")
     if len(history := _history(folder, done)):
         save(score_over_rounds(history), folder / "score_over_rounds")

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from splitsem.cost.hardware_lut import HardwareLut, hardware_lut_json
 from splitsem.errors import ConfigError
+from splitsem.files import write_csv
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.models.repvgg_units import most_important
 from splitsem.scoring import score_samples
@@ -223,7 +224,7 @@ class JointBranches(JointBase):
 
     def write_importance(self) -> Metrics:
         """Write ``importance.csv``: α and |α| per GFLOP of every branch."""
-        self.branches.to_csv(self.folder / "importance.csv", index=False)
+        write_csv(self.branches, self.folder / "importance.csv")
         return {"num_branches": len(self.branches)}
 
     def write_lut(self) -> Metrics:

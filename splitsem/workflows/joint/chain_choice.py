@@ -17,6 +17,7 @@ from rich.table import Table
 
 from splitsem import extras
 from splitsem.errors import ConfigError
+from splitsem.files import write_csv
 from splitsem.json_files import write_text
 from splitsem.report.units import format_bytes, format_hz, format_score, format_seconds
 from splitsem.scoring import Scored, score_samples
@@ -121,7 +122,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         "metrics": metrics,
     }
     write_text(as_text(document), folder / "chain.json")
-    stages.to_csv(folder / "chain_stages.csv", index=False)
+    write_csv(stages, folder / "chain_stages.csv")
     timings = [(name, machine.timing) for name, machine in zip(chain.names, chain.machines, strict=True)]
     lines = [
         f"machines: {chain_words(timings, chain.link_names)}",

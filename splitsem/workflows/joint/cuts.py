@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem.errors import ConfigError
+from splitsem.files import write_csv
 from splitsem.pipeline import Pipeline
 from splitsem.placement import describe_machine
 from splitsem.scoring import score_samples
@@ -246,7 +247,7 @@ class JointCuts(JointBase):
 
     def write_rates(self) -> Metrics:
         """Write ``rate_accuracy.csv``: a row for each split point and codec."""
-        self.rows.drop(columns=SIZES).to_csv(self.folder / "rate_accuracy.csv", index=False)
+        write_csv(self.rows.drop(columns=SIZES), self.folder / "rate_accuracy.csv")
         if self.best_set is not None:
             self.best_set.write(self.folder)
         left_out = self.rows[self.rows["left_out"].notna()]

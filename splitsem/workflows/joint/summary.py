@@ -3,6 +3,7 @@
 import pandas as pd
 from rich.table import Table
 
+from splitsem.files import write_csv
 from splitsem.report.joint_report import domain_gains, joint_report, score_word
 from splitsem.report.style import save
 from splitsem.report.terminal import grid_of, plain
@@ -67,7 +68,7 @@ def summarise(sweep: Sweep) -> None:
         sweep.print_list()
         return
     table = domain_table(results)
-    table.to_csv(sweep.folder / TABLE, index=False)
+    write_csv(table, sweep.folder / TABLE)
     subtitle = " · ".join(str(results[g].dropna().iloc[0]) for g in ("task", *_GROUPS[1:]) if results[g].nunique() == 1)
     weaker, stronger = _baselines(table)
     word = score_word(results)

@@ -20,7 +20,7 @@ from splitsem.cost.lut import Lut, Side, check_factor, measure_lut, read_lut, sl
 from splitsem.cost.machines import Machine
 from splitsem.cost.measure import NOTHING, measure_rates
 from splitsem.errors import ConfigError
-from splitsem.files import read_or_make
+from splitsem.files import read_or_make, write_csv
 from splitsem.links.link import Link
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.placement import Placement, describe_machine
@@ -67,7 +67,7 @@ def write(hardware: HardwareLut, folder: Path) -> Metrics:
     tables = [
         branch_frame(lut).assign(tier=tier) for tier, lut in (("edge", hardware.edge), ("server", hardware.server))
     ]
-    pd.concat(tables).to_csv(folder / "hardware_lut.csv", index=False)
+    write_csv(pd.concat(tables), folder / "hardware_lut.csv")
     assert hardware.link is not None
     return {
         "num_units": len(hardware.edge.units),
@@ -209,7 +209,7 @@ def write_cut_times(edge: Tier, server: Tier, folder: Path) -> Metrics:
             write_lut(tier.lut, folder / f"{name}_lut.json")
     times = {"head_s": edge.time_s.values(), "tail_s": server.time_s.values()}
     table = pd.DataFrame({"lambda": range(len(edge.time_s)), "split_point": list(edge.time_s), **times})
-    table.to_csv(folder / "cut_times.csv", index=False)
+    write_csv(table, folder / "cut_times.csv")
     return {"num_points": len(table), "edge_timing": edge.timing, "server_timing": server.timing}
 
 

@@ -11,6 +11,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
 from splitsem.errors import ConfigError
+from splitsem.files import write_csv
 from splitsem.json_files import write_text
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.report.units import format_hz, format_seconds
@@ -98,9 +99,8 @@ def _joint(joint: JointBase, folder: Path) -> Metrics:
     write_text(as_text(found), folder / joint.file_name)
     for name in ("front", "scored"):
         if name in found:
-            pd.DataFrame(found[name]).drop(columns="labels", errors="ignore").to_csv(
-                folder / f"{name}.csv", index=False
-            )
+            table = pd.DataFrame(found[name]).drop(columns="labels", errors="ignore")
+            write_csv(table, folder / f"{name}.csv")
     if not found["feasible_val"]:
         log.warning(
             "Nothing that was scored keeps ε = %g (margin %g) on the validation split; the best one needs ξ = %.4f",
