@@ -22,10 +22,10 @@ import numpy as np
 import pandas as pd
 import torch
 import torchvision
-from harness.ends import composed
-from harness.measured_rows import record
 from hydra.utils import instantiate
 
+from harness.ends import composed
+from harness.measured_rows import record
 from splitsem.codecs.quantise import Quantise
 from splitsem.cost.setting_table import SettingTable
 from splitsem.intervals import ci95
@@ -69,11 +69,10 @@ def table_of(network: str) -> SettingTable:
         with torch.inference_mode():
             z = cut.head(picture)
         for bit_width in BIT_WIDTHS:
-            num_bytes = len(Quantise(bit_width).payload(z))
             name = f"{point.name} quant{bit_width}"
-            rows.append((name, edge.time_s(head), num_bytes, server.time_s(tail), 2.0, 1.0))
-    names, *columns = zip(*rows, strict=True)
-    table = SettingTable(names, *columns)
+            rows.append((name, edge.time_s(head), len(Quantise(bit_width).payload(z)), server.time_s(tail), 2.0, 1.0))
+    names, edge_s, num_bytes, server_s, answer_bytes, scores = zip(*rows, strict=True)
+    table = SettingTable(names, edge_s, num_bytes, server_s, answer_bytes, scores)
     return table.only(useful(table, None))
 
 

@@ -25,11 +25,11 @@ from typing import Any
 
 import pandas as pd
 import torch
+from hydra import initialize_config_dir
+
 from harness.ends import BRIEFLY, ROOT, configured, device_says, running_server, state_of_the_machine, stop_cleanly
 from harness.line import SERVER_ADDRESS, Line, environment, rate_limited_line
 from harness.measured_rows import record
-from hydra import initialize_config_dir
-
 from splitsem.cost.setting_table import SettingTable
 from splitsem.pipeline import in_memory
 from splitsem.remote.edge_end import EdgeEnd

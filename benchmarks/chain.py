@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from harness.chain_line import ChainLine, chain_line
 from harness.ends import ROOT, state_of_the_machine, stop_cleanly
 from harness.line import NoNamespacesError, environment
 from harness.measured_rows import record
-
 from splitsem.codecs.tensorwise import Identity
 from splitsem.models.unet import UNet
 from splitsem.remote.calling import CutCoding

@@ -9,8 +9,10 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from splitsem.links.channel import Bsc, Channel, Erasure, GilbertElliott
 from splitsem.links.fading import Awgn, Rayleigh
@@ -34,6 +36,11 @@ CHANNELS: dict[str, Channel] = {
 }
 
 
+def sent(over: Callable[..., object], data: NDArray[np.uint8], seed: int) -> object:
+    """What arrives of ``data`` over a channel, hard or soft."""
+    return over(data, np.random.default_rng(seed))
+
+
 def best_s(call: Callable[[int], object], repeats: int = 5) -> float:
     """The least of some wall times; ``call`` gets the number of the repeat."""
     times = []
@@ -51,8 +58,8 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, numpy {np.__version__}\n")
     print(f"{'1 MB over':34} {'hard ms':>8} {'soft ms':>8} {'measured BER':>13} {'closed form':>12}")
     for name, channel in CHANNELS.items():
-        hard_s = best_s(lambda seed, c=channel: c.hard(octets, np.random.default_rng(seed)))
-        soft_s = best_s(lambda seed, c=channel: c.soft(bits, np.random.default_rng(seed)), 2)
+        hard_s = best_s(partial(sent, channel.hard, octets))
+        soft_s = best_s(partial(sent, channel.soft, bits), 2)
         arrived = channel.hard(octets, np.random.default_rng(0)).octets
         ber = np.bitwise_count(arrived ^ octets).sum() / len(bits)
         theory = "-" if channel.ber_theory is None else f"{channel.ber_theory:.4e}"

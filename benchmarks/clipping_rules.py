@@ -6,16 +6,19 @@
 The crops are those of train, so that whatever is chosen by them can still be judged on test.
 """
 
+from typing import Any
+
 import torch
 from torch.utils.data import default_collate
 
+from harness import photographs
 from splitsem.codecs.quantise import Quantise
-from splitsem.data.shelf import FOLDER
 from splitsem.models.efficientnet_lite import efficientnet_lite0
 from splitsem.splitting.graph import SplitGraph
+from splitsem.tasks.agreement import OwnResults
 from splitsem.tasks.photos import Photos
 
-RULES = {
+RULES: dict[str, dict[str, Any]] = {
     "mse": {"clipping": "mse"},
     "minmax": {"clipping": "minmax"},
     "percentile 99.9": {"clipping": "percentile"},
@@ -29,12 +32,13 @@ EVERY = 4  # payloads are made of each fourth crop of a batch of 16
 @torch.inference_mode()
 def main() -> None:
     """Print a row a cut, bit width and rule; the divergence is that of the classes' probabilities, in nats."""
-    task = Photos(root=str(FOLDER), most_per_photograph=6)
+    task = Photos(root=photographs.folder(), most_per_photograph=6)
     network = efficientnet_lite0(task.input_shape, task.output_shape).eval()
     graph = SplitGraph(network, task.input_shape)
     task.label_by(network)
-    samples = [task.splits().train[index] for index in range(len(task.splits().train))]
-    x, own = default_collate(samples)
+    train = task.splits().train
+    assert isinstance(train, OwnResults)
+    x, own = default_collate([train[index] for index in range(len(train))])
     batches = x.split(16)
     expected = torch.cat([network(batch) for batch in batches]).log_softmax(1)
     print("split_point,bit_width,clipping,payload_bytes,agreement,divergence")

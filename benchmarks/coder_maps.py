@@ -7,8 +7,9 @@ demo's U-Net, on scenes, and the LSTM, on a generated series, trained here too. 
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional
 
 from splitsem.codecs.quantise import Quantise
 from splitsem.data import path
+from splitsem.tasks.task import Task
 
 KEPT = Path(".cache/coder_maps")
 Forward = Callable[[nn.Module], object]
@@ -41,11 +43,11 @@ def tuning(bit_widths: tuple[int, ...]) -> Iterator[Map]:
     net = efficientnet_lite0((3, 224, 224), (1000,)).eval()
     points = ("bn1", "blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4", "blocks.2.1.bn1", "blocks.3.1.bn2")
     for x in _pictures("photographs", ("china.jpg", "flower.jpg", "astronaut.png"), 224):
-        yield from _quantised("efficientnet", _features(net, points, lambda net, x=x: net(x)), bit_widths)
+        yield from _quantised("efficientnet", _features(net, points, partial(_call, x)), bit_widths)
     yolo = darknet_detector((3, 416, 416), (80,)).eval()
-    points = [name for name, module in yolo.named_modules() if isinstance(module, nn.MaxPool2d | nn.LeakyReLU)][1:9]
+    layers = [name for name, module in yolo.named_modules() if isinstance(module, nn.MaxPool2d | nn.LeakyReLU)][1:9]
     for x in _pictures("photographs", ("motorcycle_left.png", "coffee.png"), 416):
-        yield from _quantised("yolov3-tiny", _features(yolo, points, lambda net, x=x: net(x)), bit_widths)
+        yield from _quantised("yolov3-tiny", _features(yolo, layers, partial(_call, x)), bit_widths)
 
 
 def held_out(bit_widths: tuple[int, ...]) -> Iterator[Map]:
@@ -73,12 +75,12 @@ def held_out(bit_widths: tuple[int, ...]) -> Iterator[Map]:
     }
     for name, (net, points) in made.items():
         for x in pictures:
-            yield from _quantised(name, _features(net, points, lambda net, x=x: net(x)), bit_widths)
+            yield from _quantised(name, _features(net, points, partial(_call, x)), bit_widths)
     for x in _pictures("more-photographs", names[:2], 480):
         yield from _quantised("pp-ocrv4", _ocr_features(x), bit_widths)
     for name, net, points, inputs in (_unet(), _lstm()):
         for x in inputs:
-            yield from _quantised(name, _features(net, points, lambda net, x=x: net(x)), bit_widths)
+            yield from _quantised(name, _features(net, points, partial(_call, x)), bit_widths)
 
 
 def _quantised(network: str, features: dict[str, Tensor], bit_widths: tuple[int, ...]) -> Iterator[Map]:
@@ -88,11 +90,16 @@ def _quantised(network: str, features: dict[str, Tensor], bit_widths: tuple[int,
             yield Map(network, point, tuple(z.shape), bit_width, int(affine.zero_point[0, 0]), symbols)
 
 
+def _call(x: Tensor, net: nn.Module) -> None:
+    net(x)
+
+
 def _features(net: nn.Module, points: tuple[str, ...] | list[str], forward: Forward) -> dict[str, Tensor]:
     """What the named modules give, of one sample."""
-    modules, features = dict(net.named_modules()), {}
+    modules = dict(net.named_modules())
+    features: dict[str, Tensor] = {}
 
-    def keep(name: str, z: object) -> None:
+    def keep(name: str, z: Any) -> None:
         features[name] = (z if isinstance(z, Tensor) else z[0]).detach().clone()  # an LSTM's output, without its state
 
     hooks = [modules[p].register_forward_hook(lambda module, args, z, p=p: keep(p, z)) for p in points]
@@ -144,7 +151,7 @@ def _train_on_crops(net: nn.Module) -> None:
         optimiser.step()
 
 
-def _train_on_task(task: object, num_steps: int) -> Callable[[nn.Module], None]:
+def _train_on_task(task: Task, num_steps: int) -> Callable[[nn.Module], None]:
     def train(net: nn.Module) -> None:
         loader = torch.utils.data.DataLoader(task.splits().train, 16, shuffle=True)
         optimiser, step = torch.optim.AdamW(net.parameters(), 3e-3), 0

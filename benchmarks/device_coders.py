@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -58,6 +59,11 @@ def feature(shape: tuple[int, ...], bit_width: int) -> np.ndarray:
     return np.rint(x / x.max() * ((1 << bit_width) - 1)).astype(np.uint8).reshape(-1)
 
 
+def decoded(entropy: ModuleType, shape: tuple[int, ...], bit_width: int, body: bytes) -> object:
+    """The symbols of a body."""
+    return entropy.decode(memoryview(body), shape, bit_width, 0)
+
+
 def compare(entropies: dict[str, ModuleType], shape: tuple[int, ...], bit_width: int) -> None:
     """Print a line for each coder."""
     symbols = feature(shape, bit_width)
@@ -67,8 +73,8 @@ def compare(entropies: dict[str, ModuleType], shape: tuple[int, ...], bit_width:
     for label, entropy in entropies.items():
         for stage in ("rans", "context"):
             coders[f"{stage}{label}"] = (
-                lambda entropy=entropy, stage=stage: entropy.encode(symbols, shape, bit_width, 0, stage),
-                lambda body, entropy=entropy: entropy.decode(memoryview(body), shape, bit_width, 0),
+                partial(entropy.encode, symbols, shape, bit_width, 0, stage),
+                partial(decoded, entropy, shape, bit_width),
             )
     bodies = {name: encode() for name, (encode, _) in coders.items()}
     for stage in ("rans", "context"):

@@ -29,10 +29,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from harness.ends import ROOT, running_server
-from harness.measured_rows import record
 from torch import Tensor, nn
 
+from harness.ends import ROOT, running_server
+from harness.measured_rows import record
 from splitsem.codecs.quantise import Affine, Quantise, affine_for, choose_range, to_integers
 from splitsem.codecs.tensorwise import Identity
 from splitsem.export import onnx_file
@@ -221,7 +221,7 @@ def environment(path: Path) -> Path:
     wheels = path.parent / "wheels"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     subprocess.run([*pip, "wheel", "--no-deps", "-w", wheels, str(ROOT / "device")], check=True)
-    install = [python, "-m", "pip", "--disable-pip-version-check", "-q", "install", *wheels.iterdir()]
+    install = [str(python), "-m", "pip", "--disable-pip-version-check", "-q", "install", *map(str, wheels.iterdir())]
     subprocess.run(install, check=True, env=ALONE)
     (packages,) = (path / "lib").glob("python*/site-packages")
     sizes = {entry.name: num_bytes(entry) for entry in packages.iterdir()}

@@ -28,9 +28,9 @@ import numpy as np
 import torch
 import zstandard
 
-from benchmarks import coder_maps
-from benchmarks.coder_maps import Map
-from benchmarks.harness.measured_rows import record
+import coder_maps
+from coder_maps import Map
+from harness.measured_rows import record
 from splitsem_device import entropy
 from splitsem_device.entropy.bits import pack_bits
 from splitsem_device.entropy.maps import Layout
@@ -98,17 +98,17 @@ def print_sizes(maps: list[Map], other: Path | None) -> None:
         ratios = {name: 100 * (size / max(order_0_bytes(m.symbols), 1) - 1) for name, size in row.items()}
         for group in (m.network, "all", "all above 32,768" if m.symbols.size > 32_768 else "all up to 32,768"):
             groups[m.bit_width, group].append(ratios)
-    for (bit_width, group), ratios in sorted(groups.items(), key=lambda item: (-item[0][0], item[0][1])):
-        means = (statistics.mean(r[name] for r in ratios) for name in names)
+    for (bit_width, group), several in sorted(groups.items(), key=lambda item: (-item[0][0], item[0][1])):
+        means = (statistics.mean(ratios[name] for ratios in several) for name in names)
         found = dict(zip(names, means, strict=True))
-        print(f"{bit_width} bit {group:18}{len(ratios):5}" + "".join(f"{mean:+10.1f}" for mean in found.values()))
+        print(f"{bit_width} bit {group:18}{len(several):5}" + "".join(f"{mean:+10.1f}" for mean in found.values()))
         if group.startswith("all "):
-            record_size(bit_width, f"{len(ratios)} maps {group.removeprefix('all ')}", found)
+            record_size(bit_width, f"{len(several)} maps {group.removeprefix('all ')}", found)
 
 
 def record_size(bit_width: int, group: str, found: dict[str, float]) -> None:
     """Keep the bytes of ``context`` beside their bar: the best other coder, or of small maps the binary one."""
-    others = {name: found[name] for name in ("jpeg-ls", "zstd-19") if name in found}
+    others: dict[str, float] = {name: found[name] for name in ("jpeg-ls", "zstd-19") if name in found}
     others = others if "above" in group else {"the binary coder": BINARY[bit_width]}
     bar = ", ".join(f"{name} {size:+.1f}" for name, size in others.items())
     is_missed = found["context"] > min(others.values())
@@ -141,7 +141,7 @@ def times_s(m: Map) -> dict[str, tuple[int, float, float]]:
             spent[name].append((middle - began, time.perf_counter() - middle))
             sizes[name] = len(body)
     return {
-        name: (sizes[name], *(statistics.median(t[k] for t in rounds) for k in (0, 1)))
+        name: (sizes[name], *(statistics.median(times_s) for times_s in zip(*rounds, strict=True)))
         for name, rounds in spent.items()
     }
 

@@ -16,14 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.ends import state_of_the_machine
-from harness.measured_rows import record
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from harness.ends import state_of_the_machine
+from harness.measured_rows import record
 from splitsem.federated.flower import ClientApp, Context, Message, MetricRecord, RecordDict
 from splitsem.federated.in_process import InProcessGrid
-from splitsem.federated.round_report import run_metrics
+from splitsem.federated.round_report import Row, run_metrics
 from splitsem.federated.state import State, to_record
 from splitsem.workflows.federated.assembly import Ends, build
 from splitsem.workflows.federated.rounds import grid_of, run_rounds
@@ -66,10 +66,11 @@ def plain(ends: Ends) -> tuple[float, State]:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        state = message.content["arrays"].to_torch_state_dict()
+        state = message.content.array_records["arrays"].to_torch_state_dict()
         state |= {name: state[name].round().long() for name in site.layout.counters}
-        server_round = message.content["config"]["server-round"]
-        trained = site.train(state, {}, context.node_config["partition-id"], server_round, 0.0)
+        server_round = message.content.config_records["config"]["server-round"]
+        assert isinstance(server_round, int)
+        trained = site.train(state, {}, int(context.node_config["partition-id"]), server_round, 0.0)
         metrics = MetricRecord({"num-examples": trained.num_examples})
         return Message(RecordDict({"arrays": to_record(trained.state), "metrics": metrics}), reply_to=message)
 
@@ -90,7 +91,7 @@ def beside_plain_flower(num_clients: int) -> None:
     clock, processor, apart = [], [], []
     for turn, optimizer in enumerate(("adamw",) * REPEATS + ("sgd",)):
         ends, others = (made(*few, f"federated/optimizer={optimizer}") for _ in range(2))
-        calls = [partial(run, ends), partial(plain, others)]
+        calls: list[Callable[[], Any]] = [partial(run, ends), partial(plain, others)]
         first, second = (processor_s(call) for call in (calls if turn % 2 else calls[::-1]))
         (ours_s, used_s, _), (theirs_s, theirs_used_s, found) = (first, second) if turn % 2 else (second, first)
         clock.append(ours_s / theirs_s)
@@ -134,7 +135,7 @@ def in_processes() -> None:
     for number in (1, 2) * 2:
         cfg = composed(*few, f"federated.client_processes={number}")
         ends, ended_s = build(cfg), list[float]()
-        ends.server.on_round = lambda row, ended_s=ended_s: ended_s.append(time.perf_counter())
+        ends.server.on_round = partial(_note, ended_s)
         began = time.perf_counter()
         with grid_of(cfg, ends.client_app) as grid:
             start_s = time.perf_counter() - began
@@ -146,6 +147,11 @@ def in_processes() -> None:
     ratio = statistics.median(two / one for one, two in zip(rates[1], rates[2], strict=True))
     print(f"two processes: {ratio:.2f} times the rounds/s of one; networks equal to the last bit: {same}")
     print(state_of_the_machine())
+
+
+def _note(ended_s: list[float], row: Row) -> None:
+    """A round has ended."""
+    ended_s.append(time.perf_counter())
 
 
 def main() -> None:

@@ -9,12 +9,15 @@ round. A row is an attack; a cell is the validation score of the last round and 
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
 from splitsem.errors import LinkError
 from splitsem.federated.client_app import UpdateMod, make_client_app
+from splitsem.federated.flower import Context, Message, Mod
+from splitsem.federated.in_process import InProcessGrid
 from splitsem.federated.round_report import run_metrics
 from splitsem.federated.state import from_record, to_record
 from splitsem.workflows.federated.assembly import build
@@ -38,7 +41,7 @@ class Attack:
     def __init__(self, num_false: int, factor: float) -> None:
         self.num_false, self.factor = num_false, factor
 
-    def __call__(self, message, context, call_next):
+    def __call__(self, message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
         """The reply of a client, false or not."""
         old = from_record(message.content.array_records["arrays"])
         reply = call_next(message, context)
@@ -54,9 +57,9 @@ def cell(num_false: int, factor: float, *settings: str) -> str:
     with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
         cfg = compose("config", overrides=[*SETTINGS, *settings])
     ends = build(cfg)
-    mods = [UpdateMod(ends.layout, ends.server.make_codec), Attack(num_false, factor)]
+    mods: list[Mod] = [UpdateMod(ends.layout, ends.server.make_codec), Attack(num_false, factor)]
     try:
-        run_rounds(ends.server, make_client_app(ends.site, mods), cfg.federated.num_clients)
+        run_rounds(ends.server, InProcessGrid(make_client_app(ends.site, mods), cfg.federated.num_clients))
     except LinkError:
         return "ended"
     refused = run_metrics(ends.server.rows, ends.layout.raw_bytes)["clients_refused"]

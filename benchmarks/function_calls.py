@@ -24,7 +24,7 @@ import grpc
 import numpy as np
 
 import splitsem
-from benchmarks.harness.measured_rows import record
+from harness.measured_rows import record
 from splitsem_device.grpc import tail_pb2
 
 SIZES = (4 << 10, 256 << 10, 1_600_000, 12_800_000)

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness.measured_rows import record
+from harness.measured_rows import record
 from splitsem.check.forgery import changed, forge
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.codecs.expected import Expected
@@ -178,8 +178,8 @@ def targets() -> dict[str, Target]:
     }.items():
         found[name] = _of_codec(codec, (picture,), [(1 - picture,)])
     for cls in (SemanticNN, DeepCod, Adjscc, Bottleneck, CrBq, EntropicStudent):
-        codec = cls(**learned).eval()  # type: ignore[arg-type]
-        found[cls.__name__.lower()] = _of_codec(codec, (map_,), [(map_ * 2,)], 4)
+        made = cls(**learned).eval()  # type: ignore[arg-type]
+        found[cls.__name__.lower()] = _of_codec(made, (map_,), [(map_ * 2,)], 4)
     found["agilenn"] = _of_codec(AgileNN(**learned, num_classes=10).eval(), (map_,), [(map_ * 2,)], 4)  # type: ignore[arg-type]
     found["answer: classes"] = _of_answers(TopClasses(10, 3), (10,))
     found["answer: class map"] = _of_answers(ClassMap((8, 64, 64)), (8, 64, 64))

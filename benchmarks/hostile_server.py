@@ -27,8 +27,8 @@ import grpc
 import numpy as np
 import psutil
 import torch
-from harness.measured_rows import record
 
+from harness.measured_rows import record
 from splitsem.codecs import wire
 from splitsem.codecs.tensorwise import Identity
 from splitsem.errors import SplitSemError
@@ -103,7 +103,7 @@ def honest(pipe: Connection, address: str, until_s: float) -> None:
     times = []
     for answer in tail.stream(frames(), window=1):
         began = made.popleft()
-        is_right = bytes(answer.payload) == expected[answer.request_id % 16]  # type: ignore[arg-type]
+        is_right = bytes(answer.payload) == expected[answer.request_id % 16]
         times.append((began, time.time() - began, is_right))
     pipe.send((num_made[0], times, vars(tail.counters)))
 
@@ -132,8 +132,8 @@ class Target:
         self.sockets: deque[socket.socket] = deque(maxlen=300)
         self.calls: deque[grpc.Call] = deque(maxlen=200)
         self.channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
-        self.session = self.unary("Open", tail_pb2.OpenRequest(plan_json=plan.to_json()).SerializeToString())
-        self.session = tail_pb2.OpenReply.FromString(self.session).session  # type: ignore[arg-type]
+        opened = self.unary("Open", tail_pb2.OpenRequest(plan_json=plan.to_json()).SerializeToString())
+        self.session = tail_pb2.OpenReply.FromString(opened).session
 
     def unary(self, method: str, message: bytes) -> bytes:
         """One request, its answer."""
@@ -278,7 +278,7 @@ def latencies(times: list[tuple[float, float, bool]], began_s: float, hostile: b
     return float(np.median(chosen)), float(np.percentile(chosen, 99)), len(chosen)
 
 
-def main(num_s: float = 600.0, transport: str = "grpc") -> None:
+def main(num_s: float, transport: str = "grpc") -> None:
     """Attack for so many seconds and print what came of it."""
     server, server_pipe = start(serve)
     address = server_pipe.recv()
@@ -327,4 +327,4 @@ def main(num_s: float = 600.0, transport: str = "grpc") -> None:
 
 
 if __name__ == "__main__":
-    main(*(float(argument) for argument in sys.argv[1:2]), *sys.argv[2:3])
+    main(float(sys.argv[1]) if sys.argv[1:] else 600.0, *sys.argv[2:3])

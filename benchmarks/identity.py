@@ -12,13 +12,14 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import timm
 import torch
 import torchvision
-from harness.measured_rows import record
 from torch import Tensor, nn
 
+from harness.measured_rows import record
 from splitsem.splitting.graph import SplitGraph
 from splitsem.trees import leaves
 
@@ -70,11 +71,11 @@ def _block(c: int, n: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(n, n, 3, padding=1), nn.BatchNorm2d(n), nn.ReLU(inplace=True))
 
 
-def _torchvision(name: str, **kwargs: object) -> Callable[[], nn.Module]:
+def _torchvision(name: str, **kwargs: Any) -> Callable[[], nn.Module]:
     return lambda: torchvision.models.get_model(name, weights=None, **kwargs)
 
 
-def _timm(name: str, **kwargs: object) -> Callable[[], nn.Module]:
+def _timm(name: str, **kwargs: Any) -> Callable[[], nn.Module]:
     return lambda: timm.create_model(name, **kwargs)
 
 

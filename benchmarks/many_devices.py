@@ -18,9 +18,9 @@ from multiprocessing.connection import Connection
 
 import torch
 import torchvision
-from harness.measured_rows import record
 from torch import nn
 
+from harness.measured_rows import record
 from splitsem.codecs.tensorwise import Identity
 from splitsem.models.cnn import StagedCnn
 from splitsem.remote.grpc.server import GrpcServer

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from splitsem.data.shelf import path
 from splitsem.errors import ConfigError
-from splitsem.models.onnx_model import OnnxModel
+from splitsem.models.onnx_model import OnnxModel, Optimisation
 from splitsem.splitting.cut import Cut
+from splitsem.splitting.cut_graph import Granularity
 from splitsem.splitting.onnx_graph import OnnxGraph
 from splitsem.trees import is_same, leaves
 
@@ -86,7 +87,7 @@ def own_session(file: File, model: OnnxModel, level: str) -> Callable[[Tensor], 
     return run
 
 
-def row(file: File, granularity: str, optimisation: str, repeats: int) -> str:
+def row(file: File, granularity: Granularity, optimisation: Optimisation, repeats: int) -> str:
     """What was found of a file, as a line of the table."""
     x = torch.rand(*file.shape, generator=torch.Generator().manual_seed(0))
     model = OnnxModel(file.path, optimisation=optimisation, **file.settings)

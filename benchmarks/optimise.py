@@ -13,10 +13,11 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
-from harness.measured_rows import record
 
+from harness.measured_rows import record
 from splitsem.models.branches import GAMMAS, Branch, offered
 from splitsem.search.damage import SUBSETS, DamageTable
 from splitsem.search.exact import Exact
@@ -53,7 +54,9 @@ def b3(rng: np.random.Generator) -> tuple[Problem, DamageTable]:
     values.append(np.r_[0.0, np.full(6, np.inf)])
     link_bytes.append(4000)
     units = (*(f"block{index}" for index in range(len(edge_s) - 1)), "rest")
-    return Problem(units, np.array(edge_s), np.array(server_s), link_bytes, LINK), DamageTable(np.array(values))
+    return Problem(units, np.array(edge_s), np.array(server_s), np.array(link_bytes, float), LINK), DamageTable(
+        np.array(values)
+    )
 
 
 def block_s(
@@ -106,8 +109,8 @@ def exact_rows() -> Iterator[tuple[str, float]]:
         epsilon = EPSILON if make is b3 else 0.5
         for objective in (t_eff, cycle, latency):
             exact = Exact(objective())
-            plain = [best_of_s(lambda p=p, e=exact: e.throughput(p)) for p, _ in drawn]
-            both = [best_of_s(lambda p=p, d=d, e=exact, x=epsilon: e.joint(p, d, x)) for p, d in drawn]
+            plain = [best_of_s(partial(exact.throughput, p)) for p, _ in drawn]
+            both = [best_of_s(partial(exact.joint, p, d, epsilon)) for p, d in drawn]
             front = max(len(exact.joint(p, d, epsilon).front) for p, d in drawn)
             for what, taken, bar, size in (
                 ("throughput", plain, THROUGHPUT_BAR_S, ""),

@@ -12,13 +12,14 @@ import sys
 import torch
 from torch.utils.data import default_collate
 
+from harness import photographs
 from splitsem.codecs.codec import Codec
 from splitsem.codecs.picture import Jpeg, Webp
 from splitsem.codecs.quantise import Quantise
-from splitsem.data.shelf import FOLDER
 from splitsem.models.efficientnet_lite import efficientnet_lite0
 from splitsem.splitting.cut import Cut
 from splitsem.splitting.graph import SplitGraph
+from splitsem.tasks.agreement import OwnResults
 from splitsem.tasks.photos import Photos
 
 POINTS = ("blocks.1", "blocks.2", "blocks.3", "blocks.4", "blocks.5", "blocks", "bn2", "global_pool")
@@ -44,17 +45,18 @@ def measure(cut: Cut, codec: Codec, batches: list[torch.Tensor], own: torch.Tens
 def main() -> None:
     """Print a row a cut and codec."""
     most = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    task = Photos(root=str(FOLDER), most_per_photograph=15)
+    task = Photos(root=photographs.folder(), most_per_photograph=15)
     network = efficientnet_lite0(task.input_shape, task.output_shape).eval()
     graph = SplitGraph(network, task.input_shape)
     task.label_by(network)
     test = task.splits().test
+    assert isinstance(test, OwnResults)
     step = -(-len(test) // most)
     samples = [test[index] for index in range(0, len(test), step)]
     own = torch.stack([y for _, y in samples])
     batches = list(default_collate([x for x, _ in samples]).split(16))
     print(f"{len(samples)} crops of {len(task.photographs()[2])} photographs")
-    codecs = {f"webp, quality {q}": ("input", Webp(q)) for q in QUALITIES}
+    codecs: dict[str, tuple[str, Codec]] = {f"webp, quality {q}": ("input", Webp(q)) for q in QUALITIES}
     codecs |= {f"jpeg, quality {q}": ("input", Jpeg(q)) for q in QUALITIES}
     codecs["webp, lossless"] = ("input", Webp(lossless=True))
     for point in reversed(POINTS):

@@ -54,7 +54,8 @@ def device(address: str, overrides: list[str], names: list[str]) -> dict[str, di
         payload, session = end.payload(samples[0]), engine.open(plan)
         stages = partial(end.payload, samples[0]), partial(engine.answer, session, payload)
         remote.open(plan)
-        found[point] = together(remote, end, samples, stages, len(payload), point == LINK_BOUND, Line(*names, FAST_BPS))
+        line = Line(names[0], names[1], FAST_BPS)
+        found[point] = together(remote, end, samples, stages, len(payload), point == LINK_BOUND, line)
     remote.close()
     return found
 

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torchvision import models
 
-from benchmarks.harness.measured_rows import record
+from harness.measured_rows import record
 from splitsem.splitting.graph import SplitGraph
 from splitsem.splitting.half import Half
 

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import torch
-from harness.measured_rows import record
 
-from benchmarks.harness.import_table import import_pair
+from harness.import_table import import_pair
+from harness.measured_rows import record
 from splitsem.cost.fits import LinkFit
 from splitsem.cost.hardware_lut import HardwareLut
 from splitsem.models.repvgg import HyperRepVgg

@@ -9,13 +9,14 @@ error that is sent in time, so the last columns are the updates after the deadli
 
 import argparse
 import tempfile
+from collections.abc import Hashable
 from itertools import pairwise
 from pathlib import Path
 
 import torch
+
 from harness.ends import state_of_the_machine
 from harness.rounds import Fixed, Policy, rounds_over, wandering_rates, write_trace
-
 from splitsem.codecs.quantise import Quantise
 from splitsem.federated.rate_controller import Rate, RateController
 from splitsem.links.trace import TraceLink
@@ -58,7 +59,9 @@ def main() -> None:
             for seed in range(given.clients)
         ]
         for name, policy in policies.items():
-            links = {client: TraceLink(path, RTT_S, 0.0) for client, path in enumerate(paths)}
+            links: dict[Hashable, TraceLink] = {
+                client: TraceLink(path, RTT_S, 0.0) for client, path in enumerate(paths)
+            }
             done = rounds_over(
                 links, policy, RAW_VALUES, lambda rate, _: sizes[rate.bit_width], given.rounds, COMPUTE_S
             )

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-from harness.measured_rows import record
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 from torchvision import models
 
+from harness.measured_rows import record
 from splitsem.codecs.quantise import Quantise
 from splitsem.cost.layers import measure_layers
 from splitsem.models.unet import UNet

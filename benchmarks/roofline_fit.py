@@ -19,7 +19,7 @@ from scipy.optimize import least_squares
 from torch import nn
 from torchvision import models
 
-from benchmarks.harness.measured_rows import record
+from harness.measured_rows import record
 from splitsem.cost.machines import Roofline
 from splitsem.cost.measure import MachineRates, measure, measure_rates
 from splitsem.models.cnn import StagedCnn
@@ -57,7 +57,8 @@ def halves(build: Builder, shape: tuple[int, ...]) -> list[Half]:
 
 def measured(networks: dict[str, list[Half]]) -> tuple[MachineRates, dict[str, list[float]]]:
     """This machine's rates and the time of each half: medians over the rounds."""
-    rates, times = [], {name: [[] for _ in all_halves] for name, all_halves in networks.items()}
+    rates: list[MachineRates] = []
+    times: dict[str, list[list[float]]] = {name: [[] for _ in halves] for name, halves in networks.items()}
     for _ in range(ROUNDS):
         rates.append(measure_rates(Placement("cpu", "float32", 1), 1.0))
         for name, all_halves in networks.items():

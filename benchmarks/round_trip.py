@@ -25,7 +25,7 @@ from queue import SimpleQueue
 import grpc
 import torch
 
-from benchmarks.harness.measured_rows import record
+from harness.measured_rows import record
 from splitsem.codecs.tensorwise import Identity
 from splitsem.models.cnn import StagedCnn
 from splitsem.remote.grpc.server import GrpcServer
@@ -61,7 +61,7 @@ class Echo(TailEngine):
     def answer(self, session: str, payload: Payload, queue_s: float = 0.0) -> tuple[bytes, float]:
         """See TailEngine."""
         if self.session(session).point.name == "output":
-            return self._identity.encode(self._identity.decode(payload)), 0.0
+            return bytes(whole(self._identity.encode(self._identity.decode(bytes(payload))))), 0.0
         return whole(payload), 0.0  # type: ignore[return-value]
 
 
@@ -195,12 +195,12 @@ def main() -> None:
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
     process.start()
-    addresses = here.recv()
+    bare_at, ours_at = here.recv()
     print(BARS)
     heads = "".join(f"{name:>9}" for name in WAYS) + "  " + "".join(f"{a + '/' + b:>16}" for a, b in RATIOS)
     print(f"{'bytes':>10}{'ms':>10}{heads}")
     for num_bytes in SIZES:
-        rounds = measure(ways(*addresses, num_bytes), here)
+        rounds = measure(ways(bare_at, ours_at, num_bytes), here)
         print(f"{num_bytes:>10}{'clock':>10}{row(rounds, 0)}", flush=True)
         print(f"{'':>10}{'processor':>10}{row(rounds, 1)}", flush=True)
         record_bars(rounds, num_bytes)

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import torch
-from harness.measured_rows import record
 
+from harness.measured_rows import record
 from splitsem.codecs.tensorwise import Identity
 from splitsem_device.grpc.client import GrpcTail
 from splitsem_device.grpc.connection import Security

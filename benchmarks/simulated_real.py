@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from harness.ends import ROOT, composed, configured, device_says, running_server, state_of_the_machine, stop_cleanly
 from harness.line import SERVER_ADDRESS, Line, rate_limited_line
 from harness.measured_rows import record

@@ -45,12 +45,14 @@ def run(cfg: DictConfig) -> dict[str, float]:
     if "splitfed" in cfg.workflow["_target_"]:
         with open_ends(cfg) as ends:
             _rounds(ends.server, ends.client_app, cfg)
-            reached = ends.score(ends.network.task.splits().test)
+            reached = score(
+                ends.run, ends.network.task, assemble.test_batches(ends.network.task, ends.network.placement, 256, None)
+            )
         return reached | run_metrics(ends.server.rows, ends.site.layout.raw_bytes)
     whole = build(cfg)
     _rounds(whole.server, whole.client_app, cfg)
     whole.install(whole.server.final)
-    reached = score(whole.model, whole.task, assemble.test_batches(whole.task, whole.device, 256, None))
+    reached = score(whole.model, whole.task, assemble.test_batches(whole.task, whole.placement, 256, None))
     return reached | run_metrics(whole.server.rows, whole.layout.raw_bytes)
 
 

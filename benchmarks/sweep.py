@@ -26,9 +26,9 @@ from pathlib import Path
 
 import torch
 import torchvision
-from harness.measured_rows import record
 from hydra import compose, initialize_config_dir
 
+from harness.measured_rows import record
 from splitsem.codecs.quantise import Quantise
 from splitsem.links.simulated import SimulatedLink
 from splitsem.pipeline import Frames, Pipeline, features

@@ -11,6 +11,8 @@ second of local computing. The table has the median of the seeds, or "not reache
 import argparse
 import statistics
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
 from math import inf
 from pathlib import Path
@@ -18,7 +20,6 @@ from pathlib import Path
 from federated import UNEVEN, made, run
 from harness.ends import state_of_the_machine
 from harness.rounds import Fixed, wandering_rates, write_trace
-
 from splitsem.federated.in_process import ClientLinks
 from splitsem.federated.rate_controller import ChoosesRates, Rate, RateController
 from splitsem.federated.round_report import Row
@@ -67,8 +68,10 @@ def main() -> None:
     parser.add_argument("--deadlines", type=float, nargs="+", default=[1.0, 2.0, 4.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
-    policies = {f"{bits} bit": (lambda bits=bits: Fixed(Rate(bits))) for bits in (1, 2, 4, 6, 8)}
-    policies |= {f"within {s:g} s": (lambda s=s: RateController(s)) for s in given.deadlines}
+    policies: dict[str, Callable[[], ChoosesRates]] = {
+        f"{bits} bit": partial(Fixed, Rate(bits)) for bits in (1, 2, 4, 6, 8)
+    }
+    policies |= {f"within {s:g} s": partial(RateController, s) for s in given.deadlines}
     print(f"{state_of_the_machine()}; target {given.target}, {given.rounds} rounds, seeds {given.seeds}")
     print(f"{'':>12} {'seconds':>9} {'each seed':>30} {'a round s':>10} {'mean bits':>10} {'last score':>11}")
     with tempfile.TemporaryDirectory() as folder:

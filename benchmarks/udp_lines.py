@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from harness.ends import ROOT, device_says, state_of_the_machine
 from harness.line import SERVER_ADDRESS, environment
 from harness.lossy_line import Shape, lossy_line
-
 from splitsem.codecs.tensorwise import Identity
 from splitsem.remote.grpc.streams import Limits
 from splitsem.remote.grpc.transport import Grpc

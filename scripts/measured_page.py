@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT / "benchmarks")]
 
-from benchmarks.harness.measured_rows import BARS, TOPICS, Tables, of_topic, read  # noqa: E402 (of this checkout)
+from harness.measured_rows import BARS, TOPICS, Tables, of_topic, read  # noqa: E402 (of this checkout)
 
 PAGE = ROOT / "docs" / "measured.md"
 PREDICTIONS = [

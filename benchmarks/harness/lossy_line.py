@@ -149,7 +149,7 @@ def lossy_line(prefix: str, shape: Shape) -> Iterator[tuple[Line, dict[str, floa
                 raise NoNamespacesError("the relay did not start: no TUN device here?")
         except (subprocess.CalledProcessError, FileNotFoundError) as exc:
             raise NoNamespacesError(f"no network namespaces here: {exc}") from exc
-        yield Line(*names, shape.rate_bps), figures
+        yield Line(names[0], names[1], shape.rate_bps), figures
     finally:
         if relay is not None:
             relay.terminate()

@@ -106,7 +106,7 @@ def _walk(node: yaml.MappingNode, where: str, option: OptionFile, lines: list[st
 def _comment(key: yaml.Node, value: yaml.Node, lines: list[str]) -> str:
     """The comment behind a setting and its further lines, else the comment lines right above it."""
     number, column = key.start_mark.line, key.start_mark.column
-    is_scalar = isinstance(value, yaml.ScalarNode) or value.flow_style
+    is_scalar = not isinstance(value, yaml.CollectionNode) or value.flow_style
     end = value.end_mark.line if is_scalar and value.value not in ("", []) else number
     behind = lines[end][value.end_mark.column if end == value.end_mark.line else key.end_mark.column :]
     said = [behind.partition("#")[2].strip()] if "#" in behind else []

@@ -154,7 +154,7 @@ def _guess(value: str) -> str:
 
 def described(made: Callable[..., Any]) -> dict[str, str]:
     """What docstrings say of each argument: the constructor's, its class's, and those of the classes above."""
-    sources = [made.__init__, *made.__mro__] if inspect.isclass(made) else [made]  # type: ignore[misc]
+    sources = [made.__init__, *made.__mro__] if inspect.isclass(made) else [made]
     found: dict[str, str] = {}
     for source in sources:
         for name, text in _arguments(inspect.cleandoc(source.__doc__ or "")):

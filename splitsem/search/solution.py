@@ -127,13 +127,11 @@ class JointResult:
 
 
 class Solver(Protocol):
-    """What every solver does.
+    """What every solver does."""
 
-    Attributes:
-        objective: what the solver minimises.
-    """
-
-    objective: Objective
+    @property
+    def objective(self) -> Objective:
+        """What the solver minimises."""
 
     def throughput(self, problem: Problem, allowed: Mask | None = None) -> Solution:
         """The best cut and γ, whatever the score; ``allowed`` (U, 14) restricts γ (masks: module ``problem``)."""

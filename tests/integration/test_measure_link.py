@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 
-from benchmarks.harness.line import SERVER_ADDRESS, NoNamespacesError, rate_limited_line
+from harness.line import SERVER_ADDRESS, NoNamespacesError, rate_limited_line
 from splitsem.errors import ConfigError, LinkError
 from splitsem.federated.rate_controller import Observation, RateController
 from splitsem.links.recorded import RecordedLink, read_link_metrics, write_link_metrics

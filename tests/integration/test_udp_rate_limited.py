@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from benchmarks.harness.line import NoNamespacesError
-from benchmarks.harness.lossy_line import Shape, lossy_line
+from harness.line import NoNamespacesError
+from harness.lossy_line import Shape, lossy_line
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.hostile_payloads import TIME_BAR, OwnCodec, attack, targets
+from hostile_payloads import TIME_BAR, OwnCodec, attack, targets
 from splitsem.check import check_codec
 from splitsem.check.forgery import forge
 from splitsem.codecs import wire

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.chain_line import ChainLine, chain_line
-from benchmarks.harness.line import NoNamespacesError
+from harness.chain_line import ChainLine, chain_line
+from harness.line import NoNamespacesError
 from tests.conftest import ENVIRONMENT, ROOT
 
 pytestmark = pytest.mark.slow  # four starts of a process

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.line import SERVER_ADDRESS, Line, NoNamespacesError, rate_limited_line
+from harness.line import SERVER_ADDRESS, Line, NoNamespacesError, rate_limited_line
 from tests.conftest import ENVIRONMENT, ROOT
 
 LINE_BPS, PAGE_ADDRESS = 20e6, "192.168.1.20"

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from benchmarks.published_networks import PUBLISHED, predicted_ms
+from published_networks import PUBLISHED, predicted_ms
 from splitsem.cost.machines import Local, Machine, Roofline
 
 CONF = Path(__file__).parents[2] / "conf"

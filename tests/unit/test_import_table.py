@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.harness.import_table import import_pair, import_table
+from harness.import_table import import_pair, import_table
 from splitsem.cost.branch_lut import BranchLut
 from splitsem.cost.fits import LinkFit
 from splitsem.errors import ConfigError

@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks.harness import measured_rows
+from harness import measured_rows
 from scripts import measured_page
 from tests.conftest import ROOT
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.harness.rounds import rounds_over, write_trace
+from harness.rounds import rounds_over, write_trace
 from splitsem.federated.rate_controller import (
     HEADER_BYTES,
     Observation,
