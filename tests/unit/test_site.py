@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scripts.site import api_page, errors_page, markdown, metrics_page, option_files, options_page
+from scripts.site import api_page, errors_page, hooks, markdown, metrics_page, option_files, options_page
 from splitsem import errors
 from tests.conftest import ROOT
 from tests.unit.test_architecture import ARCHITECTURE, boxes
@@ -56,7 +56,7 @@ def test_what_is_given_in_a_unit_says_which():
 
 def test_the_metrics_of_every_table_and_of_workflows_are_explained():
     page = metrics_page.metrics_page()
-    assert "| `latency_s` | s | " in page
+    assert re.search(r"\| `latency_s` \| [^|]+ \| s \| `edge_s \+", page)  # a narrow screen has the meaning first
     assert "| `edge_s + link_s + server_s + answer_s` |" in page
     assert metrics_page.known("measured_tail_p95_s")
     assert metrics_page.known("codec.bit_width")  # a column that is a setting
@@ -163,3 +163,9 @@ def test_the_layered_figure_has_all_boxes():
     drawn = markdown.with_layers(page)
     assert "```mermaid" not in drawn
     assert re.findall(r"<b>(.+?)</b>", drawn) == boxes(page)
+    assert "Arrows: `__main__.py` → `workflows/`, " in drawn  # as code: else Markdown makes the name bold
+
+
+def test_the_search_finds_a_code_of_an_error_by_the_page_that_explains_it():
+    assert hooks.BOOSTS.keys() <= hooks.made().keys()
+    assert hooks.BOOSTS["reference/errors.md"] > 1
