@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scripts.site import api_page, errors_page, hooks, markdown, metrics_page, option_files, options_page
+from scripts.site import api_page, errors_page, markdown, metrics_page, option_files, options_page
 from splitsem import errors
 from tests.conftest import ROOT
 from tests.unit.test_architecture import ARCHITECTURE, boxes
@@ -123,6 +123,15 @@ def test_an_unnamed_page_comes_to_its_section(monkeypatch):
     ]
 
 
+def test_each_page_has_a_place_of_its_own_in_the_navigation():
+    pytest.importorskip("mkdocs")
+    from scripts.site import hooks
+
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    unnamed = {page for page in pages - set(hooks._named(NAV)) if not page.startswith("decisions/")}
+    assert unnamed == set(), "mkdocs.yml: name the page in its group; at the end of a long list nobody finds it"
+
+
 def test_a_page_asks_nothing_of_the_web(monkeypatch):
     pytest.importorskip("mkdocs")
     from types import SimpleNamespace
@@ -167,5 +176,8 @@ def test_the_layered_figure_has_all_boxes():
 
 
 def test_the_search_finds_a_code_of_an_error_by_the_page_that_explains_it():
+    pytest.importorskip("mkdocs")
+    from scripts.site import hooks
+
     assert hooks.BOOSTS.keys() <= hooks.made().keys()
     assert hooks.BOOSTS["reference/errors.md"] > 1
