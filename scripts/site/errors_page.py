@@ -174,7 +174,7 @@ def errors_page() -> str:
         "",
         "| code | what it means |",
         "|---|---|",
-        *(f"| [{code}](#{code.lower()}) | {entry.meaning} |" for code, entry in ENTRIES.items()),
+        *(f"| [`{code}`](#{code.lower()}) | {entry.meaning} |" for code, entry in ENTRIES.items()),
         "",
     ]
     for code, entry in ENTRIES.items():

@@ -26,6 +26,8 @@ UNNAMED = {
 }
 WIDE = ("measured.md",)
 """Pages whose tables need the whole width; neither column beside them says much."""
+BOOSTS = {"reference/errors.md": 2}
+"""How many times a page counts in the search: the code of an error is looked for by its words, which all pages have."""
 ASSETS = (".png", ".svg", ".csv", ".pdf", ".json", ".html", ".jpg")
 
 
@@ -136,5 +138,7 @@ def on_page_markdown(text: str, page: Any, config: Any, files: Files) -> str:
     here = Path(source) if source else DOCS / page.file.src_uri
     if page.file.src_uri in WIDE:
         page.meta["hide"] = ["navigation", "toc"]
+    if page.file.src_uri in BOOSTS:
+        page.meta["search"] = {"boost": BOOSTS[page.file.src_uri]}
     text = markdown.relinked(text, here, page.file.src_uri, site_uri)
     return markdown.with_reasons(markdown.with_layers(text))

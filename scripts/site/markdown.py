@@ -84,7 +84,9 @@ def with_layers(text: str) -> str:
                 for name, about in re.findall(r'\["([^<"]+)<br>([^"]+)"\]', body)
             )
             rows.append(f'<div class="layer"><p>{html.escape(title)}</p>{boxes}</div>')
-        arrows = [f"{names[a]} → {names[b]}" for a, b in re.findall(r"^\s*(\w+) --> (\w+)\s*$", figure, re.MULTILINE)]
+        arrows = [
+            f"`{names[a]}` → `{names[b]}`" for a, b in re.findall(r"^\s*(\w+) --> (\w+)\s*$", figure, re.MULTILINE)
+        ]
         return f'<div class="layers">{"".join(rows)}</div>\n\nArrows: {", ".join(arrows)}.\n'
 
     return re.sub(r"^```mermaid\n.*?^```$", drawn, text, flags=re.MULTILINE | re.DOTALL)

@@ -212,16 +212,16 @@ def metrics_page() -> str:
         "",
         "## In every table",
         "",
-        "| metric | unit | meaning | formula |",
+        "| metric | meaning | unit | formula |",
         "|---|---|---|---|",
-        *(f"| `{n}` | {_unit(n)} | {cell(one.meaning)} | {FORMULAS.get(n, '')} |" for n, one in METRICS.items()),
+        *(f"| `{n}` | {cell(one.meaning)} | {_unit(n)} | {FORMULAS.get(n, '')} |" for n, one in METRICS.items()),
         "",
     ]
     for heading, part in WORKFLOWS.items():
-        lines += [f"## {heading}", "", "| metric | unit | meaning |", "|---|---|---|"]
+        lines += [f"## {heading}", "", "| metric | meaning | unit |", "|---|---|---|"]
         for names, meaning in part.items():
             shown = ", ".join(f"`{name}`" for name in names.split())
             units = ", ".join(dict.fromkeys(_unit(name) for name in names.split()))
-            lines.append(f"| {shown} | {units} | {meaning} |")
+            lines.append(f"| {shown} | {meaning} | {units} |")
         lines.append("")
     return "\n".join(lines)

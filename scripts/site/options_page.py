@@ -242,14 +242,14 @@ def _section(group: str, found: list[OptionFile], level: str) -> list[str]:
     if first.target:
         lines += [f"Class: `{first.target}`", ""]
     if first.choices:
-        lines += ["| group choice | default | meaning |", "|---|---|---|"]
-        lines += [f"| `{choice}` | `{option}` | {cell(comment)} |" for choice, option, comment in first.choices] + [""]
+        lines += ["| group choice | meaning | default |", "|---|---|---|"]
+        lines += [f"| `{choice}` | {cell(comment)} | `{option}` |" for choice, option, comment in first.choices] + [""]
     table = rows(group, first)
     if table:
-        lines += ["| setting | type | default | unit | meaning |", "|---|---|---|---|---|"]
+        lines += ["| setting | meaning | type | default | unit |", "|---|---|---|---|---|"]
         lines += [
-            f"| `{each.name}` | {cell(each.kind)} | `{cell(each.default)}` | {each.unit or '–'} "
-            f"| {cell(each.meaning)} |"
+            f"| `{each.name}` | {cell(each.meaning)} | {cell(each.kind)} | `{cell(each.default)}` "
+            f"| {each.unit or '–'} |"
             for each in table
         ] + [""]
     if len(found) > 1 and any(setting.note for setting in first.settings):

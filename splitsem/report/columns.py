@@ -65,7 +65,7 @@ METRICS = {
     "exit_share": Column(
         "exit",
         "%",
-        "Share of the test samples that exit on the edge, whose features are not sent (`exit=confidence`).",
+        "Share of the test samples that exit on the edge, whose features are not sent (exit=confidence).",
         100,
     ),
     "exit_threshold": Column("above", "", "Confidence above which a sample exits on the edge."),

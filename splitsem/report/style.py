@@ -54,7 +54,7 @@ STAGES = {
     "tail_s": ("tail", "#009e73"),
     "answer": ("answer", "#b5559b"),
 }
-_HATCHES = {"encode_s": "....", "link_busy_s": "/////", "decode_s": "....", "answer": "xxxx"}
+_HATCHES = {"encode_s": "....", "link_busy_s": "/////", "decode_s": "....", "tail_s": "----", "answer": "xxxx"}
 REFERENCES = {
     "JPEG": ("D", "#8b1e3f"),
     "WebP": ("d", "#5b3a8c"),

@@ -303,11 +303,12 @@ def _draw_silent(ax: Axes, silent: pd.DataFrame) -> list[Line2D]:
     """Mark the scores of what sends nothing, which has no place on a logarithmic axis, at the left edge."""
     if silent.empty:
         return []
-    names = ", ".join(dict.fromkeys(silent["split_point"]))
+    names = list(dict.fromkeys(silent["split_point"]))
+    which = f"{names[0]} sends nothing" if len(names) == 1 else f"{len(names)} cuts send nothing"
     look: dict[str, Any] = {"color": style.INK, "marker": "<", "markersize": 6, "linestyle": "none", "clip_on": False}
     scores = silent["score"].drop_duplicates()
     ax.plot([0.0] * len(scores), scores, transform=ax.get_yaxis_transform(), zorder=5, gid="silent", **look)
-    return [Line2D([], [], label=f"0 B: {names} sends nothing", **look)]
+    return [Line2D([], [], label=f"0 B: {which}", **look)]
 
 
 def _draw_curves(ax: Axes, split: pd.DataFrame) -> list[Line2D]:

@@ -10,7 +10,18 @@ from splitsem.report import results as rs
 from splitsem.report.bd_rate import delta_rates, equal_score
 from splitsem.report.best import Best, best
 from splitsem.report.columns import METRICS, WORDS
-from splitsem.report.page import Card, Cell, Failures, Header, Page, PageTable, Picture, Section, render
+from splitsem.report.page import (
+    Card,
+    Cell,
+    Failures,
+    Header,
+    Page,
+    PageTable,
+    Picture,
+    Section,
+    glossary,
+    render,
+)
 from splitsem.report.tables import MARKS
 from splitsem.report.units import MISSING, format_number, format_ratio, format_score, worded
 
@@ -28,8 +39,8 @@ _TIMINGS = {
 }
 _CAPTIONS = {
     "accuracy_throughput": "Up and to the right is better. ★: a score that is better, beyond the paired 95 % "
-    "interval, than that of every ★ that is faster, on the validation split. Shaded: not faster than its ★, and "
-    "perhaps as good. Arrows at the lower edge: scores below it.",
+    "interval, than that of every ★ that is faster, on the validation split. Shaded: not surely faster than its ★, "
+    "and perhaps as good. Arrows at the lower edge: scores below it.",
     "latency_breakdown": "The stages of one sample: head and encode on the edge; the link, busy and delayed; decode "
     "and tail on the server; the answer: coded, sent back, read.",
     "rate_accuracy": "Up and to the left is better. ◆: of the fewest bytes, a score that is better, beyond the paired "
@@ -43,10 +54,10 @@ _CAPTIONS = {
     "score_channel": "How the score falls as bits go wrong. Bands are 95 % intervals over the channel's seeds.",
 }
 _MARKS = (
-    "★ best · = not faster than its ★, perhaps as good · ▼ natural bottleneck · in italics: no split, all on "
+    "★ best · = not surely faster than its ★, perhaps as good · ▼ natural bottleneck · in italics: no split, all on "
     "the edge or the picture itself is sent. A click on a header sorts."
 )
-_FRONT_NOTE = "Each ★ is followed by those that are not faster and perhaps better (=)."
+_FRONT_NOTE = "Each ★ is followed by those that are not surely faster and perhaps better (=)."
 _RATIOS = (
     "How many times larger the float32 features, the sample as it is (uint8 or its file), and a picture of the same "
     "score are than the payload. – : the picture was not sent at qualities around this score; "
@@ -103,7 +114,7 @@ def report(
             cards=[_card(answer, word) for answer in (best(results) if answers is None else answers)],
             pictures=[
                 Picture.of(
-                    name, f"{worded(_CAPTIONS.get(name, ''), word)} {(remarks or {}).get(name, '')}".strip(), figure
+                    name, f"{worded(_CAPTIONS.get(name, ''), word)}\n{(remarks or {}).get(name, '')}".strip(), figure
                 )
                 for name, figure in figures.items()
             ],
@@ -129,7 +140,7 @@ def report(
             ),
             facts=_facts(results, frame, details),
             words={term: worded(meaning, word) for term, meaning in WORDS.items()},
-            glossary=[(c.title, c.unit, c.meaning) for c in columns.metrics(word).values()],
+            glossary=glossary(columns.metrics(word), frame),
         )
     )
 

@@ -103,7 +103,7 @@ def _caption(frame: pd.DataFrame) -> str:
     back = f", {back_s} of it the answer's way back" if back_s else ""
     notes = [
         "★ best: a higher score, beyond the interval, than every faster ★\n"
-        "= tie: not faster than its ★, perhaps as good · no sign: another is better\n"
+        "= tie: not surely faster than its ★, perhaps as good · no sign: another is better\n"
         "▼ bottleneck: less crosses than at the input · Δ: to unsplit, 1 point = 0.01\n"
         f"sum: latency of one sample{back} · rate: samples/s"
     ]

@@ -143,6 +143,12 @@ def _wrong_yaml(block: Block) -> str:
     return ""
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_no_block_is_made_by_indenting_which_nothing_would_run(path: Path):
+    outside = re.sub(r"^ *```.*?^ *```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"\n\n {4}(?![*-] |\d+\. )(\S.*)", outside) == []
+
+
 def test_a_block_without_language_or_reason_is_noticed(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_text(

@@ -3,6 +3,7 @@
 import io
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,11 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 
+from splitsem.report import figure_choice
 from splitsem.report import results as rs
 from splitsem.report.breakdown import latency_breakdown
 from splitsem.report.run_figures import run_breakdown
-from splitsem.report.style import STAGES, save
+from splitsem.report.style import STAGES, save, stage_look
 from splitsem.report.sweep_figures import accuracy_throughput, rate_accuracy
 from tests.unit.sample_results import UNET, complete_results, sample_results
 
@@ -180,6 +182,24 @@ def test_what_sends_nothing_stands_at_the_edge_of_the_rates():
     (line,) = [line for line in ax.get_lines() if line.get_gid() == "silent"]
     assert set(line.get_ydata()) == set(rs.prepare(results).loc[lambda rows: rows["payload_bytes"] == 0, "score"])
     assert any("output sends nothing" in text.get_text() for text in ax.get_legend().get_texts())
+
+
+def test_many_cuts_that_send_nothing_are_counted_and_leave_the_figure_its_width():
+    results = complete_results(UNET).assign(
+        payload_bytes=lambda rows: rows["payload_bytes"].where(rows["split_index"] < 3, 0)
+    )
+    (ax,) = rate_accuracy(results).axes
+    num = rs.prepare(results).loc[lambda rows: rows["payload_bytes"] == 0, "split_point"].nunique()
+    assert num > 5
+    assert f"0 B: {num} cuts send nothing" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_stages_side_by_side_differ_in_grey():
+    with figure_choice.using("paper"):
+        looks = [stage_look(stage) for stage in STAGES]
+    assert all(a["hatch"] != b["hatch"] for a, b in pairwise(looks)), "bars that touch"
+    dark = [look["hatch"] for look in looks if look["facecolor"] in (STAGES["head_s"][1], STAGES["tail_s"][1])]
+    assert len(set(dark)) == 2, "head and tail are equally dark"
 
 
 def test_a_quality_that_was_swept_is_one_curve():

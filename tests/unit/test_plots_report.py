@@ -9,6 +9,7 @@ import pytest
 
 from splitsem.report.best import best
 from splitsem.report.breakdown import latency_breakdown
+from splitsem.report.columns import METRICS
 from splitsem.report.sensitivity import sensitivity
 from splitsem.report.sensitivity_figure import sensitivity_figure
 from splitsem.report.sweep_figures import accuracy_throughput, rate_accuracy
@@ -65,6 +66,13 @@ def test_the_encoders_size_is_in_both_tables_where_a_codec_has_learned_weights(e
     html = page(results)
     heads = re.findall(r"<thead>.*?</thead>", html, re.DOTALL)
     assert sum("encoder" in head for head in heads) == (2 if encoder_bytes else 0)
+
+
+def test_the_glossary_explains_what_the_page_has_in_plain_text():
+    words = page(sample_results(UNET)).partition("<h2>Glossary</h2>")[2]
+    assert '<th scope="row">latency</th>' in words
+    assert METRICS["exit_share"].meaning not in words
+    assert not any("`" in one.meaning for one in METRICS.values())  # a page does not read Markdown
 
 
 def test_what_a_row_has_not_is_a_dash():

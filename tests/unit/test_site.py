@@ -56,7 +56,7 @@ def test_what_is_given_in_a_unit_says_which():
 
 def test_the_metrics_of_every_table_and_of_workflows_are_explained():
     page = metrics_page.metrics_page()
-    assert "| `latency_s` | s | " in page
+    assert re.search(r"\| `latency_s` \| [^|]+ \| s \| `edge_s \+", page)  # a narrow screen has the meaning first
     assert "| `edge_s + link_s + server_s + answer_s` |" in page
     assert metrics_page.known("measured_tail_p95_s")
     assert metrics_page.known("codec.bit_width")  # a column that is a setting
@@ -123,6 +123,15 @@ def test_an_unnamed_page_comes_to_its_section(monkeypatch):
     ]
 
 
+def test_each_page_has_a_place_of_its_own_in_the_navigation():
+    pytest.importorskip("mkdocs")
+    from scripts.site import hooks
+
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    unnamed = {page for page in pages - set(hooks._named(NAV)) if not page.startswith("decisions/")}
+    assert unnamed == set(), "mkdocs.yml: name the page in its group; at the end of a long list nobody finds it"
+
+
 def test_a_page_asks_nothing_of_the_web(monkeypatch):
     pytest.importorskip("mkdocs")
     from types import SimpleNamespace
@@ -163,3 +172,12 @@ def test_the_layered_figure_has_all_boxes():
     drawn = markdown.with_layers(page)
     assert "```mermaid" not in drawn
     assert re.findall(r"<b>(.+?)</b>", drawn) == boxes(page)
+    assert "Arrows: `__main__.py` → `workflows/`, " in drawn  # as code: else Markdown makes the name bold
+
+
+def test_the_search_finds_a_code_of_an_error_by_the_page_that_explains_it():
+    pytest.importorskip("mkdocs")
+    from scripts.site import hooks
+
+    assert hooks.BOOSTS.keys() <= hooks.made().keys()
+    assert hooks.BOOSTS["reference/errors.md"] > 1
