@@ -176,9 +176,9 @@ def main() -> None:
                         for name, value in found.items()))  # fmt: skip
         what = "frames of a run that adapts on a real line"
         switches = f"{found['switches']} in {found['frames']:,}"
-        record(f"{what}: switches", switches, f"≥ {LEAST_SWITCHES}")
+        record(f"{what}: switches", switches, f"≥ {LEAST_SWITCHES}", found["switches"] < LEAST_SWITCHES)
         num_wrong = found["lost or repeated"] + found["wrong for their setting"] + found["out of order"]
-        record(f"{what}: lost, repeated, out of order or of another setting", f"{num_wrong}", "0")
+        record(f"{what}: lost, repeated, out of order or of another setting", f"{num_wrong}", "0", num_wrong > 0)
         if args.figure:
             from splitsem.report.adaptive_figures import adaptation
 

@@ -226,8 +226,11 @@ def main() -> None:
     print(f"{found['frames']} frames, {found['wrong']} wrong or out of order (identity, bit for bit)")
     share = f"{slowest / found['pace_s']:.1%} of the slowest stage's {1 / slowest:.2f}"
     print(f"{1 / found['pace_s']:.2f} frames a second: {share}")
-    record("a chain of three machines: frames unlike the unsplit network", str(found["wrong"]), "0")
-    record("a chain of three machines: pace, of the slowest stage", f"{slowest / found['pace_s']:.1%}", "≥ 95 %")
+    what = f"a chain of three machines{f', its server killed {args.kill} times' if args.kill else ''}"
+    record(f"{what}: frames unlike the unsplit network", f"{found['wrong']}", "0", found["wrong"] > 0)
+    if not args.kill:  # else the pace has the time in which no server was there
+        reached = slowest / found["pace_s"]
+        record(f"{what}: pace, of the slowest stage", f"{reached:.1%}", "≥ 95 %", reached < 0.95)
     print({name: value for name, value in found.items() if name.startswith(("frames_", "re"))})
 
 

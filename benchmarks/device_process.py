@@ -204,12 +204,10 @@ def of_process(runs: int) -> None:
         first = [started_s + one["first_payload_s"] for one in found]
         print(f"resident memory {max(one['rss_bytes'] for one in found) / 1e6:.0f} MB at most (bar 120)")
         print(f"first payload {min(first):.2f}…{max(first):.2f} s after the start (bar 1)")
-        record(
-            "device process without torch: memory",
-            f"{max(one['rss_bytes'] for one in found) / 1e6:.0f} MB",
-            "≤ 120 MB",
-        )
-        record("device process without torch: first payload", f"{min(first):.2f} … {max(first):.2f} s", "≤ 1 s")
+        most_mb = max(one["rss_bytes"] for one in found) / 1e6
+        record("device process without torch: memory", f"{most_mb:.0f} MB", "≤ 120 MB", most_mb > 120)
+        told = f"{min(first):.2f} … {max(first):.2f} s"
+        record("device process without torch: first payload", told, "≤ 1 s", max(first) > 1)
         stages = found[-1]["stages"]
         print(", ".join(f"{name} {1e3 * times['p50']:.1f} ms" for name, times in stages.items()))
 
@@ -234,7 +232,8 @@ def environment(path: Path) -> Path:
     largest = sorted(sizes.items(), key=lambda pair: -pair[1])[:6]
     print(f"installed {rest / 1e6:.0f} MB (bar 150), and onnxruntime {onnxruntimes / 1e6:.0f} MB; largest: ", end="")
     print(", ".join(f"{name} {size / 1e6:.0f}" for name, size in largest))
-    record("device process without torch: size without onnxruntime", f"{rest / 1e6:.0f} MB", "≤ 150 MB")
+    what = "device process without torch: size without onnxruntime"
+    record(what, f"{rest / 1e6:.0f} MB", "≤ 150 MB", rest > 150e6)
     torch_line = subprocess.run([python, "-c", "import torch"], capture_output=True, text=True, env=ALONE)
     print(f"torch there: {torch_line.stderr.splitlines()[-1]}")
     return python

@@ -319,9 +319,11 @@ def main(num_s: float, transport: str = "grpc") -> None:
     peak, before_mb = (worst - before) / 1e6, before / 1e6
     print(f"server's RSS {before_mb:.0f} MB, at worst {peak:+.0f}, afterwards {grown / 1e6:+.0f} MB (bar 50)")
     is_met = num_lost == 0 and factor <= MAX_FACTOR and grown <= MAX_GROWN_BYTES
-    record("a server under attack: frames of its users lost or wrong", f"{num_lost}", "0")
-    record("a server under attack: p99 of its users, against quiet", f"{factor:.2f} ×", f"≤ {MAX_FACTOR:.0f} ×")
-    record("a server under attack: growth of its memory", f"{grown / 1e6:+.0f} MB", f"≤ {MAX_GROWN_BYTES / 1e6:.0f} MB")
+    what = "a server under attack"
+    record(f"{what}: frames of its users lost or wrong", f"{num_lost}", "0", num_lost > 0)
+    record(f"{what}: p99 of its users, against quiet", f"{factor:.2f} ×", f"≤ {MAX_FACTOR:.0f} ×", factor > MAX_FACTOR)
+    most = f"≤ {MAX_GROWN_BYTES / 1e6:.0f} MB"
+    record(f"{what}: growth of its memory", f"{grown / 1e6:+.0f} MB", most, grown > MAX_GROWN_BYTES)
     print("met" if is_met else "MISSED")
     sys.exit(not is_met)
 

@@ -121,7 +121,9 @@ def compare(name: str) -> str:
         process.join(10)
     alone, together = (statistics.median(rates[size]) for size in servers)
     cost, cost_together = (1e3 * statistics.median(costs[size]) for size in servers)
-    record(f"micro-batching, {NUM_DEVICES} edges, {name}", f"{together / alone:.2f} ×", "≥ 1.5 ×")
+    record(
+        f"micro-batching, {NUM_DEVICES} edges, {name}", f"{together / alone:.2f} ×", "≥ 1.5 ×", together < 1.5 * alone
+    )
     return (
         f"{name} at {point}: {alone:.0f} frames/s one by one, {together:.0f} micro-batched: {together / alone:.2f} × "
         f"(bar 1.5); server {cost:.2f} and {cost_together:.2f} ms of processor a frame; worst-served device "

@@ -192,12 +192,14 @@ def main() -> None:
     parts = Errors.of([ratio for _, some in ratios.values() for ratio in some])
     for name, errors in (("all whole networks", wholes), ("all heads and tails", parts)):
         print(f"{name:28}{errors.num:8}{errors.median:9.1%}{errors.p90:8.1%}")
+    is_missed = wholes.median > MEDIAN_BAR or wholes.p90 > P90_BAR
     record(
         "times of 16 whole networks on a measured machine, their family left out: error, median and 90 % within",
         f"{wholes.median:.1%} and {wholes.p90:.1%}",
         f"≤ {MEDIAN_BAR:.0%} and {P90_BAR:.0%}",
+        is_missed,
     )
-    if wholes.median > MEDIAN_BAR or wholes.p90 > P90_BAR:
+    if is_missed:
         sys.exit(f"bar missed: median {MEDIAN_BAR:.0%} and 90th percentile {P90_BAR:.0%} of whole networks")
 
 

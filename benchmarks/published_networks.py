@@ -75,7 +75,7 @@ def main() -> None:
         print(f"{says_ms / public.time_ms:7.2f}")
     for machine, found in ratios.items():
         what = f"machine file `{machine}` against public times of {len(found)} networks"
-        record(what, f"{min(found):.2f} … {max(found):.2f} ×", "stated")
+        record(what, f"{min(found):.2f} … {max(found):.2f} ×", "stated", is_missed=False)
 
 
 if __name__ == "__main__":

@@ -133,9 +133,9 @@ def main() -> None:
     for by, found in regrets.items():
         print(f"{by}: {len(found)} triples, regret {np.median(found):.2%} in the median, {max(found):.1%} at worst")
         measured = f"{np.median(found):.2%} in the median, {max(found):.1%} at worst"
-        record(
-            f"choosing a cut by {by}: loss against the measured best", measured, f"≤ {MEDIAN_BAR:.0%}, {WORST_BAR:.0%}"
-        )
+        is_missed = bool(np.median(found) > MEDIAN_BAR or max(found) > WORST_BAR)
+        what = f"choosing a cut by {by}: loss against the measured best"
+        record(what, measured, f"≤ {MEDIAN_BAR:.0%}, {WORST_BAR:.0%}", is_missed)
     if np.median(regrets["table"]) > MEDIAN_BAR or max(regrets["table"]) > WORST_BAR:
         sys.exit(f"bar missed: {MEDIAN_BAR:.0%} in the median, {WORST_BAR:.0%} at worst")
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import yaml
 
@@ -18,6 +19,8 @@ from tests import hatchery
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one makes no example wrong
+hypothesis.settings.load_profile("any machine")
 sweep.register()  # as run.py does before it composes a configuration
 SHRUNK = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "workflow.num_samples=6")
 

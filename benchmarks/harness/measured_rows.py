@@ -35,7 +35,7 @@ Tables = dict[str, dict[str, list[Any]]]
 _recorded: list[str] = []  # by this process
 
 
-def record(what: str, measured: str, bar: str, is_missed: bool = False) -> None:
+def record(what: str, measured: str, bar: str, is_missed: bool) -> None:
     """Keep a figure; the first one of a process takes the place of all that its command recorded before.
 
     Args:

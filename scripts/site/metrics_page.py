@@ -77,9 +77,7 @@ WORKFLOWS: dict[str, dict[str, str]] = {
         "measured_<stage>_s": "Median seconds of a stage by the stopwatch: head, encode, link, ….",
         "measured_<stage>_p<n>_s": "Its n-th percentile.",
         "measured_<stage>_low_s measured_<stage>_high_s": "95 % interval of the median, of edge and latency.",
-        "measured_throughput_hz": "Frames a second of the stream.",
         "paced_<stage>_s": "Median seconds of a stage in the stream.",
-        "prediction_error throughput_prediction_error": "`|predicted / measured − 1|` of latency and of throughput.",
         "frames_sent frames_answered frames_lost frames_late frames_filled fallback_frames": "Frames by their fate: "
         "those that are scored, paced and timed. Probes, and the frames by which both ends settle, are not counted.",
         "missing_share": "Share of the bytes that did not arrive and were filled.",

@@ -106,7 +106,10 @@ def load(folder: Path, strategy: Strategy, grid: CodedGrid, contexts: Mapping[in
             "give the same model, and federated.statistics as then"
         )
     if contexts and (known := len(facts["clients"])) != len(contexts):
-        raise CheckpointError(f"federated.resume={folder} has {known} clients, federated.num_clients={len(contexts)}")
+        raise CheckpointError(
+            f"federated.resume={folder} has {known} clients, federated.num_clients={len(contexts)}: give the command "
+            "of that run again, with federated.resume added"
+        )
     grid.held = _below(tensors, "held")
     if "guard" in facts:  # not in files of versions that let every update in
         grid.guard.restore(facts["guard"])

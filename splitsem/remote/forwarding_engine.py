@@ -130,7 +130,7 @@ class Lane:
             is_opening = not self._is_open  # what breaks later is looked into when the next lane is opened
             if is_opening and code is grpc.StatusCode.UNAVAILABLE and _NEXT not in details:
                 return diagnose(end.target, end.security, code, details)
-        return str(exc).removesuffix(" (after 1 tries)")  # all that there are here
+        return str(exc)
 
 
 class ForwardingEngine(TailEngine):

@@ -97,6 +97,10 @@ METRICS = {
         "cycle", "ms", "The slowest of edge, busy link, server, busy way back, with transport: the pace.", 1e3
     ),
     "throughput_hz": Column("throughput", "Hz", "Samples a second: 1 / cycle if the stages overlap, else 1 / latency."),
+    "measured_latency_s": Column("measured", "ms", "Median latency of frames over the real link.", 1e3),
+    "prediction_error": Column("off by", "%", "How far the predicted latency is off it.", 100),
+    "measured_throughput_hz": Column("measured", "Hz", "Frames a second of the stream over the real link."),
+    "throughput_prediction_error": Column("off by", "%", "How far the predicted throughput is off it.", 100),
     "latency_s_ci95": Column(
         "± ms", "ms", "Half the 95 % interval of the latency: spread of coding, and the machine's drift.", 1e3
     ),

@@ -96,8 +96,8 @@ _WORDS = {
     "ε, ξ": "What accuracy may be lost against A_ref, and by how much that is missed.",
 }
 _CAPTIONS = {
-    "domains": "Above, accuracy on the test split against that of all branches; below, throughput gained over both "
-    "baselines, each at the cut that is best for it.",
+    "domains": "Above, accuracy on the test split against that of the whole network; below, throughput gained over "
+    "both baselines, each at the cut that is best for it.",
     "accuracy_throughput": "the predicted front, the networks that were scored on the validation split, and the chosen "
     "one.",
     "gamma_map": "which branches of each block run, what is folded, and where the network is cut.",
@@ -214,6 +214,7 @@ def domain_gains(
     weaker: str = "all branches in parallel",
     stronger: str = "all fused",
     word: str = "accuracy",
+    of: str = "domain",
 ) -> Figure:
     """Above, accuracy on the test split against A_ref; below, throughput against both baselines.
 
@@ -225,8 +226,9 @@ def domain_gains(
         weaker: what ``gain_over_baseline`` is over, in words.
         stronger: what ``gain_over_stronger`` is over, in words.
         word: what was scored, see ``score_word``.
+        of: what differs from row to row.
     """
-    figure = style.new_figure(max(6.5, 0.62 * len(domains) + 3.4), 4.8, "Joint optima by domain", subtitle)
+    figure = style.new_figure(max(6.5, 0.62 * len(domains) + 3.4), 4.8, f"Joint optima by {of}", subtitle)
     if domains.empty:
         style.empty(figure.add_subplot())
         return figure
@@ -237,7 +239,7 @@ def domain_gains(
     below.set_xticks(x, labels=[str(label) for label in domains["label"]])
     if domains["label"].astype(str).str.len().max() > 6:
         below.tick_params(axis="x", labelrotation=90)
-    below.set_xlabel("Domain")
+    below.set_xlabel(of.capitalize())
     below.set_xlim(-0.6, len(domains) - 0.4)
     return figure
 

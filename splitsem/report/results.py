@@ -16,6 +16,7 @@ from splitsem.report.units import setting_in_words, worded
 # Columns that say where and how a job ran; a column that varies makes several series of a sweep.
 LABELS = ("codec", "transport", "edge", "server", "model", "task", "device")
 GROUPS = (*LABELS, "exit", "hardware", "workflow", "trainer", "federated", "optimise", "experiment")
+_WITHOUT_EFFECT = ("plots.", "tracking.", "hydra.")  # beginnings of settings on which no result depends
 SCORE_MARGIN = 0.01  # "no worse than unsplit" allows one point
 DRAWS = "draws_val"  # a column: the validation score of a job on bootstrap draws, arrays that results.csv has not
 REFERENCES = {
@@ -50,7 +51,9 @@ def prepare(results: pd.DataFrame) -> pd.DataFrame:
         (``samples``, ``seeds``), and what ``fronts.front`` finds on the scores by which configurations are chosen,
         see ``choice``: ``front`` and ``tie_group``.
     """
-    frame = _without_repeats(_average_seeds(_once(with_series(results))))
+    frame = _without_repeats(
+        _average_seeds(_once(with_series(results)))
+    ).copy()  # in one piece: columns were put in singly
     frame["is_bottleneck"] = _bottlenecks(frame)
     frame["front"], frame["tie_group"] = "", float("nan")
     split = splits(frame)
@@ -165,12 +168,13 @@ def failures(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_override(column: str) -> bool:
-    """Whether a column of results.csv is a setting that the user swept, not a metric.
+    """Whether a column of results.csv is a setting that the user gave and that results depend on.
 
-    >>> [is_override(c) for c in ("codec.bit_width", "transport", "score", "iou_road")]
+    >>> [is_override(c) for c in ("codec.bit_width", "transport", "score", "plots.style")]
     [True, True, False, False]
     """
-    return column in GROUPS or column == "seed" or "." in column or "@" in column
+    is_setting = column in GROUPS or column == "seed" or "." in column or "@" in column
+    return is_setting and not column.startswith(_WITHOUT_EFFECT)
 
 
 def one_line(error: object) -> str:

@@ -66,6 +66,7 @@ REFERENCES = {
 }
 FORMATS: dict[str, Callable[..., str]] = {"s": format_seconds, "B": format_bytes, "Hz": format_hz}
 _HEADER_IN = 0.62  # height of title and subtitle, in inches
+_TICKS_IN = 0.75  # height of an axis's ticks and title, and of what pads them
 _TWO_COLUMNS_IN = 9.0  # a figure that is wider than this takes two columns
 _COMPRESS_LEVEL = 3  # of a PNG: 60 % of the time that 6 takes, for 10 % more bytes
 
@@ -77,11 +78,21 @@ class Chart(Figure):
         data: a row a mark; None where a file beside the figure holds them, or it shows pictures.
         entries: what the legend above its axes lists, in styles that have one.
         is_fitted: it has the sizes of its style.
+        header_in: height of its title and subtitle, in inches.
     """
 
     data: "pd.DataFrame | None" = None
     entries: tuple[Any, ...] = ()
     is_fitted: bool = False
+    header_in: float = 0.0
+
+    def set_height(self, height_in: float) -> None:
+        """Make it higher or lower; the header keeps its distance from the upper edge."""
+        width_in, old_in = self.get_size_inches()
+        self.set_size_inches(width_in, height_in)
+        self.get_layout_engine().set(rect=(0, 0, 1, 1 - self.header_in / height_in))  # type: ignore[union-attr, call-arg]
+        for text in self.texts:
+            text.set_y(1 - (1 - text.get_position()[1]) * old_in / height_in)
 
 
 def new_figure(
@@ -112,6 +123,7 @@ def new_figure(
     header_in = _HEADER_IN + 0.15 * (len(lines) - 1) if style.has_header else 0.0
     height_in += header_in
     figure = Chart(figsize=(width_in, height_in), dpi=style.dpi, facecolor=PAPER, layout="constrained")
+    figure.header_in = header_in
     engine = figure.get_layout_engine()
     pad = 0.08 if style.has_header else 0.03
     engine.set(w_pad=pad, h_pad=pad, wspace=0.03, rect=(0, 0, 1, 1 - header_in / height_in))  # type: ignore[union-attr, call-arg]
@@ -251,7 +263,20 @@ def legend_outside(ax: Axes, handles: Sequence[Any], title: str | None = None) -
         labelspacing=0.6,
         handletextpad=0.6,
     )
+    _make_room(ax, legend)
     return legend
+
+
+def _make_room(ax: Axes, legend: Legend) -> None:
+    """Make the figure as high as the legend beside the axes needs: else the layout takes the room from the axes."""
+    figure, place = ax.get_figure(root=True), ax.get_subplotspec()
+    if isinstance(figure, Chart) and place is not None:
+        height_in = figure.get_size_inches()[1]
+        ratios = np.asarray(place.get_gridspec().get_height_ratios(), dtype=float)
+        share = float(ratios[place.rowspan.start : place.rowspan.stop].sum() / ratios.sum())
+        lacking_in = legend.get_window_extent().height / figure.dpi - share * (height_in - figure.header_in - _TICKS_IN)
+        if lacking_in > 0:
+            figure.set_height(height_in + lacking_in / share)
 
 
 def _legend_above(ax: Axes, handles: Sequence[Any], title: str | None) -> Legend:

@@ -22,7 +22,7 @@ from splitsem.report.page import (
     glossary,
     render,
 )
-from splitsem.report.tables import MARKS
+from splitsem.report.tables import MARKS, PREDICTED, over_link
 from splitsem.report.units import MISSING, format_number, format_ratio, format_score, worded
 
 _FRONT = ("score", "score_ci95", "score_delta", "score_delta_ci95", "payload_bytes", "edge_s", "link_s", "server_s",
@@ -104,6 +104,7 @@ def report(
         ["tie_group", "front", "throughput_hz"], ascending=[True, True, False]
     )
     word = rs.score_name(frame)
+    sent = over_link(frame)
     all_several = several or bool(frame["is_reference"].any())
     return render(
         Page(
@@ -123,6 +124,11 @@ def report(
                     worded("Front: score against throughput", word),
                     [_table(front, best_shown, several=several, note=_FRONT_NOTE)],
                     instead="No job succeeded, so there is no front.",
+                ),
+                *(
+                    [Section("Predicted and measured", [_table(sent, list(PREDICTED), several=several)])]
+                    if len(sent)
+                    else []
                 ),
                 Section(
                     "All configurations",

@@ -23,6 +23,9 @@ _SHOWN = ("score", "score_delta", "payload_bytes", "edge_s", "link_s", "server_s
 _TITLES = {"throughput_hz": "rate", "score_delta": "Δ", "payload_bytes": "sent", "answer_s": "back", "latency_s": "sum"}
 _LEAST = (("edge ms", "link ms", "server ms", "back ms", "edge s", "link s", "server s", "back s"), ("Δ points",))
 _LONG_S = 10.0  # a column with such a time is in seconds, else in milliseconds
+PREDICTED = ("latency_s", "measured_latency_s", "prediction_error",
+             "throughput_hz", "measured_throughput_hz", "throughput_prediction_error")  # fmt: skip
+"""The metrics of a table of predictions beside what was measured."""
 _HALVES = {"score": "score_ci95", "score_delta": "score_delta_ci95"}
 
 
@@ -63,6 +66,32 @@ def table(results: pd.DataFrame) -> Table:
         grid.add_row(plain(point), *map(plain, label), *cells, marks, style=look)
     grid.caption = _caption(frame)
     return grid
+
+
+def measured_table(results: pd.DataFrame) -> Table | None:
+    """What frames took over a real link, beside what was predicted of them; None where none were sent.
+
+    Args:
+        results: as of ``table``.
+    """
+    sent = over_link(rs.prepare(results))
+    if sent.empty:
+        return None
+    several = sent["series"].nunique() > 1
+    grid = grid_of("predicted, and measured of frames over the link")
+    for title in ["split point", *(["codec"] if several else [])]:
+        grid.add_column(title, overflow="fold", min_width=8)
+    for name in PREDICTED:
+        grid.add_column(f"{METRICS[name].title}\n{METRICS[name].unit}", justify="right", no_wrap=True)
+    for _, row in sent.iterrows():
+        label = [row["series"]] if several else []
+        grid.add_row(plain(row["split_point"]), *map(plain, label), *(_cell(row, name) for name in PREDICTED))
+    return grid
+
+
+def over_link(frame: pd.DataFrame) -> pd.DataFrame:
+    """The configurations of a prepared frame whose frames travelled over a real link and were timed."""
+    return frame[frame["is_ok"] & frame["measured_latency_s"].notna()]
 
 
 MARKS = {"best": "★", "tie": "=", "": ""}
@@ -139,6 +168,8 @@ def _sources(frame: pd.DataFrame) -> list[str]:
     off = drift(frame)
     exactly = "" if pd.isna(off) else f" (±{format_number(100 * off, 2)} %)"
     scaled = ", scaled" if "scaled" in coding else ""
+    if not over_link(frame).empty:
+        return [f"predicted of stages timed one by one; what frames took is below · coding{exactly} · energy estimated"]
     if halves == {"measured"}:
         return [f"measured here{exactly}: head, tail, coding · estimated: energy"]
     also = " (in part)" if "measured" in halves else ""

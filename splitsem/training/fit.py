@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from splitsem.training.modules import KeepsLoss, MakeOptimizer
 
 log = logging.getLogger(__name__)
+_FEW_STEPS = 50  # of the optimiser in a whole training
 _WITHOUT = "or give trained weights by trainer.weights=FILE"
 
 
@@ -233,4 +234,10 @@ class Fit:
         num_batches, limit = num_samples // batch_size, self.limit_train_batches
         if not (limit if isinstance(limit, int) else int(num_batches * limit)):
             raise ConfigError(f"trainer.limit_train_batches={limit} of {num_batches} batches leaves none to train on")
+        if (steps := self._steps(num_batches)) < _FEW_STEPS:
+            log.warning(
+                "%d training samples in batches of %d make %d steps in all, few to learn from: trainer.batch_size=%d "
+                "and a larger trainer.max_epochs give more",
+                *(num_samples, batch_size, steps, max(1, batch_size // 8)),
+            )
         return batch_size

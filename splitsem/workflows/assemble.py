@@ -238,7 +238,7 @@ def _network(
     settings: str, is_deployed: bool = True, check: Callable[[], object] | None = None, learns: bool = False
 ) -> Network:
     cfg = OmegaConf.create(json.loads(settings))
-    task, model, device, trained, key = _trained(cfg, check)
+    task, model, device, trained, key = _trained(cfg, check, is_final=is_deployed)
     if learns or not is_deployed:
         own_model.check_learns(model)
     if is_deployed and isinstance(model, Deployable):
@@ -261,13 +261,13 @@ def _whole(settings: str) -> Whole:
     return found
 
 
-def _trained(cfg: DictConfig, check: Callable[[], object] | None = None) -> Whole:
+def _trained(cfg: DictConfig, check: Callable[[], object] | None = None, *, is_final: bool = True) -> Whole:
     task = instantiate(cfg.task)
     placement: Placement = instantiate(cfg.device)
     placement.set_threads()
     torch.manual_seed(cfg.seed)
     model = own_model.make(cfg.model, task)
-    return Whole(task, model, placement, *_train(cfg, task, model, placement, check))
+    return Whole(task, model, placement, *_train(cfg, task, model, placement, check, is_final))
 
 
 def _deployment(cfg: DictConfig, model: Deployable) -> dict[str, Any]:
@@ -277,7 +277,12 @@ def _deployment(cfg: DictConfig, model: Deployable) -> dict[str, Any]:
 
 
 def _train(
-    cfg: DictConfig, task: Task, model: nn.Module, placement: Placement, check: Callable[[], object] | None
+    cfg: DictConfig,
+    task: Task,
+    model: nn.Module,
+    placement: Placement,
+    check: Callable[[], object] | None,
+    is_final: bool,
 ) -> tuple[kept_weights.Trained, str]:
     fit = instantiate(trainer_settings(cfg))
     if task.is_agreement or isinstance(model, Frozen):
@@ -295,7 +300,7 @@ def _train(
         _check_labels(task)  # α has epochs of its own
     key = fingerprint(facts, (task, model, fit), cache_dir=Path(cfg.cache_dir), is_data_needed=num_epochs > 0)
     given = cfg.model.get("weights"), cfg.model.get("pretrained"), isinstance(model, BringsWeights)
-    if not num_epochs and not any(given):
+    if is_final and not num_epochs and not any(given):  # else the workflow trains it
         why = "the task has no labels" if task.is_agreement else "trainer.max_epochs=0"
         log.warning("%s: nothing is trained, and scores are those of random weights", why)
 

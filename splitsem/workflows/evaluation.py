@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from splitsem.pipeline import Features, Frames, Pipeline, features, stay
 from splitsem.scoring import Batches, Scored, check_found, score_samples
 from splitsem.splitting.cut import Cut
 from splitsem.splitting.half import Half
+from splitsem.tasks.classification import ClassificationTask
 from splitsem.tasks.task import Task
 from splitsem.workflows import assemble, replay
 from splitsem.workflows.assemble import Network, Whole
@@ -33,6 +35,7 @@ from splitsem.workflows.result import Metrics
 from splitsem.workflows.shared_features import Batch, SharedFeatures
 
 Scorer = Callable[[Callable[[Tensor], Tensor], Task, Batches, nn.Module], Scored]
+log = logging.getLogger(__name__)
 _unsplit: dict[tuple[Any, ...], Scored] = {}
 
 
@@ -274,10 +277,25 @@ def score_unsplit(
     """
     key = split, *_key(cfg, network)
     if run or key not in _unsplit:
-        _unsplit[key] = score_samples(run or network.run, network.task, batches(cfg, network, split))
+        found = score_samples(run or network.run, network.task, batches(cfg, network, split))
+        _unsplit[key] = found
+        if split == "test":
+            _warn_of_chance(found, network.task)
     if split == "test":
         check_found(network.task, _unsplit[key].metrics["score"], split)
     return _unsplit[key]
+
+
+def _warn_of_chance(unsplit: Scored, task: Task) -> None:
+    if not isinstance(task, ClassificationTask) or unsplit.draws is None:
+        return
+    score, num_classes = unsplit.metrics["score"], len(task.class_names)
+    if score - half_width(unsplit.draws) <= 1 / num_classes:
+        log.warning(
+            "The unsplit network scores %.3f, no better than chance among %d classes: what a cut keeps of that says "
+            "little; train it longer, or give trained weights",
+            *(score, num_classes),
+        )
 
 
 def _key(cfg: DictConfig, network: Network) -> tuple[str, str, int, int | None]:

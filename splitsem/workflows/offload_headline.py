@@ -27,7 +27,7 @@ def side_by_side(metrics: Metrics) -> str:
     parts = {name: metrics[name] for name in names}
     for end in ("edge", "server"):
         transport_s = metrics[f"{end}_transport_s"]
-        rows.append(f"{end}: {1e3 * transport_s:.3f} ms a frame of the transport's work beside this")
+        rows.append(f"{end}: the transport's software takes another {1e3 * transport_s:.3f} ms a frame")
         if f"{end}_s" in parts:
             parts[f"{end}_s"] += transport_s
     rows.append(f"throughput bound by {max(parts, key=parts.__getitem__)}")

@@ -24,12 +24,17 @@ from splitsem.tasks.task import Task
 from splitsem.trees import joined
 
 log = logging.getLogger(__name__)
+_NO_OUTPUT_SHAPE = (
+    "samples without labels do not say what output_shape is: give it, for a network of 10 classes by "
+    "'+model.output_shape=[10]'"
+)
 
 
 def make(cfg: DictConfig, task: Task) -> nn.Module:
     """The untrained model, in float32; the task's ``model_facts`` are given where its constructor names them.
 
-    It returns one tensor, unless the task takes a structure, or something follows it that is not cut.
+    A setting of the same name counts instead. It returns one tensor, unless the task takes a structure, or
+    something follows it that is not cut.
 
     A checkpoint named by ``weights`` is read by the constructor that names it, for any other one here.
 
@@ -41,13 +46,16 @@ def make(cfg: DictConfig, task: Task) -> nn.Module:
         raise ModelError("model=custom needs the class of your model: model._target_=my_module.Net")
     name = str(cfg["_target_"])
     parameters = _parameters(find(name))
-    named = {fact: value for fact, value in task.model_facts().items() if fact in parameters}
+    named = {fact: value for fact, value in task.model_facts().items() if fact in parameters and fact not in cfg}
     path = None if "weights" in parameters else cfg.get("weights")
     settings = cfg if "weights" in parameters else {key: cfg[key] for key in cfg if key != "weights"}
     try:
         model = instantiate(settings, **named, _convert_="all")
     except InstantiationException as exc:
-        raise _why_not_made(name, exc.__cause__ or exc, parameters) from exc
+        why = _why_not_made(name, exc.__cause__ or exc, parameters)
+        if named.get("output_shape") == ():
+            why = ModelError(f"{why}; {_NO_OUTPUT_SHAPE}")
+        raise why from exc
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} makes a {type(model).__name__}; a model must be a torch.nn.Module")
     model = _in_float32(bare(model), name)

@@ -18,7 +18,7 @@ from splitsem.report.sensitivity import ASSUMPTIONS, sensitivity
 from splitsem.report.sensitivity_figure import sensitivity_figure
 from splitsem.report.sweep_figures import accuracy_throughput, rate_accuracy
 from splitsem.report.sweep_report import report
-from splitsem.report.tables import codec_table
+from splitsem.report.tables import codec_table, measured_table
 from splitsem.report.tables import table as results_table
 from splitsem.report.terminal import grid_of
 from splitsem.report.units import format_bytes
@@ -52,6 +52,8 @@ def summarise(sweep: Sweep) -> None:
     for name, figure in figures.items():
         style.save(figure, folder / name)
     sweep.print_table(results_table(results))
+    if (measured := measured_table(results)) is not None:
+        sweep.print_table(measured, "measured")
     if is_three_way(results):
         sweep.print_table(codec_table(three_way(results), rs.describe(rs.with_series(results))), "codecs")
     sweep.write_best(as_metrics(answers := best(results)))

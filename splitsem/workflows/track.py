@@ -83,7 +83,11 @@ def begin(
     record.experiment_id = (parent.experiment_id if parent else None) or record.experiment_id or tracker.open()
     if record.run_id is None and not is_new:  # a kill may have come before the id was written
         record.run_id = tracker.find(record.experiment_id, record.key)
-    if record.run_id is not None and tracker.has(record.run_id):
+    if (
+        record.run_id is not None
+        and tracker.has(record.run_id)
+        and (parent is None or tracker.parent(record.run_id) == parent.run_id)  # else of a sweep before this one
+    ):
         tracker.set_status(record.run_id, "RUNNING")
     else:
         if parent is None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def test_a_killed_device_takes_its_server_with_it(host, tmp_path):
 def test_what_keeps_a_server_from_starting_is_told_in_one_line(change, kind, said, host, inventory, tmp_path):
     (tmp_path / "weights").write_bytes(b"any")
     bare = tmp_path / "bare"  # an interpreter without any packages
-    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    bare.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S "$@"\n')
     bare.chmod(0o755)
     change = {k: str(inventory.parent / v) if k in ("identity_file", "ssh_config") else v for k, v in change.items()}
     if change == {"python": "bare"}:

@@ -74,6 +74,19 @@ def test_each_split_gives_its_own_score(cache: Path) -> None:
     assert metrics["score_val"] == pytest.approx(sevens, abs=0.01)
 
 
+def test_a_network_that_has_not_learned_is_told_once(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cfg = config(cache, "trainer.max_epochs=0")
+    network = assemble.network(cfg)
+    for point in ("stem", "stage1"):
+        evaluate(cfg, network, point)
+    assert caplog.text.count("no better than chance among 10 classes") == 1
+
+
+def test_a_training_of_few_steps_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assemble.network(config(tmp_path, "trainer.batch_size=400", "trainer.max_epochs=2"))
+    assert "make 4 steps in all, few to learn from: trainer.batch_size=50" in caplog.text
+
+
 def _inputs(cfg: DictConfig, split: str) -> Tensor:
     data = getattr(assemble.network(cfg).task.splits(), split)
     return torch.stack([data[i][0] for i in range(len(data))])

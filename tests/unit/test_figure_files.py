@@ -15,7 +15,7 @@ from splitsem.report.joint_report import domain_gains
 from splitsem.report.sweep_figures import accuracy_throughput, rate_accuracy
 from splitsem.report.tables import table
 from splitsem.report.terminal import grid_of, plain
-from tests.unit.sample_results import complete_results
+from tests.unit.sample_results import UNET, complete_results
 
 RESULTS = complete_results(codecs=("quant8", "quant4"))
 DRAWINGS = [accuracy_throughput, rate_accuracy, latency_breakdown]
@@ -37,6 +37,21 @@ def test_each_format_is_left_with_its_fonts_and_the_numbers_beside_it(tmp_path):
 def test_by_default_a_figure_is_a_png_and_its_numbers(tmp_path):
     style.save(rate_accuracy(RESULTS), tmp_path / "rate")
     assert {path.name for path in tmp_path.iterdir()} == {"rate.png", "rate.csv"}
+
+
+def test_a_long_legend_makes_a_figure_higher_and_takes_nothing_from_its_axes():
+    settings = [complete_results(UNET[:6]).assign(**{"codec.percentile": 80.0 + number}) for number in range(19)]
+    figures = [rate_accuracy(pd.concat(settings[:number], ignore_index=True)) for number in (2, 19)]
+    heights = []
+    for figure in figures:
+        style.content(figure)  # lays it out; a collapsed axis is a warning, and so an error here
+        (ax,) = figure.axes
+        heights.append(ax.get_window_extent().height)
+        legend = ax.get_legend().get_window_extent()
+        assert 0 <= legend.y0 < legend.y1 <= figure.bbox.height
+        title, top = figure.texts[0].get_window_extent(), ax.get_window_extent().y1
+        assert figure.bbox.height > title.y1 > title.y0 > top
+    assert heights[1] >= heights[0]
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])

@@ -55,13 +55,13 @@ def test_the_first_record_of_a_run_takes_the_place_of_its_command_s_rows(tmp_pat
     before = measured_rows.read(file)[measured_rows.BARS]["rows"]
     monkeypatch.setattr(sys, "argv", [str(ROOT / "benchmarks" / "places.py")])
     monkeypatch.setattr(measured_rows, "_recorded", [])
-    measured_rows.record("a new one", "1 s", "≤ 2 s")
+    measured_rows.record("a new one", "1 s", "≤ 2 s", False)
     assert measured_rows.read(file)[measured_rows.BARS]["rows"] == before, "nothing is kept unless asked for"
     monkeypatch.setenv("SPLITSEM_RECORD", str(file))
     for run in (("old name", "other old name"), ("a new one", "another")):
         measured_rows._recorded.clear()
         for what in run:
-            measured_rows.record(what, "3 s", "≤ 2 s")
+            measured_rows.record(what, "3 s", "≤ 2 s", False)
     *others, one, two = measured_rows.read(file)[measured_rows.BARS]["rows"]
     assert others == before
     assert (one["what"], one["measured"], one["command"]) == ("a new one", "3 s", "`python benchmarks/places.py`")

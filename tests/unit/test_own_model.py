@@ -285,3 +285,19 @@ def test_googlenet_with_auxiliary_classifiers_trains_by_its_main_one() -> None:
     options = {"name": "googlenet", "aux_logits": True, "image_size": 64}
     model = make("splitsem.models.ready_made.torchvision_model", **options)
     assert model.train()(torch.rand(2, *INPUT)).shape == (2, 10)
+
+
+class Unspecified(Net):
+    """Asks for the number of its outputs."""
+
+    def __init__(self, output_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, output_shape[0])
+
+
+def test_without_labels_the_output_shape_is_asked_for_and_can_be_given() -> None:
+    target = f"{__name__}.Unspecified"
+    with pytest.raises(SplitSemError, match=r"IndexError.*give it.*'\+model\.output_shape=\[10\]'"):
+        make(target, output_shape=())
+    settings = OmegaConf.create({"_target_": target, "output_shape": [3]})
+    assert own_model.make(settings, Shaped(INPUT, ())).fc.out_features == 3

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from splitsem.report.best import best, name
 from splitsem.report.results import named, prepare, splits
-from splitsem.report.tables import table
+from splitsem.report.tables import measured_table, table
 from splitsem.report.terminal import points_table
 from splitsem.splitting.half import OpCost
 from splitsem.splitting.point import SplitPoint, TensorSpec
@@ -200,3 +200,20 @@ def test_a_cut_at_the_input_runs_all_on_the_server_but_for_an_early_exit():
     assert name(row) == "everything on the server (cut at input) with quant8"
     row["exit_share"] = 1.0
     assert name(row) == "the cut at input with quant8"
+
+
+def test_what_frames_took_stands_beside_what_was_predicted():
+    results = complete_results(UNET[:3])
+    assert measured_table(results) is None
+    sent = results["reference"].isna()
+    measured = {"measured_latency_s": 0.004, "prediction_error": 0.1, "measured_throughput_hz": 300.0}
+    for name, value in (measured | {"throughput_prediction_error": 0.25}).items():
+        results[name] = float("nan")
+        results.loc[sent, name] = value
+    grid = measured_table(results)
+    assert grid is not None
+    text = "\n".join(printed(grid))
+    assert text.count("4.00") == text.count(" 300 ") == 3  # of each cut; a picture that is sent as it is was not
+    assert "off by" in text
+    timed = results.assign(edge_timing="measured", server_timing="measured", coding_timing="measured")
+    assert any("predicted of stages timed one by one" in line for line in printed(table(timed)))

@@ -1,5 +1,6 @@
 """The folder of a run explains itself a week later."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from omegaconf import OmegaConf
 
 from splitsem.workflows import readme_file
 
-RUN = f"python {Path(__file__).parents[2] / 'run.py'}"
+RUN = f"python {shlex.quote(str(Path(__file__).parents[2] / 'run.py'))}"
 
 
 @pytest.fixture(autouse=True)

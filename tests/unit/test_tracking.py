@@ -192,6 +192,22 @@ def test_a_sweep_is_logged_later_as_a_parent_with_its_children(store, tmp_path):
     assert found["FAILED"].data.params["num_jobs"] == "3"
 
 
+def test_jobs_of_a_sweep_before_in_the_same_folder_go_below_the_new_one(store, tmp_path):
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    for state in ("failed", "ok"):
+        Record(settings="", state="running").write(sweep)  # a folder without results is taken again, by a new record
+        run_toy(sweep, num=0)
+        record = folders.read(sweep / "0")
+        record.tracked = False
+        record.write(sweep / "0")
+        again = folders.read(sweep)
+        again.state = state
+        again.write(sweep)
+        track.copy_sweep(store, sweep)
+        assert store.parent(folders.read(sweep / "0").run_id) == folders.read(sweep).run_id
+
+
 def test_a_folder_without_a_run_and_one_whose_run_is_going_are_refused(store, tmp_path):
     from omegaconf import OmegaConf
 

@@ -321,7 +321,8 @@ class GrpcTail(RemoteTail):
             why = diagnose(self.target, self.security, code, details) if is_news else self._plain(code, details)
         is_hopeless = why.startswith("TLS:") and not self._has_connected
         if wait_s is None or is_hopeless:
-            raise LinkError(f"{why} (after {max(1, patience.num_failures)} tries)") from exc
+            tries = f" (after {patience.num_failures} tries)" if patience.num_failures > 1 else ""
+            raise LinkError(f"{why}{tries}") from exc
         if why:
             log.warning("%s; trying again %s", why, patience.retry.bounds())
         log.debug("%s: %s (%s); trying again in %.2f s", self.target, code.name, shown(details), wait_s)

@@ -1,5 +1,7 @@
 """The end of a sweep of joint optimisations: the domains (or whatever was swept) in one table and figure."""
 
+import re
+
 import pandas as pd
 from rich.table import Table
 
@@ -75,8 +77,8 @@ def summarise(sweep: Sweep) -> None:
     shown = _as_measured(table)
     if shown is not table:
         subtitle += " · measured on the wire"
-    save(domain_gains(shown, subtitle, weaker, stronger, word), sweep.folder / "domains")
     swept = "domain" if results["domain"].nunique() > 1 else "setting"
+    save(domain_gains(shown, subtitle, weaker, stronger, word, swept), sweep.folder / "domains")
     sweep.print_table(_terminal(shown, subtitle, swept, weaker, stronger, word))
     kept = int(table["feasible"].sum())
     sweep.write_best(_best(shown))
@@ -157,7 +159,8 @@ def _span(gains: pd.Series) -> str:
 def _terminal(table: pd.DataFrame, title: str, swept: str, weaker: str, stronger: str, word: str) -> Table:
     drawn = grid_of(title, _LEAST, TABLE)
     has_codecs = "codec" in table
-    words = [f"over {text.removeprefix('all branches in ').removeprefix('all ')}" for text in (weaker, stronger)]
+    short = [re.sub(r"^all (branches in )?| features$| alone$", "", text) for text in (weaker, stronger)]
+    words = [f"over\n{text}" for text in short]
     names = [
         swept,
         word,
@@ -172,8 +175,10 @@ def _terminal(table: pd.DataFrame, title: str, swept: str, weaker: str, stronger
         *["codec"] * has_codecs,
     ]
     for name in names:
-        is_text = name in (swept, "split point", "codec", *words)
-        drawn.add_column(name, justify="left" if is_text else "right", no_wrap=not is_text)
+        if name in (swept, "split point", "codec"):
+            drawn.add_column(name, overflow="fold", min_width=8)
+        else:
+            drawn.add_column(name, justify="right", no_wrap=True)
     for row in table.to_dict("records"):
         drawn.add_row(
             str(row["label"]),
