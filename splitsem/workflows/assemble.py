@@ -87,6 +87,7 @@ class Network(NamedTuple):
         return call(self.model, x)
 
 
+Check = Callable[[], object] | None  # before a training
 _networks: Kept[Network] = Kept(lambda found: kept_weights.num_bytes(found.model))
 _wholes: Kept[Whole] = Kept(lambda found: kept_weights.num_bytes(found.model))
 
@@ -121,7 +122,7 @@ def fresh_network(cfg: DictConfig, suits: Callable[[CutGraph], object] | None = 
     return _network(_settings(cfg), check=_check(cfg, suits), learns=True)
 
 
-def _check(cfg: DictConfig, suits: Callable[[CutGraph], object] | None) -> Callable[[], object] | None:
+def _check(cfg: DictConfig, suits: Callable[[CutGraph], object] | None) -> Check:
     return None if suits is None else lambda: suits(untrained_graph(cfg))
 
 
@@ -234,9 +235,7 @@ def _check_labels(task: Task) -> None:
         )
 
 
-def _network(
-    settings: str, is_deployed: bool = True, check: Callable[[], object] | None = None, learns: bool = False
-) -> Network:
+def _network(settings: str, is_deployed: bool = True, check: Check = None, learns: bool = False) -> Network:
     cfg = OmegaConf.create(json.loads(settings))
     task, model, device, trained, key = _trained(cfg, check, is_final=is_deployed)
     if learns or not is_deployed:
@@ -261,7 +260,7 @@ def _whole(settings: str) -> Whole:
     return found
 
 
-def _trained(cfg: DictConfig, check: Callable[[], object] | None = None, *, is_final: bool = True) -> Whole:
+def _trained(cfg: DictConfig, check: Check = None, *, is_final: bool = True) -> Whole:
     task = instantiate(cfg.task)
     placement: Placement = instantiate(cfg.device)
     placement.set_threads()
@@ -277,12 +276,7 @@ def _deployment(cfg: DictConfig, model: Deployable) -> dict[str, Any]:
 
 
 def _train(
-    cfg: DictConfig,
-    task: Task,
-    model: nn.Module,
-    placement: Placement,
-    check: Callable[[], object] | None,
-    is_final: bool,
+    cfg: DictConfig, task: Task, model: nn.Module, placement: Placement, check: Check, is_final: bool
 ) -> tuple[kept_weights.Trained, str]:
     fit = instantiate(trainer_settings(cfg))
     if task.is_agreement or isinstance(model, Frozen):

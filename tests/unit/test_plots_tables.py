@@ -207,9 +207,9 @@ def test_what_frames_took_stands_beside_what_was_predicted():
     assert measured_table(results) is None
     sent = results["reference"].isna()
     measured = {"measured_latency_s": 0.004, "prediction_error": 0.1, "measured_throughput_hz": 300.0}
-    for name, value in (measured | {"throughput_prediction_error": 0.25}).items():
-        results[name] = float("nan")
-        results.loc[sent, name] = value
+    for column, value in (measured | {"throughput_prediction_error": 0.25}).items():
+        results[column] = float("nan")
+        results.loc[sent, column] = value
     grid = measured_table(results)
     assert grid is not None
     text = "\n".join(printed(grid))
