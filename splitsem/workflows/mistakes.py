@@ -165,9 +165,13 @@ def must_be_given(name: str) -> str:
 
 
 def _options_with(group: str, name: str) -> list[str]:
-    """The options of a group that have a setting of this name, as a command chooses them: ``exit=confidence``."""
-    texts = ((path.stem, path.read_text(encoding="utf-8")) for path in sorted((files.CONF / group).glob("*.yaml")))
-    return [f"{group}={stem}" for stem, text in texts if re.search(rf"^{re.escape(name)}:", text, re.MULTILINE)]
+    """The options of a group that have a setting of this name, as a command chooses them: ``exit=confidence``.
+
+    Of a setting that such an option puts beside its group, they say so: ``workflow=report, as folders=…``.
+    """
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted((files.CONF / group).glob("*.yaml"))}
+    found = {stem: text for stem, text in texts.items() if re.search(rf"^{re.escape(name)}:", text, re.MULTILINE)}
+    return [f"{group}={stem}{f', as {name}=…' * ('@package _global_' in text)}" for stem, text in found.items()]
 
 
 def _not_made(exc: InstantiationException) -> str | None:

@@ -63,7 +63,7 @@ def summarise(sweep: Sweep) -> None:
         sweep.console.print(f"How sure, if one of six assumptions is off ({ASSUMPTIONS}):", highlight=False)
     for one in sure:
         sweep.console.print(f"• {one.sentence}", highlight=False)
-    remarks = {"sensitivity": " ".join(one.sentence for one in sure)}
+    remarks = {"sensitivity": "\n".join(one.sentence for one in sure)}
     shown = galleries(folder, results)
     remarks |= {name: remark for name, (remark, _) in shown.items()}
     pictures = {name: small_png((folder / f"{name}.png").read_bytes()) for name in figures}  # drawn once

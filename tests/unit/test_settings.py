@@ -143,6 +143,7 @@ def test_what_is_wrong_is_said_with_what_is_allowed(overrides, said, tmp_path, m
             "E-SETTING",
         ),
         (["codec=quant4", "codec.keep_ratio=0.1"], "rate_bps; it is a setting of codec=topk [", "E-SETTING"),
+        (["workflow=report", "workflow.folders=[a]"], "a setting of workflow=report, as folders=… [", "E-SETTING"),
         (["codec=quant9"], "codec has no option quant9: did you mean quant8? There are adjscc,", "E-OPTION"),
         (["hardware=pi4"], "hardware has no option pi4: did you mean pi4_desktop? There are", "E-OPTION"),
         (
