@@ -199,11 +199,13 @@ def _headline(metrics: Metrics) -> str:
     variants = ""
     for form in (form for form in _VARIANTS if f"{form}_kept" in metrics):
         verdict = f"test score {metrics[f'score_{form}']:.4f}" if metrics[f"{form}_kept"] else "not kept"
-        variants += f"; {form} validation score {metrics[f'val_score_{form}']:.4f}: {verdict}"
-    same = f"{100 * metrics['onnx_same_payloads']:.1f} % of its payloads the same"
+        variants += f"{form}: validation score {metrics[f'val_score_{form}']:.4f}, {verdict}\n"
     return (
-        f"{metrics['split_point']}, {metrics['codec']}: score {metrics['score']:.4f}; ONNX {metrics['onnx_bytes']:,} "
-        f"bytes, score {metrics['score_onnx']:.4f} (validation {metrics['val_score_onnx']:.4f}), {same}{variants}; "
-        f"{metrics['device_flops']:,.0f} FLOPs, activations at most {metrics['peak_activation_bytes']:,} bytes; "
-        f"{metrics['bundle_bytes']:,} bytes in all"
+        f"{metrics['split_point']}, {metrics['codec']}: score {metrics['score']:.4f} by torch\n"
+        f"ONNX: score {metrics['score_onnx']:.4f} (validation {metrics['val_score_onnx']:.4f}), "
+        f"{metrics['onnx_bytes']:,} bytes; {100 * metrics['onnx_same_payloads']:.1f} % of its payloads are torch's to "
+        "the last bit, the others rounded in other places\n"
+        f"{variants}"
+        f"on the board: {metrics['device_flops']:,.0f} FLOPs a sample, activations at most "
+        f"{metrics['peak_activation_bytes']:,} bytes; the bundle has {metrics['bundle_bytes']:,} bytes"
     )
