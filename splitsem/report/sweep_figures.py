@@ -112,7 +112,7 @@ def label_points(ax: Axes, front: pd.DataFrame, shown: pd.DataFrame, x: str) -> 
     named = []
     for _, row in best.iterrows():
         count = int(num_ties.get(row["tie_group"], 0))
-        text = _name(row, several) + (f"  = {count} more" if count else "")
+        text = _name(row, several) + (f" and {count} ties" if count > 1 else " and a tie" if count else "")
         named.append((row[x], row["score"], text, style.INK))
     if not several:
         ends = rs.splits(shown)
