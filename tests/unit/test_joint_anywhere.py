@@ -20,7 +20,7 @@ from tests.unit.two_branches import TwoBranches
 
 pytest.importorskip("scipy")
 OWN = ("model=custom", "model._target_=tests.unit.two_branches.TwoBranches", "workflow.codecs=[identity,quant8]")
-SLOW = ("transport=ethernet", "transport.bandwidth_bps=2e4", "transport.rtt_s=0", "workflow.edge_slowdown=300")
+SLOW = ("transport=ethernet", "transport.bandwidth_bps=2e4", "transport.rtt_s=0", "workflow.edge_slowdown=900")
 LATENCY = ("optimise.objective._target_=splitsem.search.objective.latency", "~optimise.objective.omega")
 
 
