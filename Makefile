@@ -97,7 +97,7 @@ test-slow: setup ## the tests that take longer
 
 BENCH ?= $(basename $(notdir $(wildcard benchmarks/*.py)))
 bench: setup ## docs/measured.md; over an hour; some: BENCH="chain regret"
-	$(BIN)/python -m splitsem.data get efficientnet-lite0 mobilenetv2-embedder more-photographs photographs pp-ocrv4 silero-vad
+	-$(BIN)/python -m splitsem.data get efficientnet-lite0 mobilenetv2-embedder more-photographs photographs pp-ocrv4 silero-vad
 	failed=; for name in $(BENCH); do script=benchmarks/$$name.py; \
 	  SPLITSEM_RECORD=benchmarks/measured.json $(BIN)/python $$script || failed="$$failed $$script"; done; \
 	$(BIN)/python scripts/measured_page.py; test -z "$$failed" || { echo "ended with an error:$$failed"; exit 1; }

@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def device(address: str, overrides: list[str], pairs: list[tuple[str, str]], num
     rounds = []
     for _ in range(num_rounds):
         rounds.append([one_pair(address, overrides, point, codec, recorded) for point, codec in pairs])
-    return [least_disturbed(rows) | vars(link) for rows in zip(*rounds, strict=True)]
+    return [least_disturbed(rows) | asdict(link) for rows in zip(*rounds, strict=True)]
 
 
 def one_pair(address: str, overrides: list[str], point: str, codec: str, recorded: list[str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 CONF = Path(__file__).parent / "conf"  # the configuration: a folder of the package, in a checkout a link to conf/
 T = TypeVar("T")
 _NO_ROOM_BYTES = 1 << 18
-_said: set[str] = set()  # warnings
+_said: set[str] = set()  # lines that this process has warned of
 
 
 def inventory_folder() -> Path:

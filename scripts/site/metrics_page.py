@@ -14,6 +14,8 @@ FORMULAS = {
     "cycle_s": "`max(edge_s + edge_transport_s, link_busy_s, server_s + server_transport_s, answer_busy_s)`",
     "throughput_hz": "`1 / cycle_s`, or `1 / latency_s` where stages do not overlap",
     "energy_j": "`edge_j + link_j + idle_j`",
+    "prediction_error": "`|latency_s / measured_latency_s − 1|`, of the medians",
+    "throughput_prediction_error": "`|throughput_hz / measured_throughput_hz − 1|`",
     "score_delta": "`score − score_unsplit`",
     "score_val_delta": "`score_val − score_val_unsplit`",
 }

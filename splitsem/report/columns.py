@@ -97,10 +97,12 @@ METRICS = {
         "cycle", "ms", "The slowest of edge, busy link, server, busy way back, with transport: the pace.", 1e3
     ),
     "throughput_hz": Column("throughput", "Hz", "Samples a second: 1 / cycle if the stages overlap, else 1 / latency."),
-    "measured_latency_s": Column("measured", "ms", "Median latency of frames over the real link.", 1e3),
-    "prediction_error": Column("off by", "%", "How far the predicted latency is off it.", 100),
-    "measured_throughput_hz": Column("measured", "Hz", "Frames a second of the stream over the real link."),
-    "throughput_prediction_error": Column("off by", "%", "How far the predicted throughput is off it.", 100),
+    "measured_latency_s": Column("measured latency", "ms", "Median latency of frames over the real link.", 1e3),
+    "prediction_error": Column("latency off by", "%", "How far the predicted latency is off the measured one.", 100),
+    "measured_throughput_hz": Column("measured throughput", "Hz", "Frames a second over the real link."),
+    "throughput_prediction_error": Column(
+        "throughput off by", "%", "How far the predicted throughput is off the measured one.", 100
+    ),
     "latency_s_ci95": Column(
         "± ms", "ms", "Half the 95 % interval of the latency: spread of coding, and the machine's drift.", 1e3
     ),
@@ -140,7 +142,7 @@ WORDS = {
     "input = everything on the server, output = everything on the edge.",
     "★ best": "Chosen on the validation split: a score that is better, beyond the paired 95 % interval, than that of "
     "every ★ that is faster. Of equally fast ones, the better one.",
-    "= tie": "Not faster than its ★, and its score may be as high: the interval does not tell. "
+    "= tie": "Not surely faster than its ★, and its score may be as high: the interval does not tell. "
     "An equal score at less speed, beyond the interval of the speeds, gets no mark.",
     "±": "Half a 95 % interval: over several seeds (Student's t), else over the samples (bootstrap).",
     "▼ bottleneck": "A point whose raw crossing tensors are smaller than the network's input: a natural place to cut.",

@@ -16,7 +16,10 @@ from splitsem.report.units import setting_in_words, worded
 # Columns that say where and how a job ran; a column that varies makes several series of a sweep.
 LABELS = ("codec", "transport", "edge", "server", "model", "task", "device")
 GROUPS = (*LABELS, "exit", "hardware", "workflow", "trainer", "federated", "optimise", "experiment")
-_WITHOUT_EFFECT = ("plots.", "tracking.", "hydra.")  # beginnings of settings on which no result depends
+_WITHOUT_EFFECT = (  # beginnings of settings on which no result depends
+    *("plots.", "tracking.", "hydra."),
+    *(f"workflow.{name}" for name in ("sensitivity", "features_mb", "keep_references", "gallery")),
+)
 SCORE_MARGIN = 0.01  # "no worse than unsplit" allows one point
 DRAWS = "draws_val"  # a column: the validation score of a job on bootstrap draws, arrays that results.csv has not
 REFERENCES = {

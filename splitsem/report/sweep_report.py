@@ -104,7 +104,7 @@ def report(
         ["tie_group", "front", "throughput_hz"], ascending=[True, True, False]
     )
     word = rs.score_name(frame)
-    sent = over_link(frame)
+    sent, told = over_link(frame), {*best_shown, *_wide(frame)}
     all_several = several or bool(frame["is_reference"].any())
     return render(
         Page(
@@ -146,7 +146,7 @@ def report(
             ),
             facts=_facts(results, frame, details),
             words={term: worded(meaning, word) for term, meaning in WORDS.items()},
-            glossary=glossary(columns.metrics(word), frame),
+            glossary=glossary({n: c for n, c in columns.metrics(word).items() if n in told}, frame),
         )
     )
 

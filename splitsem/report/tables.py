@@ -26,6 +26,8 @@ _LONG_S = 10.0  # a column with such a time is in seconds, else in milliseconds
 PREDICTED = ("latency_s", "measured_latency_s", "prediction_error",
              "throughput_hz", "measured_throughput_hz", "throughput_prediction_error")  # fmt: skip
 """The metrics of a table of predictions beside what was measured."""
+OWN_TABLE = "measured.md"
+"""The file, beside the table's own, of what frames took."""
 _HALVES = {"score": "score_ci95", "score_delta": "score_delta_ci95"}
 
 
@@ -41,8 +43,7 @@ def table(results: pd.DataFrame) -> Table:
     grid = grid_of(f"{rs.describe(frame)}\n{machines(frame)}".strip(), _LEAST, "results.csv")
     grid.add_column("split point", overflow="fold", min_width=8)
     if several:
-        header = "codec" if frame["codec"].nunique() > 1 else "setting"
-        grid.add_column(header, overflow="fold", min_width=8)
+        grid.add_column(_series(frame), overflow="fold", min_width=8)
     shown = list(_SHOWN)
     if rs.has_encoders(frame):  # there is no room for both
         shown[shown.index("answer_s")] = "encoder_bytes"
@@ -78,8 +79,9 @@ def measured_table(results: pd.DataFrame) -> Table | None:
     if sent.empty:
         return None
     several = sent["series"].nunique() > 1
-    grid = grid_of("predicted, and measured of frames over the link")
-    for title in ["split point", *(["codec"] if several else [])]:
+    least = (("latency off by %", "throughput off by %"), ("measured throughput Hz", "throughput Hz"))
+    grid = grid_of("predicted, and measured of frames over the link", least, "results.csv")
+    for title in ["split point", *([_series(sent)] if several else [])]:
         grid.add_column(title, overflow="fold", min_width=8)
     for name in PREDICTED:
         grid.add_column(f"{METRICS[name].title}\n{METRICS[name].unit}", justify="right", no_wrap=True)
@@ -90,8 +92,14 @@ def measured_table(results: pd.DataFrame) -> Table | None:
 
 
 def over_link(frame: pd.DataFrame) -> pd.DataFrame:
-    """The configurations of a prepared frame whose frames travelled over a real link and were timed."""
-    return frame[frame["is_ok"] & frame["measured_latency_s"].notna()]
+    """The configurations of a prepared frame whose frames travelled over a real link, with what was predicted."""
+    is_timed = frame[["measured_latency_s", "prediction_error"]].notna().all(axis=1)
+    return frame[frame["is_ok"] & is_timed & ~rs.sends_nothing(frame)]
+
+
+def _series(frame: pd.DataFrame) -> str:
+    """What a column of series is called."""
+    return "codec" if frame["codec"].nunique() > 1 else "setting"
 
 
 MARKS = {"best": "★", "tie": "=", "": ""}
@@ -169,7 +177,7 @@ def _sources(frame: pd.DataFrame) -> list[str]:
     exactly = "" if pd.isna(off) else f" (±{format_number(100 * off, 2)} %)"
     scaled = ", scaled" if "scaled" in coding else ""
     if not over_link(frame).empty:
-        return [f"predicted of stages timed one by one; what frames took is below · coding{exactly} · energy estimated"]
+        return [f"all times are predictions; coding was measured{exactly}{scaled} · {OWN_TABLE} has what frames took"]
     if halves == {"measured"}:
         return [f"measured here{exactly}: head, tail, coding · estimated: energy"]
     also = " (in part)" if "measured" in halves else ""

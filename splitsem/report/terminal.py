@@ -92,7 +92,8 @@ class Grid(Table):
             width = None
             if spare >= 0 and not column.no_wrap:
                 extra = min(spare, sizes[column._index].maximum - least[column._index])
-                width, spare = least[column._index] + extra - 1, spare - extra  # without the padding
+                padding = column is not columns[-1]  # the last one has none
+                width, spare = least[column._index] + extra - padding, spare - extra
             shown.columns.append(replace(column, width=width, _index=index))
         if gone:
             titles = ", ".join(_name(column) for column in self.columns if column in gone)

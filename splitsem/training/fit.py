@@ -75,6 +75,8 @@ class Fit:
         Raises:
             ConfigError: there is no whole batch to train on.
         """
+        if self.max_epochs:
+            self._warn_of_few_steps(len(task.splits().train))  # type: ignore[arg-type]
         epochs = self._run(network, task, device, seed, "val_score") if self.max_epochs else []
         if isinstance(network, HyperWeighted) and network.alpha_epochs:
             network.learn(weights=False, alpha=True)
@@ -223,6 +225,18 @@ class Fit:
             callbacks=callbacks,
         )
 
+    def _warn_of_few_steps(self, num_samples: int) -> None:
+        if self.limit_train_batches != 1.0:  # a trial run, as asked for
+            return
+        batch_size = min(self.batch_size, num_samples)
+        smaller, steps = max(2, batch_size // 8), self._steps(num_samples // batch_size)
+        if steps < _FEW_STEPS:
+            log.warning(
+                "%d training samples in batches of %d make %d steps in all, few to learn from: %sa larger "
+                "trainer.max_epochs makes more",
+                *(num_samples, batch_size, steps, f"trainer.batch_size={smaller} or " * (smaller < batch_size)),
+            )
+
     def _whole_batch(self, num_samples: int) -> int:
         """``batch_size``, or all samples where there are fewer: an epoch has whole batches only.
 
@@ -234,10 +248,4 @@ class Fit:
         num_batches, limit = num_samples // batch_size, self.limit_train_batches
         if not (limit if isinstance(limit, int) else int(num_batches * limit)):
             raise ConfigError(f"trainer.limit_train_batches={limit} of {num_batches} batches leaves none to train on")
-        if (steps := self._steps(num_batches)) < _FEW_STEPS:
-            log.warning(
-                "%d training samples in batches of %d make %d steps in all, few to learn from: trainer.batch_size=%d "
-                "and a larger trainer.max_epochs give more",
-                *(num_samples, batch_size, steps, max(1, batch_size // 8)),
-            )
         return batch_size

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from splitsem.errors import ConfigError
 from splitsem.export import device_wheel
+from splitsem.json_files import write_text
 from splitsem.remote.grpc.transport import Grpc
 from splitsem.remote.serving import signalled
 from splitsem.remote.ssh_board import SshBoard
@@ -56,12 +57,12 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         _check(cfg, board, f"{where}/{bundle.name}")
         if cfg.workflow.profile:
             table = _ran(board, profile_arguments(cfg, where, bundle.name))
-            (folder / "lut.json").write_text(json.dumps(table, indent=1) + "\n")
+            write_text(json.dumps(table, indent=1) + "\n", folder / "lut.json")
             log.info("hardware.edge.lut=%s", folder / "lut.json")
         target = board.tunnel(transport.target) if host.connect == "tunnel" else transport.target
         with signalled() as stopped:  # Ctrl-C is for the board's program, whose result still comes
             report = _ran(board, run_arguments(cfg, transport, target, where, bundle.name), stopped)
-    (folder / "times.json").write_text(json.dumps(report, indent=1) + "\n")
+    write_text(json.dumps(report, indent=1) + "\n", folder / "times.json")
     metrics: Metrics = {"host": host.name, "start_s": start_s, "sent_bytes": board.num_sent_bytes} | summary(report)
     return Result(metrics, {}, [], headline(metrics))
 

@@ -204,7 +204,7 @@ def _headline(metrics: Metrics) -> str:
         f"{metrics['split_point']}, {metrics['codec']}: score {metrics['score']:.4f} by torch\n"
         f"ONNX: score {metrics['score_onnx']:.4f} (validation {metrics['val_score_onnx']:.4f}), "
         f"{metrics['onnx_bytes']:,} bytes; {100 * metrics['onnx_same_payloads']:.1f} % of its payloads are torch's to "
-        "the last bit, the others rounded in other places\n"
+        "the last bit\n"
         f"{variants}"
         f"on the board: {metrics['device_flops']:,.0f} FLOPs a sample, activations at most "
         f"{metrics['peak_activation_bytes']:,} bytes; the bundle has {metrics['bundle_bytes']:,} bytes"

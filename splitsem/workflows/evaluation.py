@@ -276,10 +276,11 @@ def score_unsplit(
     Raises ConfigError where a network without labels finds nothing in the test samples.
     """
     key = split, *_key(cfg, network)
-    if run or key not in _unsplit:
+    is_new = key not in _unsplit
+    if run or is_new:
         found = score_samples(run or network.run, network.task, batches(cfg, network, split))
         _unsplit[key] = found
-        if split == "test":
+        if is_new and split == "test":
             _warn_of_chance(found, network.task)
     if split == "test":
         check_found(network.task, _unsplit[key].metrics["score"], split)
@@ -290,11 +291,11 @@ def _warn_of_chance(unsplit: Scored, task: Task) -> None:
     if not isinstance(task, ClassificationTask) or unsplit.draws is None:
         return
     score, num_classes = unsplit.metrics["score"], len(task.class_names)
-    if score - half_width(unsplit.draws) <= 1 / num_classes:
+    if score - (half := half_width(unsplit.draws)) <= 1 / num_classes:
         log.warning(
-            "The unsplit network scores %.3f, no better than chance among %d classes: what a cut keeps of that says "
-            "little; train it longer, or give trained weights",
-            *(score, num_classes),
+            "The unsplit network scores %.3f ± %.3f, not surely better than chance among %d classes: what a cut keeps "
+            "of that says little; train it longer, give trained weights, or score more samples",
+            *(score, half, num_classes),
         )
 
 

@@ -53,7 +53,7 @@ def make(cfg: DictConfig, task: Task) -> nn.Module:
         model = instantiate(settings, **named, _convert_="all")
     except InstantiationException as exc:
         why = _why_not_made(name, exc.__cause__ or exc, parameters)
-        if named.get("output_shape") == ():
+        if named.get("output_shape") == () and not isinstance(exc.__cause__, SplitSemError):
             why = ModelError(f"{why}; {_NO_OUTPUT_SHAPE}")
         raise why from exc
     if not isinstance(model, nn.Module):

@@ -46,7 +46,7 @@ _FILES = {
     "points.csv": "the split points",
     "layers.csv": "a row an operation: its work and its time",
     "lut.json": "measured times of each half, for hardware.edge.lut=",
-    "edge_lut.json": "the same, of this machine",
+    "edge_lut.json": "measured times of each half on this machine, for hardware.edge.lut=",
     "server_lut.json": "the same of the server, for hardware.server.lut=",
     "bundle.zip": "all that splitsem-device needs on the board",
     "weights.safetensors": "the trained weights, for trainer.weights=",

@@ -18,7 +18,7 @@ from splitsem.report.sensitivity import ASSUMPTIONS, sensitivity
 from splitsem.report.sensitivity_figure import sensitivity_figure
 from splitsem.report.sweep_figures import accuracy_throughput, rate_accuracy
 from splitsem.report.sweep_report import report
-from splitsem.report.tables import codec_table, measured_table
+from splitsem.report.tables import OWN_TABLE, codec_table, measured_table
 from splitsem.report.tables import table as results_table
 from splitsem.report.terminal import grid_of
 from splitsem.report.units import format_bytes
@@ -53,7 +53,7 @@ def summarise(sweep: Sweep) -> None:
         style.save(figure, folder / name)
     sweep.print_table(results_table(results))
     if (measured := measured_table(results)) is not None:
-        sweep.print_table(measured, "measured")
+        sweep.print_table(measured, OWN_TABLE.removesuffix(".md"))
     if is_three_way(results):
         sweep.print_table(codec_table(three_way(results), rs.describe(rs.with_series(results))), "codecs")
     sweep.write_best(as_metrics(answers := best(results)))
@@ -98,7 +98,7 @@ def summarise_trainings(sweep: Sweep) -> None:
         summarise(sweep)
         return
     done = sweep.done
-    swept = [str(name) for name in done if "." in str(name) or "@" in str(name) or name in ("task", "model", "seed")]
+    swept = [name for name in map(str, done) if rs.is_override(name)]
     columns = [name for name in swept if done[name].astype(str).nunique() > 1]
     table = grid_of("")
     for name in ("job", *columns, rs.score_name(done)):
@@ -132,7 +132,7 @@ def _validation_draws(path: Path) -> "NDArray[np.float32] | None":
 
 def _over_channel(results: pd.DataFrame) -> pd.DataFrame | None:
     """The jobs of a sweep over a channel's settings, the codec column naming whatever else was swept; else None."""
-    swept = [c for c in map(str, results) if "." in c and results[c].nunique() > 1]
+    swept = [c for c in map(str, results) if "." in c and rs.is_override(c) and results[c].nunique() > 1]
     if "ber" not in results or not any(c.startswith("transport.channel.") for c in swept):
         return None
     others = [c for c in swept if not c.startswith("transport.channel.")]

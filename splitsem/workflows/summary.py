@@ -81,7 +81,7 @@ class Sweep(NamedTuple):
     def write_page(self, text: str) -> None:
         """Leave ``report.html`` and say where it is."""
         page = self.folder / "report.html"
-        page.write_text(text)
+        json_files.write_text(text, page)
         self.console.print(f"\n{plain(page.absolute())}", highlight=False, soft_wrap=True)
 
     def pictures(

@@ -320,7 +320,7 @@ class _Sweep:
         finally:
             self._log()
             self.lock.release()
-        if self.record.state == "stopped" and (stop or statuses):  # else an error says why no job was started
+        if self.record.state == "stopped" and (stop or statuses or self.num_done):  # else no job was started
             self._say_stopped(stop)
         return self.record.state
 

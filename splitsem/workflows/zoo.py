@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from splitsem.errors import ConfigError
+from splitsem.json_files import write_text
 from splitsem.report.terminal import terminal
 from splitsem.workflows import zoo_list
 from splitsem.workflows.result import Metrics, Result
@@ -115,7 +116,7 @@ def _done(path: Path) -> set[str]:
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
-        path.write_text(whole, encoding="utf-8")
+        write_text(whole, path)
     found = csv.DictReader(whole.splitlines())
     if found.fieldnames is not None and tuple(found.fieldnames) != FIELDS:
         raise ConfigError(f"{path} has other columns than this version writes: name another folder by hydra.run.dir=…")

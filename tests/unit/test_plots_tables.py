@@ -11,7 +11,7 @@ from rich.console import Console
 from splitsem.report.best import best, name
 from splitsem.report.results import named, prepare, splits
 from splitsem.report.tables import measured_table, table
-from splitsem.report.terminal import points_table
+from splitsem.report.terminal import grid_of, points_table
 from splitsem.splitting.half import OpCost
 from splitsem.splitting.point import SplitPoint, TensorSpec
 from tests.unit.sample_results import UNET, complete_results, sample_results
@@ -216,4 +216,17 @@ def test_what_frames_took_stands_beside_what_was_predicted():
     assert text.count("4.00") == text.count(" 300 ") == 3  # of each cut; a picture that is sent as it is was not
     assert "off by" in text
     timed = results.assign(edge_timing="measured", server_timing="measured", coding_timing="measured")
-    assert any("predicted of stages timed one by one" in line for line in printed(table(timed)))
+    assert any("all times are predictions" in line for line in printed(table(timed)))
+    assert measured_table(results.drop(columns="prediction_error")) is None  # a run that adapts predicts nothing
+    narrow = " ".join(" ".join(printed(grid, width=50)).split())
+    assert "50 columns leave out latency off by %, throughput Hz" in narrow
+    assert "results.csv has all" in narrow
+    assert narrow.count("4.00") == 3
+
+
+def test_the_last_column_has_its_whole_width():
+    grid = grid_of("")
+    for title in ("cut", "codec"):
+        grid.add_column(title, overflow="fold", min_width=3)
+    grid.add_row("stage1", "identity")
+    assert any(line.split() == ["stage1", "identity"] for line in printed(grid))

@@ -7,6 +7,7 @@ import pandas as pd
 
 from splitsem.files import write_csv
 from splitsem.report.federated_figures import federated_report, over_seeds, score_by_update, score_over_rounds
+from splitsem.report.results import is_override
 from splitsem.report.style import save
 from splitsem.report.terminal import grid_of
 from splitsem.report.units import format_bytes, format_seconds
@@ -78,7 +79,7 @@ def _history(folder: Path, done: pd.DataFrame) -> pd.DataFrame:
 
 def _labels(done: pd.DataFrame) -> pd.Series:
     """A label for each run, of what differs between the runs: names of choices, and swept settings."""
-    swept = [column for column in map(str, done) if "." in column and "@" not in column]
+    swept = [column for column in map(str, done) if "." in column and "@" not in column and is_override(column)]
     differing = [c for c in (*_NAMED, *swept) if c in done and done[c].dropna().astype(str).nunique() > 1]
     if not differing:
         return done["codec"].astype(str)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from splitsem.cost.fits import FrameFit, TimedFrames, fit_frames
 from splitsem.cost.hardware_lut import HardwareLut, hardware_lut_json
 from splitsem.errors import ConfigError
+from splitsem.json_files import write_text
 from splitsem.models.branches import whole_gamma
 from splitsem.models.repvgg import HyperRepVgg
 from splitsem.placement import Placement
@@ -96,8 +97,7 @@ def _tables(run: RealRun) -> HardwareLut:
         code = tiers.code(run.cfg, run.untrained)
         table = run.store.get("table", facts, lambda end=end: run.pair.table(end), code)  # type: ignore[misc]
         path = Path(run.pair.folder) / f"{end}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(table), encoding="utf-8")
+        write_text(json.dumps(table), path)
         cfg.workflow[f"{end}_lut"] = str(path)
     server = cfg.workflow.server_lut
     return tiers.hardware_of_both(cfg, run.model, run.untrained, run.placement, server, edge_slowdown=1.0)

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from splitsem.files import write_csv
 from splitsem.report.joint_report import domain_gains, joint_report, score_word
+from splitsem.report.results import is_override
 from splitsem.report.style import save
 from splitsem.report.terminal import grid_of, plain
 from splitsem.report.units import format_hz, format_score, format_seconds
@@ -109,7 +110,7 @@ def summarise(sweep: Sweep) -> None:
 def domain_table(results: pd.DataFrame) -> pd.DataFrame:
     """The jobs that found something, sorted by domain and named by what they differ in."""
     found = results[(results["status"] == "ok") & results["accuracy"].notna()]
-    swept = [str(c) for c in found if "." in str(c) and c != "task.domain"]
+    swept = [c for c in map(str, found) if "." in c and is_override(c) and c != "task.domain"]
     differing = [c for c in (*_GROUPS, *swept) if c in found and found[c].nunique() > 1]
     shown = found[differing].map(_plain) if differing else found[["job"]].map(_plain)
     stronger = [found[name] for name in ("gain_over_fused", "gain_over_unsplit") if name in found]
