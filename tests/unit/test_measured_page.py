@@ -19,9 +19,10 @@ def test_the_page_agrees_with_the_rows():
 def test_predictions_are_summed_up_from_the_rows_that_the_page_has():
     rows = {row["network, line"]: row for row in measured_page.predictions(measured_rows.read())}
     bars = {row["what"]: row["measured"] for row in measured_rows.read()[measured_rows.BARS]["rows"]}
-    assert rows["cnn, 50 Mbit/s"]["latency, median"] == bars["latency, predicted against measured: cnn, 50 Mbit/s"]
-    assert rows["cnn, 50 Mbit/s"]["throughput, median"] == bars["throughput, predicted against measured: cnn, 50 Mbit/s"]
-    assert rows["cnn, 50 Mbit/s"]["latency, worst"] == "–"  # which the benchmark does not record
+    where = "cnn, 50 Mbit/s"
+    for name in ("latency", "throughput"):
+        assert rows[where][f"{name}, median"] == bars[f"{name}, predicted against measured: {where}"]
+    assert rows[where]["latency, worst"] == "–"  # which the benchmark does not record
     simulated = measured_rows.read()["simulated_summary"]["rows"]
     assert len([name for name in rows if name.endswith("simulated sweep")]) == len(simulated)
     for row in simulated:
