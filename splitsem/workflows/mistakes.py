@@ -170,6 +170,8 @@ def _options_with(group: str, name: str) -> list[str]:
     Of a setting that such an option puts beside its group, they say so: ``workflow=report, as folders=…``.
     """
     texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted((files.CONF / group).glob("*.yaml"))}
+    if name in ("defaults", "hydra", group):  # of files, not of options
+        return []
     found = {stem: text for stem, text in texts.items() if re.search(rf"^{re.escape(name)}:", text, re.MULTILINE)}
     return [f"{group}={stem}{f', as {name}=…' * ('@package _global_' in text)}" for stem, text in found.items()]
 

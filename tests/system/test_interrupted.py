@@ -165,6 +165,8 @@ def test_a_sweep_whose_worker_is_killed_before_any_job_goes_on(tmp_path):
     sweep = start(tmp_path, *command)
     killed = False
     while not killed and sweep.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            sweep.wait(0.01)
         with contextlib.suppress(psutil.NoSuchProcess):  # others end meanwhile
             for child in psutil.Process(sweep.pid).children():
                 if any("popen_loky" in word for word in child.cmdline()):
