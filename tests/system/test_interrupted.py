@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def test_a_disk_that_fills_ends_a_sweep_in_one_line_and_the_same_command_goes_on
         pytest.skip("needs a mount namespace of its own")
     (tmp_path / "multirun").mkdir()
     toy = "workflow=points workflow._target_=tests.unit.toy_job.fills workflow.objective=[score] tracking=none"
-    run = f"{sys.executable} {ROOT / 'run.py'} {toy} seed=1,2,3 -m"
+    run = f"{shlex.join([sys.executable, str(ROOT / 'run.py')])} {toy} seed=1,2,3 -m"
     small, large = "mount -t tmpfs -o size=1m none multirun", "mount -o remount,size=64m multirun"
     script = f"{small} && ({run}; echo $? > status; cp -r multirun first; {large}; {run}; cp -r multirun second)"
     done = subprocess.run(
