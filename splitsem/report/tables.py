@@ -23,9 +23,15 @@ _SHOWN = ("score", "score_delta", "payload_bytes", "edge_s", "link_s", "server_s
 _TITLES = {"throughput_hz": "rate", "score_delta": "Δ", "payload_bytes": "sent", "answer_s": "back", "latency_s": "sum"}
 _LEAST = (("edge ms", "link ms", "server ms", "back ms", "edge s", "link s", "server s", "back s"), ("Δ points",))
 _LONG_S = 10.0  # a column with such a time is in seconds, else in milliseconds
-PREDICTED = ("latency_s", "measured_latency_s", "prediction_error",
-             "throughput_hz", "measured_throughput_hz", "throughput_prediction_error")  # fmt: skip
-"""The metrics of a table of predictions beside what was measured."""
+PREDICTED = {
+    "latency_s": "latency",
+    "measured_latency_s": "measured",
+    "prediction_error": "off by",
+    "throughput_hz": "rate",
+    "measured_throughput_hz": "measured",
+    "throughput_prediction_error": "off by",
+}
+"""The metrics of a table of predictions beside what was measured, with the titles of its columns."""
 OWN_TABLE = "measured.md"
 """The file, beside the table's own, of what frames took."""
 _HALVES = {"score": "score_ci95", "score_delta": "score_delta_ci95"}
@@ -79,12 +85,12 @@ def measured_table(results: pd.DataFrame) -> Table | None:
     if sent.empty:
         return None
     several = sent["series"].nunique() > 1
-    least = (("latency off by %", "throughput off by %"), ("measured throughput Hz", "throughput Hz"))
+    least = (("off by %",), ("measured Hz", "rate Hz"))
     grid = grid_of("predicted, and measured of frames over the link", least, "results.csv")
     for title in ["split point", *([_series(sent)] if several else [])]:
         grid.add_column(title, overflow="fold", min_width=8)
-    for name in PREDICTED:
-        grid.add_column(f"{METRICS[name].title}\n{METRICS[name].unit}", justify="right", no_wrap=True)
+    for name, title in PREDICTED.items():
+        grid.add_column(f"{title}\n{METRICS[name].unit}", justify="right", no_wrap=True)
     for _, row in sent.iterrows():
         label = [row["series"]] if several else []
         grid.add_row(plain(row["split_point"]), *map(plain, label), *(_cell(row, name) for name in PREDICTED))

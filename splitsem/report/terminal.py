@@ -96,7 +96,7 @@ class Grid(Table):
                 width, spare = least[column._index] + extra - padding, spare - extra
             shown.columns.append(replace(column, width=width, _index=index))
         if gone:
-            titles = ", ".join(_name(column) for column in self.columns if column in gone)
+            titles = ", ".join(dict.fromkeys(_name(column) for column in self.columns if column in gone))
             left_out = f"{options.max_width} columns leave out {titles}" + (
                 f"; {self.rest} has all" if self.rest else ""
             )
