@@ -54,9 +54,8 @@ def prepare(results: pd.DataFrame) -> pd.DataFrame:
         (``samples``, ``seeds``), and what ``fronts.front`` finds on the scores by which configurations are chosen,
         see ``choice``: ``front`` and ``tie_group``.
     """
-    frame = _without_repeats(
-        _average_seeds(_once(with_series(results)))
-    ).copy()  # in one piece: columns were put in singly
+    frame = _without_repeats(_average_seeds(_once(with_series(results))))
+    frame = frame.copy()  # in one piece: columns were put in singly
     frame["is_bottleneck"] = _bottlenecks(frame)
     frame["front"], frame["tie_group"] = "", float("nan")
     split = splits(frame)
