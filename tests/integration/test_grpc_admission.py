@@ -14,7 +14,9 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from splitsem.errors import ConfigError, LinkError, PayloadError
-from splitsem.remote.grpc.server import SERVICE
+from splitsem.remote.grpc.server import SERVICE, GrpcServer
+from splitsem.remote.grpc.streams import Limits
+from splitsem.remote.tail_engine import TailEngine
 from splitsem_device.grpc import tail_pb2
 from splitsem_device.grpc.client import GrpcTail
 from splitsem_device.grpc.connection import Security
@@ -113,6 +115,20 @@ def test_the_memory_of_large_payloads_is_given_back(start_server, connect, plan)
     while process.memory_info().rss - before > 20e6:
         assert time.monotonic() < give_up, process.memory_info().rss - before
         time.sleep(0.1)
+
+
+def test_memory_is_given_back_again_for_a_last_payload_that_a_thread_still_held(network, plan, connect, monkeypatch):
+    times = []
+    monkeypatch.setattr("splitsem.remote.grpc.server.give_memory_back", lambda: times.append(time.monotonic()))
+    server = GrpcServer(TailEngine(network[1], plan.weights), "127.0.0.1:0", Security(), Limits(first_s=0.4))
+    tail = connect(server.start())
+    tail.open(plan.probe(0))
+    assert len(list(tail.stream([bytes(9 << 20)]))) == 1
+    give_up = time.monotonic() + 30
+    while len(times) < 3:
+        assert time.monotonic() < give_up, times
+        time.sleep(0.05)
+    server.stop(0.0)
 
 
 def test_one_address_takes_three_quarters_of_the_places_and_is_told_so(start_server, connect, plan, frames):

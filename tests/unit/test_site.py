@@ -132,6 +132,11 @@ def test_each_page_has_a_place_of_its_own_in_the_navigation():
     assert unnamed == set(), "mkdocs.yml: name the page in its group; at the end of a long list nobody finds it"
 
 
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs" / "how-to").glob("*.md")))
+def test_a_how_to_is_read_at_one_sitting(page: str):
+    assert 20 <= len((ROOT / "docs" / "how-to" / page).read_text().splitlines()) <= 60
+
+
 def test_a_page_asks_nothing_of_the_web(monkeypatch):
     pytest.importorskip("mkdocs")
     from types import SimpleNamespace

@@ -46,7 +46,7 @@ class Security:
             ca = _read(self.ca) if self.ca else None
             return grpc.ssl_server_credentials([(_read(self.key), _read(self.cert))], ca, bool(ca))
         if self.ca:
-            raise SecurityError("security.ca on a server asks for client certificates: give security.cert and key too")
+            raise SecurityError("ca at a server asks for client certificates: give cert and key of its security, too")
         self._check_clear(host, f"refusing to serve on {host} without TLS")
         return None
 
@@ -56,7 +56,7 @@ class Security:
             chain = (_read(self.key), _read(self.cert)) if self.key and self.cert else (None, None)
             return grpc.ssl_channel_credentials(_read(self.ca), *chain)
         if self.cert:
-            raise SecurityError("an edge's security.cert needs security.ca, which the server's certificate comes from")
+            raise SecurityError("an edge's cert needs ca, the authority that signed the server's certificate")
         self._check_clear(host, f"refusing to send to {host} without TLS")
         return None
 
@@ -156,7 +156,7 @@ def diagnose(target: str, security: Security, code: grpc.StatusCode, details: st
     try:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as exc:
-        return f"the name {host} cannot be resolved ({exc}): check transport.target"
+        return f"the name {host} cannot be resolved ({exc}): check the address"
     try:
         connection = socket.create_connection((host, port), timeout=_STEP_S)
     except ConnectionRefusedError:
@@ -180,12 +180,12 @@ def _tls_trouble(connection: socket.socket, host: str, security: Security) -> st
             context.load_cert_chain(security.cert, security.key)
         encrypted = context.wrap_socket(connection, server_hostname=host)
     except ssl.SSLCertVerificationError as exc:
-        return f"TLS: the server's certificate is not accepted ({exc.verify_message}); does security.ca fit it?"
+        return f"TLS: the server's certificate is not accepted ({exc.verify_message}); does the edge's ca fit it?"
     except (ssl.SSLError, OSError):
-        return "TLS: the server does not speak it; start it with security.cert and key" if security.ca else ""
+        return "TLS: the server does not speak it; start it with cert and key of its security" if security.ca else ""
     with encrypted:
         if not security.ca:
-            return "TLS: the server speaks it and the edge does not: give security.ca"
+            return "TLS: the server speaks it and the edge does not: give ca of its security"
         try:
             is_welcome = bool(encrypted.recv(1))  # a server refuses a missing client certificate only now
         except OSError:

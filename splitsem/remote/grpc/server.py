@@ -67,6 +67,7 @@ _HANDSHAKE_S = 10.0  # TLS and the first bytes of HTTP/2
 _MAX_CONNECTIONS = 4096
 _MAX_CALLS_A_CONNECTION = 256
 _TICK_S, _SUMMARY_S = 1.0, 60.0
+_SETTLING_S = 5.0  # after large payloads: a thread of the server or of gRPC may hold the last one for a while
 _LAST_WORDS_S = 2.0  # for streams that have ended, whose threads have yet to say so
 
 
@@ -188,6 +189,7 @@ class GrpcServer(TailServer):
         limits, metrics = self.limits, self.engine.metrics
         tick_s = min(_TICK_S, limits.first_s / 4, limits.idle_s / 4, limits.max_send_s / 4)
         summed, told_s = dict(metrics.num_refused), time.monotonic()
+        settled_s = told_s
         while not self._stopped.wait(tick_s):
             now_s = time.monotonic()
             self.room.expire(now_s)
@@ -195,6 +197,8 @@ class GrpcServer(TailServer):
             self.streams.visits.settle()
             if self.streams.has_garbage.is_set():
                 self.streams.has_garbage.clear()
+                settled_s = now_s + _SETTLING_S
+            if now_s < settled_s:
                 give_memory_back()
             new = {reason: n - summed[reason] for reason, n in metrics.num_refused.items() if n > summed[reason]}
             if new and now_s - told_s > _SUMMARY_S:
