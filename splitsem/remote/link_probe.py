@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import isfinite
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +14,11 @@ from splitsem.cost.fits import fit_link
 from splitsem.errors import LinkError
 from splitsem.links.link import FrameWork
 from splitsem.links.probed import ProbedLink
-from splitsem.remote.udp.transport import UdpTransport
 from splitsem_device.answers import RemoteTail
 from splitsem_device.plan import MAX_PROBE_BYTES, Plan
+
+if TYPE_CHECKING:  # a server that probes its next machine needs no UDP
+    from splitsem.remote.udp.transport import UdpTransport
 
 _FIRST_BYTES = 64 << 10
 _GROWTH = 4
@@ -149,7 +152,7 @@ def _frame_s(remote: RemoteTail, size: int, num_frames: int, pause_s: float) -> 
     return edge_s, max(0.0, server_s)
 
 
-def measure_loss(transport: UdpTransport, settings: ProbeSettings, up_bps: float) -> tuple[float, int]:
+def measure_loss(transport: "UdpTransport", settings: ProbeSettings, up_bps: float) -> tuple[float, int]:
     """Share of datagrams lost on the way up, and the number sent, on a connection paced below the goodput.
 
     A datagram counts as lost when it is not there a little after the last one.

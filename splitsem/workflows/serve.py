@@ -25,8 +25,8 @@ from splitsem.tasks.answer import AnswerCoder
 from splitsem.tasks.task import Task
 from splitsem.workflows import assemble, assemble_codec
 from splitsem.workflows.assemble import Network
+from splitsem.workflows.codec_offers import offers
 from splitsem.workflows.codec_options import is_for_one_cut
-from splitsem.workflows.joint.rates import offers
 from splitsem.workflows.result import Result
 from splitsem_device.grpc.connection import check_free, host_port, is_loopback
 

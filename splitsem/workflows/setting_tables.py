@@ -25,7 +25,7 @@ from splitsem.scoring import score_samples
 from splitsem.tasks.answer import AnswerCoder
 from splitsem.workflows import assemble, evaluation
 from splitsem.workflows.assemble import Network
-from splitsem.workflows.joint.rates import offers
+from splitsem.workflows.codec_offers import offers
 from splitsem_device.answers import Answer, ToMeasure
 from splitsem_device.grpc.client import GrpcTail
 from splitsem_device.plan import Plan

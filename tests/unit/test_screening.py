@@ -7,7 +7,8 @@ import torch
 
 from splitsem.pipeline import Features
 from splitsem.search.fronts import choose
-from splitsem.workflows.joint.rates import MEANS, MEDIANS, REFERENCE, _every, error_of
+from splitsem.workflows.codec_offers import REFERENCE
+from splitsem.workflows.joint.rates import MEANS, MEDIANS, _every, error_of
 from splitsem.workflows.joint.screening import survivors
 
 

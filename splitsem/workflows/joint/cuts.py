@@ -26,13 +26,14 @@ from splitsem.splitting.graph import SplitGraph
 from splitsem.trees import num_samples
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network, answering, simulated_link
+from splitsem.workflows.codec_offers import REFERENCE, offers
 from splitsem.workflows.joint import tiers
 from splitsem.workflows.joint.anywhere_cut import BestSet, OneMoreCut, best_set
 from splitsem.workflows.joint.base import Baseline, Document, JointBase
 from splitsem.workflows.joint.cut_rows import DERIVED, choose, keeping, rate_table, row_object, screened_out
 from splitsem.workflows.joint.goal import has_budgets, least_rows, within
 from splitsem.workflows.joint.kept_sweep import KeptSweep
-from splitsem.workflows.joint.rates import REFERENCE, SIZES, Coded, measure_rates, offers
+from splitsem.workflows.joint.rates import SIZES, Coded, measure_rates
 from splitsem.workflows.joint.screening import survivors
 from splitsem.workflows.joint.tiers import Tier
 from splitsem.workflows.result import Metrics
@@ -302,9 +303,7 @@ class JointCuts(JointBase):
         """See JointBase."""
         best = self.joint["best"]
         if best["split_point"] == self._set_name:
-            return (
-                "none, they cut at split points; from Python: graph.cut_anywhere(head) with the head of anywhere.json"
-            )
+            return "none, they cut at split points; from Python: graph.cut_anywhere(head), anywhere.json has the head"
         overrides: str = best["overrides"]
         return overrides
 

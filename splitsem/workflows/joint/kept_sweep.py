@@ -15,8 +15,8 @@ from splitsem.errors import ConfigError
 from splitsem.intervals import ci95
 from splitsem.report.units import format_joules, format_seconds
 from splitsem.search.objective import Objective
+from splitsem.workflows.codec_offers import Offer
 from splitsem.workflows.joint.base import Document
-from splitsem.workflows.joint.rates import Offer
 from splitsem.workflows.result import Metrics
 
 TABLE = "results.csv"

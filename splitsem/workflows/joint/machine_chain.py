@@ -18,7 +18,8 @@ from splitsem.links.link import Link
 from splitsem.search.chain import ChainPlan, ChainProblem
 from splitsem.search.problem import Floats
 from splitsem.splitting.cut_graph import CutGraph
-from splitsem.workflows.joint.rates import REFERENCE, SIZES
+from splitsem.workflows.codec_offers import REFERENCE
+from splitsem.workflows.joint.rates import SIZES
 from splitsem.workflows.mistakes import no_such, short
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from splitsem.workflows.joint.rates import MEANS, MEDIANS, REFERENCE, error_of
+from splitsem.workflows.codec_offers import REFERENCE
+from splitsem.workflows.joint.rates import MEANS, MEDIANS, error_of
 
 _ERRORS = 4.0
 """Standard errors that a mean over a few samples may be off by: of 20 samples, one mean of 1,300 is further off."""
