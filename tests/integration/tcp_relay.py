@@ -1,5 +1,6 @@
 """TcpRelay: stands between a device and its server, as a slow link, or one that is cut when it is told to."""
 
+import contextlib
 import select
 import socket
 import threading
@@ -41,16 +42,14 @@ class TcpRelay:
             threading.Thread(target=self._forward, args=(device,), daemon=True).start()
 
     def _forward(self, device: socket.socket) -> None:
-        with device, socket.create_connection(self._target) as server:
+        either_end_may_go = contextlib.suppress(ConnectionError)
+        with device, either_end_may_go, socket.create_connection(self._target) as server:
             while True:
                 ready, _, _ = select.select([device, server], [], [])
                 for source, sink in ((device, server), (server, device)):
                     if source not in ready:
                         continue
-                    try:
-                        piece = source.recv(1 << 16)
-                    except ConnectionError:
-                        return
+                    piece = source.recv(1 << 16)
                     if source is server and self._at_reply_bytes is not None and len(piece) >= self._at_reply_bytes:
                         self._at_reply_bytes = None
                         self.num_cuts += 1

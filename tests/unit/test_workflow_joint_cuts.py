@@ -26,7 +26,7 @@ from splitsem.search.objective import quantile
 from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.digits import Digits
 from splitsem.tasks.task import Splits
-from splitsem.workflows.joint import workflow
+from splitsem.workflows.joint import cut_rows, workflow
 from splitsem.workflows.result import Result
 from tests.conftest import ROOT
 
@@ -211,6 +211,14 @@ def test_what_was_done_is_not_done_again(done, cache, tmp_path, caplog):
     assert after == before
     assert sum("is done already" in line for line in caplog.messages) == 3
     assert again.metrics["accuracy"] == done[1].metrics["accuracy"]
+
+
+def test_noise_in_coding_the_answer_prefers_no_row():
+    rows = pd.DataFrame({"answer_encode_s": [1.0, 9.0, 2.0, 0.0, None], "answer_decode_s": [3.0, 3.0, 4.0, 0.0, None]})
+    found = cut_rows.with_one_answer(rows)
+    assert found["answer_encode_s"].tolist()[:4] == [2.0, 2.0, 2.0, 0.0]  # all on the edge: no answer
+    assert found["answer_decode_s"].tolist()[:4] == [3.0, 3.0, 3.0, 0.0]
+    assert found.iloc[4].isna().all()
 
 
 def test_nothing_is_chosen_by_the_test_split(done, tmp_path):

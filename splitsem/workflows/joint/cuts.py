@@ -27,10 +27,9 @@ from splitsem.trees import num_samples
 from splitsem.workflows import assemble
 from splitsem.workflows.assemble import Network, answering, simulated_link
 from splitsem.workflows.codec_offers import REFERENCE, offers
-from splitsem.workflows.joint import tiers
+from splitsem.workflows.joint import cut_rows, tiers
 from splitsem.workflows.joint.anywhere_cut import BestSet, OneMoreCut, best_set
 from splitsem.workflows.joint.base import Baseline, Document, JointBase
-from splitsem.workflows.joint.cut_rows import DERIVED, choose, keeping, rate_table, row_object, screened_out
 from splitsem.workflows.joint.goal import has_budgets, least_rows, within
 from splitsem.workflows.joint.kept_sweep import KeptSweep
 from splitsem.workflows.joint.rates import SIZES, Coded, measure_rates
@@ -167,6 +166,7 @@ class JointCuts(JointBase):
 
     def _timed(self, rows: pd.DataFrame) -> pd.DataFrame:
         edge, server = self.tiers
+        rows = cut_rows.with_one_answer(rows)
         coded = {name: rows[name].astype(float) for name in rows if str(name).endswith("code_s")}
         edge_code_s = edge.coding * (coded["encode_s"] + coded["answer_decode_s"])
         server_code_s = server.coding * (coded["decode_s"] + coded["answer_encode_s"])
@@ -181,7 +181,7 @@ class JointCuts(JointBase):
         slower = rows[carried].copy()
         slower["edge_s"] += slower["split_point"].map(edge.spread_s)
         slower["server_s"] += slower["split_point"].map(server.spread_s)
-        times = [{name: getattr(rate, name) for name in DERIVED} for rate in table.rates]
+        times = [{name: getattr(rate, name) for name in cut_rows.DERIVED} for rate in table.rates]
         more = pd.DataFrame(times, rows.index[carried]).assign(value=table.value, damage=table.damage)
         return rows.join(more.assign(value_spread=self._table(slower).value - table.value))
 
@@ -202,7 +202,7 @@ class JointCuts(JointBase):
         alone = {"edge_only": plain[plain["lambda"] == last], "server_only": plain[plain["lambda"] == 0]}
         among = {self.fastest: self.choosable, "float32": plain} | alone
         began = time.perf_counter()
-        solutions = {name: row_object(some.iloc[self._table(some).fastest()]) for name, some in among.items()}
+        solutions = {name: cut_rows.row_object(some.iloc[self._table(some).fastest()]) for name, some in among.items()}
         return {"solver_s": time.perf_counter() - began, "solutions": solutions} | self._said()
 
     @cached_property
@@ -212,21 +212,21 @@ class JointCuts(JointBase):
         accuracy_ref, epsilon = self.rates["accuracy_ref_val"], self.settings.epsilon
         began = time.perf_counter()
         table = self._table(rows)
-        chosen = choose(table, epsilon, self.settings.least)
+        chosen = cut_rows.choose(table, epsilon, self.settings.least)
         solver_s = time.perf_counter() - began
         return self._said() | {
             "domain": self.domain,
             "epsilon": epsilon,
             "margin": table.rates[chosen.best].margin,
             "accuracy_ref_val": accuracy_ref,
-            "best": row_object(rows.iloc[chosen.best]) | {"slack_val": chosen.slack},
+            "best": cut_rows.row_object(rows.iloc[chosen.best]) | {"slack_val": chosen.slack},
             "feasible_val": chosen.slack == 0.0,
             "num_scored": len(rows),
             "num_left_out": int(self.rows["left_out"].notna().sum()),
-            "screened_out": screened_out(self.rows),
+            "screened_out": cut_rows.screened_out(self.rows),
             "solver_s": solver_s,
             "table_s": self.rates["table_s"],
-            "front": [row_object(rows.iloc[place]) for place in chosen.front],
+            "front": [cut_rows.row_object(rows.iloc[place]) for place in chosen.front],
         }
 
     @cached_property
@@ -276,7 +276,7 @@ class JointCuts(JointBase):
         if rows.empty:
             return found
         best = self._table(rows).choose(self.settings.epsilon).best
-        return found | {"best cut anywhere": row_object(rows.iloc[best])}
+        return found | {"best cut anywhere": cut_rows.row_object(rows.iloc[best])}
 
     @property
     def _set_name(self) -> str | None:
@@ -293,7 +293,7 @@ class JointCuts(JointBase):
         if self.kept_sweep is None:
             return [], {}
         rows = within(self.choosable, self.settings)
-        rows = keeping(rows, self._table(rows), self.joint, self.settings.least)
+        rows = cut_rows.keeping(rows, self._table(rows), self.joint, self.settings.least)
         words = {name: (one["split_point"], one["codec"]) for name, one in self.compared().items()}
         allowed = list(zip(rows["split_point"], rows["codec"], strict=True))
         return self.kept_sweep.regret(self.joint["best"], allowed, words, self.solver.objective)
@@ -369,7 +369,7 @@ class JointCuts(JointBase):
     def _table(self, rows: pd.DataFrame) -> RateTable:
         objective: Objective = self.solver.objective
         margin, z = self.settings.margin, quantile(self.settings.confidence)
-        return rate_table(rows, objective, self._first["accuracy_ref_val"], margin, z)
+        return cut_rows.rate_table(rows, objective, self._first["accuracy_ref_val"], margin, z)
 
     def _deploy(self) -> Document:
         best, network = self.joint["best"], self.trained
