@@ -12,6 +12,7 @@ from splitsem.report.units import format_hz, format_joules, format_number, forma
 
 _LOSSY = ("JPEG", "WebP")
 _MOST_NAMED = 3  # of those that tie
+_VAGUE = 0.5  # an interval above this share of the value
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,6 @@ class Goal:
     maximise: bool
     better: str
     worse: str
-    equal: str
 
     def show(self, value: float) -> str:
         """The value with its unit."""
@@ -39,7 +39,7 @@ class Goal:
     def compare(self, mine: pd.Series, other: pd.Series) -> str:
         """How ``mine`` relates to ``other``, ready to be followed by the other's name."""
         if self.is_tie(mine, other):
-            return self.equal
+            return "a tie with"
         gain = mine[self.column] / other[self.column]
         gain = gain if self.maximise else 1 / gain
         return f"{_factor(max(gain, 1 / gain))} {self.better if gain > 1 else self.worse}"
@@ -67,9 +67,9 @@ class Goal:
 
 _TIMINGS = ("edge_timing", "link_timing", "server_timing", "coding_timing")
 GOALS = (
-    Goal("throughput_hz", "Highest throughput", True, "as fast as", "slower than", "as fast as"),
-    Goal("latency_s", "Lowest latency", False, "faster than", "slower than", "as fast as"),
-    Goal("energy_j", "Lowest energy on the edge", False, "less energy than", "the energy of", "the same energy as"),
+    Goal("throughput_hz", "Highest throughput", True, "as fast as", "slower than"),
+    Goal("latency_s", "Lowest latency", False, "faster than", "slower than"),
+    Goal("energy_j", "Lowest energy on the edge", False, "less energy than", "the energy of"),
 )
 
 
@@ -105,7 +105,8 @@ def best(results: pd.DataFrame) -> list[Best]:
 
     A configuration keeps the score unless its validation score is more than one point (0.01) below the unsplit one,
     beyond the paired 95 % interval. Of those, the best of a goal is that of the best value; all that differ from it by
-    less than the interval of the difference (``fronts.equally_fast``) tie with it, and are named.
+    less than the interval of the difference (``fronts.equally_fast``) tie with it, and are named. So are those that
+    nothing can be said of, since their own interval is above half their value: something disturbed their coding.
 
     Args:
         results: one row a job, as in results.csv. Where a baseline that keeps the score beats every cut, the sentence
@@ -132,7 +133,7 @@ def as_metrics(answers: Sequence[Best]) -> dict[str, float | str]:
             if len(answer.ties):
                 found[f"tied_{answer.goal.column}"] = ", ".join(rs.named(row) for _, row in answer.ties.iterrows())
             if answer.beating is not None:
-                found[f"beaten_{answer.goal.column}"] = _baseline(answer.beating)
+                found[f"beaten_{answer.goal.column}"] = baseline(answer.beating)
     return found
 
 
@@ -166,19 +167,50 @@ def _answer(goal: Goal, frame: pd.DataFrame) -> Best:
     parts = [
         f"{said_first}{name(row)} reaches {goal.told(row)}"
         f" at {_score(row)}" + worded(f" (unsplit {row['score_unsplit']:.3f})", rs.score_name(frame)),
-        *([_tied(ties, several=split["series"].nunique() > 1)] if len(ties) else []),
+        _lost(row),
+        *_tied(goal, ties, several=split["series"].nunique() > 1),
+        _measured_first(goal, row, kept),
         ", ".join(_comparisons(goal, row, frame, beating)),
     ]
     sentence = f"{goal.title}: {'; '.join(part for part in parts if part)}."
     return Best(goal, row, True, sentence, ties, beating)
 
 
-def _tied(ties: pd.DataFrame, *, several: bool) -> str:
-    """``a tie with enc1 and enc2``; of many, the first ones and how many more."""
-    names = [rs.named(row, several=several) for _, row in ties.iterrows()]
+def _tied(goal: Goal, ties: pd.DataFrame, *, several: bool) -> list[str]:
+    """What ties, and apart from it what was timed too badly to tell."""
+    is_vague = ties[f"{goal.column}_ci95"] > _VAGUE * ties[goal.column]
+    clear, vague = (
+        [rs.named(row, several=several) for _, row in ties[ones].iterrows()] for ones in (~is_vague, is_vague)
+    )
+    said = [f"a tie with {_listed(clear)}"] if clear else []
+    return said + ([f"{_listed(vague)} was timed too badly to tell"] if vague else [])
+
+
+def _listed(names: Sequence[str]) -> str:
+    """``enc1 and enc2``; of many, the first ones and how many more."""
     rest = [f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED + 1 else names[_MOST_NAMED:]
     *first, last = names[:_MOST_NAMED] + rest
-    return f"a tie with {', '.join(first)} and {last}" if first else f"a tie with {last}"
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _lost(row: pd.Series) -> str:
+    """What a configuration loses on the test split, where validation did not tell it."""
+    if not rs.is_shown_worse(row.to_frame().T.infer_objects()).all():
+        return ""
+    lost, half = -100 * row["score_delta"], 100 * np.nan_to_num(row["score_delta_ci95"])
+    return f"on the test split it loses {lost:.1f} ± {half:.1f} points"
+
+
+def _measured_first(goal: Goal, row: pd.Series, kept: pd.DataFrame) -> str:
+    """Which configuration was first by what frames took over a real link, where that is another one."""
+    column = f"measured_{goal.column}"
+    timed = kept[kept[column].notna()] if column in kept else kept.iloc[:0]
+    if row.name not in timed.index:
+        return ""
+    first = timed.sort_values(column, ascending=not goal.maximise, kind="stable").iloc[0]
+    if first[column] == row[column]:
+        return ""
+    return f"by what frames took, {name(first)} is first: {goal.show(first[column])}, against {goal.show(row[column])}"
 
 
 def _closest(goal: Goal, split: pd.DataFrame) -> Best:
@@ -218,7 +250,7 @@ def _comparisons(goal: Goal, row: pd.Series, frame: pd.DataFrame, said: pd.Serie
             other = _fairest(goal, rows)
             if said is not None and other.name == said.name:
                 continue
-            lost = "" if rs.keeps_score(other.to_frame().T.infer_objects()).all() else f" ({_score(other)})"
+            lost = "" if _keeps(other.to_frame().T.infer_objects()).all() else f" ({_score(other)})"
             parts.append(f"{goal.compare(row, other)} {text.format(_sent(other))}{lost}")
     return parts
 
@@ -227,7 +259,7 @@ def _beating(goal: Goal, row: pd.Series, frame: pd.DataFrame) -> pd.Series | Non
     """The baseline that keeps the score and beats ``row`` beyond a tie, if one does."""
     baselines = rs.references_for(frame, row.to_frame().T)
     baselines = baselines[np.isfinite(baselines[goal.column]) & (baselines[goal.column] > 0)]
-    kept = goal.sort(baselines[rs.keeps_score(baselines)]) if len(baselines) else baselines
+    kept = goal.sort(baselines[_keeps(baselines)]) if len(baselines) else baselines
     if kept.empty:
         return None
     first = kept.iloc[0]
@@ -235,11 +267,20 @@ def _beating(goal: Goal, row: pd.Series, frame: pd.DataFrame) -> pd.Series | Non
     return first if is_better and not goal.is_tie(row, first) else None
 
 
+def _keeps(baselines: pd.DataFrame) -> pd.Series:
+    """Which baselines keep the score by validation, and do not surely lose it on the scores shown either.
+
+    A baseline is not chosen but told, so that all that is known of it counts.
+    """
+    return rs.keeps_score(baselines) & ~rs.is_shown_worse(baselines)
+
+
 def _told(goal: Goal, beating: pd.Series) -> str:
-    return f"{_baseline(beating)} beats every cut with {goal.told(beating)} at {_score(beating)}"
+    return f"{baseline(beating)} beats every cut with {goal.told(beating)} at {_score(beating)}"
 
 
-def _baseline(row: pd.Series) -> str:
+def baseline(row: pd.Series) -> str:
+    """A baseline in words: ``sending the picture as PNG``."""
     return "all on the edge" if row["split_point"] == "output" else f"sending the {_sent(row)}"
 
 
@@ -250,7 +291,7 @@ def _sent(reference: pd.Series) -> str:
 
 def _fairest(goal: Goal, rows: pd.DataFrame) -> pd.Series:
     """The best one that keeps the score, else the one with the highest score."""
-    kept = rows[rs.keeps_score(rows)]
+    kept = rows[_keeps(rows)]
     return rows.sort_values("score", ascending=False, kind="stable").iloc[0] if kept.empty else goal.sort(kept).iloc[0]
 
 

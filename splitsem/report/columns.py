@@ -142,9 +142,10 @@ WORDS = {
     "input = everything on the server, output = everything on the edge.",
     "★ best": "Chosen on the validation split: a score that is better, beyond the paired 95 % interval, than that of "
     "every ★ that is faster. Of equally fast ones, the better one.",
-    "= tie": "Not surely faster than its ★, and its score may be as high: the interval does not tell. "
-    "An equal score at less speed, beyond the interval of the speeds, gets no mark.",
-    "±": "Half a 95 % interval: over several seeds (Student's t), else over the samples (bootstrap).",
+    "= tie": "Neither its speed nor its score is below that of its ★ by more than the interval. "
+    "No mark: a ★ is faster and not surely worse, or another one is better.",
+    "±": "Half a 95 % interval: over several seeds (Student's t), else over the samples (bootstrap). "
+    "0 means that no sample differed; of all that there are, 3 in n may still differ, for n samples (rule of three).",
     "▼ bottleneck": "A point whose raw crossing tensors are smaller than the network's input: a natural place to cut.",
     "reference": "No split at all: everything on the edge, or the picture itself is sent (uint8, PNG, WebP, JPEG) and "
     "the server runs the whole network.",

@@ -62,7 +62,7 @@ class Front(NamedTuple):
 
     Attributes:
         kind: ``best``, ``tie`` or nothing for each configuration, ``(n,)``.
-        group: number of the tie group, rising with falling throughput; NaN off the front, ``(n,)``.
+        group: number of the group of a best one and its ties, rising with falling throughput; else NaN, ``(n,)``.
     """
 
     kind: NDArray[np.str_]
@@ -82,8 +82,9 @@ def front(
        scores are equal in every draw. What nobody dominates is on the front.
     2. The front is walked in falling throughput, of equal ones the higher score first. A configuration that is better
        than every leader so far becomes a **leader** (``best``), the first one always. It opens a group; but where
-       the last group's fastest member is equally fast, it takes that group's lead over, and the old leader ties.
-    3. Each other one is a **tie** in the group of the last leader so far that is not worse than it and not better.
+       the last group's fastest member is equally fast, it takes that group's lead over.
+    3. Each other one that is equally fast as a leader, and neither better nor worse, is a **tie** in its group: of
+       several, the last one. What is slower than all of them is not surely better than any, and has no sign.
 
     Without intervals and with throughputs further apart than 2 %, the leaders are the Pareto front, and nothing ties.
 
@@ -105,18 +106,18 @@ def front(
     above = np.nansum(gap, axis=1)  # rises with the score
     leaders: list[int] = []
     fastest: list[int] = []  # of each group
-    for i in sorted(np.flatnonzero(known & ~dominated).tolist(), key=lambda i: (-hz[i], -above[i])):
+    on_front = np.flatnonzero(known & ~dominated).tolist()
+    for i in sorted(on_front, key=lambda i: (-hz[i], -above[i])):
         if better[i, leaders].all():
             if leaders and near[fastest[-1], i]:
-                kind[leaders[-1]] = "tie"
                 leaders[-1] = i
             else:
                 leaders.append(i)
                 fastest.append(i)
-            kind[i], group[i] = "best", len(leaders) - 1
-        else:
-            alike_leaders = [k for k, leader in enumerate(leaders) if not better[i, leader] and not better[leader, i]]
-            kind[i], group[i] = "tie", alike_leaders[-1]
+    for number, leader in enumerate(leaders):
+        alike_ones = [i for i in on_front if near[leader, i] and not better[i, leader] and not better[leader, i]]
+        kind[alike_ones], group[alike_ones] = "tie", number
+    kind[leaders], group[leaders] = "best", np.arange(len(leaders))
     return Front(kind, group)
 
 

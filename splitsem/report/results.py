@@ -120,6 +120,11 @@ def keeps_score(frame: pd.DataFrame) -> pd.Series:
     return frame[delta] + frame[_WITH_INTERVAL[delta]].fillna(0.0) >= -SCORE_MARGIN - 1e-9
 
 
+def is_shown_worse(frame: pd.DataFrame) -> pd.Series:
+    """Which rows lost more than ``SCORE_MARGIN`` on the scores shown, beyond the paired interval."""
+    return frame["score_delta"] + frame["score_delta_ci95"].fillna(0.0) < -SCORE_MARGIN - 1e-9
+
+
 def about_interval(frame: pd.DataFrame) -> str:
     """What the scores' intervals are over: ``95 % interval over 96 samples``; of a single sample there is none."""
     own = splits(frame) if len(splits(frame)) else frame

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from splitsem.report import columns
 from splitsem.report import results as rs
 from splitsem.report.bd_rate import delta_rates, equal_score
-from splitsem.report.best import Best, best
+from splitsem.report.best import Best, baseline, best
 from splitsem.report.columns import METRICS, WORDS
 from splitsem.report.page import (
     Card,
@@ -39,8 +39,8 @@ _TIMINGS = {
 }
 _CAPTIONS = {
     "accuracy_throughput": "Up and to the right is better. ★: a score that is better, beyond the paired 95 % "
-    "interval, than that of every ★ that is faster, on the validation split. Shaded: not surely faster than its ★, "
-    "and perhaps as good. Arrows at the lower edge: scores below it.",
+    "interval, than that of every ★ that is faster, on the validation split. Shaded: not surely slower or worse "
+    "than its ★. Arrows at the lower edge: scores below it.",
     "latency_breakdown": "The stages of one sample: head and encode on the edge; the link, busy and delayed; decode "
     "and tail on the server; the answer: coded, sent back, read.",
     "rate_accuracy": "Up and to the left is better. ◆: of the fewest bytes, a score that is better, beyond the paired "
@@ -54,10 +54,10 @@ _CAPTIONS = {
     "score_channel": "How the score falls as bits go wrong. Bands are 95 % intervals over the channel's seeds.",
 }
 _MARKS = (
-    "★ best · = not surely faster than its ★, perhaps as good · ▼ natural bottleneck · in italics: no split, all on "
-    "the edge or the picture itself is sent. A click on a header sorts."
+    "★ best · = not surely slower or worse than its ★ · ▼ fewer values cross than at the input · in italics: no split, "
+    "all on the edge or the picture itself is sent. A click on a header sorts."
 )
-_FRONT_NOTE = "Each ★ is followed by those that are not surely faster and perhaps better (=)."
+_FRONT_NOTE = "Each ★ is followed by its ties (=), which are not surely slower or worse."
 _RATIOS = (
     "How many times larger the float32 features, the sample as it is (uint8 or its file), and a picture of the same "
     "score are than the payload. – : the picture was not sent at qualities around this score; "
@@ -170,8 +170,9 @@ def _card(answer: Best, word: str) -> Card:
             answer.detail,
             False,
         )
-    value = answer.goal.show(answer.row[answer.goal.column])
-    return Card(answer.goal.title, value, rs.named(answer.row), answer.detail)
+    first = answer.row if answer.beating is None else answer.beating
+    label = rs.named(first) if answer.beating is None else baseline(first)
+    return Card(answer.goal.title, answer.goal.show(first[answer.goal.column]), label, answer.detail)
 
 
 def _facts(results: pd.DataFrame, frame: pd.DataFrame, details: Mapping[str, str]) -> list[tuple[str, str]]:

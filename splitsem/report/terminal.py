@@ -168,7 +168,7 @@ def points_table(points: Sequence["SplitPoint"], input_bytes: int) -> Table:
             style="bold" if point.is_bottleneck else "",
         )
     grid.caption = (
-        "▼ bottleneck: less crosses than at the input, both as float32 · raw / input: to the sample as it is\n"
+        "▼ bottleneck: fewer values cross than at the input, both as float32 · raw / input: to the sample as it is\n"
         "head, tail kB: parameters and buffers that each side needs"
     )
     if has_hooks:

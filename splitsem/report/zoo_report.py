@@ -44,7 +44,7 @@ def family_table(frame: pd.DataFrame) -> Table:
             *(format_number(100 * middle[name], 2) for name in ("smallest_share", "first_flops_share")),
             *(format_number(middle[name], 2) for name in ("cut_s", "check_s")),
         )
-    notes = ["points and all to their right: medians · bottleneck: less crosses than at the input, both ends left out"]
+    notes = ["points and all to their right: medians · bottleneck: fewer values cross than at the input, ends left out"]
     for _, row in frame[frame["reason"] != ""].iterrows():
         line = f"{row['network']}: {row['reason']}"
         notes.append((line if len(line) <= WIDTH else line[: WIDTH - 1] + "…").replace("[", r"\["))
@@ -66,7 +66,7 @@ def bottlenecks(frame: pd.DataFrame) -> Figure:
     families = cut.groupby("family")["smallest_share"].median().sort_values(kind="stable").index.tolist()
     has_any = int((cut["num_bottlenecks"] > 0).sum())
     per_column = max(-(-len(families) // _COLUMNS), 1)
-    title = f"{has_any} of {len(cut)} networks have a cut where less crosses than at the input"
+    title = f"{has_any} of {len(cut)} networks have a cut where fewer values cross than at the input"
     about = (
         "each dot a network, at its smallest cut between the ends (raw tensors, both as float32 or as their whole "
         "numbers); colour: the share of the network's operations that precede its first bottleneck"

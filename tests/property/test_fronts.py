@@ -44,11 +44,12 @@ def _stated(hz, score, draws) -> tuple[list[str], list[float]]:
                 groups[-1]["leader"] = i
             else:
                 groups.append({"leader": i, "fastest": i})
-            group[i] = len(groups) - 1
-        else:
-            group[i] = max(k for k, g in enumerate(groups) if not better(i, g["leader"]) and not better(g["leader"], i))
-    for i in walk:
-        kind[i] = "best" if i in [g["leader"] for g in groups] else "tie"
+    for k, leader in enumerate(g["leader"] for g in groups):
+        for i in walk:
+            if near(leader, i) and not better(i, leader) and not better(leader, i):
+                kind[i], group[i] = "tie", k
+    for k, leader in enumerate(g["leader"] for g in groups):
+        kind[leader], group[leader] = "best", k
     return kind, group
 
 
@@ -62,10 +63,10 @@ def test_the_front_is_what_its_rule_says(rows):
 
 
 @given(_SWEEP)
-def test_the_fastest_is_on_the_front_and_each_group_has_one_leader(rows):
+def test_a_leader_is_as_fast_as_any_and_each_group_has_one(rows):
     hz, score, draws = _sweep(rows)
     found = front(hz, *gaps(score, [Draws(d) for d in draws], np.full(len(hz), np.nan)))
-    assert (found.kind[hz == hz.max()] != "").any()
+    assert hz[found.kind == "best"].max() >= 0.98 * hz.max()
     leaders = found.group[found.kind == "best"]
     assert sorted(leaders) == list(range(len(leaders)))
     assert np.isnan(found.group[found.kind == ""]).all()
@@ -86,7 +87,8 @@ def test_a_score_is_told_apart_by_paired_draws_where_the_scores_own_intervals_ov
     draws = [Draws(0.70 + shared), Draws(0.71 + shared)]
     own = [one.half_width for one in draws]
     assert front([2.0, 1.0], *gaps([0.70, 0.71], draws, own)).kind.tolist() == ["best", "best"]
-    assert front([2.0, 1.0], *gaps([0.70, 0.71], [None, None], own)).kind.tolist() == ["best", "tie"]
+    assert front([2.0, 1.0], *gaps([0.70, 0.71], [None, None], own)).kind.tolist() == ["best", ""]
+    assert front([2.0, 1.98], *gaps([0.70, 0.71], [None, None], own)).kind.tolist() == ["best", "tie"]
     assert front([1.0, 2.0], *gaps([0.70, 0.71], draws, own)).kind.tolist() == ["", "best"]
 
 
@@ -101,9 +103,9 @@ def test_scores_of_the_same_seeds_are_paired_by_students_t():
 
 def test_the_better_one_of_two_equally_fast_leads():
     gap, half = gaps([0.5, 0.9], [None, None], [0.01, 0.01])
-    assert front([100.0, 99.0], gap, half).kind.tolist() == ["tie", "best"]
+    assert front([100.0, 99.0], gap, half).kind.tolist() == ["", "best"]
     assert front([100.0, 97.0], gap, half).kind.tolist() == ["best", "best"]
-    assert front([100.0, 97.0], gap, half, [3.0, 3.0]).kind.tolist() == ["tie", "best"]
+    assert front([100.0, 97.0], gap, half, [3.0, 3.0]).kind.tolist() == ["", "best"]
 
 
 def test_what_has_no_throughput_or_no_score_is_not_on_the_front():

@@ -131,3 +131,17 @@ def _row(index, point, codec, raw, payload, depth, score) -> dict:
         "server": "desktop_gpu",
         "reference": None,
     }
+
+
+def with_a_tie(results: pd.DataFrame) -> pd.DataFrame:
+    """``complete_results`` whose second cut can be told from its fastest one neither in speed nor in score."""
+    own = results.index[results["reference"].isna()]
+    fastest = results.loc[own, "throughput_hz"].idxmax()
+    other = next(i for i in own if i != fastest)
+    like = results.loc[fastest, ["score", "score_val"]].to_dict() | {
+        "throughput_hz": 0.995 * results.loc[fastest, "throughput_hz"]
+    }
+    results.loc[other, list(like)] = list(like.values())
+    noise = 0.002 * np.random.default_rng(1).normal(size=NUM_DRAWS)
+    results.at[other, "draws_val"] = results.at[fastest, "draws_val"] + noise
+    return results

@@ -17,7 +17,7 @@ from splitsem.report.breakdown import latency_breakdown
 from splitsem.report.run_figures import run_breakdown
 from splitsem.report.style import STAGES, save, stage_look
 from splitsem.report.sweep_figures import accuracy_throughput, rate_accuracy
-from tests.unit.sample_results import UNET, complete_results, sample_results
+from tests.unit.sample_results import UNET, complete_results, sample_results, with_a_tie
 
 PLOTS = [accuracy_throughput, rate_accuracy, latency_breakdown]
 CODECS = ("identity", "fp16", "quant8", "quant4", "quant2")
@@ -34,7 +34,7 @@ def bit_width_sweep() -> pd.DataFrame:
 
 
 SWEEPS = {
-    "with draws": complete_results(UNET[::3], ("quant8", "quant4")),
+    "with draws": with_a_tie(complete_results(UNET[::3], ("quant8", "quant4"))),
     "one codec": sample_results(),
     "five codecs": sample_results(UNET[::3], CODECS),
     "a bit width": bit_width_sweep(),

@@ -232,6 +232,40 @@ def test_configurations_that_cannot_be_told_apart_are_named(hz, said):
     assert said or "a tie" not in sentence
 
 
+def test_what_was_timed_badly_is_not_called_a_tie():
+    results = complete_results(("a", "b", "c")).assign(throughput_hz_ci95=1.0)
+    results.loc[:2, "throughput_hz"] = [100.0, 99.5, 60.0]
+    results.loc[2, "throughput_hz_ci95"] = 45.0
+    assert "; a tie with b; c was timed too badly to tell;" in best(results)[0].sentence
+
+
+def test_a_loss_that_only_the_test_split_tells_is_said():
+    results = complete_results(("a", "b"))
+    results.loc[:1, ["throughput_hz", "score_delta"]] = [[200.0, -0.15], [100.0, 0.0]]
+    throughput = best(results)[0]
+    assert throughput.row["split_point"] == "a", "validation chooses"
+    assert "; on the test split it loses 15.0 ± 0.4 points;" in throughput.sentence
+
+
+def test_a_baseline_that_loses_on_the_test_split_beats_nothing():
+    results = complete_results(("a", "b"))
+    is_jpeg = results["reference"].eq("jpeg")
+    results.loc[is_jpeg, ["throughput_hz", "score_val_delta", "score_delta"]] = [1e4, 0.0, -0.15]
+    assert "as JPEG" not in best(results)[0].sentence.partition(" beats every cut")[0]
+    results.loc[is_jpeg, "score_delta"] = 0.0
+    assert "as JPEG" in best(results)[0].sentence.partition(" beats every cut")[0]
+
+
+def test_another_winner_by_what_frames_took_is_told():
+    results = complete_results(("a", "b"))
+    results.loc[:1, "latency_s"] = [0.002, 0.004]
+    results.loc[:1, "measured_latency_s"] = [0.007, 0.003]
+    said = "; by what frames took, the cut at b with quant8 is first: 3 ms, against 7 ms;"
+    assert said in best(results)[1].sentence
+    results.loc[:1, "measured_latency_s"] = [0.003, 0.007]
+    assert "by what frames took" not in best(results)[1].sentence
+
+
 def test_measured_is_said_only_where_every_time_was_measured():
     results = complete_results(("a", "b")).assign(edge_timing="measured", server_timing="measured")
     assert "(estimated)" in best(results)[1].sentence

@@ -14,7 +14,7 @@ from splitsem.report.tables import measured_table, table
 from splitsem.report.terminal import grid_of, points_table
 from splitsem.splitting.half import OpCost
 from splitsem.splitting.point import SplitPoint, TensorSpec
-from tests.unit.sample_results import UNET, complete_results, sample_results
+from tests.unit.sample_results import UNET, complete_results, sample_results, with_a_tie
 
 
 def printed(grid, width: int = 100) -> list[str]:
@@ -106,8 +106,17 @@ def test_long_names_are_folded_not_lost():
     )
 
 
+def test_an_interval_of_no_width_says_what_it_leaves_open():
+    results = complete_results(UNET[:3]).assign(num_samples=40, distortion_mse=0.1)
+    said = "0.00±0.0: none of 40 samples differed; of all, up to 7.5 % may (rule of three)"
+    assert said not in printed(table(results))
+    results.loc[0, ["score_delta", "score_delta_ci95"]] = 0.0
+    assert said in [line.strip() for line in printed(table(results))]
+    assert said not in [line.strip() for line in printed(table(results.assign(distortion_mse=0.0)))]  # it is proved
+
+
 def test_marks_are_the_pareto_front_and_the_bottlenecks():
-    results = complete_results(UNET, ("quant8", "quant4"))
+    results = with_a_tie(complete_results(UNET, ("quant8", "quant4")))
     lines = [line for line in printed(table(results)) if line.count("±") == 2]
     frame = prepare(results)
     assert sum("★" in line for line in lines) == (frame["front"] == "best").sum() > 0
