@@ -14,7 +14,7 @@ from splitsem.report.best import as_metrics, best
 from splitsem.report.breakdown import latency_breakdown
 from splitsem.report.codec_figures import is_three_way, score_channel, three_way, three_way_figure
 from splitsem.report.page import small_png
-from splitsem.report.sensitivity import ASSUMPTIONS, sensitivity
+from splitsem.report.sensitivity import ASSUMPTIONS, how_sure, sensitivity
 from splitsem.report.sensitivity_figure import sensitivity_figure
 from splitsem.report.sweep_figures import accuracy_throughput, rate_accuracy
 from splitsem.report.sweep_report import report
@@ -61,9 +61,10 @@ def summarise(sweep: Sweep) -> None:
         sweep.console.print(f"• {answer.sentence}", highlight=False)
     if sure:
         sweep.console.print(f"How sure, if one of six assumptions is off ({ASSUMPTIONS}):", highlight=False)
-    for one in sure:
-        sweep.console.print(f"• {one.sentence}", highlight=False)
-    remarks = {"sensitivity": "\n".join(one.sentence for one in sure)}
+    told = how_sure(answers, sure)
+    for line in told:
+        sweep.console.print(f"• {line}", highlight=False)
+    remarks = {"sensitivity": "\n".join(told)}
     shown = galleries(folder, results)
     remarks |= {name: remark for name, (remark, _) in shown.items()}
     pictures = {name: small_png((folder / f"{name}.png").read_bytes()) for name in figures}  # drawn once

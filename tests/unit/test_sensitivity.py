@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from splitsem.report.best import best
 from splitsem.report.results import describe, prepare
-from splitsem.report.sensitivity import KNOBS, MOST, sensitivity
+from splitsem.report.sensitivity import KNOBS, MOST, how_sure, sensitivity
 from splitsem.report.sensitivity_figure import sensitivity_figure
 from splitsem.report.sweep_report import report
 from tests.unit.sample_results import UNET, complete_results
@@ -36,6 +37,23 @@ LATE = configuration("late", head_s=0.006, link_busy_s=0.0005, link_delay_s=0.00
 
 def reach_of(answers, goal: int, knob: str):
     return answers[goal].reaches[[k.title for k in KNOBS].index(knob)]
+
+
+def test_seeds_whose_times_differ_have_an_answer():
+    slow = EARLY | {"seed": 1} | {name: 1.3 * EARLY[name] for name in ("link_busy_s", "link_s", "cycle_s")}
+    slow |= {"throughput_hz": 1 / slow["cycle_s"]}
+    found = sensitivity(pd.DataFrame([EARLY | {"seed": 0}, slow, LATE | {"seed": 0}, LATE | {"seed": 1}]))
+    assert "Highest throughput" in [one.goal.title for one in found]
+
+
+def test_a_goal_without_an_answer_is_told():
+    never_waits = pd.DataFrame([configuration("a", head_s=0.004), configuration("b", head_s=0.005)])
+    answers, sure = best(never_waits), sensitivity(never_waits)
+    *told, last = how_sure(answers, sure)
+    assert len(told) == len(sure) == 2
+    assert last.startswith("Lowest energy on the edge: not told; ")
+    assert how_sure(answers[:2], sure) == told
+    assert how_sure(answers, []) == []
 
 
 def test_each_breakpoint_is_where_the_algebra_says():
