@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from splitsem.workflows.result import Metrics
 from splitsem_device.answers import Counters
 
+_LEAST_SHARE = 0.8  # of the latency, that its stages' medians add up to on a quiet machine
 _CHAIN_STAGES = ("machine", ""), ("hop", "_busy")
 
 
@@ -19,7 +20,9 @@ def side_by_side(metrics: Metrics) -> str:
             continue
         form = (lambda v: f"{v:.1f} /s") if name.endswith("_hz") else (lambda v: f"{1e3 * v:.3f} ms")
         predicted = metrics[name] + (metrics["answer_s"] if name == "link_s" else 0.0)
-        rows.append(f"{name:14}{form(predicted):>12}{form(metrics[f'measured_{name}']):>12}")
+        low, high = (f"measured_{name.removesuffix('_s')}_{end}_s" for end in ("low", "high"))
+        interval = f"  ({1e3 * metrics[low]:.3f} to {1e3 * metrics[high]:.3f})" if low in metrics else ""
+        rows.append(f"{name:14}{form(predicted):>12}{form(metrics[f'measured_{name}']):>12}{interval}")
     names = ["edge_s", "link_busy_s", "server_s", "answer_busy_s"]
     if "machine_1_s" in metrics:  # of a chain, whose servers are stages of their own
         chain_names = (f"{kind}_{n}{of}_s" for n in range(1, len(metrics)) for kind, of in _CHAIN_STAGES)
@@ -30,12 +33,22 @@ def side_by_side(metrics: Metrics) -> str:
         rows.append(f"{end}: the transport's software takes another {1e3 * transport_s:.3f} ms a frame")
         if f"{end}_s" in parts:
             parts[f"{end}_s"] += transport_s
-    rows.append(f"throughput bound by {max(parts, key=parts.__getitem__)}")
+    rows.append(f"predicted throughput bound by {max(parts, key=parts.__getitem__)}")
+    rows += _not_added_up(metrics)
     rows.append(
         f"prediction error: latency {metrics['prediction_error']:.1%}, "
         f"throughput {metrics['throughput_prediction_error']:.1%}"
     )
     return "\n".join(rows)
+
+
+def _not_added_up(metrics: Metrics) -> list[str]:
+    """A line where the medians of the stages are far from the median of their sum."""
+    added_s = sum(float(metrics[f"measured_{name}_s"]) for name in ("edge", "link", "server"))
+    if added_s > _LEAST_SHARE * metrics["measured_latency_s"]:
+        return []
+    why = "something else took the processors from most frames, from each in another stage"
+    return [f"the stages' medians add up to {1e3 * added_s:.3f} ms: {why}"]
 
 
 def cuts(cfg: DictConfig, metrics: Metrics) -> str:
