@@ -101,7 +101,7 @@ class Sensitivity:
 
     @property
     def sentence(self) -> str:
-        """``Highest throughput: dec2 stays best from 3 to 41 Mbit/s (below it bottleneck, above it input)``, and more.
+        """``Highest throughput: dec2 stays best from 3 to 41 Mbit/s (assumed: 19 Mbit/s, above it input)``, and more.
 
         The bandwidth, then of the other knobs the one that may be off least, then all at a time.
         """
@@ -140,8 +140,10 @@ class Sensitivity:
         else:
             number, _, unit = low.rpartition(" ")
             span = f"from {number if unit and high.endswith(f' {unit}') else low} to {high}{name}"
-        takers = [f"{side} it {who}" for side, who in (("below", reach.below), ("above", reach.above)) if who]
-        return f"{span} ({', '.join(takers)})"
+        known = knob.value(self.row, 1.0)
+        notes = [] if known.endswith("×") else [f"assumed: {known}"]
+        notes += [f"{side} it {who}" for side, who in (("below", reach.below), ("above", reach.above)) if who]
+        return f"{span} ({', '.join(notes)})"
 
 
 def format_factor(factor: float) -> str:

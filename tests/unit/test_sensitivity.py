@@ -93,7 +93,9 @@ def test_the_worst_corner_is_closer_than_any_single_knob():
 
 def test_the_sentence_has_the_links_units_and_who_takes_over():
     sentence = sensitivity(pd.DataFrame([EARLY, LATE]))[0].sentence
-    assert sentence.startswith("Highest throughput: early stays best from 6.54 Mbit/s on (below it late); with edge")
+    assert sentence.startswith(
+        "Highest throughput: early stays best from 6.54 Mbit/s on (assumed: 10 Mbit/s, below it late); with edge"
+    )
     unknown = pd.DataFrame([EARLY, LATE]).assign(link_bandwidth_bps=np.nan)
     assert "from 0.65× the bandwidth on (below it late)" in sensitivity(unknown)[0].sentence
 
