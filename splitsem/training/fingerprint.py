@@ -303,9 +303,7 @@ def _version(top: str) -> str:
         holders = []
         if place is not None and place.file is not None:
             path = Path(place.file).name if place.folders is None else f"{top}/{Path(place.file).name}"
-            holders = [one for one in _distributions() if top in _tops(one)] or [
-                one for one in _distributions() if f"\n{path}," in _record(one)
-            ]
+            holders = [one for one in _distributions() if top in _tops(one)] or _listed().get(path, [])
         found = {one.metadata["Name"]: one.version for one in holders}
         if not found:  # a folder that packages share, or one that lists nothing
             found = {name: importlib.metadata.version(name) for name in _shared_names().get(top, [])}
@@ -323,9 +321,16 @@ def _shared_names() -> Mapping[str, list[str]]:
 
 
 @functools.cache
-def _record(distribution: importlib.metadata.Distribution) -> str:
-    """The list of a distribution's files, each at the start of a line."""
-    return "\n" + (distribution.read_text("RECORD") or "")
+def _listed() -> Mapping[str, list[importlib.metadata.Distribution]]:
+    """The distributions by the files that they list: single modules, and what runs first of a package."""
+    found: dict[str, list[importlib.metadata.Distribution]] = {}
+    for one in _distributions():
+        for line in (one.read_text("RECORD") or "").splitlines():
+            path = line.partition(",")[0]
+            folder, _, name = path.rpartition("/")
+            if not folder or (name.startswith("__init__.") and "/" not in folder):
+                found.setdefault(path, []).append(one)
+    return found
 
 
 def _tops(distribution: importlib.metadata.Distribution) -> list[str]:
