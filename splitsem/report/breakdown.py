@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from splitsem.report import legends, style
 from splitsem.report import results as rs
-from splitsem.report import style
 from splitsem.report.units import format_seconds
 
 _MAX_FACETS, _MAX_COLUMNS = 6, 3
@@ -68,7 +68,7 @@ def latency_breakdown(results: pd.DataFrame) -> Figure:
     grid[0, 0].set_ylim(len(rows) - 0.4, -0.6)
     own_scale = _draw_panels(list(grid.flat), panels, reference, rows, name_series=best_only)
     stages = [Patch(label=label, **style.stage_look(stage)) for stage, (label, _) in style.STAGES.items()]
-    style.legend_outside(grid[0, -1], stages)
+    legends.outside(grid[0, -1], stages)
     figure.supxlabel(_XLABEL + (": each panel has its own scale" if own_scale else ""), size=9.5, color=style.INK)
     y_label = _YLABEL if len(rows) * num_rows > _FEW_ROWS else _YLABEL.partition(",")[0]  # else it meets the header
     figure.supylabel(y_label, size=9.5, color=style.INK)

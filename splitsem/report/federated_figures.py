@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from splitsem.report import style
+from splitsem.report import legends, style
 from splitsem.report.columns import Column
 from splitsem.report.page import Card, Page, Section, glossary, jobs_failed, jobs_pictures, jobs_table, render, whole
 from splitsem.report.results import SCORE_MARGIN
@@ -133,13 +133,14 @@ def score_by_update(means: pd.DataFrame) -> Figure:
     style.style_axes(ax, "Sent by a client in a round", "Score on the test split")
     handles = []
     for number, row in enumerate(means.to_dict("records")):
-        x, y, half = row["uplink_bytes"], row["score"], row["score_ci95"] or None
+        x, y = row["uplink_bytes"], row["score"]
+        half = style.interval_bars([y], [row["score_ci95"]]) if row["score_ci95"] else None
         handles.append(ax.errorbar(x, y, half, **_look(number), linestyle="none", capsize=2.5, label=row["label"]))
     for raw_bytes in means["uplink_raw_bytes"].unique():
         ax.axvline(raw_bytes, color=style.MUTED, linestyle=(0, (1, 2)), linewidth=1.3)
     style.unit_axis(ax, "B", [*means["uplink_bytes"], *means["uplink_raw_bytes"]])
     style.score_axis(ax, [*(means["score"] - means["score_ci95"]), *(means["score"] + means["score_ci95"])])
-    style.legend_outside(ax, handles)
+    legends.outside(ax, handles)
     return figure
 
 
@@ -172,7 +173,7 @@ def score_over_rounds(history: pd.DataFrame) -> Figure:
     style.score_axis(axes[0], shown)
     labels = history["label"].unique()
     looks = [Line2D([], [], **_line(number), label=str(label)) for number, label in enumerate(labels)]
-    style.legend_outside(axes[1], looks)
+    legends.outside(axes[1], looks)
     return figure
 
 
