@@ -1,6 +1,7 @@
 """The figures of a sweep's scores: over throughput, and over payload bytes."""
 
 import re
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ _RATE = "Throughput (samples per second, Hz)"
 _SHADE = "#c9d3dd"
 _MOST_BELOW = 4  # kinds that are listed below the axis of scores
 _NARROW_IN = 5.0  # a narrower figure has labels of two lines
+_LETTERS_AN_INCH = 7  # of the figure's width, in a line of a label
 _MANY = 30  # bars of more configurations than these are fainter, or they hide the points
 
 
@@ -119,12 +121,14 @@ def label_points(ax: Axes, front: pd.DataFrame, shown: pd.DataFrame, x: str) -> 
     """
     several = rs.splits(shown)["series"].nunique() > 1
     num_ties = front.loc[front["front"] == "tie", "tie_group"].value_counts()
-    then = " " if style.width_of(ax) > _NARROW_IN else "\n"
+    width_in = style.width_of(ax)
+    then = " " if width_in > _NARROW_IN else "\n"
     best = front[front["front"] == "best"]
     named = []
     for _, row in best.iterrows():
         count = int(num_ties.get(row["tie_group"], 0))
-        text = _name(row, several) + (f"{then}and {count} ties" if count > 1 else f"{then}and a tie" if count else "")
+        name = textwrap.fill(rs.named(row, several=several), int(_LETTERS_AN_INCH * width_in))
+        text = name + (f"{then}and {count} ties" if count > 1 else f"{then}and a tie" if count else "")
         named.append((row[x], row["score"], text, style.INK))
     if not several:
         ends = rs.splits(shown)
@@ -147,10 +151,6 @@ def label_points(ax: Axes, front: pd.DataFrame, shown: pd.DataFrame, x: str) -> 
 def _natural(text: str) -> list[str | int]:
     """A sort key that puts ``8 bit`` before ``10 bit``."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
-
-
-def _name(row: pd.Series, several: bool) -> str:
-    return rs.named(row, several=several)
 
 
 def _scale_scores(ax: Axes, shown: pd.DataFrame, front: pd.DataFrame, unsplit: list[float]) -> None:

@@ -105,7 +105,7 @@ def over_link(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _series(frame: pd.DataFrame) -> str:
     """What a column of series is called."""
-    return "codec" if frame["codec"].nunique() > 1 else "setting"
+    return "codec" if rs.splits(frame)["codec"].nunique() > 1 else "setting"
 
 
 MARKS = {"best": "★", "tie": "=", "": ""}

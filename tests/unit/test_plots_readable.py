@@ -1,15 +1,22 @@
 """What a reader needs of a figure: an axis that ends where a score does, labels beside lines, headings apart."""
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from splitsem.report import figure_choice
+from splitsem.report import results as rs
+from splitsem.report.breakdown import latency_breakdown
 from splitsem.report.federated_figures import score_by_update
 from splitsem.report.joint_report import domain_gains
 from splitsem.report.label_places import place_labels
-from splitsem.report.style import new_figure
+from splitsem.report.sensitivity import sensitivity
+from splitsem.report.sensitivity_figure import sensitivity_figure
+from splitsem.report.style import fit, new_figure
 from splitsem.report.sweep_figures import accuracy_throughput, rate_accuracy
 from tests.unit.sample_results import UNET, complete_results
 
@@ -20,6 +27,16 @@ DOMAINS = pd.DataFrame(
 MEANS = pd.DataFrame({"label": ["a", "b"], "num_runs": 3, "score": [1.0, 0.98], "score_ci95": [0.03, 0.03]}).assign(
     uplink_bytes=1e4, uplink_raw_bytes=4e4
 )
+
+STYLES = ["screen", "paper", "talk"]
+FIRST, SECOND = "2026-11-29/11-18-37-split-digits", "2026-11-29/11-25-04-split-digits"
+
+
+def joined() -> pd.DataFrame:
+    """Two sweeps, which have quant8 alike."""
+    codecs = ((FIRST, ("quant2", "quant8")), (SECOND, ("quant4", "quant8")))
+    frames = [complete_results(UNET[::3], each).assign(sweep=sweep) for sweep, each in codecs]
+    return pd.concat(frames, ignore_index=True).drop_duplicates(["sweep", "codec", "split_point", "codec.quality"])
 
 
 def intervals(figure: Figure) -> np.ndarray:
@@ -79,3 +96,48 @@ def test_the_label_of_an_axis_is_no_longer_than_the_axis():
     assert len(figure.axes) == 2
     for ax in figure.axes:
         assert ax.yaxis.label.get_window_extent().height <= 1.05 * ax.get_window_extent().height
+
+
+def test_only_series_that_two_sweeps_have_alike_are_named_by_their_sweeps():
+    series = rs.splits(rs.prepare(joined()))["series"].unique()
+    assert set(series) - {"quant2"} == {"quant4", "quant8 · sweep 11-18-37", "quant8 · sweep 11-25-04"}
+    alone = rs.prepare(joined().assign(sweep=FIRST))
+    assert set(rs.splits(alone)["series"]) == {"quant2", "quant4", "quant8"}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_headings_of_panels_and_sums_of_bars_stay_in_their_panels(style):
+    results = joined().assign(transport=lambda rows: rows["sweep"].map({FIRST: "a link of long name", SECOND: "lte"}))
+    with figure_choice.using(style):
+        figure = latency_breakdown(results)
+        fit(figure)
+        figure.draw_without_rendering()
+    assert len(figure.axes) == 4
+    titles = [ax.title if ax.title.get_text() else ax._left_title for ax in figure.axes]
+    boxes = [title.get_window_extent() for title in titles]
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    for ax in figure.axes:
+        right = ax.get_window_extent().x1
+        assert all(text.get_window_extent().x1 <= right for text in ax.texts)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_names_beside_bars_cover_no_tick_and_are_whole_and_each_colour_is_explained(style):
+    answers = sensitivity(joined())
+    with figure_choice.using(style):
+        figure = sensitivity_figure(answers, "")
+        figure.draw_without_rendering()
+    (legend,) = figure.legends
+    words = [text.get_text().split(" ")[:2] for text in legend.get_texts()]
+    assert words == [["a", "rival"], ["no", "rival"], ["all", "six"]]
+    assert not any(legend.get_window_extent().overlaps(ax.get_tightbbox()) for ax in figure.axes)
+    names = [text for ax in figure.axes for text in ax.texts]
+    assert any("sweep 11-" in text.get_text() for text in names)
+    assert not any("…" in text.get_text() for text in names)
+    for ax in figure.axes:
+        ticks = [label.get_window_extent() for label in ax.get_yticklabels()]
+        for text in ax.texts:
+            box = super(type(text), text).get_window_extent()
+            assert box.x1 <= figure.bbox.x1
+            assert not any(box.overlaps(tick) for tick in ticks)
