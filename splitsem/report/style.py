@@ -253,7 +253,7 @@ def _in_lines(ax: Axes, ylabel: str) -> str:
     figure = ax.get_figure(root=True)
     assert isinstance(figure, Chart)
     room_in = share_of(ax) * (figure.get_size_inches()[1] - figure.header_in) - TICKS_IN
-    most = max(14, int(room_in * 72 / (0.55 * min(9.5, chosen().style.most_pt))))
+    most = max(14, int(room_in * 72 / (0.52 * min(9.5, chosen().style.most_pt))))
     if len(ylabel) <= most:
         return ylabel
     return "\n".join(textwrap.fill(part, most) for part in ylabel.replace(" (", "\n(").splitlines())

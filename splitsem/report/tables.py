@@ -144,13 +144,7 @@ def _caption(frame: pd.DataFrame) -> str:
     word = rs.score_name(frame)
     back_s = " to ".join(format_seconds(t) for t in _ways_back_s(frame))
     back = f", {back_s} of it the answer's way back" if back_s else ""
-    notes = [
-        "★ best: a higher score, beyond the interval, than every faster ★\n"
-        "= tie: not surely faster than its ★, perhaps as good · no sign: another is better\n"
-        "▼ bottleneck: less crosses than at the input · Δ: to unsplit, 1 point = 0.01\n"
-        f"sum: latency of one sample{back} · rate: samples/s"
-    ]
-    notes += _sources(frame)
+    notes = [*_signs(frame), f"sum: latency of one sample{back} · rate: samples/s", *_sources(frame)]
     chosen = (
         ""
         if rs.splits(frame).empty
@@ -171,6 +165,20 @@ def _caption(frame: pd.DataFrame) -> str:
         line = f"failed at {place}: {rs.one_line(row['error']) or 'no reason given'}"
         notes.append(f"[red not italic]{plain(line if len(line) <= WIDTH else line[: WIDTH - 1] + '…')}[/]")
     return "\n".join(notes)
+
+
+def _signs(frame: pd.DataFrame) -> list[str]:
+    """What the signs mean, of those that the table has."""
+    split = rs.splits(frame)
+    kinds, signs = set(split["front"]), []
+    if "best" in kinds:
+        signs.append("★ best: a higher score, beyond the interval, than every faster ★")
+    ties = ["= tie: not surely faster than its ★, perhaps as good"] * ("tie" in kinds)
+    signs.append(" · ".join([*ties, *["no sign: another is better"] * ("" in kinds)]))
+    bottleneck = ["▼ bottleneck: less crosses than at the input"] * bool(split["is_bottleneck"].any())
+    delta = ["Δ: to unsplit, 1 point = 0.01"] * bool(frame["score_delta"].notna().any())
+    signs.append(" · ".join([*bottleneck, *delta]))
+    return [sign for sign in signs if sign]
 
 
 def _sources(frame: pd.DataFrame) -> list[str]:
