@@ -18,8 +18,8 @@ from splitsem.report.style import FAINT, INK, PAPER, fit
 
 _RADII_PT = (7.0, 13.0, 22.0, 34.0, 48.0)
 _GRID = (25, 15)  # places anywhere in the axes, for where all near ones are taken
-_LINE_COST, _BAR_COST = 18.0, 5.0  # of touching any line, and any bar of an interval
-_INSIDE_COST = 2.0  # of 2 pt of either
+_LINE_COSTS = (18.0, 2.0)  # of touching any line, and of each 2 pt of it that is covered
+_BAR_COSTS = (5.0, 3.5)  # the same of intervals' bars
 _CROSSED_COST = 40.0  # of the thin line to the point, where it crosses another label
 _ANGLES = np.deg2rad([90, 45, 135, 0, 180, -45, -135, -90, 67, 113, 22, 158, -22, -158, -67, -113])
 
@@ -89,9 +89,9 @@ def place_labels(
         boxes = np.hstack([anchors[i] + offsets - half, anchors[i] + offsets + half])
         cost = _cost(boxes, radii, taken, frame, px_per_pt)
         cost += 12 * _num_inside(obstacles, boxes, 3.0 * px_per_pt)
-        for pixels, touched in ((strokes, _LINE_COST), (bars, _BAR_COST)):
+        for pixels, (touched, covered) in ((strokes, _LINE_COSTS), (bars, _BAR_COSTS)):
             num_inside = _num_inside(pixels, boxes, 1.5 * px_per_pt)
-            cost += touched * (num_inside > 0) + _INSIDE_COST * num_inside
+            cost += touched * (num_inside > 0) + covered * num_inside
         joins = anchors[i] + np.linspace(0, 1, 40)[:, None, None] * offsets
         is_far = radii > _RADII_PT[1]
         cost += _CROSSED_COST * (is_far & _crosses(joins, taken))
