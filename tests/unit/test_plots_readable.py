@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from splitsem.report import figure_choice
 from splitsem.report import results as rs
 from splitsem.report.breakdown import latency_breakdown
-from splitsem.report.federated_figures import score_by_update
+from splitsem.report.federated_figures import score_by_update, score_over_rounds
 from splitsem.report.joint_report import domain_gains
 from splitsem.report.label_places import place_labels
 from splitsem.report.sensitivity import sensitivity
@@ -141,3 +141,17 @@ def test_names_beside_bars_cover_no_tick_and_are_whole_and_each_colour_is_explai
             box = super(type(text), text).get_window_extent()
             assert box.x1 <= figure.bbox.x1
             assert not any(box.overlaps(tick) for tick in ticks)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_federated_figures_name_their_bars_and_lines_in_each_style(style):
+    history = pd.DataFrame({"label": "a", "run": [0, 0, 1, 1], "round/number": [1, 2, 1, 2], "round/val_score": 0.9})
+    with figure_choice.using(style):
+        update, rounds = score_by_update(MEANS), score_over_rounds(history.assign(**{"round/uplink_bytes": 1e4}))
+    found = []
+    for figure in (update, rounds):
+        legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend())]
+        found += [text.get_text().replace("\n", " ") for legend in legends for text in legend.get_texts()]
+    assert {"bars: 95 % interval of the mean over runs", "the network as it is", "mean of the runs", "a run"} <= {
+        *found
+    }
