@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from splitsem.report import style
+from splitsem.report import legends, style
 from splitsem.report.units import format_seconds
 
 _LOST, _MINE, _TRUE = "#d55e00", "#0072b2", "#4d4d4d"
@@ -66,7 +66,7 @@ def _draw_link(ax: Axes, frames: pd.DataFrame, true_rate: tuple[np.ndarray, np.n
             handles.append(Patch(color=_LOST, alpha=0.15, label="outage"))
     _log_axis(ax, lambda value: f"{value:g}")
     ax.set_ylim(max(float(mbps.min()) / 2, 1e-3), 2 * float(mbps.max()))
-    style.legend_outside(ax, handles)
+    legends.outside(ax, handles)
 
 
 def _draw_settings(ax: Axes, frames: pd.DataFrame) -> None:
@@ -83,7 +83,7 @@ def _draw_settings(ax: Axes, frames: pd.DataFrame) -> None:
     ax.set_yticks(range(len(lanes)), lanes)
     ax.set_ylim(-0.6, len(lanes) - 0.4)
     dot = Line2D([], [], color=_MINE, marker="o", linestyle="", markersize=4, label="a frame's setting")
-    style.legend_outside(ax, [dot])
+    legends.outside(ax, [dot])
 
 
 def _draw_latency(ax: Axes, frames: pd.DataFrame, others: Mapping[str, np.ndarray]) -> None:
@@ -99,7 +99,7 @@ def _draw_latency(ax: Axes, frames: pd.DataFrame, others: Mapping[str, np.ndarra
         mark.set_label("finished on the edge")
         handles.append(mark)  # type: ignore[arg-type]
     _log_axis(ax, format_seconds)
-    style.legend_outside(ax, handles)
+    legends.outside(ax, handles)
 
 
 def _log_axis(ax: Axes, words: Callable[[float], str]) -> None:

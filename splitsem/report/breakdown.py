@@ -1,13 +1,17 @@
 """Where the time of each cut goes: a bar a split point, a panel a setting."""
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from splitsem.report import legends, style
 from splitsem.report import results as rs
-from splitsem.report import style
+from splitsem.report.figure_choice import chosen
+from splitsem.report.style import Chart
 from splitsem.report.units import format_seconds
 
 _MAX_FACETS, _MAX_COLUMNS = 6, 3
@@ -16,6 +20,9 @@ _XLABEL, _YLABEL = "Latency of one sample", "Split point, in network order"
 _FEW_ROWS = 6
 _TOLD = ["split_point", "series", "reference"]
 _ROW_IN = 0.21  # height of one bar with its gap
+_LINE_IN = 0.16  # height of a line of a panel's heading
+_HEADING_EM, _SUM_EM = 0.68, 0.62  # mean width of a letter, in font sizes: of a bold one, and of a figure
+_HEADING_PT, _SUM_PT = 9.5, 7.5
 
 
 def latency_breakdown(results: pd.DataFrame) -> Figure:
@@ -57,6 +64,11 @@ def latency_breakdown(results: pd.DataFrame) -> Figure:
         kept="height",
     )
     figure.data = shown[[*_TOLD, *style.STAGES, "latency_s"]]
+    panel_in = _panel_in(figure, rows, num_columns)
+    letters = int(panel_in * 72 / (_HEADING_EM * min(_HEADING_PT, chosen().style.most_pt)))
+    panels = {textwrap.fill(name, max(letters, 8)): panel for name, panel in panels.items()}
+    more_in = _LINE_IN * num_rows * max(name.count("\n") for name in panels)
+    figure.set_height(figure.get_size_inches()[1] + more_in)
     grid = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False)
     if not rows:
         style.style_axes(grid[0, 0], _XLABEL, _YLABEL, grid="x")
@@ -66,13 +78,20 @@ def latency_breakdown(results: pd.DataFrame) -> Figure:
         ax.remove()
     grid[0, 0].set_yticks(range(len(rows)), rows)
     grid[0, 0].set_ylim(len(rows) - 0.4, -0.6)
-    own_scale = _draw_panels(list(grid.flat), panels, reference, rows, name_series=best_only)
+    own_scale = _draw_panels(list(grid.flat), panels, reference, rows, panel_in, name_series=best_only)
     stages = [Patch(label=label, **style.stage_look(stage)) for stage, (label, _) in style.STAGES.items()]
-    style.legend_outside(grid[0, -1], stages)
+    legends.outside(grid[0, -1], stages)
     figure.supxlabel(_XLABEL + (": each panel has its own scale" if own_scale else ""), size=9.5, color=style.INK)
     y_label = _YLABEL if len(rows) * num_rows > _FEW_ROWS else _YLABEL.partition(",")[0]  # else it meets the header
     figure.supylabel(y_label, size=9.5, color=style.INK)
     return figure
+
+
+def _panel_in(figure: Chart, rows: list[str], num_columns: int) -> float:
+    """About how wide a panel is, beside the names of the rows and the legend."""
+    names_in = 0.45 + 0.062 * max(map(len, rows), default=0)
+    legend_in = 0.0 if chosen().style.has_legend_above else 1.25
+    return float(max((figure.get_size_inches()[0] - names_in - legend_in) / num_columns - 0.1, 0.8))
 
 
 def _one_a_family(reference: pd.DataFrame) -> pd.DataFrame:
@@ -98,7 +117,13 @@ def _reference_name(row: pd.Series) -> str:
 
 
 def _draw_panels(
-    axes: list[Axes], panels: dict[str, pd.DataFrame], reference: pd.DataFrame, rows: list[str], *, name_series: bool
+    axes: list[Axes],
+    panels: dict[str, pd.DataFrame],
+    reference: pd.DataFrame,
+    rows: list[str],
+    panel_in: float,
+    *,
+    name_series: bool,
 ) -> bool:
     """Draw one panel a series; returns whether each got its own time axis, because one series dwarfs the others."""
     bars = []
@@ -107,7 +132,9 @@ def _draw_panels(
         bars.append(pd.concat([own, panel]) if len(own) else panel)
     longest_s = [float(b["latency_s"].max()) for b in bars]
     own_scale = max(longest_s) > _MAX_SPREAD * min(longest_s)
-    room = 1.28 if name_series else 1.12 if len(panels) == 1 else 1.36  # leaves space for the sums beside the bars
+    sums = [_sum(bar, name_series=name_series) for panel in bars for _, bar in panel.iterrows()]
+    sum_in = 0.06 + max(map(len, sums), default=0) * _SUM_EM * _SUM_PT / 72
+    room = 1 / (1 - min(sum_in / panel_in, 0.5))  # leaves space for the sums beside the bars
     for ax, name, panel, panel_s in zip(axes, panels, bars, longest_s, strict=False):
         style.style_axes(ax, "", "", grid="x")
         limit_s = room * (panel_s if own_scale else max(longest_s)) or 1.0
@@ -115,8 +142,13 @@ def _draw_panels(
         _draw_bars(ax, panel, rows, limit_s, name_series=name_series)
         style.unit_ticks(ax.xaxis, "s", 5 if len(panels) == 1 else 3)
         if len(panels) > 1:
-            ax.set_title(name, size=9.5, weight="bold", color=style.INK, loc="left")
+            ax.set_title(name, size=_HEADING_PT, weight="bold", color=style.INK, loc="left")
     return own_scale
+
+
+def _sum(bar: pd.Series, *, name_series: bool) -> str:
+    """What stands beside a bar."""
+    return format_seconds(bar["latency_s"]) + (f" · {bar['series']}" if name_series and not bar["is_reference"] else "")
 
 
 def _row_names(split: pd.DataFrame, reference: pd.DataFrame) -> list[str]:
@@ -140,13 +172,12 @@ def _draw_bars(ax: Axes, bars: pd.DataFrame, rows: list[str], limit_s: float, *,
     fastest = own.min() if len(own) else None
     for y_value, total, (_, bar) in zip(bars["y"], left, bars.iterrows(), strict=True):
         is_best = total == fastest
-        text = format_seconds(total) + (f" · {bar['series']}" if name_series and not bar["is_reference"] else "")
         ax.text(
             total + 0.01 * limit_s,
             y_value,
-            text,
+            _sum(bar, name_series=name_series),
             va="center",
-            size=7.5,
+            size=_SUM_PT,
             color=style.INK if is_best else style.MUTED,
             weight="bold" if is_best else "normal",
         )

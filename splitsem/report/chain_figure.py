@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from splitsem.report import style
+from splitsem.report import legends, style
 
 
 def chain_stages(stages: pd.DataFrame, subtitle: str = "") -> Figure:
@@ -37,6 +37,6 @@ def chain_stages(stages: pd.DataFrame, subtitle: str = "") -> Figure:
     ax.set_ylim(len(plans) - 0.4, -0.6)
     style.unit_ticks(ax.xaxis, "s")
     link = Patch(label="links", facecolor=style.FAINT, edgecolor=style.PAPER, hatch="////", linewidth=0)
-    style.legend_outside(ax, [*(Patch(label=name, **looks[name]) for name in machines), link])
+    legends.outside(ax, [*(Patch(label=name, **looks[name]) for name in machines), link])
     figure.data = stages
     return figure

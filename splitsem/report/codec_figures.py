@@ -12,8 +12,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from splitsem.report import legends, style
 from splitsem.report import results as rs
-from splitsem.report import style
 from splitsem.report.federated_figures import half_ci95, over_trainings
 from splitsem.report.pareto import pareto_front
 from splitsem.report.units import format_bytes, worded
@@ -90,7 +90,7 @@ def score_channel(results: pd.DataFrame, x: Axis = "snr_db", subtitle: str = "")
     handles += _references(ax, shown, colors)
     drawn = [column for column in ("score_clean", "score_unsplit") if column in shown]
     style.score_axis(ax, [*points["low"], *points["high"], *shown[drawn].to_numpy().ravel()])
-    style.legend_outside(ax, handles)
+    legends.outside(ax, handles)
     return figure
 
 
@@ -238,8 +238,8 @@ def three_way_figure(results: pd.DataFrame) -> Figure:
     _encoder_axis(right, table["encoder_bytes"].max())
     style.unit_axis(left, "B", table["payload_bytes"].tolist(), log=True)
     ends = [table["score"] - table["score_ci95"], table["score"] + table["score_ci95"], table["score_unsplit"]]
-    style.score_axis(left, pd.concat(ends).clip(0, 1).tolist())
-    style.legend_outside(right, handles)
+    style.score_axis(left, pd.concat(ends).tolist())
+    legends.outside(right, handles)
     return figure
 
 
@@ -247,7 +247,7 @@ def _draw(ax: Axes, rows: pd.DataFrame, x: str, look: Look) -> None:
     ax.errorbar(
         rows[x],
         rows["score"],
-        yerr=rows["score_ci95"] if (rows["score_ci95"] > 0).any() else None,
+        yerr=style.interval_bars(rows["score"], rows["score_ci95"]) if (rows["score_ci95"] > 0).any() else None,
         color=look.color,
         marker=look.marker,
         linestyle=look.linestyle if x == "payload_bytes" else "none",

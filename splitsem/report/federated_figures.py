@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from splitsem.report import style
+from splitsem.report import legends, style
 from splitsem.report.columns import Column
 from splitsem.report.page import Card, Page, Section, glossary, jobs_failed, jobs_pictures, jobs_table, render, whole
 from splitsem.report.results import SCORE_MARGIN
@@ -127,19 +127,24 @@ def score_by_update(means: pd.DataFrame) -> Figure:
     """
     has_bars = bool((means["num_runs"] > 1).any())
     about = "mean of the runs and its 95 % interval" if has_bars else "a point a run"
-    figure = style.new_figure(7.2, 3.6, "Score against bytes of an update", f"{about} · dotted: the network as it is")
+    figure = style.new_figure(7.2, 3.6, "Score against bytes of an update", about)
     figure.data = means
     ax = figure.add_subplot()
     style.style_axes(ax, "Sent by a client in a round", "Score on the test split")
-    handles = []
+    handles: list[Any] = []
     for number, row in enumerate(means.to_dict("records")):
-        x, y, half = row["uplink_bytes"], row["score"], row["score_ci95"] or None
+        x, y = row["uplink_bytes"], row["score"]
+        half = style.interval_bars([y], [row["score_ci95"]]) if row["score_ci95"] else None
         handles.append(ax.errorbar(x, y, half, **_look(number), linestyle="none", capsize=2.5, label=row["label"]))
+    if has_bars:
+        handles.append(Line2D([], [], color=style.MUTED, label="bars: 95 % interval\nof the mean over runs"))
+    dots: dict[str, Any] = {"color": style.MUTED, "linestyle": (0, (1, 2)), "linewidth": 1.3}
     for raw_bytes in means["uplink_raw_bytes"].unique():
-        ax.axvline(raw_bytes, color=style.MUTED, linestyle=(0, (1, 2)), linewidth=1.3)
+        ax.axvline(raw_bytes, **dots)
+    handles.append(Line2D([], [], label="the network as it is", **dots))
     style.unit_axis(ax, "B", [*means["uplink_bytes"], *means["uplink_raw_bytes"]])
     style.score_axis(ax, [*(means["score"] - means["score_ci95"]), *(means["score"] + means["score_ci95"])])
-    style.legend_outside(ax, handles)
+    legends.outside(ax, handles)
     return figure
 
 
@@ -150,9 +155,7 @@ def score_over_rounds(history: pd.DataFrame) -> Figure:
         history: a row for each round of each run: ``label``, ``run``, ``round/number``, ``round/val_score`` and
             ``round/uplink_bytes``.
     """
-    figure = style.new_figure(
-        9.6, 3.6, "How the score rises", "thick: mean of each setting's runs · thin: each run", num_side_by_side=2
-    )
+    figure = style.new_figure(9.6, 3.6, "How the score rises", "validation score of each setting", num_side_by_side=2)
     axes = figure.subplots(1, 2, sharey=True)
     style.style_axes(axes[0], "Round", "Validation score")
     style.style_axes(axes[1], "Sent by a client so far", "")
@@ -172,7 +175,10 @@ def score_over_rounds(history: pd.DataFrame) -> Figure:
     style.score_axis(axes[0], shown)
     labels = history["label"].unique()
     looks = [Line2D([], [], **_line(number), label=str(label)) for number, label in enumerate(labels)]
-    style.legend_outside(axes[1], looks)
+    if history.groupby("label")["run"].nunique().max() > 1:
+        looks.append(Line2D([], [], color=style.MUTED, linewidth=1.6, label="mean of the runs"))
+        looks.append(Line2D([], [], color=style.MUTED, linewidth=0.5, label="a run"))
+    legends.outside(axes[1], looks)
     return figure
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from splitsem.report import style
 from splitsem.report.figure_choice import chosen
-from splitsem.report.gallery_samples import Forecast, Found, Label, Shown
+from splitsem.report.gallery_samples import NOTHING, Forecast, Found, Label, Shown
 
 UNSPLIT, SPLIT = style.COLOURS[0], style.COLOURS[1]
 _TEXT_PT = 8.5
@@ -30,12 +30,18 @@ _PIXELATED_BELOW = 128  # pixels of a side
 
 
 def labels(samples: Sequence[Shown[Label]], title: str, subtitle: str) -> Figure:
-    """Each picture with its true class, the unsplit network's and the split one's."""
+    """Each picture with its true class, the unsplit network's and the split one's, and how sure each is."""
+    found = [label for one in samples for label in (one.unsplit, one.split) if label.name != NOTHING]
+    keys = []
+    if any(one.unsplit.name != one.split.name for one in samples):
+        keys.append("orange: another class than unsplit")
+    if 0 < sum(label.confidence is None for label in found) < len(found):
+        keys.append("without a percentage: the answer names the class alone")
     longest = max(len(label.name) for one in samples for label in (one.unsplit, one.split, one.truth) if label)
     columns, width_in = (4, 2.1) if longest <= 14 else (3, 2.9)
     has_input = any(one.picture is not None or one.text for one in samples)
     side_in = 1.35 if has_input else 0.0
-    sheet = _Sheet(len(samples), columns, (width_in, side_in + 4.6 * _LINE_IN), title, subtitle)
+    sheet = _Sheet(len(samples), columns, (width_in, side_in + 4.6 * _LINE_IN), title, subtitle, " · ".join(keys))
     for one, (left, top) in zip(samples, sheet.places, strict=True):
         if one.picture is not None:
             sheet.picture(one.picture, left, top, side_in)
@@ -71,10 +77,14 @@ def masks(
     num_panels = 4 if samples[0].picture is not None else 3
     columns, side_in = (2, 1.2) if len(samples) > 2 else (1, 1.9)
     seen = np.unique(np.concatenate([np.unique(np.stack([one.unsplit, one.split])) for one in samples]))
-    in_row = max(1, int((columns * (num_panels * side_in + 0.2)) / 1.75))
-    key_in = 0.12 + 0.2 * ceil(len(seen) / in_row)
     cell = (num_panels * side_in + 0.2, side_in + 1.6 * _LINE_IN)
-    sheet = _Sheet(len(samples), columns, cell, title, subtitle, below_in=key_in + 0.1)
+    names = {int(number): names.get(int(number), str(number)) for number in seen}
+    key_in = 0.35 + max(map(len, names.values())) * _EM * _TEXT_PT / 72  # of one class
+    in_row = max(1, int((_Sheet.width_in(len(samples), columns, cell[0]) - 2 * _MARGIN_IN) / key_in))
+    sheet = _Sheet(
+        *(len(samples), columns, cell, title, subtitle, "orange: pixels that differ"),
+        below_in=0.22 + 0.2 * ceil(len(seen) / in_row),
+    )
     colours = _colours(palette, int(seen.max()) + 1)
     for one, (left, top) in zip(samples, sheet.places, strict=True):
         differs = one.unsplit != one.split
@@ -85,11 +95,11 @@ def masks(
         for place, (text, image) in enumerate(panels):
             sheet.picture(image, left + place * side_in, top, side_in - 0.06)
             sheet.line(left + place * side_in, top + side_in + 0.08, text, side_in - 0.06, style.MUTED)
-    for place, number in enumerate(seen):
-        left = _MARGIN_IN + 1.75 * (place % in_row)
+    for place, (number, name) in enumerate(names.items()):
+        left = _MARGIN_IN + key_in * (place % in_row)
         y = sheet.bottom + 0.2 * (place // in_row) + 0.1
         sheet.ax.add_patch(Rectangle((left, y - 0.06), 0.12, 0.12, facecolor=colours[number] / 255))
-        sheet.line(left + 0.17, y, names.get(int(number), str(number)), 1.45, style.INK)
+        sheet.line(left + 0.17, y, name, sheet.ax.get_xlim()[1] - left - 0.17, style.INK)
     return sheet.figure
 
 
@@ -98,8 +108,8 @@ def boxes(samples: Sequence[Shown[Found]], title: str, subtitle: str) -> Figure:
     columns, side_in = (2, 2.35) if len(samples) > 1 else (1, 3.6)
     heights = [one.picture.shape[0] / max(one.picture.shape[:2]) for one in samples if one.picture is not None]
     high_in = side_in * max(heights, default=1.0)
-    key = f"{subtitle} · blue: found by both, orange: by one of them"
-    sheet = _Sheet(len(samples), columns, (2 * side_in + 0.25, high_in + 1.7 * _LINE_IN), title, key)
+    key = "blue: found by both, orange: by one of them"
+    sheet = _Sheet(len(samples), columns, (2 * side_in + 0.25, high_in + 1.7 * _LINE_IN), title, subtitle, key)
     for one, (left, top) in zip(samples, sheet.places, strict=True):
         assert one.picture is not None, "boxes lie in a picture"
         for place, (what, found) in enumerate((("unsplit", one.unsplit), ("split", one.split))):
@@ -115,8 +125,8 @@ def boxes(samples: Sequence[Shown[Found]], title: str, subtitle: str) -> Figure:
 def forecasts(samples: Sequence[Shown[Forecast]], unit: str, title: str, subtitle: str) -> Figure:
     """The end of each series, both forecasts, and the truth."""
     wide_in, high_in = 2.3, 1.25
-    key = f"{subtitle} · in {unit} · grey: the past, black: the truth, blue: unsplit, orange: split"
-    sheet = _Sheet(len(samples), 4, (wide_in + 0.15, high_in + 2.9 * _LINE_IN), title, key)
+    key = f"in {unit} · grey: the past, black: the truth, blue: unsplit, orange: split"
+    sheet = _Sheet(len(samples), 4, (wide_in + 0.15, high_in + 2.9 * _LINE_IN), title, subtitle, key)
     for one, (left, top) in zip(samples, sheet.places, strict=True):
         past, horizon = one.unsplit.past, len(one.unsplit.future)
         past = past[-4 * horizon :]
@@ -144,7 +154,7 @@ def bars(samples: Sequence[Shown[NDArray[np.floating]]], title: str, subtitle: s
     some = "" if num == max(len(one.unsplit) for one in samples) else f" · the first {num} values"
     sheet = _Sheet(
         *(len(samples), 4, (wide_in + 0.15, high_in + 2.9 * _LINE_IN), title),
-        f"{subtitle} · blue: unsplit, orange: split{some}",
+        *(subtitle, f"blue: unsplit, orange: split{some}"),
     )
     for one, (left, top) in zip(samples, sheet.places, strict=True):
         pairs = np.stack([one.unsplit[:num], one.split[:num]])
@@ -172,16 +182,26 @@ class _Sheet:
         cell_in: width and height of a place.
         title: of the figure.
         subtitle: of the figure.
+        key: what its colours mean: after the subtitle, or at the lower edge in a style without a header.
         below_in: height of what stands below all places.
     """
 
     def __init__(
-        self, num: int, columns: int, cell_in: tuple[float, float], title: str, subtitle: str, below_in: float = 0.0
+        self,
+        num: int,
+        columns: int,
+        cell_in: tuple[float, float],
+        title: str,
+        subtitle: str,
+        key: str,
+        below_in: float = 0.0,
     ) -> None:
-        columns = min(columns, num)
-        if widths_in := chosen().style.widths_in:
-            columns = max(1, min(columns, int((widths_in[1] - 2 * _MARGIN_IN) / cell_in[0])))
-        width_in = max(columns * cell_in[0] + 2 * _MARGIN_IN, 6.4)
+        columns = self._columns(num, columns, cell_in[0])
+        width_in = self.width_in(num, columns, cell_in[0])
+        has_header = chosen().style.has_header
+        subtitle = f"{subtitle} · {key}" if key and has_header else subtitle
+        lines = [] if has_header else textwrap.wrap(key, int((width_in - 2 * _MARGIN_IN) * 72 / (_EM * _TEXT_PT)))
+        below_in += _LINE_IN * len(lines)
         high_in = ceil(num / columns) * cell_in[1] + below_in
         self.figure = style.new_figure(width_in, high_in, fit(title, width_in - 0.3, 13.5), subtitle, kept="size")
         self.figure.set_layout_engine("none")
@@ -193,9 +213,26 @@ class _Sheet:
         self.ax.set_autoscale_on(False)
         top = height_in - high_in
         self.bottom = height_in - below_in
+        for i, line in enumerate(reversed(lines)):
+            self.ax.text(
+                _MARGIN_IN, height_in - (i + 0.6) * _LINE_IN, line, size=_TEXT_PT, color=style.MUTED, va="center"
+            )
         self.places = [
             (_MARGIN_IN + i % columns * cell_in[0], top + i // columns * cell_in[1] + 0.02) for i in range(num)
         ]
+
+    @staticmethod
+    def _columns(num: int, columns: int, cell_in: float) -> int:
+        """How many places in a row the samples need and the style has room for."""
+        columns = min(columns, num)
+        if widths_in := chosen().style.widths_in:
+            columns = max(1, min(columns, int((widths_in[1] - 2 * _MARGIN_IN) / cell_in)))
+        return columns
+
+    @classmethod
+    def width_in(cls, num: int, columns: int, cell_in: float) -> float:
+        """Width of the figure."""
+        return max(cls._columns(num, columns, cell_in) * cell_in + 2 * _MARGIN_IN, 6.4)
 
     def picture(self, image: NDArray, left: float, top: float, side_in: float) -> float:
         """Draw a picture whose longer side has this length; returns the inches of a pixel."""

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 T = TypeVar("T")
+NOTHING = "nothing arrived"
+"""The name in place of a class, where the link lost the answer."""
 
 
 class Shown(NamedTuple, Generic[T]):

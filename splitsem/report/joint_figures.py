@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from splitsem.models.branches import GAMMAS, Branch
-from splitsem.report import style
+from splitsem.report import legends, style
 from splitsem.report.label_places import place_labels
 from splitsem.report.results import codec_families
 from splitsem.report.style import Chart
@@ -61,7 +61,7 @@ def joint_front(
     scores = [*near["accuracy_val"], *scored["accuracy_val"], *baselines["accuracy_val"], accuracy_ref]
     style.unit_axis(ax, "Hz", rates)
     style.score_axis(ax, [*scores, accuracy_ref - epsilon])
-    style.legend_outside(ax, handles)
+    legends.outside(ax, handles)
     return figure
 
 
@@ -148,7 +148,7 @@ def cut_front(
         handles.append(Line2D([], [], linestyle="none", label=f"{num_left} below {low:.2f} not shown"))
     style.unit_axis(ax, "Hz", [*shown["throughput_hz"], *baselines["throughput_hz"]])
     style.score_axis(ax, [*shown["accuracy_val"], accuracy_ref, accuracy_ref - epsilon])
-    style.legend_outside(ax, handles)
+    legends.outside(ax, handles)
     texts = [f"{row['split_point']} · {row['codec']}" for row in front.to_dict("records")]
     spots, others = (list(zip(rows["throughput_hz"], rows["accuracy_val"], strict=True)) for rows in (front, shown))
     place_labels(ax, spots, texts, others, lines=ax.get_lines(), size=7.5)
@@ -191,7 +191,7 @@ def gamma_map(units: pd.DataFrame, subtitle: str = "", title: str = "How each bl
     ax.tick_params(labelsize=8.5, labelcolor=style.INK, length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)
-    style.legend_outside(ax, _handles(on_edge, bool((units["branches"] == "").any())))
+    legends.outside(ax, _handles(on_edge, bool((units["branches"] == "").any())))
     return figure
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from splitsem.report import style
+from splitsem.report import legends, style
 from splitsem.report.columns import Column
 from splitsem.report.page import (
     Card,
@@ -261,17 +261,16 @@ def _accuracies(ax: Axes, x: np.ndarray, domains: pd.DataFrame, word: str) -> No
     half = domains["accuracy_ci95"].astype(float).fillna(0.0) if "accuracy_ci95" in domains else 0.0
     ends = [*(domains["accuracy"] - half), *(domains["accuracy"] + half)]
     style.score_axis(ax, [*ends, *reference, *limit])
-    style.legend_outside(ax, handles)
+    legends.outside(ax, handles)
 
 
 def _intervals(ax: Axes, x: np.ndarray, domains: pd.DataFrame) -> list[Any]:
     if "accuracy_ci95" not in domains or domains["accuracy_ci95"].isna().all():
         return []
     half = domains["accuracy_ci95"].astype(float).fillna(0.0)
-    label = "95 % interval over samples"
-    bars = ax.vlines(
-        x, domains["accuracy"] - half, domains["accuracy"] + half, color=style.INK, linewidth=1, label=label
-    )
+    below, above = style.interval_bars(domains["accuracy"], half)
+    ends = domains["accuracy"] - below, domains["accuracy"] + above
+    bars = ax.vlines(x, *ends, color=style.INK, linewidth=1, label="95 % interval over samples")
     bars.set_gid("ci95")
     return [bars]
 
@@ -284,4 +283,4 @@ def _gains(ax: Axes, x: np.ndarray, domains: pd.DataFrame, baselines: tuple[str,
     over_fused = ax.bar(x + wide / 2, domains["gain_over_stronger"], wide, color=_STRONGER, label=labels[1])
     ax.axhline(0, color=style.FAINT, linewidth=0.8)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.0f} %" if value else "0"))
-    style.legend_outside(ax, [over_all, over_fused])
+    legends.outside(ax, [over_all, over_fused])

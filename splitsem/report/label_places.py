@@ -17,6 +17,10 @@ from splitsem.report.figure_choice import chosen
 from splitsem.report.style import FAINT, INK, PAPER, fit
 
 _RADII_PT = (7.0, 13.0, 22.0, 34.0, 48.0)
+_GRID = (25, 15)  # places anywhere in the axes, for where all near ones are taken
+_LINE_COSTS = (18.0, 2.0)  # of touching any line, and of each 2 pt of it that is covered
+_BAR_COSTS = (5.0, 3.5)  # the same of intervals' bars
+_CROSSED_COST = 40.0  # of the thin line to the point, where it crosses another label
 _ANGLES = np.deg2rad([90, 45, 135, 0, 180, -45, -135, -90, 67, 113, 22, 158, -22, -158, -67, -113])
 
 
@@ -80,14 +84,22 @@ def place_labels(
         annotation.set_in_layout(False)
         extent = annotation.get_window_extent()
         half = np.array([extent.width, extent.height]) / 2 + 0.8 * px_per_pt
-        offsets, radii = _candidates(half, px_per_pt)
+        near, far = _candidates(half, px_per_pt), _anywhere(half, anchors[i], frame, px_per_pt)
+        offsets, radii = np.vstack([near[0], far[0]]), np.concatenate([near[1], far[1]])
         boxes = np.hstack([anchors[i] + offsets - half, anchors[i] + offsets + half])
         cost = _cost(boxes, radii, taken, frame, px_per_pt)
         cost += 12 * _num_inside(obstacles, boxes, 3.0 * px_per_pt)
-        cost += 5.0 * (_num_inside(strokes, boxes, 0.0) > 0) + 0.8 * _num_inside(bars, boxes, 0.0)
+        for pixels, (touched, covered) in ((strokes, _LINE_COSTS), (bars, _BAR_COSTS)):
+            num_inside = _num_inside(pixels, boxes, 1.5 * px_per_pt)
+            cost += touched * (num_inside > 0) + covered * num_inside
+        joins = anchors[i] + np.linspace(0, 1, 40)[:, None, None] * offsets
+        is_far = radii > _RADII_PT[1]
+        cost += _CROSSED_COST * (is_far & _crosses(joins, taken))
         best = int(cost.argmin())
         annotation.set_position(tuple(offsets[best] / px_per_pt))
-        if radii[best] <= _RADII_PT[1] and annotation.arrow_patch is not None:
+        if is_far[best]:
+            strokes = np.vstack([strokes, joins[:, best]])
+        elif annotation.arrow_patch is not None:
             annotation.arrow_patch.set_visible(False)
         taken = np.vstack([taken, boxes[best]])
         annotations[i] = annotation
@@ -105,13 +117,22 @@ def _candidates(half: NDArray, px_per_pt: float) -> tuple[NDArray, NDArray]:
     return np.vstack(offsets), np.concatenate(radii)
 
 
+def _anywhere(half: NDArray, anchor: NDArray, frame: NDArray, px_per_pt: float) -> tuple[NDArray, NDArray]:
+    """As of ``_candidates``, of places on a grid over the axes, but for those that touch the point."""
+    columns, rows = (np.linspace(frame[i] + half[i], frame[i + 2] - half[i], _GRID[i]) for i in (0, 1))
+    offsets = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2) - anchor
+    radii = np.hypot(*(np.abs(offsets) - half).clip(0).T) / px_per_pt
+    is_free = radii >= _RADII_PT[0]
+    return offsets[is_free], radii[is_free]
+
+
 def _cost(boxes: NDArray, radii: NDArray, taken: NDArray, frame: NDArray, px_per_pt: float) -> NDArray:
     """Each candidate's cost, from overlap with labels, room outside the axes, and distance from the point."""
     overlap_w = np.minimum(boxes[:, None, 2], taken[None, :, 2]) - np.maximum(boxes[:, None, 0], taken[None, :, 0])
     overlap_h = np.minimum(boxes[:, None, 3], taken[None, :, 3]) - np.maximum(boxes[:, None, 1], taken[None, :, 1])
     overlaps = (overlap_w.clip(0) * overlap_h.clip(0)).sum(axis=1) / px_per_pt**2
     outside = (frame[:2] - boxes[:, :2]).clip(0).sum(axis=1) + (boxes[:, 2:] - frame[2:]).clip(0).sum(axis=1)
-    return overlaps * 10 + outside / px_per_pt * 20 + radii * 0.6
+    return overlaps * 10 + outside / px_per_pt * 20 + radii * 0.5
 
 
 def _num_inside(pixels: NDArray, boxes: NDArray, margin: float) -> NDArray:
@@ -119,6 +140,13 @@ def _num_inside(pixels: NDArray, boxes: NDArray, margin: float) -> NDArray:
     above = pixels[None, :, :] > boxes[:, None, :2] - margin
     below = pixels[None, :, :] < boxes[:, None, 2:] + margin
     return (above & below).all(axis=2).sum(axis=1)
+
+
+def _crosses(joins: NDArray, taken: NDArray) -> NDArray:
+    """Which of the lines ``(points, n, 2)`` run through a box."""
+    above, below = joins[:, :, None] > taken[:, :2], joins[:, :, None] < taken[:, 2:]
+    is_inside: NDArray[np.bool_] = np.asarray((above & below).all(axis=3))
+    return np.asarray(is_inside.any(axis=2).any(axis=0))
 
 
 def _bars(ax: Axes) -> list[Line2D]:

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from splitsem.report import style
+from splitsem.report import legends, style
 
 _MOST = 60  # bars; further ones would not be read
 _OTHER = "other"
@@ -39,5 +39,5 @@ def layer_bars(table: pd.DataFrame, subtitle: str = "") -> Figure:
     ax.set_yticks(places, rows["layer"], size=7)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     handles = [Patch(color=colour, label=kind) for kind, colour in colours.items() if kind in kinds]
-    style.legend_outside(ax, handles, "operation")
+    legends.outside(ax, handles, "operation")
     return figure

@@ -11,7 +11,7 @@ import pandas as pd
 from splitsem.intervals import ci95
 from splitsem.report.columns import METRICS
 from splitsem.report.fronts import TOLERANCE, Draws, Front, front, gaps
-from splitsem.report.units import setting_in_words, worded
+from splitsem.report.units import apart, setting_in_words, worded
 
 # Columns that say where and how a job ran; a column that varies makes several series of a sweep.
 LABELS = ("codec", "transport", "edge", "server", "model", "task", "device")
@@ -242,17 +242,25 @@ def _add_series(frame: pd.DataFrame) -> pd.DataFrame:
         num_distinct = len(own[[*fields, field]].astype(str).drop_duplicates())
         if num_distinct > num_seen:
             fields, num_seen = [*fields, field], num_distinct
-    settings = [name for name in map(str, own) if is_override(name)]
-    if "sweep" in own and own[[*fields, "split_point", *settings]].astype(str).duplicated().any():
-        fields.append("sweep")  # the same settings in two sweeps that were joined
+    told = frame.assign(sweep=_sweeps(frame, own, fields) if "sweep" in own else None)
     known = own["codec"].dropna().unique()
     plain = frame["codec"].fillna(known[0] if len(known) == 1 else "unknown codec")
     family = [field for field in fields if field not in knobs]
     for name, of, stems in (("family", family, codec_families(own["codec"])), ("series", fields, {})):
-        labels = [_label(row, of, stems) for _, row in frame.iterrows()]
+        labels = [_label(row, [*of, "sweep"], stems) for _, row in told.iterrows()]
         frame[name] = pd.Series(labels, index=frame.index, dtype=object).replace("", None).fillna(plain)
     _name_references(frame)
     return frame
+
+
+def _sweeps(frame: pd.DataFrame, own: pd.DataFrame, fields: list[str]) -> pd.Series:
+    """In short, of which of the joined sweeps the rows are; None but for a series that two sweeps have alike."""
+    series = ["codec", *fields]
+    known = ["split_point", *(name for name in map(str, own) if is_override(name)), "sweep"]
+    runs = own[list(dict.fromkeys([*series, *known]))].astype(str).drop_duplicates()
+    alike = runs[runs.drop(columns="sweep").duplicated(keep=False)]
+    is_alike = pd.MultiIndex.from_frame(frame[series].astype(str)).isin(pd.MultiIndex.from_frame(alike[series]))
+    return frame["sweep"].map(apart(list(map(str, own["sweep"].unique())))).where(is_alike, None)
 
 
 def _name_references(frame: pd.DataFrame) -> None:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from splitsem.models.branches import GAMMAS, Branch, Gamma
-from splitsem.report import style
+from splitsem.report import legends, style
 from splitsem.report.units import format_number, format_si
 
 _COLOURS = "viridis"
@@ -77,7 +77,7 @@ def roofline(
     ]
     if plain.any():
         handles.append(Line2D([], [], label="has no branches", **_coloured(_PLAIN, style.INK)))
-    style.legend_outside(ax, handles, "γ: + folded, / beside")
+    legends.outside(ax, handles, "γ: + folded, / beside")
     _depth_bar(figure, ax, table, last)
     return figure
 

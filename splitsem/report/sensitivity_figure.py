@@ -1,18 +1,29 @@
 """The chart of how far each assumption may be off until another configuration is better than the winner."""
 
+import textwrap
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import NDArray
 
-from splitsem.report import style
+from splitsem.report import legends, style
 from splitsem.report.sensitivity import KNOBS, MOST, Knob, Sensitivity, format_factor
 
-_ROOM = 120.0  # beside the bars, for who takes over
 _WHOLE, _LIMITED, _CORNER = "#cfe3f1", "#0072b2", "#d55e00"
-_LONGEST = 26  # letters of a name beside a bar
+_MEANINGS = {
+    _LIMITED: "a rival takes over at an end: it is better by more than 2 %",
+    _WHOLE: "no rival takes over",
+    _CORNER: "all six off at a time, until a rival takes over",
+}
+_LONGEST = 34  # letters of a name beside a bar
+_GAP_PT = 12.0  # beside it
 
 
 def sensitivity_figure(answers: Sequence[Sensitivity], described: str) -> Figure:
@@ -25,12 +36,11 @@ def sensitivity_figure(answers: Sequence[Sensitivity], described: str) -> Figure
         described: for the header.
     """
     num_rows = len(KNOBS) + 1
-    about = f"{described} · a rival takes over where it is better by more than 2 %; pale: none does"
     figure = style.new_figure(
         8.4,
         0.4 + (0.65 + 0.23 * num_rows) * max(len(answers), 1),
         "How sure the winners are",
-        about,
+        described,
         num_side_by_side=2,  # a bar, and the names at either end of it
         kept="height",
     )
@@ -44,7 +54,28 @@ def sensitivity_figure(answers: Sequence[Sensitivity], described: str) -> Figure
         style.empty(axes[0], "no winner whose times are known in parts")
         return figure
     axes[-1].set_xlabel("Factor of what was assumed, each alone", size=9.5, color=style.INK, labelpad=6)
+    legends.below(figure, [Patch(color=colour, label=label) for colour, label in _MEANINGS.items()])
+    _make_room(figure, axes)
     return figure
+
+
+def _make_room(figure: Figure, axes: NDArray[np.object_]) -> None:
+    """Let the axis that all panels share reach so far that what stands beside the bars is inside."""
+    FigureCanvasAgg(figure)
+    style.fit(figure)
+    figure.draw_without_rendering()  # runs the layout, so that widths mean something
+    texts = [text for ax in axes for text in ax.texts if isinstance(text, Annotation)]
+    ends = np.log10([1 / MOST, MOST, *(text.xy[0] for text in texts)])
+    gap = _GAP_PT * figure.dpi / 72
+    outer = np.array([gap, gap, *(text.get_window_extent().width + gap for text in texts)])
+    sides = np.array([-1, 1, *(-1 if text.get_horizontalalignment() == "right" else 1 for text in texts)])
+    width = axes[0].get_window_extent().width
+    for decades in np.geomspace(np.ptp(ends), 20 * np.ptp(ends), 200):
+        reached = ends + sides * outer * decades / width
+        if np.ptp(reached) <= decades:
+            break
+    spare = (decades - np.ptp(reached)) / 2
+    axes[0].set_xlim(*(10 ** np.array([reached.min() - spare, reached.max() + spare])))
 
 
 def _told(answer: Sensitivity) -> list[dict[str, object]]:
@@ -75,7 +106,6 @@ def _draw(ax: Axes, answer: Sensitivity) -> None:
         _annotate(ax, y, high, f"{format_factor(high)}: {_short(answer.corner_rival)}", 1)
     ax.axvline(1.0, color=style.INK, linewidth=1.1, zorder=3, gid="now")
     ax.set_xscale("log")
-    ax.set_xlim(1 / MOST / _ROOM, MOST * _ROOM)
     ax.xaxis.set_major_locator(FixedLocator([0.01, 0.1, 1.0, 10.0, 100.0]))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
@@ -83,7 +113,9 @@ def _draw(ax: Axes, answer: Sensitivity) -> None:
     ax.set_yticks(range(len(labels) + 1), [*labels, "all six, worst way"])
     ax.set_ylim(len(labels) + 0.6, -0.6)
     title = f"{answer.goal.title}: {answer.name}" + ("" if answer.num_rivals else ", without a rival")
-    ax.set_title(title, size=9.5, weight="bold", color=style.INK, loc="left")
+    ax.set_title(
+        textwrap.fill(title, int(9.5 * style.width_of(ax))), size=9.5, weight="bold", color=style.INK, loc="left"
+    )
 
 
 def _label(knob: Knob, answer: Sensitivity) -> str:
@@ -96,7 +128,9 @@ def _end(knob: Knob, answer: Sensitivity, factor: float, rival: str) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    """A name that says how it begins and ends: the names of rivals may begin alike."""
+    half = _LONGEST // 2
+    return name if len(name) <= _LONGEST else f"{name[: half - 1].rstrip(' ·')}…{name[-half:].lstrip(' ·')}"
 
 
 def _annotate(ax: Axes, y: int, factor: float, text: str, side: int) -> None:

@@ -17,10 +17,10 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import Collection, PathCollection
 from matplotlib.figure import Figure
-from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from splitsem.files import write_csv, write_whole
@@ -66,8 +66,9 @@ REFERENCES = {
 }
 FORMATS: dict[str, Callable[..., str]] = {"s": format_seconds, "B": format_bytes, "Hz": format_hz}
 _HEADER_IN = 0.62  # height of title and subtitle, in inches
-_TICKS_IN = 0.75  # height of an axis's ticks and title, and of what pads them
+TICKS_IN = 0.75  # height of an axis's ticks and title, and of what pads them
 _TWO_COLUMNS_IN = 9.0  # a figure that is wider than this takes two columns
+_HALF_MARKER = 0.025  # half the height of a marker, as a share of an axis
 _COMPRESS_LEVEL = 3  # of a PNG: 60 % of the time that 6 takes, for 10 % more bytes
 
 
@@ -180,9 +181,7 @@ def unit_ticks(axis: Axis, unit: str, most: int | None = None) -> None:
 def style_axes(ax: Axes, xlabel: str, ylabel: str, grid: str = "both") -> None:
     """Give the axes a light grid behind the data, no box, and small quiet ticks."""
     ax.set_xlabel(xlabel, size=9.5, color=INK, labelpad=6)
-    if height_of(ax) < 3.5:  # the label is longer than the axis
-        ylabel = ylabel.replace(" (", "\n(")
-    ax.set_ylabel(ylabel, size=9.5, color=INK, labelpad=6)
+    ax.set_ylabel(_in_lines(ax, ylabel), size=9.5, color=INK, labelpad=6)
     ax.set_axisbelow(True)
     ax.grid(visible=True, axis=grid, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
     ax.tick_params(which="both", labelsize=8.5, labelcolor=INK, color=FAINT, length=0, pad=5)
@@ -213,19 +212,34 @@ def unit_axis(ax: Axes, unit: str, values: Sequence[float], log: bool | None = N
 def score_axis(ax: Axes, values: Sequence[float], needed: Sequence[float] = ()) -> None:
     """Set limits around the scores that never blow up differences of a tenth of a point.
 
+    Scores are from 0 to 1: the axis passes neither end by more than half a marker, and has no tick beyond.
+
     Args:
         ax: the axes.
         values: all scores, with the ends of their intervals.
         needed: the ones that must be seen apart. Values that lie deeper below the highest one than one and
             a half times the spread of these are left out; by default none is.
     """
+    values = [min(max(value, 0.0), 1.0) for value in values]
     high = max(values)
     floor = high - 1.5 * max(high - min(needed), 0.01) if len(needed) else -np.inf
     seen = [value for value in values if value >= floor]
     low = min(seen)
     room = max(0.12 * (high - low), 0.01)
-    ax.set_ylim(low - room, high + room)
+    hair = _HALF_MARKER * (min(high + room, 1.0) - max(low - room, 0.0))
+    ax.set_ylim(max(low - room, -hair), min(high + room, 1 + hair))
     ax.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
+
+
+def interval_bars(scores: ArrayLike, half: ArrayLike) -> NDArray[np.float64]:
+    """How far the bars of intervals reach below and above scores, ``(2, n)``: no further than a score can, 0 to 1.
+
+    Args:
+        scores: the middles of the intervals.
+        half: half of each interval; NaN where there is none.
+    """
+    middles, halves = np.asarray(scores, dtype=float), np.asarray(half, dtype=float)
+    return np.stack([np.minimum(halves, middles), np.minimum(halves, 1 - middles)]).clip(0)
 
 
 def width_of(ax: Axes) -> float:
@@ -234,79 +248,29 @@ def width_of(ax: Axes) -> float:
     return float(figure.get_size_inches()[0]) if figure else 0.0
 
 
-def height_of(ax: Axes) -> float:
-    """The height of the figure in inches."""
+def _in_lines(ax: Axes, ylabel: str) -> str:
+    """A label in as many lines as the axis's height asks for."""
     figure = ax.get_figure(root=True)
-    return float(figure.get_size_inches()[1]) if figure else 0.0
+    assert isinstance(figure, Chart)
+    room_in = share_of(ax) * (figure.get_size_inches()[1] - figure.header_in) - TICKS_IN
+    most = max(14, int(room_in * 72 / (0.52 * min(9.5, chosen().style.most_pt))))
+    if len(ylabel) <= most:
+        return ylabel
+    return "\n".join(textwrap.fill(part, most) for part in ylabel.replace(" (", "\n(").splitlines())
+
+
+def share_of(ax: Axes) -> float:
+    """Which share of the figure's height, without the header's, the axes have."""
+    place = ax.get_subplotspec()
+    if place is None:
+        return 1.0
+    ratios = np.asarray(place.get_gridspec().get_height_ratios(), dtype=float)
+    return float(ratios[place.rowspan.start : place.rowspan.stop].sum() / ratios.sum())
 
 
 def note(ax: Axes, text: str) -> None:
     """A remark above the axes, in as many lines as it needs."""
     ax.set_title(textwrap.fill(text, int(width_of(ax) * 13)), size=8.5, color=MUTED, loc="left")
-
-
-def legend_outside(ax: Axes, handles: Sequence[Any], title: str | None = None) -> Legend:
-    """The legend to the right of the axes, or above them by the chosen style; never over the data."""
-    if chosen().style.has_legend_above:
-        return _legend_above(ax, handles, title)
-    legend = ax.legend(
-        handles=list(handles),
-        loc="upper left",
-        bbox_to_anchor=(1.02, 1.0),
-        borderaxespad=0.0,
-        frameon=False,
-        fontsize=8.5,
-        labelcolor=INK,
-        title=title,
-        title_fontproperties={"size": 8.5, "weight": "bold"},
-        alignment="left",
-        labelspacing=0.6,
-        handletextpad=0.6,
-    )
-    _make_room(ax, legend)
-    return legend
-
-
-def _make_room(ax: Axes, legend: Legend) -> None:
-    """Make the figure as high as the legend beside the axes needs: else the layout takes the room from the axes."""
-    figure, place = ax.get_figure(root=True), ax.get_subplotspec()
-    if isinstance(figure, Chart) and place is not None:
-        height_in = figure.get_size_inches()[1]
-        ratios = np.asarray(place.get_gridspec().get_height_ratios(), dtype=float)
-        share = float(ratios[place.rowspan.start : place.rowspan.stop].sum() / ratios.sum())
-        lacking_in = legend.get_window_extent().height / figure.dpi - share * (height_in - figure.header_in - _TICKS_IN)
-        if lacking_in > 0:
-            figure.set_height(height_in + lacking_in / share)
-
-
-def _legend_above(ax: Axes, handles: Sequence[Any], title: str | None) -> Legend:
-    """One legend for the figure, in as many columns as fit; the figure grows by its height."""
-    figure = ax.get_figure(root=True)
-    assert isinstance(figure, Chart)
-    known = {handle.get_label() for handle in figure.entries}
-    figure.entries = (*figure.entries, *(handle for handle in handles if handle.get_label() not in known))
-    width_in, height_in = figure.get_size_inches()
-    look: dict[str, Any] = {"fontsize": 7.5, "title_fontproperties": {"size": 7.5}, "labelcolor": INK, "frameon": False}
-    look |= {"labelspacing": 0.3, "handletextpad": 0.5, "handlelength": 1.7, "columnspacing": 1.0, "borderpad": 0.1}
-    for old in figure.legends:
-        height_in -= old.get_window_extent().height / figure.dpi
-    for columns in range(min(len(figure.entries), 8), 0, -1):
-        for old in list(figure.legends):
-            old.remove()
-        legend = figure.legend(
-            handles=list(figure.entries),
-            labels=[str(handle.get_label()).replace("\n", " ") for handle in figure.entries],
-            title=title.replace("\n", " ") if title else None,
-            loc="outside upper center",
-            ncols=columns,
-            alignment="left",
-            **look,
-        )
-        size = legend.get_window_extent()
-        if size.width <= width_in * figure.dpi:
-            break
-    figure.set_size_inches(width_in, height_in + size.height / figure.dpi)
-    return legend
 
 
 def palette(count: int) -> list[Any]:

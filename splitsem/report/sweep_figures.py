@@ -9,10 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 
+from splitsem.report import legends, style
 from splitsem.report import results as rs
-from splitsem.report import style
 from splitsem.report.label_places import place_labels
 from splitsem.report.style import Chart
 from splitsem.report.units import format_bytes, worded
@@ -20,6 +19,8 @@ from splitsem.report.units import format_bytes, worded
 _RATE = "Throughput (samples per second, Hz)"
 _SHADE = "#c9d3dd"
 _MOST_BELOW = 4  # kinds that are listed below the axis of scores
+_NARROW_IN = 5.0  # a narrower figure has labels of two lines
+_LETTERS_AN_INCH = 7  # of the figure's width, in a line of a label
 _MANY = 30  # bars of more configurations than these are fainter, or they hide the points
 
 
@@ -27,20 +28,32 @@ def draw_points(ax: Axes, split: pd.DataFrame, x: str) -> list[Line2D]:
     """Draw one marker a configuration, colour and shape by series, with the 95 % interval of its score."""
     if split.empty:
         return []
-    names = sorted(split["series"].unique(), key=_natural)
-    colors = dict(zip(names, style.palette(len(names)), strict=True))
-    markers = {name: style.MARKERS[i % len(style.MARKERS)] for i, name in enumerate(names)}
+    colors = _colours(split, "series")
+    markers = {name: style.MARKERS[i % len(style.MARKERS)] for i, name in enumerate(colors)}
     for name, rows in split.groupby("series", sort=False):
         look: dict[str, Any] = {"color": colors[str(name)], "marker": markers[str(name)]}
         ax.scatter(rows[x], rows["score"], s=30, linewidth=0, alpha=0.85, zorder=3, **look)
     faint = 0.45 if len(split) <= _MANY else 0.2
     for name, rows in split[split["score_ci95"] > 0].groupby("series", sort=False):
         bars: dict[str, Any] = {"fmt": "none", "ecolor": colors[str(name)], "elinewidth": 0.9, "alpha": faint}
-        ax.errorbar(rows[x], rows["score"], rows["score_ci95"], zorder=2.2, **bars)
+        ax.errorbar(rows[x], rows["score"], _reaches(rows, "score_ci95"), zorder=2.2, **bars)
     return [
         Line2D([], [], color=colors[name], marker=markers[name], linestyle="none", markersize=6, label=name)
-        for name in names
+        for name in colors
     ]
+
+
+def _colours(split: pd.DataFrame, by: str) -> dict[str, Any]:
+    """A colour for each series in natural order, or for each split point in the network's."""
+    if by == "split_point":
+        return dict(zip(split[by].unique(), style.COLOURS, strict=False))
+    names = sorted(split[by].unique(), key=_natural)
+    return dict(zip(names, style.palette(len(names)), strict=True))
+
+
+def _reaches(rows: pd.DataFrame, half: str) -> Any:
+    """How far the bars of intervals reach, where the score itself ends at 0 and 1."""
+    return style.interval_bars(rows["score"], rows[half])
 
 
 def draw_front(ax: Axes, front: pd.DataFrame, x: str, *, falling: bool) -> list[Line2D]:
@@ -108,11 +121,14 @@ def label_points(ax: Axes, front: pd.DataFrame, shown: pd.DataFrame, x: str) -> 
     """
     several = rs.splits(shown)["series"].nunique() > 1
     num_ties = front.loc[front["front"] == "tie", "tie_group"].value_counts()
+    width_in = style.width_of(ax)
+    then = " " if width_in > _NARROW_IN else "\n"
     best = front[front["front"] == "best"]
     named = []
     for _, row in best.iterrows():
         count = int(num_ties.get(row["tie_group"], 0))
-        text = _name(row, several) + (f" and {count} ties" if count > 1 else " and a tie" if count else "")
+        name = textwrap.fill(rs.named(row, several=several), int(_LETTERS_AN_INCH * width_in))
+        text = name + (f"{then}and {count} ties" if count > 1 else f"{then}and a tie" if count else "")
         named.append((row[x], row["score"], text, style.INK))
     if not several:
         ends = rs.splits(shown)
@@ -137,37 +153,28 @@ def _natural(text: str) -> list[str | int]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
 
 
-def _name(row: pd.Series, several: bool) -> str:
-    return rs.named(row, several=several)
-
-
 def _scale_scores(ax: Axes, shown: pd.DataFrame, front: pd.DataFrame, unsplit: list[float]) -> None:
-    """Let the axis of scores show the front's spread; scores far below it are listed at the lower edge."""
+    """Let the axis of scores show the front's spread; scores far below it are listed above the axes."""
     ends = [shown["score"] + sign * shown["score_ci95"].fillna(0.0) for sign in (-1, 1)]
     best = front[front["front"] == "best"]
     needed = [*(best["score"] - best["score_ci95"].fillna(0.0)), *unsplit]
     style.score_axis(ax, [*ends[0], *ends[1], *unsplit], needed)
-    low = ax.get_ylim()[0]
-    below = shown[shown["score"] < low]
+    below = shown[shown["score"] < ax.get_ylim()[0]]
     if len(below):
         kinds = below["family"].where(below["is_reference"], below["series"])
         ranges = [_range(name, rows["score"]) for name, rows in below.groupby(kinds, sort=False)]
         named, num_more = ranges[:_MOST_BELOW], len(ranges) - _MOST_BELOW
-        text = f"▾ below: {' · '.join(named)}" + (f" · {num_more} more" if num_more > 0 else "")
-        look: dict[str, Any] = {
-            "size": 8,
-            "color": style.MUTED,
-            "path_effects": [withStroke(linewidth=2.2, foreground=style.PAPER)],
-        }
-        lines = textwrap.fill(text, int(style.width_of(ax) * 11))
-        ax.text(0.01, 0.05, lines, transform=ax.transAxes, va="bottom", zorder=6, gid="below", in_layout=False, **look)
+        more = f" · {num_more} more" if num_more > 0 else ""
+        style.note(ax, f"▼ below the axis: {' · '.join(named)}{more}")
 
 
-def _mark_below(ax: Axes, shown: pd.DataFrame, x: str) -> None:
-    """An arrow at the lower edge for each reference whose score is below it, in its colour."""
-    for name, rows in shown[shown["is_reference"] & (shown["score"] < ax.get_ylim()[0])].groupby("family", sort=False):
-        _, color = style.REFERENCES.get(str(name), ("h", style.INK))
-        look: dict[str, Any] = {"color": color, "marker": "v", "markersize": 5, "linestyle": "none", "clip_on": False}
+def _mark_below(ax: Axes, shown: pd.DataFrame, x: str, by: str) -> None:
+    """An arrow at the lower edge for each row whose score is below it, in its colour."""
+    colours, is_below = _colours(rs.splits(shown), by), shown["score"] < ax.get_ylim()[0]
+    kinds = shown["family"].where(shown["is_reference"], shown[by])
+    for (name, is_reference), rows in shown[is_below].groupby([kinds, "is_reference"], sort=False):
+        known = style.REFERENCES.get(str(name), ("h", style.INK))[1] if is_reference else colours[str(name)]
+        look: dict[str, Any] = {"color": known, "marker": "v", "markersize": 5, "linestyle": "none", "clip_on": False}
         ax.plot(rows[x], [0.0] * len(rows), transform=ax.get_xaxis_transform(), zorder=5, gid=f"below {name}", **look)
 
 
@@ -209,8 +216,8 @@ def accuracy_throughput(results: pd.DataFrame) -> Figure:
     handles += unsplit + draw_references(ax, reference, "throughput_hz")
     style.unit_axis(ax, "Hz", shown["throughput_hz"].tolist())
     _scale_scores(ax, shown, front, unsplit_scores)
-    _mark_below(ax, shown, "throughput_hz")
-    style.legend_outside(ax, handles, _legend_title(shown))
+    _mark_below(ax, shown, "throughput_hz", "series")
+    legends.outside(ax, handles, _legend_title(shown))
     label_points(ax, front, shown, "throughput_hz")
     return figure
 
@@ -223,8 +230,7 @@ def _told(shown: pd.DataFrame, x: str) -> pd.DataFrame:
 
 def _draw_differences(ax: Axes, split: pd.DataFrame) -> None:
     """What the scores' own intervals hide: differences to the unsplit network on the same samples."""
-    names = sorted(split["series"].unique(), key=_natural)
-    for i, (name, color) in enumerate(zip(names, style.palette(len(names)), strict=True)):
+    for i, (name, color) in enumerate(_colours(split, "series").items()):
         rows = split[split["series"] == name]
         look: dict[str, Any] = {
             "fmt": style.MARKERS[i % len(style.MARKERS)],
@@ -233,7 +239,7 @@ def _draw_differences(ax: Axes, split: pd.DataFrame) -> None:
             "elinewidth": 1.1,
             "alpha": 0.85,
         }
-        ci95 = 100 * rows["score_delta_ci95"].fillna(0.0)
+        ci95 = 100 * np.nan_to_num(_reaches(rows, "score_delta_ci95"))
         ax.errorbar(rows["throughput_hz"], 100 * rows["score_delta"], ci95, gid="difference", **look)
     ax.axhline(0.0, color=style.MUTED, linestyle=(0, (5, 3)), linewidth=1.1, zorder=1)
     best = split[split["front"] == "best"].assign(score=lambda rows: 100 * rows["score_delta"])
@@ -277,7 +283,12 @@ def rate_accuracy(results: pd.DataFrame) -> Chart:
         return figure
     split = rs.splits(shown)
     stars = split[split["front"] == "best"]
-    handles = _draw_curves(ax, split)
+    curves = _curves(split)
+    by = "split_point" if curves and split["split_point"].nunique() <= len(style.COLOURS) else "series"
+    handles = _draw_curves(ax, split) if by == "split_point" else draw_points(ax, split, "payload_bytes")
+    if by == "series":
+        for rows in curves:
+            ax.plot(rows["payload_bytes"], rows["score"], color=style.FAINT, linewidth=0.8, alpha=0.7, zorder=1.5)
     found = rs.front_of(split, 1 / split["payload_bytes"], 0.0 * split["payload_bytes"])  # sizes are exact
     split = split.assign(front=found.kind, tie_group=found.group)
     figure.data = _told(pd.concat([split, rs.references(sized), rs.splits(silent)]), "payload_bytes")
@@ -293,8 +304,8 @@ def rate_accuracy(results: pd.DataFrame) -> Chart:
     sizes = shown[["payload_bytes", "input_bytes", "raw_bytes"]].to_numpy().ravel()
     style.unit_axis(ax, "B", sizes.tolist(), log=True)
     _scale_scores(ax, pd.concat([shown, silent]), front, unsplit_scores)
-    _mark_below(ax, shown, "payload_bytes")
-    style.legend_outside(ax, handles, _legend_title(shown))
+    _mark_below(ax, shown, "payload_bytes", by)
+    legends.outside(ax, handles, _legend_title(shown))
     label_points(ax, front, shown, "payload_bytes")
     return figure
 
@@ -311,26 +322,23 @@ def _draw_silent(ax: Axes, silent: pd.DataFrame) -> list[Line2D]:
     return [Line2D([], [], label=f"0 B: {which}", **look)]
 
 
+def _curves(split: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of each split point and codec family that differ in their bytes, by bytes."""
+    groups = (rows for _, rows in split.groupby(["family", "split_point"], sort=False))
+    return [rows.sort_values("payload_bytes") for rows in groups if rows["payload_bytes"].nunique() > 1]
+
+
 def _draw_curves(ax: Axes, split: pd.DataFrame) -> list[Line2D]:
-    """Draw markers, and lines along a swept codec setting; colour: the split point if few, else the codec."""
-    curves = [
-        (str(family), str(point), rows.sort_values("payload_bytes"))
-        for (family, point), rows in split.groupby(["family", "split_point"], sort=False)
-        if rows["payload_bytes"].nunique() > 1
-    ]
-    points, families = list(split["split_point"].unique()), list(split["family"].unique())
-    if not curves or len(points) > len(style.COLOURS):
-        for _, _, rows in curves:
-            ax.plot(rows["payload_bytes"], rows["score"], color=style.FAINT, linewidth=0.8, alpha=0.7, zorder=1.5)
-        return draw_points(ax, split, "payload_bytes")
-    colors, dashes = (dict(zip(points, looks, strict=False)) for looks in (style.COLOURS, style.DASHES))
+    """Draw markers, and lines along a swept codec setting, in a colour a split point."""
+    colors, families = _colours(split, "split_point"), list(split["family"].unique())
+    dashes = dict(zip(colors, style.DASHES, strict=False))
     markers = {family: style.MARKERS[i % len(style.MARKERS)] for i, family in enumerate(families)}
     for (family, point), rows in split.sort_values("payload_bytes").groupby(["family", "split_point"], sort=False):
         look: dict[str, Any] = {"color": colors[str(point)], "marker": markers[family], "markeredgewidth": 0}
         look["linestyle"] = dashes[str(point)]
         ax.plot(rows["payload_bytes"], rows["score"], linewidth=1.4, markersize=5.5, alpha=0.85, zorder=2.5, **look)
         bars: dict[str, Any] = {"fmt": "none", "ecolor": colors[str(point)], "elinewidth": 0.9, "alpha": 0.45}
-        ax.errorbar(rows["payload_bytes"], rows["score"], rows["score_ci95"], zorder=2.2, **bars)
+        ax.errorbar(rows["payload_bytes"], rows["score"], _reaches(rows, "score_ci95"), zorder=2.2, **bars)
     handles = [Line2D([], [], color=colors[p], linestyle=dashes[p], linewidth=1.8, label=p) for p in colors]
     if len(families) > 1:
         gray: dict[str, Any] = {"color": style.MUTED, "linestyle": "none", "markersize": 6}

@@ -105,7 +105,7 @@ def over_link(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _series(frame: pd.DataFrame) -> str:
     """What a column of series is called."""
-    return "codec" if frame["codec"].nunique() > 1 else "setting"
+    return "codec" if rs.splits(frame)["codec"].nunique() > 1 else "setting"
 
 
 MARKS = {"best": "★", "tie": "=", "": ""}
@@ -144,13 +144,7 @@ def _caption(frame: pd.DataFrame) -> str:
     word = rs.score_name(frame)
     back_s = " to ".join(format_seconds(t) for t in _ways_back_s(frame))
     back = f", {back_s} of it the answer's way back" if back_s else ""
-    notes = [
-        "★ best: a higher score, beyond the interval, than every faster ★\n"
-        "= tie: not surely slower or worse than its ★ · no sign: a ★ is faster or better\n"
-        "▼ bottleneck: fewer values cross than at the input · Δ: to unsplit, 1 point = 0.01\n"
-        f"sum: latency of one sample{back} · rate: samples/s"
-    ]
-    notes += _sources(frame)
+    notes = [*_signs(frame), f"sum: latency of one sample{back} · rate: samples/s", *_sources(frame)]
     chosen = (
         ""
         if rs.splits(frame).empty
@@ -188,6 +182,20 @@ def _alike(frame: pd.DataFrame) -> list[str]:
     num = own["num_samples"].min()
     most = format_number(min(100.0, 300 / num), 2)
     return [f"0.00±0.0: none of {num:.0f} samples differed; of all, up to {most} % may (rule of three)"]
+
+
+def _signs(frame: pd.DataFrame) -> list[str]:
+    """What the signs mean, of those that the table has."""
+    split = rs.splits(frame)
+    kinds, signs = set(split["front"]), []
+    if "best" in kinds:
+        signs.append("★ best: a higher score, beyond the interval, than every faster ★")
+    ties = ["= tie: not surely slower or worse than its ★"] * ("tie" in kinds)
+    signs.append(" · ".join([*ties, *["no sign: a ★ is faster or better"] * ("" in kinds)]))
+    bottleneck = ["▼ bottleneck: fewer values cross than at the input"] * bool(split["is_bottleneck"].any())
+    delta = ["Δ: to unsplit, 1 point = 0.01"] * bool(frame["score_delta"].notna().any())
+    signs.append(" · ".join([*bottleneck, *delta]))
+    return [sign for sign in signs if sign]
 
 
 def _sources(frame: pd.DataFrame) -> list[str]:

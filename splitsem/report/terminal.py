@@ -167,10 +167,12 @@ def points_table(points: Sequence["SplitPoint"], input_bytes: int) -> Table:
             "▼" if point.is_bottleneck else "",
             style="bold" if point.is_bottleneck else "",
         )
-    grid.caption = (
-        "▼ bottleneck: fewer values cross than at the input, both as float32 · raw / input: to the sample as it is\n"
-        "head, tail kB: parameters and buffers that each side needs"
-    )
+    told = [
+        *["▼ bottleneck: fewer values cross than at the input, both as float32"] * any(p.is_bottleneck for p in points),
+        *["raw / input: to the sample as it is"] * bool(input_bytes),
+    ]
+    needed = "head, tail kB: parameters and buffers that each side needs"
+    grid.caption = "\n".join(filter(None, [" · ".join(told), needed]))
     if has_hooks:
         grid.caption += "\nhooks kB: what a splitter by module hooks would send there, where it is not what crosses"
     return grid

@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Sequence
+from itertools import takewhile
 
 _PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T"}
 MISSING = "–"
@@ -171,3 +173,22 @@ def setting_in_words(name: str, value: object) -> str:
     if name.endswith("max_loss"):
         return f"loss ≤ {text}"
     return f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {text}"
+
+
+def apart(names: Sequence[str]) -> dict[str, str]:
+    """For each path, what tells it from the others: without shared folders at its start, and shared words at its end.
+
+    >>> apart(["2026-11-29/11-18-37-split-digits", "2026-11-29/11-25-04-split-digits"]).values()
+    dict_values(['11-18-37', '11-25-04'])
+    """
+    paths = [name.split("/") for name in names]
+    start = _num_alike(paths)
+    words = ["/".join(path[start:]).split("-") for path in paths]
+    end = _num_alike([one[::-1] for one in words])
+    return {name: "-".join(one[: len(one) - end]) for name, one in zip(names, words, strict=True)}
+
+
+def _num_alike(rows: Sequence[Sequence[str]]) -> int:
+    """How many of their first parts all rows have alike; the last part of a row does not count."""
+    columns = zip(*(row[:-1] for row in rows), strict=False)
+    return sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, columns))

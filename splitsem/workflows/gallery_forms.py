@@ -13,7 +13,7 @@ from torch.nn import functional
 from splitsem import extras, trees
 from splitsem.detections import Boxes, unpack
 from splitsem.errors import ConfigError
-from splitsem.report.gallery_samples import Forecast, Found, Label, Shown
+from splitsem.report.gallery_samples import NOTHING, Forecast, Found, Label, Shown
 from splitsem.tasks.answer import likeliest
 from splitsem.tasks.task import Forecasting, Task
 from splitsem.workflows.drawing import Drawing
@@ -50,7 +50,8 @@ class Form(ABC):
 
         Args:
             output: as it is where it is needed, which may be no more than what an answer says.
-            raw: the tail's own output for these samples, where that is known.
+            raw: the tail's own output for these samples, or for those of them that did not exit on the edge, where
+                that is known.
         """
 
     @abstractmethod
@@ -86,10 +87,14 @@ class Classes(Form):
         only_named = functional.one_hot(best, output.shape[1]).float() * (output != 0).any(1, keepdim=True)
         is_answer = (output == output.round()).all(1)
         probabilities = torch.where(is_answer[:, None], only_named, output.softmax(1))
-        if raw is not None and raw.shape == output.shape:
-            raw = raw.float().cpu()
-            told = is_answer & (likeliest(raw) == best)
-            probabilities = torch.where(told[:, None], raw.softmax(1), probabilities)
+        if raw is not None and raw.shape[1:] == output.shape[1:]:
+            # what exits on the edge passes no tail, and says by itself how sure it is
+            went_on = is_answer if len(raw) < len(output) else torch.ones_like(is_answer)
+            if int(went_on.sum()) == len(raw):
+                logits = torch.zeros_like(output)
+                logits[went_on] = raw.float().cpu()
+                told = went_on & is_answer & (likeliest(logits) == best)
+                probabilities = torch.where(told[:, None], logits.softmax(1), probabilities)
         return probabilities
 
     def disagreement(self, unsplit: Tensor, split: Tensor) -> Tensor:
@@ -112,7 +117,7 @@ class Classes(Form):
     def _label(self, probabilities: Tensor) -> Label:
         sure, best = probabilities.max(0)
         if not sure:
-            return Label("nothing arrived")
+            return Label(NOTHING)
         return Label(self.class_name(int(best)), None if sure == 1 else float(sure))
 
 

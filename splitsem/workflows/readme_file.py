@@ -12,7 +12,7 @@ from splitsem.workflows.folders import README
 
 _FILES = {
     "report.html": "the whole report as one page; it opens without a network",
-    "accuracy_throughput.png": "score against pace: the best cuts are named, references are crosses",
+    "accuracy_throughput.png": "score against pace: the best cuts are named; the legend names each mark",
     "latency_breakdown.png": "where the time of each cut goes",
     "rate_accuracy.png": "score against bytes",
     "sensitivity.png": "which cut is best if a time or the link is off",

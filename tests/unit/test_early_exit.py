@@ -274,13 +274,17 @@ def test_the_figure_shows_the_threshold_that_was_taken(cache, network):
     taken = [line.get_xydata().tolist() for ax in figure.axes for line in ax.lines if line.get_marker() == "o"]
     share = 100 * metrics["exit_share_val"]
     assert taken == [[[share, pytest.approx(metrics["score_val"])]], [[share, 0.8]]]
-    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert legend == ["its 95 % interval", "with exit", "chosen", "without exit"]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["with exit", "its paired 95 % interval", "without exit", "given"]
     assert early_exit.figures(None, metrics) == {}
 
 
 def test_the_figure_shows_the_score_that_the_exit_may_cost(cache, network):
     metrics, early = run(config(cache, "exit=confidence", "exit.max_loss=0.05"), network)
     [drawing] = early_exit.figures(early, metrics | {"task": "digits", "model": "cnn", "codec": "quant8"}).values()
-    [allowed] = [line for line in drawing.figure().axes[0].lines if line.get_label() == "allowed: max loss 0.05"]
+    figure = drawing.figure()
+    least = "least score allowed by exit.max_loss=0.05, half the paired interval included"
+    [allowed] = [line for line in figure.axes[0].lines if line.get_label() == least]
     assert set(allowed.get_ydata()) == {early.trade_off.score[0] - 0.05}
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend[-2:] == [least, "chosen: the lowest threshold that keeps this"]

@@ -26,6 +26,9 @@ def test_a_sweep_of_federated_runs_names_them_by_what_differs(tmp_path):
     assert "1 jobs failed" in text
     assert text.index("quant8 · beta=0.1") < text.index("quant4 · beta=1")
     assert "fedavg" not in text
+    assert "±" not in text, "a legend explains what the table has"
+    assert "below identity" not in text
+    assert "codec: its share of the round" in text
     assert (tmp_path / "score_by_update.png").stat().st_size > 5_000
 
 
@@ -62,5 +65,7 @@ def test_seeds_are_averaged_and_compared_with_identity_seed_by_seed(tmp_path):
     assert means.loc["quant8", "points_below_identity"] == pytest.approx(0.2)
     assert means.loc["quant8", "points_ci95"] == pytest.approx(0, abs=1e-9)
     assert means.loc["quant8", "uplink_compression_ratio"] == 5
-    assert "0.9680 ± 0.0248" in console.export_text()
+    text = console.export_text()
+    assert "0.9680 ± 0.0248" in text
+    assert "±: 95 % interval of the mean over seeds · below identity: in points, seed by seed" in text
     assert (tmp_path / "score_over_rounds.png").stat().st_size > 5_000

@@ -1,6 +1,7 @@
 """The gallery: the samples that disagree most are kept, and each form of results is drawn to be read."""
 
 import io
+from itertools import combinations
 from math import prod
 from types import SimpleNamespace
 
@@ -13,9 +14,9 @@ from PIL import Image
 from torch import nn
 
 from splitsem.detections import Boxes, pack
-from splitsem.report import gallery_figures
+from splitsem.report import figure_choice, gallery_figures
 from splitsem.report.gallery_figures import fit
-from splitsem.report.gallery_samples import Found, Label, Shown
+from splitsem.report.gallery_samples import NOTHING, Found, Label, Shown
 from splitsem.tasks.answer import TopClasses
 from splitsem.tasks.detection.detection import Detection
 from splitsem.tasks.detection.scenes import DrawnScenes
@@ -58,6 +59,10 @@ def texts(figure) -> list:
     return [text for ax in figure.axes for text in ax.texts if text.get_text()]
 
 
+def words(figure) -> str:
+    return " ".join(text.get_text() for text in [*texts(figure), *figure.texts]).replace("\n", " ")
+
+
 def test_the_form_follows_the_tasks_answer_and_any_other_task_shows_values():
     names = [type(form_of(task)).__name__ for task in (Digits(), Disaster(size=8), NetQos(num_samples=2000))]
     assert names == ["Classes", "ClassMaps", "Forecasts"]
@@ -96,6 +101,19 @@ def test_an_answer_names_a_class_and_the_tail_says_how_sure_it_is():
     assert form.disagreement(raw.softmax(1), named).tolist() == [0, 0]
     assert (form.disagreement(raw.softmax(1), named.roll(1, 1)) > 1).all()
     assert not form.results(torch.zeros(1, 10), raw[:1]).any()  # nothing arrived
+
+
+def test_what_exits_on_the_edge_leaves_the_others_their_own_confidence():
+    form, coder = form_of(Digits()), TopClasses(10)
+    raw = torch.randn(3, 10, generator=torch.Generator().manual_seed(0))
+    output = torch.cat([coder.as_output(coder.decode(coder.encode(row))) for row in raw.split(1)])
+    output[1] = raw[1]  # exits with its own logits, and passes no tail
+    assert torch.allclose(form.results(output, raw[[0, 2]]), raw.softmax(1))
+    assert form.results(output, raw[:1]).max(1).values.eq(1).tolist() == [
+        True,
+        False,
+        True,
+    ]  # whose they are is unknown
 
 
 def test_class_maps_disagree_by_the_share_of_pixels():
@@ -202,6 +220,36 @@ def figures():
     yield gallery.figures(METRICS)["gallery"].figure()
     values = [Shown(i, None, *random.normal(size=(2, 30))) for i in range(2)]
     yield gallery_figures.bars(values, "title", "subtitle")
+
+
+@pytest.mark.parametrize("style", ["screen", "paper", "talk"])
+def test_a_gallery_says_what_its_orange_means_in_each_style(style):
+    with figure_choice.using(style):
+        for figure in figures():
+            assert "orange: " in " ".join(text.get_text() for text in [*texts(figure), *figure.texts]).replace(
+                "\n", " "
+            )
+
+
+def test_a_gallery_says_why_a_sample_has_no_percentage():
+    says = "without a percentage: the answer names the class alone"
+    for one, is_told in ((Label("b"), True), (Label("b", 0.4), False), (Label(NOTHING), False)):
+        figure = gallery_figures.labels([Shown(0, None, Label("a", 0.9), one)], "title", "subtitle")
+        assert (says in words(figure)) == is_told
+
+
+@pytest.mark.parametrize("style", ["screen", "paper"])
+def test_no_name_of_a_class_is_cut_beside_its_colour(style):
+    names = {i: f"building_total_destruction_{i}" for i in range(9)}
+    maps = [Shown(i, None, *np.random.default_rng(i).integers(0, 9, (2, 20, 20))) for i in range(3)]
+    with figure_choice.using(style):
+        figure = gallery_figures.masks(maps, names, None, "title", "subtitle")
+        figure.draw_without_rendering()
+    found = [text for text in texts(figure) if text.get_text() in names.values()]
+    assert len(found) == 9
+    boxes = [text.get_window_extent() for text in found]
+    assert max(box.x1 for box in boxes) <= figure.bbox.x1
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
 
 def test_every_text_can_be_read_and_stays_inside_the_figure():

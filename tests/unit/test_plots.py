@@ -11,7 +11,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 
-from splitsem.report import figure_choice
+from splitsem.report import figure_choice, style
 from splitsem.report import results as rs
 from splitsem.report.breakdown import latency_breakdown
 from splitsem.report.run_figures import run_breakdown
@@ -169,12 +169,13 @@ def test_scores_far_below_the_front_are_listed_at_the_edge():
     results.loc[bad, ["score", "score_val", "throughput_hz"]] = 0.1
     (ax,) = accuracy_throughput(results).axes
     assert ax.get_ylim()[0] > 0.5
-    (note,) = [text.get_text() for text in ax.texts if text.get_gid() == "below"]
-    assert note == "▾ below: JPEG 0.54 to 0.68 · WebP 0.54 to 0.68 · quant4 0.10"
+    assert ax.get_title(loc="left") == "▼ below the axis: JPEG 0.54 to 0.68 · WebP 0.54 to 0.68 · quant4 0.10"
     lines = {line.get_gid(): line for line in ax.get_lines()}
     hz = results.loc[results["reference"].eq("jpeg") & results["codec.quality"].le(30), "throughput_hz"]
     assert sorted(lines["below JPEG"].get_xdata()) == sorted(hz)
     assert set(lines["below JPEG"].get_ydata()) == {0.0}  # the lower edge
+    assert set(lines["below quant4"].get_xdata()) == {0.1}
+    assert lines["below quant4"].get_color() == style.COLOURS[0]
 
 
 def test_what_sends_nothing_stands_at_the_edge_of_the_rates():

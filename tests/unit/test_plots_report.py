@@ -105,6 +105,15 @@ def test_the_page_is_read_without_a_mouse_and_its_headings_are_in_order():
     assert all("alt=" in image for image in re.findall(r"<img[^>]*>", html))
 
 
+def test_a_figure_keeps_a_readable_width_on_a_narrow_screen_and_is_there_once():
+    html = page(sample_results(UNET[:4]), figures={"rate_accuracy": accuracy_throughput(sample_results(UNET[:4]))})
+    assert re.search(r'<div class="scroll" tabindex="0" role="region" aria-label="rate accuracy"><img ', html)
+    assert html.count("data:image/png;base64,") == 1
+    screen, paper = html.split("@media print")
+    assert int(re.search(r"figure img {[^}]*min-width: (\d+)px", screen)[1]) >= 700
+    assert "figure img { min-width: 0; }" in paper
+
+
 @pytest.mark.parametrize("field", ["title", "command"])
 def test_html_in_arguments_is_escaped(field):
     html = page(sample_results(UNET[:2]), **{field: "<img src=x onerror=alert(1)> & co"})

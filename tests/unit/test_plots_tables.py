@@ -36,6 +36,21 @@ def test_table_fits_a_hundred_columns_and_cuts_no_number(codecs):
         assert f"{score:.4f}" in numbers
 
 
+def test_only_the_signs_that_a_table_has_are_explained():
+    results = complete_results(UNET[:6], ("quant8", "quant4"))
+    frame = prepare(results)
+    assert {"best", "tie", ""} == set(splits(frame)["front"])
+    assert splits(frame)["is_bottleneck"].any()
+    whole = "\n".join(printed(table(results)))
+    assert all(sign in whole for sign in ("★ best:", "= tie:", "no sign:", "▼ bottleneck:", "Δ:"))
+    one = (
+        results[results["split_point"].eq("input")].head(1).assign(score_unsplit=float("nan"), score_delta=float("nan"))
+    )
+    alone = "\n".join(printed(table(one)))
+    assert "★ best:" in alone
+    assert not any(sign in alone for sign in ("= tie:", "no sign:", "▼ bottleneck:", "Δ:"))
+
+
 @pytest.mark.parametrize("width", [80, 72])
 def test_a_narrow_terminal_leaves_whole_columns_out_and_says_which(width):
     results = complete_results(UNET, ("quant8", "quant4"))

@@ -37,10 +37,13 @@ def test_a_sweeps_folder_says_how_to_draw_it_again(tmp_path):
     OmegaConf.save({"hydra": {"overrides": {"task": ["codec=quant2,quant8"]}}}, tmp_path / "multirun.yaml")
     for number in range(2):
         (tmp_path / str(number)).mkdir()
-    (tmp_path / "results.csv").touch()
+    for name in ("results.csv", "accuracy_throughput.png"):
+        (tmp_path / name).touch()
     readme_file.write(tmp_path, "the table\n")
     text = (tmp_path / "README.txt").read_text()
     assert f"To run again: {RUN} codec=quant2,quant8 -m" in text
+    assert "the legend names each mark" in text
+    assert "crosses" not in text, "each reference has a marker of its own"
     assert f"{RUN} workflow=report {tmp_path}" in text
     assert "0 … 1                     a folder a job" in text
 

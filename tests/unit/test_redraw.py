@@ -82,7 +82,7 @@ def test_a_joined_table_says_whose_each_row_is_and_has_each_reference_once(tmp_p
 def test_the_same_settings_in_two_sweeps_are_two_series(tmp_path):
     folder, _ = report(tmp_path, *(kept(tmp_path / "day" / n, "quant8", seed=i) for i, n in enumerate("ab")))
     frame = rs.prepare(gather(folder))
-    assert sorted(rs.splits(frame)["series"].unique()) == ["sweep day/a", "sweep day/b"]
+    assert sorted(rs.splits(frame)["series"].unique()) == ["sweep a", "sweep b"]
     assert len(rs.splits(frame)) == 5  # nothing is sent at the output, which so is one row
 
 

@@ -61,11 +61,22 @@ def _print(means: pd.DataFrame, sweep: Sweep) -> None:
             str(row["failed_clients"]),
         )
     sweep.print_table(table)
-    sweep.console.print(
-        "±: 95 % interval of the mean over seeds · below identity: in points, seed by seed · "
-        "up, down: a client and round · ratio: to the same without a codec · codec: its share of the round",
-        highlight=False,
+    sweep.console.print(_legend(means), highlight=False)
+
+
+def _legend(means: pd.DataFrame) -> str:
+    """What the table's columns say, of those that it has."""
+    has_seeds, has_identity = (
+        (means["num_runs"] > 1).any(),
+        means.get("points_below_identity", pd.Series()).notna().any(),
     )
+    says = {
+        "±: 95 % interval of the mean over seeds": has_seeds,
+        f"below identity: in points{', seed by seed' if has_seeds else ''}": has_identity,
+        "up, down: a client and round · ratio: to the same without a codec": True,
+        "codec: its share of the round": means["codec_share"].notna().any(),
+    }
+    return " · ".join(text for text, is_there in says.items() if is_there)
 
 
 def _history(folder: Path, done: pd.DataFrame) -> pd.DataFrame:
