@@ -123,8 +123,8 @@ WORKFLOWS: dict[str, dict[str, str]] = {
         "input batch": "Shape and type of its inputs, and the batch that it was checked with.",
         "num_params": "Parameters.",
         "smallest_share smallest_at": "The least that crosses at a cut, as a share of the input; and where.",
-        "first_bottleneck first_flops_share": "The first cut at which fewer values cross than at the input, and the share of "
-        "the operations before it.",
+        "first_bottleneck first_flops_share": "The first cut at which fewer values cross than at the input, and "
+        "the share of the operations before it.",
         "cut_cpu_s check_s": "Processor seconds of cutting, and seconds of comparing every cut with the whole network.",
         "is_exact max_diff": "Whether head and tail give what the whole gives, and by how much they differ at most.",
         "reason": "Why it was not cut.",

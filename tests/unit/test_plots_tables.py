@@ -37,7 +37,7 @@ def test_table_fits_a_hundred_columns_and_cuts_no_number(codecs):
 
 
 def test_only_the_signs_that_a_table_has_are_explained():
-    results = complete_results(UNET[:6], ("quant8", "quant4"))
+    results = with_a_tie(complete_results(UNET[:6], ("quant8", "quant4")))
     frame = prepare(results)
     assert {"best", "tie", ""} == set(splits(frame)["front"])
     assert splits(frame)["is_bottleneck"].any()
