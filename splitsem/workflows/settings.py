@@ -12,6 +12,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from msgspec import Meta
@@ -20,6 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from splitsem.errors import SettingError
 from splitsem.likeness import likeness
 from splitsem.report.figure_choice import Format, StyleName
+from splitsem.workflows import unread
 from splitsem.workflows.mistakes import must_be_given, short, told
 from splitsem.workflows.own_model import find
 
@@ -186,6 +188,9 @@ def check(cfg: DictConfig) -> None:
         raise SettingError(
             f"exit=confidence is for workflow=split and workflow=offload, and {target} knows no exit: give exit=none"
         )
+    if HydraConfig.initialized():
+        hydra_cfg = HydraConfig.get()
+        unread.check(cfg, hydra_cfg.overrides.task, hydra_cfg.runtime.choices)
     nodes = [*_nodes(cfg)]
     named = dict(nodes)
     is_own = not str(OmegaConf.select(cfg, "workflow._target_")).startswith("splitsem.")

@@ -28,6 +28,7 @@ _KEY = "splitsem.run"
 UI = "http://127.0.0.1:5000"
 CHOSEN = ("task", "model", "codec", "transport", "edge", "server", "split_point", "optimise", "strategy", "partition")
 """Labels among a run's metrics that say what it ran: MLflow's parameters, by which it groups and compares."""
+_UNTAKEN = re.compile(r"[^\w\-. :/]", re.ASCII)  # in a parameter's name: codec@place
 _QUIET = ("alembic", "mlflow", "urllib3.connectionpool")  # tell of tables made; what fails is said in one line here
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -176,7 +177,7 @@ class Mlflow:
             Metric(k, v, now, epoch) for epoch, row in enumerate(history) for k, v in row.items() if v is not None
         ]
         tags = [RunTag(k, redaction.text(str(v))) for k, v in metrics.items() if not isinstance(v, int | float)]
-        settings = [Param(k, str(v)[:6000]) for k, v in redaction.settings(params).items()]
+        settings = [Param(_UNTAKEN.sub("_", k), str(v)[:6000]) for k, v in redaction.settings(params).items()]
         with self._client() as client:  # MLflow takes 1000 entries a batch, at most 100 of them settings
             for i in range(max(-(-len(numbers) // 800), -(-len(settings) // 100), 1)):
                 batch = numbers[800 * i : 800 * (i + 1)], settings[100 * i : 100 * (i + 1)], tags if i == 0 else []

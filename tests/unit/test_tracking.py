@@ -152,6 +152,13 @@ def test_a_run_that_was_logged_without_a_store_is_logged_later_all_the_same_and_
     assert [(row["name"], row["score"], row["label"]) for row in store.rows()] == [("seed 1", 0.1, "a")] * 2
 
 
+def test_a_setting_whose_name_mlflow_does_not_take_is_logged_by_another(store):
+    run_id = store.start(store.open(), "one", key="k", began_s=0.0, tags={}, parent=None)
+    store.log(run_id, {"codec@place": "quant4"}, {}, [], [])
+    (run,) = runs(store)
+    assert run.data.params == {"codec_place": "quant4"}
+
+
 def test_rows_of_what_is_not_there_are_none_and_make_no_store(store, tmp_path):
     assert Mlflow(None, "another", str(store.folder)).rows() == []
     assert Mlflow(None, "splitsem", str(tmp_path / "nothing")).rows() == []
