@@ -149,14 +149,17 @@ def _option(
         if isinstance(exc, MissingMandatoryValue):
             raise ConfigError(f"{choice}: {exc.full_key} is required; give {exc.full_key}=VALUE") from exc
         if isinstance(exc, MissingConfigException) and exc.options:
-            raise ConfigError(f"{group} has no option {option}: {likeness(option, exc.options)}") from exc
+            own = files.own_option(group, option)
+            where = f"; {own} is found by --config-dir={own.parts[0]}" if own else ""
+            raise ConfigError(f"{group} has no option {option}: {likeness(option, exc.options)}{where}") from exc
         if (unlisted := re.match(r"Could not override '([^'@/]+)'", str(exc))) is not None:
             part = _option(choice, [], [], config_dir, known)
             raise ConfigError(_not_listed(unlisted[1], choice, inspect.signature(part.target).parameters)) from exc
         why = " ".join(str(exc).partition("Config search path")[0].split()).removeprefix("In '_dummy_empty_config_': ")
         raise ConfigError(f"{choice}: {why}") from exc
     if not isinstance(plain, dict) or "_target_" not in plain:
-        raise ConfigError(f"{choice}: the option's file must name a class as _target_")
+        has = f", and has {', '.join(map(str, plain))}" if isinstance(plain, dict) and plain else ""
+        raise ConfigError(f"{choice}: the option's file must name a class as _target_:{has}")
     return _part({str(key): value for key, value in plain.items()}, _values(facts), choice, known)
 
 

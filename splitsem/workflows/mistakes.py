@@ -33,6 +33,11 @@ SYNTAX = "E-SYNTAX"
 FILE = "E-FILE"
 """A file cannot be read or written."""
 
+_AS_JOBS = (
+    "; a sweep without an exit and with it lists its jobs: experiment=early_exit "
+    '\'hydra.sweeper.jobs=["exit=none","exit.max_loss=0.03"]\' -m'
+)
+
 _MOST = 200
 """Characters of a foreign message that are repeated."""
 
@@ -172,7 +177,9 @@ def _no_option(file: str, options: Iterable[str]) -> str:
         return coded(f"{group}={option} is no more: give {new}", RenamedError.code)
     if option == "list":  # asked for by --help
         return f"{group}: {', '.join(map(str, options))}"
-    return coded(f"{group or 'configuration'} has no option {option}: {likeness(option, options)}", OPTION)
+    own = files.own_option(group, option)
+    where = f"; {own} is found by --config-dir={own.parts[0]}" if own else ""
+    return coded(f"{group or 'configuration'} has no option {option}: {likeness(option, options)}{where}", OPTION)
 
 
 def _no_setting(exc: OmegaConfBaseException, said: str = "") -> str:
@@ -194,7 +201,8 @@ def _setting_line(exc: OmegaConfBaseException, by_hydra: str = "") -> str:
     having = _options_with(parent, name)
     others = f"; it is a setting of {', '.join(having[:3])}{' and others' * (len(having) > 3)}" if having else ""
     if not siblings and (files.CONF / parent).is_dir():
-        return f"{where} is no setting of the {parent} that is chosen{others}"
+        jobs = _AS_JOBS if parent == "exit" and {"-m", "--multirun"} & {*sys.argv} else ""
+        return f"{where} is no setting of the {parent} that is chosen{others}{jobs}"
     if not siblings:
         return f"{where} is no setting: {parent} is a value" if parent else f"{where} is no setting"
     taken = [] if parent == "workflow" else _taken(exc.parent_node)  # a workflow's function takes no settings
@@ -260,7 +268,10 @@ def _not_made(exc: InstantiationException) -> str | None:
     if isinstance(cause, OmegaConfBaseException):
         return _no_setting(cause)
     line = None
-    if isinstance(cause, ValueError):
+    if (lacking := re.search(r"missing \d+ required .*arguments?: (.*)", str(cause))) and where:
+        names = re.findall(r"'(\w+)'", lacking[1])
+        line = f"{where} needs {' and '.join(names)}: give {' '.join(f'+{where}.{name}=VALUE' for name in names)}"
+    elif isinstance(cause, ValueError):
         line = f"{where}: {cause}" if where else str(cause)
     elif isinstance(cause, TypeError | ImportError | AttributeError | OSError | HydraException):
         line = f"{where}: {short(str(cause).splitlines()[0])}"

@@ -6,13 +6,15 @@ nothing heavy.
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from splitsem import files
 from splitsem.errors import SettingError
+from splitsem.likeness import nearest
 from splitsem.workflows.mistakes import elsewhere
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,30 @@ def check(cfg: DictConfig, given: Sequence[str], choices: Mapping[str, Any]) -> 
             others = [key for key in choices if key.partition("@")[0] == group and key != name]
             raise SettingError(f"{entry} adds an option that nothing reads: {elsewhere(group, name, option, others)}")
     _check_machines(cfg, [entry for entry in given if entry.lstrip("+~").startswith(_MACHINES)])
+
+
+def check_files(sources: Iterable[str]) -> None:
+    """Warn of files of one's own folders in ``task/settings`` whose name fits no task and option: nothing reads them.
+
+    Args:
+        sources: the folders that options are taken from.
+    """
+    own = [Path(source) for source in sources if Path(source) != files.CONF]
+    found = [path for folder in own for path in sorted((folder / "task" / "settings").glob("*.yaml"))]
+    if not found:
+        return
+    tasks, others = (
+        [path.stem for folder in (files.CONF, *own) for group in groups for path in (folder / group).glob("*.yaml")]
+        for groups in (("task",), ("model", "trainer", "workflow"))
+    )
+    names = {f"{task}_{other}" for task in tasks for other in others}
+    for path in found:
+        if path.stem not in names:
+            near = nearest(path.stem, sorted(names))
+            meant = (
+                f"did you mean {near}.yaml?" if near else "the options are of task, and of model, trainer or workflow"
+            )
+            _warn(f"nothing reads {path}: such a file is named TASK_OPTION.yaml; {meant}")
 
 
 def place_of(key: str) -> str:

@@ -1,11 +1,13 @@
 """What the command line gives and nothing reads is refused, with the setting that does what was meant."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from splitsem import files
 from splitsem.errors import SettingError
 from splitsem.workflows import sweep, unread
 from splitsem.workflows.mistakes import told
@@ -106,6 +108,26 @@ def test_machines_of_a_workflow_that_takes_none_are_told_once(caplog: pytest.Log
     assert [record.message for record in caplog.records] == [
         "hardware=local changes nothing here: this workflow takes no machines of the group hardware"
     ]
+
+
+def test_a_misspelt_file_of_settings_is_told_with_the_nearest_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unread._warn.cache_clear()
+    own = tmp_path / "task" / "settings"
+    own.mkdir(parents=True)
+    (tmp_path / "task" / "mine.yaml").touch()
+    for name in ("digits_defalt", "digits_default", "mine_cnn", "zzz"):
+        (own / f"{name}.yaml").touch()
+    with caplog.at_level(logging.WARNING):
+        unread.check_files([str(tmp_path), str(files.CONF)])
+    first, second = (record.message for record in caplog.records)
+    assert first.endswith(
+        "digits_defalt.yaml: such a file is named TASK_OPTION.yaml; did you mean digits_default.yaml?"
+    )
+    assert second.endswith(
+        "zzz.yaml: such a file is named TASK_OPTION.yaml; the options are of task, and of model, trainer or workflow"
+    )
 
 
 @pytest.mark.parametrize(
