@@ -262,3 +262,23 @@ def test_jobs_that_write_to_one_store_at_the_same_time_are_all_there(num_jobs, s
     assert all(
         run.data.metrics["twice"] == 2 * int(run.data.params["p149"]) == 2 * run.data.metrics["loss"] for run in jobs
     )
+
+
+@pytest.mark.parametrize(
+    ("uri", "cwd", "shown_by"),
+    [
+        (f"sqlite:///{ROOT}/outputs/mlflow/mlflow.db", ROOT, "make ui"),
+        (
+            f"sqlite:///{ROOT}/outputs/mlflow/mlflow.db",
+            None,
+            f"mlflow ui --port 5000 --backend-store-uri sqlite:///{ROOT}/",
+        ),
+        ("sqlite:////a b/mlflow.db", ROOT, "mlflow ui --port 5000 --backend-store-uri 'sqlite:////a b/mlflow.db'"),
+        ("http://127.0.0.1:5000", ROOT, ""),
+    ],
+)
+def test_a_sweep_names_the_command_that_shows_its_page_where_it_ran(uri, cwd, shown_by, tmp_path, monkeypatch):
+    monkeypatch.chdir(cwd or tmp_path)
+    line = track.invitation("http://page", Mlflow(uri, "splitsem", "store"))
+    assert line.startswith(f"To compare the jobs ({shown_by}" if shown_by else "To compare the jobs: ")
+    assert line.endswith(": http://page")
