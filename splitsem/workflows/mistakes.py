@@ -59,8 +59,8 @@ def report(kind: type[BaseException], exc: BaseException, traceback: TracebackTy
 def told(exc: BaseException) -> str | None:
     """What a user is told of this exception, with its code; None when it is no mistake of theirs.
 
-    >>> told(SplitPointError("no such point"))
-    'no such point [E-SPLIT-POINT]'
+    >>> told(SettingError("no such setting"))
+    'no such setting [E-SETTING]'
     """
     if isinstance(exc, SplitSemError):
         return coded(exc, exc.code)
@@ -136,7 +136,7 @@ def elsewhere(group: str, name: str, option: str, others: Iterable[str]) -> str:
         others: the names by which options of the group are chosen in this configuration.
 
     >>> elsewhere("codec", "codec@trainer.gradient", "quant4", ["codec", "codec@trainer.gradient_codec", "codec@a.b"])
-    'did you mean codec@trainer.gradient_codec=quant4? There are codec, codec@trainer.gradient_codec, codec@a.b'
+    'did you mean codec@trainer.gradient_codec=quant4? There are codec, codec@a.b, codec@trainer.gradient_codec'
     """
     place = name.partition("@")[2]
     known = sorted(others, key=lambda one: (one.rpartition(".")[2] != place.rpartition(".")[2], one))

@@ -175,12 +175,7 @@ def check(cfg: DictConfig) -> None:
         SettingError: one line that names the setting, says what it may be, and what it is.
     """
     target = str(OmegaConf.select(cfg, "workflow._target_"))
-    name = target
-    if HydraConfig.initialized():
-        hydra_cfg = HydraConfig.get()
-        name = f"workflow={hydra_cfg.runtime.choices['workflow']}"
-        unread.check(cfg, hydra_cfg.overrides.task, hydra_cfg.runtime.choices)
-        unread.check_files(source.path for source in hydra_cfg.runtime.config_sources if source.schema == "file")
+    name = _check_given(cfg) or target
     if OmegaConf.select(cfg, "hardware.chain") is not None and ".joint." not in target:
         raise SettingError(
             f"hardware.chain is what workflow=joint chooses for, and {name} has two machines; a choice runs by "
@@ -211,6 +206,17 @@ def check(cfg: DictConfig) -> None:
     for where, node in nodes:
         if "_target_" in node and where not in _LATER and not where.startswith(tuple(outer)):
             _check_made(where, node)
+
+
+def _check_given(cfg: DictConfig) -> str | None:
+    """Check the command line against what is read; returns ``workflow=NAME``, None outside of a run of Hydra's."""
+    if not HydraConfig.initialized():
+        return None
+    given = HydraConfig.get()
+    unread.check(cfg, given.overrides.task, given.runtime.choices)
+    unread.check_files(source.path for source in given.runtime.config_sources if source.schema == "file")
+    option = given.runtime.choices.get("workflow")
+    return f"workflow={option}" if option else None
 
 
 def _nodes(cfg: DictConfig, where: str = "") -> Iterator[tuple[str, DictConfig]]:
