@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from splitsem.codecs.codec import has_base
 from splitsem.errors import ContractError
 
 T = TypeVar("T")
@@ -81,8 +82,10 @@ class Promises:
         def make() -> None:
             first = part if isinstance(part, kind) else part()  # type: ignore[operator]
             expect(isinstance(first, kind), f"got {type(first).__name__}")
-            is_whole = not isinstance(first, nn.Module) or "_modules" in vars(first)
-            expect(is_whole, "its __init__ does not call super().__init__() before all else")
+            expect(
+                not isinstance(first, nn.Module) or has_base(first),
+                "its __init__ does not call super().__init__() before all else",
+            )
             is_copied = isinstance(part, kind) or has_weights(first)
             made.extend((first, copy.deepcopy(first) if is_copied else part()))  # type: ignore[operator]
 

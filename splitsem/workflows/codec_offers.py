@@ -7,7 +7,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from splitsem.codecs.codec import Codec
+from splitsem.codecs.codec import Codec, has_base
 from splitsem.errors import ConfigError
 from splitsem.remote.labels import entry_of
 from splitsem.workflows import pasted
@@ -103,7 +103,9 @@ def _of_entry(entry: Any) -> list[Offer]:
 
 def _checked(offer: Offer) -> Offer:
     try:
-        offer.make()
+        codec = offer.make()
     except InstantiationException as exc:
         raise ConfigError(f"workflow.codecs, {offer.label}: {exc.__cause__ or exc}") from exc
+    if not has_base(codec):
+        raise codec.broken("__init__ must call super().__init__() before all else")
     return offer

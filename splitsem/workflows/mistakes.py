@@ -164,7 +164,13 @@ def _users(group: str) -> list[str]:
 
 def no_such(group: str, name: str) -> str:
     """The options of a group of the composed configuration, the nearest one first."""
-    return likeness(name, GlobalHydra.instance().config_loader().get_group_options(group))
+    return _options(group, name, GlobalHydra.instance().config_loader().get_group_options(group))
+
+
+def _options(group: str, name: str, options: Iterable[str]) -> str:
+    """The options, the nearest one first, and the folder here that has the one that was meant."""
+    own = files.own_option(group, name)
+    return likeness(name, options) + (f"; {own} is found by --config-dir={own.parts[0]}" if own else "")
 
 
 def _no_option(file: str, options: Iterable[str]) -> str:
@@ -177,9 +183,7 @@ def _no_option(file: str, options: Iterable[str]) -> str:
         return coded(f"{group}={option} is no more: give {new}", RenamedError.code)
     if option == "list":  # asked for by --help
         return f"{group}: {', '.join(map(str, options))}"
-    own = files.own_option(group, option)
-    where = f"; {own} is found by --config-dir={own.parts[0]}" if own else ""
-    return coded(f"{group or 'configuration'} has no option {option}: {likeness(option, options)}{where}", OPTION)
+    return coded(f"{group or 'configuration'} has no option {option}: {_options(group, option, options)}", OPTION)
 
 
 def _no_setting(exc: OmegaConfBaseException, said: str = "") -> str:

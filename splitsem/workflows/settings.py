@@ -19,6 +19,7 @@ from msgspec import Meta
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
+from splitsem.codecs.codec import has_base
 from splitsem.errors import SettingError
 from splitsem.likeness import likeness
 from splitsem.report.figure_choice import Format, StyleName
@@ -286,7 +287,7 @@ def _check_made(where: str, node: DictConfig) -> None:
         if said is None:
             raise
         raise SettingError(said) from exc
-    if isinstance(made, nn.Module) and "_modules" not in vars(made):
+    if isinstance(made, nn.Module) and not has_base(made):
         raise SettingError(f"{where}: the __init__ of {node['_target_']} must call super().__init__() before all else")
 
 

@@ -42,7 +42,10 @@ def check(cfg: DictConfig, given: Sequence[str], choices: Mapping[str, Any]) -> 
     Raises:
         SettingError: with what to give in its place.
     """
-    places = {place_of(key): (key, option) for key, option in choices.items() if option is not None}
+    places: dict[str, tuple[str, Any]] = {}
+    for key, option in choices.items():
+        if option is not None:
+            places.setdefault(place_of(key), (key, option))  # of several groups with one place, the first
     for place, (key, option) in places.items():
         node = OmegaConf.select(cfg, place, throw_on_missing=False)
         if isinstance(node, str) and key.partition("@")[0] != node:

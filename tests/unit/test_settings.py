@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from splitsem.errors import ConfigError, SplitSemError
+from splitsem.codecs.tensorwise import Identity
+from splitsem.errors import ConfigError, ContractError, SplitSemError
 from splitsem.workflows import sweep
+from splitsem.workflows.codec_offers import offers
 from splitsem.workflows.mistakes import must_be_given, told
 from splitsem.workflows.settings import RULES, check, in_words
 from tests.conftest import ROOT
@@ -203,6 +205,18 @@ def test_a_constructor_that_leaves_out_that_of_its_base_is_told():
         ConfigError, match=r"codec: the __init__ of tests.unit.test_settings.NoSuper must call super\(\)"
     ):
         check(cfg)
+
+
+def test_so_is_that_of_a_codec_that_joint_may_choose(monkeypatch):
+    mine = {"_target_": "tests.unit.test_settings.Unmade"}
+    monkeypatch.setattr("splitsem.workflows.codec_offers.codec_option", lambda name, where: mine)
+    with pytest.raises(ContractError, match=r"Unmade breaks the contract of a codec: __init__ must call super\(\)"):
+        offers(OmegaConf.create(["mine"]))
+
+
+class Unmade(Identity):
+    def __init__(self):
+        pass
 
 
 def test_an_option_of_ones_own_is_told_with_the_folder_that_has_it(tmp_path, monkeypatch):
