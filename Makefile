@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 C_FILES := $(wildcard device/splitsem_device/*.c device/splitsem_device/*/*.c)
 EXTRAS ?= dev
 ARGS ?=
+UI_PORT ?= 5000
 export MLFLOW_DISABLE_TELEMETRY := true
 export FLWR_TELEMETRY_ENABLED := 0
 
@@ -45,9 +46,9 @@ profile: setup ## measure this machine on a model: ARGS='task=disaster'
 	$(BIN)/python run.py workflow=profile $(ARGS)
 
 #@ See
-ui: setup ## the MLflow pages of all runs so far, on 127.0.0.1:5000
+ui: setup ## the MLflow pages of all runs so far, on 127.0.0.1, port 5000 or UI_PORT=
 	@mkdir -p outputs/mlflow
-	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///outputs/mlflow/mlflow.db
+	$(BIN)/mlflow ui --host 127.0.0.1 --port $(UI_PORT) --workers 1 --backend-store-uri sqlite:///outputs/mlflow/mlflow.db
 
 doctor: setup ## what is here: torch, GPU, data, services
 	$(BIN)/python -m splitsem.workflows.doctor

@@ -88,6 +88,11 @@ class SettingError(ConfigError):
 
 
 class ContractError(SplitSemError):
-    """A plug-in breaks its contract (splitsem.check): a line for each broken promise."""
+    """A plug-in breaks its contract (splitsem.check): a line for each broken promise.
+
+    Attributes:
+        kept: the promises that it keeps, as far as they were tried.
+    """
 
     code = "E-CONTRACT"
+    kept: tuple[str, ...] = ()

@@ -33,6 +33,15 @@ def inventory_folder() -> Path:
     return Path(os.environ.get("SPLITSEM_INVENTORY", "inventory")).expanduser().absolute()
 
 
+def own_option(group: str, option: str) -> Path | None:
+    """The file of an option in a folder of options here, ``my_conf/codec/mine.yaml``; None where there is none."""
+    try:
+        found = sorted(path for path in Path().glob("*") if (path / group / f"{option}.yaml").is_file())
+    except OSError:  # a folder that may not be read, or a name that is too long
+        return None
+    return found[0] / group / f"{option}.yaml" if found else None
+
+
 def write_whole(content: bytes, path: str | Path) -> None:
     """Write a file whole or not at all; make missing folders. Raises OSError, or ConfigError like ``make_folder``."""
     path = Path(path)

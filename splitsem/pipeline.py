@@ -236,6 +236,8 @@ class Pipeline:
         if first is not None and first != payload:
             raise self.codec.broken("encode must give the same bytes for the same tensors")
         report = self.link.send(payload, self.codec.protected_bytes(payload))
+        if not isinstance(report, LinkReport):
+            raise self.link.broken(f"send must return a LinkReport, got {type(report).__name__}")
         self.decoder.snr_db = report.snr_db
         expected = Expected.like(z)
         if first is not None:

@@ -7,12 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 import yaml
+from hydra.core.hydra_config import HydraConfig
 
 from splitsem.workflows import sweep
 from tests import hatchery
@@ -113,3 +114,12 @@ def inventory(tmp_path_factory):
     finally:
         sshd.terminate()
         sshd.wait(20)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_hydra_config() -> Iterator[None]:
+    """No module of tests finds the configuration that another one left as that of the run."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().cfg = None
+    yield
+    HydraConfig.instance().cfg = before

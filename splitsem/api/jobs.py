@@ -153,6 +153,11 @@ def _hydra(settings: Sequence[str], config_dir: str | Path | None) -> Iterator[H
         raise ConfigError("Hydra is in use in this process: run and sweep compose a configuration of their own")
     if wrong := [one for one in settings if not isinstance(one, str)]:
         raise ConfigError(f'settings are texts, one by one: run("task=digits", "codec=quant8"), got {wrong[0]!r}')
+    if flags := [one for one in settings if one.startswith("-")]:
+        raise ConfigError(
+            f'flags are no settings, got {flags[0]}: in place of --config-dir=FOLDER give config_dir="FOLDER", in '
+            "place of -m call sweep"
+        )
     command.prepare()
     renamed.check_arguments(settings)
     hydra_version.setbase(command.VERSION_BASE)

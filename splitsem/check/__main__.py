@@ -2,13 +2,14 @@
 
 import argparse
 import inspect
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from splitsem import extras, files
-from splitsem.errors import ConfigError, SettingError, SplitSemError, coded
+from splitsem.errors import ConfigError, ContractError, SettingError, SplitSemError, coded
 from splitsem.likeness import likeness, nearest
 
 _GROUPS = ("codec", "task", "model", "transport", "hardware/machine")
@@ -18,7 +19,7 @@ _FACTS: dict[str, Any] = {
     "tensor_shape": [3, 16, 16],
     "num_classes": 10,
 }
-_ABOUT_TASK = ("task=", "task.", "task@", "task/")
+_ABOUT_TASK = ("task=", "task.", "task@", "task/", "+task.", "++task.")
 _HELP = f"""\
 Try the contract of a codec, task, link, machine or model, and print each promise that is broken.
 
@@ -26,7 +27,8 @@ Try the contract of a codec, task, link, machine or model, and print each promis
   python -m splitsem.check my_package.MyNet input_shape=[1,28,28] output_shape=[10]
   python -m splitsem.check my_package.make_net               a function that makes one
   python -m splitsem.check codec=quant8 codec.bit_width=3    an option of a group, and settings of it
-  python -m splitsem.check task=mine --config-dir=my_conf    an option of yours
+  python -m splitsem.check hardware/machine=laptop_cpu hardware.machine.overhead_s=1e-5    as their group is named
+  python -m splitsem.check task=mine --config-dir=my_conf +task.size=30    of yours; + adds what its file lacks
   python -m splitsem.check model=tiny_bert task=texts task.root=texts.csv    a model, with a task's inputs
 
 The kind shows in the class: a subclass of Codec, Task, Link or Machine; any other nn.Module is a model. Groups of
@@ -73,6 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (SplitSemError, ValueError) as exc:
         code = exc.code if isinstance(exc, SplitSemError) else SettingError.code
         sys.stdout.write(f"{coded(exc, code)}\n")
+        if asked.verbose and isinstance(exc, ContractError):
+            sys.stdout.writelines(["kept:\n", *(f"  {promise}\n" for promise in exc.kept)])
         return 1
     sys.stdout.write(f"ok: {part.make.__name__} keeps the contract of a {kind} ({len(kept)} promises)\n")
     if asked.verbose:
@@ -128,6 +132,9 @@ def _option(
             f"a group of options is one of {', '.join(_GROUPS)}, got {group!r}{hint}; or give package.module.Class"
         )
     facts = [setting for setting in settings if setting.partition("=")[0] in known]
+    for setting in settings:
+        if setting not in facts:
+            _check_place(setting, group, choice)
     search = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
     chosen = [*search, *(setting for setting in settings if setting not in facts)]
     try:
@@ -142,12 +149,36 @@ def _option(
         if isinstance(exc, MissingMandatoryValue):
             raise ConfigError(f"{choice}: {exc.full_key} is required; give {exc.full_key}=VALUE") from exc
         if isinstance(exc, MissingConfigException) and exc.options:
-            raise ConfigError(f"{group} has no option {option}: {likeness(option, exc.options)}") from exc
+            own = files.own_option(group, option)
+            where = f"; {own} is found by --config-dir={own.parts[0]}" if own else ""
+            raise ConfigError(f"{group} has no option {option}: {likeness(option, exc.options)}{where}") from exc
+        if (unlisted := re.match(r"Could not override '([^'@/]+)'", str(exc))) is not None:
+            part = _option(choice, [], [], config_dir, known)
+            raise ConfigError(_not_listed(unlisted[1], choice, inspect.signature(part.target).parameters)) from exc
         why = " ".join(str(exc).partition("Config search path")[0].split()).removeprefix("In '_dummy_empty_config_': ")
         raise ConfigError(f"{choice}: {why}") from exc
     if not isinstance(plain, dict) or "_target_" not in plain:
-        raise ConfigError(f"{choice}: the option's file must name a class as _target_")
+        has = f", and has {', '.join(map(str, plain))}" if isinstance(plain, dict) and plain else ""
+        raise ConfigError(f"{choice}: the option's file must name a class as _target_:{has}")
     return _part({str(key): value for key, value in plain.items()}, _values(facts), choice, known)
+
+
+def _check_place(setting: str, group: str, choice: str) -> None:
+    """Raise ConfigError for a setting outside of the option's group, which nothing would read."""
+    place, name = group.replace("/", "."), setting.lstrip("+~")
+    if name.startswith((f"{place}.", f"{group}/", f"{group}@")):
+        return
+    rule = f"give {place}.{name}, with + in front where the option's file does not list it"
+    outside = f"those begin with {place}., as in {place}.NAME=VALUE"
+    raise ConfigError(f"{setting} is no setting of {choice}: {outside if '.' in name.partition('=')[0] else rule}")
+
+
+def _not_listed(setting: str, choice: str, taken: Iterable[str]) -> str:
+    """The line for a setting that the file of the option lacks; the constructor may take it."""
+    name = setting.rpartition(".")[2]
+    if name in taken:
+        return f"{choice}: its file does not list {name}, but its class takes it: +{setting}=VALUE adds it"
+    return f"{choice} has no setting {setting}: {likeness(name, taken)}"
 
 
 def _part(settings: dict[str, Any], given: dict[str, Any], name: str, known: dict[str, Any]) -> _Part:

@@ -1,53 +1,19 @@
 """check_codec: what every codec promises, tried on tensors of many shapes and on damaged bytes."""
 
 import copy
-import random
-import statistics
-import time
-import tracemalloc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from splitsem.check.forgery import forge
+from splitsem.check import codec_attacks as attacks
+from splitsem.check.codec_attacks import Trial, clones, in_words
 from splitsem.check.promises import Promises, UnkeptError, expect
 from splitsem.codecs.codec import Codec, Tensors
-from splitsem.codecs.expected import Expected
-from splitsem.errors import ConfigError, PayloadError
+from splitsem.errors import ConfigError
 
-_NUM_CUTS, _NUM_FLIPS, _NUM_FORGED = 32, 200, 100
-_MOST_TIMES_S, _SLACK_S, _MOST_TIMES_BYTES, _SLACK_BYTES = 50, 0.002, 4, 16 << 20
-_LARGE = ((1, 6 << 20), (1, 16, 640, 640), (1, 3, 1448, 1448))  # shapes, each of 24 MB or more
 _SLACK = 1e-5  # of the range of the values, or one step of the dtype
-
-
-class Trial(NamedTuple):
-    """One set of crossing tensors that the codec takes: the tensors and their payload."""
-
-    z: Tensors
-    payload: bytes
-
-    def tensors(self) -> Tensors:
-        """Copies of the tensors, which the codec may spoil."""
-        return _clones(self.z)
-
-
-class Damage(NamedTuple):
-    """A payload, and the same one damaged or forged."""
-
-    trial: Trial
-    damaged: bytes
-
-
-class Cost(NamedTuple):
-    """What reading a payload takes: CPU seconds, and bytes at the peak; with the error that it ended in, if any."""
-
-    seconds: float
-    peak_bytes: int
-    error: Exception | None
 
 
 def check_codec(codec: Codec | Callable[[], Codec], tensor_shape: Sequence[int] | None = None) -> tuple[str, ...]:
@@ -100,16 +66,28 @@ def check_codec(codec: Codec | Callable[[], Codec], tensor_shape: Sequence[int] 
     promises.hold("gradients pass through forward", partial(_gradients, made), floats)
     whole = hold("protected_bytes is a whole number from 0 to the payload's length", partial(_protected, made))
     hold("combine takes local_output, with and without the server's output", partial(_combines, made))
-    damages = _damages(made, list(whole.values()))
-    kept = promises.hold("damaged payloads raise PayloadError and nothing else", partial(_refuses, made), damages)
+    damages = attacks.damages(list(whole.values()))
+    kept = promises.hold(
+        "damaged payloads raise PayloadError and nothing else", partial(attacks.refuses, made), damages
+    )
+    if not made.is_framed:
+        itself = (
+            "decode raises PayloadError and nothing else for damaged bytes behind a right checksum, or gives tensors"
+        )
+        promises.hold(itself, partial(attacks.refuses_itself, made), attacks.damages(list(whole.values()), bare=True))
     if kept.keys() == damages.keys():
         promises.hold(
-            "decode_all gives None for a damaged payload and tensors for a whole one", partial(_reads_all, made), kept
+            "decode_all gives None for a damaged payload and tensors for a whole one",
+            partial(attacks.reads_all, made),
+            kept,
         )
+        is_bounded = partial(attacks.is_bounded, made)
         forged = "a forged payload raises PayloadError or gives what is expected, for at most 50 × an honest one's time"
-        promises.hold(forged, partial(_is_bounded, made), _forged(trials))
+        promises.hold(forged, is_bounded, attacks.forged(trials))
         larger = "a payload of larger tensors than expected raises PayloadError; decode unpacks expected.most_bytes"
-        promises.hold(larger, partial(_is_bounded, made), _larger(made, trials))
+        promises.hold(larger, is_bounded, attacks.larger(made, trials))
+        bomb = "bytes that unpack to 64 MB raise PayloadError; decode unpacks expected.most_bytes"
+        promises.hold(bomb, is_bounded, attacks.exploding(trials))
     return promises.finish()
 
 
@@ -144,11 +122,6 @@ def _examples(shape: Sequence[int] | None) -> list[Tensors]:
     ]
 
 
-def _kinds(z: Sequence[Tensor]) -> str:
-    """Dtypes and shapes in words: ``float32 1×8 and int64 3``."""
-    return " and ".join(f"{str(t.dtype)[6:]} {'×'.join(map(str, t.shape)) or 'scalar'}" for t in z) or "no tensor"
-
-
 def _taken(promises: Promises, codec: Codec, examples: list[Tensors]) -> dict[str, Trial]:
     """The payloads of the examples that the codec takes; the others it refuses by ValueError or ConfigError."""
     trials: dict[str, Trial] = {}
@@ -156,18 +129,18 @@ def _taken(promises: Promises, codec: Codec, examples: list[Tensors]) -> dict[st
 
     def take(z: Tensors) -> None:
         try:
-            code = codec.encode(_clones(z))
+            code = codec.encode(clones(z))
         except (ValueError, ConfigError) as exc:
             expect(str(exc).strip() and "\n" not in str(exc), f"refused by {type(exc).__name__} with {str(exc)!r}")
-            refused.append(f"{_kinds(z)}: {exc}")
+            refused.append(f"{in_words(z)}: {exc}")
             return
         expect(isinstance(code, bytes), f"got {type(code).__name__}")
-        trials[_kinds(z)] = Trial(z, codec.payload(_clones(z)))
+        trials[in_words(z)] = Trial(z, codec.payload(clones(z)))
 
     def takes_some() -> None:
         expect(trials, f"it refuses all {len(examples)}; {refused[0] if refused else ''}")
 
-    cases = {_kinds(z): z for z in examples}
+    cases = {in_words(z): z for z in examples}
     kept = promises.hold(
         "encode returns bytes, or refuses tensors by a ValueError or ConfigError of one line", take, cases
     )
@@ -189,7 +162,7 @@ def _round_trip(codec: Codec, trial: Trial) -> None:
     z_hat = codec.read(trial.payload)
     expect(isinstance(z_hat, tuple), f"got {type(z_hat).__name__}, not a tuple")
     expect(all(isinstance(t, Tensor) for t in z_hat), "got something that is no tensor")
-    expect(_kinds(z_hat) == _kinds(trial.z), f"got {_kinds(z_hat)}")
+    expect(in_words(z_hat) == in_words(trial.z), f"got {in_words(z_hat)}")
     expect(all(t.device.type == "cpu" for t in z_hat), f"got tensors on {', '.join(str(t.device) for t in z_hat)}")
 
 
@@ -205,7 +178,7 @@ def _fresh_decodes(codec: Codec, pristine: Codec, trial: Trial) -> None:
 
 
 def _are_equal(z: Tensors, other: Tensors) -> bool:
-    return _kinds(z) == _kinds(other) and all(map(torch.equal, z, other))
+    return in_words(z) == in_words(other) and all(map(torch.equal, z, other))
 
 
 def _leaves(codec: Codec, trial: Trial) -> None:
@@ -213,10 +186,6 @@ def _leaves(codec: Codec, trial: Trial) -> None:
         z = trial.tensors()
         call(z)
         expect(_are_equal(z, trial.z), f"{'forward' if call is codec else 'encode'} changed them")
-
-
-def _clones(z: Tensors) -> Tensors:
-    return tuple(t.clone() for t in z)
 
 
 def _in_inference_mode(codec: Codec, trial: Trial) -> None:
@@ -235,7 +204,7 @@ def _not_contiguous(codec: Codec, trial: Trial) -> None:
 def _forward_kind(codec: Codec, trial: Trial) -> None:
     z_hat = codec(trial.tensors())
     expect(isinstance(z_hat, tuple), f"got {type(z_hat).__name__}, not a tuple")
-    expect(_kinds(z_hat) == _kinds(trial.z), f"got {_kinds(z_hat)}")
+    expect(in_words(z_hat) == in_words(trial.z), f"got {in_words(z_hat)}")
 
 
 def _forward_equals(codec: Codec, trial: Trial) -> None:
@@ -284,106 +253,6 @@ def _combines(codec: Codec, trial: Trial) -> None:
     for output in (None, torch.zeros_like(local)):
         combined = codec.combine(local, output)
         expect(isinstance(combined, Tensor), f"got {type(combined).__name__}")
-        expect(combined.shape == local.shape and combined.isfinite().all(), f"got {_kinds((combined,))}, or not finite")
-
-
-def _damages(codec: Codec, trials: list[Trial]) -> dict[str, Damage]:
-    """Damaged payloads of the shortest and the longest trial, by what was done to them."""
-    draw = random.Random(0)
-    found: dict[str, Damage] = {}
-    ordered = sorted(trials, key=lambda trial: len(trial.payload))
-    for trial in ordered[:1] + ordered[-1:]:
-        payload, size = trial.payload, len(trial.payload)
-        made = {"no bytes": b"", "random bytes": draw.randbytes(size), "a byte too many": payload + b"\0"}
-        made["bytes too many"] = payload + draw.randbytes(9)
-        for end in sorted({size * i // _NUM_CUTS for i in range(_NUM_CUTS)}):
-            made[f"its first {end} bytes"] = payload[:end]
-        for _ in range(_NUM_FLIPS // 2 if size else 0):
-            at, bits = draw.randrange(size), 1 << draw.randrange(8) if draw.random() < 0.5 else draw.randrange(1, 256)
-            made[f"bits {bits:#04x} of byte {at} flipped"] = _flipped(payload, at, bits)
-        for what, damaged in made.items():
-            if damaged != payload:
-                found[f"{what} in place of {size} bytes"] = Damage(trial, damaged)
-    return found
-
-
-def _flipped(payload: bytes, at: int, bits: int) -> bytes:
-    return payload[:at] + bytes((payload[at] ^ bits,)) + payload[at + 1 :]
-
-
-def _refuses(codec: Codec, case: Damage) -> None:
-    """A codec that bears bit errors may return tensors of the right shapes instead."""
-    trial, damaged = case
-    bears = codec.is_framed and codec.protected_bytes(trial.payload) < len(trial.payload)
-    try:
-        z_hat = codec.read(damaged)
-    except PayloadError:
-        return
-    if not bears:
-        raise UnkeptError(f"read returned {_kinds(z_hat)}")
-    expect(_kinds(z_hat) == _kinds(trial.z), f"read returned {_kinds(z_hat)}, not {_kinds(trial.z)}")
-
-
-def _reads_all(codec: Codec, case: Damage) -> None:
-    trial, damaged = case
-    first, second = codec.decode_all([damaged, trial.payload], [None, None])
-    expect(second is not None and _kinds(second) == _kinds(trial.z), "the whole payload gave no such tensors")
-    expect(first is None or codec.protected_bytes(trial.payload) < len(trial.payload), "the damaged one gave tensors")
-
-
-def _forged(trials: Mapping[str, Trial]) -> dict[str, Damage]:
-    """Payloads of the shortest and the longest trial, forged."""
-    draw = random.Random(0)
-    ordered = sorted(trials.values(), key=lambda trial: len(trial.payload))
-    others = [trial.payload for trial in ordered]
-    return {
-        f"forgery {k} of {len(trial.payload)} bytes": Damage(trial, forge(trial.payload, others, draw))
-        for trial in ordered[:1] + ordered[-1:]
-        for k in range(_NUM_FORGED)
-    }
-
-
-def _larger(codec: Codec, trials: Mapping[str, Trial]) -> dict[str, Damage]:
-    """The payload of a large constant tensor where the shortest trial is expected; a learned codec has one shape."""
-    for shape in () if codec.is_learned or not trials else _LARGE:
-        try:
-            payload = codec.payload((torch.zeros(shape),))
-        except (ValueError, ConfigError):
-            continue
-        trial = min(trials.values(), key=lambda trial: len(trial.payload))
-        return {f"float32 {'×'.join(map(str, shape))} in {len(payload)} bytes": Damage(trial, payload)}
-    return {}
-
-
-def _is_bounded(codec: Codec, case: Damage) -> None:
-    """What a forged payload costs, compared with an honest one."""
-    trial, forged = case
-    honest_s = statistics.median(_cost(codec, trial, trial.payload).seconds for _ in range(3))
-    most_s = _MOST_TIMES_S * honest_s + _SLACK_S
-    most_bytes = _MOST_TIMES_BYTES * sum(t.nbytes for t in trial.z) + _SLACK_BYTES
-    costs = [_cost(codec, trial, forged)]
-    while costs[-1].seconds > most_s and len(costs) < 5:  # the machine may have hiccups
-        costs.append(_cost(codec, trial, forged))
-    _, peak_bytes, error = costs[-1]
-    if error is not None and not isinstance(error, PayloadError):
-        raise error
-    expect(peak_bytes <= most_bytes, f"it took {peak_bytes >> 20} MB, allowed are {most_bytes >> 20}")
-    seconds = min(cost.seconds for cost in costs)
-    expect(seconds <= most_s, f"it took {seconds * 1e3:.3g} ms, an honest one {honest_s * 1e3:.3g}")
-
-
-def _cost(codec: Codec, trial: Trial, payload: bytes) -> Cost:
-    was_tracing = tracemalloc.is_tracing()
-    if not was_tracing:
-        tracemalloc.start()
-    error, before = None, tracemalloc.get_traced_memory()[0]
-    tracemalloc.reset_peak()
-    began = time.thread_time()
-    try:
-        codec.read(payload, Expected.like(trial.z))
-    except Exception as exc:  # noqa: BLE001 (a plug-in may raise anything; it becomes a line of the report)
-        error = exc
-    cost = Cost(time.thread_time() - began, tracemalloc.get_traced_memory()[1] - before, error)
-    if not was_tracing:
-        tracemalloc.stop()
-    return cost
+        expect(
+            combined.shape == local.shape and combined.isfinite().all(), f"got {in_words((combined,))}, or not finite"
+        )

@@ -3,7 +3,8 @@
 import math
 import random
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from splitsem.codecs import tolerant, wire
 from splitsem.errors import PayloadError
@@ -52,6 +53,19 @@ def forge(payload: bytes, others: Sequence[bytes], draw: random.Random) -> bytes
         field = field._replace(body=changed(bytes(field.body), bytes(other.body), draw))
     fields[place] = field
     return (join_tolerant if is_tolerant else join)(payload[3], fields)
+
+
+def bodies(payload: bytes) -> list[tuple[bytes, Callable[[bytes], bytes]]]:
+    """Each body in an honest payload, with what makes the payload that has another one there, its checksums right."""
+    if payload[:2] == SEALED_MAGIC:
+        start = 3 + 1 + payload[3]
+        return [(payload[start:-CRC_BYTES], lambda body: _with_crc(payload[:start] + body))]
+    known, joined = _fields(payload), join_tolerant if payload[:2] == TOLERANT_MAGIC else join
+
+    def with_body(place: int, body: bytes) -> bytes:
+        return joined(payload[3], [*known[:place], known[place]._replace(body=body), *known[place + 1 :]])
+
+    return [(bytes(field.body), partial(with_body, place)) for place, field in enumerate(known)]
 
 
 def _fields(payload: bytes) -> list[Field]:

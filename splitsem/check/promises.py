@@ -4,6 +4,9 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from torch import nn
+
+from splitsem.codecs.codec import has_base
 from splitsem.errors import ContractError
 
 T = TypeVar("T")
@@ -79,6 +82,10 @@ class Promises:
         def make() -> None:
             first = part if isinstance(part, kind) else part()  # type: ignore[operator]
             expect(isinstance(first, kind), f"got {type(first).__name__}")
+            expect(
+                not isinstance(first, nn.Module) or has_base(first),
+                "its __init__ does not call super().__init__() before all else",
+            )
             is_copied = isinstance(part, kind) or has_weights(first)
             made.extend((first, copy.deepcopy(first) if is_copied else part()))  # type: ignore[operator]
 
@@ -92,7 +99,9 @@ class Promises:
         if self.broken:
             total = len(self.kept) + len(self.broken)
             head = f"{self.name} breaks {len(self.broken)} of the {total} promises of {self.kind} that were tried:"
-            raise ContractError("\n  ".join((head, *self.broken)))
+            error = ContractError("\n  ".join((head, *self.broken)))
+            error.kept = tuple(self.kept)
+            raise error
         return tuple(self.kept)
 
 
@@ -104,5 +113,7 @@ def _flaw(test: Callable[[T], object], case: T) -> str | None:
         return str(exc)
     except Exception as exc:  # noqa: BLE001 (a plug-in may raise anything; it becomes a line of the report)
         lines = str(exc).strip().splitlines()
-        return f"raised {type(exc).__name__}{f': {lines[0]}' if lines else ''}"
+        name = type(exc).__name__
+        named = name if name[0].isupper() else f"{type(exc).__module__}.{name}"  # zlib.error
+        return f"raised {named}{f': {lines[0]}' if lines else ''}"
     return None

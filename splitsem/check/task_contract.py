@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from splitsem import trees
 from splitsem.check.promises import Promises, expect
+from splitsem.tasks.classification import ClassificationTask
 from splitsem.tasks.task import Splits, Task
 
 _NUM_SAMPLES, _NUM_SMALL_SAMPLES = 200, 2000  # of each data set that are compared
@@ -53,6 +54,8 @@ def check_task(task: Task | Callable[[], Task]) -> tuple[str, ...]:
     splits = {name: getattr(made.splits(), name) for name in Splits._fields}
     good = promises.hold("x is finite, and of the shapes and types of example", partial(_samples_fit, made), splits)
     if good.keys() == splits.keys():
+        if isinstance(made, ClassificationTask) and not made.is_agreement:
+            promises.hold("labels are indices of class_names", partial(_labels, made), splits)
         promises.hold(
             "a second equal task has the same samples", partial(_is_repeated, made, fresh), {n: n for n in splits}
         )
@@ -178,6 +181,11 @@ def _digest(sample: Sequence[Any]) -> bytes:
     for path, tensor in trees.by_path(default_collate([tuple(sample)])).items():
         digest.update(f"{path}{tensor.dtype}{tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
     return digest.digest()
+
+
+def _labels(task: ClassificationTask, data: Dataset) -> None:
+    error = task.label_error(torch.cat([torch.as_tensor(y).flatten() for _, y in _read(task, data)]))
+    expect(error is None, str(error))
 
 
 def _is_repeated(task: Task, fresh: Task, name: str) -> None:

@@ -196,6 +196,11 @@ class Codec(nn.Module, ABC):
         return tensors
 
 
+def has_base(module: nn.Module) -> bool:
+    """Whether the constructor of a module called that of its base, without which it fails at the first use."""
+    return "_modules" in vars(module)
+
+
 def _line(exc: Exception) -> str:
     """What an exception says, in one line."""
     return " ".join(str(exc).split())

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import ClassVar
 
+from splitsem.errors import ContractError
+
 
 @dataclass(frozen=True)
 class FrameWork:
@@ -99,6 +101,13 @@ class Link(ABC):
         The first ``protected_bytes`` (None: all) are of no use when damaged (see ``Codec.protected_bytes``): a link
         that damages bits protects or drops them, and counts what that costs.
         """
+
+    def broken(self, promise: str) -> ContractError:
+        """The error that says which promise this link broke, and how to see all of them."""
+        where = f"{type(self).__module__}.{type(self).__qualname__}"
+        return ContractError(
+            f"{type(self).__name__} breaks the contract of a link: {promise}; python -m splitsem.check {where}"
+        )
 
     def send_back(self, answer: bytes) -> LinkReport:
         """Carry one answer from the server to the edge; here over a way back that is like the way up."""

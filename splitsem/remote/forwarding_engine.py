@@ -22,7 +22,7 @@ import torch
 from splitsem.codecs.codec import Codec
 from splitsem.errors import ConfigError, LinkError, PayloadError, SplitPointError, SplitSemError
 from splitsem.remote.engine import Answered
-from splitsem.remote.labels import codec_label, precision_of, weights_digest
+from splitsem.remote.labels import codec_label, entry_of, precision_of, weights_digest
 from splitsem.remote.link_probe import busy_s
 from splitsem.remote.replies import then
 from splitsem.remote.tail_engine import TailEngine, contiguous, read_payload
@@ -176,7 +176,8 @@ class ForwardingEngine(TailEngine):
             if hop.codec and hop.codec not in self.encoders:
                 lines.append(
                     f"onward: this server makes {', '.join(self.encoders)} at a further cut, the plan asks for "
-                    f"{shown(hop.codec)}; start it with codecs that include this one"
+                    f"{shown(hop.codec)}; start it with workflow.codecs=[{entry_of(shown(hop.codec))}], from Python "
+                    "with encoders="
                 )
             if not hop.codec and hop.point != plan.point:
                 lines.append(f"onward: a payload is passed on unread at its own cut only, not at {shown(hop.point)}")

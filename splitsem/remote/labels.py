@@ -48,3 +48,13 @@ def plan_of(cut: Cut, codec: str, answer: str) -> Plan:
     """The plan of a cut, with the names of a codec and of a coder of answers."""
     facts = cut.fingerprint, weights_digest(cut.model), cut.point.name, cut.granularity, precision_of(cut.model)
     return Plan(*facts, codec, answer)
+
+
+def entry_of(label: str) -> str:
+    """The entry of ``workflow.codecs`` for a label.
+
+    >>> entry_of("quant4"), entry_of("topk keep_ratio=0.1")
+    ('quant4', '{codec:topk,keep_ratio:0.1}')
+    """
+    name, *given = label.split(" ")
+    return f"{{codec:{','.join([name, *(one.replace('=', ':', 1) for one in given)])}}}" if given else name

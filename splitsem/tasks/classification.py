@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
 
-from splitsem.errors import ConfigError
+from splitsem.errors import ConfigError, DataError
 from splitsem.tasks.answer import AnswerCoder, TopClasses
 from splitsem.tasks.metrics import Accuracy, Metrics
 from splitsem.tasks.task import Splits, Task
@@ -52,8 +52,26 @@ class ClassificationTask(Task):
         return TopClasses(num_classes, most=5 if num_classes >= TOP5_FROM_CLASSES else 1)
 
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy of logits ``y_hat`` (batch, classes) against class indices ``y`` (batch,)."""
-        return F.cross_entropy(y_hat, y)
+        """Mean cross-entropy of logits ``y_hat`` (batch, classes) against class indices ``y`` (batch,).
+
+        Raises:
+            DataError: a label is not the index of a class.
+        """
+        try:
+            return F.cross_entropy(y_hat, y)
+        except IndexError as exc:
+            if (error := self.label_error(y)) is None:
+                raise
+            raise error from exc
+
+    def label_error(self, y: Tensor) -> DataError | None:
+        """What is wrong with labels, of any shape, that are no indices of the classes; None where nothing is."""
+        most, wrong = len(self.class_names) - 1, y[(y < 0) | (y >= len(self.class_names))]
+        if not len(wrong):
+            return None
+        return DataError(
+            f"labels must be whole numbers from 0 to {most}, one for each class name, got {wrong[0].item()}"
+        )
 
     def metrics(self) -> Metrics:
         """``score`` = share of right answers; ``top5`` as well where there are at least 20 classes."""

@@ -7,8 +7,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from splitsem.codecs.codec import Codec
+from splitsem.codecs.codec import Codec, has_base
 from splitsem.errors import ConfigError
+from splitsem.remote.labels import entry_of
 from splitsem.workflows import pasted
 from splitsem.workflows.codec_options import codec_option, is_for_one_cut
 
@@ -37,10 +38,19 @@ class Offer(NamedTuple):
         return " ".join([self.name, *(f"{key}={value}" for key, value in self.given.items())])
 
     @property
+    def settings_given(self) -> list[str]:
+        """Settings that give other workflows this codec: ``codec=topk``, ``codec.keep_ratio=0.1``."""
+        return [f"codec={self.name}", *(pasted.setting(f"codec.{key}", value) for key, value in self.given.items())]
+
+    @property
     def overrides(self) -> str:
-        """Overrides that give other workflows this codec, to paste: ``codec=topk codec.keep_ratio=0.1``."""
-        own = (pasted.setting(f"codec.{key}", value) for key, value in self.given.items())
-        return pasted.words([f"codec={self.name}", *own])
+        """The same to paste."""
+        return pasted.words(self.settings_given)
+
+    @property
+    def entry(self) -> str:
+        """An entry of ``workflow.codecs`` that offers this codec alone: ``{codec:topk,keep_ratio:0.1}``."""
+        return entry_of(self.label)
 
     def make(self) -> Codec:
         """A fresh codec."""
@@ -93,7 +103,9 @@ def _of_entry(entry: Any) -> list[Offer]:
 
 def _checked(offer: Offer) -> Offer:
     try:
-        offer.make()
+        codec = offer.make()
     except InstantiationException as exc:
         raise ConfigError(f"workflow.codecs, {offer.label}: {exc.__cause__ or exc}") from exc
+    if not has_base(codec):
+        raise codec.broken("__init__ must call super().__init__() before all else")
     return offer

@@ -24,6 +24,7 @@ from splitsem.data.entries import ENTRIES
 from splitsem.data.shelf import named, where
 from splitsem.errors import ConfigError
 from splitsem.placement import built_for, describe_machine
+from splitsem.workflows.tracking import Mlflow
 from splitsem_device.compiled import library
 from splitsem_device.sources import LIBRARY
 
@@ -127,7 +128,8 @@ def _tracking(folder: Path) -> Finding:
         found = (
             f"{store}, {store.stat().st_size / 1e6:.1f} MB" if store.is_file() else "a file that the first run makes"
         )
-        return Finding("MLflow", "ok", found, "`make ui` shows it; MLFLOW_TRACKING_URI names a server instead")
+        shown_by = Mlflow(None, "splitsem", str(store.parent)).shown_by
+        return Finding("MLflow", "ok", found, f"`{shown_by}` shows it; MLFLOW_TRACKING_URI names a server instead")
     parts = urlsplit(uri)
     if parts.scheme not in _HTTP_PORTS:
         return Finding("MLflow", "info", f"MLFLOW_TRACKING_URI names a {parts.scheme or 'file'} store")

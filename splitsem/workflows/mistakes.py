@@ -5,6 +5,7 @@ helpful one first. ``report`` takes the place of Python's hook for exceptions th
 mistake keeps its traceback. Imported by every run, so it imports nothing heavy.
 """
 
+import inspect
 import os
 import re
 import sys
@@ -20,7 +21,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from splitsem import extras, files
 from splitsem.errors import ExtraError, RenamedError, SettingError, SplitSemError, coded
-from splitsem.likeness import likeness
+from splitsem.likeness import likeness, nearest
 from splitsem.workflows.renamed import new_option
 
 OPTION = "E-OPTION"
@@ -31,6 +32,11 @@ SYNTAX = "E-SYNTAX"
 
 FILE = "E-FILE"
 """A file cannot be read or written."""
+
+_AS_JOBS = (
+    "; a sweep without an exit and with it lists its jobs: experiment=early_exit "
+    '\'hydra.sweeper.jobs=["exit=none","exit.max_loss=0.03"]\' -m'
+)
 
 _MOST = 200
 """Characters of a foreign message that are repeated."""
@@ -53,8 +59,8 @@ def report(kind: type[BaseException], exc: BaseException, traceback: TracebackTy
 def told(exc: BaseException) -> str | None:
     """What a user is told of this exception, with its code; None when it is no mistake of theirs.
 
-    >>> told(SplitPointError("no such point"))
-    'no such point [E-SPLIT-POINT]'
+    >>> told(SettingError("no such setting"))
+    'no such setting [E-SETTING]'
     """
     if isinstance(exc, SplitSemError):
         return coded(exc, exc.code)
@@ -80,13 +86,13 @@ def told(exc: BaseException) -> str | None:
         return _no_setting(exc)
     if isinstance(exc, HydraException):
         if isinstance(exc.__cause__, OmegaConfBaseException):
-            return _no_setting(exc.__cause__)
+            return _no_setting(exc.__cause__, str(exc))
         if (several := re.match(r"Ambiguous value for argument '([^=']+)=([^']*)'", str(exc))) is not None:
             name, values = several.groups()
             return coded(
                 f"{name}={values} are several values: add -m to run each, or give one list: '{name}=[{values}]'", SYNTAX
             )
-        return coded("; ".join(line for line in str(exc).splitlines() if line), OPTION)
+        return coded(_not_composed(str(exc)), OPTION)
     if isinstance(exc, ValueError) and "/hydra/_internal/" in _raised_in(exc):
         return coded(f"{short(exc)}: choose an option by GROUP=OPTION; GROUP=list names them", OPTION)
     return None
@@ -106,9 +112,65 @@ def short(said: object) -> str:
     return line if len(line) <= _MOST else f"{line[:_MOST]}…"
 
 
+def _not_composed(said: str) -> str:
+    """What Hydra says of settings that do not go together, without advice that would be followed in vain."""
+    if (there := re.match(r"Could not append to config\. An item is already at '(.+)'", said)) is not None:
+        return f"{there[1]} is there already: give {there[1]}=VALUE, without +"
+    if (several := re.match(r"Multiple values for (.+?)\. .*: (.*)'", said)) is not None:
+        return f"an option of {several[1]} is chosen already: give {several[1]}={several[2]}, without +"
+    unused = re.match(r"Could not override '([^']+)'\.(?s:.*)\+[^=\s]+=(.*)$", said)
+    if unused is not None and (files.CONF / (group := unused[1].partition("@")[0])).is_dir():
+        meant = re.search(r"Did you mean to override (?:one of )?(.*)\?", said)
+        others = meant[1].split(", ") if meant else []
+        return f"nothing reads {unused[1]}={unused[2]}: {elsewhere(group, unused[1], unused[2], others)}"
+    return "; ".join(line for line in said.splitlines() if line)
+
+
+def elsewhere(group: str, name: str, option: str, others: Iterable[str]) -> str:
+    """Where an option of a group is read, for one that is given where nothing reads it.
+
+    Args:
+        group: of the configuration.
+        name: where it was given, as ``group`` or ``group@place``.
+        option: its name.
+        others: the names by which options of the group are chosen in this configuration.
+
+    >>> elsewhere("codec", "codec@trainer.gradient", "quant4", ["codec", "codec@trainer.gradient_codec", "codec@a.b"])
+    'did you mean codec@trainer.gradient_codec=quant4? There are codec, codec@a.b, codec@trainer.gradient_codec'
+    """
+    place = name.partition("@")[2]
+    known = sorted(others, key=lambda one: (one.rpartition(".")[2] != place.rpartition(".")[2], one))
+    if not known:
+        users = _users(group)
+        return f"{group} is for {' and '.join(users)}" if users else f"{group} is for no place of this configuration"
+    if len(known) <= 2:
+        return f"give {' or '.join(f'{one}={option}' for one in known)}"
+    if near := nearest(name, known):
+        return f"did you mean {near}={option}? There are {', '.join(known)}"
+    return f"there are {', '.join(known)}; where a class takes an option as its argument, + adds it: +{name}={option}"
+
+
+def _users(group: str) -> list[str]:
+    """The options whose defaults choose one of a group, as a command chooses them: ``workflow=joint``."""
+    above, _, last = group.rpartition("/")
+    always, found = (files.CONF / "config.yaml").read_text(encoding="utf-8"), []
+    for path in sorted(files.CONF.glob("*/**/*.yaml")):
+        own = path.parent.relative_to(files.CONF).as_posix()
+        name = f"(?:/{re.escape(group)}{f'|{re.escape(last)}' * (own == above)})"
+        if own != group and re.search(rf"^ *- {name}(?:@[\w.]+)?:", path.read_text(encoding="utf-8"), re.MULTILINE):
+            found += [f"{own}={path.stem}"] if f"\n  - {own}: " in always else _users(own)
+    return list(dict.fromkeys(found))
+
+
 def no_such(group: str, name: str) -> str:
     """The options of a group of the composed configuration, the nearest one first."""
-    return likeness(name, GlobalHydra.instance().config_loader().get_group_options(group))
+    return _options(group, name, GlobalHydra.instance().config_loader().get_group_options(group))
+
+
+def _options(group: str, name: str, options: Iterable[str]) -> str:
+    """The options, the nearest one first, and the folder here that has the one that was meant."""
+    own = files.own_option(group, name)
+    return likeness(name, options) + (f"; {own} is found by --config-dir={own.parts[0]}" if own else "")
 
 
 def _no_option(file: str, options: Iterable[str]) -> str:
@@ -121,15 +183,15 @@ def _no_option(file: str, options: Iterable[str]) -> str:
         return coded(f"{group}={option} is no more: give {new}", RenamedError.code)
     if option == "list":  # asked for by --help
         return f"{group}: {', '.join(map(str, options))}"
-    return coded(f"{group or 'configuration'} has no option {option}: {likeness(option, options)}", OPTION)
+    return coded(f"{group or 'configuration'} has no option {option}: {_options(group, option, options)}", OPTION)
 
 
-def _no_setting(exc: OmegaConfBaseException) -> str:
-    """A setting that its node lacks, has no value, or cannot be computed."""
-    return coded(_setting_line(exc), SettingError.code)
+def _no_setting(exc: OmegaConfBaseException, said: str = "") -> str:
+    """A setting that its node lacks, has no value, or cannot be computed; ``said`` is what Hydra says of it."""
+    return coded(_setting_line(exc, said), SettingError.code)
 
 
-def _setting_line(exc: OmegaConfBaseException) -> str:
+def _setting_line(exc: OmegaConfBaseException, by_hydra: str = "") -> str:
     where = str(exc.full_key or exc.key or "")
     if isinstance(exc, MissingMandatoryValue):
         name = where or str(exc).rpartition(": ")[2]
@@ -143,10 +205,30 @@ def _setting_line(exc: OmegaConfBaseException) -> str:
     having = _options_with(parent, name)
     others = f"; it is a setting of {', '.join(having[:3])}{' and others' * (len(having) > 3)}" if having else ""
     if not siblings and (files.CONF / parent).is_dir():
-        return f"{where} is no setting of the {parent} that is chosen{others}"
+        jobs = _AS_JOBS if parent == "exit" and {"-m", "--multirun"} & {*sys.argv} else ""
+        return f"{where} is no setting of the {parent} that is chosen{others}{jobs}"
     if not siblings:
         return f"{where} is no setting: {parent} is a value" if parent else f"{where} is no setting"
-    return f"{whose} no setting {name}: {likeness(name, (str(each) for each in siblings))}{others}"
+    taken = [] if parent == "workflow" else _taken(exc.parent_node)  # a workflow's function takes no settings
+    if name in taken and name not in siblings:
+        added = re.search(r"use (\+\S+=.*)$", by_hydra)
+        adding = added[1] if added else f"+{where}=VALUE"
+        return f"{where} is not in the file of the option, but its class takes it: {adding} adds it"
+    return f"{whose} no setting {name}: {likeness(name, dict.fromkeys([*map(str, siblings), *taken]))}{others}"
+
+
+def _taken(node: object) -> list[str]:
+    """What the constructor takes that a node's ``_target_`` names; nothing where it names none that can be loaded."""
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    if not isinstance(target, str):
+        return []
+    from splitsem.workflows.own_model import find  # loads torch
+
+    try:
+        parameters = inspect.signature(find(target, "it")).parameters.values()
+    except (SplitSemError, TypeError, ValueError):  # told when it is made; or written in C
+        return []
+    return [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
 
 
 def must_be_given(name: str) -> str:
@@ -190,7 +272,10 @@ def _not_made(exc: InstantiationException) -> str | None:
     if isinstance(cause, OmegaConfBaseException):
         return _no_setting(cause)
     line = None
-    if isinstance(cause, ValueError):
+    if (lacking := re.search(r"missing \d+ required .*arguments?: (.*)", str(cause))) and where:
+        names = re.findall(r"'(\w+)'", lacking[1])
+        line = f"{where} needs {' and '.join(names)}: give {' '.join(f'+{where}.{name}=VALUE' for name in names)}"
+    elif isinstance(cause, ValueError):
         line = f"{where}: {cause}" if where else str(cause)
     elif isinstance(cause, TypeError | ImportError | AttributeError | OSError | HydraException):
         line = f"{where}: {short(str(cause).splitlines()[0])}"

@@ -11,8 +11,10 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from splitsem import redaction
 
-_ROOT = Path(__file__).parents[2]
-PROGRAM = "python run.py" if (_ROOT / "run.py").is_file() else "splitsem"
+CHECKOUT = Path(__file__).parents[2]
+"""The folder of the project; of an installation, that of its packages."""
+
+PROGRAM = "python run.py" if (CHECKOUT / "run.py").is_file() else "splitsem"
 """What starts a workflow: of a checkout, or of an installation."""
 
 _BARE = re.compile(r"\.{0,2}[A-Za-z_/][\w./:+-]*", re.ASCII)
@@ -51,8 +53,8 @@ def anywhere(cwd: Path | None, *arguments: str) -> str:
     """
     given = os.environ.get("PYTHONPATH")
     parts = [part or "." for part in given.split(os.pathsep)] if given else []  # an empty part is where it ran
-    others = [part for part in parts if Path(part) != _ROOT]
-    program = PROGRAM if cwd == _ROOT else PROGRAM.replace("run.py", words([str(_ROOT / "run.py")]))
+    others = [part for part in parts if Path(part) != CHECKOUT]
+    program = PROGRAM if cwd == CHECKOUT else PROGRAM.replace("run.py", words([str(CHECKOUT / "run.py")]))
     return " ".join(
         [
             *([f"cd {words([str(cwd)])} &&"] if cwd else []),

@@ -12,14 +12,18 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from msgspec import Meta
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import nn
 
+from splitsem.codecs.codec import has_base
 from splitsem.errors import SettingError
 from splitsem.likeness import likeness
 from splitsem.report.figure_choice import Format, StyleName
+from splitsem.workflows import unread
 from splitsem.workflows.mistakes import must_be_given, short, told
 from splitsem.workflows.own_model import find
 
@@ -172,27 +176,28 @@ def check(cfg: DictConfig) -> None:
         SettingError: one line that names the setting, says what it may be, and what it is.
     """
     target = str(OmegaConf.select(cfg, "workflow._target_"))
+    name = _check_given(cfg) or target
     if OmegaConf.select(cfg, "hardware.chain") is not None and ".joint." not in target:
         raise SettingError(
-            f"hardware.chain is what workflow=joint chooses for, and {target} has two machines; a choice runs by "
+            f"hardware.chain is what workflow=joint chooses for, and {name} has two machines; a choice runs by "
             "workflow=serve workflow.forward= and workflow=offload workflow.onward="
         )
     if (saved := OmegaConf.select(cfg, "hardware.save")) is not None and ".profile." not in target:
         raise SettingError(
-            f"hardware.save={saved} is what workflow=profile writes; {target} uses it: "
+            f"hardware.save={saved} is what workflow=profile writes; {name} uses it: "
             f"hardware/machine@hardware.edge={saved}"
         )
     if OmegaConf.select(cfg, "exit._target_") is not None and target not in _WITH_EXIT:
         raise SettingError(
-            f"exit=confidence is for workflow=split and workflow=offload, and {target} knows no exit: give exit=none"
+            f"exit=confidence is for workflow=split and workflow=offload, and {name} knows no exit: give exit=none"
         )
     nodes = [*_nodes(cfg)]
     named = dict(nodes)
     is_own = not str(OmegaConf.select(cfg, "workflow._target_")).startswith("splitsem.")
     for where, rule in RULES.items():
-        parent, _, name = where.rpartition(".")
-        if name in named.get(parent, ()) and not (is_own and parent.startswith("workflow")):
-            check_value(where, _plain(named[parent], name), rule)
+        parent, _, setting = where.rpartition(".")
+        if setting in named.get(parent, ()) and not (is_own and parent.startswith("workflow")):
+            check_value(where, _plain(named[parent], setting), rule)
     for where, node in nodes:
         if "_target_" in node and where != "workflow":  # a workflow's function reads its settings itself
             _check_names(where, node)
@@ -202,6 +207,17 @@ def check(cfg: DictConfig) -> None:
     for where, node in nodes:
         if "_target_" in node and where not in _LATER and not where.startswith(tuple(outer)):
             _check_made(where, node)
+
+
+def _check_given(cfg: DictConfig) -> str | None:
+    """Check the command line against what is read; returns ``workflow=NAME``, None outside of a run of Hydra's."""
+    if not HydraConfig.initialized():
+        return None
+    given = HydraConfig.get()
+    unread.check(cfg, given.overrides.task, given.runtime.choices)
+    unread.check_files(source.path for source in given.runtime.config_sources if source.schema == "file")
+    option = given.runtime.choices.get("workflow")
+    return f"workflow={option}" if option else None
 
 
 def _nodes(cfg: DictConfig, where: str = "") -> Iterator[tuple[str, DictConfig]]:
@@ -236,11 +252,18 @@ def _check_names(where: str, node: DictConfig) -> None:
     for name in (str(each) for each in node if each not in _HYDRAS):
         value = _plain(node, name)
         if name not in parameters and not is_open and (where, name) != ("model", "weights"):  # own_model reads those
-            raise SettingError(f"{where} ({target}) has no setting {name}: {likeness(name, parameters)}")
+            remedy = "" if _is_added(f"{where}.{name}") else f"; '~{where}.{name}' takes it out"
+            raise SettingError(f"{where} ({target}) has no setting {name}: {likeness(name, parameters)}{remedy}")
         if value == "???":
             raise SettingError(must_be_given(f"{where}.{name}"))
         if name in hints and name in parameters:
             check_value(_given_as(node, name, f"{where}.{name}"), value, hints[name])
+
+
+def _is_added(where: str) -> bool:
+    """Whether a setting is on the command line, and not in the file of an option whose class was changed."""
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+    return any(entry.lstrip("+").partition("=")[0] == where for entry in given)
 
 
 def _given_as(node: DictConfig, name: str, where: str) -> str:
@@ -258,12 +281,14 @@ def _check_made(where: str, node: DictConfig) -> None:
     if where == "trainer" and isinstance(node.get("gradient_codec"), str):  # an option's name, which assemble looks up
         node = DictConfig({**node, "gradient_codec": None})
     try:
-        instantiate(node)
+        made = instantiate(node)
     except InstantiationException as exc:
         said = told(exc)
         if said is None:
             raise
         raise SettingError(said) from exc
+    if isinstance(made, nn.Module) and not has_base(made):
+        raise SettingError(f"{where}: the __init__ of {node['_target_']} must call super().__init__() before all else")
 
 
 def _hints(made: Callable[..., Any]) -> dict[str, Any]:

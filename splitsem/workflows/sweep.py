@@ -329,7 +329,7 @@ class _Sweep:
             self._join()
             self.record.write(self.folder)
             if self.tracker and (page := aside.call(track.copy_sweep, self.tracker, self.folder).result().page):
-                log.info("%s", track.invitation(page))
+                log.info("%s", track.invitation(page, self.tracker))
         except (LinkError, OSError) as exc:
             log.warning("%s", track.told(exc, self.folder))
 

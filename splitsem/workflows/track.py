@@ -19,7 +19,7 @@ from splitsem.workflows import comparison, digests, folders, pasted
 from splitsem.workflows.drawing import UNDRAWN
 from splitsem.workflows.folders import Record
 from splitsem.workflows.result import Result
-from splitsem.workflows.tracking import CHOSEN, UI, Mlflow, Status
+from splitsem.workflows.tracking import CHOSEN, Mlflow, Status
 
 log = logging.getLogger(__name__)
 HISTORY = "history.json"
@@ -46,15 +46,15 @@ def run(cfg: DictConfig, folder: Path) -> Result:
     finally:
         lock.release()
     if copied.page:
-        log.info("%s", invitation(copied.page))
+        log.info("%s", invitation(copied.page, tracker))
     there = copied.num_runs - copied.num_logged
     metrics = {"num_runs": copied.num_runs, "num_logged": copied.num_logged}
     return Result(metrics, {}, [], f"{copied.num_logged} runs logged, {there} were there already")
 
 
-def invitation(page: str) -> str:
+def invitation(page: str, tracker: Mlflow) -> str:
     """The line that names a sweep's page in MLflow, and what shows it where no server does."""
-    return f"To compare the jobs{' (make ui)' if page.startswith(UI) else ''}: {page}"
+    return f"To compare the jobs{f' ({tracker.shown_by})' if tracker.shown_by else ''}: {page}"
 
 
 def store_of(cfg: DictConfig) -> Mlflow | None:

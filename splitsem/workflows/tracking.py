@@ -16,7 +16,7 @@ import filelock
 
 from splitsem import extras, redaction
 from splitsem.errors import LinkError
-from splitsem.workflows import comparison
+from splitsem.workflows import comparison, pasted
 
 log = logging.getLogger(__name__)
 _VERSIONS = ("splitsem", "torch", "lightning", "hydra-core", "mlflow", "numpy")
@@ -26,8 +26,10 @@ _GREETING_S = 3  # a server that hangs is noticed by this, at the begin and agai
 _ANSWER_S = 6  # of a server that answered once; with a greeting it is less than 10 s
 _KEY = "splitsem.run"
 UI = "http://127.0.0.1:5000"
+_EMBEDDED = "outputs/mlflow/mlflow.db"  # of a checkout, as make ui shows it
 CHOSEN = ("task", "model", "codec", "transport", "edge", "server", "split_point", "optimise", "strategy", "partition")
 """Labels among a run's metrics that say what it ran: MLflow's parameters, by which it groups and compares."""
+_UNTAKEN = re.compile(r"[^\w\-. :/]", re.ASCII)  # in a parameter's name: codec@place
 _QUIET = ("alembic", "mlflow", "urllib3.connectionpool")  # tell of tables made; what fails is said in one line here
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -112,9 +114,18 @@ class Mlflow:
             return client.get_run(run_id).data.tags.get("mlflow.parentRunId")
 
     def page(self, experiment_id: str, run_id: str) -> str:
-        """The address of the charts of a sweep's jobs; of an embedded store, where ``make ui`` shows it."""
+        """The address of the charts of a sweep's jobs; of an embedded store, where ``shown_by`` shows it."""
         at = redaction.text(self.uri).rstrip("/") if self.uri.startswith("http") else UI
         return f"{at}/#/experiments/{experiment_id}/runs?viewStateShareKey={run_id}&compareRunsMode=CHART"
+
+    @property
+    def shown_by(self) -> str:
+        """The command that shows the pages of an embedded store, in the folder of this process; empty for a server."""
+        if self.uri.startswith("http"):
+            return ""
+        if self.uri == f"sqlite:///{pasted.CHECKOUT}/{_EMBEDDED}" and Path.cwd() == pasted.CHECKOUT:
+            return "make ui"
+        return pasted.words(["mlflow", "ui", "--port", "5000", "--backend-store-uri", self.uri])
 
     def save_view(self, experiment_id: str, run_id: str, state: str) -> None:
         """Keep what ``page`` shows, see ``comparison.state``."""
@@ -176,7 +187,7 @@ class Mlflow:
             Metric(k, v, now, epoch) for epoch, row in enumerate(history) for k, v in row.items() if v is not None
         ]
         tags = [RunTag(k, redaction.text(str(v))) for k, v in metrics.items() if not isinstance(v, int | float)]
-        settings = [Param(k, str(v)[:6000]) for k, v in redaction.settings(params).items()]
+        settings = [Param(_UNTAKEN.sub("_", k), str(v)[:6000]) for k, v in redaction.settings(params).items()]
         with self._client() as client:  # MLflow takes 1000 entries a batch, at most 100 of them settings
             for i in range(max(-(-len(numbers) // 800), -(-len(settings) // 100), 1)):
                 batch = numbers[800 * i : 800 * (i + 1)], settings[100 * i : 100 * (i + 1)], tags if i == 0 else []

@@ -132,6 +132,10 @@ def test_a_payload_of_several_samples_has_the_answers_of_all(chain, graph):
     ("onward", "says"),
     [
         ([("stage1", "quant9")], "this server makes identity, quant2 at a further cut, the plan asks for quant9"),
+        (
+            [("stage1", "topk keep_ratio=0.5")],
+            r"start it with workflow.codecs=\[{codec:topk,keep_ratio:0.5}\], from Py",
+        ),
         ([("input", "identity")], "input comes before stem: name the cuts of a chain in their order"),
         ([("nowhere", "identity")], "no split point 'nowhere'"),
         ([("stage1", "")], "passed on unread at its own cut only, not at stage1"),

@@ -76,3 +76,9 @@ def test_what_is_no_network_is_one_line():
 def test_settings_in_a_list_are_one_line():
     with pytest.raises(splitsem.errors.ConfigError, match="one by one"):
         splitsem.run(["task=digits"])
+
+
+@pytest.mark.parametrize("flag", ["--config-dir=my_conf", "-m"])
+def test_a_flag_among_the_settings_is_told_with_its_argument(flag):
+    with pytest.raises(ConfigError, match=r'give config_dir="FOLDER", in place of -m call sweep'):
+        splitsem.sweep(flag, "codec=mine")

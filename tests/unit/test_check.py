@@ -146,6 +146,19 @@ def test_a_class_takes_arguments_and_lists_its_promises(capsys: pytest.CaptureFi
     assert "  gradients pass through forward" in promises
 
 
+def test_a_setting_that_the_file_of_an_option_lacks_is_told_with_its_plus(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "codec").mkdir()
+    (tmp_path / "codec" / "mine.yaml").write_text("_target_: splitsem.codecs.topk.TopK\nkeep_ratio: 0.5\n")
+    mine = ["codec=mine", f"--config-dir={tmp_path}"]
+    assert main([*mine, "codec.entropy=none"]) == 1
+    assert (
+        "its file does not list entropy, but its class takes it: +codec.entropy=VALUE adds" in capsys.readouterr().out
+    )
+    assert main([*mine, "+codec.entropy=none"]) == 0
+
+
 def test_a_function_that_makes_a_model_is_recognised(capsys: pytest.CaptureFixture[str]) -> None:
     facts = ["input_shape=[3,32,32]", "output_shape=[10]"]
     assert main(["splitsem.models.ready_made.torchvision_model", "name=squeezenet1_1", *facts]) == 0
@@ -165,7 +178,16 @@ def test_a_function_that_makes_a_model_is_recognised(capsys: pytest.CaptureFixtu
         (["codec=quant9"], "codec has no option quant9: did you mean quant8? There are"),
         (["code=quant8"], "got 'code' (did you mean codec?); or give package.module.Class"),
         (["splitsem.codecs.topk.TopJ"], "has no attribute 'TopJ'; did you mean TopK?"),
-        (["codec=quant", "codec.bits=3"], "Could not override 'codec.bits'"),
+        (["codec=quant", "codec.bit_widht=3"], "codec=quant has no setting codec.bit_widht: did you mean bit_width?"),
+        (["task=digits", "task.samples=3"], "task=digits has no setting task.samples: "),
+        (["codec=quant", "bit_width=3"], "bit_width=3 is no setting of codec=quant: give codec.bit_width=3, with +"),
+        (["codec=quant", "+bit_width=-1"], "+bit_width=-1 is no setting of codec=quant: give codec.bit_width=-1"),
+        (
+            ["hardware/machine=local", "overhead_s=1e-5"],
+            "overhead_s=1e-5 is no setting of hardware/machine=local: give hardware.machine.overhead_s=1e-5, with + in",
+        ),
+        (["model=cnn", "hardware.edge.lut=x"], "those begin with model., as in model.NAME=VALUE"),
+        (["model=cnn", "task=digits", "+sed=3"], "+sed=3 is no setting of model=cnn: give model.sed=3"),
         (
             ["trainer=digits"],
             "a group of options is one of codec, task, model, transport, hardware/machine, got 'trainer'",
@@ -197,3 +219,4 @@ def test_help_teaches_without_loading_torch() -> None:
     text, is_torch_there = json.loads(done.stdout)
     assert not is_torch_there
     assert "python -m splitsem.check my_package.MyCodec level=9" in text
+    assert "hardware/machine=laptop_cpu hardware.machine.overhead_s=1e-5" in text

@@ -76,6 +76,10 @@ def unseeded(self: Toy) -> Splits:
     return Splits(Altered(train, lambda x: x * 0 + noise / 2**32), val, test)
 
 
+def one_more(self: Toy) -> Splits:
+    return Splits(*(ImageTensors(data.images, data.labels + 1) for data in Toy._load(self)))
+
+
 SHARED = MetricCollection({"score": MulticlassAccuracy(3)})
 SHARED_METRIC = MulticlassAccuracy(3, average="micro")
 TASKS: dict[str, tuple[Overrides, str]] = {
@@ -121,6 +125,10 @@ TASKS: dict[str, tuple[Overrides, str]] = {
     "batch": (
         {"_load": lambda self: Splits(*(Ragged(data) for data in Toy._load(self)))},
         "a DataLoader makes batches of the samples: for train, raised RuntimeError",
+    ),
+    "labels": (
+        {"_load": one_more},
+        "labels are indices of class_names: for train, labels must be whole numbers from 0 to 2, one for each class",
     ),
     "loss": (
         {"loss": lambda self, y_hat, y: y_hat.sum(1)},

@@ -1,7 +1,11 @@
 """Each promise of a codec is told when it is broken."""
 
+import bz2
+import gzip
 import itertools
+import lzma
 import pickle
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +17,7 @@ from splitsem.check import check_codec
 from splitsem.codecs.codec import Codec, Tensors
 from splitsem.codecs.fixed_length import FixedLength
 from splitsem.codecs.tensorwise import Identity
-from splitsem.errors import PayloadError
+from splitsem.errors import ContractError, PayloadError
 from tests.unit.broken import Overrides, broken, lines
 
 
@@ -156,7 +160,7 @@ CODECS: dict[str, tuple[Overrides, str]] = {
     ),
     "damage": (
         {"decode": lambda self, p: pickle_like(self, p)},
-        "damaged payloads raise PayloadError and nothing else: for no bytes in place of",
+        "damaged payloads raise PayloadError and nothing else: for float32 scalar with no bytes in place of",
     ),
     "decode_all": (
         {"decode_all": lambda self, payloads, snr_db: [None for _ in payloads]},
@@ -196,10 +200,74 @@ def test_all_broken_promises_are_told_not_only_the_first() -> None:
     assert len(told) >= 3
 
 
-def test_the_envelope_of_the_framework_guards_a_codec_without_a_checksum() -> None:
-    check_codec(Unframed)
+def test_the_envelope_of_the_framework_guards_a_codec_without_a_checksum_and_decode_is_tried_without_it() -> None:
+    (told,) = lines(check_codec, Unframed)
+    assert told.startswith("decode raises PayloadError and nothing else for damaged bytes behind a right checksum")
+    assert "for float32 scalar with no bytes in place of" in told
     told = lines(check_codec, broken(Unframed, is_framed=True))
     assert told == [line for line in told if "damaged payloads raise PayloadError and nothing else" in line]
+
+
+class Packed(Identity):
+    """Small maps only, so that no large tensor shows what ``decode`` unpacks; a header of its own before the stream."""
+
+    is_framed = False
+    pack, unpack = staticmethod(zlib.compress), staticmethod(zlib.decompress)
+
+    def encode(self, z: Tensors) -> bytes:
+        if len(z) > 1 or z[0].dim() != 4 or z[0].numel() > 5000:
+            raise ValueError("small maps only")
+        return b"HEAD" + self.pack(super().encode(z))
+
+    def decode(self, payload: bytes) -> Tensors:
+        try:
+            return super().decode(self.unpack(payload[4:]))
+        except (zlib.error, OSError, EOFError, ValueError, lzma.LZMAError) as exc:
+            raise PayloadError("no payload of Packed") from exc
+
+
+FORMATS = {
+    "zlib": (zlib.compress, zlib.decompress),
+    "gzip": (gzip.compress, gzip.decompress),
+    "bz2": (bz2.compress, bz2.decompress),
+    "xz": (lzma.compress, lzma.decompress),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_codec_that_unpacks_without_a_bound_is_told(name: str) -> None:
+    pack, unpack = FORMATS[name]
+    (told,) = lines(check_codec, broken(Packed, pack=staticmethod(pack), unpack=staticmethod(unpack)))
+    assert told.startswith(
+        "bytes that unpack to 64 MB raise PayloadError; decode unpacks expected.most_bytes: for float"
+    )
+    assert f" with {name} of 64 MB of zeros after the content in " in told
+
+
+def test_a_codec_that_unpacks_with_a_bound_passes() -> None:
+    def unpack(self: Packed, packed: bytes) -> bytes:
+        return zlib.decompressobj().decompress(packed, self.expected.most_bytes)
+
+    check_codec(broken(Packed, unpack=unpack))
+
+
+def test_what_leaves_decode_has_its_whole_name() -> None:
+    def decode(self: Packed, payload: bytes) -> Tensors:
+        return Identity.decode(self, zlib.decompress(payload[4:], bufsize=1))
+
+    told = lines(check_codec, broken(Packed, decode=decode))
+    assert "raised zlib.error: Error -5" in told[0]
+
+
+def test_the_kept_promises_are_there_beside_the_broken_ones() -> None:
+    with pytest.raises(ContractError) as caught:
+        check_codec(broken(Identity, protected_bytes=lambda self, p: len(p) + 1))
+    assert "encode works in inference mode" in caught.value.kept
+
+
+def test_a_constructor_that_leaves_out_its_base_is_told() -> None:
+    (told,) = lines(check_codec, broken(Identity, __init__=lambda self: None))
+    assert told == "the constructor makes a Codec: its __init__ does not call super().__init__() before all else"
 
 
 def test_a_codec_that_bears_wrong_bits_may_not_return_other_shapes() -> None:
@@ -214,5 +282,6 @@ def test_a_codec_that_bears_wrong_bits_may_not_return_other_shapes() -> None:
 
     SENT: set[bytes] = set()
     (told,) = lines(check_codec, broken(FixedLength, encode=encode, decode=decode, sent=SENT))
-    assert "damaged payloads raise PayloadError and nothing else: for bits" in told
+    assert "damaged payloads raise PayloadError and nothing else: for float32" in told
+    assert " with bits " in told
     assert "read returned float32" in told

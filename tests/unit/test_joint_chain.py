@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from splitsem.codecs.quantise import Quantise
@@ -22,8 +23,10 @@ from splitsem.search.objective import cycle, latency
 from splitsem.splitting.graph import SplitGraph
 from splitsem.tasks.answer import Values
 from splitsem.workflows import offload, serve, settings
-from splitsem.workflows.joint import chain_choice, workflow
+from splitsem.workflows.codec_offers import offers
+from splitsem.workflows.joint import chain_choice, chain_commands, workflow
 from splitsem.workflows.joint.machine_chain import MachineChain, PricedChain, priced
+from splitsem.workflows.pasted import PROGRAM
 from splitsem.workflows.result import Result
 from tests.conftest import ROOT
 from tests.unit.test_chain import problem
@@ -76,7 +79,8 @@ def test_the_choice_is_the_exact_one_and_competes_with_each_machine_alone(done):
     assert max(map(len, table[: len(plans) + 1])) <= 100
     hops = document["hops"]
     assert f"split.point={hops[0][0]}" in result.headline
-    assert "jetson_tx2: workflow=serve workflow.forward=" in result.headline
+    assert f"jetson_tx2: {PROGRAM} workflow=serve task=digits model=cnn " in result.headline
+    assert "transport.bind=JETSON_TX2:50051 workflow.forward=DATACENTER_GPU:50051" in result.headline
 
 
 def test_the_best_score_within_a_budget_or_what_is_too_tight(cache, tmp_path):
@@ -247,3 +251,39 @@ def test_a_link_is_asked_for_each_payload_and_not_for_their_mean():
     chain = MachineChain(("a", "b"), (machine, machine), ("link",), (packets,))
     found = priced(chain, rows, np.zeros((2, 2)), 1.0).problem
     assert found.link_busy_s[0, 0, 0] == pytest.approx((1500 + 3000) / 2 / 1000)  # their mean is one packet
+
+
+def _commands(monkeypatch, hops, *given):
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        cfg = compose("config", ["workflow=joint", *given], return_hydra_config=True)
+        entries = OmegaConf.create(["identity", "quant4", {"codec": "topk", "keep_ratio": 0.1}])
+        known = {offer.label: offer for offer in offers(entries)}
+        mine = known["quant4"]
+        known["mine"] = mine._replace(name="mine", settings=mine.settings | {"_target_": "my_package.Codec"})
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)
+    return chain_commands.commands(["camera", "gateway", "server"], hops, known)
+
+
+def test_the_printed_commands_say_all_that_each_machine_needs(monkeypatch):
+    given = ("model=cnn", "model.widths=[8,8,8]", "trainer.max_epochs=1", "trainer.weights=w", "workflow.epsilon=0.1")
+    hops = [("stage1", "topk keep_ratio=0.1"), ("stage2", "quant4")]
+    same = "task=digits model=cnn 'model.widths=[8,8,8]' trainer.max_epochs=1 trainer.weights=w"
+    told = _commands(monkeypatch, hops, *given)
+    assert told[1:] == [
+        f"  server: {PROGRAM} workflow=serve {same} transport.bind=SERVER:50051",
+        f"  gateway: {PROGRAM} workflow=serve {same} transport.bind=GATEWAY:50051 workflow.forward=SERVER:50051 "
+        "'workflow.codecs=[quant4]'",
+        f"  camera: {PROGRAM} workflow=offload {same} transport.target=GATEWAY:50051 split.point=stage1 codec=topk "
+        "codec.keep_ratio=0.1 'workflow.onward=[[stage2,quant4]]'",
+    ]
+
+
+def test_a_codec_of_ones_own_is_named_where_it_is_read(monkeypatch):
+    _, server, gateway, camera = _commands(monkeypatch, [("stage1", "mine"), ("stage1", "")])
+    assert server.endswith("transport.bind=SERVER:50051 codec=mine")
+    assert gateway.endswith("transport.bind=GATEWAY:50051 codec=mine workflow.forward=SERVER:50051")
+    assert camera.endswith("split.point=stage1 codec=mine \"workflow.onward=[[stage1,'']]\"")
+    _, server, camera = _commands(monkeypatch, [("stage1", "topk keep_ratio=0.1")])
+    assert "  gateway: " in server
+    assert "codec" not in server
+    assert _commands(monkeypatch, []) == ["to run it: all of it computes on the first machine"]

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from splitsem import extras
 from splitsem.data.entries import ENTRIES
@@ -48,7 +49,7 @@ def composed(words: list[str]) -> DictConfig:
     folders = [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
     search = [f"hydra.searchpath=[{','.join(f'file://{ROOT / folder}' for folder in folders)}]"] if folders else []
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
-        return compose("config", [*search, *overrides(words)])
+        return compose("config", [*search, *overrides(words)], return_hydra_config=True)
 
 
 def check(words: list[str]) -> None:
@@ -79,7 +80,11 @@ def _check_python(words: list[str]) -> None:
     match words:
         case ["run.py", *rest] | ["-m", "splitsem", *rest]:
             if "--help" not in rest:
-                settings.check(composed(rest))
+                cfg = composed(rest)
+                HydraConfig.instance().cfg = cfg.copy()  # the command line, too, is checked
+                with open_dict(cfg):
+                    del cfg.hydra
+                settings.check(cfg)
         case ["-m", "splitsem.check", part, *rest]:
             if "=" in part:
                 composed([part, *(word for word in rest if word.startswith(("task", "model", "codec", "transport")))])

@@ -127,3 +127,15 @@ def test_a_broken_promise_is_told_by_the_pipeline_that_meets_it(changes: dict[st
     pipeline = Pipeline(graph.cut("input"), broken(), broken(), SimulatedLink(1e6, 0.0, 0.0))
     with pytest.raises(ContractError, match=f"Broken breaks the contract of a codec: {told}"):
         pipeline.run(torch.ones(1, 4), Frames())
+
+
+def test_a_link_that_reports_nothing_is_told_by_the_pipeline() -> None:
+    class Silent(SimulatedLink):
+        def send(self, payload: bytes, protected_bytes: int | None = None) -> None: ...
+
+    graph = SplitGraph(torch.nn.Linear(4, 2).eval(), (4,))
+    pipeline = Pipeline(graph.cut("input"), Identity(), Identity(), Silent(1e6, 0.0, 0.0))
+    with pytest.raises(
+        ContractError, match="Silent breaks the contract of a link: send must return a LinkReport, got N"
+    ):
+        pipeline.run(torch.ones(1, 4), Frames())

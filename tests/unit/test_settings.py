@@ -9,9 +9,12 @@ from hydra.core.hydra_config import HydraConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
-from splitsem.errors import ConfigError, SplitSemError
+from splitsem.codecs.tensorwise import Identity
+from splitsem.errors import ConfigError, ContractError, SplitSemError
 from splitsem.workflows import sweep
+from splitsem.workflows.codec_offers import offers
 from splitsem.workflows.mistakes import must_be_given, told
 from splitsem.workflows.settings import RULES, check, in_words
 from tests.conftest import ROOT
@@ -54,6 +57,7 @@ def test_what_comes_with_a_workflow_passes(workflow):
     check(composed(f"workflow={workflow}"))
 
 
+OBJECTIVE = "optimise.objective._target_=splitsem.search.objective"
 WRONG = st.one_of(
     st.none(),
     st.booleans(),
@@ -113,6 +117,11 @@ def test_any_value_of_any_setting_passes_or_is_told_in_one_line(choice, data, va
         (["model._target_=nowhere.Net"], "model._target_=nowhere.Net: there is no module nowhere"),
         (["model._target_=tests_broken_module.Net"], "tests_broken_module cannot be imported: SyntaxError: "),
         (["codec.entropy=zip"], "codec: entropy must be one of"),
+        (["workflow=joint", f"{OBJECTIVE}.cycle"], "There are none; '~optimise.objective.omega' takes it out"),
+        (
+            ["workflow=joint", f"{OBJECTIVE}.energy", "~optimise.objective.omega"],
+            "optimise.objective needs active_w and idle_w: give +optimise.objective.active_w=VALUE +",
+        ),
         (["hardware.edge.lut=/nowhere.json"], "cannot read the LUT '/nowhere.json'"),
     ],
 )
@@ -182,6 +191,48 @@ def test_what_must_be_given_has_an_example_its_meaning_or_its_file(override, nam
         cfg = compose("config", [override], return_hydra_config=True)
     monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)
     assert must_be_given(name) == f"{name} must be given: {said}"
+
+
+class NoSuper(nn.Module):
+    def __init__(self):
+        pass
+
+
+def test_a_constructor_that_leaves_out_that_of_its_base_is_told():
+    cfg = composed()
+    cfg.codec = {"_target_": "tests.unit.test_settings.NoSuper"}
+    with pytest.raises(
+        ConfigError, match=r"codec: the __init__ of tests.unit.test_settings.NoSuper must call super\(\)"
+    ):
+        check(cfg)
+
+
+def test_so_is_that_of_a_codec_that_joint_may_choose(monkeypatch):
+    mine = {"_target_": "tests.unit.test_settings.Unmade"}
+    monkeypatch.setattr("splitsem.workflows.codec_offers.codec_option", lambda name, where: mine)
+    with pytest.raises(ContractError, match=r"Unmade breaks the contract of a codec: __init__ must call super\(\)"):
+        offers(OmegaConf.create(["mine"]))
+
+
+class Unmade(Identity):
+    def __init__(self):
+        pass
+
+
+def test_an_option_of_ones_own_is_told_with_the_folder_that_has_it(tmp_path, monkeypatch):
+    (tmp_path / "my_conf" / "codec").mkdir(parents=True)
+    (tmp_path / "my_conf" / "codec" / "mine.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Exception) as raised:
+        composed("codec=mine")
+    assert "; my_conf/codec/mine.yaml is found by --config-dir=my_conf [E-OPTION]" in told(raised.value)
+
+
+def test_a_sweep_over_exits_is_told_how_its_jobs_are_listed(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run.py", "-m"])
+    with pytest.raises(Exception) as raised:
+        composed("exit=none", "exit.max_loss=0.1")
+    assert """experiment=early_exit 'hydra.sweeper.jobs=["exit=none","exit.max_loss=0.03"]' -m""" in told(raised.value)
 
 
 def test_a_group_lists_its_options():

@@ -5,6 +5,7 @@ import torch
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 
+from splitsem.errors import DataError
 from splitsem.tasks.classification import ClassificationTask, ImageTensors, RandomCropFlip, hold_out
 from splitsem.tasks.digits import Digits
 from splitsem.tasks.metrics import Accuracy, Metrics
@@ -167,3 +168,9 @@ def test_augmentation_repeats_with_the_seed() -> None:
 def test_negative_padding_is_refused() -> None:
     with pytest.raises(ValueError, match="padding must be at least 0, got -1"):
         RandomCropFlip(-1)
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_a_label_that_is_no_class_is_told_with_what_labels_may_be(label: int) -> None:
+    with pytest.raises(DataError, match=f"whole numbers from 0 to 9, one for each class name, got {label}$"):
+        Blank(10).loss(torch.zeros(2, 10), torch.tensor([3, label]))

@@ -152,6 +152,13 @@ def test_a_run_that_was_logged_without_a_store_is_logged_later_all_the_same_and_
     assert [(row["name"], row["score"], row["label"]) for row in store.rows()] == [("seed 1", 0.1, "a")] * 2
 
 
+def test_a_setting_whose_name_mlflow_does_not_take_is_logged_by_another(store):
+    run_id = store.start(store.open(), "one", key="k", began_s=0.0, tags={}, parent=None)
+    store.log(run_id, {"codec@place": "quant4"}, {}, [], [])
+    (run,) = runs(store)
+    assert run.data.params == {"codec_place": "quant4"}
+
+
 def test_rows_of_what_is_not_there_are_none_and_make_no_store(store, tmp_path):
     assert Mlflow(None, "another", str(store.folder)).rows() == []
     assert Mlflow(None, "splitsem", str(tmp_path / "nothing")).rows() == []
@@ -255,3 +262,23 @@ def test_jobs_that_write_to_one_store_at_the_same_time_are_all_there(num_jobs, s
     assert all(
         run.data.metrics["twice"] == 2 * int(run.data.params["p149"]) == 2 * run.data.metrics["loss"] for run in jobs
     )
+
+
+@pytest.mark.parametrize(
+    ("uri", "cwd", "shown_by"),
+    [
+        (f"sqlite:///{ROOT}/outputs/mlflow/mlflow.db", ROOT, "make ui"),
+        (
+            f"sqlite:///{ROOT}/outputs/mlflow/mlflow.db",
+            None,
+            f"mlflow ui --port 5000 --backend-store-uri sqlite:///{ROOT}/",
+        ),
+        ("sqlite:////a b/mlflow.db", ROOT, "mlflow ui --port 5000 --backend-store-uri 'sqlite:////a b/mlflow.db'"),
+        ("http://127.0.0.1:5000", ROOT, ""),
+    ],
+)
+def test_a_sweep_names_the_command_that_shows_its_page_where_it_ran(uri, cwd, shown_by, tmp_path, monkeypatch):
+    monkeypatch.chdir(cwd or tmp_path)
+    line = track.invitation("http://page", Mlflow(uri, "splitsem", "store"))
+    assert line.startswith(f"To compare the jobs ({shown_by}" if shown_by else "To compare the jobs: ")
+    assert line.endswith(": http://page")

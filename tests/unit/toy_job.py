@@ -78,7 +78,11 @@ def run_toy(
     own["workflow"] = {"_target_": f"{__name__}.{workflow.__name__}", "summary": None, "objective": ["score"]}
     hydra = {
         "mode": RunMode.RUN if num is None else RunMode.MULTIRUN,
-        "runtime": {"output_dir": str(output), "choices": {"task": "toy", "hydra/launcher": "basic"}},
+        "runtime": {
+            "output_dir": str(output),
+            "choices": {"task": "toy", "hydra/launcher": "basic"},
+            "config_sources": [],
+        },
         "sweep": {"dir": str(folder)},
         "job": {"num": num, "override_dirname": f"seed={seed}"},
         "overrides": {"task": [f"seed={seed}"]},

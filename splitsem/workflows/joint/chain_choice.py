@@ -3,7 +3,6 @@
 import logging
 import time
 from dataclasses import replace
-from itertools import pairwise
 from math import inf
 from pathlib import Path
 from statistics import fmean
@@ -25,9 +24,9 @@ from splitsem.search.chain import ChainPlan, ChainProblem, evaluated, solve_chai
 from splitsem.search.chain_pipeline import ChainHop, ChainPipeline
 from splitsem.search.objective import quantile
 from splitsem.search.solution import ROUNDING
-from splitsem.workflows import pasted
 from splitsem.workflows.assemble import answering
 from splitsem.workflows.joint.base import as_text
+from splitsem.workflows.joint.chain_commands import commands
 from splitsem.workflows.joint.cuts import JointCuts
 from splitsem.workflows.joint.goal import chain_budget, chain_words, check_chain_budgets, goal_words, least_words
 from splitsem.workflows.joint.machine_chain import MachineChain, PricedChain, priced
@@ -132,7 +131,7 @@ def run(cfg: DictConfig, folder: Path) -> Result:
         f"{format_seconds(plan.latency_s)}, predicted throughput {format_hz(metrics['throughput_hz'])}",
         _loss_told(table, plans[0], accuracy_ref, settings.epsilon),
         _judged(metrics),
-        *_recipe(joint, chain, table, plan),
+        *commands(chain.names, table.hops(plan), {offer.label: offer for offer in joint.offers}),
         str(folder),
     ]
     figures = {}
@@ -306,18 +305,3 @@ def _judged(metrics: Metrics) -> str:
         f"test {metrics['accuracy']:.4f}{half} through all hops, unsplit {metrics['accuracy_ref']:.4f} "
         f"({metrics['num_samples']} samples): ε = {metrics['epsilon']:g} {verdict}"
     )
-
-
-def _recipe(joint: JointCuts, chain: MachineChain, table: PricedChain, plan: ChainPlan) -> list[str]:
-    """What runs the choice on real machines, a line for each."""
-    hops = table.hops(plan)
-    if not hops:
-        return ["to run it: all of it computes on the first machine"]
-    offer = next(offer for offer in joint.offers if offer.label == hops[0][1])
-    own = pasted.words(["workflow=offload", pasted.setting("split.point", hops[0][0])])
-    onward = pasted.words([pasted.setting("workflow.onward", hops[1:])] if hops[1:] else [])
-    lines = [f"  {chain.names[0]}: {own} {offer.overrides} {onward}".rstrip()]
-    servers = chain.names[1 : len(hops) + 1]
-    for here, there in pairwise(servers):
-        lines.append(f"  {here}: workflow=serve workflow.forward={there.upper()}:50051")
-    return ["to run it on real machines:", *lines, f"  {servers[-1]}: workflow=serve"]
