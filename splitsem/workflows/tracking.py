@@ -125,7 +125,7 @@ class Mlflow:
             return ""
         if self.uri == f"sqlite:///{pasted.CHECKOUT}/{_EMBEDDED}" and Path.cwd() == pasted.CHECKOUT:
             return "make ui"
-        return pasted.words(["mlflow", "ui", "--port", "5000", "--backend-store-uri", self.uri])
+        return pasted.words(["mlflow", "ui", "--port", "5000", "--backend-store-uri", redaction.text(self.uri)])
 
     def save_view(self, experiment_id: str, run_id: str, state: str) -> None:
         """Keep what ``page`` shows, see ``comparison.state``."""

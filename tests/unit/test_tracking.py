@@ -274,6 +274,11 @@ def test_jobs_that_write_to_one_store_at_the_same_time_are_all_there(num_jobs, s
             f"mlflow ui --port 5000 --backend-store-uri sqlite:///{ROOT}/",
         ),
         ("sqlite:////a b/mlflow.db", ROOT, "mlflow ui --port 5000 --backend-store-uri 'sqlite:////a b/mlflow.db'"),
+        (
+            "postgresql://me:secret@db/runs",
+            ROOT,
+            "mlflow ui --port 5000 --backend-store-uri postgresql://REDACTED@db/runs",
+        ),
         ("http://127.0.0.1:5000", ROOT, ""),
     ],
 )
