@@ -100,7 +100,11 @@ class OwnCodec(Codec):
 
     def decode(self, payload: bytes) -> Tensors:
         """See Codec."""
-        return Identity().decode(zlib.decompressobj().decompress(payload, self.expected.most_bytes))
+        try:
+            raw = zlib.decompressobj().decompress(payload, self.expected.most_bytes)
+        except zlib.error as exc:
+            raise PayloadError(f"expected a payload of OwnCodec: {exc}") from exc
+        return Identity().decode(raw)
 
 
 def _sparse(*shape: int, seed: int = 0) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from splitsem.codecs.codec import Codec, Tensors
-from splitsem.errors import ConfigError, PayloadError
+from splitsem.errors import ConfigError, DataError, PayloadError
 from splitsem.remote.training_messages import StepReply
 from splitsem.splitting.trainable import TrainableCut, TrainableHalf
 from splitsem.training.optimiser import HalfOptimiser, OptimiserSettings
@@ -120,7 +120,7 @@ class TailTrainer:
     def _loss(self, output: Tensor, y: Tensor, number: int) -> Tensor:
         try:
             loss = self.loss(output.cpu(), y)
-        except (RuntimeError, IndexError, ValueError, TypeError) as exc:
+        except (DataError, RuntimeError, IndexError, ValueError, TypeError) as exc:
             reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
             raise PayloadError(f"labels {y.dtype} {tuple(y.shape)} do not fit the task's loss: {reason}") from exc
         if not bool(loss.isfinite()):
