@@ -54,9 +54,12 @@ class Echo:
         return bytes(40), 0.0
 
 
-def transport(kind: type[RemoteTransport], security: Security, target: str = "", **more: Any) -> RemoteTransport:
+BIND = f"{SERVER_ADDRESS}:0"
+
+
+def transport(kind: type[RemoteTransport], security: Security, target: str = BIND, **more: Any) -> RemoteTransport:
     """Either transport with its default settings, but for ``more``."""
-    return kind(target, f"{SERVER_ADDRESS}:0", 32, Backoff(), security, Limits(), **more)  # type: ignore[call-arg]
+    return kind(target, BIND, 32, Backoff(), security, Limits(), **more)  # type: ignore[call-arg]
 
 
 def serve(certs: str) -> None:

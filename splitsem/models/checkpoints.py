@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from splitsem.errors import CheckpointError
+from splitsem_device.peer_text import shown
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoin
 # Only training uses the auxiliary classifiers, and the networks are built without them.
 AUXILIARY_PREFIXES = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")
 MAX_LISTED = 5
+_MOST_CHARS = 1000  # of a name
 MAX_CLASSES = 256  # of Python in one file
 _MOST_NESTED = 4
 # What torch's readers raise on damaged bytes: they take most of them at their word.
@@ -108,7 +110,7 @@ def _said(exc: BaseException) -> str:
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].startswith("Weights only load failed"):
         del lines[0]
-    return lines[0].partition(" Please use `torch")[0][:300] if lines else type(exc).__name__
+    return shown(lines[0].partition(" Please use `torch")[0], 300) if lines else type(exc).__name__
 
 
 def _content(path: Path) -> Any:
@@ -167,8 +169,8 @@ def _state_dict(content: Any, path: Path) -> Mapping[Any, Any]:
     if not found:
         if whole := next((thing for thing in _outer(content) if isinstance(thing, _Inert)), None):
             raise CheckpointError(
-                f"weights file {path} holds a whole {whole.name}, and to read it would run code; if you trust the "
-                "file, load it with torch.load(..., weights_only=False) and save its state_dict()"
+                f"weights file {path} holds a whole {shown(whole.name)}, and to read it would run code; if you trust "
+                "the file, load it with torch.load(..., weights_only=False) and save its state_dict()"
             )
         raise CheckpointError(f"weights file {path} must hold a state dict of tensors, got {type(content).__name__}")
     chosen, state = found[0]
@@ -204,7 +206,8 @@ def _candidates(content: Any, name: str, depth: int) -> Iterator[tuple[str, Mapp
 
 
 def _text(key: object) -> str:
-    return key.decode(errors="replace") if isinstance(key, bytes) else str(key)
+    """A name in the file, in one line: of a damaged file it may hold any character."""
+    return shown(key.decode(errors="replace") if isinstance(key, bytes) else key, _MOST_CHARS)
 
 
 def fitted(weights: Mapping[str, Tensor], names: Mapping[str, object], source: str) -> dict[str, Tensor]:

@@ -152,6 +152,14 @@ def test_every_changed_or_missing_byte_gives_one_line_or_the_same_weights(tmp_pa
             assert not _loads_other_weights(path)
 
 
+def test_a_name_of_a_damaged_file_is_told_in_one_line(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({f"{name}\n\x1b[31m": value for name, value in STATE.items()}, path)
+    with pytest.raises(ConfigError, match=r"\\n\\x1b\[31m") as told:
+        load_weights(network(), read_weights(path), 5, str(path))
+    assert str(told.value).isprintable()
+
+
 def _loads_other_weights(path: pathlib.Path) -> bool:
     loaded = network()
     try:
