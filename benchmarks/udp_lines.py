@@ -26,8 +26,10 @@ from harness.ends import ROOT, device_says, state_of_the_machine
 from harness.line import SERVER_ADDRESS, environment
 from harness.lossy_line import Shape, lossy_line
 from splitsem.codecs.tensorwise import Identity
+from splitsem.remote.engine import Engine
 from splitsem.remote.grpc.streams import Limits
 from splitsem.remote.grpc.transport import Grpc
+from splitsem.remote.server_metrics import ServerMetrics
 from splitsem.remote.transports import RemoteTransport
 from splitsem.remote.udp.transport import UdpTransport
 from splitsem_device.answers import RemoteTail
@@ -42,12 +44,29 @@ PLAN = Plan("bench", "bench", "bench", "layer", "float32", "Identity")
 FEWEST = 5
 
 
-class Echo:
+class Echo(Engine):
     """An engine that computes nothing."""
+
+    def __init__(self) -> None:
+        self.metrics, self.offer, self.num_answered = ServerMetrics(), PLAN, 0
+        self.codec_labels, self.place = [PLAN.codec], "nowhere"
+
+    @property
+    def point_names(self) -> list[str]:
+        """See Engine."""
+        return [PLAN.point]
 
     def open(self, plan: Plan) -> str:
         """Accept any plan."""
         return plan.point
+
+    def plan(self, session: str) -> Plan:
+        """See Engine."""
+        return PLAN
+
+    def most_payload_bytes(self, session: str | None = None) -> int:
+        """See Engine."""
+        return 64 << 20
 
     def answer(self, session: str, payload: Any, queue_s: float = 0.0) -> tuple[bytes, float]:
         """Answer with 40 bytes, as a classifier's output is short."""
@@ -65,7 +84,7 @@ def transport(kind: type[RemoteTransport], security: Security, target: str = BIN
 def serve(certs: str) -> None:
     """Run both servers until the input ends."""
     security = Security(cert=f"{certs}/server.pem", key=f"{certs}/server.key")
-    servers = [transport(kind, security).server_end(Echo()) for kind in (Grpc, UdpTransport)]  # type: ignore[arg-type]
+    servers = [transport(kind, security).server_end(Echo()) for kind in (Grpc, UdpTransport)]  # type: ignore[arg-type]  # it has no network
     print(json.dumps([server.start() for server in servers]), flush=True)
     sys.stdin.read()
 
