@@ -84,7 +84,7 @@ def transport(kind: type[RemoteTransport], security: Security, target: str = BIN
 def serve(certs: str) -> None:
     """Run both servers until the input ends."""
     security = Security(cert=f"{certs}/server.pem", key=f"{certs}/server.key")
-    servers = [transport(kind, security).server_end(Echo()) for kind in (Grpc, UdpTransport)]  # type: ignore[arg-type]  # it has no network
+    servers = [transport(kind, security).server_end(Echo()) for kind in (Grpc, UdpTransport)]  # type: ignore[arg-type]
     print(json.dumps([server.start() for server in servers]), flush=True)
     sys.stdin.read()
 
