@@ -167,13 +167,17 @@ def _answer(goal: Goal, frame: pd.DataFrame) -> Best:
     if kept.empty:
         return _closest(goal, split)
     row, ties = kept.iloc[0], goal.ties(kept)
+    is_vague = ties[f"{goal.column}_ci95"] > _VAGUE * ties[goal.column]
+    ties, vague = ties[~is_vague], ties[is_vague]
+    several = split["series"].nunique() > 1
     beating = _beating(goal, row, frame)
     said_first = "" if beating is None else f"{_told(goal, beating)}; of the cuts, "
     parts = [
         f"{said_first}{name(row)} reaches {goal.told(row)}"
         f" at {_score(row)}" + worded(f" (unsplit {row['score_unsplit']:.3f})", rs.score_name(frame)),
         _lost(row),
-        *_tied(goal, ties, several=split["series"].nunique() > 1),
+        f"a tie with {_listed(ties, several=several)}" if len(ties) else "",
+        f"{_listed(vague, several=several)} was timed too badly to tell" if len(vague) else "",
         _measured_first(goal, row, kept),
         ", ".join(_comparisons(goal, row, frame, beating)),
     ]
@@ -181,18 +185,9 @@ def _answer(goal: Goal, frame: pd.DataFrame) -> Best:
     return Best(goal, row, True, sentence, ties, beating)
 
 
-def _tied(goal: Goal, ties: pd.DataFrame, *, several: bool) -> list[str]:
-    """What ties, and apart from it what was timed too badly to tell."""
-    is_vague = ties[f"{goal.column}_ci95"] > _VAGUE * ties[goal.column]
-    clear, vague = (
-        [rs.named(row, several=several) for _, row in ties[ones].iterrows()] for ones in (~is_vague, is_vague)
-    )
-    said = [f"a tie with {_listed(clear)}"] if clear else []
-    return said + ([f"{_listed(vague)} was timed too badly to tell"] if vague else [])
-
-
-def _listed(names: list[str]) -> str:
+def _listed(rows: pd.DataFrame, *, several: bool) -> str:
     """``enc1 and enc2``; of many, the first ones and how many more."""
+    names = [rs.named(row, several=several) for _, row in rows.iterrows()]
     rest = [f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED + 1 else names[_MOST_NAMED:]
     *first, last = names[:_MOST_NAMED] + rest
     return f"{', '.join(first)} and {last}" if first else last

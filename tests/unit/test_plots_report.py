@@ -7,7 +7,7 @@ from itertools import pairwise
 import pandas as pd
 import pytest
 
-from splitsem.report.best import best
+from splitsem.report.best import as_metrics, best
 from splitsem.report.breakdown import latency_breakdown
 from splitsem.report.columns import METRICS
 from splitsem.report.sensitivity import sensitivity
@@ -245,7 +245,9 @@ def test_what_was_timed_badly_is_not_called_a_tie():
     results = complete_results(("a", "b", "c")).assign(throughput_hz_ci95=1.0)
     results.loc[:2, "throughput_hz"] = [100.0, 99.5, 60.0]
     results.loc[2, "throughput_hz_ci95"] = 45.0
-    assert "; a tie with b; c was timed too badly to tell;" in best(results)[0].sentence
+    answer = best(results)[0]
+    assert "; a tie with b; c was timed too badly to tell;" in answer.sentence
+    assert as_metrics([answer])["tied_throughput_hz"] == "b · quant8"
 
 
 def test_a_loss_that_only_the_test_split_tells_is_said():

@@ -211,7 +211,7 @@ class Stream:
             log.debug("A client is gone")
             return None
         if frame is None and self.why == Stream.why:
-            self.why = "it closed its stream"  # in some 5 % of broken ones gRPC tells this before it tells what broke
+            self.why = "it closed its stream"  # of a broken one, too, gRPC may tell this first
         return frame
 
     def _fill(self) -> None:
