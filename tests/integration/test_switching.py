@@ -105,9 +105,9 @@ def test_a_frame_that_is_given_up_is_finished_here_by_its_own_setting_and_its_la
     controller = InTurn(every_lost=5)
     line = line_of(network, lambda: connect(server.address), controller, window=2)
     line.connect()
-    check(outcomes := list(line.frames(5 * expected[0])), 200, expected)
+    check(outcomes := list(line.frames(10 * expected[0])), 400, expected)
     num_lost = sum(outcome.is_lost for outcome in outcomes)
-    assert num_lost == line.counters.fallback_frames >= 10  # fewer, the longer a machine that is busy stays away
+    assert num_lost == line.counters.fallback_frames > 20
     assert sum(frame.answered_s is None for frame in controller.frames) == num_lost
     assert 0 < line.counters.frames_late == sum(frame.is_late for frame in controller.frames) <= num_lost
 
